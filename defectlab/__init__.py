@@ -1,0 +1,74 @@
+"""DefectLab: train, compare and apply visual anomaly detectors on photographs of your own parts.
+
+The names below are the public door; each is imported on first use, because torch and anomalib take seconds to load
+and `defectlab --help` needs neither.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_DOOR = {
+    "Engine": "defectlab.engine",
+    "Folder": "defectlab.data.folder",
+    "Padim": "defectlab.models.padim",
+    "Patchcore": "defectlab.models.patchcore",
+    "Cflow": "defectlab.models.cflow",
+    "Detector": "defectlab.predict",
+    "Prediction": "defectlab.predict",
+    "Experiment": "defectlab.experiment",
+    "run": "defectlab.experiment",
+    "run_many": "defectlab.experiment",
+    "Run": "defectlab.results.record",
+    "Preprocessing": "defectlab.preprocessing",
+    "load_backbone": "defectlab.backbones",
+    "make_sample": "defectlab.data.samples",
+    "build_manifest": "defectlab.data.manifest",
+    "InputError": "defectlab.errors",
+}
+
+__all__ = [
+    "Cflow",
+    "Detector",
+    "Engine",
+    "Experiment",
+    "Folder",
+    "InputError",
+    "Padim",
+    "Patchcore",
+    "Prediction",
+    "Preprocessing",
+    "Run",
+    "__version__",
+    "build_manifest",
+    "load_backbone",
+    "make_sample",
+    "run",
+    "run_many",
+]
+
+if TYPE_CHECKING:
+    from defectlab.backbones import load_backbone
+    from defectlab.data.folder import Folder
+    from defectlab.data.manifest import build_manifest
+    from defectlab.data.samples import make_sample
+    from defectlab.engine import Engine
+    from defectlab.errors import InputError
+    from defectlab.experiment import Experiment, run, run_many
+    from defectlab.models.cflow import Cflow
+    from defectlab.models.padim import Padim
+    from defectlab.models.patchcore import Patchcore
+    from defectlab.predict import Detector, Prediction
+    from defectlab.preprocessing import Preprocessing
+    from defectlab.results.record import Run
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOOR:
+        raise AttributeError(f"module 'defectlab' has no attribute {name!r}")
+    return getattr(import_module(_DOOR[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

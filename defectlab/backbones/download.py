@@ -1,0 +1,184 @@
+"""`defectlab weights get`: the only place that uses the network."""
+
+import http.client
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from defectlab import paths
+from defectlab.backbones import manifest
+from defectlab.backbones.manifest import WeightsEntry
+from defectlab.backbones.reading import container_problem
+from defectlab.errors import WeightsError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int | None], None]
+
+_CHUNK = 1 << 20
+_ATTEMPTS = 3
+_TIMEOUT_S = 30
+
+
+def get(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
+    """Download the weights `name` (entry, file or backbone) into `weights/` and return the file.
+
+    What was loaded of an earlier, cut download is kept as `<file>.part` and continued. The file appears under its own
+    name only once its sha256 agrees; its full sha256 is then recorded in `weights/manifest.json`. `base_url` is a
+    mirror that holds the same file name; `progress(done, total)` counts bytes.
+
+    Raises:
+        WeightsError: Unknown name, no connection, or a file with another content.
+
+    """
+    entry = _entry(name)
+    folder = paths.weights_dirs()[0]
+    path = folder / entry.file
+    if path.is_file():
+        sha256 = manifest.file_sha256(path)
+        if entry.fits_content(sha256):
+            logger.info("%s is there already (%s)", path, _how_sure(entry))
+            return path
+        logger.warning("%s is damaged (sha256 %s, not %s): downloading it again", path, sha256[:12], entry.expected)
+    url = f"{base_url.rstrip('/')}/{entry.file}" if base_url else entry.url
+    if url is None:
+        raise WeightsError(f"No public source is known for {entry.file}. Use `defectlab weights import FILE`.")
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise WeightsError(f"Only http and https can be downloaded, not {url}. For a file: `weights import FILE`.")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    if entry.expected is None:
+        part.unlink(missing_ok=True)  # without a checksum nothing would notice halves of two different files
+    logger.info("Downloading %s (%s)", url, entry.licence or "licence unknown")
+    _download(url, part, progress)
+    sha256 = _check(entry, part, url)
+    part.replace(path)
+    logger.info("%s: %s, sha256 %s", path, _how_sure(entry), sha256)
+    manifest.record(replace(entry, sha256=sha256, source=url), folder)
+    return path
+
+
+def _entry(name: str) -> WeightsEntry:
+    entries = manifest.entries_for(name)
+    with_url = [entry for entry in entries if entry.url]
+    if with_url:
+        if len(with_url) > 1:
+            others = ", ".join(entry.name for entry in with_url[1:])
+            logger.info("'%s' means %s, the first in the manifest (others: %s)", name, with_url[0].name, others)
+        return with_url[0]
+    if entries:
+        return entries[0]
+    entry = _timm_entry(name)
+    if entry is None:
+        known = [e.name for e in manifest.known_entries()]
+        raise WeightsError(
+            f"No weights '{name}' in the manifest.{did_you_mean(name, [*known, *(n.split('.')[0] for n in known)])} "
+            f"Known: {', '.join(known)}, and every timm model that has public weights."
+        )
+    return entry
+
+
+def _timm_entry(name: str) -> WeightsEntry | None:
+    """Return an entry for any timm model with public weights; its mean and std come from timm."""
+    import timm
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        return None
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id or (name not in {architecture, f"{architecture}.{cfg.tag}"}):
+        return None
+    tagged = f"{architecture}.{cfg.tag}" if cfg.tag else architecture
+    return WeightsEntry(
+        file=f"{tagged}.safetensors",
+        name=tagged,
+        architecture=architecture,
+        library="timm",
+        url=f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors",
+        licence=cfg.license,
+        mean=tuple(cfg.mean),
+        std=tuple(cfg.std),
+        input_size=(cfg.input_size[1], cfg.input_size[2]),
+        interpolation=cfg.interpolation,
+        description=f"timm {tagged}",
+    )
+
+
+def _how_sure(entry: WeightsEntry) -> str:
+    if entry.sha256:
+        return "checksum verified"
+    if entry.sha256_prefix:
+        return f"verified against the published beginning of its checksum, {entry.sha256_prefix}"
+    return "no checksum is published: trusted on first use and recorded"
+
+
+def _download(url: str, part: Path, progress: Progress | None) -> None:
+    """Fetch `url` into `part`, continuing it after each cut, at most three times."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            if _fetch(url, part, progress):
+                return
+            problem = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            raise WeightsError(f"{url}: the server answers {error.code} {error.reason}.") from error
+        except (OSError, http.client.HTTPException) as error:
+            problem = str(getattr(error, "reason", error)) or type(error).__name__
+        done = part.stat().st_size if part.is_file() else 0
+        logger.warning("%s: %s after %d bytes (attempt %d of %d)", url, problem, done, attempt, _ATTEMPTS)
+    raise WeightsError(
+        f"{url}: {problem}; {done} bytes are kept in {part}. Run the same command again to continue, or copy the file "
+        "from elsewhere and run `defectlab weights import FILE`."
+    )
+
+
+def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
+    """Make one request; return whether the file is complete."""
+    start = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "defectlab", "Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Range beyond the end: the part is whole (its checksum will tell) or of another, longer file.
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
+            return True
+        part.unlink()
+        return False
+    with response:
+        length = response.headers.get("Content-Length")
+        content_range = response.headers.get("Content-Range", "")
+        if start and not (response.status == 206 and content_range.startswith(f"bytes {start}-")):
+            logger.info("The server does not continue downloads: starting again")
+            start = 0
+        total = start + int(length) if length else None
+        done = start
+        with part.open("ab" if start else "wb") as file:
+            while block := response.read(_CHUNK):
+                file.write(block)
+                done += len(block)
+                if progress:
+                    progress(done, total)
+    return total is None or done == total
+
+
+def _check(entry: WeightsEntry, part: Path, url: str) -> str:
+    """Return the sha256 of a download that is what it should be; delete it otherwise."""
+    sha256 = manifest.file_sha256(part)
+    problem = None
+    if not entry.fits_content(sha256):
+        problem = f"has sha256 {sha256}, but the manifest says {entry.expected}"
+    elif entry.expected is None:
+        problem = container_problem(part, entry.file)
+    if problem:
+        part.unlink()
+        raise WeightsError(
+            f"{url} {problem}. Nothing was kept. Try again, another mirror (base_url), or import a file."
+        )
+    return sha256

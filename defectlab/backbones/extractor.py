@@ -1,0 +1,176 @@
+"""Features of named layers, in the user's order, with only the part of the network that they need."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.registry import head_prefixes
+from defectlab.backbones.tracing import Traced
+from defectlab.errors import OptionError, WeightsError, unknown_name
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureExtractor(nn.Module):
+    """Maps images (B, 3, H, W) to {layer: (B, C, h, w)} in the order in which `layers` were given.
+
+    Holds its own frozen copy of the needed part of the network as `feature_extractor`, under the network's own keys
+    (for ResNets those of anomalib's `TimmFeatureExtractor`). Always in eval mode, never with gradients. A layer is a
+    module (`layer2`, `features.3`) or any other node of the graph; a network that torch.fx cannot trace is kept whole
+    and read through hooks.
+
+    Raises:
+        OptionError: No layer, one twice, an unknown one, or one whose output is not (B, C, h, w).
+        WeightsError: A layer that depends on a tensor that the weights file did not fill.
+
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[str],
+        *,
+        main_layers: Sequence[str] = (),
+        unfilled: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__()
+        size = (256, 256)
+        if isinstance(network, Backbone):
+            main_layers = main_layers or network.spec.layers
+            unfilled = unfilled or network.unfilled
+            network = network.network
+        cfg = getattr(network, "pretrained_cfg", None)
+        if isinstance(cfg, dict) and cfg.get("fixed_input_size"):
+            size = (int(cfg["input_size"][1]), int(cfg["input_size"][2]))
+        self.layers = _checked(layers)
+        self.hooked = False
+        try:
+            traced = Traced(network)
+        except Exception as error:  # tracing fails in as many ways as there are networks
+            logger.info("%s cannot be traced (%s): read through hooks, kept whole", type(network).__name__, error)
+            _check_hooked(network, self.layers, unfilled)
+            self.hooked = True
+            self.feature_extractor = copy.deepcopy(network)
+        else:
+            self.feature_extractor = _pruned(traced, self.layers, tuple(main_layers), unfilled)
+        self.requires_grad_(False)
+        self.train(False)
+        shapes = self.feature_shapes(size)
+        if getattr(network, "output_fmt", "NCHW") == "NHWC":
+            raise OptionError(
+                f"{type(network).__name__} gives channels last (B, h, w, C): take a convolutional backbone."
+            )
+        self.out_dims: list[int] = [shape[0] for shape in shapes.values()]
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":  # noqa: ARG002 - frozen: batch norm must not drift
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {layer: (B, C, h, w)} for images (B, 3, H, W), layers in the user's order."""
+        with torch.no_grad():
+            if self.hooked:
+                return self._through_hooks(images)
+            features: dict[str, Tensor] = self.feature_extractor(images)
+            return features
+
+    def _through_hooks(self, images: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+
+        def keep(layer: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                # A copy: a later in-place operation of unknown code must not change what was read.
+                found[layer] = output.clone() if torch.is_tensor(output) else output
+
+            return hook
+
+        # Hooks live for one call, so that the module can be copied and pickled.
+        handles = [self.feature_extractor.get_submodule(n).register_forward_hook(keep(n)) for n in self.layers]
+        try:
+            self.feature_extractor(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        missed = [layer for layer in self.layers if layer not in found]
+        if missed:
+            raise OptionError(f"{type(self.feature_extractor).__name__} does not run its layers {', '.join(missed)}.")
+        return {layer: found[layer] for layer in self.layers}
+
+    def feature_shapes(self, image_size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+        """Return {layer: (C, h, w)} for images of (height, width), computed without touching any values.
+
+        Raises:
+            OptionError: The network cannot take this size, or a layer's output is not (B, C, h, w).
+
+        """
+        outputs = self._dry_run(image_size)
+        for layer, output in outputs.items():
+            if not torch.is_tensor(output) or output.ndim != 4:
+                shape = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+                raise OptionError(f"Layer '{layer}' gives {shape}, not a feature map (B, C, h, w). Take another layer.")
+        return {layer: (out.shape[1], out.shape[2], out.shape[3]) for layer, out in outputs.items()}
+
+    def _dry_run(self, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        held = dict(self.named_parameters()) | dict(self.named_buffers())
+        like = next((value for value in held.values() if value.is_floating_point()), torch.empty(0))
+        images = torch.zeros(1, 3, *image_size, device="meta", dtype=like.dtype)
+        try:
+            shapes_only = {key: value.to("meta") for key, value in held.items()}
+            result = torch.func.functional_call(self, shapes_only, (images,))
+        except Exception as error:  # operations without a meta kernel, tensors that are not registered
+            logger.debug("Shapes by a real run on %s: %s", like.device, error)
+            try:
+                result = self(torch.zeros_like(images, device=like.device))
+            except Exception as real:
+                raise OptionError(
+                    f"The backbone cannot take images of {image_size[0]} x {image_size[1]}: {real}"
+                ) from real
+        outputs: dict[str, Tensor] = result
+        return outputs
+
+
+def _checked(layers: Sequence[str]) -> list[str]:
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise OptionError("layers is empty: name at least one, for example layers=['layer2', 'layer3'].")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise OptionError(f"layers must be names, got {wrong[0]!r}.")
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise OptionError(f"layers names {', '.join(doubled)} twice: each layer once.")
+    return names
+
+
+def _pruned(traced: Traced, layers: list[str], main: tuple[str, ...], unfilled: frozenset[str]) -> nn.Module:
+    nodes = {layer: node for layer in layers if (node := traced.find(layer)) is not None}
+    for layer in layers:
+        if layer not in nodes:
+            raise OptionError(unknown_name("layer", layer, main or traced.main_layers()))
+    for layer, node in nodes.items():
+        _refuse_unfilled(layer, sorted(traced.needed_tensors(node) & unfilled))
+    pruned = traced.pruned({layer: nodes[layer] for layer in layers})
+    # A copy: moving a shared module to another device moves the other owner's parameters, but not its buffers.
+    return copy.deepcopy(pruned)
+
+
+def _check_hooked(network: nn.Module, layers: list[str], unfilled: frozenset[str]) -> None:
+    names = {name for name, _ in network.named_modules() if name}
+    for layer in layers:
+        if layer not in names:
+            raise OptionError(unknown_name("layer", layer, [name for name, _ in network.named_children()]))
+        # What a layer depends on is unknown without a graph: any unfilled tensor but the classifier's counts.
+        _refuse_unfilled(layer, sorted(key for key in unfilled if not key.startswith(head_prefixes(network))))
+
+
+def _refuse_unfilled(layer: str, keys: list[str]) -> None:
+    if keys:
+        raise WeightsError(
+            f"Layer '{layer}' needs {len(keys)} tensors that the weights file does not hold: {', '.join(keys[:5])}"
+            f"{' ...' if len(keys) > 5 else ''}. Take earlier layers, or a file with the whole network."
+        )

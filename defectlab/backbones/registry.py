@@ -1,0 +1,212 @@
+"""Which backbones there are: architecture, layers and preprocessing by name. Imports torch only to build one."""
+
+import fnmatch
+import logging
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from defectlab.errors import OptionError, did_you_mean, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BUNDLED = "defectlab_resnet18"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """All that is needed to build a backbone again and to feed it.
+
+    `layers` are the main layers in network order (other graph nodes work too); `mean` and `std` hold one value per RGB
+    channel for images in [0, 1]; `input_size` is (height, width) of the weights' own training or test images.
+    """
+
+    name: str
+    library: str  # 'torchvision', 'timm', or 'unknown' for a module of other code
+    architecture: str
+    layers: tuple[str, ...]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    input_size: tuple[int, int] = (224, 224)
+    interpolation: str = "bilinear"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, YAML or a checkpoint's hyperparameters."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "BackboneSpec":
+        """Rebuild a specification from `to_dict`.
+
+        >>> BackboneSpec.from_dict(REGISTRY["resnet18"].to_dict()) == REGISTRY["resnet18"]
+        True
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in data if key not in known]
+        if unknown:
+            raise OptionError(unknown_name("key of a backbone specification", unknown[0], known))
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**values)
+
+
+def _resnet(name: str, architecture: str, last: int = 4) -> BackboneSpec:
+    return BackboneSpec(name, "torchvision", architecture, tuple(f"layer{i}" for i in range(1, last + 1)))
+
+
+def _numbered(stem: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{stem}.{i}" for i in range(count))
+
+
+REGISTRY: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (
+        _resnet("resnet18", "resnet18"),
+        _resnet("resnet50", "resnet50"),
+        _resnet("wide_resnet50_2", "wide_resnet50_2"),
+        BackboneSpec(
+            "efficientnet_b7",
+            "torchvision",
+            "efficientnet_b7",
+            _numbered("features", 9),
+            input_size=(600, 600),
+            interpolation="bicubic",
+        ),
+        BackboneSpec(
+            "tf_efficientnet_b7",
+            "timm",
+            "tf_efficientnet_b7",
+            _numbered("blocks", 7),
+            input_size=(600, 600),
+            interpolation="bicubic",
+        ),
+        BackboneSpec("cspdarknet53", "timm", "cspdarknet53", _numbered("stages", 5), input_size=(256, 256)),
+        _resnet(BUNDLED, "resnet18", last=3),
+    )
+}
+
+# timm has no weights for its own efficientnet_b7: files with its keys were made for tf_efficientnet_b7, whose
+# batch-norm epsilon and padding differ without any error.
+_SECOND_ARCHITECTURE = {"efficientnet_b7": "tf_efficientnet_b7"}
+
+
+def accepted_names(name: str) -> tuple[str, ...]:
+    """Return the manifest names whose files backbone `name` takes, the preferred one first; needs no torch.
+
+    >>> accepted_names("efficientnet_b7")
+    ('efficientnet_b7', 'tf_efficientnet_b7')
+    """
+    second = _SECOND_ARCHITECTURE.get(name)
+    return (name, *([second] if second else []))
+
+
+def get_spec(name: str) -> BackboneSpec:
+    """Return the specification of a registered backbone or of any timm model, with or without a tag.
+
+    Raises:
+        OptionError: With the closest known name.
+
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        known = [*REGISTRY, *timm.list_models()]
+        raise OptionError(
+            f"Unknown backbone '{name}'.{did_you_mean(name, known)} Available: {', '.join(REGISTRY)}, and every timm "
+            "model by its name (list_backbones('*resnet*') lists them)."
+        )
+    if tag and name not in (tagged := timm.list_models(f"{architecture}.*", pretrained=True)):
+        raise OptionError(unknown_name("backbone", name, tagged or [architecture]))
+    return _timm_spec(name, architecture)
+
+
+def _timm_spec(name: str, architecture: str) -> BackboneSpec:
+    import timm
+
+    network = build(BackboneSpec(name, "timm", architecture, ()), device="meta")
+    info = getattr(network, "feature_info", None) or []
+    layers = tuple(str(entry["module"]) for entry in info if entry.get("module"))
+    spec = BackboneSpec(name, "timm", architecture, layers)
+    if architecture in REGISTRY and REGISTRY[architecture].library == "timm":
+        spec = replace(spec, layers=REGISTRY[architecture].layers)
+    cfg = timm.get_pretrained_cfg(name)
+    return spec if cfg is None else with_timm_cfg(spec, cfg.to_dict())
+
+
+def with_timm_cfg(spec: BackboneSpec, cfg: dict[str, Any]) -> BackboneSpec:
+    """Return `spec` with mean, std, input size and interpolation of a timm `pretrained_cfg`."""
+    size = cfg.get("input_size") or (3, *spec.input_size)
+    return replace(
+        spec,
+        mean=tuple(cfg.get("mean") or spec.mean),
+        std=tuple(cfg.get("std") or spec.std),
+        input_size=(int(size[1]), int(size[2])),
+        interpolation=cfg.get("interpolation") or spec.interpolation,
+    )
+
+
+def variants(name: str) -> tuple[BackboneSpec, ...]:
+    """Return the specifications a weights file for `name` may fit, the preferred one first."""
+    spec = get_spec(name)
+    second = _SECOND_ARCHITECTURE.get(name)
+    return (spec, *([replace(REGISTRY[second], name=name)] if second else []))
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Return the names that match a shell pattern: registered ones first, then timm's.
+
+    >>> list_backbones("*cspdarknet53")[:2]
+    ['cspdarknet53']
+    """
+    import timm
+
+    registered = fnmatch.filter(REGISTRY, pattern)
+    return [*registered, *(name for name in timm.list_models(pattern) if name not in registered)]
+
+
+def build(spec: BackboneSpec, *, device: str = "cpu", seed: int = 42) -> "nn.Module":
+    """Return the architecture untrained, in eval mode, without any download; the global random state stays untouched.
+
+    `device="meta"` builds shapes without memory or initialisation, for comparisons.
+
+    Raises:
+        OptionError: For the specification of a module of unknown code.
+
+    """
+    import torch
+
+    if spec.library not in {"torchvision", "timm"}:
+        raise OptionError(
+            f"Backbone '{spec.name}' comes from code that DefectLab does not know and cannot be rebuilt by name. "
+            "Pass the module itself: backbone=module."
+        )
+    # Not torch.manual_seed: it would also seed the accelerators, which fork_rng(devices=[]) does not restore.
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.default_generator.manual_seed(seed)
+        if spec.library == "torchvision":
+            from torchvision.models import get_model
+
+            network: nn.Module = get_model(spec.architecture, weights=None)
+        else:
+            import timm
+
+            network = timm.create_model(spec.architecture, pretrained=False)
+    return network.eval()
+
+
+def head_prefixes(network: "nn.Module") -> tuple[str, ...]:
+    """Return the key prefixes of the classifier, such as ``("fc.",)``: the part that no feature depends on."""
+    cfg = getattr(network, "pretrained_cfg", None)
+    if isinstance(cfg, dict) and cfg.get("classifier"):
+        heads = cfg["classifier"]
+        return tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    named = [name for name, _ in network.named_children() if name in {"fc", "classifier", "heads", "head"}]
+    return tuple(f"{name}." for name in named)

@@ -1,0 +1,264 @@
+"""The command line. Nothing here imports torch until a command needs it."""
+
+import logging
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from defectlab import __version__, paths
+from defectlab.errors import InputError, did_you_mean
+from defectlab.experiment import Experiment, read_yaml
+
+logger = logging.getLogger(__name__)
+
+Command = Callable[..., int | None]
+
+
+def demo(data: str = "data/coins", epochs: int = 1) -> None:
+    """Train PaDiM, PatchCore and CFlow on the built-in sample and show what they found.
+
+    Args:
+        data: Where the sample `coins` is, or is made.
+        epochs: Epochs of CFlow.
+    """
+    from defectlab.demo import run_demo
+
+    run_demo(data, epochs)
+
+
+def data_check(root: str) -> int:
+    """Say what images were found, how training would split them, and every problem.
+
+    Args:
+        root: Folder of the dataset.
+    """
+    from defectlab.data.check import check
+
+    report = check(paths.resolve(root))
+    print(report.text)
+    return 0 if report.ok else 1
+
+
+def data_sample(name: str, destination: str, seed: int = 42, good_number: int = 9, limit_data: int = 100) -> None:
+    """Make a built-in dataset.
+
+    Args:
+        name: coins or digits.
+        destination: Folder to make.
+        seed: Of the composition.
+        good_number: The good digit, for digits.
+        limit_data: The most images of each digit, for digits.
+    """
+    from defectlab.data.samples import make_sample
+
+    options = {"good_number": good_number, "limit_data": limit_data} if name == "digits" else {}
+    print(f"{name}: {paths.relative(make_sample(name, paths.resolve(destination), seed=seed, **options))}")
+
+
+def weights_list() -> None:
+    """List known and local backbone weights."""
+    from defectlab.backbones import list_weights
+
+    for entry in list_weights():
+        where = paths.relative(entry.path) if entry.path else (entry.url or "")
+        print(f"{entry.file:<48} {entry.state:<10} {entry.name or '?':<16} {entry.licence or '':<24} {where}")
+
+
+def weights_get(name: str) -> None:
+    """Download weights into weights/; resumes, and verifies the hash.
+
+    Args:
+        name: As `defectlab weights list` shows it.
+    """
+    from defectlab.backbones import get
+    from defectlab.progress import progress_bar
+
+    with progress_bar(name, None, of_bytes=True) as progress:
+        path = get(name, progress=progress)
+    print(paths.relative(path))
+
+
+def weights_verify(names: list[str] | None = None) -> int:
+    """Compare local weights with their recorded hashes.
+
+    Args:
+        names: Which; default is all.
+    """
+    from defectlab.backbones import verify
+
+    results = verify(names)
+    for result in results:
+        print(f"{result.file:<48} {result.state}")
+    return 1 if any(result.state == "changed" for result in results) else 0
+
+
+def weights_import(file: str, name: str | None = None) -> None:
+    """Check a weights file, copy it into weights/ and record where it came from.
+
+    Args:
+        file: The file.
+        name: Backbone it is for; default is found by its tensors.
+    """
+    from defectlab.backbones import import_file
+
+    print(paths.relative(import_file(Path(file), name)))
+
+
+def models_list() -> None:
+    """List the models."""
+    from defectlab.models.registry import MODELS
+
+    for info in MODELS.values():
+        print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
+
+
+def train(**settings: Any) -> None:
+    """Train and test one experiment."""
+    from defectlab.experiment import run
+
+    run(Experiment(**settings))
+
+
+def evaluate(run: str, rescore: bool) -> None:
+    """Compute a run's metrics again from its raw record."""
+    from defectlab.results.evaluate import evaluate_run
+    from defectlab.results.record import Run
+    from defectlab.results.show import metrics_table
+
+    opened = Run.open(run)
+    if rescore:
+        from defectlab.data.folder import Folder
+        from defectlab.engine import Engine
+
+        Engine().test(datamodule=Folder(**opened.record["experiment"]["data"]), ckpt_path=opened.checkpoint)
+        return
+    if not opened.scores("test"):
+        raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
+    opened.update(**evaluate_run(opened))
+    metrics_table(opened)
+
+
+def predict(run: str, source: list[str], output: str, heatmaps: bool, masks: bool) -> None:
+    """Score images with a trained model and write scores.csv."""
+    from defectlab.scoring import predict_to_folder
+
+    predict_to_folder(run, source, paths.resolve(output), heatmaps=heatmaps, masks=masks)
+
+
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "demo": demo,
+    "data": {"check": data_check, "sample": data_sample},
+    "weights": {"list": weights_list, "get": weights_get, "verify": weights_verify, "import": weights_import},
+    "models": {"list": models_list},
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+}
+GROUPS = {"data": "Look at images, make samples.", "weights": "Backbone weights.", "models": "What can be trained."}
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _parser(
+        prog="defectlab", description="Visual anomaly detection: train, compare, predict.", version=__version__
+    )
+    subcommands = parser.add_subcommands(dest="command")
+    groups = []
+    for name, command in COMMANDS.items():
+        if isinstance(command, dict):
+            group = _parser(description=GROUPS[name])
+            subcommands.add_subcommand(name, group, help=GROUPS[name])
+            groups.append((group, command))
+        else:
+            subcommands.add_subcommand(name, _command_parser(command), help=_first_line(command))
+    for group, functions in groups:  # jsonargparse wants one level after the other
+        inner = group.add_subcommands(dest="subcommand")
+        for inner_name, function in functions.items():
+            inner.add_subcommand(inner_name, _command_parser(function), help=_first_line(function))
+    return parser
+
+
+def _command_parser(function: Command) -> ArgumentParser:
+    parser = _parser(description=_first_line(function))
+    if function is train:
+        parser.add_argument(
+            "--config", action="config", help="YAML file of an experiment; options given here win over it."
+        )
+        parser.add_class_arguments(Experiment, as_positional=False)
+    elif function is predict:
+        parser.add_argument("run", type=str, help="Run folder or checkpoint.")
+        parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
+        parser.add_argument("--output", type=str, default="predictions", help="Folder to write to.")
+        parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
+        parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    elif function is evaluate:
+        parser.add_argument("run", type=str, help="Run folder.")
+        parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
+    else:
+        parser.add_function_arguments(function, as_positional=True)
+    return parser
+
+
+def _parser(**kwargs: Any) -> ArgumentParser:
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for a failed check, 2 for an input that cannot work."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("defectlab").setLevel(logging.INFO)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    try:
+        _check_config_names(arguments)
+        settings = parser.instantiate_classes(parser.parse_args(arguments))
+        function, values = _selected(settings)
+        return function(**values) or 0
+    except ArgumentError as error:
+        print(f"defectlab: {_with_suggestion(parser, arguments, str(error))}", file=sys.stderr)
+    except InputError as error:
+        print(f"defectlab: {error}", file=sys.stderr)
+    return 2
+
+
+def _selected(settings: Namespace) -> tuple[Command, dict[str, Any]]:
+    command, values = COMMANDS[settings.command], settings[settings.command]
+    if isinstance(command, dict):
+        command, values = command[values.subcommand], values[values.subcommand]
+    return command, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
+
+
+def _check_config_names(arguments: Sequence[str]) -> None:
+    """Name the closest key for every unknown one in a --config file, which jsonargparse only refuses."""
+    for position, argument in enumerate(arguments):
+        if argument == "--config" and position + 1 < len(arguments):
+            Experiment.check_names(read_yaml(arguments[position + 1]))
+        elif argument.startswith("--config="):
+            Experiment.check_names(read_yaml(argument.removeprefix("--config=")))
+
+
+def _with_suggestion(parser: ArgumentParser, arguments: Sequence[str], message: str) -> str:
+    unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
+    known = _option_strings(parser, arguments)
+    return message + "".join(did_you_mean(option, known) for option in unknown)
+
+
+def _option_strings(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    function = COMMANDS.get(arguments[0]) if arguments else None
+    if isinstance(function, dict):
+        function = function.get(arguments[1]) if len(arguments) > 1 else None
+    chosen = parser if function is None else _command_parser(function)
+    return [option for action in chosen._actions for option in action.option_strings]
+
+
+def _first_line(function: Command) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Images on disk, to a seeded split manifest, to batches."""

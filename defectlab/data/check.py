@@ -1,0 +1,119 @@
+"""`defectlab data check`: what a folder holds, the split training would use, and every problem. No torch here."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from defectlab.data.layouts import Dirs
+from defectlab.data.manifest import SPLITS, Manifest, manifest_of
+from defectlab.data.survey import Survey, survey
+from defectlab.errors import DataError
+
+SIZES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The text to print, and whether training would start."""
+
+    text: str
+    ok: bool
+
+
+def check(
+    root: str | os.PathLike[str] | None,
+    *,
+    name: str | None = None,
+    normal_dir: Dirs = None,
+    abnormal_dir: Dirs = None,
+    normal_test_dir: Dirs = None,
+    mask_dir: Dirs = None,
+    normal_val_dir: Dirs = None,
+    abnormal_val_dir: Dirs = None,
+    val_mask_dir: Dirs = None,
+    extensions: Iterable[str] | str | None = None,
+    test_split_mode: str | Enum | None = "from_dir",
+    test_split_ratio: float = 0.2,
+    val_split_mode: str | Enum | None = "from_test",
+    val_split_ratio: float = 0.5,
+    seed: int = 42,
+    on_duplicate: str = "error",
+) -> CheckReport:
+    """Check a dataset as `build_manifest` would read it, with the same arguments; problems are told, not raised.
+
+    Raises:
+        OptionError: A mode, ratio or option that cannot work.
+    """
+    try:
+        found = survey(
+            root,
+            name=name,
+            normal_dir=normal_dir,
+            abnormal_dir=abnormal_dir,
+            normal_test_dir=normal_test_dir,
+            mask_dir=mask_dir,
+            normal_val_dir=normal_val_dir,
+            abnormal_val_dir=abnormal_val_dir,
+            val_mask_dir=val_mask_dir,
+            extensions=extensions,
+            test_split_mode=test_split_mode,
+            test_split_ratio=test_split_ratio,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            seed=seed,
+            on_duplicate=on_duplicate,
+        )
+    except DataError as error:
+        return CheckReport(f"{error}\n\nResult: training would stop here.", ok=False)
+    return CheckReport(_text(found, manifest_of(found)), ok=not found.findings.problems)
+
+
+def _text(found: Survey, manifest: Manifest) -> str:
+    problems = sum(len(lines) for lines in found.findings.problems.values())
+    lines = [
+        f"Dataset {found.name} in {found.root}",
+        f"Layout: {found.layout.name}",
+        *_indented(found.layout.describe()),
+        *_images(found),
+        *_split(found, manifest),
+        *(f"Note: {choice}" for choice in found.findings.choices),
+        *(f"Warning: {warning}" for warning in found.findings.warnings),
+        *(["Problems:", *_indented(found.findings.report())] if problems else []),
+    ]
+    if problems:
+        lines.append(f"Result: training would stop; {problems} problems, {len(found.findings.warnings)} warnings.")
+    else:
+        lines.append(f"Manifest hash: {manifest.hash}")
+        lines.append(f"Result: ready to train; no problems, {len(found.findings.warnings)} warnings.")
+    return "\n".join(lines)
+
+
+def _images(found: Survey) -> list[str]:
+    sizes = Counter(f"{item.facts.width} x {item.facts.height} {item.facts.mode}" for item in found.items)
+    shown = [f"{count} of {size}" for size, count in sizes.most_common(SIZES_SHOWN)]
+    if len(sizes) > SIZES_SHOWN:
+        shown.append(f"{len(sizes) - SIZES_SHOWN} other sizes")
+    anomalous = [item for item in found.items if item.label]
+    masked = sum(item.mask is not None for item in anomalous)
+    masks = f"{masked} for {len(anomalous)} anomalous images"
+    if found.layout.mask_dirs is None and found.layout.val_mask_dirs is None:
+        masks = "none: image metrics only" if anomalous else "none: good images only"
+    return [f"Images: {len(found.items)} readable ({', '.join(shown) or 'none'})", f"Masks: {masks}"]
+
+
+def _split(found: Survey, manifest: Manifest) -> list[str]:
+    counts = manifest.counts()
+    lines = [f"Split (seed {found.seed}):"]
+    for split in SPLITS:
+        kinds = counts[split]
+        detail = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds, key=lambda kind: (kind != "good", kind)))
+        lines.append(f"  {split:<10} {sum(kinds.values()):>5}  {detail}".rstrip())
+    lines.append(f"  good test images: {manifest.protocol.test_normal_from}")
+    lines.append(f"  validation images: {manifest.protocol.validation_from}")
+    return lines
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]

@@ -1,0 +1,282 @@
+"""The datamodule: a manifest's images and masks as batches."""
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem
+from anomalib.data.datasets.base.image import AnomalibDataset
+from anomalib.data.utils import TestSplitMode, ValSplitMode
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import Compose, Transform
+from torchvision.transforms.v2 import functional as tvf
+from torchvision.tv_tensors import Image, Mask
+
+from defectlab import paths
+from defectlab.data.images import read_image, read_mask
+from defectlab.data.manifest import Entry, Manifest, build_manifest
+from defectlab.errors import OptionError
+from defectlab.options import check_range, checked_options
+from defectlab.preprocessing import Preprocessing
+from defectlab.seeds import generator
+
+logger = logging.getLogger(__name__)
+
+Directory = str | Path | Sequence[str | Path]
+
+
+def to_tensor(image: np.ndarray) -> Image:
+    """Turn an (H, W, 3) array, uint8 or float in [0, 1], into a (3, H, W) float image in [0, 1]."""
+    return Image(tvf.to_dtype(tvf.to_image(image), torch.float32, scale=True))
+
+
+def load_image(path: str | Path) -> Image:
+    """Read an image file as (3, H, W) float in [0, 1]: the one way, in training, test and prediction."""
+    return to_tensor(read_image(path))
+
+
+class ManifestDataset(AnomalibDataset):
+    """One split of a manifest, in its order; items are anomalib's."""
+
+    def __init__(
+        self, manifest: Manifest, entries: Sequence[Entry], split: str, augmentations: Transform | None
+    ) -> None:
+        super().__init__(augmentations)
+        self.entries = tuple(entries)
+        self._category = ""
+        # set past the property, which would sort by path text instead of keeping the manifest's order
+        self._samples = pd.DataFrame(
+            {
+                "image_path": [str(manifest.absolute(entry)) for entry in entries],
+                "label_index": [entry.label for entry in entries],
+                "mask_path": [str(manifest.absolute_mask(entry) or "") for entry in entries],
+                "split": split,
+            }
+        )
+        self._samples.attrs["task"] = (TaskType.SEGMENTATION if manifest.has_masks else TaskType.CLASSIFICATION).value
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image with its mask where the manifest has masks."""
+        row = self.samples.iloc[index]
+        image = load_image(row.image_path)
+        mask = None
+        if self.task == TaskType.SEGMENTATION:
+            mask = _mask(row.mask_path, (image.shape[-2], image.shape[-1]))
+        if self.augmentations:
+            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+        return ImageItem(
+            image=image,
+            gt_mask=mask,
+            gt_label=torch.tensor(int(row.label_index)),
+            image_path=row.image_path,
+            mask_path=row.mask_path or None,
+        )
+
+
+def _mask(path: str, image_size: tuple[int, int]) -> Mask:
+    """Return a (H, W) mask, brought to the image's size (nearest); no path means nothing is marked."""
+    if not path:
+        return Mask(torch.zeros(image_size, dtype=torch.uint8))
+    mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
+    return mask if tuple(mask.shape[-2:]) == image_size else tvf.resize(mask, list(image_size))
+
+
+class ImageFiles(Dataset):
+    """Image files without labels, resized for a model; for prediction."""
+
+    def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.files = list(files)
+        self.resize = preprocessing.resize()
+
+    name, category = "predict", ""
+    collate_fn = staticmethod(ImageBatch.collate)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image."""
+        return ImageItem(image=self.resize(load_image(self.files[index])), image_path=str(self.files[index]))
+
+
+class Folder(AnomalibDataModule):
+    """Folders of good and bad images as a datamodule, with anomalib's arguments over a seeded manifest.
+
+    Everything is read and checked on first use (`manifest`), before any training: see `build_manifest` for the layouts,
+    splits and rules. `normal_dir` may be left out where `root` has a known layout. `normal_split_ratio` is the share of
+    good images moved to the test where there is no `normal_test_dir` (anomalib documents it and reads
+    `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
+
+    Raises:
+        OptionError: An option that does not exist or cannot work.
+        DataError: On first use: everything that is wrong with the images, in one message.
+    """
+
+    @checked_options
+    def __init__(
+        self,
+        name: str | None = None,
+        normal_dir: Directory | None = None,
+        root: str | Path | None = None,
+        abnormal_dir: Directory | None = None,
+        normal_test_dir: Directory | None = None,
+        mask_dir: Directory | None = None,
+        normal_split_ratio: float | None = None,
+        extensions: Sequence[str] | None = None,
+        train_batch_size: int = 32,
+        eval_batch_size: int = 32,
+        num_workers: int = 8,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        test_split_mode: TestSplitMode | str = TestSplitMode.FROM_DIR,
+        test_split_ratio: float | None = None,
+        val_split_mode: ValSplitMode | str = ValSplitMode.FROM_TEST,
+        val_split_ratio: float = 0.5,
+        seed: int | None = 42,
+        normal_val_dir: Directory | None = None,
+        abnormal_val_dir: Directory | None = None,
+        val_mask_dir: Directory | None = None,
+        on_duplicate: str = "error",
+    ) -> None:
+        if root is None and normal_dir is None:
+            raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
+        for option, value, low in (
+            ("train_batch_size", train_batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            check_range("Folder", option, value, low=low)
+        if normal_split_ratio is not None and test_split_ratio not in (None, normal_split_ratio):
+            raise OptionError(
+                f"Folder: normal_split_ratio={normal_split_ratio} and test_split_ratio={test_split_ratio} both name "
+                "the share of good images moved to the test; give one."
+            )
+        if seed is None:
+            seed = 42
+            logger.info("Folder: seed=None would split differently on every run; using 42")
+        ratio = next((value for value in (test_split_ratio, normal_split_ratio) if value is not None), 0.2)
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            test_split_mode=test_split_mode,
+            test_split_ratio=ratio,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            seed=seed,
+        )
+        self.seed: int = seed
+        self.test_split_ratio, self.val_split_ratio = ratio, val_split_ratio  # anomalib turns 0 into 0.5
+        self._name = name
+        self.root = None if root is None else paths.resolve(root)
+        self.directories = {
+            "normal_dir": normal_dir,
+            "normal_test_dir": normal_test_dir,
+            "abnormal_dir": abnormal_dir,
+            "mask_dir": mask_dir,
+            "normal_val_dir": normal_val_dir,
+            "abnormal_val_dir": abnormal_val_dir,
+            "val_mask_dir": val_mask_dir,
+        }
+        self.extensions = tuple(extensions) if extensions else None
+        self.on_duplicate = on_duplicate
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Every image with its split, label, mask and hash; built and checked once."""
+        manifest = build_manifest(
+            self.root,
+            name=self._name,
+            extensions=self.extensions,
+            test_split_mode=self.test_split_mode,
+            test_split_ratio=self.test_split_ratio,
+            val_split_mode=self.val_split_mode,
+            val_split_ratio=self.val_split_ratio,
+            seed=self.seed,
+            on_duplicate=self.on_duplicate,
+            **self.directories,
+        )
+        self._is_setup = True
+        return manifest
+
+    @property
+    def name(self) -> str:
+        """The dataset's name: given, or the root's own."""
+        return self._name or self.manifest.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments as plain data, for records."""
+        directories = {key: _plain(value) for key, value in self.directories.items() if value is not None}
+        given = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
+        augmentations = {
+            f"{split}_augmentations": repr(augmentation)
+            for split in ("train", "val", "test")
+            if (augmentation := getattr(self, f"{split}_augmentations"))
+        }
+        return {
+            "root": None if self.root is None else str(self.root),
+            **directories,
+            **({"extensions": list(self.extensions)} if self.extensions else {}),
+            "train_batch_size": self.train_batch_size,
+            "eval_batch_size": self.eval_batch_size,
+            "num_workers": self.num_workers,
+            "test_split_mode": self.test_split_mode.value,
+            "test_split_ratio": self.test_split_ratio,
+            "val_split_mode": self.val_split_mode.value,
+            "val_split_ratio": self.val_split_ratio,
+            "seed": self.seed,
+            **given,
+            **augmentations,
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make the three datasets from the manifest; the same ones however often and by whomever it is called."""
+        del stage
+        if not hasattr(self, "train_data"):
+            for split, attribute in (("train", "train"), ("validation", "val"), ("test", "test")):
+                entries = self.manifest.split(split)
+                setattr(self, f"{attribute}_data", ManifestDataset(self.manifest, entries, attribute, None))
+        self._update_augmentations()
+
+    def _setup(self, _stage: str | None = None) -> None:
+        raise AssertionError("setup() makes the datasets itself")
+
+    def _update_augmentations(self) -> None:
+        """Resize as the fitted model asks for, so that images of many sizes make one batch."""
+        module = getattr(self.trainer, "lightning_module", None)
+        preprocessing = getattr(module, "preprocessing", None)
+        if preprocessing is None:
+            super()._update_augmentations()
+            return
+        for split in ("train", "val", "test"):
+            own = getattr(self, f"{split}_augmentations")
+            parts = [] if own is None else own.transforms if isinstance(own, Compose) else [own]
+            getattr(self, f"{split}_data").augmentations = Compose([*parts, preprocessing.resize()])
+
+    def train_dataloader(self) -> DataLoader:
+        """Return shuffled batches; the order is the seed's alone."""
+        return DataLoader(
+            self.train_data,
+            shuffle=True,
+            batch_size=self.train_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or self.train_data.collate_fn,
+            generator=generator(self.seed, "batches"),
+        )
+
+
+def _plain(value: Directory) -> Any:
+    return str(value) if isinstance(value, str | Path) else [str(item) for item in value]

@@ -1,0 +1,280 @@
+"""Image files to arrays and facts: one way of reading, with Pillow, the same for training, prediction and checks."""
+
+import hashlib
+import io
+import logging
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from defectlab.errors import DataError, InputError
+
+logger = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
+
+# Pillow refuses pictures above twice its limit (89 Mpx by default) as decompression bombs. Line-scan cameras exceed
+# that, and the files are the user's own; above two gigapixels it is a damaged header rather than a photograph.
+MAX_PIXELS = 1 << 30
+ORIENTATION_TAG = 0x0112
+RANGE_16_BIT = 65535
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one file is: size in pixels after and before its EXIF rotation, Pillow mode, content hash, or the problem.
+
+    A file with a problem has the sizes and mode found until then (0 and "" if none).
+    """
+
+    width: int
+    height: int
+    raw_width: int
+    raw_height: int
+    mode: str
+    sha256: str
+    problem: str | None = None
+
+
+def nfc(text: str) -> str:
+    """Return `text` composed: macOS writes accents apart from their letters, and both spellings name one file."""
+    return unicodedata.normalize("NFC", text)
+
+
+def list_images(folder: Path, extensions: Iterable[str] | str | None = None) -> list[Path]:
+    """Return the image files under `folder` at any depth, sorted by their NFC relative posix path.
+
+    Names that start with a dot are skipped (macOS leaves `._x.png` beside `x.png`), links to folders are followed once.
+    """
+    endings = normalised_extensions(extensions)
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(parent)  # noqa: PTH116 - os.walk gives strings
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, f) for f in files if not f.startswith(".") and f.lower().endswith(endings)]
+    return sorted(found, key=lambda path: path_order(path.relative_to(folder).as_posix()))
+
+
+def normalised_extensions(extensions: Iterable[str] | str | None) -> tuple[str, ...]:
+    """Return endings in lower case with a dot; None gives `IMAGE_EXTENSIONS`.
+
+    >>> normalised_extensions(["PNG", ".jpg"])
+    ('.png', '.jpg')
+    """
+    if extensions is None:
+        return IMAGE_EXTENSIONS
+    given = [extensions] if isinstance(extensions, str) else extensions
+    return tuple("." + ending.lower().lstrip(".") for ending in given)
+
+
+def path_order(path: str) -> tuple[str, str]:
+    """Return the sort key of a relative path: composed first, so that the order is the same on every file system."""
+    return nfc(path), path
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Return the picture as it is seen, (H, W, 3): uint8, or float32 in [0, 1] for 16-bit grey and float sources.
+
+    The EXIF rotation is applied, one channel is repeated, palettes and CMYK become RGB, alpha is dropped.
+    Colour files of 16 bits a channel keep their upper 8 bits (Pillow has no deeper colour).
+
+    Raises:
+        DataError: The file is missing, truncated or cannot be decoded.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, _open(file) as image:
+            pixels = _upright_pixels(image)
+            has_alpha = _has_alpha(image)
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error
+        raise DataError(f"Cannot read the image {path}: {_reason(error)}. Replace or remove the file.") from error
+    if has_alpha:
+        _log_alpha(path.parent)
+    return to_rgb_array(pixels)
+
+
+def read_mask(path: str | Path) -> NDArray[np.bool_]:
+    """Return the mask as (H, W) bool: True where any colour channel is not zero; its own EXIF rotation is applied.
+
+    Raises:
+        DataError: The file is missing, truncated or cannot be decoded.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, _open(file) as image:
+            pixels = _upright_pixels(image)
+    except Exception as error:
+        raise DataError(f"Cannot read the mask {path}: {_reason(error)}. Replace or remove the file.") from error
+    if pixels.ndim == 2:
+        return pixels != 0
+    return (pixels[..., :3] != 0).any(axis=-1)  # (H, W, C) -> (H, W); alpha is no defect
+
+
+def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Return a user's array as (H, W, 3): uint8 stays, uint16 is scaled by 65535, floats in [0, 1] become float32.
+
+    Accepts (H, W), (H, W, 1), (H, W, 3) and (H, W, 4), whose alpha is dropped.
+
+    Raises:
+        InputError: Another shape or type, or floats that are not finite or leave [0, 1].
+
+    >>> to_rgb_array(np.full((2, 5), 65535, np.uint16))[0, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    array = np.asarray(array)
+    if array.ndim == 2:
+        array = array[..., None]  # (H, W) -> (H, W, 1)
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        hint = " It looks like (C, H, W): pass array.transpose(1, 2, 0)." if channels_first else ""
+        raise InputError(
+            f"An image array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got shape {array.shape}.{hint}"
+        )
+    array = array[..., :3]
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = (array.astype(np.float32) / RANGE_16_BIT).astype(np.float32)
+    elif array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # also false for NaN
+            raise InputError(
+                f"A float image must be finite and within [0, 1], got [{low:g}, {high:g}]. "
+                "Divide it by its range, or pass it as uint8 or uint16."
+            )
+        array = array.astype(np.float32)
+    elif array.dtype != np.uint8:
+        raise InputError(f"An image array must be uint8, uint16 or float in [0, 1], got {array.dtype}.")
+    if array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)  # (H, W, 1) -> (H, W, 3)
+    return np.ascontiguousarray(array)
+
+
+def probe(path: Path) -> ImageFacts:
+    """Read a file once: hash its bytes and decode it to the end. Remembered in this process by path, size and time."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return ImageFacts(0, 0, 0, 0, "", "", _reason(error))
+    return _probe(str(path), status.st_size, status.st_mtime_ns)
+
+
+def probe_all(paths: Sequence[Path]) -> list[ImageFacts]:
+    """Return `probe` of each path, in order; Pillow decodes outside the interpreter lock, so threads help."""
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(probe, paths))
+
+
+@lru_cache(maxsize=200_000)
+def _probe(path: str, size: int, mtime_ns: int) -> ImageFacts:
+    del size, mtime_ns  # only part of the key: a changed file is read again
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return ImageFacts(0, 0, 0, 0, "", "", _reason(error))
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not data:
+        return ImageFacts(0, 0, 0, 0, "", sha256, "empty file (0 bytes)")
+    width = height = raw_width = raw_height = 0
+    mode = ""
+    try:
+        with _open(io.BytesIO(data)) as image:
+            mode, (raw_width, raw_height) = image.mode, image.size
+            width, height = raw_width, raw_height
+            early = _orientation(image)
+            image.draft(image.mode, (1, 1))  # JPEG only: still every byte of the stream, an eighth of the arithmetic
+            image.load()
+            if image.format == "TIFF":  # Pillow turns these by itself and reports the turned size from the start
+                raw_width, raw_height = (height, width) if early >= 5 else (width, height)
+            elif _orientation(image) >= 5:
+                width, height = raw_height, raw_width
+            if image.format == "PNG" and b"IEND" not in data:
+                raise OSError("image file is truncated (its end is missing)")
+            if not _is_plain(image.mode):
+                to_rgb_array(_upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
+    except Exception as error:
+        return ImageFacts(width, height, raw_width, raw_height, mode, sha256, _reason(error))
+    return ImageFacts(width, height, raw_width, raw_height, mode, sha256)
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    return Image.open(file)
+
+
+def _is_plain(mode: str) -> bool:
+    return mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr") or mode.startswith("I;16")
+
+
+def _upright_pixels(image: Image.Image) -> NDArray:
+    """Return (H, W) or (H, W, 3 or 4) pixels, turned as EXIF says; grey sources keep their depth."""
+    image.load()
+    orientation = _orientation(image)  # after load: a PNG may carry it behind its pixels, a TIFF is turned already
+    if image.mode.startswith("I;16"):
+        pixels = np.asarray(image).astype(np.uint16)  # native byte order
+    elif image.mode == "I":  # Pillow's name for 16-bit PGM and for signed TIFF
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > RANGE_16_BIT:
+            raise ValueError(f"32-bit integers from {wide.min()} to {wide.max()}; at most 16 bits are supported")
+        pixels = wide.astype(np.uint16)
+    elif image.mode in ("F", "L", "RGB"):
+        pixels = np.asarray(image)
+    elif image.mode == "1":
+        pixels = np.asarray(image.convert("L"))
+    else:
+        pixels = np.asarray(image.convert("RGBA" if _has_alpha(image) else "RGB"))
+    return _turn(pixels, orientation)
+
+
+def _turn(pixels: NDArray, orientation: int) -> NDArray:
+    """Apply an EXIF orientation (1 to 8) to (H, W, ...) pixels; 5 to 8 give (W, H, ...)."""
+    if orientation in (2, 3):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4):
+        pixels = pixels[::-1]
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)  # (H, W, ...) -> (W, H, ...)
+    if orientation in (6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception as error:  # a damaged EXIF block does not make the picture unusable
+        logger.debug("EXIF cannot be read: %r", error)
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or (image.mode == "P" and "transparency" in image.info)
+
+
+@cache
+def _log_alpha(folder: Path) -> None:
+    logger.info("Images in %s have an alpha channel: it is dropped, the colours beneath are used.", folder)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image, or cut off or damaged at its start"
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -1,0 +1,241 @@
+"""The manifest: every image of a dataset with split, label, defect, mask and content hash. No torch here."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from defectlab.data.images import nfc, path_order
+from defectlab.data.layouts import Dirs, relative_to_root
+from defectlab.data.splits import Protocol
+from defectlab.data.survey import Survey, survey
+from defectlab.errors import DataError, did_you_mean, unknown_name
+
+VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image; paths are posix, relative to the root, spelled as on disk. Label 0 is good, 1 anomalous.
+
+    `defect` is "good" or the name of the abnormal folder; `width` and `height` are pixels after EXIF rotation.
+    """
+
+    path: str
+    split: str
+    label: int
+    defect: str
+    mask: str | None
+    sha256: str
+    mask_sha256: str | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset as one run uses it: entries sorted by path, how they were split, and what was warned about."""
+
+    name: str
+    root: Path
+    layout: str
+    seed: int
+    protocol: Protocol
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over what the images are and how they are used; neither the root nor the seed itself counts."""
+        digest = hashlib.sha256(f"validation_is_test={self.protocol.validation_is_test}\n".encode())
+        for e in self.entries:
+            line = [nfc(e.path), e.split, str(e.label), nfc(e.defect), e.sha256, e.mask_sha256 or ""]
+            digest.update(("\t".join(line) + "\n").encode())
+        return digest.hexdigest()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether anomalous images have masks, so that pixel metrics can be computed."""
+        return any(entry.mask is not None for entry in self.entries)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images by split and defect kind, e.g. `{"test": {"good": 10, "crack": 11}}`."""
+        counts: dict[str, dict[str, int]] = {}
+        for name in SPLITS:
+            kinds = counts.setdefault(name, {})
+            for entry in self.split(name):
+                kinds[entry.defect] = kinds.get(entry.defect, 0) + 1
+        return counts
+
+    def split(self, name: str) -> tuple[Entry, ...]:
+        """Return the entries of "train", "validation" or "test"; validation gives test's where it is the test set."""
+        if name not in SPLITS:
+            raise DataError(unknown_name("split", name, SPLITS))
+        if name == "validation" and self.protocol.validation_is_test:
+            name = "test"
+        return tuple(entry for entry in self.entries if entry.split == name)
+
+    def index(self, path: str | Path) -> int:
+        """Return the position of an image in `entries`; `path` is relative to the root or absolute."""
+        key = os.fspath(path)
+        relative = relative_to_root(self.root, Path(key)) if Path(key).is_absolute() else Path(key).as_posix()
+        position = self._positions.get(nfc(relative))
+        if position is None:
+            raise DataError(f"{key} is not in the manifest of {self.name}.{did_you_mean(relative, self._positions)}")
+        return position
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {nfc(entry.path): index for index, entry in enumerate(self.entries)}
+
+    def absolute(self, entry: Entry) -> Path:
+        """Return where the image is on disk."""
+        return self.root / entry.path
+
+    def absolute_mask(self, entry: Entry) -> Path | None:
+        """Return where the mask is on disk, None for an image without one."""
+        return None if entry.mask is None else self.root / entry.mask
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` gives the manifest back."""
+        return {
+            "version": VERSION,
+            "hash": self.hash,
+            "name": self.name,
+            "root": str(self.root),
+            "layout": self.layout,
+            "seed": self.seed,
+            "protocol": asdict(self.protocol),
+            "warnings": list(self.warnings),
+            "entries": [asdict(entry) for entry in self.entries],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
+        """Return the manifest that `to_json` wrote.
+
+        Raises:
+            DataError: Another version, missing fields, or entries that do not give the hash in the file.
+        """
+        if data.get("version") != VERSION:
+            raise DataError(f"A manifest of version {data.get('version')!r} cannot be read, only version {VERSION}.")
+        try:
+            manifest = cls(
+                name=data["name"],
+                root=Path(data["root"]),
+                layout=data["layout"],
+                seed=data["seed"],
+                protocol=Protocol(**data["protocol"]),
+                entries=tuple(Entry(**entry) for entry in data["entries"]),
+                warnings=tuple(data["warnings"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"Not a manifest: {error}. Build it again with build_manifest.") from error
+        if manifest.hash != data.get("hash"):
+            raise DataError("The manifest was edited: its entries do not give its hash. Build it again.")
+        return manifest
+
+    def write(self, path: str | Path) -> Path:
+        """Write the manifest as JSON, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{os.getpid()}.part")
+        part.write_text(json.dumps(self.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
+        part.replace(path)
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Manifest":
+        """Read a manifest that `write` wrote."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"Cannot read the manifest {path}: {error}.") from error
+        return cls.from_json(data)
+
+
+def build_manifest(
+    root: str | os.PathLike[str] | None,
+    *,
+    name: str | None = None,
+    normal_dir: Dirs = None,
+    abnormal_dir: Dirs = None,
+    normal_test_dir: Dirs = None,
+    mask_dir: Dirs = None,
+    normal_val_dir: Dirs = None,
+    abnormal_val_dir: Dirs = None,
+    val_mask_dir: Dirs = None,
+    extensions: Iterable[str] | str | None = None,
+    test_split_mode: str | Enum | None = "from_dir",
+    test_split_ratio: float = 0.2,
+    val_split_mode: str | Enum | None = "from_test",
+    val_split_ratio: float = 0.5,
+    seed: int = 42,
+    on_duplicate: str = "error",
+) -> Manifest:
+    """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
+
+    Modes are anomalib's, as names or enum members. "from_test", the default, gives way to "from_dir" where there are
+    validation folders, and to a seeded 20 % of the training images where there are only good ones. Without
+    `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained on.
+
+    The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
+
+    Raises:
+        OptionError: A mode, ratio or option that cannot work; nothing has been read then.
+        DataError: Names every problem of the dataset at once.
+    """
+    found = survey(
+        root,
+        name=name,
+        normal_dir=normal_dir,
+        abnormal_dir=abnormal_dir,
+        normal_test_dir=normal_test_dir,
+        mask_dir=mask_dir,
+        normal_val_dir=normal_val_dir,
+        abnormal_val_dir=abnormal_val_dir,
+        val_mask_dir=val_mask_dir,
+        extensions=extensions,
+        test_split_mode=test_split_mode,
+        test_split_ratio=test_split_ratio,
+        val_split_mode=val_split_mode,
+        val_split_ratio=val_split_ratio,
+        seed=seed,
+        on_duplicate=on_duplicate,
+    )
+    found.findings.log()
+    found.findings.raise_problems(str(found.root))
+    return manifest_of(found)
+
+
+def manifest_of(found: Survey) -> Manifest:
+    """Return the manifest of a survey, whether or not it has problems."""
+    entries = [
+        Entry(
+            path=item.path,
+            split=split,
+            label=item.label,
+            defect=item.defect,
+            mask=item.mask,
+            sha256=item.facts.sha256,
+            mask_sha256=item.mask_facts.sha256 if item.mask_facts else None,
+            width=item.facts.width,
+            height=item.facts.height,
+        )
+        for item, split in found.splits
+    ]
+    return Manifest(
+        name=found.name,
+        root=found.root,
+        layout=found.layout.name,
+        seed=found.seed,
+        protocol=found.protocol,
+        entries=tuple(sorted(entries, key=lambda entry: path_order(entry.path))),
+        warnings=tuple(found.findings.warnings),
+    )

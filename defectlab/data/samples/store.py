@@ -1,0 +1,161 @@
+"""Write a sample to disk whole or not at all: built beside its destination, marked when complete, then renamed."""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectlab.errors import InputError
+from defectlab.paths import resolve
+
+logger = logging.getLogger(__name__)
+
+MARKER = "sample.json"
+LEFTOVER_AGE = 3600.0  # seconds; a build takes less than one minute
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two samples the same: pixels depend on nothing else."""
+
+    name: str
+    version: int
+    seed: int
+    options: Mapping[str, int]
+
+    def record(self) -> dict[str, Any]:
+        """Return the part of `sample.json` that is compared."""
+        return {"name": self.name, "version": self.version, "seed": self.seed, "options": dict(self.options)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file of a sample: its path below the root, grey values (H, W) and what the record says about it."""
+
+    path: str
+    pixels: NDArray[np.uint8]
+    about: Mapping[str, Any] | None = None
+
+
+def find_complete(destination: Path, identity: Identity) -> bool:
+    """Tell whether the destination already holds this very sample; False where there is nothing yet.
+
+    Raises:
+        InputError: Something else is there, or files of the sample are gone.
+    """
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return False
+    fix = "Fix: name another folder or remove this one."
+    if not destination.is_dir():
+        raise InputError(f"{destination} is a file; the sample '{identity.name}' needs a folder. {fix}")
+    try:
+        found = json.loads((destination / MARKER).read_text(encoding="utf-8"))
+        earlier, files = {key: found[key] for key in identity.record()}, found["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{destination} is not empty and is no built-in sample (no usable {MARKER}). {fix}") from None
+    if earlier != identity.record():
+        raise InputError(
+            f"{destination} holds another sample ({_say(earlier)}); asked for was {_say(identity.record())}. {fix}"
+        )
+    gone = [name for name in files if not (destination / name).is_file()]
+    if gone:
+        raise InputError(
+            f"{destination}: {len(gone)} of {len(files)} files of the sample are gone, e.g. {gone[0]}. "
+            "Fix: remove the folder and make the sample again."
+        )
+    return True
+
+
+def write_sample(
+    destination: Path, identity: Identity, pictures: Iterable[Picture], sources: list[dict[str, str]]
+) -> Path:
+    """Build the sample in a temporary folder beside `destination` and rename it there once complete.
+
+    Raises:
+        InputError: The folder cannot be written, or something appeared at the destination meanwhile.
+    """
+    _sweep_leftovers(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
+    except OSError as error:
+        raise InputError(f"Cannot write the sample beside {destination}: {error}. Fix: name another folder.") from None
+    try:
+        partial.chmod(0o755)  # mkdtemp makes it readable by its owner only
+        record = _write_files(partial, identity, pictures, sources)
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        (partial / MARKER).write_text(text, encoding="utf-8", newline="\n")
+        try:
+            if destination.is_dir():
+                destination.rmdir()  # an empty one, which Windows would not replace
+            partial.rename(destination)
+        except OSError as error:
+            # Another process may have made the same sample meanwhile, which is as good.
+            if not find_complete(destination, identity):
+                raise InputError(f"Cannot move the finished sample to {destination}: {error}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    logger.info("Made the sample '%s' in %s: %s", identity.name, destination, record["counts"])
+    return destination
+
+
+def sources(sample: str | Path) -> list[dict[str, str]]:
+    """Return origin and licence of everything that a sample on disk is made of.
+
+    Raises:
+        InputError: The folder holds no built-in sample.
+    """
+    marker = resolve(sample) / MARKER
+    try:
+        found: list[dict[str, str]] = json.loads(marker.read_text(encoding="utf-8"))["sources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{marker} is no record of a built-in sample. Fix: defectlab data sample NAME DEST") from None
+    return found
+
+
+def _write_files(
+    root: Path, identity: Identity, pictures: Iterable[Picture], sources: list[dict[str, str]]
+) -> dict[str, Any]:
+    from PIL import Image
+
+    digest = hashlib.sha256()
+    counts: dict[str, int] = {}
+    files: dict[str, Any] = {}
+    for picture in pictures:
+        path = root / picture.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.pixels).save(path, format="PNG", optimize=False, compress_level=6)
+        # Pixels, not file bytes: another version of the PNG encoder is still the same sample.
+        digest.update(f"{picture.path} {picture.pixels.shape} ".encode() + picture.pixels.tobytes())
+        folder = picture.path.rsplit("/", 1)[0]
+        counts[folder] = counts.get(folder, 0) + 1
+        files[picture.path] = dict(picture.about or {})
+    return {
+        **identity.record(),
+        "counts": counts,
+        "sources": sources,
+        "pixels_sha256": digest.hexdigest(),
+        "files": files,
+    }
+
+
+def _sweep_leftovers(destination: Path) -> None:
+    """Remove what a killed build of this sample left. Only the names that write_sample itself gives are touched."""
+    for leftover in destination.parent.glob(f".{destination.name}.*.partial"):
+        if leftover.is_dir() and time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
+            logger.info("Removed %s, left by a build that did not finish", leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _say(identity: Mapping[str, Any]) -> str:
+    options = "".join(f", {key} {value}" for key, value in identity["options"].items())
+    return f"'{identity['name']}' version {identity['version']}, seed {identity['seed']}{options}"

@@ -1,0 +1,34 @@
+"""Which images a person means: a file, a folder, a glob or a list of them."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from defectlab import paths
+from defectlab.data.images import IMAGE_EXTENSIONS, list_images
+from defectlab.errors import DataError
+
+
+def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the image files of a file, a folder (all below it), a glob, or several of them, without doubles.
+
+    Raises:
+        DataError: Nothing is there, or it holds no images.
+    """
+    if not isinstance(source, str | Path):
+        return list(dict.fromkeys(path for part in source for path in find_images(part)))
+    path = paths.resolve(source)
+    if path.is_dir():
+        found = list_images(path)
+    elif path.is_file():
+        if path.suffix.lower() not in IMAGE_EXTENSIONS:
+            raise DataError(f"{path} is no image file; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")
+        found = [path]
+    elif any(character in str(source) for character in "*?["):
+        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))
+        found = [match for match in matches if match.suffix.lower() in IMAGE_EXTENSIONS and match.is_file()]
+    else:
+        raise DataError(f"There is no file or folder {path}.")
+    if not found:
+        raise DataError(f"No images in {path}; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")
+    return found

@@ -1,0 +1,45 @@
+"""Errors a user can mend: each message says what was wrong, what is allowed and the fix."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """An input that cannot work, found before any long work starts.
+
+    The command line prints the message without a traceback and exits with 2.
+    """
+
+
+class DataError(InputError):
+    """Images, masks or folders that cannot be used as they are."""
+
+
+class WeightsError(InputError):
+    """A weights file that is missing, damaged or made for another architecture."""
+
+
+class OptionError(InputError, TypeError):
+    """An option that does not exist or has a value that cannot work."""
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest allowed name, or an empty string.
+
+    >>> did_you_mean("layer22", ["layer1", "layer2"])
+    " Did you mean 'layer2'?"
+    >>> did_you_mean("zzz", ["layer1"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """Say that `name` is no known `kind`, which are allowed and which is closest.
+
+    >>> unknown_name("layer", "layer5", ["layer1", "layer2"])
+    "Unknown layer 'layer5'. Did you mean 'layer2'? Available: layer1, layer2."
+    """
+    names = list(allowed)
+    return f"Unknown {kind} '{name}'.{did_you_mean(name, names)} Available: {', '.join(names)}."

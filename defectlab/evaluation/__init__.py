@@ -1,0 +1,1 @@
+"""Pure numpy functions over raw scores and raw anomaly maps."""

@@ -1,0 +1,234 @@
+"""An experiment as data: YAML both ways, a stable identity, and `run`. Importing this loads no torch."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from defectlab import paths
+from defectlab.errors import InputError, OptionError
+from defectlab.options import check_option_names
+
+if TYPE_CHECKING:
+    from defectlab.data.folder import Folder
+    from defectlab.engine import Engine
+    from defectlab.models.base import BaseDetector
+    from defectlab.results.record import Run
+
+logger = logging.getLogger(__name__)
+
+Directories = str | list[str] | None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images on disk, as `Folder` takes them.
+
+    Attributes:
+        root: Folder of the dataset; a known layout needs no directories.
+        name: Name of the dataset; default is the root's own.
+        normal_dir: Good training images.
+        normal_test_dir: Good test images.
+        abnormal_dir: Bad images; several folders are several kinds of defect.
+        mask_dir: Masks, one folder for each of abnormal_dir, or one for all.
+        normal_val_dir: Good validation images, with val_split_mode from_dir.
+        abnormal_val_dir: Bad validation images, with val_split_mode from_dir.
+        val_mask_dir: Masks of abnormal_val_dir.
+        extensions: File endings to take; default is every image.
+        train_batch_size: Images per training batch.
+        eval_batch_size: Images per batch in validation, test and prediction.
+        num_workers: Processes that read images.
+        test_split_mode: from_dir or none.
+        test_split_ratio: Share of good images tested where there is no normal_test_dir.
+        val_split_mode: from_test, from_train, from_dir, same_as_test or none.
+        val_split_ratio: Share that validates.
+        seed: Of the split; default is the experiment's.
+        on_duplicate: error or warn, for equal files in training and test.
+    """
+
+    root: str | None = None
+    name: str | None = None
+    normal_dir: Directories = None
+    normal_test_dir: Directories = None
+    abnormal_dir: Directories = None
+    mask_dir: Directories = None
+    normal_val_dir: Directories = None
+    abnormal_val_dir: Directories = None
+    val_mask_dir: Directories = None
+    extensions: list[str] | None = None
+    train_batch_size: int = 10
+    eval_batch_size: int = 10
+    num_workers: int = 2
+    test_split_mode: str = "from_dir"
+    test_split_ratio: float = 0.2
+    val_split_mode: str = "from_test"
+    val_split_ratio: float = 0.5
+    seed: int | None = None
+    on_duplicate: str = "error"
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A backbone by name.
+
+    Attributes:
+        name: resnet18, resnet50, wide_resnet50_2, efficientnet_b7, cspdarknet53 or any timm model.
+        weights: A file, `random`, or nothing: then the name is looked for in the weights folders.
+    """
+
+    name: str = "resnet18"
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How results are measured.
+
+    Attributes:
+        pixel_size: Grid of the pixel metrics; `input`, the model's own.
+    """
+
+    pixel_size: str = "input"
+
+
+_SECTIONS: dict[str, Any] = {"data": DataConfig, "backbone": BackboneConfig, "evaluation": EvaluationConfig}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training with all its settings; `data.root` and `model.name` are required.
+
+    Attributes:
+        data: The images.
+        model: `name` (padim, patchcore, cflow) and the options of its class.
+        backbone: The network whose features the model uses.
+        evaluation: How results are measured.
+        trainer: Lightning Trainer options, such as max_epochs and accelerator.
+        seed: Of split, model and training.
+        name: Name of the run; default is made from the settings.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: dict[str, Any] = field(default_factory=dict)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    seed: int = 42
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.data.root and not self.data.normal_dir:
+            raise OptionError("An experiment needs data.root, the folder of the images.")
+        if not self.model.get("name"):
+            raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
+        if self.evaluation.pixel_size != "input":
+            raise OptionError(f"evaluation.pixel_size must be 'input', got {self.evaluation.pixel_size!r}.")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Experiment":
+        """Build an experiment from plain data.
+
+        Raises:
+            OptionError: Names every key that does not exist, with the closest that does.
+        """
+        cls.check_names(data)
+        given = {key: value for key, value in data.items() if value is not None}
+        return cls(**{key: _SECTIONS[key](**value) if key in _SECTIONS else value for key, value in given.items()})
+
+    @classmethod
+    def check_names(cls, data: Mapping[str, Any]) -> None:
+        """Refuse keys that do not exist.
+
+        Raises:
+            OptionError: Names every one, with the closest that does exist.
+        """
+        check_option_names(data, [item.name for item in fields(cls)], "An experiment")
+        for key, section in _SECTIONS.items():
+            values = data.get(key)
+            if values is not None and not isinstance(values, Mapping):
+                raise OptionError(f"{key} must be a mapping of options, got {values!r}.")
+            check_option_names(values or {}, [item.name for item in fields(section)], f"Section '{key}'")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Experiment":
+        """Read an experiment from a YAML file.
+
+        Raises:
+            InputError: No such file, no YAML, or keys that do not exist.
+        """
+        return cls.from_dict(read_yaml(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; `from_dict` makes the same experiment of it."""
+        return asdict(self)
+
+    def to_yaml(self, path: str | Path) -> Path:
+        """Write the experiment, all settings spelled out."""
+        path = paths.resolve(path)
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return path
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        InputError: No such file, or no mapping in it.
+    """
+    file = Path(path) if Path(path).is_file() else paths.resolve(path)
+    if not file.is_file():
+        raise InputError(f"There is no file {file}.")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{file} is no valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{file} must hold a mapping of settings, such as `data: {{root: data/bottle}}`.")
+    return data
+
+
+def build(experiment: Experiment) -> "tuple[BaseDetector, Folder, Engine]":
+    """Return model, datamodule and engine of an experiment; every option is checked, no image is read yet.
+
+    Raises:
+        InputError: An option, a weights file or a layer that cannot work.
+    """
+    from defectlab.backbones import load_backbone
+    from defectlab.data.folder import Folder
+    from defectlab.engine import Engine
+    from defectlab.models.registry import model_class
+
+    options = {"seed": experiment.seed, **experiment.model}
+    cls = model_class(options.pop("name"))
+    data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
+    engine = Engine(name=experiment.name, **experiment.trainer)
+    datamodule = Folder(**{"seed": experiment.seed, **data})
+    backbone = load_backbone(experiment.backbone.name, weights=experiment.backbone.weights, seed=experiment.seed)
+    model: BaseDetector = cls(backbone=backbone, **options)  # type: ignore[call-arg]
+    return model, datamodule, engine
+
+
+def run(experiment: Experiment) -> "Run":
+    """Train and test one experiment and return its finished run.
+
+    Raises:
+        InputError: Anything that cannot work, before training starts.
+    """
+    from defectlab.results.record import Run
+
+    model, datamodule, engine = build(experiment)
+    engine.train(model=model, datamodule=datamodule)
+    return Run.open(model.run_folder or "")
+
+
+def run_many(experiments: Sequence[Experiment]) -> "list[Run]":
+    """Run experiments one after another.
+
+    All are built, so checked, before the first is trained.
+    """
+    for experiment in experiments:
+        build(experiment)
+    return [run(experiment) for experiment in experiments]

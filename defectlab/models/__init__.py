@@ -1,0 +1,1 @@
+"""anomalib's detectors made exact and reloadable."""

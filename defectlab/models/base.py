@@ -1,0 +1,284 @@
+"""What every model adds to anomalib's: checked options, local backbones, raw scores, a checkpoint that reloads."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from anomalib.models.components import AnomalibModule
+from anomalib.utils.serialization import anomalib_safe_globals
+from torch import nn
+
+from defectlab import __version__
+from defectlab.backbones import Backbone, BackboneSpec, WeightsInfo, as_backbone, build, load_backbone
+from defectlab.errors import InputError, OptionError
+from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
+from defectlab.preprocessing import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_KEY = "defectlab"
+CHECKPOINT_FORMAT = 1
+
+
+class BaseDetector(AnomalibModule):
+    """Mixin before anomalib's class of the same name; see `Padim` for how one is made of it.
+
+    `options` are the model's own arguments as plain data: they name the experiment, and rebuild the model from a
+    checkpoint. `backbone` is the record of the backbone, not the module.
+    """
+
+    model_name: ClassVar[str]
+    model: Any  # the torch model with the four parts: features, embed, fit, score
+    pre_processor: RecordedPreProcessor
+    options: dict[str, Any]
+    backbone_record: dict[str, Any]
+    run_folder: Path | None = None
+
+    def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
+        """Return the backbone a constructor was given, by name or as a module.
+
+        Raises:
+            OptionError: A name with `pre_trained=False`, which in plain anomalib silently means random weights.
+        """
+        if isinstance(backbone, nn.Module):
+            return as_backbone(backbone)
+        if not pre_trained:
+            raise OptionError(
+                f"{type(self).__name__}(backbone={backbone!r}, pre_trained=False) would use untrained weights. Give "
+                f"the weights: backbone=load_backbone({backbone!r}, weights='weights/{backbone}.pth'); or ask for random "
+                f"ones by name: backbone=load_backbone({backbone!r}, weights='random')."
+            )
+        return load_backbone(backbone, seed=seed)
+
+    def set_up(
+        self,
+        initialise: Callable[..., None],
+        *,
+        options: Mapping[str, Any],
+        backbone: Backbone,
+        image_size: int | Sequence[int] | None,
+        center_crop: int | Sequence[int] | None,
+        keep_aspect: bool,
+        pre_processor: nn.Module | bool,
+        post_processor: nn.Module | bool,
+        evaluator: Any,
+        visualizer: Any,
+    ) -> None:
+        """Initialise the Lightning module by `initialise`, the constructor above anomalib's own of this model.
+
+        Raises:
+            OptionError: A size or a pre-processor that cannot work.
+        """
+        own = isinstance(pre_processor, bool)
+        if not own and (image_size or center_crop or keep_aspect):
+            raise OptionError("Give either pre_processor or image_size / center_crop / keep_aspect, not both.")
+        if pre_processor is False:
+            raise OptionError("pre_processor=False cannot work: images of many sizes need resizing and normalisation.")
+        if own:
+            preprocessing = Preprocessing(
+                size=_size(image_size) or (256, 256),
+                crop=_size(center_crop),
+                keep_aspect=keep_aspect,
+                mean=_triple(backbone.spec.mean),
+                std=_triple(backbone.spec.std),
+            )
+        else:
+            preprocessing = Preprocessing.from_transform(getattr(pre_processor, "transform", None))
+        initialise(
+            pre_processor=RecordedPreProcessor(preprocessing),
+            post_processor=RawPostProcessor() if post_processor is True else post_processor,
+            evaluator=False if evaluator is True else evaluator,
+            visualizer=False if visualizer is True else visualizer,
+        )
+        self.options = {key: _plain(value) for key, value in options.items()}
+        self.options |= {"image_size": list(preprocessing.size), "center_crop": _plain(preprocessing.crop)}
+        if preprocessing.keep_aspect:
+            self.options["keep_aspect"] = True
+        self.backbone_record = {
+            "name": backbone.spec.name,
+            "source": backbone.weights.source,
+            "sha256": backbone.weights.sha256,
+            "kind": backbone.weights.kind,
+            "spec": backbone.spec.to_dict(),
+        }
+        super().save_hyperparameters({"backbone": backbone.spec.architecture, "pre_trained": False, **self.options})
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become this model's input."""
+        return self.pre_processor.preprocessing
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random choice this model makes."""
+        return self.options["seed"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add, as plain data, all that is needed to build this model again."""
+        super().on_save_checkpoint(checkpoint)
+        image, pixel = (
+            self.post_processor.thresholds if isinstance(self.post_processor, RawPostProcessor) else (None, None)
+        )
+        checkpoint[CHECKPOINT_KEY] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": __version__,
+            "model": self.model_name,
+            "options": self.options,
+            "backbone": self.backbone_record,
+            "preprocessing": self.preprocessing.to_dict(),
+            "thresholds": {"image": image, "pixel": pixel},
+        }
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool = True,
+        **kwargs: Any,
+    ) -> "BaseDetector":
+        """Rebuild a model from its checkpoint alone, on the CPU unless told otherwise.
+
+        Raises:
+            InputError: The file is no DefectLab checkpoint of this model, or it was trained with a backbone of unknown
+                code, which must then be given as `backbone=`.
+        """
+        if "backbone" not in kwargs:
+            kwargs["backbone"] = skeleton_backbone(read_record(checkpoint_path))
+        loaded = super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
+        )
+        assert isinstance(loaded, cls)
+        return loaded
+
+
+class MemoryBankDetector(BaseDetector):
+    """A model that fits once on the embeddings of all training images, in the order of the manifest."""
+
+    def on_train_start(self) -> None:
+        """Forget an earlier fit: a second `fit` sees only its own data."""
+        self._is_fitted = torch.tensor([False], device=self.device)
+        self._kept: list[tuple[list[str], torch.Tensor]] = []
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Keep the embeddings of one batch, (B, C, h, w)."""
+        del args, kwargs
+        with torch.no_grad():
+            embedding = self.model.embed(self.model.features(batch.image))
+        self._kept.append((list(batch.image_path), embedding))
+        return torch.tensor(0.0, requires_grad=True, device=self.device)
+
+    def fit(self) -> None:
+        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter."""
+        paths = [path for batch_paths, _ in self._kept for path in batch_paths]
+        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        order = sorted(paths) if manifest is None else sorted(paths, key=manifest.index)
+        rank = {path: index for index, path in enumerate(order)}
+        _, first = self._kept[0]
+        # as many rows as images: a batch is copied to its place and dropped, so the embeddings exist once
+        stacked = torch.empty((len(paths), *first.shape[1:]), dtype=first.dtype, device=first.device)
+        while self._kept:
+            batch_paths, embedding = self._kept.pop()
+            stacked[[rank[path] for path in batch_paths]] = embedding
+        self.model.fit(self.model.rows(stacked))
+
+
+def read_record(checkpoint_path: str | Path) -> dict[str, Any]:
+    """Return what a checkpoint says about its model, without building anything.
+
+    Raises:
+        InputError: The file is missing, unreadable or not written by DefectLab.
+    """
+    path = Path(checkpoint_path)
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint at {path}. Give the path of a model.ckpt or of a run folder.")
+    try:
+        with anomalib_safe_globals():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as a checkpoint with weights_only=True ({type(error).__name__}: "
+            f"{_first_line(error)}). It may be damaged, or written by plain anomalib with a live module inside: train it again with defectlab."
+        ) from error
+    record = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
+    if not record:
+        raise InputError(
+            f"{path} was not written by DefectLab: it has no '{CHECKPOINT_KEY}' record. Load it with anomalib."
+        )
+    if record["format"] > CHECKPOINT_FORMAT:
+        raise InputError(f"{path} was written by DefectLab {record['version']}, newer than this one; update defectlab.")
+    return record | {"epoch": checkpoint.get("epoch")}
+
+
+def skeleton_backbone(record: Mapping[str, Any]) -> Backbone:
+    """Return the backbone of a checkpoint's record, untrained: the checkpoint's tensors fill it.
+
+    Raises:
+        InputError: The backbone is of unknown code.
+    """
+    backbone = record["backbone"]
+    spec = BackboneSpec.from_dict(backbone["spec"])
+    if spec.library == "unknown":
+        raise InputError(
+            f"This model was trained with a backbone of unknown code ({spec.name}), which a checkpoint cannot rebuild: "
+            "pass the same module as backbone=..."
+        )
+    weights = WeightsInfo(source=backbone["source"], path=None, sha256=backbone["sha256"], kind=backbone["kind"])
+    return Backbone(build(spec), spec, weights)
+
+
+def restore(checkpoint_path: str | Path, backbone: nn.Module | None = None) -> BaseDetector:
+    """Rebuild whatever model a checkpoint holds, in eval mode on the CPU.
+
+    Raises:
+        InputError: See `read_record` and `skeleton_backbone`.
+    """
+    from defectlab.models.registry import model_class  # the registry names modules that import this one
+
+    record = read_record(checkpoint_path)
+    preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    given: dict[str, Any] = {
+        "backbone": backbone if backbone is not None else skeleton_backbone(record),
+        "pre_processor": RecordedPreProcessor(preprocessing),
+        **{"image_size": None, "center_crop": None, "keep_aspect": False},  # the pre-processor has them
+    }
+    return model_class(record["model"]).load_from_checkpoint(checkpoint_path, **given).eval()
+
+
+def check_layers(model: str, layers: Sequence[str]) -> list[str]:
+    """Return the layers as a list.
+
+    Raises:
+        OptionError: No layer, or a plain string.
+    """
+    if isinstance(layers, str) or not layers:
+        raise OptionError(
+            f"{model}: layers must be a list of layer names such as ['layer2', 'layer3'], got {layers!r}."
+        )
+    return list(layers)
+
+
+def _size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else ""

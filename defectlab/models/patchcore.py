@@ -1,0 +1,175 @@
+"""PatchCore: distance to the nearest patch of a coreset of good ones (Roth et al., 2022, arXiv:2106.08265)."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from anomalib import PrecisionType
+from anomalib.data import InferenceBatch
+from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
+from anomalib.models.image.patchcore.lightning_model import Patchcore as AnomalibPatchcore
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel as AnomalibPatchcoreModel
+from torch import nn
+
+from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.errors import OptionError
+from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
+from defectlab.kernels.maps import smooth_upsample
+from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.kernels.projection import sparse_projection
+from defectlab.models.base import MemoryBankDetector, check_layers
+from defectlab.options import check_range, checked_options
+from defectlab.progress import progress_bar
+from defectlab.seeds import generator
+
+logger = logging.getLogger(__name__)
+
+
+class PatchcoreModel(AnomalibPatchcoreModel):
+    """The four parts of PatchCore. State-dict keys are plain anomalib's."""
+
+    feature_extractor: FeatureExtractor  # type: ignore[assignment]
+
+    def __init__(
+        self, backbone: Backbone, layers: Sequence[str], coreset_sampling_ratio: float, num_neighbors: int, seed: int
+    ) -> None:
+        nn.Module.__init__(self)
+        self.tiler = None
+        self.backbone = backbone.spec.architecture
+        self.layers = list(layers)
+        self.coreset_sampling_ratio = coreset_sampling_ratio
+        self.num_neighbors = num_neighbors
+        self.seed = seed
+        self.feature_extractor = FeatureExtractor(backbone, layers)
+        self.feature_pooler = nn.AvgPool2d(3, 1, 1)
+        self.anomaly_map_generator = AnomalyMapGenerator()
+        self.register_buffer("memory_bank", torch.empty(0))
+        self.embedding_store: list[torch.Tensor] = []
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
+        return self.feature_extractor(images.type(self.memory_bank.dtype))
+
+    def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Average 3x3, bring the layers to the first one's size (bilinear) and join them: (B, C, h, w)."""
+        return self.generate_embedding({layer: self.feature_pooler(feature) for layer, feature in features.items()})
+
+    def rows(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Reshape embeddings for `fit`: (N, C, h, w) -> (N*h*w, C)."""
+        return self.reshape_embedding(embedding)
+
+    def fit(self, rows: torch.Tensor) -> None:
+        """Keep the coreset of (N, C) patches as memory bank, in the order picked."""
+        n_patches, n_features = rows.shape
+        size = coreset_size(n_patches, self.coreset_sampling_ratio)
+        cost = estimate(n_patches, n_features, size)
+        logger.info(
+            "Coreset: %d of %d patches with %d numbers each; about %.0f s and %.1f GB",
+            size, n_patches, n_features, cost.seconds, cost.bytes / 1e9,
+        )  # fmt: skip
+        first = int(torch.randint(n_patches, (1,), generator=generator(self.seed, "coreset first pick")))
+        projection = sparse_projection(n_patches, n_features, generator=generator(self.seed, "coreset projection"))
+        with progress_bar("Coreset", size) as progress:
+            picks = k_center_greedy(
+                rows.float(), size, first=first, projection=projection.to(rows.device), progress=progress
+            )
+        self.memory_bank = rows[picks.to(rows.device)]
+
+    def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
+        distances, indices = nearest_neighbours(embedding.float(), self.memory_bank.float(), n_neighbors)
+        return (distances.squeeze(1), indices.squeeze(1)) if n_neighbors == 1 else (distances, indices)
+
+    def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,), the farthest patch's distance re-weighted, and maps (B, 1, H, W)."""
+        if not self.memory_bank.numel():
+            raise ValueError("The memory bank is empty: fit the model or load a checkpoint first.")
+        batch, _, height, width = embedding.shape
+        patches = self.reshape_embedding(embedding)
+        distances, locations = self.nearest_neighbors(patches, n_neighbors=1)
+        distances, locations = distances.reshape(batch, -1), locations.reshape(batch, -1)  # (B*h*w,) -> (B, h*w)
+        scores = self.compute_anomaly_score(distances, locations, patches)
+        patch_map = distances.reshape(batch, 1, height, width)
+        return scores, smooth_upsample(patch_map, image_size, sigma=4, mode="nearest")
+
+    def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
+        """Score images (B, 3, H, W)."""
+        scores, maps = self.score(
+            self.embed(self.features(input_tensor)), (input_tensor.shape[-2], input_tensor.shape[-1])
+        )
+        return InferenceBatch(pred_score=scores, anomaly_map=maps)
+
+
+class Patchcore(MemoryBankDetector, AnomalibPatchcore):
+    """anomalib's PatchCore with a local backbone, a seeded coreset, raw scores and a checkpoint that reloads.
+
+    Args:
+        backbone: From `load_backbone`, a torch module, or a name whose weights are at hand.
+        layers: In any order; the first one's size is the patch grid.
+        pre_trained: For a name: True looks for its weights locally. Ignored for a module.
+        coreset_sampling_ratio: Share of all training patches kept, in (0, 1].
+        num_neighbors: Bank patches that re-weight the image score (maps always use the nearest one).
+        precision: "float32", or "float16" for backbone and bank (for GPUs).
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Chooses the coreset's first patch and projection.
+
+    Raises:
+        OptionError: An option that cannot work.
+        WeightsError: A layer whose weights are missing from the file.
+    """
+
+    model_name: ClassVar[str] = "patchcore"
+
+    @checked_options
+    def __init__(
+        self,
+        backbone: str | nn.Module = "wide_resnet50_2",
+        layers: Sequence[str] = ("layer2", "layer3"),
+        pre_trained: bool = True,
+        coreset_sampling_ratio: float = 0.1,
+        num_neighbors: int = 9,
+        precision: str | PrecisionType = PrecisionType.FLOAT32,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+    ) -> None:
+        layers = check_layers("Patchcore", layers)
+        check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
+        if not isinstance(num_neighbors, int) or num_neighbors < 1:
+            raise OptionError(f"Patchcore: num_neighbors must be a whole number of at least 1, got {num_neighbors!r}.")
+        precision = str(getattr(precision, "value", precision)).lower()
+        if precision not in ("float32", "float16"):
+            raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")
+        network = self.resolve_backbone(backbone, pre_trained, seed)
+        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed)
+        self.set_up(
+            super(AnomalibPatchcore, self).__init__,
+            options={
+                "layers": layers,
+                "coreset_sampling_ratio": coreset_sampling_ratio,
+                "num_neighbors": num_neighbors,
+                "precision": precision,
+                "seed": seed,
+            },
+            backbone=network,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.coreset_sampling_ratio = coreset_sampling_ratio
+        self.model = model.half() if precision == "float16" else model
+
+
+__all__ = ["Patchcore", "PatchcoreModel"]

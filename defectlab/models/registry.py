@@ -1,0 +1,42 @@
+"""Model names, the classes behind them and what they accept. Importing this loads no torch."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from defectlab.errors import OptionError, unknown_name
+
+if TYPE_CHECKING:
+    from defectlab.models.base import BaseDetector
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One model as users name it: `name` in YAML and on the command line, `class_name` in Python."""
+
+    name: str
+    class_name: str
+    module: str
+    epochs: int | None
+    summary: str
+
+
+MODELS = {
+    info.name: info
+    for info in (
+        ModelInfo("padim", "Padim", "defectlab.models.padim", 1, "a Gaussian of features at each position"),
+        ModelInfo("patchcore", "Patchcore", "defectlab.models.patchcore", 1, "nearest patch of a coreset of good ones"),
+        ModelInfo("cflow", "Cflow", "defectlab.models.cflow", None, "conditional normalising flow over features"),
+    )
+}
+
+
+def model_class(name: str) -> "type[BaseDetector]":
+    """Return the class of the model called `name`.
+
+    Raises:
+        OptionError: No model has that name; the closest is named.
+    """
+    if name not in MODELS:
+        raise OptionError(unknown_name("model", name, MODELS))
+    return getattr(import_module(MODELS[name].module), MODELS[name].class_name)

@@ -1,0 +1,55 @@
+"""Options are checked by name before anything is built or read."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec
+
+from defectlab.errors import OptionError, did_you_mean
+
+P = ParamSpec("P")
+
+
+def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    """Refuse option names that do not exist, each with the closest that does.
+
+    Raises:
+        OptionError: Names every unknown option at once.
+
+    >>> check_option_names(["max_epoch"], ["max_epochs"], "Engine")
+    Traceback (most recent call last):
+    defectlab.errors.OptionError: Engine has no option 'max_epoch'. Did you mean 'max_epochs'?
+    """
+    names = list(allowed)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise OptionError("\n".join(f"{where} has no option '{name}'.{did_you_mean(name, names)}" for name in unknown))
+
+
+def checked_options(init: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a constructor so that an unknown keyword names the closest known one."""
+    allowed = [name for name in inspect.signature(init).parameters if name != "self"]
+    owner = init.__qualname__.split(".")[0]
+
+    @functools.wraps(init)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        check_option_names(kwargs, allowed, owner)
+        init(*args, **kwargs)
+
+    return wrapper
+
+
+def check_range(
+    where: str, name: str, value: Any, *, low: float, high: float | None = None, open_low: bool = False
+) -> None:
+    """Refuse a number outside [low, high] ((low, high] with `open_low`).
+
+    Raises:
+        OptionError: With the value, the range and where it was given.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    above = number and (value > low if open_low else value >= low)
+    below = number and (high is None or value <= high)
+    if not (above and below):
+        interval = f"{'(' if open_low else '['}{low}, {'inf)' if high is None else f'{high}]'}"
+        raise OptionError(f"{where}: {name} must be a number in {interval}, got {value!r}.")

@@ -1,0 +1,152 @@
+"""Detector: a trained run or checkpoint that scores images. The one way from an image to its score."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from defectlab import paths
+from defectlab.data.folder import load_image, to_tensor
+from defectlab.data.images import to_rgb_array
+from defectlab.data.sources import find_images
+from defectlab.errors import InputError
+from defectlab.models.base import BaseDetector, read_record, restore
+from defectlab.models.processors import RawPostProcessor
+from defectlab.results.record import Run
+
+logger = logging.getLogger(__name__)
+
+Source = str | Path | np.ndarray | Sequence[str | Path] | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's result. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
+
+    `label`: 1 anomalous, 0 good, -1 where the run has no image threshold. `anomaly_map` (H, W) float32 and `mask`
+    (H, W) bool have the image's own size; a centre crop leaves NaN and False outside. `mask` is None without a map threshold.
+    """
+
+    image_path: str | None
+    score: float
+    label: int
+    anomaly_map: np.ndarray
+    mask: np.ndarray | None
+
+
+class Detector:
+    """A trained model with the thresholds of its run."""
+
+    def __init__(
+        self, model: BaseDetector, image_threshold: float | None, pixel_threshold: float | None, batch_size: int = 8
+    ) -> None:
+        self.model = model.eval()
+        self.image_threshold = image_threshold
+        self.pixel_threshold = pixel_threshold
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, backbone: nn.Module | None = None, device: str | torch.device = "auto"
+    ) -> "Detector":
+        """Load a run folder or a checkpoint. Needs no weights file and no training images.
+
+        The thresholds are those of the run's run.json; a checkpoint without one beside it brings its own copy.
+
+        Args:
+            path: A run folder or a .ckpt file.
+            backbone: Only for a model trained with a backbone of unknown code: the same module.
+            device: "auto" takes the GPU where there is one.
+
+        Raises:
+            InputError: No such run or checkpoint, or `backbone` is needed.
+        """
+        path = paths.resolve(path)
+        run = Run.open(path) if path.is_dir() else Run.of_checkpoint(path)
+        checkpoint = run.checkpoint if run and path.is_dir() else path
+        if run and not checkpoint.is_file() and run.record["checkpoint"]:
+            checkpoint = paths.resolve(run.record["checkpoint"])
+        model = restore(checkpoint, backbone)
+        thresholds = run.record.get("thresholds") if run else None
+        if thresholds:
+            image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
+        else:
+            copy = read_record(checkpoint)["thresholds"]
+            image, pixel = copy["image"], copy["pixel"]
+            logger.info("No run.json with thresholds beside %s: using the checkpoint's copy", checkpoint.name)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            logger.info("Detector runs on %s", device)
+        batch_size = run.record["experiment"]["data"]["eval_batch_size"] if run else 8
+        return cls(model.to(device), image, pixel, batch_size)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Smallest and largest value of the validation maps: one scale for all heat maps of a run."""
+        processor = self.model.post_processor
+        if not isinstance(processor, RawPostProcessor):
+            raise InputError("This model was trained with post_processor=False: it has no range of validation maps.")
+        return float(processor.pixel_min), float(processor.pixel_max)
+
+    def predict(self, source: Source, batch_size: int | None = None) -> list[Prediction]:
+        """Score a file, a folder (with all below it), a glob, an array, or a list of these, in order.
+
+        Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. For more images than fit into
+        memory with their maps, use `iterate`.
+
+        Raises:
+            DataError: No images, or one that cannot be read.
+        """
+        return list(self.iterate(source, batch_size))
+
+    def iterate(self, source: Source, batch_size: int | None = None) -> Iterator[Prediction]:
+        """Yield what `predict` returns, one batch at a time."""
+        for batch in _batches(_images(source), batch_size or self.batch_size):
+            yield from self._predict_batch(batch)
+
+    @torch.inference_mode()
+    def _predict_batch(self, batch: Sequence[tuple[str | None, torch.Tensor]]) -> Iterator[Prediction]:
+        preprocessing = self.model.preprocessing
+        resize, transform = preprocessing.resize(), preprocessing.transform()
+        images = torch.stack([resize(image) for _, image in batch]).to(self.model.device)
+        output = self.model.model(transform(images))
+        scores = output.pred_score.flatten().cpu()
+        maps = output.anomaly_map.float().cpu()
+        maps = maps.reshape(len(batch), *maps.shape[-2:])  # (B, 1, h, w) -> (B, h, w)
+        for (path, image), score, anomaly_map in zip(batch, scores.tolist(), maps, strict=True):
+            own_size = preprocessing.to_image(anomaly_map[None], (image.shape[-2], image.shape[-1]))[0].numpy()
+            yield Prediction(
+                image_path=path,
+                score=score,
+                label=-1 if self.image_threshold is None else int(score > self.image_threshold),
+                anomaly_map=own_size,
+                mask=None if self.pixel_threshold is None else own_size > self.pixel_threshold,
+            )
+
+
+def _images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:
+    """Yield (path or None, (3, H, W) image in [0, 1])."""
+    if isinstance(source, np.ndarray):
+        arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]
+        yield from ((None, to_tensor(to_rgb_array(array))) for array in arrays)
+    elif isinstance(source, Sequence) and not isinstance(source, str) and source and isinstance(source[0], np.ndarray):
+        yield from ((None, to_tensor(to_rgb_array(array))) for array in source)
+    elif isinstance(source, str | Path | Sequence):
+        yield from ((str(path), load_image(path)) for path in find_images(source))
+    else:
+        raise InputError(
+            f"predict takes a file, a folder, a glob, an array or a list of these, got {type(source).__name__}."
+        )
+
+
+def _batches(
+    items: Iterator[tuple[str | None, torch.Tensor]], size: int
+) -> Iterator[list[tuple[str | None, torch.Tensor]]]:
+    while batch := list(islice(items, size)):
+        yield batch

@@ -1,0 +1,182 @@
+"""How an image becomes a model's input, and how a map on that input goes back onto the image."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
+from torchvision.transforms.v2 import functional as tvf
+
+from defectlab.errors import OptionError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, optional centre crop, normalisation: frozen, hashed, saved with the model.
+
+    `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
+    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    crop: tuple[int, int] | None = None
+    keep_aspect: bool = False
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _pair("image_size", self.size))
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        if self.crop is not None:
+            object.__setattr__(self, "crop", _pair("center_crop", self.crop))
+            if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
+                raise OptionError(f"center_crop {self.crop} is larger than image_size {self.size}; make it smaller.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise OptionError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise OptionError(f"mean and std need three numbers, std above 0; got {self.mean} and {self.std}.")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the model sees."""
+        return self.crop or self.size
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits that change with any of the fields."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON and checkpoints."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
+        """Return what `to_dict` was made of."""
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
+        return cls(**fields)
+
+    def resize(self) -> Transform:
+        """Return the part that brings images of any size to one size; done by the loader, before batching."""
+        mode = InterpolationMode(self.interpolation)
+        if self.keep_aspect:
+            return Letterbox(self.size, mode, tuple(self.mean))
+        return Resize(self.size, interpolation=mode, antialias=True)
+
+    def transform(self) -> Compose:
+        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks."""
+        crop = [CenterCrop(self.crop)] if self.crop else []
+        return Compose([self.resize(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
+
+    @classmethod
+    def from_transform(cls, transform: Transform | None) -> "Preprocessing":
+        """Read the settings back from a Resize, CenterCrop, Normalize sequence.
+
+        Raises:
+            OptionError: The transform has other parts, whose effect on maps and masks could not be undone.
+        """
+        if transform is None:
+            raise OptionError("The pre-processor has no transform; give it a Resize and a Normalize.")
+        parts = list(transform.transforms) if isinstance(transform, Compose) else [transform]
+        fields: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        for part in parts:
+            if isinstance(part, Letterbox):
+                fields |= {"size": part.size, "keep_aspect": True, "interpolation": part.interpolation.value}
+            elif isinstance(part, Resize) and isinstance(part.size, Sequence) and len(part.size) == 2:
+                fields |= {"size": tuple(part.size), "interpolation": InterpolationMode(part.interpolation).value}
+            elif isinstance(part, CenterCrop):
+                fields["crop"] = tuple(part.size)
+            elif isinstance(part, Normalize):
+                fields |= {"mean": tuple(part.mean), "std": tuple(part.std)}
+            else:
+                raise OptionError(
+                    f"The pre-processor contains {part}. Allowed are Resize((h, w)), CenterCrop and Normalize; "
+                    "put augmentations into Folder(train_augmentations=...)."
+                )
+        if "size" not in fields:
+            raise OptionError("The pre-processor has no Resize((height, width)); images of many sizes need one.")
+        return cls(**fields)
+
+    def to_image(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Bring maps on the model's input back onto the image.
+
+        Args:
+            maps: (B, h, w) values on the model's input.
+            image_size: Height and width of the image.
+
+        Returns:
+            (B, H, W), bilinear. What a centre crop cut away was never seen by the model and is NaN.
+        """
+        height, width = self.size
+        top, left, bottom, right = 0, 0, height, width
+        inside = torch.ones(1, 1, height, width)
+        if self.crop:
+            pad_top = round((height - self.crop[0]) / 2.0)
+            pad_left = round((width - self.crop[1]) / 2.0)
+            padding = (pad_left, width - self.crop[1] - pad_left, pad_top, height - self.crop[0] - pad_top)
+            maps = F.pad(maps.unsqueeze(1), padding, mode="replicate").squeeze(1)
+            inside = F.pad(torch.ones(1, 1, *self.crop), padding)
+        if self.keep_aspect:
+            top, left, bottom, right = _fitted_box(image_size, self.size)
+        maps, inside = maps[:, top:bottom, left:right], inside[..., top:bottom, left:right]
+        if maps.shape[-2:] != tuple(image_size):
+            maps = F.interpolate(maps.unsqueeze(1), size=image_size, mode="bilinear", align_corners=False).squeeze(1)
+        if self.crop:
+            seen = F.interpolate(inside, size=image_size, mode="nearest")[0, 0] > 0
+            maps = maps.masked_fill(~seen.to(maps.device), float("nan"))
+        return maps
+
+
+class Letterbox(Transform):
+    """Scale to fit into `size`, centred, the rest filled with `fill` (images) or 0 (masks)."""
+
+    def __init__(
+        self, size: tuple[int, int], interpolation: InterpolationMode, fill: tuple[float, ...] = (0.0, 0.0, 0.0)
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.interpolation = interpolation
+        self.fill = fill
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Apply to one image (..., C, H, W) or mask; what already has the size is returned unchanged."""
+        del params
+        image_size = (inpt.shape[-2], inpt.shape[-1])
+        if image_size == self.size:
+            return inpt
+        top, left, bottom, right = _fitted_box(image_size, self.size)
+        interpolation = InterpolationMode.NEAREST if _is_mask(inpt) else self.interpolation
+        fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=interpolation, antialias=True)
+        padding = [left, top, self.size[1] - right, self.size[0] - bottom]
+        return tvf.pad(fitted, padding, fill=0 if _is_mask(inpt) else list(self.fill))
+
+
+def _is_mask(inpt: torch.Tensor) -> bool:
+    return type(inpt).__name__ == "Mask"
+
+
+def _fitted_box(image_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return top, left, bottom, right of an image scaled to fit into `size`, centred."""
+    scale = min(size[0] / image_size[0], size[1] / image_size[1])
+    height = max(1, min(size[0], round(image_size[0] * scale)))
+    width = max(1, min(size[1], round(image_size[1] * scale)))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return top, left, top + height, left + width
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or any(not isinstance(item, int) or item < 1 for item in values):
+        raise OptionError(f"{name} must be (height, width) in whole pixels of at least 1, got {value!r}.")
+    return values[0], values[1]

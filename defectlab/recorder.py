@@ -1,0 +1,194 @@
+"""The callback that writes what a run measured: raw scores, raw maps, losses, seconds."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from defectlab import paths
+from defectlab.data.folder import ManifestDataset
+from defectlab.data.manifest import Entry, Manifest
+from defectlab.models.processors import RawPostProcessor
+from defectlab.results.evaluate import choose_thresholds, labelled, threshold_record
+from defectlab.results.files import ArrayWriter, pack_masks
+from defectlab.results.record import Run, ScoreRow
+
+
+class SplitCollector:
+    """Rows, maps and masks of one split, as the batches come."""
+
+    def __init__(self, run: Run, split: str, entries: Sequence[Entry], manifest: Manifest) -> None:
+        self.run = run
+        self.split = split
+        self.entries = {str(manifest.absolute(entry)): entry for entry in entries}
+        self.rows: list[ScoreRow] = []
+        self._maps: ArrayWriter | None = None
+        self._masks: ArrayWriter | None = None
+
+    def add(self, batch: Any) -> None:
+        """Take one batch with raw predictions; the post-processor has not seen it yet."""
+        scores = batch.pred_score.detach().flatten().cpu().numpy()
+        for path, score in zip(batch.image_path, scores, strict=True):
+            entry = self.entries[path]
+            self.rows.append(ScoreRow(paths.relative(path), self.split, entry.defect, entry.label, float(score), -1))
+        if batch.anomaly_map is None:
+            return
+        maps = batch.anomaly_map.detach().float().cpu().numpy()
+        maps = maps.reshape(len(scores), *maps.shape[-2:])  # (B, 1, H, W) or (B, H, W) -> (B, H, W)
+        if self._maps is None:
+            self._maps = ArrayWriter(self.run.maps_path(self.split), len(self.entries), maps.shape[1:], "float32")
+        self._maps.append(maps)
+        if batch.gt_mask is not None:
+            packed = pack_masks(batch.gt_mask.cpu().numpy().reshape(maps.shape) > 0)
+            if self._masks is None:
+                path = self.run.masks_path(self.split)
+                self._masks = ArrayWriter(path, len(self.entries), packed.shape[1:], "uint8")
+            self._masks.append(packed)
+
+    def close(self) -> None:
+        """Put maps and masks in place."""
+        for writer in (self._maps, self._masks):
+            if writer:
+                writer.close()
+
+    def discard(self) -> None:
+        """Leave nothing of an unfinished split."""
+        for writer in (self._maps, self._masks):
+            if writer:
+                writer.discard()
+
+
+def _data(trainer: Trainer) -> Any:
+    """Return the trainer's datamodule, which Lightning attaches without declaring it."""
+    return getattr(trainer, "datamodule", None)
+
+
+class Recorder(Callback):
+    """Records validation and test passes of one run, and sets its thresholds on the model.
+
+    Callbacks given to the engine run before the model's own, so what arrives here is raw.
+    """
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.history: dict[str, list[float]] = defaultdict(list)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._collector: SplitCollector | None = None
+        self._started: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the fit."""
+        self._started["fit"] = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop it: validation that ran in between is counted apart."""
+        self.seconds["fit"] = time.perf_counter() - self._started["fit"] - self.seconds["validation"]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the epoch's mean losses."""
+        for name, value in trainer.callback_metrics.items():
+            if name.endswith("loss"):
+                self.history[name].append(float(value))
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to collect; a memory-bank model has fitted by now."""
+        self._started["validation"] = time.perf_counter()
+        self._begin(trainer, "validation")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect one batch."""
+        self._collect(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the thresholds and put them into model and record, before the checkpoint is written."""
+        collector, run = self._finish("validation")
+        if collector is None or run is None:
+            return
+        source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
+        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"))
+        run.write_scores([labelled(row, image.value) for row in collector.rows])
+        run.update(
+            thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
+            validation_epoch=trainer.current_epoch,
+        )
+        if isinstance(pl_module.post_processor, RawPostProcessor):
+            scores = np.array([row.score for row in collector.rows])
+            maps = run.maps("validation")
+            image_range = (float(scores.min()), float(scores.max()))
+            pl_module.post_processor.set_ranges(
+                image_range, image_range if maps is None else (float(maps.min()), float(maps.max()))
+            )
+        self._set_thresholds(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The record's thresholds decide, not the checkpoint's copy."""
+        self._set_thresholds(pl_module)
+
+    on_predict_start = on_test_start
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to collect."""
+        self._started["test"] = time.perf_counter()
+        self._begin(trainer, "test")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect one batch."""
+        self._collect(outputs)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the test rows below the validation's."""
+        collector, run = self._finish("test")
+        if collector is not None and run is not None:
+            run.write_scores([*run.scores("validation"), *collector.rows])
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no half-written map."""
+        if self._collector:
+            self._collector.discard()
+            self._collector = None
+
+    def _begin(self, trainer: Trainer, split: str) -> None:
+        data = _data(trainer)
+        if self.run is None or data is None or trainer.sanity_checking:
+            return
+        dataset: ManifestDataset = data.val_data if split == "validation" else data.test_data
+        self._collector = SplitCollector(self.run, split, dataset.entries, data.manifest)
+
+    def _collect(self, outputs: Any) -> None:
+        if self._collector is not None:
+            self._collector.add(outputs)
+
+    def _finish(self, split: str) -> tuple[SplitCollector | None, Run | None]:
+        collector, self._collector = self._collector, None
+        if collector is not None:
+            collector.close()
+            earlier = self.seconds[split] if split == "validation" else 0.0  # one validation per epoch adds up
+            self.seconds[split] = earlier + time.perf_counter() - self._started[split]
+        return collector, self.run
+
+    def _set_thresholds(self, module: LightningModule) -> None:
+        thresholds = self.run.record.get("thresholds") if self.run else None
+        if thresholds and isinstance(module.post_processor, RawPostProcessor):
+            with torch.no_grad():
+                module.post_processor.set_thresholds(thresholds["image"]["value"], thresholds["pixel"]["value"])

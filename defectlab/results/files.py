@@ -1,0 +1,76 @@
+"""Files that are whole or absent, and arrays too large for memory."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes `path`'s place once the block ends without an error."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, readable by a person. NaN is refused: a missing number is null."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+class ArrayWriter:
+    """Rows of one shape streamed into a memory-mappable .npy file, which appears when it is complete.
+
+    Args:
+        path: The file to make.
+        rows: The most rows that will come; fewer are allowed.
+        shape: Shape of a row.
+        dtype: Of the file.
+    """
+
+    def __init__(self, path: Path, rows: int, shape: tuple[int, ...], dtype: str) -> None:
+        self.path = path
+        self.rows = rows
+        self.filled = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.rows")
+        self._array = np.lib.format.open_memmap(self._partial, mode="w+", dtype=dtype, shape=(rows, *shape))
+
+    def append(self, batch: np.ndarray) -> None:
+        """Add (B, *shape) rows."""
+        self._array[self.filled : self.filled + len(batch)] = batch
+        self.filled += len(batch)
+
+    def close(self) -> None:
+        """Put the file in its place, cut to the rows that came."""
+        self._array.flush()
+        if self.filled < self.rows:
+            with replacing(self.path) as whole, whole.open("wb") as file:
+                np.save(file, self._array[: self.filled])
+            self._partial.unlink()
+        else:
+            self._partial.replace(self.path)
+
+    def discard(self) -> None:
+        """Leave no file."""
+        self._partial.unlink(missing_ok=True)
+
+
+def pack_masks(masks: np.ndarray) -> np.ndarray:
+    """Pack (n, H, W) bool masks eight pixels to a byte: (n, H, ceil(W / 8)) uint8."""
+    return np.packbits(masks.astype(bool), axis=-1)
+
+
+def unpack_masks(packed: np.ndarray, width: int) -> np.ndarray:
+    """Return the (n, H, W) bool masks that `pack_masks` packed."""
+    return np.unpackbits(packed, axis=-1, count=width).astype(bool)

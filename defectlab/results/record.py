@@ -1,0 +1,237 @@
+"""A run folder: begun when a run starts, completed when it ends, never half a file."""
+
+import csv
+import json
+import logging
+import os
+import shutil
+import socket
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectlab import paths
+from defectlab.errors import InputError
+from defectlab.results.files import replacing, unpack_masks, write_json
+from defectlab.results.identity import differing_suffix, experiment_id, safe_name
+
+logger = logging.getLogger(__name__)
+
+STATUSES = ("failed", "running", "fitted", "finished")
+CHECKPOINT = "weights/lightning/model.ckpt"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided."""
+
+    image_path: str
+    split: str
+    defect: str
+    label: int
+    score: float
+    pred_label: int
+
+
+class Run:
+    """A run folder, `results/<Model>/<dataset>/<run name>/`, and its run.json as `record`."""
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        self.folder = folder
+        self.record = record
+        self._final = folder
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open a run folder.
+
+        Raises:
+            InputError: There is no run there.
+        """
+        folder = paths.resolve(folder)
+        if not (folder / "run.json").is_file():
+            raise InputError(f"{folder} is no run folder: it has no run.json. Runs lie under {paths.results_dir()}.")
+        return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> "Run | None":
+        """Return the run whose folder holds `checkpoint`, if there is one."""
+        for folder in list(checkpoint.absolute().parents)[:4]:
+            if (folder / "run.json").is_file():
+                return cls.open(folder)
+        return None
+
+    @classmethod
+    def start(
+        cls, results: Path, model: str, dataset: str, name: str, facts: Mapping[str, Any], record: Mapping[str, Any]
+    ) -> "Run":
+        """Begin a run's folder and record.
+
+        The same experiment (equal `facts`) runs into a folder beside its earlier run and takes its place once it
+        has come as far; another experiment of the same name gets a suffix naming what differs.
+        """
+        parent = results / safe_name(model) / safe_name(dataset)
+        parent.mkdir(parents=True, exist_ok=True)
+        identity = experiment_id(facts)
+        final = folder = _place(parent, safe_name(name), facts, identity)
+        if folder.exists():
+            earlier = _record(folder)
+            if earlier and (earlier["status"] in ("fitted", "finished") or _alive(earlier)):
+                folder = parent / f".{final.name}.rerun-{os.getpid()}"
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        run = cls(folder, {})
+        run._final = final
+        run.update(
+            run_id=identity,
+            name=final.name,
+            status="running",
+            error=None,
+            facts=dict(facts),
+            process={"pid": os.getpid(), "host": socket.gethostname(), "started": _now()},
+            **record,
+        )
+        return run
+
+    def update(self, **fields_: Any) -> None:
+        """Change fields of run.json, atomically."""
+        self.record |= fields_
+        write_json(self.folder / "run.json", self.record)
+
+    def advance(self, status: str, **fields_: Any) -> None:
+        """Reach `status`; a run done again takes the place of its earlier one as soon as it has come as far."""
+        self.update(status=status, **{status: _now()}, **fields_)
+        if self.folder == self._final:
+            return
+        earlier = _record(self._final)
+        if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
+            old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
+            if self._final.exists():
+                self._final.rename(old)
+            self.folder.rename(self._final)
+            shutil.rmtree(old, ignore_errors=True)
+            self.folder = self._final
+            logger.info("Replaced the earlier run of the same experiment: %s", self._final)
+
+    @contextmanager
+    def recording_failure(self) -> Iterator[None]:
+        """Keep the error of a block in the record, then let it rise."""
+        try:
+            yield
+        except BaseException as error:
+            last = traceback.format_exception_only(error)[-1].strip()
+            self.update(status="failed", error={"summary": last, "traceback": traceback.format_exc()}, failed=_now())
+            raise
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where this run's checkpoint lies."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def status(self) -> str:
+        """Status of the record; a `running` one whose process is gone was interrupted."""
+        status = self.record["status"]
+        return "interrupted" if status == "running" and not _alive(self.record) else status
+
+    def write_scores(self, rows: Sequence[ScoreRow]) -> None:
+        """Write scores.csv."""
+        write_scores(self.folder / "scores.csv", rows)
+
+    def scores(self, split: str | None = None) -> list[ScoreRow]:
+        """Read scores.csv: all rows, or those of one split, in the order of the maps' rows."""
+        file_path = self.folder / "scores.csv"
+        if not file_path.is_file():
+            return []
+        with file_path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                ScoreRow(
+                    row["image_path"],
+                    row["split"],
+                    row["defect"],
+                    int(row["label"]),
+                    float(row["score"]),
+                    int(row["pred_label"]),
+                )
+                for row in csv.DictReader(file)
+            ]
+        return [row for row in rows if split in (None, row.split)]
+
+    def maps_path(self, split: str) -> Path:
+        """Path of the raw maps of a split."""
+        return self.folder / "maps" / f"{split}.npy"
+
+    def masks_path(self, split: str) -> Path:
+        """Path of the packed ground-truth masks of a split."""
+        return self.folder / "maps" / f"{split}_masks.npy"
+
+    def maps(self, split: str) -> np.ndarray | None:
+        """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept."""
+        path = self.maps_path(split)
+        return np.load(path, mmap_mode="r") if path.is_file() else None
+
+    def masks(self, split: str) -> np.ndarray | None:
+        """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
+        path, maps = self.masks_path(split), self.maps(split)
+        return unpack_masks(np.load(path), maps.shape[-1]) if path.is_file() and maps is not None else None
+
+
+def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write rows as CSV, atomically; scores keep every digit."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(ScoreRow)])
+        writer.writerows(astuple(row) for row in rows)
+
+
+def find_runs(results: Path | None = None) -> list[Run]:
+    """Return every run under `results` (the project's, if None), oldest first; unreadable records are logged."""
+    runs = []
+    for file in (results or paths.results_dir()).glob("*/*/*/run.json"):
+        if file.parent.name.startswith("."):
+            continue
+        if _record(file.parent) is None:
+            logger.warning("Unreadable record: %s", file)
+            continue
+        runs.append(Run.open(file.parent))
+    return sorted(runs, key=lambda run: run.record["process"]["started"])
+
+
+def _place(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
+    """Return the folder of this experiment: its earlier one, or a free name."""
+    for number in range(3):
+        taken = _record(parent / name)
+        if taken is None or taken["run_id"] == identity:
+            return parent / name
+        name += differing_suffix(facts, taken["facts"]) if number == 0 else f"_{identity[:6]}"
+    return parent / name
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _alive(record: Mapping[str, Any]) -> bool:
+    process = record["process"]
+    if record["status"] != "running" or process["host"] != socket.gethostname():
+        return record["status"] == "running"
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,67 @@
+"""Scoring many images into a folder: scores.csv, heat maps on one scale, masks."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from defectlab import paths
+from defectlab.data.images import read_image
+from defectlab.data.sources import find_images
+from defectlab.predict import Detector
+from defectlab.progress import progress_bar
+from defectlab.results.plots import contour, overlay, save_image
+from defectlab.results.record import ScoreRow, write_scores
+
+logger = logging.getLogger(__name__)
+
+
+def predict_to_folder(
+    run: str | Path, source: Sequence[str], output: Path, *, heatmaps: bool = False, masks: bool = False
+) -> Path:
+    """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
+
+    All heat maps share one scale, the range of the validation maps, so that two pictures can be compared. Pictures are
+    named after the image's path below what all images share.
+
+    Raises:
+        InputError: No such run, no images, or masks asked of a run without a map threshold.
+    """
+    files = find_images(source)
+    detector = Detector.load(run)
+    low, high = detector.map_range
+    common = _common_folder(files)
+    rows = []
+    with progress_bar("Scoring", len(files)) as progress:
+        for prediction in detector.iterate([str(file) for file in files]):
+            file = Path(prediction.image_path or "")
+            rows.append(ScoreRow(paths.relative(file), "predict", "", -1, prediction.score, prediction.label))
+            picture = file.relative_to(common).with_name(f"{file.name}.png")
+            if heatmaps:
+                image = as_uint8(read_image(file))
+                heat = overlay(image, prediction.anomaly_map, low, high)
+                if prediction.mask is not None:
+                    heat = contour(heat, prediction.mask)
+                save_image(output / "heatmaps" / picture, heat)
+            if masks and prediction.mask is not None:
+                save_image(output / "masks" / picture, prediction.mask)
+            progress(len(rows), len(files))
+    write_scores(output / "scores.csv", rows)
+    flagged = sum(row.pred_label == 1 for row in rows)
+    logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
+    if heatmaps:
+        logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
+    return output / "scores.csv"
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Return an image, uint8 or float in [0, 1], for showing."""
+    return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
+
+
+def _common_folder(files: Sequence[Path]) -> Path:
+    shared = files[0].parent
+    while not all(file.is_relative_to(shared) for file in files):
+        shared = shared.parent
+    return shared

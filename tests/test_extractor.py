@@ -1,0 +1,162 @@
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+import torchvision
+from backbone_helpers import images, resnet18, shaken  # noqa: F401 - fixtures
+from torch import Tensor, nn
+
+from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.errors import OptionError, WeightsError
+
+
+def test_equals_anomalibs_extractor_in_keys_and_features(resnet18: nn.Module) -> None:
+    from anomalib.models.components.feature_extractors import TimmFeatureExtractor
+
+    ours = FeatureExtractor(resnet18, ["layer2", "layer3"])
+    plain = TimmFeatureExtractor("resnet18", ["layer2", "layer3"], pre_trained=False)
+    assert set(ours.state_dict()) == set(plain.state_dict())
+    plain.load_state_dict(ours.state_dict(), strict=True)
+    theirs = plain(images(96))
+    for layer, features in ours(images(96)).items():
+        assert torch.equal(features, theirs[layer])
+    assert ours.out_dims == list(plain.out_dims)
+
+
+def test_the_users_order_is_kept_and_correct(resnet18: nn.Module) -> None:
+    extractor = FeatureExtractor(resnet18, ["layer3", "layer1"])
+    features = extractor(images())
+    assert [(name, f.shape[1]) for name, f in features.items()] == [("layer3", 256), ("layer1", 64)]
+    assert extractor.out_dims == [256, 64]
+    assert extractor.feature_shapes((96, 64)) == {"layer3": (256, 6, 4), "layer1": (64, 24, 16)}
+    alone = FeatureExtractor(resnet18, ["layer1"])
+    assert torch.equal(alone(images())["layer1"], features["layer1"])
+
+
+def test_a_layer_and_its_last_part_are_equal(resnet18: nn.Module) -> None:
+    features = FeatureExtractor(resnet18, ["layer1", "layer1.1"])(images())
+    assert torch.equal(features["layer1"], features["layer1.1"])
+
+
+def test_a_node_overwritten_in_place_is_read_before_that(resnet18: nn.Module) -> None:
+    features = FeatureExtractor(resnet18, ["layer1.0.bn1", "layer1"])(images())
+    found: list[Tensor] = []
+    handle = resnet18.layer1[0].bn1.register_forward_hook(lambda _m, _i, output: found.append(output.clone()))
+    with torch.no_grad():
+        resnet18(images())
+    handle.remove()
+    assert found[0].min() < 0  # else the overwriting ReLU would not show
+    assert torch.equal(features["layer1.0.bn1"], found[0])
+
+
+def test_always_in_eval_mode_without_gradients(resnet18: nn.Module) -> None:
+    extractor = FeatureExtractor(resnet18, ["layer1"])
+    before = {key: value.clone() for key, value in extractor.state_dict().items()}
+    nn.Sequential(extractor).train()
+    features = extractor(images())["layer1"]
+    assert not features.requires_grad
+    assert not any(module.training for module in extractor.modules())
+    assert all(torch.equal(before[key], value) for key, value in extractor.state_dict().items())
+
+
+def test_the_network_is_neither_shared_nor_changed() -> None:
+    network = torchvision.models.resnet18()
+    network.bn1.eval()
+    extractor = FeatureExtractor(network, ["layer1"])
+    assert (network.training, network.bn1.training, network.conv1.weight.requires_grad) == (True, False, True)
+    assert extractor.feature_extractor.conv1.weight.data_ptr() != network.conv1.weight.data_ptr()
+    tensors = [tensor.data_ptr() for tensor in extractor.state_dict().values()]
+    assert len(tensors) == len(set(tensors))
+
+
+def test_copies_pickles_and_half_precision(resnet18: nn.Module) -> None:
+    extractor = FeatureExtractor(resnet18, ["layer2", "layer1"])
+    expected = extractor(images())
+    for twin in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
+        features = twin(images())
+        assert list(features) == ["layer2", "layer1"]
+        assert all(torch.equal(features[layer], expected[layer]) for layer in expected)
+        assert set(twin.state_dict()) == set(extractor.state_dict())
+    assert FeatureExtractor(copy.deepcopy(resnet18).half(), ["layer1"]).out_dims == [64]
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ([], "empty"),
+        (["layer1", "layer2", "layer1"], "layer1 twice"),
+        (["layer22"], r"Unknown layer 'layer22'. Did you mean 'layer2'\? Available: .*layer1, layer2"),
+        (["fc"], r"Layer 'fc' gives \(1, 1000\), not a feature map"),
+        ([1], "must be names"),
+    ],
+)
+def test_layers_that_cannot_work(resnet18: nn.Module, layers: list[str], says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        FeatureExtractor(resnet18, layers)
+
+
+def test_main_layers_of_an_unregistered_network_are_listed() -> None:
+    with pytest.raises(OptionError, match=r"features\.0, .*features\.8"):
+        FeatureExtractor(torchvision.models.efficientnet_b0(), ["blocks.1"])
+
+
+def test_transformers_are_refused() -> None:
+    vit = timm.create_model("vit_tiny_patch16_224")
+    with pytest.raises(OptionError, match=r"blocks\.1.*not a feature map"):
+        FeatureExtractor(vit, ["blocks.1"])
+    swin = timm.create_model("swin_tiny_patch4_window7_224")
+    with pytest.raises(OptionError, match="channels last"):
+        FeatureExtractor(swin, ["layers.1"])
+
+
+class Untraceable(nn.Module):
+    """A network whose path depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2)
+        self.deep = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2), nn.ReLU(inplace=True))
+        self.unused = nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if x.sum() > 1e9:
+            x = x * 2
+        return self.deep(x)
+
+
+def test_a_network_that_cannot_be_traced_is_read_through_hooks() -> None:
+    network = Untraceable().eval()
+    extractor = FeatureExtractor(network, ["deep", "stem"])
+    assert extractor.hooked
+    assert extractor.out_dims == [6, 4]
+    for twin in (extractor, copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
+        features = twin(images())
+        assert list(features) == ["deep", "stem"]
+        assert torch.equal(features["stem"], network.stem(images()))
+        assert torch.equal(features["deep"], network(images()))
+    with pytest.raises(OptionError, match="Did you mean 'stem'"):
+        FeatureExtractor(network, ["stem1"])
+    with pytest.raises(OptionError, match="does not run its layers unused"):
+        FeatureExtractor(network, ["unused"])
+    with pytest.raises(WeightsError, match=r"stem\.bias"):
+        FeatureExtractor(network, ["stem"], unfilled=frozenset({"stem.bias"}))
+
+
+def test_only_what_a_layer_needs_must_be_filled(resnet18: nn.Module) -> None:
+    unfilled = frozenset({"layer3.1.bn2.weight"})
+    FeatureExtractor(resnet18, ["layer3.0", "layer2"], unfilled=unfilled)
+    with pytest.raises(WeightsError, match=r"'layer3' needs 1 tensors.*layer3\.1\.bn2\.weight"):
+        FeatureExtractor(resnet18, ["layer2", "layer3"], unfilled=unfilled)
+
+
+def test_same_padding_convolutions_of_timm_keep_their_keys() -> None:
+    network = shaken(timm.create_model("tf_efficientnet_b0"))
+    extractor = FeatureExtractor(network, ["blocks.1"])
+    assert not extractor.hooked
+    assert {key.removeprefix("feature_extractor.") for key in extractor.state_dict()} <= set(network.state_dict())
+    with torch.no_grad():
+        expected = network.blocks[:2](network.bn1(network.conv_stem(images(72))))
+    assert torch.equal(extractor(images(72))["blocks.1"], expected)

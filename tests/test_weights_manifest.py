@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torchvision
+from backbone_helpers import home  # noqa: F401 - fixture
+
+from defectlab.backbones import manifest, weights
+from defectlab.backbones.registry import REGISTRY
+from defectlab.errors import WeightsError
+
+
+def test_known_entries_agree_with_the_installed_libraries() -> None:
+    checked = 0
+    for entry in manifest.known_entries():
+        if entry.library == "torchvision":
+            architecture, _, member = entry.name.partition(".")
+            known = torchvision.models.get_model_weights(architecture)[member]
+            transforms = known.transforms()
+            assert entry.url == known.url
+            assert (list(entry.mean or ()), list(entry.std or ())) == (transforms.mean, transforms.std)
+        else:
+            cfg = timm.get_pretrained_cfg(entry.name.removesuffix(".safetensors"))
+            assert entry.url in {cfg.url, f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors"}
+            assert (entry.mean, entry.std, entry.input_size) == (cfg.mean, cfg.std, cfg.input_size[1:])
+        # No invented hashes: a published prefix stands in the file's name, nothing else is claimed.
+        assert entry.sha256 is None
+        assert entry.sha256_prefix is None or f"-{entry.sha256_prefix}." in entry.file
+        checked += 1
+    assert checked >= 10
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2", "efficientnet_b7", "cspdarknet53"])
+def test_every_backbone_of_the_issue_has_a_source(name: str) -> None:
+    assert manifest.entries_for(name)[0].url
+    assert name in REGISTRY
+
+
+def test_the_bundled_backbone_has_no_entry_of_another() -> None:
+    assert manifest.entries_for("defectlab_resnet18") == []
+
+
+def test_names_mean_the_first_of_an_order() -> None:
+    assert [entry.name for entry in manifest.entries_for("resnet50")] == [
+        "resnet50.IMAGENET1K_V1",
+        "resnet50.IMAGENET1K_V2",
+    ]
+    assert manifest.entries_for("resnet50-11ad3fa6.pth")[0].name == "resnet50.IMAGENET1K_V2"
+    assert manifest.entries_for("efficientnet_b7")[1].architecture == "tf_efficientnet_b7"
+
+
+def test_list_and_verify(home: Path) -> None:
+    folder = home / "weights"
+    (folder / "own.pth").write_bytes(b"a")
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"b")
+    (folder / "cspdarknet53.ra_in1k.safetensors").write_bytes(b"c")
+    states = {row.file: row.state for row in weights.list_weights()}
+    assert states["own.pth"] == "unrecorded"
+    assert states["resnet18-f37072fd.pth"] == "changed"
+    assert states["cspdarknet53.ra_in1k.safetensors"] == "unrecorded"
+    assert states["resnet50-0676ba61.pth"] == "absent"
+    assert {row.file for row in weights.verify()} == {file for file, state in states.items() if state != "absent"}
+    assert [row.file for row in weights.verify(["own"])] == ["own.pth"]
+    with pytest.raises(WeightsError, match=r"Did you mean 'own\.pth'"):
+        weights.verify(["owm.pth"])
+
+
+def test_a_damaged_manifest_is_named(home: Path) -> None:
+    (home / "weights" / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"manifest\.json is damaged"):
+        weights.list_weights()
