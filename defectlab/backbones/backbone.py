@@ -29,7 +29,7 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.train(False)
 
-    def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002 - frozen: batch norm must not drift
+    def train(self, mode: bool = True) -> "Backbone":
         """Stay in eval mode."""
         return super().train(False)
 

@@ -86,11 +86,11 @@ def _timm_entry(name: str) -> WeightsEntry | None:
     """Return an entry for any timm model with public weights; its mean and std come from timm."""
     import timm
 
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and name not in timm.list_models(f"{architecture}.*", pretrained=True)):
         return None
     cfg = timm.get_pretrained_cfg(name)
-    if cfg is None or not cfg.hf_hub_id or (name not in {architecture, f"{architecture}.{cfg.tag}"}):
+    if cfg is None or not cfg.hf_hub_id:
         return None
     tagged = f"{architecture}.{cfg.tag}" if cfg.tag else architecture
     return WeightsEntry(

@@ -67,7 +67,7 @@ class FeatureExtractor(nn.Module):
             )
         self.out_dims: list[int] = [shape[0] for shape in shapes.values()]
 
-    def train(self, mode: bool = True) -> "FeatureExtractor":  # noqa: ARG002 - frozen: batch norm must not drift
+    def train(self, mode: bool = True) -> "FeatureExtractor":
         """Stay in eval mode."""
         return super().train(False)
 

@@ -109,24 +109,25 @@ def unwrap(loaded: Any, where: str) -> "dict[str, Tensor]":
             break
         logger.info("%s: taking the weights under '%s'", where, key)
         state = state[key]
-    tensors = {k: v for k, v in state.items() if torch.is_tensor(v)} if isinstance(state, Mapping) else {}
+    items = state.items() if isinstance(state, Mapping) else ()
+    tensors = {key: value for key, value in items if isinstance(key, str) and torch.is_tensor(value)}
     if not tensors:
         inside = f"keys {', '.join(map(str, list(state)[:8]))}" if isinstance(state, Mapping) else type(state).__name__
         raise WeightsError(
             f"{where} holds no tensors by name ({inside}). Expected: a state dict, or one under 'state_dict'."
         )
-    bad = [key for key, value in tensors.items() if value.is_floating_point() and not _finite(value)]
+    state = _float32(_without_prefixes(tensors, where), where)
+    bad = [key for key, value in state.items() if value.is_floating_point() and not _finite(value)]
     if bad:
         raise WeightsError(f"{where} holds values that are not finite in {', '.join(bad[:5])}: the file is damaged.")
-    return _float32(_without_prefixes(tensors, where), where)
+    return state
 
 
 def _finite(tensor: "Tensor") -> bool:
     import torch
 
     # A sum is four times faster than looking at each value, and finite for all but absurd weights.
-    total = tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _without_prefixes(state: "dict[str, Tensor]", where: str) -> "dict[str, Tensor]":

@@ -71,7 +71,11 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     folders = paths.weights_dirs()
     found = [folder / file for folder in folders for file in candidates if (folder / file).is_file()]
     if not found:
-        raise WeightsError(_missing(name, f"No weights for backbone '{name}'.", [f / candidates[0] for f in folders]))
+        raise WeightsError(
+            _missing(
+                name, f"No weights for backbone '{name}'.", [f / f"{name}{{{','.join(SUFFIXES)}}}" for f in folders]
+            )
+        )
     if len(found) > 1:
         others = ", ".join(str(path) for path in found[1:])
         logger.info("Weights for %s: %s (first in search order; also there: %s)", name, found[0], others)

@@ -33,7 +33,8 @@ Directory = str | Path | Sequence[str | Path]
 
 def to_tensor(image: np.ndarray) -> Image:
     """Turn an (H, W, 3) array, uint8 or float in [0, 1], into a (3, H, W) float image in [0, 1]."""
-    return Image(tvf.to_dtype(tvf.to_image(image), torch.float32, scale=True))
+    own = image if image.flags.writeable else image.copy()  # torch warns of arrays that others may read
+    return Image(tvf.to_dtype(tvf.to_image(own), torch.float32, scale=True))
 
 
 def load_image(path: str | Path) -> Image:

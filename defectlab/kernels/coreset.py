@@ -13,12 +13,19 @@ from typing import Protocol
 import torch
 
 from defectlab.errors import InputError, OptionError
+from defectlab.kernels.coreset_plan import (
+    DEFAULT_BUDGET,
+    TILE,
+    Estimate,
+    block_rows,
+    coreset_size,
+    estimate,
+    smallest_ratio,
+)
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BUDGET = 256 * 2**20  # bytes of working memory beside the rows: more gained nothing on two cores
-TILE = 1024  # centres per matrix product: a tile's distances stay in cache, rows that fell back leave after each
-MAX_POOL = 4096  # rows per round: more makes each pick's sweep over the pool dearer than the rounds it saves
+__all__ = ["Estimate", "Transform", "coreset_size", "estimate", "k_center_greedy", "smallest_ratio"]
 
 
 class Transform(Protocol):
@@ -27,41 +34,6 @@ class Transform(Protocol):
     def transform(self, embedding: torch.Tensor, /) -> torch.Tensor:
         """Map rows (N, D) to (N, d')."""
         ...
-
-
-def coreset_size(n: int, ratio: float) -> int:
-    """Number of rows in a coreset of `ratio` of `n` rows, rounded down as anomalib does.
-
-    Raises:
-        OptionError: If no row would be left; names the smallest ratio that works.
-
-    >>> coreset_size(2000, 0.01)
-    20
-    """
-    if not 0 < ratio <= 1:
-        raise OptionError(f"coreset_sampling_ratio must be a number in (0, 1], got {ratio!r}.")
-    size = int(n * ratio)
-    if size == 0:
-        raise OptionError(
-            f"coreset_sampling_ratio {ratio!r} of {n} patches keeps none of them. "
-            + (f"The smallest ratio that works here is {smallest_ratio(n)!r}." if n > 0 else "There are no patches.")
-        )
-    return size
-
-
-def smallest_ratio(n: int) -> float:
-    """Smallest short decimal ratio that keeps one of `n` rows.
-
-    >>> smallest_ratio(300)
-    0.0034
-    """
-    for digits in range(1, 18):
-        ratio = round(1 / n, digits)
-        ratio = ratio if int(n * ratio) else round(ratio + 10.0**-digits, digits)
-        # Two significant digits are near enough to the true bound.
-        if int(n * ratio) and ratio * n < 1.1:
-            return min(ratio, 1.0)
-    return 1.0
 
 
 @torch.no_grad()
@@ -150,7 +122,7 @@ class _Search:
     def __init__(self, rows: torch.Tensor, n_samples: int, budget: int) -> None:
         n, size = rows.shape
         self.rows = rows
-        self.block = max(16, min(MAX_POOL, budget // (4 * (3 * size + 2 * TILE))))
+        self.block = block_rows(size, budget)
         logger.debug("coreset: blocks of %d rows, %d centres (%d MiB budget)", self.block, TILE, budget >> 20)
         self.half_norms = torch.cat([part.pow(2).sum(1) for part in rows.split(self.block * 4)]).mul_(0.5)  # (N,)
         largest = float(self.half_norms.max())

@@ -22,9 +22,7 @@ def projected_size(n_samples: int, eps: float = 0.9) -> int:
     return int(4 * math.log(n_samples) / (eps**2 / 2 - eps**3 / 3))
 
 
-def sparse_projection(
-    n_samples: int, n_features: int, *, eps: float = 0.9, generator: torch.Generator
-) -> torch.Tensor:
+def sparse_projection(n_samples: int, n_features: int, *, eps: float = 0.9, generator: torch.Generator) -> torch.Tensor:
     """Draw a very sparse random projection (Li, Hastie, Church, KDD 2006) for rows of `n_features` numbers.
 
     Returns a dense float32 matrix (d', D) on the generator's device, to be used as `rows @ matrix.T`; d' is

@@ -6,6 +6,7 @@ depend on the machine, the thread count or a library's version.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Lighting:
-    """A gain that changes linearly over the image (`slope` per image width along x and y) and an offset in grey levels."""
+    """A gain that changes linearly over the image (`slope` per image side along x and y), an offset in grey levels."""
 
     gain: float = 1.0
     slope: tuple[float, float] = (0.0, 0.0)
@@ -169,9 +170,12 @@ def sample_box(photographs: Mapping[str, Grey], box: Box, u: Plane, v: Plane) ->
     return upper * (1 - fy) + lower * fy
 
 
+@lru_cache(maxsize=8)  # an image needs its shape's weight three times: seam, paste, mask
 def alpha(shape: Shape) -> Plane:
     """Return the blending weight of a shape, (SIZE, SIZE), 0 .. 1: 0.5 on the outline, linear across FEATHER pixels."""
-    return np.clip(0.5 - _SIGNED_DISTANCE[shape.kind](shape) / FEATHER, 0, 1)
+    weight = np.clip(0.5 - _SIGNED_DISTANCE[shape.kind](shape) / FEATHER, 0, 1)
+    weight.flags.writeable = False
+    return weight
 
 
 def _disc(shape: Shape) -> Plane:

@@ -15,7 +15,7 @@ TEST_SHARE = 3  # one good image in three is kept for the test
 SOURCE = {
     "name": "digits",
     "shows": "handwritten digits of 13 writers, 8 x 8 pixels",
-    "origin": "E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits (1998), UCI Machine Learning Repository",
+    "origin": "E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits (1998), UCI repository",
     "licence": "CC BY 4.0",
     "file": "sklearn/datasets/data/digits.csv.gz",
 }

@@ -103,7 +103,7 @@ def photograph_file(name: str) -> Path:
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
-            "The sample is built from photographs of scikit-image, which is not installed. Fix: pip install scikit-image"
+            "The sample is built from photographs of scikit-image, which is missing. Fix: pip install scikit-image"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / "data" / f"{name}.png"
     if not path.is_file():

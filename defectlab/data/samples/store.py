@@ -150,8 +150,11 @@ def _write_files(
 
 def _sweep_leftovers(destination: Path) -> None:
     """Remove what a killed build of this sample left. Only the names that write_sample itself gives are touched."""
-    for leftover in destination.parent.glob(f".{destination.name}.*.partial"):
-        if leftover.is_dir() and time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
+    if not destination.parent.is_dir():
+        return
+    for leftover in destination.parent.iterdir():
+        ours = leftover.name.startswith(f".{destination.name}.") and leftover.suffix == ".partial"
+        if ours and leftover.is_dir() and time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
             logger.info("Removed %s, left by a build that did not finish", leftover)
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -23,7 +23,7 @@ def test_from_dict_names_a_wrong_key() -> None:
 def test_unknown_backbone_names_the_closest() -> None:
     with pytest.raises(OptionError, match="Did you mean 'wide_resnet50_2'"):
         get_spec("wide_resnet50_3")
-    with pytest.raises(OptionError, match="resnet18.a1_in1k"):
+    with pytest.raises(OptionError, match=r"resnet18\.a1_in1k"):
         get_spec("resnet18.a1_in2k")
 
 

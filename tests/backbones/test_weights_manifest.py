@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 import timm
 import torchvision
-from backbone_helpers import home  # noqa: F401 - fixture
 
 from defectlab.backbones import manifest, weights
 from defectlab.backbones.registry import REGISTRY
@@ -69,3 +68,17 @@ def test_a_damaged_manifest_is_named(home: Path) -> None:
     (home / "weights" / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(WeightsError, match=r"manifest\.json is damaged"):
         weights.list_weights()
+
+
+def test_a_published_hash_counts_under_any_file_name_and_a_name_only_without_one(tmp_path: Path) -> None:
+    sha256 = "ddb28fec" + "0" * 56
+    entry, how = manifest.entry_of_file(tmp_path / "renamed.pth", sha256)
+    assert entry is not None
+    assert (entry.name, entry.mean) == ("tf_efficientnet_b7.ap_in1k", (0.5, 0.5, 0.5))
+    assert "ddb28fec" in how
+    entry, how = manifest.entry_of_file(tmp_path / "resnet18-f37072fd.pth", "1" * 64)
+    assert entry is None
+    assert "other content" in how
+    entry, how = manifest.entry_of_file(tmp_path / "cspdarknet53.ra_in1k.safetensors", "1" * 64)
+    assert entry is not None
+    assert "no checksum" in how

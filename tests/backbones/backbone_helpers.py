@@ -1,28 +1,7 @@
-"""What the tests of backbones share: a home without weights, and small weights files."""
+"""What the tests of backbones compute with."""
 
-from pathlib import Path
-
-import pytest
 import torch
-import torchvision
 from torch import nn
-
-
-@pytest.fixture()
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project root that is also the working directory."""
-    root = tmp_path / "home"
-    (root / "weights").mkdir(parents=True)
-    monkeypatch.setenv("DEFECTLAB_HOME", str(root))
-    monkeypatch.delenv("DEFECTLAB_WEIGHTS", raising=False)
-    monkeypatch.chdir(root)
-    return root
-
-
-@pytest.fixture(scope="session")
-def resnet18() -> nn.Module:
-    """torchvision's ResNet-18, untrained, with batch norm statistics that are not the identity."""
-    return shaken(torchvision.models.resnet18())
 
 
 def shaken(network: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from backbone_helpers import home, images, resnet18, shaken  # noqa: F401 - fixtures
+from backbone_helpers import images, shaken
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,7 +19,7 @@ def _features(network: nn.Module, layers: list[str]) -> dict[str, torch.Tensor]:
     return FeatureExtractor(network, layers)(images())
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(home: Path, resnet18: nn.Module) -> Path:
     path = home / "weights" / "resnet18.pth"
     torch.save(resnet18.state_dict(), path)
@@ -88,13 +88,13 @@ def test_timm_style_resnet18(home: Path) -> None:
     torch.testing.assert_close(_features(load_backbone("resnet18", "timm.pth"), ["layer2"])["layer2"], expected)
 
 
-def test_a_state_dict_in_memory(home: Path, resnet18: nn.Module) -> None:
+def test_a_state_dict_in_memory(resnet18: nn.Module) -> None:
     backbone = load_backbone("resnet18", resnet18.state_dict())
     assert (backbone.weights.kind, backbone.weights.path) == ("module", None)
     assert backbone.weights.sha256 == weights_sha256(resnet18)
 
 
-def test_random_only_by_name_and_said_aloud(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_random_only_by_name_and_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     backbone = load_backbone("resnet18", "random", seed=3)
@@ -108,7 +108,12 @@ def test_random_only_by_name_and_said_aloud(home: Path, caplog: pytest.LogCaptur
 def test_missing_weights_say_where_and_what_to_run(home: Path) -> None:
     with pytest.raises(WeightsError) as error:
         load_backbone("resnet18")
-    for part in (str(home / "weights"), "defectlab weights get resnet18", "weights import", 'weights="random"'):
+    for part in (
+        str(home / "weights" / "resnet18{.pth,.pt,.safetensors}"),
+        "defectlab weights get resnet18",
+        "weights import",
+        'weights="random"',
+    ):
         assert part in str(error.value)
     torch.save({}, home / "weights" / "resnet18_mine.pth")
     with pytest.raises(WeightsError, match=r"Did you mean 'resnet18_mine\.pth'"):
@@ -124,7 +129,7 @@ def test_the_bundled_backbone_is_never_another_file(file: Path) -> None:
 
 
 def test_search_order_and_extra_folder(
-    home: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     extra = tmp_path / "extra"
     extra.mkdir()
@@ -150,7 +155,7 @@ def test_another_architecture_is_refused_by_its_name(home: Path) -> None:
     assert "layer1.0.conv1.weight (64, 64, 1, 1) instead of (64, 64, 3, 3)" in str(error.value)
 
 
-def test_a_smaller_relative_is_refused(home: Path, file: Path) -> None:
+def test_a_smaller_relative_is_refused(file: Path) -> None:
     # Every tensor of ResNet-18 fits into ResNet-34, whose other blocks would stay empty.
     with pytest.raises(WeightsError, match="looks like resnet18"):
         load_backbone("resnet34", file)
@@ -173,7 +178,8 @@ def test_unfilled_layers_are_refused_and_the_others_work(home: Path, resnet18: n
         FeatureExtractor(backbone, ["layer3", "layer4"])
 
 
-def test_mean_and_std_of_the_caller_win(home: Path, file: Path) -> None:
+@pytest.mark.usefixtures("file")
+def test_mean_and_std_of_the_caller_win() -> None:
     backbone = load_backbone("resnet18", mean=(0.5, 0.5, 0.5), std=[0.2, 0.2, 0.2])
     assert (backbone.spec.mean, backbone.spec.std) == ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     with pytest.raises(OptionError, match="three positive"):
@@ -216,9 +222,9 @@ def test_efficientnet_b7_of_timm_keeps_its_own_epsilon(home: Path, caplog: pytes
     torch.testing.assert_close(_features(backbone, ["blocks.1"])["blocks.1"], expected)
 
 
-@pytest.mark.real()
+@pytest.mark.real
 @pytest.mark.skipif("DEFECTLAB_REAL" not in os.environ, reason="DEFECTLAB_REAL is not set")
-def test_the_real_resnet18_with_folded_batch_norm(home: Path) -> None:
+def test_the_real_resnet18_with_folded_batch_norm() -> None:
     backbone = load_backbone("resnet18", Path(os.environ["DEFECTLAB_REAL"]) / "weights" / "resnet18.pth")
     assert backbone.unfilled == frozenset()
     assert _features(backbone, ["layer3"])["layer3"].std() > 0.1

@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from backbone_helpers import home  # noqa: F401 - fixture
 
 from defectlab.backbones import download, manifest, weights
 from defectlab.backbones.manifest import WeightsEntry
@@ -30,7 +29,7 @@ class Server:
     asked: list[str | None] = field(default_factory=list)
 
 
-@pytest.fixture()
+@pytest.fixture
 def server() -> Iterator[Server]:
     state = Server()
 
@@ -71,7 +70,7 @@ def server() -> Iterator[Server]:
     thread.join()
 
 
-@pytest.fixture()
+@pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch, server: Server) -> Callable[..., None]:
     def set_entry(sha256: str | None = None, prefix: str | None = None, file: str = "tiny.pth") -> None:
         entry = WeightsEntry(
@@ -83,7 +82,7 @@ def known(monkeypatch: pytest.MonkeyPatch, server: Server) -> Callable[..., None
     return set_entry
 
 
-def test_downloads_verifies_and_records_the_full_hash(home: Path, known: Callable[..., None], server: Server) -> None:
+def test_downloads_verifies_and_records_the_full_hash(home: Path, server: Server) -> None:
     seen: list[tuple[int, int | None]] = []
     path = download.get("tiny", progress=lambda done, total: seen.append((done, total)))
     assert (path, path.read_bytes()) == (home / "weights" / "tiny.pth", CONTENT)
@@ -98,39 +97,37 @@ def test_downloads_verifies_and_records_the_full_hash(home: Path, known: Callabl
     assert download.get("tiny.v1").read_bytes() == CONTENT
 
 
-def test_continues_a_cut_download(home: Path, known: Callable[..., None], server: Server) -> None:
+def test_continues_a_cut_download(home: Path, server: Server) -> None:
     server.cut, server.cuts = 3000, 2
     assert download.get("tiny").read_bytes() == CONTENT
     assert server.asked == [None, "bytes=3000-", "bytes=6000-"]
     assert not list((home / "weights").glob("*.part"))
 
 
-def test_gives_up_politely_and_continues_later(home: Path, known: Callable[..., None], server: Server) -> None:
+def test_gives_up_politely_and_continues_later(home: Path, server: Server) -> None:
     server.cut, server.cuts = 1000, 3
-    with pytest.raises(WeightsError, match="3000 bytes are kept(.|\n)*again to continue"):
+    with pytest.raises(WeightsError, match=r"3000 bytes are kept(.|\n)*again to continue"):
         download.get("tiny")
     assert not (home / "weights" / "tiny.pth").exists()
     assert download.get("tiny").read_bytes() == CONTENT
     assert server.asked[-1] == "bytes=3000-"
 
 
-def test_a_server_that_cannot_continue_starts_again(home: Path, known: Callable[..., None], server: Server) -> None:
+def test_a_server_that_cannot_continue_starts_again(home: Path, server: Server) -> None:
     (home / "weights" / "tiny.pth.part").write_bytes(b"z" * 500)
     server.ranges = False
     assert download.get("tiny").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(("part", "asked"), [(CONTENT, 1), (CONTENT + b"more", 2)])
-def test_a_part_that_is_whole_or_too_long(
-    home: Path, known: Callable[..., None], server: Server, part: bytes, asked: int
-) -> None:
+def test_a_part_that_is_whole_or_too_long(home: Path, server: Server, part: bytes, asked: int) -> None:
     (home / "weights" / "tiny.pth.part").write_bytes(part)
     assert download.get("tiny").read_bytes() == CONTENT
     assert len(server.asked) == asked
 
 
 @pytest.mark.parametrize("key", ["sha256", "prefix"])
-def test_wrong_content_leaves_nothing(home: Path, known: Callable[..., None], server: Server, key: str) -> None:
+def test_wrong_content_leaves_nothing(home: Path, known: Callable[..., None], key: str) -> None:
     known(**{key: "0" * 64 if key == "sha256" else "0" * 8})
     with pytest.raises(WeightsError, match=f"{SHA}, but the manifest says 0000"):
         download.get("tiny")
@@ -138,7 +135,7 @@ def test_wrong_content_leaves_nothing(home: Path, known: Callable[..., None], se
 
 
 def test_without_a_checksum_trust_on_first_use_is_said(
-    home: Path, known: Callable[..., None], server: Server, caplog: pytest.LogCaptureFixture
+    known: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     known()
     with caplog.at_level("INFO"):
@@ -155,7 +152,7 @@ def test_without_a_checksum_a_web_page_is_still_refused(home: Path, known: Calla
     assert list((home / "weights").iterdir()) == []
 
 
-def test_not_found_refused_and_unknown(home: Path, known: Callable[..., None], server: Server) -> None:
+def test_not_found_refused_and_unknown(server: Server) -> None:
     server.status = 404
     with pytest.raises(WeightsError, match="404"):
         download.get("tiny")
@@ -166,10 +163,19 @@ def test_not_found_refused_and_unknown(home: Path, known: Callable[..., None], s
         download.get("tinny")
 
 
-def test_a_mirror(home: Path, known: Callable[..., None], server: Server) -> None:
+def test_a_mirror(server: Server) -> None:
     assert download.get("tiny", base_url=f"{server.url}/mirror/").read_bytes() == CONTENT
 
 
-def test_no_server(home: Path, known: Callable[..., None]) -> None:
+def test_no_server() -> None:
     with pytest.raises(WeightsError, match="0 bytes are kept"):
         download.get("tiny", base_url="http://127.0.0.1:9")
+
+
+def test_any_timm_model_with_public_weights_has_an_entry() -> None:
+    entry = download._timm_entry("resnet34")
+    assert entry is not None
+    assert entry.file == f"{entry.name}.safetensors"
+    assert entry.url == f"https://huggingface.co/timm/{entry.name}/resolve/main/model.safetensors"
+    assert download._timm_entry("resnet34.no_such_tag") is None
+    assert download._timm_entry("no_such_model") is None

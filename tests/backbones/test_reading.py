@@ -95,5 +95,5 @@ def test_no_tensors_inside(value: object, says: str) -> None:
 
 
 def test_values_that_are_not_finite_are_named() -> None:
-    with pytest.raises(WeightsError, match="layer1.weight"):
+    with pytest.raises(WeightsError, match=r"layer1\.weight"):
         unwrap({"layer1.weight": torch.tensor([1.0, float("nan")])}, "x.pth")

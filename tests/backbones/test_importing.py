@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from backbone_helpers import home, resnet18  # noqa: F401 - fixtures
 from torch import nn
 
 from defectlab.backbones import import_file, load_backbone, manifest
@@ -10,7 +9,7 @@ from defectlab.backbones.weights import list_weights
 from defectlab.errors import WeightsError
 
 
-@pytest.fixture()
+@pytest.fixture
 def outside(tmp_path: Path, resnet18: nn.Module) -> Path:
     path = tmp_path / "модель.pth"
     torch.save({"state_dict": resnet18.state_dict()}, path)
@@ -29,12 +28,12 @@ def test_import_recognises_copies_and_records(home: Path, outside: Path) -> None
     assert import_file(outside) == path
 
 
-def test_the_content_brings_its_mean_under_another_name(home: Path, outside: Path) -> None:
+def test_the_content_brings_its_mean_under_another_name(outside: Path) -> None:
     import_file(outside, mean=(0.4, 0.4, 0.4))
     assert load_backbone("resnet18", outside).spec.mean == (0.4, 0.4, 0.4)
 
 
-def test_known_sources_stay_reachable_after_an_import(home: Path, outside: Path) -> None:
+def test_known_sources_stay_reachable_after_an_import(outside: Path) -> None:
     import_file(outside)
     assert [entry.name for entry in manifest.entries_for("resnet18")] == ["resnet18.imported", "resnet18.IMAGENET1K_V1"]
 

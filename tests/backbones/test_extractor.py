@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from backbone_helpers import images, resnet18, shaken  # noqa: F401 - fixtures
+from backbone_helpers import images, shaken
 from torch import Tensor, nn
 
 from defectlab.backbones.extractor import FeatureExtractor

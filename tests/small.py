@@ -1,0 +1,30 @@
+"""Small models for tests: a real ResNet-18 architecture with seeded random weights, on 64 px images."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from defectlab import Cflow, Folder, Padim, Patchcore, load_backbone
+
+SMALL: dict[str, tuple[type, dict[str, Any]]] = {
+    "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),
+    "patchcore": (Patchcore, {"layers": ["layer2", "layer3"], "coreset_sampling_ratio": 0.2, "num_neighbors": 3}),
+    "cflow": (Cflow, {"layers": ["layer2", "layer3"], "coupling_blocks": 2, "fiber_batch_size": 32}),
+}
+NAMES = list(SMALL)
+
+
+@lru_cache(maxsize=2)
+def backbone(seed: int = 42):
+    return load_backbone("resnet18", weights="random", seed=seed)
+
+
+def small(name: str, **options: Any):
+    """A model at 64 px; options given here win."""
+    cls, own = SMALL[name]
+    size = {} if "pre_processor" in options else {"image_size": 64}
+    return cls(**{"backbone": backbone(), **size, **own, **options})
+
+
+def data(root: Path, **options: Any) -> Folder:
+    return Folder(root=root, **{"num_workers": 0, "train_batch_size": 3, "eval_batch_size": 4} | options)
