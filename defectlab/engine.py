@@ -2,7 +2,9 @@
 
 import inspect
 import logging
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_EPOCHS = 30
 PREDICT_BATCH = 8
+# Lightning's advice on what these models do on purpose: fit without an optimiser, keep the backbone in eval mode.
+_EXPECTED_WARNINGS = (
+    ".*configure_optimizers.* returned .None.",
+    "Found .* module.* in eval mode",
+    "You called .self.log.*no logger configured",
+    ".*does not have many workers",
+    ".*isinstance.treespec, LeafSpec.* is deprecated",
+    "The number of training batches .* is smaller than the logging interval",
+)
 _TRAINER_OPTIONS = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
 
 
@@ -88,7 +99,8 @@ class Engine(AnomalibEngine):
         run = self._start_run(model, datamodule, epochs)
         self._new_trainer(model, run, max_epochs=epochs)
         with run.recording_failure():
-            super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+            with _expected_warnings():
+                super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
             if not datamodule.manifest.split("validation"):
                 logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
                 nothing = {
@@ -133,9 +145,11 @@ class Engine(AnomalibEngine):
         with run.recording_failure():
             if not validated and datamodule.manifest.split("validation"):
                 logger.info("Choosing thresholds on the validation images first: this checkpoint has none on record")
-                self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+                with _expected_warnings():
+                    self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
             if datamodule.manifest.split("test"):
-                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+                with _expected_warnings():
+                    super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
             else:
                 logger.warning("No test images: the metrics are not available")
             timings = run.record.get("timings", {}) | {"test": round(self._recorder.seconds["test"], 3)}
@@ -187,9 +201,9 @@ class Engine(AnomalibEngine):
         run = Run.of_checkpoint(checkpoint) if checkpoint else self._run_of(model)
         if run is None or run is not self._recorder.run or self.trainer.lightning_module is not model:
             self._new_trainer(model, run)
-        return super().predict(
-            model, dataloaders, None if dataloaders else datamodule, dataset, return_predictions, checkpoint
-        )
+        data = None if dataloaders else datamodule
+        with _expected_warnings():
+            return super().predict(model, dataloaders, data, dataset, return_predictions, checkpoint)
 
     def _checked(self, model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:
         if not isinstance(model, BaseDetector):
@@ -229,7 +243,8 @@ class Engine(AnomalibEngine):
             default_root_dir=run.folder if run else self._results,
             **(self._arguments | overrides),
         )
-        self._setup_trainer(model)
+        with _expected_warnings():
+            self._setup_trainer(model)
 
     def _setup_workspace(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run's folder was made before; plain anomalib would nest another into it."""
@@ -296,6 +311,21 @@ class Engine(AnomalibEngine):
             callback.best_model_path = str(run.folder / inside)
             if callback.last_model_path:
                 callback.last_model_path = str(run.folder / Path(*Path(callback.last_model_path).parts[-3:]))
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """Silence advice and advertisements; what a person needs to know the engine says itself."""
+    lightning = logging.getLogger("lightning.pytorch")
+    level = lightning.level
+    lightning.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        lightning.setLevel(level)
 
 
 def _last(callback: ModelCheckpoint) -> str:

@@ -17,8 +17,8 @@ def plain_order(rows: torch.Tensor, n_samples: int, first: int, monkeypatch: pyt
 
     sampler = module.KCenterGreedy(rows, sampling_ratio=1.0)
     sampler.coreset_size = n_samples
-    sampler.model.fit = lambda embedding: sampler.model
-    sampler.model.transform = lambda embedding: embedding
+    monkeypatch.setattr(sampler.model, "fit", torch.nn.Identity())
+    monkeypatch.setattr(sampler.model, "transform", torch.nn.Identity())
     monkeypatch.setattr(module, "tqdm", lambda steps, **_: steps)
     monkeypatch.setattr(module.torch, "randint", lambda **_: torch.tensor([first]))
     try:
@@ -121,7 +121,7 @@ def test_progress_ends_at_the_total_and_ctrl_c_passes() -> None:
     assert calls == sorted(calls)
     assert torch.equal(torch.random.get_rng_state(), state)
 
-    def stop(done: int, total: int) -> None:
+    def stop(*_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,8 @@ def plain(queries: torch.Tensor, bank: torch.Tensor, k: int) -> tuple[torch.Tens
     model = PatchcoreModel.__new__(PatchcoreModel)
     torch.nn.Module.__init__(model)
     model.memory_bank = bank
-    return model.nearest_neighbors(queries, k)
+    distances, indices = model.nearest_neighbors(queries, k)
+    return distances.reshape(-1, k), indices.reshape(-1, k)
 
 
 @pytest.mark.parametrize("k", [1, 2, 9])
@@ -40,7 +41,9 @@ def test_distances_are_exact_and_ascending(k: int) -> None:
     true = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist")
     torch.testing.assert_close(distances.double(), true.gather(1, indices), rtol=1e-6, atol=0)
     assert bool((distances.diff(dim=1) >= 0).all())
-    torch.testing.assert_close(distances.double(), true.topk(k, largest=False).values, rtol=3e-4, atol=0)
+    # Chosen by float32 products: another neighbour may win by what rounding does to |x|^2, here thousands of |x - y|^2.
+    excess = distances.double().square() - true.topk(k, largest=False).values.square()
+    assert float((excess / queries.norm(dim=1, keepdim=True).square()).max()) <= 2e-6
 
 
 def test_blocks_batches_and_norms_change_nothing() -> None:

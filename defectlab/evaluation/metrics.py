@@ -156,8 +156,10 @@ def f1_cuts(curve: Curve) -> tuple[Floats, Floats]:
 
 def _count_up_to(ascending: Floats, threshold: float) -> int:
     """Number of scores that are at most the threshold."""
-    limit = ascending.dtype.type(threshold)
-    if limit > threshold:
+    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which the next step undoes
+        limit = ascending.dtype.type(threshold)
+    # Compared as float64: numpy would round the threshold to float32 first.
+    if float(limit) > threshold:
         # Rounded up into the scores' type: the next number below splits the scores where the threshold does.
         limit = np.nextafter(limit, ascending.dtype.type(-np.inf))
     return int(np.searchsorted(ascending, limit, "right"))

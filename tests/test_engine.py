@@ -1,0 +1,256 @@
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_parts
+from sklearn.metrics import f1_score, roc_auc_score
+from small import data, small
+
+from defectlab import Engine
+from defectlab.errors import InputError, OptionError
+from defectlab.results.evaluate import evaluate_run
+from defectlab.results.record import Run, find_runs
+
+QUIET = {"enable_progress_bar": False}
+
+
+@pytest.fixture
+def tested(parts: Path):
+    model = small("padim")
+    engine = Engine(**QUIET)
+    metrics = engine.train(model=model, datamodule=data(parts))
+    return engine, model, metrics[0], Run.open(model.run_folder)
+
+
+def columns(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = run.scores(split)
+    return np.array([row.score for row in rows]), np.array([row.label for row in rows])
+
+
+def test_the_metrics_are_scikit_learns_on_the_raw_record(tested):
+    _, _, metrics, run = tested
+    scores, labels = columns(run, "test")
+    thresholds = run.record["thresholds"]
+    assert metrics["image_AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    predicted = scores > thresholds["image"]["value"]
+    assert metrics["image_F1Score"] == pytest.approx(f1_score(labels, predicted), abs=1e-12)
+    maps, masks = np.asarray(run.maps("test")).ravel(), run.masks("test").ravel()
+    assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(masks, maps), abs=1e-9)
+    assert metrics["pixel_F1Score"] == pytest.approx(f1_score(masks, maps > thresholds["pixel"]["value"]), abs=1e-9)
+
+
+def test_the_thresholds_are_the_best_on_validation_images_and_lie_between_scores(tested):
+    *_, run = tested
+    scores, labels = columns(run, "validation")
+    threshold = run.record["thresholds"]["image"]
+    assert threshold["rule"] == "f1"
+    assert threshold["source"] == "validation"
+    assert threshold["oracle"] is False
+    cuts = [-np.inf, *np.unique(scores)]
+    best = max(f1_score(labels, scores > cut) for cut in cuts)
+    assert f1_score(labels, scores > threshold["value"]) == pytest.approx(best)
+    assert threshold["value"] not in scores
+
+
+def test_the_record_says_everything(tested):
+    *_, run = tested
+    record = json.loads((run.folder / "run.json").read_text())
+    for key in ("run_id", "name", "status", "error", "experiment", "dataset", "backbone", "preprocessing", "metrics"):
+        assert key in record
+    assert run.folder.parts[-3:] == ("Padim", "parts", "resnet18_layer1-layer2_20")
+    assert record["status"] == "finished"
+    assert record["dataset"]["counts"]["train"] == {"good": 8}
+    assert "50%" in record["dataset"]["protocol"]["validation_from"]
+    assert record["backbone"]["source"] == "random(seed=42)"
+    assert set(record["timings"]) == {"fit", "validation", "test"}
+    assert (run.folder / record["checkpoint"]).is_file()
+    header = (run.folder / "scores.csv").read_text().splitlines()[0]
+    assert header == "image_path,split,defect,label,score,pred_label"
+    maps = np.load(run.folder / "maps" / "test.npy", mmap_mode="r")
+    assert maps.dtype == np.float32
+    assert [row.score for row in run.scores("test")] == pytest.approx(maps.max(axis=(1, 2)).tolist(), rel=1e-6)
+
+
+def test_metrics_can_be_computed_again_from_the_record_alone(tested):
+    _, _, metrics, run = tested
+    assert evaluate_run(run)["metrics"] == metrics
+
+
+def test_fit_then_test_and_train_and_a_new_kernel_agree(parts: Path, tested):
+    _, _, metrics, run = tested
+    model = small("padim")
+    engine = Engine(**QUIET)
+    engine.fit(model=model, datamodule=data(parts))
+    assert engine.test(model=model, datamodule=data(parts)) == [metrics]
+    assert engine.test(model=model, datamodule=data(parts), ckpt_path="best") == [metrics]
+    assert engine.test(model=model, datamodule=data(parts), ckpt_path="last") == [metrics]
+    # as a new kernel would: another engine, another model object, or none
+    assert Engine(**QUIET).test(model=small("padim"), datamodule=data(parts), ckpt_path=run.checkpoint) == [metrics]
+    assert Engine(**QUIET).test(datamodule=data(parts), ckpt_path=run.folder) == [metrics]
+    assert len(find_runs()) == 1
+
+
+def test_predictions_are_the_tests_scores(parts: Path, tested):
+    engine, model, _, run = tested
+    batches = engine.predict(model=model, datamodule=data(parts), ckpt_path=run.checkpoint)
+    predicted = {
+        path: (float(score), int(label))
+        for batch in batches
+        for path, score, label in zip(batch.image_path, batch.pred_score, batch.pred_label, strict=True)
+    }
+    expected = {row.image_path: (row.score, row.pred_label) for row in run.scores("test")}
+    assert {str(Path(path)): value for path, value in predicted.items()} == expected
+    assert batches[0].anomaly_map.shape == (4, 64, 64)
+    threshold = run.record["thresholds"]["pixel"]["value"]
+    assert bool((batches[0].pred_mask == (batches[0].anomaly_map > threshold)).all())
+
+
+def test_predict_takes_files_too(parts: Path, tested):
+    *_, run = tested
+    batches = Engine(**QUIET).predict(ckpt_path=run.checkpoint, data_path=parts / "test/good")
+    rows = {row.image_path: row.score for row in run.scores()}
+    for batch in batches:
+        for path, score in zip(batch.image_path, batch.pred_score, strict=True):
+            assert float(score) == pytest.approx(rows[path], rel=1e-5)
+
+
+def test_one_engine_trains_several_models_each_with_its_own_epochs_and_folder(parts: Path):
+    engine = Engine(max_epochs=2, **QUIET)
+    padim, cflow = small("padim"), small("cflow")
+    for model in (padim, cflow, small("patchcore")):
+        engine.train(model=model, datamodule=data(parts))
+    assert Run.open(padim.run_folder).record["experiment"]["trainer"]["max_epochs"] == 1
+    assert len(Run.open(cflow.run_folder).record["history"]["train_loss"]) == 2
+    assert sorted(run.folder.parent.parent.name for run in find_runs()) == ["Cflow", "Padim", "Patchcore"]
+
+
+def test_without_masks_pixel_metrics_are_missing_with_a_reason(tmp_path: Path):
+    root = make_parts(tmp_path / "parts", masks=False)
+    model = small("padim")
+    (metrics,) = Engine(**QUIET).train(model=model, datamodule=data(root))
+    record = Run.open(model.run_folder).record
+    assert metrics["image_AUROC"] is not None
+    assert metrics["pixel_AUROC"] is None
+    assert "mask" in record["metric_reasons"]["pixel_AUROC"]
+    assert record["thresholds"]["pixel"]["rule"] == "good_max"
+    good = Run.open(model.run_folder)
+    rows = good.scores("validation")
+    highest = max(good.maps("validation")[i].max() for i, row in enumerate(rows) if row.label == 0)
+    assert record["thresholds"]["pixel"]["value"] >= highest
+
+
+def test_good_images_alone_work(tmp_path: Path):
+    root = make_parts(tmp_path / "parts", train=10, good=0, bad=0)
+    model = small("padim")
+    engine = Engine(**QUIET)
+    (metrics,) = engine.train(model=model, datamodule=data(root, normal_dir="train/good"))
+    record = Run.open(model.run_folder).record
+    assert record["status"] == "finished"
+    assert set(metrics.values()) == {None}
+    assert record["dataset"]["counts"] == {"train": {"good": 8}, "validation": {"good": 2}, "test": {}}
+    assert record["thresholds"]["image"]["rule"] == "good_max"
+
+
+def test_validation_on_the_test_images_is_called_oracle(parts: Path):
+    model = small("padim")
+    Engine(**QUIET).train(model=model, datamodule=data(parts, val_split_mode="same_as_test"))
+    record = Run.open(model.run_folder).record
+    assert record["thresholds"]["image"]["oracle"] is True
+    assert record["dataset"]["protocol"]["validation_is_test"] is True
+
+
+def test_other_images_make_a_run_of_their_own(parts: Path, tested, tmp_path: Path):
+    *_, run = tested
+    other = make_parts(tmp_path / "other", bad=6)
+    Engine(**QUIET).test(datamodule=data(other), ckpt_path=run.checkpoint)
+    assert len(find_runs()) == 2
+    assert Run.open(run.folder).record == run.record
+
+
+def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    model = small("padim")
+    monkeypatch.setattr(type(model.model), "fit", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(MemoryError):
+        Engine(**QUIET).fit(model=model, datamodule=data(parts))
+    (run,) = find_runs()
+    assert run.status == "failed"
+    assert run.record["error"]["summary"] == "MemoryError: no room"
+    assert not [path for path in run.folder.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chech_val_every_n_epoch": 0}, "check_val_every_n_epoch"),
+        ({"max_epochs": 0}, "at least 1"),
+        ({"max_epochs": 1.5}, "whole number"),
+        ({"callback": []}, "callbacks"),
+    ],
+)
+def test_engine_options_are_checked_first(options: dict, message: str):
+    with pytest.raises(OptionError, match=message):
+        Engine(**options)
+
+
+def test_what_does_not_belong_together_is_refused(parts: Path, tested):
+    engine, _, _, run = tested
+    with pytest.raises(InputError, match="layers"):
+        engine.test(model=small("padim", layers=["layer2", "layer3"]), datamodule=data(parts), ckpt_path=run.checkpoint)
+    with pytest.raises(InputError, match="model: padim there, cflow here"):
+        engine.test(model=small("cflow"), datamodule=data(parts), ckpt_path=run.checkpoint)
+    with pytest.raises(InputError, match="no checkpoint"):
+        engine.test(model=small("padim"), datamodule=data(parts), ckpt_path="nowhere.ckpt")
+    with pytest.raises(InputError, match="Folder"):
+        engine.fit(model=small("padim"), train_dataloaders=[1])
+    with pytest.raises(InputError, match=r"defectlab\.Padim"):
+        engine.fit(model=object(), datamodule=data(parts))
+    with pytest.raises(InputError, match="fitted nothing"):
+        Engine().test(model=small("padim"), datamodule=data(parts), ckpt_path="best")
+
+
+def test_bad_images_are_refused_before_a_run_begins(tmp_path: Path):
+    root = make_parts(tmp_path / "parts")
+    (root / "ground_truth/blot/000_mask.png").unlink()
+    with pytest.raises(InputError, match=r"000\.png"):
+        Engine(**QUIET).fit(model=small("padim"), datamodule=data(root))
+    assert not find_runs()
+
+
+def test_memory_bank_models_say_that_they_take_one_epoch(parts: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="defectlab")
+    Engine(max_epochs=5, **QUIET).fit(model=small("patchcore"), datamodule=data(parts))
+    assert "max_epochs=5 is not used" in caplog.text
+    assert "Coreset: " in caplog.text
+
+
+def test_a_killed_fit_leaves_a_record_and_the_next_one_finishes(parts: Path, tmp_path: Path):
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from small import data, small
+from defectlab import Engine
+model = small("padim")
+type(model.model).fit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Engine(enable_progress_bar=False).fit(model=model, datamodule=data({str(parts)!r}))
+"""
+    subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    (run,) = find_runs()
+    assert run.status == "interrupted"
+    model = small("padim")
+    Engine(**QUIET).train(model=model, datamodule=data(parts))
+    assert [run.status for run in find_runs()] == ["finished"]
+
+
+def test_a_run_folder_can_be_moved(tested, tmp_path: Path):
+    _, _, _, run = tested
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(run.folder, moved)
+    from defectlab import Detector
+
+    row = run.scores("test")[0]
+    assert Detector.load(moved).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
