@@ -316,16 +316,18 @@ class Engine(AnomalibEngine):
 @contextmanager
 def _expected_warnings() -> Iterator[None]:
     """Silence advice and advertisements; what a person needs to know the engine says itself."""
-    lightning = logging.getLogger("lightning.pytorch")
-    level = lightning.level
-    lightning.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
+    levels = [chatty.level for chatty in loggers]
+    for chatty in loggers:
+        chatty.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in _EXPECTED_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        lightning.setLevel(level)
+        for chatty, level in zip(loggers, levels, strict=True):
+            chatty.setLevel(level)
 
 
 def _last(callback: ModelCheckpoint) -> str:

@@ -66,15 +66,19 @@ def neighbour_maps(network, train: Array, test: Array, size: int, stride: int = 
     import torch
     from torch.nn import functional as F
 
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
     def features(images: Array) -> torch.Tensor:
         rows = []
         for batch in torch.as_tensor(images, dtype=torch.float32).split(8):
             x = F.interpolate(batch[:, None], (size, size), mode="bilinear", antialias=True)  # (B, 1, size, size)
-            x = (x.repeat(1, 3, 1, 1) / 255 - 0.45) / 0.226
+            x = (x.repeat(1, 3, 1, 1) / 255 - mean) / deviation  # (B, 3, size, size)
             x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
             second = network.layer2(network.layer1(x))
-            third = F.interpolate(network.layer3(second), second.shape[-2:], mode="bilinear")
-            joined = torch.cat([F.avg_pool2d(second, 3, 1, 1), F.avg_pool2d(third, 3, 1, 1)], 1)
+            third = F.avg_pool2d(network.layer3(second), 3, 1, 1)
+            third = F.interpolate(third, second.shape[-2:], mode="bilinear")
+            joined = torch.cat([F.avg_pool2d(second, 3, 1, 1), third], 1)
             rows.append(joined.permute(0, 2, 3, 1))  # (B, C, h, w) -> (B, h, w, C)
         return torch.cat(rows)
 

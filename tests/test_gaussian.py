@@ -56,6 +56,13 @@ def test_distance_is_that_of_numpy() -> None:
     assert mahalanobis(embedding, mean, inverse)[1, 0, 1, 2].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_features_too_large_for_the_regularisation_fall_back_to_plain(caplog: pytest.LogCaptureFixture) -> None:
+    rows = features(4, 30, 2, 2) * 1e5
+    _, inverse = fit_gaussian(rows.flatten(2))
+    assert bool(torch.isfinite(inverse).all())
+    assert "inverted by LU" in caplog.text
+
+
 def test_one_image_wrong_size_and_nan_are_refused() -> None:
     with pytest.raises(InputError, match="at least 2"):
         fit_gaussian(torch.zeros(1, 3, 4))

@@ -1,8 +1,12 @@
 """One Gaussian per patch position: PaDiM's statistics and its Mahalanobis distance (arXiv 2011.08785)."""
 
+import logging
+
 import torch
 
 from defectlab.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BUDGET = 256 * 2**20  # bytes of working memory beside the statistics themselves
 REGULARISATION = 0.01  # on the diagonal, as in the paper
@@ -41,9 +45,24 @@ def fit_gaussian(rows: torch.Tensor, *, memory_budget: int | None = None) -> tup
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         # Two additions, as plain makes them: one of their sum rounds otherwise.
         diagonal.add_(REGULARISATION).add_(STABILISATION)
-        factor = torch.linalg.cholesky(covariance)
-        torch.cholesky_inverse(factor, out=inverse[part])
+        inverse[part] = _invert(covariance)
     return mean, inverse
+
+
+def _invert(covariance: torch.Tensor) -> torch.Tensor:
+    """Inverse of each symmetric matrix (p, C, C)."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    inverse = torch.cholesky_inverse(factor)
+    if bool(failed.any()):
+        bad = failed != 0
+        logger.warning(
+            "%d of %d positions: the features are so large (or so alike) that rounding drowns the regularisation; "
+            "inverted by LU, as anomalib does. Distances there carry few digits.",
+            int(bad.sum()),
+            len(covariance),
+        )
+        inverse[bad] = torch.linalg.inv(covariance[bad])
+    return inverse
 
 
 @torch.no_grad()

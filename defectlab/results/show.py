@@ -11,21 +11,20 @@ from defectlab.results.record import Run
 
 def metrics_table(run: Run) -> None:
     """Print the metrics of one run and where its files are."""
-    table = Table(
-        title=f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", title_justify="left"
-    )
+    table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in run.record["metrics"].items():
         table.add_row(name, _shown(value, run.record["metric_reasons"].get(name)))
     console = Console()
+    console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
     console.print(table)
     console.print(f"Record: {paths.relative(run.folder)}", soft_wrap=True)
 
 
 def runs_table(runs: Sequence[Run], title: str) -> None:
     """Print runs side by side, one row each."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in ("model", "run", "image AUROC", "image F1", "pixel AUROC", "pixel F1", "fit s", "test s"):
         table.add_column(column, justify="left" if column in ("model", "run") else "right", overflow="fold")
     for run in runs:
@@ -38,7 +37,9 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
             *(_shown(metrics.get(name), None) for name in names),
             *seconds,
         )
-    Console().print(table)
+    console = Console()
+    console.print(title, soft_wrap=True)
+    console.print(table)
 
 
 def _shown(value: float | None, reason: str | None) -> str:
