@@ -25,6 +25,7 @@ from defectlab.models.registry import MODELS
 from defectlab.options import check_option_names
 from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run
+from defectlab.results.keep import check_keep_maps, drop_maps
 from defectlab.results.record import Run
 from defectlab.results.show import metrics_table
 
@@ -52,6 +53,7 @@ class Engine(AnomalibEngine):
         logger: As in anomalib; none by default.
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
+        keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.
         kwargs: Lightning's Trainer options.
 
     Raises:
@@ -64,14 +66,16 @@ class Engine(AnomalibEngine):
         logger: Logger | Iterable[Logger] | bool | None = None,
         default_root_dir: str | Path | None = None,
         name: str | None = None,
+        keep_maps: str = "all",
         **kwargs: Any,
     ) -> None:
-        check_option_names(kwargs, [*_TRAINER_OPTIONS, "name"], "Engine")
+        check_option_names(kwargs, [*_TRAINER_OPTIONS, "name", "keep_maps"], "Engine")
         epochs = kwargs.get("max_epochs")
         if epochs is not None and (not isinstance(epochs, int) or epochs == 0 or epochs < -1):
             raise OptionError(f"Engine: max_epochs must be a whole number of at least 1, got {epochs!r}.")
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
+        self._keep_maps = check_keep_maps(keep_maps)
         self._arguments = {"enable_model_summary": False, **kwargs}
         self._given_callbacks = list(callbacks or [])
         self._given_logger = False if logger is None else logger
@@ -153,7 +157,9 @@ class Engine(AnomalibEngine):
             else:
                 logger.warning("No test images: the metrics are not available")
             timings = run.record.get("timings", {}) | {"test": round(self._recorder.seconds["test"], 3)}
-            run.advance("finished", timings=timings, **evaluate_run(run))
+            run.update(maps={"kept": "all"})
+            results = evaluate_run(run)
+            run.advance("finished", timings=timings, maps=drop_maps(run, self._keep_maps), **results)
         self._moved(model, run)
         if verbose:
             metrics_table(run)

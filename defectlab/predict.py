@@ -16,6 +16,7 @@ from defectlab.data.folder import load_image, to_tensor
 from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
+from defectlab.evaluation.thresholds import below32
 from defectlab.models.base import BaseDetector, read_record, restore
 from defectlab.models.processors import RawPostProcessor
 from defectlab.results.record import Run
@@ -30,7 +31,8 @@ class Prediction:
     """One image's result. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
 
     `label`: 1 anomalous, 0 good, -1 where the run has no image threshold. `anomaly_map` (H, W) float32 and `mask`
-    (H, W) bool have the image's own size; a centre crop leaves NaN and False outside. `mask` is None without a map threshold.
+    (H, W) bool have the image's own size; a centre crop leaves NaN and False outside. `mask` is None without a map
+    threshold.
     """
 
     image_path: str | None
@@ -126,7 +128,7 @@ class Detector:
                 score=score,
                 label=-1 if self.image_threshold is None else int(score > self.image_threshold),
                 anomaly_map=own_size,
-                mask=None if self.pixel_threshold is None else own_size > self.pixel_threshold,
+                mask=None if self.pixel_threshold is None else own_size > np.float32(below32(self.pixel_threshold)),
             )
 
 

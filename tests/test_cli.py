@@ -40,7 +40,7 @@ def test_train_evaluate_predict(config: Path, parts: Path, tmp_path: Path, capsy
         (["trian"], "train"),
         (["train", "--data.rooot", "x"], "Did you mean '--data.root'"),
         (["train", "--model.name", "padim"], "data.root"),
-        (["train", "--data.root", "x", "--model.name", "padin", "--backbone.weights", "random"], "Did you mean 'padim'"),
+        (["train", "--data.root", "x", "--model.name", "padin"], "Did you mean 'padim'"),
         (["train", "--config", "nowhere.yaml"], "no file"),
         (["evaluate", "nowhere"], "no run folder"),
         (["predict", "nowhere.ckpt", "x.png"], "no file or folder"),
@@ -49,9 +49,7 @@ def test_train_evaluate_predict(config: Path, parts: Path, tmp_path: Path, capsy
         (["weights", "import", "nowhere.pth"], "nowhere.pth"),
     ],
 )
-def test_bad_input_ends_with_one_message_and_code_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture
-):
+def test_bad_input_ends_with_one_message_and_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -254,3 +254,28 @@ def test_a_run_folder_can_be_moved(tested, tmp_path: Path):
 
     row = run.scores("test")[0]
     assert Detector.load(moved).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("none", 0), ("worst", 4)])
+def test_maps_can_be_dropped_once_the_metrics_are_there(parts: Path, tested, keep: str, kept: int):
+    _, _, metrics, _ = tested
+    model = small("padim")
+    (again,) = Engine(keep_maps=keep, **QUIET).train(model=model, datamodule=data(parts))
+    run = Run.open(model.run_folder)
+    assert again == metrics
+    assert evaluate_run(run)["metrics"] == metrics
+    assert run.record["maps"]["kept"] == keep
+    assert "pixel metrics" in run.record["maps"]["unavailable"]
+    assert (len(run.maps("test")) if kept else run.maps("test") is None) == (kept or True)
+    assert run.maps("validation") is None
+
+
+def test_a_second_test_that_fails_takes_nothing_away(parts: Path, tested, monkeypatch: pytest.MonkeyPatch):
+    engine, model, metrics, run = tested
+    monkeypatch.setattr(type(model.model), "forward", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(MemoryError):
+        engine.test(model=model, datamodule=data(parts))
+    again = Run.open(run.folder)
+    assert again.status == "finished"
+    assert again.record["metrics"] == metrics
+    assert again.record["error"]["summary"] == "MemoryError: no room"

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torchvision
 from conftest import make_parts
-from small import NAMES, data, small
 from lightning.pytorch import seed_everything
+from small import NAMES, data, small
 
 from defectlab import Detector, Engine, load_backbone
 from defectlab.errors import InputError, OptionError, WeightsError
@@ -109,7 +109,9 @@ for prediction in predictions:
         row = run.scores("test")[0]
         again = Detector.load(run.folder, backbone=module).predict(row.image_path)[0]
         assert again.score == pytest.approx(row.score, rel=1e-5)
-        batches = Engine(enable_progress_bar=False).predict(model=model, datamodule=data(parts), ckpt_path=run.checkpoint)
+        batches = Engine(enable_progress_bar=False).predict(
+            model=model, datamodule=data(parts), ckpt_path=run.checkpoint
+        )
         assert float(batches[0].pred_score[0]) == row.score
 
     def test_plain_anomalib_loads_the_checkpoint(self, name: str, parts: Path):
@@ -217,7 +219,9 @@ def test_padim_against_plain_anomalib(parts: Path):
 
     model, _ = fitted("padim", parts)
     plain = Plain(backbone="resnet18", layers=model.model.layers, pre_trained=False, n_features=20)
-    plain.feature_extractor.feature_extractor.load_state_dict(model.model.feature_extractor.feature_extractor.state_dict())
+    plain.feature_extractor.feature_extractor.load_state_dict(
+        model.model.feature_extractor.feature_extractor.state_dict()
+    )
     plain.idx = model.model.idx
     train, test = plain_rows(model, parts)
     plain.train()
@@ -239,7 +243,9 @@ def test_patchcore_against_plain_anomalib(parts: Path):
 
     model, _ = fitted("patchcore", parts)
     plain = Plain(backbone="resnet18", layers=model.model.layers, pre_trained=False, num_neighbors=3)
-    plain.feature_extractor.feature_extractor.load_state_dict(model.model.feature_extractor.feature_extractor.state_dict())
+    plain.feature_extractor.feature_extractor.load_state_dict(
+        model.model.feature_extractor.feature_extractor.state_dict()
+    )
     train, test = plain_rows(model, parts)
     plain.train()
     rows = plain(train)

@@ -25,7 +25,7 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
             raise DataError(f"{path} is no image file; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")
         found = [path]
     elif any(character in str(source) for character in "*?["):
-        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))
+        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - takes absolute patterns
         found = [match for match in matches if match.suffix.lower() in IMAGE_EXTENSIONS and match.is_file()]
     else:
         raise DataError(f"There is no file or folder {path}.")

@@ -113,6 +113,18 @@ def _places(curve: Curve, value: np.floating) -> list[tuple[Floats, int]]:
     return [(part, int(np.searchsorted(part, value, "left"))) for part in (curve.positives, curve.negatives)]
 
 
+def below32(threshold: float) -> float:
+    """Return the largest float32 not above a threshold: float32 scores compare with it as with the threshold itself.
+
+    Rounding to the nearest float32 could land on a score just above the threshold, which would then count as good.
+
+    >>> below32(0.1) <= 0.1 < float(np.nextafter(np.float32(below32(0.1)), np.float32(1)))
+    True
+    """
+    nearest = np.float32(threshold)
+    return float(nearest if nearest <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
+
+
 def midpoint(low: float, high: float) -> float:
     """Return a number strictly between two distinct scores, the middle where both are finite.
 

@@ -47,8 +47,8 @@ class BaseDetector(AnomalibModule):
         if not pre_trained:
             raise OptionError(
                 f"{type(self).__name__}(backbone={backbone!r}, pre_trained=False) would use untrained weights. Give "
-                f"the weights: backbone=load_backbone({backbone!r}, weights='weights/{backbone}.pth'); or ask for random "
-                f"ones by name: backbone=load_backbone({backbone!r}, weights='random')."
+                f"the weights: backbone=load_backbone({backbone!r}, weights='weights/{backbone}.pth'); or ask for "
+                f"random ones by name: backbone=load_backbone({backbone!r}, weights='random')."
             )
         return load_backbone(backbone, seed=seed)
 
@@ -205,7 +205,8 @@ def read_record(checkpoint_path: str | Path) -> dict[str, Any]:
     except Exception as error:
         raise InputError(
             f"{path} cannot be read as a checkpoint with weights_only=True ({type(error).__name__}: "
-            f"{_first_line(error)}). It may be damaged, or written by plain anomalib with a live module inside: train it again with defectlab."
+            f"{_first_line(error)}). It may be damaged, or written by plain anomalib with a live module inside: "
+            "train it again with defectlab."
         ) from error
     record = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
     if not record:

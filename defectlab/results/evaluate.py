@@ -16,27 +16,34 @@ def choose_thresholds(
 ) -> tuple[Threshold, Threshold]:
     """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W)."""
     scores, labels = _columns(rows)
-    return choose_image_threshold(scores, labels), choose_pixel_threshold(maps, masks, labels)
+    image = choose_image_threshold(scores, labels)
+    if maps is None:
+        return image, Threshold(None, "none", "validation", "the model gives no maps")
+    return image, choose_pixel_threshold(maps, masks, labels)
 
 
 def evaluate_run(run: Run) -> dict[str, Any]:
     """Compute the test metrics at the record's own thresholds, and label every row of scores.csv.
 
     Returns:
-        What run.json holds: `metrics` by name (None where one cannot be computed) and `metric_reasons` for those.
+        What run.json holds: `metrics` by name (None where one cannot be computed) and `metric_reasons` for those. Where
+        maps were not kept, the pixel metrics stay those that were computed while they were there.
     """
     thresholds = run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
     rows = run.scores()
     run.write_scores([labelled(row, image) for row in rows])
     scores, labels = _columns([row for row in rows if row.split == "test"])
-    results = evaluate(
-        scores, labels, run.maps("test"), run.masks("test"), image_threshold=image, pixel_threshold=pixel
-    )
-    return {
-        "metrics": {name: metric.value for name, metric in results.items()},
-        "metric_reasons": {name: metric.reason for name, metric in results.items() if metric.value is None},
-    }
+    whole = run.record.get("maps", {}).get("kept", "all") == "all"
+    maps, masks = (run.maps("test"), run.masks("test")) if whole else (None, None)
+    results = evaluate(scores, labels, maps, masks, image_threshold=image, pixel_threshold=pixel)
+    metrics = {name: metric.value for name, metric in results.items()}
+    reasons = {name: metric.reason for name, metric in results.items() if metric.value is None}
+    if not whole:
+        metrics |= {name: value for name, value in run.record["metrics"].items() if name.startswith("pixel")}
+        reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}
+        reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
+    return {"metrics": metrics, "metric_reasons": reasons}
 
 
 def threshold_record(threshold: Threshold, split: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Run:
 
     def advance(self, status: str, **fields_: Any) -> None:
         """Reach `status`; a run done again takes the place of its earlier one as soon as it has come as far."""
-        self.update(status=status, **{status: _now()}, **fields_)
+        self.update(status=status, error=None, **{status: _now()}, **fields_)
         if self.folder == self._final:
             return
         earlier = _record(self._final)
@@ -126,7 +126,9 @@ class Run:
             yield
         except BaseException as error:
             last = traceback.format_exception_only(error)[-1].strip()
-            self.update(status="failed", error={"summary": last, "traceback": traceback.format_exc()}, failed=_now())
+            # what was finished once stays finished: a second test that fails takes nothing away
+            status = "finished" if self.record["status"] == "finished" else "failed"
+            self.update(status=status, error={"summary": last, "traceback": traceback.format_exc()}, failed=_now())
             raise
 
     @property
