@@ -1,7 +1,10 @@
 """Coreset order against anomalib's KCenterGreedy on the same rows, first pick and projection."""
 
 import logging
+import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -170,3 +173,22 @@ def test_estimate_grows_with_the_work_and_counts_the_memory(caplog: pytest.LogCa
     small, large = estimate(2000, 50, 20), estimate(2_000_000, 50, 200_000)
     assert 0 < small.seconds < large.seconds
     assert large.bytes > 4 * 2_000_000 * 50
+
+
+@pytest.mark.real
+@pytest.mark.skipif("DEFECTLAB_REAL" not in os.environ, reason="DEFECTLAB_REAL names no folder of real images")
+def test_picks_on_real_patches_equal_anomalibs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+    from PIL import Image
+
+    root = Path(os.environ["DEFECTLAB_REAL"])
+    network = torchvision.models.resnet18()
+    network.load_state_dict(torch.load(root / "weights" / "resnet18.pth", weights_only=True))
+    stem = torch.nn.Sequential(*list(network.eval().children())[:6])  # up to layer2
+    files = sorted((root / "mvtec_bottle_512" / "train" / "good").iterdir())[:6]
+    pixels = [np.asarray(Image.open(file).convert("RGB").resize((256, 256))) for file in files]
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 127.5 - 1  # (B, H, W, 3) -> (B, 3, H, W)
+    with torch.no_grad():
+        features = torch.nn.functional.avg_pool2d(stem(images), 3, 1, 1)
+    rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])  # (B, C, h, w) -> (B*h*w, C)
+    assert k_center_greedy(rows, 300, first=77).tolist() == plain_order(rows, 300, 77, monkeypatch)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from defectlab.evaluation.metrics import f1_at, f1_max
 from defectlab.evaluation.thresholds import (
+    below32,
     choose_image_threshold,
     choose_pixel_threshold,
     f1_threshold,
@@ -131,3 +132,12 @@ def test_pixel_rule_follows_masks_and_classes() -> None:
     assert good_only.rule == "good_max"
     assert choose_pixel_threshold(maps[1:2], None, labels[1:2]).value is None
     assert choose_pixel_threshold(maps[1:2], np.ones((1, 2, 2), dtype=bool), labels[1:2]).value is None
+
+
+@given(st.floats(allow_nan=False))
+@settings(max_examples=150, deadline=None)
+def test_below32_parts_float32_scores_where_the_threshold_does(threshold: float) -> None:
+    with np.errstate(over="ignore"):
+        near = np.float32(threshold)
+    scores = np.array([near, np.nextafter(near, np.float32(-np.inf)), np.nextafter(near, np.float32(np.inf))])
+    assert np.array_equal(scores > np.float32(below32(threshold)), scores.astype(np.float64) > threshold)

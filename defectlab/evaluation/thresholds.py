@@ -121,8 +121,10 @@ def below32(threshold: float) -> float:
     >>> below32(0.1) <= 0.1 < float(np.nextafter(np.float32(below32(0.1)), np.float32(1)))
     True
     """
-    nearest = np.float32(threshold)
-    return float(nearest if nearest <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
+    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which the next step undoes
+        nearest = np.float32(threshold)
+    # Compared as float64: numpy would round the threshold to float32 first and find them equal.
+    return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
 
 
 def midpoint(low: float, high: float) -> float:

@@ -52,16 +52,18 @@ def fit_gaussian(rows: torch.Tensor, *, memory_budget: int | None = None) -> tup
 def _invert(covariance: torch.Tensor) -> torch.Tensor:
     """Inverse of each symmetric matrix (p, C, C)."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    inverse = torch.cholesky_inverse(factor)
-    if bool(failed.any()):
-        bad = failed != 0
-        logger.warning(
-            "%d of %d positions: the features are so large (or so alike) that rounding drowns the regularisation; "
-            "inverted by LU, as anomalib does. Distances there carry few digits.",
-            int(bad.sum()),
-            len(covariance),
-        )
-        inverse[bad] = torch.linalg.inv(covariance[bad])
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    bad = failed != 0
+    logger.warning(
+        "%d of %d positions: the features are so large (or so alike) that rounding drowns the regularisation; "
+        "inverted by LU, as anomalib does. Distances there carry few digits.",
+        int(bad.sum()),
+        len(covariance),
+    )
+    inverse = torch.empty_like(covariance)
+    inverse[~bad] = torch.cholesky_inverse(factor[~bad])
+    inverse[bad] = torch.linalg.inv(covariance[bad])
     return inverse
 
 
