@@ -13,7 +13,8 @@ import torch
 from defectlab import __version__, paths
 from defectlab.data.folder import Folder
 from defectlab.errors import InputError
-from defectlab.models.base import BaseDetector, read_record
+from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import read_record
 from defectlab.results.identity import experiment_facts, readable_name
 from defectlab.results.record import CHECKPOINT, Run
 

@@ -2,9 +2,7 @@
 
 import inspect
 import logging
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,12 @@ from defectlab.bookkeeping import check_same_model, environment, start_run
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError, OptionError
-from defectlab.models.base import BaseDetector, read_record, restore
+from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import read_record
 from defectlab.models.registry import MODELS
+from defectlab.models.restore import restore
 from defectlab.options import check_option_names
+from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.keep import check_keep_maps, drop_maps
@@ -33,15 +34,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_EPOCHS = 30
 PREDICT_BATCH = 8
-# Lightning's advice on what these models do on purpose: fit without an optimiser, keep the backbone in eval mode.
-_EXPECTED_WARNINGS = (
-    ".*configure_optimizers.* returned .None.",
-    "Found .* module.* in eval mode",
-    "You called .self.log.*no logger configured",
-    ".*does not have many workers",
-    ".*isinstance.treespec, LeafSpec.* is deprecated",
-    "The number of training batches .* is smaller than the logging interval",
-)
 _TRAINER_OPTIONS = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
 
 
@@ -103,7 +95,7 @@ class Engine(AnomalibEngine):
         run = self._start_run(model, datamodule, epochs)
         self._new_trainer(model, run, max_epochs=epochs)
         with run.recording_failure():
-            with _expected_warnings():
+            with quiet_lightning():
                 super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
             if not datamodule.manifest.split("validation"):
                 logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
@@ -149,10 +141,10 @@ class Engine(AnomalibEngine):
         with run.recording_failure():
             if not validated and datamodule.manifest.split("validation"):
                 logger.info("Choosing thresholds on the validation images first: this checkpoint has none on record")
-                with _expected_warnings():
+                with quiet_lightning():
                     self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
             if datamodule.manifest.split("test"):
-                with _expected_warnings():
+                with quiet_lightning():
                     super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
             else:
                 logger.warning("No test images: the metrics are not available")
@@ -208,7 +200,7 @@ class Engine(AnomalibEngine):
         if run is None or run is not self._recorder.run or self.trainer.lightning_module is not model:
             self._new_trainer(model, run)
         data = None if dataloaders else datamodule
-        with _expected_warnings():
+        with quiet_lightning():
             return super().predict(model, dataloaders, data, dataset, return_predictions, checkpoint)
 
     def _checked(self, model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:
@@ -249,7 +241,7 @@ class Engine(AnomalibEngine):
             default_root_dir=run.folder if run else self._results,
             **(self._arguments | overrides),
         )
-        with _expected_warnings():
+        with quiet_lightning():
             self._setup_trainer(model)
 
     def _setup_workspace(self, *args: Any, **kwargs: Any) -> None:
@@ -317,23 +309,6 @@ class Engine(AnomalibEngine):
             callback.best_model_path = str(run.folder / inside)
             if callback.last_model_path:
                 callback.last_model_path = str(run.folder / Path(*Path(callback.last_model_path).parts[-3:]))
-
-
-@contextmanager
-def _expected_warnings() -> Iterator[None]:
-    """Silence advice and advertisements; what a person needs to know the engine says itself."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
-    levels = [chatty.level for chatty in loggers]
-    for chatty in loggers:
-        chatty.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in _EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for chatty, level in zip(loggers, levels, strict=True):
-            chatty.setLevel(level)
 
 
 def _last(callback: ModelCheckpoint) -> str:

@@ -17,8 +17,10 @@ from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.evaluation.thresholds import below32
-from defectlab.models.base import BaseDetector, read_record, restore
+from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import read_record
 from defectlab.models.processors import RawPostProcessor
+from defectlab.models.restore import restore
 from defectlab.results.record import Run
 
 logger = logging.getLogger(__name__)

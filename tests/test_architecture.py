@@ -18,6 +18,7 @@ LAYERS = {
     "defectlab.paths": 0,
     "defectlab.seeds": 0,
     "defectlab.progress": 0,
+    "defectlab.quiet": 0,
     "defectlab.kernels": 1,
     "defectlab.evaluation": 1,
     "defectlab.data": 2,

@@ -14,7 +14,8 @@ from small import NAMES, data, small
 
 from defectlab import Detector, Engine, load_backbone
 from defectlab.errors import InputError, OptionError, WeightsError
-from defectlab.models.base import read_record, restore
+from defectlab.models.checkpoint import read_record
+from defectlab.models.restore import restore
 from defectlab.results.record import Run, find_runs
 
 

@@ -7,19 +7,16 @@ from typing import Any, ClassVar
 
 import torch
 from anomalib.models.components import AnomalibModule
-from anomalib.utils.serialization import anomalib_safe_globals
 from torch import nn
 
 from defectlab import __version__
-from defectlab.backbones import Backbone, BackboneSpec, WeightsInfo, as_backbone, build, load_backbone
-from defectlab.errors import InputError, OptionError
+from defectlab.backbones import Backbone, as_backbone, load_backbone
+from defectlab.errors import OptionError
+from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_KEY = "defectlab"
-CHECKPOINT_FORMAT = 1
 
 
 class BaseDetector(AnomalibModule):
@@ -190,69 +187,6 @@ class MemoryBankDetector(BaseDetector):
         self.model.fit(self.model.rows(stacked))
 
 
-def read_record(checkpoint_path: str | Path) -> dict[str, Any]:
-    """Return what a checkpoint says about its model, without building anything.
-
-    Raises:
-        InputError: The file is missing, unreadable or not written by DefectLab.
-    """
-    path = Path(checkpoint_path)
-    if not path.is_file():
-        raise InputError(f"There is no checkpoint at {path}. Give the path of a model.ckpt or of a run folder.")
-    try:
-        with anomalib_safe_globals():
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as a checkpoint with weights_only=True ({type(error).__name__}: "
-            f"{_first_line(error)}). It may be damaged, or written by plain anomalib with a live module inside: "
-            "train it again with defectlab."
-        ) from error
-    record = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
-    if not record:
-        raise InputError(
-            f"{path} was not written by DefectLab: it has no '{CHECKPOINT_KEY}' record. Load it with anomalib."
-        )
-    if record["format"] > CHECKPOINT_FORMAT:
-        raise InputError(f"{path} was written by DefectLab {record['version']}, newer than this one; update defectlab.")
-    return record | {"epoch": checkpoint.get("epoch")}
-
-
-def skeleton_backbone(record: Mapping[str, Any]) -> Backbone:
-    """Return the backbone of a checkpoint's record, untrained: the checkpoint's tensors fill it.
-
-    Raises:
-        InputError: The backbone is of unknown code.
-    """
-    backbone = record["backbone"]
-    spec = BackboneSpec.from_dict(backbone["spec"])
-    if spec.library == "unknown":
-        raise InputError(
-            f"This model was trained with a backbone of unknown code ({spec.name}), which a checkpoint cannot rebuild: "
-            "pass the same module as backbone=..."
-        )
-    weights = WeightsInfo(source=backbone["source"], path=None, sha256=backbone["sha256"], kind=backbone["kind"])
-    return Backbone(build(spec), spec, weights)
-
-
-def restore(checkpoint_path: str | Path, backbone: nn.Module | None = None) -> BaseDetector:
-    """Rebuild whatever model a checkpoint holds, in eval mode on the CPU.
-
-    Raises:
-        InputError: See `read_record` and `skeleton_backbone`.
-    """
-    from defectlab.models.registry import model_class  # the registry names modules that import this one
-
-    record = read_record(checkpoint_path)
-    preprocessing = Preprocessing.from_dict(record["preprocessing"])
-    given: dict[str, Any] = {
-        "backbone": backbone if backbone is not None else skeleton_backbone(record),
-        "pre_processor": RecordedPreProcessor(preprocessing),
-        **{"image_size": None, "center_crop": None, "keep_aspect": False},  # the pre-processor has them
-    }
-    return model_class(record["model"]).load_from_checkpoint(checkpoint_path, **given).eval()
-
-
 def check_layers(model: str, layers: Sequence[str]) -> list[str]:
     """Return the layers as a list.
 
@@ -279,7 +213,3 @@ def _triple(values: Sequence[float]) -> tuple[float, float, float]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else ""
