@@ -52,12 +52,12 @@ def demo_backbone() -> BackboneConfig:
 
 
 def demo_experiments(root: Path, backbone: BackboneConfig, epochs: int) -> list[Experiment]:
-    """Return the demo's three experiments; CFlow at half the size, for it is the slow one."""
+    """Return the demo's three experiments."""
     data = DataConfig(root=str(root), num_workers=0)
     models: Sequence[dict[str, object]] = (
         {"name": "padim", "layers": LAYERS, "n_features": 100},
         {"name": "patchcore", "layers": LAYERS[1:], "coreset_sampling_ratio": 0.01, "num_neighbors": 9},
-        {"name": "cflow", "layers": LAYERS[1:], "image_size": [128, 128]},
+        {"name": "cflow", "layers": LAYERS[1:]},
     )
     return [
         Experiment(data=data, backbone=backbone, model=dict(model), trainer={"max_epochs": epochs}) for model in models

@@ -24,7 +24,7 @@ def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float)
     """Lay a coloured map over an (H, W, 3) uint8 image, clearer where the map is higher."""
     span = high - low if high > low else 1.0
     unit = np.clip((np.nan_to_num(anomaly_map, nan=low) - low) / span, 0, 1)[..., None]
-    alpha = 0.25 + 0.5 * unit
+    alpha = 0.75 * unit
     return (image * (1 - alpha) + colour_map(anomaly_map, low, high) * alpha).astype(np.uint8)
 
 

@@ -26,7 +26,7 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
     """Print runs side by side, one row each."""
     table = Table()
     for column in ("model", "run", "image AUROC", "image F1", "pixel AUROC", "pixel F1", "fit s", "test s"):
-        table.add_column(column, justify="left" if column in ("model", "run") else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in ("model", "run") else "right", no_wrap=True)
     for run in runs:
         metrics, timings = run.record["metrics"], run.record["timings"]
         names = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
@@ -37,7 +37,7 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
             *(_shown(metrics.get(name), None) for name in names),
             *seconds,
         )
-    console = Console()
+    console = Console(width=max(Console().width, 120))  # without a terminal rich assumes 80 columns
     console.print(title, soft_wrap=True)
     console.print(table)
 
