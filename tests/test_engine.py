@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_parts
 from sklearn.metrics import f1_score, roc_auc_score
 from small import data, small
+from tiny import make_parts
 
 from defectlab import Engine
 from defectlab.errors import InputError, OptionError

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_parts
 from PIL import Image
+from tiny import make_parts
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from defectlab.data.folder import Folder, ImageFiles, load_image

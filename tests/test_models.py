@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import make_parts
 from lightning.pytorch import seed_everything
 from small import NAMES, data, small
+from tiny import make_parts
 
 from defectlab import Detector, Engine, load_backbone
 from defectlab.errors import InputError, OptionError, WeightsError

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_parts
 from PIL import Image
 from small import data, small
+from tiny import make_parts
 
 from defectlab import Detector, Engine
 from defectlab.errors import DataError, InputError
