@@ -21,12 +21,23 @@ from defectlab.results.record import CHECKPOINT, Run
 logger = logging.getLogger(__name__)
 
 _QUIET = {"enable_model_summary", "enable_progress_bar"}
+# Options that shaped the weights but not what they give for an image.
+_TRAINING_ONLY = {"seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "decoder"}
 
 
 def start_run(
-    model: BaseDetector, datamodule: Folder, trainer_options: Mapping[str, Any], name: str | None, results: Path
+    model: BaseDetector,
+    datamodule: Folder,
+    trainer_options: Mapping[str, Any],
+    name: str | None,
+    results: Path,
+    weights_of: str | None = None,
 ) -> Run:
-    """Begin the record of one experiment: `running`, with everything known before it starts."""
+    """Begin the record of one experiment: `running`, with everything known before it starts.
+
+    `weights_of` says whose weights are only tested here, on images they were not trained on: such a run never is the
+    same experiment as a training.
+    """
     manifest = datamodule.manifest
     record: dict[str, Any] = model.backbone_record
     experiment = {
@@ -40,11 +51,15 @@ def start_run(
     }
     facts = experiment_facts(experiment, manifest.hash, record["sha256"])
     facts["model.preprocessing"] = model.preprocessing.hash
+    name = name or readable_name(model.model_name, record["name"], model.options, trainer_options.get("max_epochs"))
+    if weights_of:
+        facts["weights_of"] = weights_of
+        name += f"_weights-of-{weights_of}"
     run = Run.start(
         results,
         model.name,
         datamodule.name,
-        name or readable_name(model.model_name, record["name"], model.options, trainer_options.get("max_epochs")),
+        name,
         facts,
         {
             "experiment": experiment,
@@ -99,10 +114,12 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
     differences = (
         [] if record["model"] == model.model_name else [f"model: {record['model']} there, {model.model_name} here"]
     )
-    for option in ("layers", "n_features", "coupling_blocks", "condition_vector", "image_size", "center_crop"):
-        there, here = record["options"].get(option), model.options.get(option)
-        if there != here:
-            differences.append(f"{option}: {there} there, {here} here")
+    for theirs, ours in ((record["options"], model.options), (record["preprocessing"], model.preprocessing.to_dict())):
+        differences += [
+            f"{option}: {theirs.get(option)} there, {ours.get(option)} here"
+            for option in sorted({*theirs, *ours} - _TRAINING_ONLY)
+            if theirs.get(option) != ours.get(option)
+        ]
     there, here = record["backbone"]["spec"]["architecture"], model.backbone_record["spec"]["architecture"]
     if there != here:
         differences.append(f"backbone: {there} there, {here} here")
@@ -114,4 +131,9 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | list | dict | None) else repr(value)
+    """Return plain data; an object only as its class, for its repr may change from run to run."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else type(value).__name__

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from defectlab import __version__, paths
 from defectlab.errors import InputError, did_you_mean
-from defectlab.experiment import Experiment, read_yaml
+from defectlab.experiment import Experiment, config_file, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,9 @@ def evaluate(run: str, rescore: bool) -> None:
         from defectlab.data.folder import Folder
         from defectlab.engine import Engine
 
-        Engine().test(datamodule=Folder(**opened.record["experiment"]["data"]), ckpt_path=opened.checkpoint)
+        options = opened.record["experiment"]["data"]
+        data = Folder(**{key: value for key, value in options.items() if not key.endswith("augmentations")})
+        Engine().test(datamodule=data, ckpt_path=opened.checkpoint)
         return
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
@@ -147,7 +149,9 @@ def predict(run: str, source: list[str], output: str, heatmaps: bool, masks: boo
     """Score images with a trained model and write scores.csv."""
     from defectlab.scoring import predict_to_folder
 
-    predict_to_folder(run, source, paths.resolve(output), heatmaps=heatmaps, masks=masks)
+    # a shell expands globs where it stands, which may be below the project root
+    here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
+    predict_to_folder(run, here, paths.resolve(output), heatmaps=heatmaps, masks=masks)
 
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
@@ -215,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     try:
-        _check_config_names(arguments)
+        arguments = _with_config(arguments)
         settings = parser.instantiate_classes(parser.parse_args(arguments))
         function, values = _selected(settings)
         return function(**values) or 0
@@ -233,13 +237,20 @@ def _selected(settings: Namespace) -> tuple[Command, dict[str, Any]]:
     return command, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
 
 
-def _check_config_names(arguments: Sequence[str]) -> None:
-    """Name the closest key for every unknown one in a --config file, which jsonargparse only refuses."""
-    for position, argument in enumerate(arguments):
-        if argument == "--config" and position + 1 < len(arguments):
-            Experiment.check_names(read_yaml(arguments[position + 1]))
+def _with_config(arguments: Sequence[str]) -> list[str]:
+    """Find each --config file, here or in the project, and name the closest key for every unknown one in it."""
+    found = list(arguments)
+    for position, argument in enumerate(found):
+        if argument == "--config" and position + 1 < len(found):
+            file = config_file(found[position + 1])
+            found[position + 1] = str(file)
         elif argument.startswith("--config="):
-            Experiment.check_names(read_yaml(argument.removeprefix("--config=")))
+            file = config_file(argument.removeprefix("--config="))
+            found[position] = f"--config={file}"
+        else:
+            continue
+        Experiment.check_names(read_yaml(file))
+    return found
 
 
 def _with_suggestion(parser: ArgumentParser, arguments: Sequence[str], message: str) -> str:

@@ -1,40 +1,40 @@
 """The engine: anomalib's Lightning loop, with options checked first and every run on record."""
 
-import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from anomalib.engine import Engine as AnomalibEngine
 from anomalib.engine.engine import _TrainerArgumentsCache
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab import paths
+from defectlab.backbones import weights_sha256
+from defectlab.backbones.manifest import file_sha256
 from defectlab.bookkeeping import check_same_model, environment, start_run
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
-from defectlab.errors import InputError, OptionError
+from defectlab.errors import InputError
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_record
 from defectlab.models.registry import MODELS
 from defectlab.models.restore import restore
-from defectlab.options import check_option_names
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
-from defectlab.results.evaluate import evaluate_run
+from defectlab.results.evaluate import evaluate_run, no_thresholds
 from defectlab.results.keep import check_keep_maps, drop_maps
 from defectlab.results.record import Run
 from defectlab.results.show import metrics_table
+from defectlab.seeds import seeded
+from defectlab.trainer_options import check_trainer_options
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_EPOCHS = 30
 PREDICT_BATCH = 8
-_TRAINER_OPTIONS = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
 
 
 class Engine(AnomalibEngine):
@@ -61,18 +61,22 @@ class Engine(AnomalibEngine):
         keep_maps: str = "all",
         **kwargs: Any,
     ) -> None:
-        check_option_names(kwargs, [*_TRAINER_OPTIONS, "name", "keep_maps"], "Engine")
-        epochs = kwargs.get("max_epochs")
-        if epochs is not None and (not isinstance(epochs, int) or epochs == 0 or epochs < -1):
-            raise OptionError(f"Engine: max_epochs must be a whole number of at least 1, got {epochs!r}.")
+        check_trainer_options(kwargs)
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
-        self._arguments = {"enable_model_summary": False, **kwargs}
+        devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
+        self._arguments = {"enable_model_summary": False, **kwargs, "devices": devices}
         self._given_callbacks = list(callbacks or [])
         self._given_logger = False if logger is None else logger
         self._recorder = Recorder()
+        self._checkpoints: dict[str, Path] = {}
         super().__init__(callbacks=callbacks, logger=logger, default_root_dir=self._results, **self._arguments)
+
+    @property
+    def best_model_path(self) -> str | None:
+        """Checkpoint of the last fit, the best one where a callback monitors something."""
+        return str(self._checkpoints["best"]) if self._checkpoints else None
 
     def fit(
         self,
@@ -91,29 +95,23 @@ class Engine(AnomalibEngine):
         """
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
         checkpoint = self._resolve_checkpoint(ckpt_path)
-        epochs = self._epochs(model)
-        run = self._start_run(model, datamodule, epochs)
-        self._new_trainer(model, run, max_epochs=epochs)
-        with run.recording_failure():
-            with quiet_lightning():
-                super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
-            if not datamodule.manifest.split("validation"):
-                logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
-                nothing = {
-                    "value": None,
-                    "rule": None,
-                    "source": None,
-                    "reason": "no validation images",
-                    "oracle": False,
-                }
-                run.update(thresholds={"image": nothing, "pixel": nothing})
+        model.check_training_images(len(datamodule.manifest.split("train")))
+        options = self._arguments | {"max_epochs": self._epochs(model)}
+        run = start_run(model, datamodule, options, self._run_name, self._results)
+        model.run_folder = None
+        self._new_trainer(model, run, max_epochs=options["max_epochs"])
+        with self._on_record(run), seeded(model.seed, "training"):
+            super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+            self._keep_last_weights(model, run, datamodule)
+            before = run.folder
             run.advance(
                 "fitted",
                 timings={stage: round(value, 3) for stage, value in self._recorder.seconds.items()},
-                history=dict(self._recorder.history),
+                history=self._recorder.finite_history(),
                 environment=environment(str(self.trainer.strategy.root_device)),
             )
-        self._moved(model, run)
+            self._follow(before, run.folder)
+        model.run_folder = run.folder
         logger.info("Fitted %s in %.1f s: %s", model.name, self._recorder.seconds["fit"], run.checkpoint)
 
     def test(
@@ -126,8 +124,9 @@ class Engine(AnomalibEngine):
     ) -> list[dict[str, float | None]]:
         """Score the test images, compute the metrics at the run's own thresholds and finish the record.
 
-        Works in a new kernel too: with `ckpt_path` in a run folder that run is finished. `ckpt_path` may be "best" or
-        "last". A metric that cannot be computed is None; run.json says why.
+        Works in a new kernel too: with a run's checkpoint as `ckpt_path` that run is finished. "best" and "last" are
+        those of this engine's last fit. Images or weights that are not the run's make a run of their own. A metric that
+        cannot be computed is None; run.json says why.
 
         Raises:
             InputError: Model, checkpoint and datamodule do not belong together.
@@ -135,24 +134,25 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
-        run, validated = self._run_to_test(model, datamodule, checkpoint)
-        if run is not self._recorder.run or self._trainer is None or self._trainer.lightning_module is not model:
-            self._new_trainer(model, run)
-        with run.recording_failure():
-            if not validated and datamodule.manifest.split("validation"):
-                logger.info("Choosing thresholds on the validation images first: this checkpoint has none on record")
-                with quiet_lightning():
-                    self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+        source = _weights_run(model, checkpoint)
+        run = self._run_to_test(model, datamodule, checkpoint, source)
+        self._new_trainer(model, run)
+        with self._on_record(run):
+            if not run.record["thresholds"]:
+                self._choose_thresholds(model, run, datamodule, checkpoint, source)
             if datamodule.manifest.split("test"):
-                with quiet_lightning():
-                    super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
             else:
                 logger.warning("No test images: the metrics are not available")
-            timings = run.record.get("timings", {}) | {"test": round(self._recorder.seconds["test"], 3)}
             run.update(maps={"kept": "all"})
             results = evaluate_run(run)
+            timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}
+            before = run.folder
             run.advance("finished", timings=timings, maps=drop_maps(run, self._keep_maps), **results)
-        self._moved(model, run)
+            self._follow(before, run.folder)
+        if source is not None and source.folder == before:
+            source = run
+        model.run_folder = source.folder if source else None
         if verbose:
             metrics_table(run)
         return [dict(run.record["metrics"])]
@@ -170,6 +170,25 @@ class Engine(AnomalibEngine):
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders, test_dataloaders)
         self.fit(model=model, datamodule=datamodule, ckpt_path=ckpt_path)
         return self.test(model=model, datamodule=datamodule)
+
+    def validate(
+        self,
+        model: BaseDetector | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: Folder | None = None,
+    ) -> Any:
+        """Run the validation loop for a user's own callbacks and metrics; records keep what `fit` found."""
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        model = self._model(model, checkpoint)
+        datamodule = self._checked(model, datamodule, dataloaders)
+        source = _weights_run(model, checkpoint)
+        self._new_trainer(model, None)
+        with quiet_lightning():
+            results = super().validate(model, None, checkpoint, verbose, datamodule)
+        model.run_folder = source.folder if source else None
+        return results
 
     def predict(
         self,
@@ -189,19 +208,22 @@ class Engine(AnomalibEngine):
         """
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
+        loaders = [dataloaders] if isinstance(dataloaders, DataLoader) else list(dataloaders or [])
         if data_path is not None:
-            loader = _loader(ImageFiles(find_images(paths.resolve(data_path)), model.preprocessing))
-            dataloaders = [*([dataloaders] if isinstance(dataloaders, DataLoader) else dataloaders or []), loader]
-        if dataloaders is None and datamodule is None and dataset is None:
+            files = ImageFiles(find_images(data_path), model.preprocessing)
+            loaders.append(DataLoader(files, batch_size=PREDICT_BATCH, collate_fn=files.collate_fn))
+        if not loaders and datamodule is None and dataset is None:
             raise InputError(
                 "predict needs images: give datamodule=..., data_path=..., dataset=... or dataloaders=...."
             )
-        run = Run.of_checkpoint(checkpoint) if checkpoint else self._run_of(model)
-        if run is None or run is not self._recorder.run or self.trainer.lightning_module is not model:
-            self._new_trainer(model, run)
-        data = None if dataloaders else datamodule
+        source = _weights_run(model, checkpoint)
+        self._new_trainer(model, source)
         with quiet_lightning():
-            return super().predict(model, dataloaders, data, dataset, return_predictions, checkpoint)
+            batches = super().predict(
+                model, loaders or None, None if loaders else datamodule, dataset, return_predictions, checkpoint
+            )
+        model.run_folder = source.folder if source else None
+        return batches
 
     def _checked(self, model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:
         if not isinstance(model, BaseDetector):
@@ -227,11 +249,17 @@ class Engine(AnomalibEngine):
             return DEFAULT_EPOCHS
         return given
 
-    def _start_run(self, model: BaseDetector, datamodule: Folder, epochs: int) -> Run:
-        return start_run(model, datamodule, self._arguments | {"max_epochs": epochs}, self._run_name, self._results)
+    @contextmanager
+    def _on_record(self, run: Run) -> Iterator[None]:
+        """Run Lightning quietly; what goes wrong is kept in the record, Ctrl-C as what it was."""
+        with run.recording_failure(), quiet_lightning():
+            try:
+                yield
+            except SystemExit as stop:  # what Lightning makes of Ctrl-C
+                raise (self._recorder.exception or stop) from None
 
     def _new_trainer(self, model: BaseDetector, run: Run | None, **overrides: Any) -> None:
-        """Give each fitted model a trainer, callbacks and a folder of its own; plain anomalib keeps the first ones."""
+        """Give each call a trainer and callbacks of its own; plain anomalib keeps those of its first model."""
         self._recorder = Recorder()
         self._recorder.run = run
         self._trainer = None
@@ -251,17 +279,38 @@ class Engine(AnomalibEngine):
         if self._trainer is None:
             super()._setup_trainer(model)
 
+    def _keep_last_weights(self, model: BaseDetector, run: Run, datamodule: Folder) -> None:
+        """See to it that the run's checkpoint, its thresholds and the model in memory are of one epoch."""
+        callback = self.checkpoint_callback
+        best = Path(callback.best_model_path) if callback and callback.best_model_path else run.checkpoint
+        validates = bool(datamodule.manifest.split("validation")) and bool(run.record["thresholds"])
+        if validates and run.record["validation_epoch"] != self.trainer.current_epoch - 1:
+            logger.info("The last epoch was not validated: choosing the thresholds for its weights now")
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            self.trainer.save_checkpoint(run.checkpoint)
+        elif not run.checkpoint.is_file():
+            self.trainer.save_checkpoint(run.checkpoint)
+        if not run.record["thresholds"]:
+            logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
+            run.update(thresholds=no_thresholds("there were no validation images"))
+        self._checkpoints = {"best": best, "last": run.checkpoint}
+
+    def _follow(self, before: Path, now: Path) -> None:
+        """Follow a run that took its earlier one's place."""
+        self._checkpoints = {
+            name: now / path.relative_to(before) if path.is_relative_to(before) else path
+            for name, path in self._checkpoints.items()
+        }
+
     def _resolve_checkpoint(self, ckpt_path: str | Path | None) -> Path | None:
         if ckpt_path is None:
             return None
         if str(ckpt_path) in ("best", "last"):
-            callback = self.checkpoint_callback
-            found = callback and (callback.best_model_path if str(ckpt_path) == "best" else _last(callback))
-            if not found:
+            if not self._checkpoints:
                 raise InputError(
                     f"ckpt_path={ckpt_path!r}: this engine has fitted nothing yet; give a checkpoint's path."
                 )
-            return Path(found)
+            return self._checkpoints[str(ckpt_path)]
         path = paths.resolve(ckpt_path)
         if path.is_dir():
             path = Run.open(path).checkpoint
@@ -282,38 +331,45 @@ class Engine(AnomalibEngine):
             check_same_model(model, checkpoint)
         return model
 
-    def _run_of(self, model: BaseDetector) -> Run | None:
-        return Run.open(model.run_folder) if model.run_folder and (model.run_folder / "run.json").is_file() else None
+    def _run_to_test(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None, source: Run | None) -> Run:
+        """Return the record that this test writes: the weights' own run, if these are its images."""
+        if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
+            return source
+        if source is not None:
+            weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
+            logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
+        else:
+            weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
+            options = {}
+            logger.info("These weights belong to no run on record: this test becomes a run of its own")
+        run = start_run(model, datamodule, options, self._run_name, self._results, weights_of=weights[:12])
+        file = checkpoint or (source.checkpoint if source else None)
+        run.update(checkpoint=paths.relative(file) if file else None)
+        return run
 
-    def _run_to_test(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None) -> tuple[Run, bool]:
-        """Return the run that this test completes, and whether its thresholds belong to these weights."""
-        run = self._recorder.run if checkpoint is None and model.run_folder else None
-        if run is None or run.folder != model.run_folder:
-            run = Run.of_checkpoint(checkpoint) if checkpoint else self._run_of(model)
-        if run is None or run.record["dataset"]["manifest"] != datamodule.manifest.hash:
-            if run is not None:
-                logger.info("The images are not those of %s: this test becomes a run of its own", run.folder.name)
-            run = self._start_run(model, datamodule, self._epochs(model))
-            run.update(checkpoint=paths.relative(checkpoint) if checkpoint else None)
-            return run, False
-        if checkpoint is None:
-            return run, bool(run.record["thresholds"])
-        return run, read_record(checkpoint)["epoch"] == run.record.get("validation_epoch")
-
-    def _moved(self, model: BaseDetector, run: Run) -> None:
-        """Follow a run that took its earlier one's place."""
-        model.run_folder = run.folder
-        callback = self.checkpoint_callback
-        if callback is not None and callback.best_model_path:
-            inside = Path(*Path(callback.best_model_path).parts[-3:])
-            callback.best_model_path = str(run.folder / inside)
-            if callback.last_model_path:
-                callback.last_model_path = str(run.folder / Path(*Path(callback.last_model_path).parts[-3:]))
+    def _choose_thresholds(
+        self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None, source: Run | None
+    ) -> None:
+        """Choose on the validation images; where there are none, take over those that belong to the weights."""
+        if datamodule.manifest.split("validation"):
+            logger.info("Choosing thresholds on the validation images first: there are none on record")
+            self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+        if not run.record["thresholds"] and source is not None and source.record["thresholds"]:
+            logger.info("No validation images: using the thresholds of %s", source.folder.name)
+            taken = {
+                level: {**chosen, "source": f"run {source.record['run_id']}"}
+                for level, chosen in source.record["thresholds"].items()
+            }
+            run.update(thresholds=taken)
+        if not run.record["thresholds"]:
+            logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
+            run.update(thresholds=no_thresholds("there were no validation images"))
 
 
-def _last(callback: ModelCheckpoint) -> str:
-    return callback.last_model_path or callback.best_model_path
-
-
-def _loader(dataset: ImageFiles) -> DataLoader:
-    return DataLoader(dataset, batch_size=PREDICT_BATCH, collate_fn=dataset.collate_fn)
+def _weights_run(model: BaseDetector, checkpoint: Path | None) -> Run | None:
+    """Return the run whose weights these are: that of the checkpoint, or of what the model holds."""
+    if checkpoint is None:
+        folder = model.run_folder
+        return Run.open(folder) if folder and (folder / "run.json").is_file() else None
+    run = Run.of_checkpoint(checkpoint)
+    return run if run is not None and run.checkpoint.resolve() == checkpoint.resolve() else None

@@ -120,6 +120,10 @@ class Experiment:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
+            raise OptionError(
+                "Sections 'model' and 'trainer' must be mappings of options, such as `model: {name: padim}`."
+            )
         if not self.data.root and not self.data.normal_dir:
             raise OptionError("An experiment needs data.root, the folder of the images.")
         if not self.model.get("name"):
@@ -172,15 +176,25 @@ class Experiment:
         return path
 
 
+def config_file(path: str | Path) -> Path:
+    """Return the file, from the working directory or else the project root.
+
+    Raises:
+        InputError: It is in neither.
+    """
+    file = Path(path) if Path(path).is_file() else paths.resolve(path)
+    if not file.is_file():
+        raise InputError(f"There is no file {file}.")
+    return file
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
         InputError: No such file, or no mapping in it.
     """
-    file = Path(path) if Path(path).is_file() else paths.resolve(path)
-    if not file.is_file():
-        raise InputError(f"There is no file {file}.")
+    file = config_file(path)
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

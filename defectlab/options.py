@@ -39,6 +39,16 @@ def checked_options(init: Callable[P, None]) -> Callable[P, None]:
     return wrapper
 
 
+def check_whole(where: str, name: str, value: Any, *, low: int) -> None:
+    """Refuse what is no whole number of at least `low`.
+
+    Raises:
+        OptionError: With the value and where it was given.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise OptionError(f"{where}: {name} must be a whole number of at least {low}, got {value!r}.")
+
+
 def check_range(
     where: str, name: str, value: Any, *, low: float, high: float | None = None, open_low: bool = False
 ) -> None:

@@ -12,10 +12,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as tvf
 
+from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.errors import OptionError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 

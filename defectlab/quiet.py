@@ -11,6 +11,7 @@ EXPECTED_WARNINGS = (
     "Found .* module.* in eval mode",
     "You called .self.log.*no logger configured",
     ".*does not have many workers",
+    "The dirpath has changed from",
     ".*isinstance.treespec, LeafSpec.* is deprecated",
     "The number of training batches .* is smaller than the logging interval",
 )

@@ -1,5 +1,7 @@
 """The callback that writes what a run measured: raw scores, raw maps, losses, seconds."""
 
+import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ from defectlab.models.processors import RawPostProcessor
 from defectlab.results.evaluate import choose_thresholds, labelled, threshold_record
 from defectlab.results.files import ArrayWriter, pack_masks
 from defectlab.results.record import Run, ScoreRow
+
+logger = logging.getLogger(__name__)
 
 
 class SplitCollector:
@@ -76,6 +80,7 @@ class Recorder(Callback):
 
     def __init__(self) -> None:
         self.run: Run | None = None
+        self.exception: BaseException | None = None
         self.history: dict[str, list[float]] = defaultdict(list)
         self.seconds: dict[str, float] = defaultdict(float)
         self._collector: SplitCollector | None = None
@@ -119,7 +124,7 @@ class Recorder(Callback):
             return
         source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
         image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"))
-        run.write_scores([labelled(row, image.value) for row in collector.rows])
+        run.write_scores([*(labelled(row, image.value) for row in collector.rows), *run.scores("test")])
         run.update(
             thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
             validation_epoch=trainer.current_epoch,
@@ -163,10 +168,19 @@ class Recorder(Callback):
             run.write_scores([*run.scores("validation"), *collector.rows])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no half-written map."""
+        """Keep what happened, for the record, and leave no half-written map."""
+        self.exception = exception
         if self._collector:
             self._collector.discard()
             self._collector = None
+
+    def finite_history(self) -> dict[str, list[float | None]]:
+        """Losses by epoch; one that is not finite is None, with a warning."""
+        history = {name: [v if math.isfinite(v) else None for v in values] for name, values in self.history.items()}
+        for name, values in history.items():
+            if None in values:
+                logger.warning("%s was not finite in %d of %d epochs", name, values.count(None), len(values))
+        return history
 
     def _begin(self, trainer: Trainer, split: str) -> None:
         data = _data(trainer)

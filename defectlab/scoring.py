@@ -1,14 +1,16 @@
 """Scoring many images into a folder: scores.csv, heat maps on one scale, masks."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from defectlab import paths
-from defectlab.data.images import read_image
+from defectlab.data.images import probe_all, read_image
 from defectlab.data.sources import find_images
+from defectlab.errors import DataError, InputError
 from defectlab.predict import Detector
 from defectlab.progress import progress_bar
 from defectlab.results.plots import contour, overlay, save_image
@@ -26,11 +28,23 @@ def predict_to_folder(
     named after the image's path below what all images share.
 
     Raises:
-        InputError: No such run, no images, or masks asked of a run without a map threshold.
+        InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
+            validation images to take their scale or threshold from. All before the first image is scored.
     """
     files = find_images(source)
+    broken = [
+        f"  {paths.relative(file)}: {facts.problem}"
+        for file, facts in zip(files, probe_all(files), strict=True)
+        if facts.problem
+    ]
+    if broken:
+        raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
     detector = Detector.load(run)
     low, high = detector.map_range
+    if heatmaps and not math.isfinite(low):
+        raise InputError("This run had no validation images, so its heat maps have no scale; leave out --heatmaps.")
+    if masks and detector.pixel_threshold is None:
+        raise InputError("This run has no map threshold, so it gives no masks; leave out --masks.")
     common = _common_folder(files)
     rows = []
     with progress_bar("Scoring", len(files)) as progress:
@@ -44,7 +58,7 @@ def predict_to_folder(
                 if prediction.mask is not None:
                     heat = contour(heat, prediction.mask)
                 save_image(output / "heatmaps" / picture, heat)
-            if masks and prediction.mask is not None:
+            if prediction.mask is not None and masks:
                 save_image(output / "masks" / picture, prediction.mask)
             progress(len(rows), len(files))
     write_scores(output / "scores.csv", rows)

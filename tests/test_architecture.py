@@ -14,6 +14,7 @@ PACKAGE = Path(defectlab.__file__).parent
 # A module may import its own layer and lower ones. Longest prefix wins.
 LAYERS = {
     "defectlab.errors": 0,
+    "defectlab.files": 0,
     "defectlab.options": 0,
     "defectlab.paths": 0,
     "defectlab.seeds": 0,
@@ -27,6 +28,7 @@ LAYERS = {
     "defectlab.results": 2,
     "defectlab.models": 3,
     "defectlab.recorder": 4,
+    "defectlab.trainer_options": 4,
     "defectlab.bookkeeping": 4,
     "defectlab.engine": 4,
     "defectlab.predict": 4,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from small import data, small
 from tiny import make_parts
@@ -190,6 +191,10 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
         ({"max_epochs": 0}, "at least 1"),
         ({"max_epochs": 1.5}, "whole number"),
         ({"callback": []}, "callbacks"),
+        ({"devices": 2}, "devices must be 1"),
+        ({"precision": "16-mixed"}, "leave it at 32"),
+        ({"enable_checkpointing": False}, "checkpoint"),
+        ({"keep_maps": "some"}, "all, worst, none"),
     ],
 )
 def test_engine_options_are_checked_first(options: dict, message: str):
@@ -279,3 +284,164 @@ def test_a_second_test_that_fails_takes_nothing_away(parts: Path, tested, monkey
     assert again.status == "finished"
     assert again.record["metrics"] == metrics
     assert again.record["error"]["summary"] == "MemoryError: no room"
+
+
+def files(run: Run) -> dict[str, bytes]:
+    return {str(path.relative_to(run.folder)): path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+
+def test_testing_on_other_images_leaves_the_run_trained_on_them(parts: Path, tested, tmp_path: Path):
+    *_, first = tested
+    other = make_parts(tmp_path / "other", train=5)
+    model = small("padim")
+    Engine(**QUIET).train(model=model, datamodule=data(other))
+    before = files(Run.open(model.run_folder))
+    Engine(**QUIET).test(datamodule=data(other), ckpt_path=first.checkpoint)
+    assert files(Run.open(model.run_folder)) == before
+    (tested_only,) = [run for run in find_runs() if "weights-of" in run.folder.name]
+    assert tested_only.folder.name.endswith(f"_weights-of-{first.record['run_id']}")
+    assert tested_only.record["checkpoint"].endswith("model.ckpt")
+
+
+def test_testing_a_copied_checkpoint_leaves_the_original(parts: Path, tested, tmp_path: Path):
+    _, _, metrics, run = tested
+    before = files(run)
+    shutil.copy(run.checkpoint, tmp_path / "copy.ckpt")
+    assert Engine(**QUIET).test(datamodule=data(parts), ckpt_path=tmp_path / "copy.ckpt") == [metrics]
+    assert files(run) == before
+
+
+def test_training_goes_on_from_a_failed_runs_checkpoint(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    model = small("cflow")
+    step = type(model).training_step
+
+    def fails_in_epoch_two(self, *args, **kwargs):
+        if self.current_epoch == 2:
+            raise MemoryError("no room")
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "training_step", fails_in_epoch_two)
+    with pytest.raises(MemoryError):
+        Engine(max_epochs=3, **QUIET).fit(model=model, datamodule=data(parts))
+    monkeypatch.setattr(type(model), "training_step", step)
+    (failed,) = find_runs()
+    again = small("cflow")
+    Engine(max_epochs=3, **QUIET).fit(model=again, datamodule=data(parts), ckpt_path=failed.checkpoint)
+    (run,) = find_runs()
+    assert run.status == "fitted"
+    assert len(run.record["history"]["train_loss"]) == 1
+
+
+def test_validate_changes_no_record(parts: Path, tested):
+    engine, model, metrics, run = tested
+    before = files(run)
+    engine.validate(model=model, datamodule=data(parts), ckpt_path="best")
+    assert files(run) == before
+    assert engine.test(model=model, datamodule=data(parts)) == [metrics]
+
+
+@pytest.mark.parametrize("options", [{"num_neighbors": 1}, {"keep_aspect": True}, {"precision": "float16"}])
+def test_a_checkpoint_is_not_tested_with_other_settings(parts: Path, options: dict):
+    model = small("patchcore")
+    Engine(**QUIET).fit(model=model, datamodule=data(parts))
+    with pytest.raises(InputError, match=next(iter(options))):
+        Engine().test(model=small("patchcore", **options), datamodule=data(parts), ckpt_path=model.run_folder)
+
+
+def test_thresholds_checkpoint_and_test_are_of_one_epoch(parts: Path):
+    from defectlab import Detector
+
+    model = small("cflow", lr=1e-3)
+    engine = Engine(max_epochs=3, check_val_every_n_epoch=2, **QUIET)
+    engine.train(model=model, datamodule=data(parts))
+    run = Run.open(model.run_folder)
+    detector = Detector.load(run.folder)
+    for split in ("validation", "test"):
+        rows = run.scores(split)
+        again = [found.score for found in detector.predict([row.image_path for row in rows])]
+        assert again == pytest.approx([row.score for row in rows], rel=1e-5)
+
+
+def test_a_diverged_training_is_on_record(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    model = small("cflow")
+    monkeypatch.setattr(type(model.model), "_log_likelihood", lambda _d, f, _c: f.sum(1) * float("nan"))
+    (metrics,) = Engine(max_epochs=1, **QUIET).train(model=model, datamodule=data(parts))
+    (run,) = find_runs()
+    assert run.status == "finished"
+    assert run.record["history"]["train_loss"] == [None]
+    assert metrics["image_AUROC"] is None
+    assert "NaN" in run.record["metric_reasons"]["image_AUROC"]
+
+
+def test_other_weights_never_write_into_a_run(parts: Path, tested):
+    _, model, metrics, run = tested
+    other = small("padim", seed=7)
+    Engine(**QUIET).train(model=other, datamodule=data(parts))
+    engine = Engine(**QUIET)
+    engine.predict(model=model, datamodule=data(parts), ckpt_path=other.run_folder)
+    (after,) = engine.test(model=model, datamodule=data(parts))
+    assert Run.open(run.folder).record["metrics"] == metrics
+    assert after == Run.open(other.run_folder).record["metrics"]
+
+
+def test_best_is_known_after_a_plain_predict(parts: Path, tested):
+    engine, model, metrics, _ = tested
+    engine.predict(model=model, datamodule=data(parts))
+    assert engine.test(model=model, datamodule=data(parts), ckpt_path="best") == [metrics]
+
+
+def test_a_users_own_checkpoint_callback_leaves_the_runs(parts: Path, tmp_path: Path):
+    from anomalib.callbacks import ModelCheckpoint
+
+    from defectlab import Detector
+
+    model = small("cflow")
+    engine = Engine(max_epochs=2, callbacks=[ModelCheckpoint(dirpath=tmp_path / "own", filename="{epoch}")], **QUIET)
+    (metrics,) = engine.train(model=model, datamodule=data(parts))
+    assert Detector.load(model.run_folder)
+    assert engine.test(model=model, datamodule=data(parts), ckpt_path="last") == [metrics]
+    assert engine.best_model_path.startswith(str(tmp_path / "own"))
+
+
+def test_without_validation_images_a_tested_run_takes_the_weights_thresholds(parts: Path, tested, tmp_path: Path):
+    *_, run = tested
+    other = make_parts(tmp_path / "other", bad=6)
+    Engine(**QUIET).test(datamodule=data(other, val_split_mode="none"), ckpt_path=run.checkpoint)
+    (tested_only,) = [found for found in find_runs() if "weights-of" in found.folder.name]
+    assert tested_only.record["thresholds"]["image"]["value"] == run.record["thresholds"]["image"]["value"]
+    assert tested_only.record["thresholds"]["image"]["source"] == f"run {run.record['run_id']}"
+
+
+def test_without_any_validation_there_are_no_thresholds(parts: Path):
+    model = small("padim")
+    (metrics,) = Engine(limit_val_batches=0, **QUIET).train(model=model, datamodule=data(parts))
+    assert metrics["image_AUROC"] is not None
+    assert metrics["image_F1Score"] is None
+
+
+def test_training_augmentations_repeat(parts: Path):
+    from torchvision.transforms.v2 import ColorJitter
+
+    numbers = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        model = small("padim")
+        images = data(parts, train_augmentations=ColorJitter(brightness=0.5))
+        Engine(**QUIET).train(model=model, datamodule=images)
+        numbers.append([row.score for row in Run.open(model.run_folder).scores()])
+    assert numbers[0] == numbers[1]
+
+
+def test_ctrl_c_is_recorded_as_what_it_was(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    model = small("padim")
+    monkeypatch.setattr(type(model.model), "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Engine(**QUIET).fit(model=model, datamodule=data(parts))
+    (run,) = find_runs()
+    assert run.record["error"]["summary"].startswith("KeyboardInterrupt")
+
+
+def test_a_ratio_that_keeps_no_patch_is_refused_before_training(parts: Path):
+    with pytest.raises(OptionError, match="smallest ratio"):
+        Engine(**QUIET).fit(model=small("patchcore", coreset_sampling_ratio=1e-4), datamodule=data(parts))
+    assert not find_runs()

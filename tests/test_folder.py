@@ -93,7 +93,7 @@ def test_a_mask_of_another_size_is_brought_to_the_image(tmp_path: Path):
     ("options", "message"),
     [
         ({"train_batchsize": 3}, "train_batch_size"),
-        ({"train_batch_size": 0}, r"train_batch_size must be a number in \[1, inf\)"),
+        ({"train_batch_size": 0}, "train_batch_size must be a whole number of at least 1"),
         ({"normal_split_ratio": 0.1, "test_split_ratio": 0.3}, "give one"),
         ({"root": None}, "root"),
         ({"val_split_mode": "synthetic"}, "synthetic"),

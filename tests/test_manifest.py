@@ -1,5 +1,6 @@
 """The manifest: what is in which split, its hash, and its JSON."""
 
+import inspect
 import json
 import logging
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from imagesets import mvtec, write_image, write_mask
 
+from defectlab.data.check import check
 from defectlab.data.manifest import Manifest, build_manifest
+from defectlab.data.request import DataRequest
 from defectlab.errors import DataError, OptionError
 
 GOLDEN_VALIDATION = [
@@ -246,6 +249,13 @@ def test_root_may_be_left_out(tmp_path, monkeypatch):
 def test_options_are_refused(tmp_path, options, words):
     with pytest.raises(OptionError, match=words):
         build_manifest(mvtec(tmp_path, train=2, good=1), **options)
+
+
+@pytest.mark.parametrize("function", [build_manifest, check])
+def test_every_argument_reaches_the_request(function):
+    asked = inspect.signature(DataRequest).parameters.values()
+    taken = inspect.signature(function).parameters.values()
+    assert [(p.name, p.default, p.annotation) for p in taken] == [(p.name, p.default, p.annotation) for p in asked]
 
 
 def test_no_torch_is_imported(tmp_path):

@@ -5,8 +5,9 @@ from PIL import Image
 from torchvision.transforms.v2 import CenterCrop, Compose, GaussianBlur, Normalize, Resize
 from torchvision.tv_tensors import Mask
 
+from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.errors import OptionError
-from defectlab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from defectlab.preprocessing import Preprocessing
 
 
 def test_the_transform_is_anomalibs_own():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from defectlab.errors import InputError
-from defectlab.results.files import ArrayWriter, pack_masks, replacing, unpack_masks, write_json
+from defectlab.files import replacing, write_json
+from defectlab.results.files import ArrayWriter, pack_masks, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_facts, experiment_id, readable_name
 from defectlab.results.record import Run, ScoreRow, find_runs
 
@@ -42,7 +43,7 @@ def test_the_same_experiment_replaces_its_run_only_once_the_new_one_is_as_far(tm
     assert second.folder == first.folder
     assert Run.open(first.folder).record["marker"] == "second"
     assert [run.folder for run in find_runs(tmp_path)] == [first.folder]
-    assert sorted(path.name for path in first.folder.parent.iterdir()) == [first.folder.name]
+    assert sorted(path.name for path in first.folder.parent.iterdir()) == [".lock", first.folder.name]
 
 
 def test_a_failed_rerun_leaves_the_finished_run(tmp_path: Path):

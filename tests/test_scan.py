@@ -10,6 +10,7 @@ from defectlab.data.images import list_images
 from defectlab.data.layouts import named
 from defectlab.data.manifest import build_manifest
 from defectlab.data.problems import Findings
+from defectlab.data.request import DataRequest
 from defectlab.data.scan import scan
 from defectlab.errors import DataError
 
@@ -227,7 +228,9 @@ def test_extensions_choose_the_images(tmp_path):
 
 def test_scan_keeps_the_part_each_image_comes_from(tmp_path):
     mvtec(tmp_path, train=2, good=1, kinds={"crack": 1})
-    root, layout = named(tmp_path, normal_dir="train/good", abnormal_dir="test/crack", normal_val_dir="test/good")
+    root, layout = named(
+        DataRequest(tmp_path, normal_dir="train/good", abnormal_dir="test/crack", normal_val_dir="test/good")
+    )
     items = scan(root, layout, None, Findings())
     assert [(i.path, i.role, i.label, i.defect) for i in items] == [
         ("test/crack/000.png", "test", 1, "crack"),

@@ -1,7 +1,6 @@
 """`defectlab weights import`: a file that the user has becomes one that backbones are found by."""
 
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from defectlab.backbones.reading import read_weights
 from defectlab.backbones.registry import REGISTRY, variants
 from defectlab.backbones.weights import SUFFIXES
 from defectlab.errors import WeightsError
+from defectlab.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +88,5 @@ def _copy(file: Path, target: Path, sha256: str, overwrite: bool) -> None:
             return
         if not overwrite:
             raise WeightsError(f"{target} exists with other content. Move it away, or import with overwrite=True.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        shutil.copyfile(file, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as partial:
+        shutil.copyfile(file, partial)

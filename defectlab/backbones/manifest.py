@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from defectlab import paths
 from defectlab.backbones.registry import accepted_names
 from defectlab.errors import WeightsError
+from defectlab.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -113,10 +113,7 @@ def record(entry: WeightsEntry, folder: Path) -> None:
     """Write `entry` into the folder's own manifest, atomically; an older entry of the same file is replaced."""
     path = folder / MANIFEST
     kept = [old for old in _read(path) if old.file != entry.file]
-    text = json.dumps({"entries": [asdict(e) for e in [*kept, entry]]}, indent=2, ensure_ascii=False)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, {"entries": [asdict(e) for e in [*kept, entry]]})
 
 
 def file_sha256(path: Path) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from defectlab.data.layouts import Dirs
 from defectlab.data.manifest import SPLITS, Manifest, manifest_of
+from defectlab.data.request import DataRequest, Dirs
 from defectlab.data.survey import Survey, survey
 from defectlab.errors import DataError
 
@@ -46,25 +46,9 @@ def check(
     Raises:
         OptionError: A mode, ratio or option that cannot work.
     """
+    request = DataRequest(**locals())  # the first line: there are no locals but the arguments
     try:
-        found = survey(
-            root,
-            name=name,
-            normal_dir=normal_dir,
-            abnormal_dir=abnormal_dir,
-            normal_test_dir=normal_test_dir,
-            mask_dir=mask_dir,
-            normal_val_dir=normal_val_dir,
-            abnormal_val_dir=abnormal_val_dir,
-            val_mask_dir=val_mask_dir,
-            extensions=extensions,
-            test_split_mode=test_split_mode,
-            test_split_ratio=test_split_ratio,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
-            seed=seed,
-            on_duplicate=on_duplicate,
-        )
+        found = survey(request)
     except DataError as error:
         return CheckReport(f"{error}\n\nResult: training would stop here.", ok=False)
     return CheckReport(_text(found, manifest_of(found)), ok=not found.findings.problems)

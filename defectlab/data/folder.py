@@ -22,7 +22,7 @@ from defectlab import paths
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
 from defectlab.errors import OptionError
-from defectlab.options import check_range, checked_options
+from defectlab.options import check_whole, checked_options
 from defectlab.preprocessing import Preprocessing
 from defectlab.seeds import generator
 
@@ -154,7 +154,7 @@ class Folder(AnomalibDataModule):
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
         ):
-            check_range("Folder", option, value, low=low)
+            check_whole("Folder", option, value, low=low)
         if normal_split_ratio is not None and test_split_ratio not in (None, normal_split_ratio):
             raise OptionError(
                 f"Folder: normal_split_ratio={normal_split_ratio} and test_split_ratio={test_split_ratio} both name "
@@ -229,6 +229,7 @@ class Folder(AnomalibDataModule):
         }
         return {
             "root": None if self.root is None else str(self.root),
+            **({"name": self._name} if self._name else {}),
             **directories,
             **({"extensions": list(self.extensions)} if self.extensions else {}),
             "train_batch_size": self.train_batch_size,

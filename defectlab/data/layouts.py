@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from defectlab.data.images import list_images, nfc
+from defectlab.data.request import DataRequest
 from defectlab.errors import DataError, did_you_mean
 from defectlab.paths import resolve
-
-Dirs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 GOOD = ("good", "normal", "ok")
 BAD = ("bad", "abnormal", "defect", "defects", "anomaly", "anomalies", "nok")
@@ -62,50 +61,16 @@ def detect(root: Path) -> Layout:
     raise DataError(f"No known layout in {root}. {_found(root)}\n{KNOWN}{_nested(root)}")
 
 
-def named(
-    root: str | os.PathLike[str] | None,
-    *,
-    normal_dir: Dirs,
-    abnormal_dir: Dirs = None,
-    normal_test_dir: Dirs = None,
-    mask_dir: Dirs = None,
-    normal_val_dir: Dirs = None,
-    abnormal_val_dir: Dirs = None,
-    val_mask_dir: Dirs = None,
-) -> tuple[Path, Layout]:
-    """Return the root and the layout of folders given by name; without a root, the root is what they share."""
-    parts = [normal_dir, normal_test_dir, abnormal_dir, mask_dir, normal_val_dir, abnormal_val_dir, val_mask_dir]
-    base = None if root is None else resolve(os.fspath(root))
-    paths = [[_absolute(base, one) for one in as_tuple(part)] for part in parts]
+def named(request: DataRequest) -> tuple[Path, Layout]:
+    """Return the root (or what the folders share) and the layout of folders given by name, `normal_dir` among them."""
+    base = None if request.root is None else resolve(os.fspath(request.root))
+    parts = {f"{part}s": [_absolute(base, one) for one in dirs] for part, dirs in request.folders().items()}
     if base is None:
-        everything = [path for part in paths for path in part]
-        if not everything:
-            raise DataError("Give root, or normal_dir: there is no folder to read images from.")
-        base = Path(os.path.commonpath(everything))
+        base = Path(os.path.commonpath([path for paths in parts.values() for path in paths]))
     base = Path(os.path.normpath(base))
     check_root(base)
-    normal, normal_test, abnormal, masks, normal_val, abnormal_val, val_masks = (
-        tuple(relative_to_root(base, path) for path in part) for part in paths
-    )
-    return base, Layout(
-        name="named",
-        normal_dirs=normal,
-        normal_test_dirs=normal_test,
-        abnormal_dirs=abnormal,
-        mask_dirs=masks or None,
-        normal_val_dirs=normal_val,
-        abnormal_val_dirs=abnormal_val,
-        val_mask_dirs=val_masks or None,
-    )
-
-
-def as_tuple(dirs: Dirs) -> tuple[str, ...]:
-    """Return folders as a tuple of strings; None gives none, one gives one."""
-    if dirs is None:
-        return ()
-    if isinstance(dirs, str | os.PathLike):
-        return (os.fspath(dirs),)
-    return tuple(os.fspath(one) for one in dirs)
+    dirs = {part: tuple(relative_to_root(base, path) for path in paths) for part, paths in parts.items()}
+    return base, Layout(name="named", **dirs)
 
 
 def relative_to_root(root: Path, path: Path) -> str:

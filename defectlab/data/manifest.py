@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.data.images import nfc, path_order
-from defectlab.data.layouts import Dirs, relative_to_root
+from defectlab.data.layouts import relative_to_root
+from defectlab.data.request import DataRequest, Dirs
 from defectlab.data.splits import Protocol
 from defectlab.data.survey import Survey, survey
 from defectlab.errors import DataError, did_you_mean, unknown_name
+from defectlab.files import write_json
 
 VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -144,10 +146,7 @@ class Manifest:
     def write(self, path: str | Path) -> Path:
         """Write the manifest as JSON, whole or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{os.getpid()}.part")
-        part.write_text(json.dumps(self.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
-        part.replace(path)
+        write_json(path, self.to_json())
         return path
 
     @classmethod
@@ -191,24 +190,7 @@ def build_manifest(
         OptionError: A mode, ratio or option that cannot work; nothing has been read then.
         DataError: Names every problem of the dataset at once.
     """
-    found = survey(
-        root,
-        name=name,
-        normal_dir=normal_dir,
-        abnormal_dir=abnormal_dir,
-        normal_test_dir=normal_test_dir,
-        mask_dir=mask_dir,
-        normal_val_dir=normal_val_dir,
-        abnormal_val_dir=abnormal_val_dir,
-        val_mask_dir=val_mask_dir,
-        extensions=extensions,
-        test_split_mode=test_split_mode,
-        test_split_ratio=test_split_ratio,
-        val_split_mode=val_split_mode,
-        val_split_ratio=val_split_ratio,
-        seed=seed,
-        on_duplicate=on_duplicate,
-    )
+    found = survey(DataRequest(**locals()))  # the first line: there are no locals but the arguments
     found.findings.log()
     found.findings.raise_problems(str(found.root))
     return manifest_of(found)

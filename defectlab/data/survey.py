@@ -3,13 +3,13 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-from defectlab.data.layouts import Dirs, Layout, as_tuple, detect, named
+from defectlab.data.layouts import Layout, detect, named
 from defectlab.data.problems import Findings
+from defectlab.data.request import DataRequest
 from defectlab.data.scan import Item, Role, scan
 from defectlab.data.splits import Protocol, SplitOptions, assign
 from defectlab.errors import OptionError, unknown_name
@@ -32,65 +32,47 @@ class Survey:
     findings: Findings
 
 
-def survey(
-    root: str | os.PathLike[str] | None,
-    *,
-    name: str | None,
-    normal_dir: Dirs,
-    abnormal_dir: Dirs,
-    normal_test_dir: Dirs,
-    mask_dir: Dirs,
-    normal_val_dir: Dirs,
-    abnormal_val_dir: Dirs,
-    val_mask_dir: Dirs,
-    extensions: Iterable[str] | str | None,
-    test_split_mode: str | Enum | None,
-    test_split_ratio: float,
-    val_split_mode: str | Enum | None,
-    val_split_ratio: float,
-    seed: int,
-    on_duplicate: str,
-) -> Survey:
-    """Read and split the dataset without raising its problems (see `build_manifest` for the arguments).
+def survey(request: DataRequest) -> Survey:
+    """Read and split the dataset without raising its problems (see `build_manifest` for what is asked for).
 
     Raises:
         OptionError: An option that cannot work.
         DataError: No root, or no layout that could be read.
     """
-    options = SplitOptions.checked(test_split_mode, test_split_ratio, val_split_mode, val_split_ratio, seed)
-    if on_duplicate not in ("error", "warn"):
-        raise OptionError(unknown_name("on_duplicate", str(on_duplicate), ("error", "warn")))
+    options = SplitOptions.checked(
+        request.test_split_mode,
+        request.test_split_ratio,
+        request.val_split_mode,
+        request.val_split_ratio,
+        request.seed,
+    )
+    if request.on_duplicate not in ("error", "warn"):
+        raise OptionError(unknown_name("on_duplicate", str(request.on_duplicate), ("error", "warn")))
+    base, layout = _layout(request)
     findings = Findings()
-    if not as_tuple(normal_dir):
-        others = (abnormal_dir, normal_test_dir, mask_dir, normal_val_dir, abnormal_val_dir, val_mask_dir)
-        if any(as_tuple(other) for other in others):
-            raise OptionError("Data: folders are given without normal_dir. Give normal_dir too, or root alone.")
-        if root is None:
-            raise OptionError("Data: give root, or normal_dir.")
-        base = Path(os.path.normpath(resolve(os.fspath(root))))
-        layout = detect(base)
-        folders = layout.describe().replace("\n", "; ")
-        logger.info("Layout %s recognised in %s: %s", layout.name, base, folders)
-    else:
-        for masks, images, owner in ((mask_dir, abnormal_dir, ""), (val_mask_dir, abnormal_val_dir, "val")):
-            if as_tuple(masks) and not as_tuple(images):
-                given, needed = ("val_mask_dir", "abnormal_val_dir") if owner else ("mask_dir", "abnormal_dir")
-                raise OptionError(f"Data: {given} is given without {needed}: masks belong to anomalous images.")
-        base, layout = named(
-            root,
-            normal_dir=normal_dir,
-            abnormal_dir=abnormal_dir,
-            normal_test_dir=normal_test_dir,
-            mask_dir=mask_dir,
-            normal_val_dir=normal_val_dir,
-            abnormal_val_dir=abnormal_val_dir,
-            val_mask_dir=val_mask_dir,
-        )
-    items = scan(base, layout, extensions, findings)
+    items = scan(base, layout, request.extensions, findings)
     splits, protocol = assign(items, options, findings)
-    _check_duplicates(splits, on_duplicate, findings)
+    _check_duplicates(splits, request.on_duplicate, findings)
     _check_labels(protocol, findings)
-    return Survey(name or base.name, base, layout, seed, items, tuple(splits), protocol, findings)
+    return Survey(request.name or base.name, base, layout, request.seed, items, tuple(splits), protocol, findings)
+
+
+def _layout(request: DataRequest) -> tuple[Path, Layout]:
+    """Return the root and its layout, recognised unless `normal_dir` is given."""
+    given = request.folders()
+    if "normal_dir" in given:
+        for masks, images in (("mask_dir", "abnormal_dir"), ("val_mask_dir", "abnormal_val_dir")):
+            if masks in given and images not in given:
+                raise OptionError(f"Data: {masks} is given without {images}: masks belong to anomalous images.")
+        return named(request)
+    if given:
+        raise OptionError("Data: folders are given without normal_dir. Give normal_dir too, or root alone.")
+    if request.root is None:
+        raise OptionError("Data: give root, or normal_dir.")
+    base = Path(os.path.normpath(resolve(os.fspath(request.root))))
+    layout = detect(base)
+    logger.info("Layout %s recognised in %s: %s", layout.name, base, layout.describe().replace("\n", "; "))
+    return base, layout
 
 
 def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, findings: Findings) -> None:

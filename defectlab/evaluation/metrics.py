@@ -154,14 +154,20 @@ def f1_cuts(curve: Curve) -> tuple[Floats, Floats]:
     return values[::-1], f1[::-1]
 
 
+def round_down(threshold: float, dtype: type[np.floating]) -> np.floating:
+    """Return the largest number of a type not above a threshold: it splits that type's scores where the threshold does.
+
+    Rounding to the nearest could land on a score just above the threshold, which would then count as good.
+    """
+    with np.errstate(over="ignore"):  # beyond the type it becomes infinite, which the next step undoes
+        nearest = dtype(threshold)
+    # Compared as float64: numpy would round the threshold to the type first and find them equal.
+    return nearest if float(nearest) <= threshold else np.nextafter(nearest, dtype(-np.inf))
+
+
 def _count_up_to(ascending: Floats, threshold: float) -> int:
     """Number of scores that are at most the threshold."""
-    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which the next step undoes
-        limit = ascending.dtype.type(threshold)
-    # Compared as float64: numpy would round the threshold to float32 first.
-    if float(limit) > threshold:
-        # Rounded up into the scores' type: the next number below splits the scores where the threshold does.
-        limit = np.nextafter(limit, ascending.dtype.type(-np.inf))
+    limit = round_down(threshold, ascending.dtype.type)
     return int(np.searchsorted(ascending, limit, "right"))
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, pixel_curve, sorted_curve
+from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, pixel_curve, round_down, sorted_curve
 
 Rule = Literal["f1", "good_max", "none"]
 
@@ -116,15 +116,10 @@ def _places(curve: Curve, value: np.floating) -> list[tuple[Floats, int]]:
 def below32(threshold: float) -> float:
     """Return the largest float32 not above a threshold: float32 scores compare with it as with the threshold itself.
 
-    Rounding to the nearest float32 could land on a score just above the threshold, which would then count as good.
-
     >>> below32(0.1) <= 0.1 < float(np.nextafter(np.float32(below32(0.1)), np.float32(1)))
     True
     """
-    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which the next step undoes
-        nearest = np.float32(threshold)
-    # Compared as float64: numpy would round the threshold to float32 first and find them equal.
-    return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
+    return float(round_down(threshold, np.float32))
 
 
 def midpoint(low: float, high: float) -> float:

@@ -12,11 +12,15 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
+from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.preprocessing import Preprocessing
+from defectlab.results.record import Run
 
 logger = logging.getLogger(__name__)
+
+BLUR_SIGMA = 4
 
 
 class BaseDetector(AnomalibModule):
@@ -102,6 +106,13 @@ class BaseDetector(AnomalibModule):
         }
         super().save_hyperparameters({"backbone": backbone.spec.architecture, "pre_trained": False, **self.options})
 
+    def check_training_images(self, count: int) -> None:
+        """Refuse, before any image is read, settings that cannot work with `count` training images.
+
+        Raises:
+            OptionError: With the setting and what would work.
+        """
+
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
 
@@ -153,6 +164,8 @@ class BaseDetector(AnomalibModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
         assert isinstance(loaded, cls)
+        run = Run.of_checkpoint(Path(checkpoint_path))
+        loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded
 
 
@@ -179,7 +192,8 @@ class MemoryBankDetector(BaseDetector):
         order = sorted(paths) if manifest is None else sorted(paths, key=manifest.index)
         rank = {path: index for index, path in enumerate(order)}
         _, first = self._kept[0]
-        # as many rows as images: a batch is copied to its place and dropped, so the embeddings exist once
+        # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
+        # exist once; on a GPU twice for a moment.
         stacked = torch.empty((len(paths), *first.shape[1:]), dtype=first.dtype, device=first.device)
         while self._kept:
             batch_paths, embedding = self._kept.pop()
@@ -198,6 +212,19 @@ def check_layers(model: str, layers: Sequence[str]) -> list[str]:
             f"{model}: layers must be a list of layer names such as ['layer2', 'layer3'], got {layers!r}."
         )
     return list(layers)
+
+
+def check_map_size(model: str, input_size: tuple[int, int]) -> None:
+    """Refuse an input smaller than the blur of the maps needs.
+
+    Raises:
+        OptionError: With the smallest size that works.
+    """
+    least = border_size(BLUR_SIGMA) + 1
+    if min(input_size) < least:
+        raise OptionError(
+            f"{model}: the model's input of {input_size} is too small for its maps: at least {least} pixels."
+        )
 
 
 def _size(value: int | Sequence[int] | None) -> tuple[int, int] | None:

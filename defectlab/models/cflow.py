@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector, check_layers
-from defectlab.options import check_range, checked_options
+from defectlab.options import check_range, check_whole, checked_options
 from defectlab.seeds import generator, seeded
 
 logger = logging.getLogger(__name__)
@@ -72,18 +72,10 @@ class CflowModel(AnomalibCflowModel):
 
         A fiber is one position's feature vector. Their order is drawn from `random`; as in plain anomalib the last
         batch of a layer holds the remainder.
-
-        Raises:
-            OptionError: Fewer fibers than one batch.
         """
-        for layer, decoder, feature in zip(self.pool_layers, self.decoders, embedding, strict=True):
+        for decoder, feature in zip(self.decoders, embedding, strict=True):
             fibers, conditions = self._fibers(feature)
-            n_batches = len(fibers) // self.fiber_batch_size
-            if n_batches == 0:
-                raise OptionError(
-                    f"Cflow: a batch has {len(fibers)} positions at {layer}, fewer than fiber_batch_size="
-                    f"{self.fiber_batch_size}; make that smaller, or train_batch_size or image_size larger."
-                )
+            n_batches = max(1, len(fibers) // self.fiber_batch_size)  # a last short batch of images is one fiber batch
             order = torch.randperm(len(fibers), generator=random).to(fibers.device)
             for number in range(n_batches):
                 last = number == n_batches - 1
@@ -190,11 +182,13 @@ class Cflow(BaseDetector, AnomalibCflow):
     ) -> None:
         layers = check_layers("Cflow", layers)
         for name, value in (("fiber_batch_size", fiber_batch_size), ("coupling_blocks", coupling_blocks)):
-            check_range("Cflow", name, value, low=1)
+            check_whole("Cflow", name, value, low=1)
         check_range("Cflow", "lr", lr, low=0, open_low=True)
+        check_range("Cflow", "clamp_alpha", clamp_alpha, low=0, open_low=True)
+        check_whole("Cflow", "condition_vector", condition_vector, low=4)
         if decoder != "freia-cflow":
             raise OptionError(f"Cflow: decoder must be 'freia-cflow', got {decoder!r}.")
-        if condition_vector < 4 or condition_vector % 4:
+        if condition_vector % 4:
             raise OptionError(f"Cflow: condition_vector must be a multiple of 4, got {condition_vector!r}.")
         network = self.resolve_backbone(backbone, pre_trained, seed)
         options = {

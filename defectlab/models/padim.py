@@ -17,7 +17,7 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError
 from defectlab.kernels.gaussian import fit_gaussian, mahalanobis
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.models.base import MemoryBankDetector, check_layers
+from defectlab.models.base import MemoryBankDetector, check_layers, check_map_size
 from defectlab.options import checked_options
 from defectlab.seeds import generator
 
@@ -130,6 +130,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        check_map_size("Padim", self.preprocessing.input_size)
         self.model = model
 
 

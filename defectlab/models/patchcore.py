@@ -18,8 +18,8 @@ from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.projection import sparse_projection
-from defectlab.models.base import MemoryBankDetector, check_layers
-from defectlab.options import check_range, checked_options
+from defectlab.models.base import MemoryBankDetector, check_layers, check_map_size
+from defectlab.options import check_range, check_whole, checked_options
 from defectlab.progress import progress_bar
 from defectlab.seeds import generator
 
@@ -63,13 +63,13 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         """Keep the coreset of (N, C) patches as memory bank, in the order picked."""
         n_patches, n_features = rows.shape
         size = coreset_size(n_patches, self.coreset_sampling_ratio)
-        cost = estimate(n_patches, n_features, size)
+        projection = sparse_projection(n_patches, n_features, generator=generator(self.seed, "coreset projection"))
+        cost = estimate(n_patches, len(projection), size, device=str(rows.device))
         logger.info(
             "Coreset: %d of %d patches with %d numbers each; about %.0f s and %.1f GB",
             size, n_patches, n_features, cost.seconds, cost.bytes / 1e9,
         )  # fmt: skip
         first = int(torch.randint(n_patches, (1,), generator=generator(self.seed, "coreset first pick")))
-        projection = sparse_projection(n_patches, n_features, generator=generator(self.seed, "coreset projection"))
         with progress_bar("Coreset", size) as progress:
             picks = k_center_greedy(
                 rows.float(), size, first=first, projection=projection.to(rows.device), progress=progress
@@ -143,8 +143,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     ) -> None:
         layers = check_layers("Patchcore", layers)
         check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
-        if not isinstance(num_neighbors, int) or num_neighbors < 1:
-            raise OptionError(f"Patchcore: num_neighbors must be a whole number of at least 1, got {num_neighbors!r}.")
+        check_whole("Patchcore", "num_neighbors", num_neighbors, low=1)
         precision = str(getattr(precision, "value", precision)).lower()
         if precision not in ("float32", "float16"):
             raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")
@@ -168,8 +167,15 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        check_map_size("Patchcore", self.preprocessing.input_size)
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.model = model.half() if precision == "float16" else model
+
+    def check_training_images(self, count: int) -> None:
+        """Refuse a ratio that would keep no patch."""
+        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.input_size)
+        _, height, width = shapes[self.model.layers[0]]
+        coreset_size(count * height * width, self.coreset_sampling_ratio)
 
 
 __all__ = ["Patchcore", "PatchcoreModel"]

@@ -46,6 +46,12 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     return {"metrics": metrics, "metric_reasons": reasons}
 
 
+def no_thresholds(reason: str) -> dict[str, dict[str, Any]]:
+    """Return the record of a run without thresholds, and why."""
+    nothing = threshold_record(Threshold(None, "none", "", reason), "none")
+    return {"image": nothing, "pixel": nothing}
+
+
 def threshold_record(threshold: Threshold, split: str) -> dict[str, Any]:
     """Return a threshold as run.json holds it; `oracle` says that the test images chose it."""
     return {**asdict(threshold), "source": split, "oracle": split == "test"}

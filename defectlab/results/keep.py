@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.errors import OptionError
-from defectlab.results.files import replacing
+from defectlab.files import replacing
 from defectlab.results.record import Run, ScoreRow
 
 KEEP_MAPS = ("all", "worst", "none")

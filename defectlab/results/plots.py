@@ -13,19 +13,21 @@ def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     """Colour an (H, W) map from `low` (dark) to `high` (bright): (H, W, 3) uint8; NaN is grey."""
     from matplotlib import colormaps
 
-    span = high - low if high > low else 1.0
-    unit = np.clip((np.nan_to_num(anomaly_map, nan=low) - low) / span, 0, 1)
-    colours = (colormaps["inferno"](unit)[..., :3] * 255).astype(np.uint8)
+    colours = (colormaps["inferno"](_unit(anomaly_map, low, high))[..., :3] * 255).astype(np.uint8)
     colours[np.isnan(anomaly_map)] = 128
     return colours
 
 
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     """Lay a coloured map over an (H, W, 3) uint8 image, clearer where the map is higher."""
-    span = high - low if high > low else 1.0
-    unit = np.clip((np.nan_to_num(anomaly_map, nan=low) - low) / span, 0, 1)[..., None]
-    alpha = 0.75 * unit
+    alpha = 0.75 * _unit(anomaly_map, low, high)[..., None]
     return (image * (1 - alpha) + colour_map(anomaly_map, low, high) * alpha).astype(np.uint8)
+
+
+def _unit(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scale `low` .. `high` to 0 .. 1, cut off outside; NaN is 0."""
+    span = high - low if high > low else 1.0
+    return np.clip((np.nan_to_num(anomaly_map, nan=low) - low) / span, 0, 1)
 
 
 def contour(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = CONTOUR) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A run folder: begun when a run starts, completed when it ends, never half a file."""
 
 import csv
+import glob
 import json
 import logging
 import os
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from defectlab import paths
 from defectlab.errors import InputError
-from defectlab.results.files import replacing, unpack_masks, write_json
+from defectlab.files import replacing, write_json
+from defectlab.results.files import unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
 
 logger = logging.getLogger(__name__)
@@ -75,49 +78,61 @@ class Run:
 
         The same experiment (equal `facts`) runs into a folder beside its earlier run and takes its place once it
         has come as far; another experiment of the same name gets a suffix naming what differs.
+
+        Raises:
+            InputError: Another process is running this experiment at this moment.
         """
         parent = results / safe_name(model) / safe_name(dataset)
         parent.mkdir(parents=True, exist_ok=True)
         identity = experiment_id(facts)
-        final = folder = _place(parent, safe_name(name), facts, identity)
-        if folder.exists():
-            earlier = _record(folder)
-            if earlier and (earlier["status"] in ("fitted", "finished") or _alive(earlier)):
+        with _locked(parent):
+            final = folder = _place(parent, safe_name(name), facts, identity)
+            earlier = _record(final)
+            if earlier is not None and _elsewhere(earlier):
+                raise InputError(
+                    f"Process {earlier['process']['pid']} is running this experiment now, into {final}. "
+                    "Wait for it, or stop it."
+                )
+            _sweep(parent, final.name)
+            done = earlier is not None and (earlier["status"] in ("fitted", "finished") or _alive(earlier))
+            if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
                 folder = parent / f".{final.name}.rerun-{os.getpid()}"
             shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        run = cls(folder, {})
-        run._final = final
-        run.update(
-            run_id=identity,
-            name=final.name,
-            status="running",
-            error=None,
-            facts=dict(facts),
-            process={"pid": os.getpid(), "host": socket.gethostname(), "started": _now()},
-            **record,
-        )
+            folder.mkdir()
+            run = cls(folder, {})
+            run._final = final
+            run.update(
+                run_id=identity,
+                name=final.name,
+                status="running",
+                error=None,
+                facts=dict(facts),
+                process={"pid": os.getpid(), "host": socket.gethostname(), "started": _now()},
+                **record,
+            )
         return run
 
     def update(self, **fields_: Any) -> None:
-        """Change fields of run.json, atomically."""
-        self.record |= fields_
-        write_json(self.folder / "run.json", self.record)
+        """Change fields of run.json, atomically: all of them or, if one cannot be written, none."""
+        changed = self.record | fields_
+        write_json(self.folder / "run.json", changed)
+        self.record = changed
 
     def advance(self, status: str, **fields_: Any) -> None:
         """Reach `status`; a run done again takes the place of its earlier one as soon as it has come as far."""
         self.update(status=status, error=None, **{status: _now()}, **fields_)
         if self.folder == self._final:
             return
-        earlier = _record(self._final)
-        if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
-            old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
-            if self._final.exists():
-                self._final.rename(old)
-            self.folder.rename(self._final)
-            shutil.rmtree(old, ignore_errors=True)
-            self.folder = self._final
-            logger.info("Replaced the earlier run of the same experiment: %s", self._final)
+        with _locked(self._final.parent):
+            earlier = _record(self._final)
+            if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
+                old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
+                if self._final.exists():
+                    self._final.rename(old)
+                self.folder.rename(self._final)
+                shutil.rmtree(old, ignore_errors=True)
+                self.folder = self._final
+                logger.info("Replaced the earlier run of the same experiment: %s", self._final)
 
     @contextmanager
     def recording_failure(self) -> Iterator[None]:
@@ -206,13 +221,39 @@ def find_runs(results: Path | None = None) -> list[Run]:
 
 
 def _place(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
-    """Return the folder of this experiment: its earlier one, or a free name."""
-    for number in range(3):
-        taken = _record(parent / name)
-        if taken is None or taken["run_id"] == identity:
-            return parent / name
-        name += differing_suffix(facts, taken["facts"]) if number == 0 else f"_{identity[:6]}"
-    return parent / name
+    """Return the folder of this experiment: its earlier one of this name, or a free one."""
+    for file in sorted(parent.glob(f"{glob.escape(name)}*/run.json")):
+        earlier = _record(file.parent)
+        if earlier is not None and earlier["run_id"] == identity:
+            return file.parent
+    if not (parent / name).exists():
+        return parent / name
+    taken = _record(parent / name)
+    suffix = differing_suffix(facts, taken["facts"]) if taken else ""
+    return next(
+        folder
+        for folder in (parent / f"{name}{suffix}", parent / f"{name}{suffix}_{identity[:6]}")
+        if not folder.exists() or folder.name.endswith(identity[:6])
+    )
+
+
+def _locked(parent: Path) -> FileLock:
+    """Keep two processes from taking one name, or one place, at the same moment."""
+    return FileLock(parent / ".lock")
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on."""
+    for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
+        record = _record(folder)
+        if (record is None or not _elsewhere(record)) and not (folder / CHECKPOINT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _elsewhere(record: Mapping[str, Any]) -> bool:
+    """Whether another living process of this machine is running this; of other machines nothing is known."""
+    process = record["process"]
+    return process["host"] == socket.gethostname() and process["pid"] != os.getpid() and _alive(record)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

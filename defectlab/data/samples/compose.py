@@ -29,16 +29,6 @@ class Box:
     right: int
     bottom: int
 
-    def overlaps(self, other: "Box") -> bool:
-        """Tell whether the two share a source pixel."""
-        return (
-            self.photo == other.photo
-            and self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
-        )
-
 
 @dataclass(frozen=True)
 class Shape:
