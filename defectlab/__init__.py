@@ -4,8 +4,11 @@ The names below are the public door; each is imported on first use, because torc
 and `defectlab --help` needs neither.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from defectlab.logs import ignore_import_warnings
 
 __version__ = "0.1.0"
 
@@ -67,7 +70,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _DOOR:
         raise AttributeError(f"module 'defectlab' has no attribute {name!r}")
-    return getattr(import_module(_DOOR[name]), name)
+    with warnings.catch_warnings():
+        ignore_import_warnings()
+        return getattr(import_module(_DOOR[name]), name)
 
 
 def __dir__() -> list[str]:

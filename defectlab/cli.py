@@ -1,10 +1,10 @@
 """The command line. Nothing here imports torch until a command needs it."""
 
-import logging
 import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from defectlab import __version__, paths
 from defectlab.errors import InputError, did_you_mean
 from defectlab.experiment import Experiment, config_file, read_yaml
-
-logger = logging.getLogger(__name__)
+from defectlab.logs import ignore_import_warnings, show_log
 
 Command = Callable[..., int | None]
 
@@ -97,16 +96,11 @@ def weights_verify(names: list[str] | None = None) -> int:
     return 1 if any(result.state == "changed" for result in results) else 0
 
 
-def weights_import(file: str, name: str | None = None) -> None:
-    """Check a weights file, copy it into weights/ and record where it came from.
-
-    Args:
-        file: The file.
-        name: Backbone it is for; default is found by its tensors.
-    """
+def weights_import(file: str, name: str | None, overwrite: bool) -> None:
+    """Check a weights file, copy it into weights/ and record where it came from."""
     from defectlab.backbones import import_file
 
-    print(paths.relative(import_file(Path(file), name)))
+    print(paths.relative(import_file(Path(file), name, overwrite=overwrite)))
 
 
 def models_list() -> None:
@@ -145,13 +139,19 @@ def evaluate(run: str, rescore: bool) -> None:
     metrics_table(opened)
 
 
-def predict(run: str, source: list[str], output: str, heatmaps: bool, masks: bool) -> None:
+def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool) -> None:
     """Score images with a trained model and write scores.csv."""
-    from defectlab.scoring import predict_to_folder
+    from defectlab.data.sources import find_images
 
+    if not paths.resolve(run).exists():
+        raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
     # a shell expands globs where it stands, which may be below the project root
     here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
-    predict_to_folder(run, here, paths.resolve(output), heatmaps=heatmaps, masks=masks)
+    find_images(here)  # before the seconds that torch and anomalib take to load
+    from defectlab.scoring import predict_to_folder
+
+    folder = output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks)
 
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
@@ -197,9 +197,13 @@ def _command_parser(function: Command) -> ArgumentParser:
     elif function is predict:
         parser.add_argument("run", type=str, help="Run folder or checkpoint.")
         parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
-        parser.add_argument("--output", type=str, default="predictions", help="Folder to write to.")
+        parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
         parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
         parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    elif function is weights_import:
+        parser.add_argument("file", type=str, help="The file.")
+        parser.add_argument("--name", type=str, help="Backbone it is for; default is found by its tensors.")
+        parser.add_argument("--overwrite", action="store_true", help="Replace another file of this name.")
     elif function is evaluate:
         parser.add_argument("run", type=str, help="Run folder.")
         parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
@@ -214,8 +218,8 @@ def _parser(**kwargs: Any) -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a failed check, 2 for an input that cannot work."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("defectlab").setLevel(logging.INFO)
+    show_log()
+    ignore_import_warnings()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     try:
@@ -227,6 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"defectlab: {_with_suggestion(parser, arguments, str(error))}", file=sys.stderr)
     except InputError as error:
         print(f"defectlab: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("defectlab: interrupted; the same command starts again.", file=sys.stderr)
+        return 130
     return 2
 
 

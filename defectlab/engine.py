@@ -19,9 +19,11 @@ from defectlab.bookkeeping import check_same_model, environment, start_run
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
+from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS
 from defectlab.models.restore import restore
+from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run, no_thresholds
@@ -66,7 +68,9 @@ class Engine(AnomalibEngine):
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
         devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
-        self._arguments = {"enable_model_summary": False, **kwargs, "devices": devices}
+        defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
+        self._arguments = {**defaults, **kwargs, "devices": devices}
+        show_log()
         self._given_callbacks = list(callbacks or [])
         self._given_logger = False if logger is None else logger
         self._recorder = Recorder()
@@ -313,7 +317,7 @@ class Engine(AnomalibEngine):
             return self._checkpoints[str(ckpt_path)]
         path = paths.resolve(ckpt_path)
         if path.is_dir():
-            path = Run.open(path).checkpoint
+            path = Run.open(path).checkpoint_file()
         if not path.is_file():
             raise InputError(f"There is no checkpoint at {path}. Runs and their checkpoints lie under {self._results}.")
         return path
@@ -329,6 +333,8 @@ class Engine(AnomalibEngine):
             return fitted
         if checkpoint is not None:
             check_same_model(model, checkpoint)
+        elif isinstance(model, BaseDetector) and not model.is_fitted:
+            raise InputError(f"This {model.name} has not been fitted: call fit first, or give ckpt_path=....")
         return model
 
     def _run_to_test(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None, source: Run | None) -> Run:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from defectlab import paths
-from defectlab.errors import InputError, OptionError
+from defectlab.errors import DataError, InputError, OptionError, unknown_name
+from defectlab.models.registry import MODELS
 from defectlab.options import check_option_names
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Experiment:
             raise OptionError("An experiment needs data.root, the folder of the images.")
         if not self.model.get("name"):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
+        if self.model["name"] not in MODELS:
+            raise OptionError(unknown_name("model", str(self.model["name"]), MODELS))
         if self.evaluation.pixel_size != "input":
             raise OptionError(f"evaluation.pixel_size must be 'input', got {self.evaluation.pixel_size!r}.")
 
@@ -233,6 +236,9 @@ def run(experiment: Experiment) -> "Run":
     """
     from defectlab.results.record import Run
 
+    root = experiment.data.root
+    if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
+        raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
     model, datamodule, engine = build(experiment)
     engine.train(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")

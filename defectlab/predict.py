@@ -73,9 +73,7 @@ class Detector:
         """
         path = paths.resolve(path)
         run = Run.open(path) if path.is_dir() else Run.of_checkpoint(path)
-        checkpoint = run.checkpoint if run and path.is_dir() else path
-        if run and not checkpoint.is_file() and run.record["checkpoint"]:
-            checkpoint = paths.resolve(run.record["checkpoint"])
+        checkpoint = run.checkpoint_file() if run and path.is_dir() else path
         model = restore(checkpoint, backbone)
         thresholds = run.record.get("thresholds") if run else None
         if thresholds:

@@ -16,14 +16,18 @@ from rich.progress import (
 )
 
 
+def watched() -> bool:
+    """Whether somebody sees a bar move: in a terminal or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
 @contextmanager
 def progress_bar(
     label: str, total: int | None, *, of_bytes: bool = False
 ) -> Iterator[Callable[[int, int | None], None]]:
     """Show a bar with the remaining time where somebody watches; yields `progress(done, total)`."""
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     amount: ProgressColumn = DownloadColumn() if of_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not watched) as bar:
+    with Progress(*columns, disable=not watched()) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)

@@ -99,6 +99,9 @@ class Recorder(Callback):
         for name, value in trainer.callback_metrics.items():
             if name.endswith("loss"):
                 self.history[name].append(float(value))
+                logger.info(
+                    "Epoch %d of %s: %s %.6g", trainer.current_epoch + 1, trainer.max_epochs, name, float(value)
+                )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to collect; a memory-bank model has fitted by now."""

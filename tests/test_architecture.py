@@ -17,6 +17,7 @@ LAYERS = {
     "defectlab.files": 0,
     "defectlab.options": 0,
     "defectlab.paths": 0,
+    "defectlab.logs": 0,
     "defectlab.seeds": 0,
     "defectlab.progress": 0,
     "defectlab.quiet": 0,

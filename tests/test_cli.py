@@ -43,7 +43,7 @@ def test_train_evaluate_predict(config: Path, parts: Path, tmp_path: Path, capsy
         (["train", "--data.root", "x", "--model.name", "padin"], "Did you mean 'padim'"),
         (["train", "--config", "nowhere.yaml"], "no file"),
         (["evaluate", "nowhere"], "no run folder"),
-        (["predict", "nowhere.ckpt", "x.png"], "no file or folder"),
+        (["predict", "nowhere.ckpt", "x.png"], "no run folder or checkpoint"),
         (["data", "sample", "coin", "x"], "Did you mean 'coins'"),
         (["weights", "get", "resnet81"], "resnet18"),
         (["weights", "import", "nowhere.pth"], "nowhere.pth"),

@@ -214,6 +214,8 @@ def test_what_does_not_belong_together_is_refused(parts: Path, tested):
         engine.fit(model=small("padim"), train_dataloaders=[1])
     with pytest.raises(InputError, match=r"defectlab\.Padim"):
         engine.fit(model=object(), datamodule=data(parts))
+    with pytest.raises(InputError, match="has not been fitted"):
+        engine.test(model=small("patchcore"), datamodule=data(parts))
     with pytest.raises(InputError, match="fitted nothing"):
         Engine().test(model=small("padim"), datamodule=data(parts), ckpt_path="best")
 
@@ -364,7 +366,7 @@ def test_thresholds_checkpoint_and_test_are_of_one_epoch(parts: Path):
 
 def test_a_diverged_training_is_on_record(parts: Path, monkeypatch: pytest.MonkeyPatch):
     model = small("cflow")
-    monkeypatch.setattr(type(model.model), "_log_likelihood", lambda _d, f, _c: f.sum(1) * float("nan"))
+    monkeypatch.setattr(type(model.model), "_log_likelihood", lambda _s, d, f, c: d(f, [c])[0].sum(1) * float("nan"))
     (metrics,) = Engine(max_epochs=1, **QUIET).train(model=model, datamodule=data(parts))
     (run,) = find_runs()
     assert run.status == "finished"
@@ -445,3 +447,15 @@ def test_a_ratio_that_keeps_no_patch_is_refused_before_training(parts: Path):
     with pytest.raises(OptionError, match="smallest ratio"):
         Engine(**QUIET).fit(model=small("patchcore", coreset_sampling_ratio=1e-4), datamodule=data(parts))
     assert not find_runs()
+
+
+def test_a_run_without_a_checkpoint_says_why(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    from defectlab import Detector
+
+    model = small("padim")
+    monkeypatch.setattr(type(model.model), "fit", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(MemoryError):
+        Engine(**QUIET).fit(model=model, datamodule=data(parts))
+    (run,) = find_runs()
+    with pytest.raises(InputError, match=r"status failed; its error was MemoryError: no room.*Train it again"):
+        Detector.load(run.folder)

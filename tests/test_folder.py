@@ -97,6 +97,7 @@ def test_a_mask_of_another_size_is_brought_to_the_image(tmp_path: Path):
         ({"normal_split_ratio": 0.1, "test_split_ratio": 0.3}, "give one"),
         ({"root": None}, "root"),
         ({"val_split_mode": "synthetic"}, "synthetic"),
+        ({"val_split_mode": "same_as_tset"}, "Did you mean 'same_as_test'"),
     ],
 )
 def test_options_are_checked(parts: Path, options: dict, message: str):

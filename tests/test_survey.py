@@ -21,7 +21,7 @@ def test_equal_files_across_a_border(tmp_path, one, other, title):
         write_image(tmp_path / path, seed=1)
     with pytest.raises(DataError) as caught:
         build_manifest(tmp_path)
-    for words in (title, one, other, "on_duplicate='warn'"):
+    for words in (title, one, other, "on_duplicate: warn"):
         assert words in str(caught.value)
     manifest = build_manifest(tmp_path, on_duplicate="warn")
     assert any(title in warning and one in warning and other in warning for warning in manifest.warnings)

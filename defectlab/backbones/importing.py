@@ -87,6 +87,6 @@ def _copy(file: Path, target: Path, sha256: str, overwrite: bool) -> None:
         if target.samefile(file) or manifest.file_sha256(target) == sha256:
             return
         if not overwrite:
-            raise WeightsError(f"{target} exists with other content. Move it away, or import with overwrite=True.")
+            raise WeightsError(f"{target} exists with other content. Move it away, or import with --overwrite.")
     with replacing(target) as partial:
         shutil.copyfile(file, partial)

@@ -72,7 +72,12 @@ def _load(path: Path) -> Any:
 
             return load_file(path)
         with path.open("rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
+            head = file.read(4)
+        zipped = head == b"PK\x03\x04"
+        if head and not zipped and not head.startswith(b"\x80"):
+            raise WeightsError(
+                f"{path} is no weights file of PyTorch: it begins with {head!r}. Give a .pth or .safetensors."
+            )
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "Unsupported" in str(error):

@@ -21,7 +21,7 @@ from torchvision.tv_tensors import Image, Mask
 from defectlab import paths
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
-from defectlab.errors import OptionError
+from defectlab.errors import OptionError, unknown_name
 from defectlab.options import check_whole, checked_options
 from defectlab.preprocessing import Preprocessing
 from defectlab.seeds import generator
@@ -164,6 +164,8 @@ class Folder(AnomalibDataModule):
             seed = 42
             logger.info("Folder: seed=None would split differently on every run; using 42")
         ratio = next((value for value in (test_split_ratio, normal_split_ratio) if value is not None), 0.2)
+        test_mode = _mode("test_split_mode", test_split_mode, TestSplitMode)
+        val_mode = _mode("val_split_mode", val_split_mode, ValSplitMode)
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -172,9 +174,9 @@ class Folder(AnomalibDataModule):
             val_augmentations=val_augmentations,
             test_augmentations=test_augmentations,
             augmentations=augmentations,
-            test_split_mode=test_split_mode,
+            test_split_mode=test_mode,
             test_split_ratio=ratio,
-            val_split_mode=val_split_mode,
+            val_split_mode=val_mode,
             val_split_ratio=val_split_ratio,
             seed=seed,
         )
@@ -278,6 +280,13 @@ class Folder(AnomalibDataModule):
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
             generator=generator(self.seed, "batches"),
         )
+
+
+def _mode(option: str, value: Any, modes: type[TestSplitMode] | type[ValSplitMode]) -> Any:
+    allowed = [mode.value for mode in modes]
+    if getattr(value, "value", value) not in allowed:
+        raise OptionError(f"Folder: {unknown_name(option, str(value), allowed)}")
+    return modes(value)
 
 
 def _plain(value: Directory) -> Any:

@@ -10,7 +10,9 @@ from defectlab.errors import DataError
 
 
 def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the image files of a file, a folder (all below it), a glob, or several of them, without doubles.
+    """Return the image files of a file, a folder, a glob, or several of them, without doubles.
+
+    Of a folder all below it but masks, which MVTec AD's layout keeps in `ground_truth`.
 
     Raises:
         DataError: Nothing is there, or it holds no images.
@@ -19,7 +21,7 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
         return list(dict.fromkeys(path for part in source for path in find_images(part)))
     path = paths.resolve(source)
     if path.is_dir():
-        found = list_images(path)
+        found = [file for file in list_images(path) if "ground_truth" not in file.relative_to(path).parts]
     elif path.is_file():
         if path.suffix.lower() not in IMAGE_EXTENSIONS:
             raise DataError(f"{path} is no image file; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")

@@ -92,7 +92,7 @@ def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, fi
         else:
             within.append(line)
     report = findings.problem if on_duplicate == "error" else findings.warn
-    fix = "" if on_duplicate == "warn" else ": remove one, or pass on_duplicate='warn'"
+    fix = "" if on_duplicate == "warn" else ": remove one, or say on_duplicate: warn"
     report(f"The same content in two splits{fix}", across)
     report(f"The same content labelled good and anomalous{fix}", labels)
     findings.warn("The same content twice within one split", within)

@@ -122,6 +122,11 @@ class BaseDetector(AnomalibModule):
         return self.pre_processor.preprocessing
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether it can score at all; an untrained flow can, though badly."""
+        return bool(getattr(self, "_is_fitted", True))
+
+    @property
     def seed(self) -> int:
         """The seed of every random choice this model makes."""
         return self.options["seed"]

@@ -142,7 +142,8 @@ def _checked_n_features(n_features: int | None, backbone: Backbone, layers: list
                 f"Padim: n_features must be given for {backbone.spec.name}: 1 to {total} for layers "
                 f"{', '.join(layers)} (the paper uses 100 with ResNet-18, 550 with Wide ResNet-50-2)."
             )
-        logger.info("Padim: n_features=%d, the paper's number for %s", n_features, backbone.spec.architecture)
+        n_features = min(n_features, total)
+        logger.info("Padim: n_features=%d of %d, as in the paper for %s", n_features, total, backbone.spec.architecture)
     if not isinstance(n_features, int) or not 0 < n_features <= total:
         raise OptionError(
             f"Padim: n_features must be 1 to {total}, the channels of {', '.join(layers)}; got {n_features}."

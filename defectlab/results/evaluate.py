@@ -39,6 +39,8 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     results = evaluate(scores, labels, maps, masks, image_threshold=image, pixel_threshold=pixel)
     metrics = {name: metric.value for name, metric in results.items()}
     reasons = {name: metric.reason for name, metric in results.items() if metric.value is None}
+    if not scores.size:
+        reasons = dict.fromkeys(metrics, "there are no test images")
     if not whole:
         metrics |= {name: value for name, value in run.record["metrics"].items() if name.startswith("pixel")}
         reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}

@@ -48,7 +48,6 @@ class Run:
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
         self.folder = folder
         self.record = record
-        self._final = folder
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -100,7 +99,6 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             run = cls(folder, {})
-            run._final = final
             run.update(
                 run_id=identity,
                 name=final.name,
@@ -147,6 +145,11 @@ class Run:
             raise
 
     @property
+    def _final(self) -> Path:
+        """Where this run belongs; one done again stands beside it, hidden, until it has come as far."""
+        return self.folder.parent / self.record["name"] if self.folder.name.startswith(".") else self.folder
+
+    @property
     def checkpoint(self) -> Path:
         """Where this run's checkpoint lies."""
         return self.folder / CHECKPOINT
@@ -156,6 +159,21 @@ class Run:
         """Status of the record; a `running` one whose process is gone was interrupted."""
         status = self.record["status"]
         return "interrupted" if status == "running" and not _alive(self.record) else status
+
+    def checkpoint_file(self) -> Path:
+        """Return the checkpoint this run's scores come from: its own, or for a run that only tested, another one's.
+
+        Raises:
+            InputError: It is not there, because the run did not come that far or because it was removed.
+        """
+        recorded = self.record["checkpoint"]
+        file = self.checkpoint if self.checkpoint.is_file() or not recorded else paths.resolve(recorded)
+        if recorded == CHECKPOINT:
+            file = self.checkpoint
+        if not file.is_file():
+            why = f"; its error was {self.record['error']['summary']}" if self.record["error"] else ""
+            raise InputError(f"{self.folder} has no checkpoint (status {self.status}{why}). Train it again.")
+        return file
 
     def write_scores(self, rows: Sequence[ScoreRow]) -> None:
         """Write scores.csv."""

@@ -41,7 +41,7 @@ def test_known_sources_stay_reachable_after_an_import(outside: Path) -> None:
 def test_other_content_is_not_overwritten(home: Path, outside: Path) -> None:
     target = home / "weights" / "resnet18.pth"
     target.write_bytes(b"old")
-    with pytest.raises(WeightsError, match="overwrite=True"):
+    with pytest.raises(WeightsError, match="--overwrite"):
         import_file(outside, "resnet18")
     assert target.read_bytes() == b"old"
     assert import_file(outside, "resnet18", overwrite=True).read_bytes() == outside.read_bytes()
