@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from defectlab import __version__, paths
+from defectlab.backbones import weights_sha256
+from defectlab.backbones.manifest import file_sha256
 from defectlab.data.folder import Folder
 from defectlab.errors import InputError
 from defectlab.models.base import BaseDetector
@@ -75,6 +77,39 @@ def start_run(
     )
     manifest.write(run.folder / "manifest.json")
     logger.info("Run %s: %s", run.record["run_id"], run.folder)
+    return run
+
+
+def weights_run(model: BaseDetector, checkpoint: Path | None) -> Run | None:
+    """Return the run whose weights these are: that of the checkpoint, or of what the model holds."""
+    if checkpoint is None:
+        folder = model.run_folder
+        return Run.open(folder) if folder and (folder / "run.json").is_file() else None
+    run = Run.of_checkpoint(checkpoint)
+    return run if run is not None and run.checkpoint.resolve() == checkpoint.resolve() else None
+
+
+def run_to_test(
+    model: BaseDetector,
+    datamodule: Folder,
+    checkpoint: Path | None,
+    source: Run | None,
+    name: str | None,
+    results: Path,
+) -> Run:
+    """Return the record that a test writes: the weights' own run (`source`), if these are its images."""
+    if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
+        return source
+    if source is not None:
+        weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
+        logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
+    else:
+        weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
+        options = {}
+        logger.info("These weights belong to no run on record: this test becomes a run of its own")
+    run = start_run(model, datamodule, options, name, results, weights_of=weights[:12])
+    file = checkpoint or (source.checkpoint if source else None)
+    run.update(checkpoint=paths.relative(file) if file else None)
     return run
 
 

@@ -13,9 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab import paths
-from defectlab.backbones import weights_sha256
-from defectlab.backbones.manifest import file_sha256
-from defectlab.bookkeeping import check_same_model, environment, start_run
+from defectlab.bookkeeping import check_same_model, environment, run_to_test, start_run, weights_run
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
@@ -138,8 +136,8 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
-        source = _weights_run(model, checkpoint)
-        run = self._run_to_test(model, datamodule, checkpoint, source)
+        source = weights_run(model, checkpoint)
+        run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results)
         self._new_trainer(model, run)
         with self._on_record(run):
             if not run.record["thresholds"]:
@@ -187,7 +185,7 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
-        source = _weights_run(model, checkpoint)
+        source = weights_run(model, checkpoint)
         self._new_trainer(model, None)
         with quiet_lightning():
             results = super().validate(model, None, checkpoint, verbose, datamodule)
@@ -220,7 +218,7 @@ class Engine(AnomalibEngine):
             raise InputError(
                 "predict needs images: give datamodule=..., data_path=..., dataset=... or dataloaders=...."
             )
-        source = _weights_run(model, checkpoint)
+        source = weights_run(model, checkpoint)
         self._new_trainer(model, source)
         with quiet_lightning():
             batches = super().predict(
@@ -337,22 +335,6 @@ class Engine(AnomalibEngine):
             raise InputError(f"This {model.name} has not been fitted: call fit first, or give ckpt_path=....")
         return model
 
-    def _run_to_test(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None, source: Run | None) -> Run:
-        """Return the record that this test writes: the weights' own run, if these are its images."""
-        if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
-            return source
-        if source is not None:
-            weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
-            logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
-        else:
-            weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
-            options = {}
-            logger.info("These weights belong to no run on record: this test becomes a run of its own")
-        run = start_run(model, datamodule, options, self._run_name, self._results, weights_of=weights[:12])
-        file = checkpoint or (source.checkpoint if source else None)
-        run.update(checkpoint=paths.relative(file) if file else None)
-        return run
-
     def _choose_thresholds(
         self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None, source: Run | None
     ) -> None:
@@ -370,12 +352,3 @@ class Engine(AnomalibEngine):
         if not run.record["thresholds"]:
             logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
             run.update(thresholds=no_thresholds("there were no validation images"))
-
-
-def _weights_run(model: BaseDetector, checkpoint: Path | None) -> Run | None:
-    """Return the run whose weights these are: that of the checkpoint, or of what the model holds."""
-    if checkpoint is None:
-        folder = model.run_folder
-        return Run.open(folder) if folder and (folder / "run.json").is_file() else None
-    run = Run.of_checkpoint(checkpoint)
-    return run if run is not None and run.checkpoint.resolve() == checkpoint.resolve() else None
