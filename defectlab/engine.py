@@ -292,9 +292,7 @@ class Engine(AnomalibEngine):
             self.trainer.save_checkpoint(run.checkpoint)
         elif not run.checkpoint.is_file():
             self.trainer.save_checkpoint(run.checkpoint)
-        if not run.record["thresholds"]:
-            logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
-            run.update(thresholds=no_thresholds("there were no validation images"))
+        _complete_thresholds(run)
         self._checkpoints = {"best": best, "last": run.checkpoint}
 
     def _follow(self, before: Path, now: Path) -> None:
@@ -349,6 +347,11 @@ class Engine(AnomalibEngine):
                 for level, chosen in source.record["thresholds"].items()
             }
             run.update(thresholds=taken)
-        if not run.record["thresholds"]:
-            logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
-            run.update(thresholds=no_thresholds("there were no validation images"))
+        _complete_thresholds(run)
+
+
+def _complete_thresholds(run: Run) -> None:
+    """Where nothing could choose thresholds, say so in log and record."""
+    if not run.record["thresholds"]:
+        logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
+        run.update(thresholds=no_thresholds("there were no validation images"))

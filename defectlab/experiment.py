@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from defectlab import paths
-from defectlab.errors import DataError, InputError, OptionError, unknown_name
-from defectlab.models.registry import MODELS
+from defectlab.errors import DataError, InputError, OptionError
+from defectlab.models.registry import model_info
 from defectlab.options import check_option_names
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ class Experiment:
             raise OptionError("An experiment needs data.root, the folder of the images.")
         if not self.model.get("name"):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
-        if self.model["name"] not in MODELS:
-            raise OptionError(unknown_name("model", str(self.model["name"]), MODELS))
+        model_info(self.model["name"])
         if self.evaluation.pixel_size != "input":
             raise OptionError(f"evaluation.pixel_size must be 'input', got {self.evaluation.pixel_size!r}.")
 

@@ -17,7 +17,7 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError
 from defectlab.kernels.gaussian import fit_gaussian, mahalanobis
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.models.base import MemoryBankDetector, check_layers, check_map_size
+from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
 from defectlab.options import checked_options
 from defectlab.seeds import generator
 
@@ -68,7 +68,7 @@ class PadimModel(AnomalibPadimModel):
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W): Mahalanobis distances, upsampled and smoothed."""
         distances = mahalanobis(embedding, self.gaussian.mean, self.gaussian.inv_covariance)
-        maps = smooth_upsample(distances, image_size, sigma=4, mode="bilinear")
+        maps = smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="bilinear")
         return maps.amax(dim=(-3, -2, -1)), maps
 
     def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:

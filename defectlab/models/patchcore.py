@@ -18,7 +18,7 @@ from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.projection import sparse_projection
-from defectlab.models.base import MemoryBankDetector, check_layers, check_map_size
+from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
 from defectlab.options import check_range, check_whole, checked_options
 from defectlab.progress import progress_bar
 from defectlab.seeds import generator
@@ -91,7 +91,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         distances, locations = distances.reshape(batch, -1), locations.reshape(batch, -1)  # (B*h*w,) -> (B, h*w)
         scores = self.compute_anomaly_score(distances, locations, patches)
         patch_map = distances.reshape(batch, 1, height, width)
-        return scores, smooth_upsample(patch_map, image_size, sigma=4, mode="nearest")
+        return scores, smooth_upsample(patch_map, image_size, sigma=BLUR_SIGMA, mode="nearest")
 
     def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
         """Score images (B, 3, H, W)."""

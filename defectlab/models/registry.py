@@ -31,12 +31,22 @@ MODELS = {
 }
 
 
+def model_info(name: str) -> ModelInfo:
+    """Return what is known of the model called `name`.
+
+    Raises:
+        OptionError: No model has that name; the closest is named.
+    """
+    if name not in MODELS:
+        raise OptionError(unknown_name("model", str(name), MODELS))
+    return MODELS[name]
+
+
 def model_class(name: str) -> "type[BaseDetector]":
     """Return the class of the model called `name`.
 
     Raises:
         OptionError: No model has that name; the closest is named.
     """
-    if name not in MODELS:
-        raise OptionError(unknown_name("model", name, MODELS))
-    return getattr(import_module(MODELS[name].module), MODELS[name].class_name)
+    info = model_info(name)
+    return getattr(import_module(info.module), info.class_name)

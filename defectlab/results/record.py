@@ -167,9 +167,8 @@ class Run:
             InputError: It is not there, because the run did not come that far or because it was removed.
         """
         recorded = self.record["checkpoint"]
-        file = self.checkpoint if self.checkpoint.is_file() or not recorded else paths.resolve(recorded)
-        if recorded == CHECKPOINT:
-            file = self.checkpoint
+        own = recorded in (None, CHECKPOINT) or self.checkpoint.is_file()
+        file = self.checkpoint if own else paths.resolve(recorded)
         if not file.is_file():
             why = f"; its error was {self.record['error']['summary']}" if self.record["error"] else ""
             raise InputError(f"{self.folder} has no checkpoint (status {self.status}{why}). Train it again.")
