@@ -3,6 +3,7 @@
 import re
 import sys
 from argparse import ArgumentError
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -123,6 +124,7 @@ def evaluate(run: str, rescore: bool) -> None:
     from defectlab.results.evaluate import evaluate_run
     from defectlab.results.record import Run
     from defectlab.results.show import metrics_table
+    from defectlab.results.workbook import update_workbook
 
     opened = Run.open(run)
     if rescore:
@@ -136,7 +138,27 @@ def evaluate(run: str, rescore: bool) -> None:
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
     opened.update(**evaluate_run(opened))
+    update_workbook(opened)
     metrics_table(opened)
+
+
+def compare(import_: str | None, dataset: str | None, prune: bool) -> int:
+    """Render models_comparing.xlsx again from the records."""
+    from defectlab.results.workbook import imported_rows, update_workbook
+
+    rows = imported_rows(import_, dataset) if import_ else []
+    outcome = update_workbook(imported=rows, prune=prune)
+    if not outcome.written:
+        return 1
+    counts = Counter(row["state"] for row in outcome.rows)
+    print(
+        f"{paths.relative(outcome.path)}: {len(outcome.rows)} rows" + "".join(f", {n} {s}" for s, n in counts.items())
+    )
+    if rows:
+        print(f"Imported: {len(rows)} configurations")
+    if prune:
+        print(f"Removed: {outcome.pruned} rows whose record is gone")
+    return 0
 
 
 def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool) -> None:
@@ -161,6 +183,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "models": {"list": models_list},
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
 }
 GROUPS = {"data": "Look at images, make samples.", "weights": "Backbone weights.", "models": "What can be trained."}
@@ -200,6 +223,11 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
         parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
         parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    elif function is compare:
+        importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
+        parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
+        parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
+        parser.add_argument("--prune", action="store_true", help="Remove rows whose record is gone.")
     elif function is weights_import:
         parser.add_argument("file", type=str, help="The file.")
         parser.add_argument("--name", type=str, help="Backbone it is for; default is found by its tensors.")

@@ -27,7 +27,8 @@ from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run, no_thresholds
 from defectlab.results.keep import check_keep_maps, drop_maps
 from defectlab.results.record import Run
-from defectlab.results.show import metrics_table
+from defectlab.results.show import metrics_table, show_picture, standing_table
+from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
 from defectlab.trainer_options import check_trainer_options
 
@@ -155,8 +156,11 @@ class Engine(AnomalibEngine):
         if source is not None and source.folder == before:
             source = run
         model.run_folder = source.folder if source else None
+        outcome = update_workbook(run)
         if verbose:
             metrics_table(run)
+            standing_table(run, outcome.rows)
+            show_picture(run)
         return [dict(run.record["metrics"])]
 
     def train(

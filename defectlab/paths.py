@@ -59,6 +59,11 @@ def results_dir() -> Path:
     return resolve(os.environ.get("DEFECTLAB_RESULTS") or "results")
 
 
+def workbook() -> Path:
+    """Return the workbook: `DEFECTLAB_WORKBOOK`, else `models_comparing.xlsx` in the project root."""
+    return resolve(os.environ.get("DEFECTLAB_WORKBOOK") or WORKBOOK)
+
+
 def weights_dirs() -> list[Path]:
     """Return the folders searched for weights: `weights/` in the project root, then `DEFECTLAB_WEIGHTS`."""
     extra = os.environ.get("DEFECTLAB_WEIGHTS")

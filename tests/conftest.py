@@ -1,6 +1,7 @@
 """Shared fixtures: a project root of its own for each test, tiny images, a tiny backbone, real data where it is."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untouched_workbook() -> Iterator[None]:
+    """No test writes to the checkout's own workbook."""
+    workbook = Path(__file__).parent.parent / "models_comparing.xlsx"
+    before = workbook.read_bytes() if workbook.is_file() else None
+    yield
+    assert (workbook.read_bytes() if workbook.is_file() else None) == before
 
 
 @pytest.fixture(scope="session")

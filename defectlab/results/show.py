@@ -1,12 +1,17 @@
-"""A run's metrics as a table in terminal or notebook."""
+"""A run's metrics, and where it stands among the others, as tables in terminal or notebook."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from defectlab import paths
 from defectlab.results.record import Run
+from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of
+
+SHOWN_RUNS = 5
 
 
 def metrics_table(run: Run) -> None:
@@ -20,6 +25,53 @@ def metrics_table(run: Run) -> None:
     console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
     console.print(table)
     console.print(f"Record: {paths.relative(run.folder)}", soft_wrap=True)
+
+
+def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the run's row of the workbook among the best of the same images and split, and its place by each metric."""
+    own = next((row for row in rows if row[KEY] == run.record["run_id"]), None)
+    if own is None:
+        return
+    peers = [row for row in rows if group_of(row) == group_of(own)]
+    console = Console(width=max(Console().width, 110))
+    console.print(
+        f"Row added to {paths.workbook().name}. On {own['dataset']}, same split: {_places(own, peers)}", soft_wrap=True
+    )
+    if len(peers) == 1:
+        return
+    table = Table()
+    for column in ("", "model", "run", *BARE_METRICS):
+        table.add_column(column, justify="right" if column in BARE_METRICS else "left", no_wrap=True)
+    ranked = sorted(peers, key=lambda row: -row.get(BARE_METRICS[0], -1.0))
+    shown = ranked[:SHOWN_RUNS] + [row for row in ranked[SHOWN_RUNS:] if row is own]
+    for row in shown:
+        values = (_shown(row.get(metric), None) for metric in BARE_METRICS)
+        style = "bold" if row is own else None
+        table.add_row("this run" if row is own else "", str(row["model"]), str(row["run"]), *values, style=style)
+    console.print(table)
+
+
+def _places(own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the place by each metric, equal values sharing the better one."""
+    parts = []
+    for metric in BARE_METRICS:
+        values = [row[metric] for row in peers if metric in row]
+        if metric in own:
+            parts.append(f"place {1 + sum(value > own[metric] for value in values)} of {len(values)} by {metric}")
+    return ", ".join(parts) if parts else "no metrics"
+
+
+def show_picture(run: Run) -> None:
+    """Show the run's pictures: in a notebook the image itself, elsewhere where it lies."""
+    picture = run.folder / "pictures.png"
+    if not picture.is_file():
+        return
+    if "ipykernel" in sys.modules:
+        from IPython.display import Image, display
+
+        display(Image(filename=str(picture)))
+    else:
+        Console().print(f"Pictures: {paths.relative(picture)}", soft_wrap=True)
 
 
 def runs_table(runs: Sequence[Run], title: str) -> None:

@@ -1,0 +1,153 @@
+"""The block layout of hand-kept workbooks: a block for each model, its configurations side by side, four metrics below.
+
+Row 1 of a block: the model's name in A, a configuration's label in B, C, ...; rows 2 to 5: image_AUROC, image_F1Score,
+pixel_AUROC, pixel_F1Score; then two empty rows.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from defectlab.errors import InputError
+from defectlab.results.workbook.rows import BARE_METRICS, IMPORTED, KEY, MODEL_TITLES, Row, group_of
+
+HEIGHT = len(BARE_METRICS) + 1
+GAP = 2
+
+Cells = dict[tuple[int, int], Any]  # (row, column), both from 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as found on a sheet: its first row, its title, and the column of each label."""
+
+    top: int
+    title: str
+    labels: Mapping[str, int]
+
+
+def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], str], str]:
+    """Name the block of each (group, model): the model alone, as people write it, while there is one dataset."""
+    groups = list(dict.fromkeys(group_of(row) for row in rows))
+    found = {}
+    for row in rows:
+        group, model = group_of(row), str(row["model"])
+        dataset, split = group
+        same = [other for other in groups if other[0] == dataset]
+        name = dataset if len(same) == 1 else f"{dataset}, {split[:6] if split != IMPORTED else split}"
+        found[group, model] = model if len(groups) == 1 else f"{model} ({name})"
+    return found
+
+
+def labelled(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    """Return the rows by (title, label), in the order of their blocks; equal labels are told apart by their id."""
+    named = titles(rows)
+    order = list(MODEL_TITLES.values())
+    groups = list(dict.fromkeys(group_of(row) for row in rows))
+
+    def place(row: Row) -> tuple[int, int, str]:
+        model = str(row["model"])
+        return groups.index(group_of(row)), order.index(model) if model in order else len(order), model
+
+    found: dict[tuple[str, str], Row] = {}
+    for row in sorted(rows, key=place):
+        title, label = named[group_of(row), str(row["model"])], str(row["run"])
+        if (title, label) in found:
+            label = f"{label} {str(row[KEY])[-6:]}"
+        found[title, label] = row
+    return found
+
+
+def layout(rows: Sequence[Row]) -> Cells:
+    """Lay all rows out in blocks, in the order of `labelled`."""
+    cells: Cells = {}
+    tops: dict[str, int] = {}
+    columns: dict[str, int] = {}
+    for (title, label), row in labelled(rows).items():
+        top = tops.setdefault(title, 1 + len(tops) * (HEIGHT + GAP))
+        columns[title] = columns.get(title, 1) + 1
+        cells |= frame(top, title) | column(top, columns[title], label, row)
+    return cells
+
+
+def frame(top: int, title: str) -> Cells:
+    """Return a block's column A."""
+    return {(top, 1): title} | {(top + 1 + place, 1): metric for place, metric in enumerate(BARE_METRICS)}
+
+
+def column(top: int, number: int, label: str, row: Mapping[str, Any]) -> Cells:
+    """Return one configuration's column of a block."""
+    values = {(top + 1 + place, number): row.get(metric) for place, metric in enumerate(BARE_METRICS)}
+    return {(top, number): label} | values
+
+
+def find_blocks(cells: Mapping[tuple[int, int], Any]) -> list[Block]:
+    """Find the blocks on a sheet: where column A holds the four metrics below each other, the row above is a title."""
+    blocks = []
+    for (row, number), value in sorted(cells.items()):
+        if number != 1 or value != BARE_METRICS[0] or row == 1:
+            continue
+        if any(cells.get((row + place, 1)) != metric for place, metric in enumerate(BARE_METRICS)):
+            continue
+        labels = {str(text): at for (r, at), text in sorted(cells.items()) if r == row - 1 and at > 1}
+        blocks.append(Block(row - 1, str(cells.get((row - 1, 1)) or ""), labels))
+    return blocks
+
+
+def import_blocks(cells: Mapping[tuple[int, int], Any], source: str, dataset: str) -> list[Row]:
+    """Return the blocks of one sheet as rows marked as imported.
+
+    Raises:
+        InputError: No block, or a value that is no number in [0, 1]; names the cell.
+    """
+    blocks = find_blocks(cells)
+    if not blocks:
+        raise InputError(
+            f"{source} has no block of the form: model name and configurations in one row, then the rows "
+            f"{', '.join(BARE_METRICS)} with their names in column A."
+        )
+    return [row for block in blocks for row in _block_rows(cells, block, source, dataset)]
+
+
+def _block_rows(cells: Mapping[tuple[int, int], Any], block: Block, source: str, dataset: str) -> Iterator[Row]:
+    at = (number for (row, number) in sorted(cells) if row == block.top and number > 1)
+    for number in at:
+        label = str(cells[block.top, number])
+        values = {
+            metric: _number(cells.get((block.top + 1 + place, number)), f"{source}, {_address(block, place, number)}")
+            for place, metric in enumerate(BARE_METRICS)
+        }
+        identity = "\n".join((source, block.title, label, str(number), dataset))
+        yield {
+            "dataset": dataset,
+            "model": block.title,
+            "run": label,
+            **{metric: value for metric, value in values.items() if value is not None},
+            "protocol": f"not recorded: typed by hand into {source}",
+            "state": IMPORTED,
+            KEY: f"{IMPORTED}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
+        }
+
+
+def _number(value: Any, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = float(str(value).strip().replace(",", "."))
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number <= 1:
+        raise InputError(f"{where}: {value!r} is no metric. Write a number from 0 to 1, or leave the cell empty.")
+    return number
+
+
+def _address(block: Block, place: int, number: int) -> str:
+    from openpyxl.utils import get_column_letter
+
+    return f"cell {get_column_letter(number)}{block.top + 1 + place}"
+
+
+def used(cells: Iterable[tuple[int, int]]) -> int:
+    """Return the last row in use, 0 for an empty sheet."""
+    return max((row for row, _ in cells), default=0)

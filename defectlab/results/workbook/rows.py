@@ -1,0 +1,156 @@
+"""A run as one row of the workbook: flat, typed, every option in a column of its own. Needs no openpyxl."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from defectlab import paths
+from defectlab.results.record import Run
+
+Row = dict[str, Any]
+
+KEY = "run_id"
+FINISHED, GONE, IMPORTED = "finished", "record not found", "imported"
+
+BARE_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
+LOWER_IS_BETTER = ("image_FPR_at_95TPR", "pixel_FPR_at_95TPR")
+# Names of the literature; a model that is not here is called as its class.
+MODEL_TITLES = {"padim": "PaDiM", "patchcore": "PatchCore", "cflow": "CFlow"}
+
+_FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
+_VARIED = tuple(f"model.{option}" for option in ("layers", "n_features", "coreset_sampling_ratio", "num_neighbors"))
+_LAST = (
+    "image_threshold",
+    "pixel_threshold",
+    "threshold_rule",
+    "thresholds_from",
+    "fit_seconds",
+    "validation_seconds",
+    "test_seconds",
+    "protocol",
+    "train_images",
+    "validation_images",
+    "test_images",
+    "not_available",
+)
+_END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", KEY)
+_OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
+# Columns of their own already, or the same for every run.
+_NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backbone.weights")
+
+
+def row_of(run: Run) -> Row:
+    """Return a finished run's row; what the run does not have is left out."""
+    record = run.record
+    experiment, dataset, thresholds = record["experiment"], record["dataset"], record["thresholds"]
+    name = experiment["model"]["name"]
+    options = {
+        f"{section}.{option}": cell_value(value)
+        for section in ("model", "data", "backbone", "trainer", "evaluation")
+        for option, value in experiment.get(section, {}).items()
+    }
+    counts = dataset["protocol"]["counts"]
+    row = {
+        "date (UTC)": _date(record.get("finished") or record["process"]["started"]),
+        "dataset": dataset["name"],
+        "model": MODEL_TITLES.get(name, run.folder.parent.parent.name),
+        "backbone": record["backbone"]["name"],
+        "weights": record["backbone"]["source"],
+        "run": record["name"],
+        "seed": experiment["seed"],
+        **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
+        "data.root": dataset["root"],
+        **record["metrics"],
+        "image_threshold": thresholds["image"]["value"],
+        "pixel_threshold": thresholds["pixel"]["value"],
+        "threshold_rule": _both(thresholds, "rule"),
+        "thresholds_from": _both(thresholds, "source")
+        + (" (oracle)" if any(one["oracle"] for one in thresholds.values()) else ""),
+        **{f"{stage}_seconds": seconds for stage, seconds in record["timings"].items()},
+        "protocol": _protocol(dataset["protocol"]),
+        **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
+        "not_available": "; ".join(f"{metric}: {reason}" for metric, reason in record["metric_reasons"].items()),
+        "device": record["environment"]["device"],
+        "checkpoint": _checkpoint(run),
+        "record": paths.relative(run.folder),
+        "state": FINISHED,
+        "weights_sha256": record["backbone"]["sha256"],
+        "manifest": dataset["manifest"],
+        KEY: record["run_id"],
+    }
+    return {key: value for key, value in row.items() if value not in (None, "")}
+
+
+def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return every column that some row has: who, the metrics, the model's options, the rest."""
+    seen = list(dict.fromkeys(key for row in rows for key in row))
+    groups: list[list[str]] = [
+        [*_FIRST, *BARE_METRICS],
+        sorted(key for key in seen if is_metric(key) and key not in BARE_METRICS),
+        [*_VARIED, *sorted(key for key in seen if key.startswith("model.") and key not in _VARIED), "seed"],
+        list(_LAST),
+        sorted(key for key in seen if key.startswith(_OPTIONS)),
+        list(_END),
+    ]
+    known = [key for group in groups for key in group]
+    always = {*_FIRST, "seed", *BARE_METRICS, *_END}
+    return [key for key in known if key in seen or key in always] + [key for key in seen if key not in known]
+
+
+def is_ours(header: Any) -> bool:
+    """Tell a column that DefectLab writes from one that a person added."""
+    text = str(header)
+    return text in (*_FIRST, "seed", *_LAST, *_END) or text.startswith(("model.", *_OPTIONS)) or is_metric(text)
+
+
+def is_metric(header: str) -> bool:
+    """Whether a column holds a metric of images or pixels."""
+    return header.startswith(("image_", "pixel_")) and not header.endswith("threshold")
+
+
+def group_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what must be equal for two rows to be compared: dataset and split."""
+    return str(row.get("dataset", "")), str(row.get("manifest", row.get("state", "")))
+
+
+def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], str], Any]:
+    """Return the best value of each metric within each group, keyed by (group, metric)."""
+    best: dict[tuple[tuple[str, str], str], Any] = {}
+    for row in rows:
+        for metric, value in row.items():
+            if not is_metric(metric) or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            key, better = (group_of(row), metric), min if metric in LOWER_IS_BETTER else max
+            best[key] = better(best.get(key, value), value)
+    return best
+
+
+def cell_value(value: Any) -> Any:
+    """Return an option as a cell holds it: numbers stay numbers, lists become text.
+
+    >>> cell_value(["layer2", "layer3"]), cell_value([256, 256]), cell_value(0.1)
+    ('layer2, layer3', '256 x 256', 0.1)
+    """
+    if isinstance(value, list | tuple):
+        sizes = bool(value) and all(isinstance(item, int) for item in value)
+        return (" x " if sizes else ", ").join(str(item) for item in value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _both(thresholds: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    return " / ".join(dict.fromkeys(str(thresholds[level][key]) for level in ("image", "pixel")))
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    validation = "the test images themselves" if protocol["validation_is_test"] else protocol["validation_from"]
+    return f"validation: {validation}; good test images: {protocol['test_normal_from']}"
+
+
+def _checkpoint(run: Run) -> str | None:
+    recorded = run.record["checkpoint"]
+    return paths.relative(run.checkpoint) if run.checkpoint.is_file() else recorded
+
+
+def _date(text: str) -> datetime:
+    """Return UTC without a zone, for a cell knows none."""
+    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,455 @@
+"""models_comparing.xlsx: what it shows, what it keeps, and that many may write it at once."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+import zipfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openpyxl
+import pytest
+from openpyxl.chart import BarChart, Reference
+from openpyxl.comments import Comment
+from openpyxl.styles import PatternFill
+
+from defectlab import paths
+from defectlab.cli import main
+from defectlab.errors import InputError
+from defectlab.results.record import Run
+from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
+from defectlab.results.workbook.blocks import find_blocks
+from defectlab.results.workbook.rows import BARE_METRICS
+from defectlab.results.workbook.sheets import BEST, read_cells
+
+FOLDERS = {"padim": "Padim", "patchcore": "Patchcore", "cflow": "Cflow"}
+
+
+def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path | None = None, **values: Any) -> Run:
+    """A finished run as the engine leaves it, with metrics that its name and options decide."""
+    seed, options = values.pop("seed", 42), values.pop("options", {"layers": ["layer1", "layer2"], "n_features": 100})
+    manifest = values.pop("manifest", f"{dataset}-manifest")
+    draw = np.random.default_rng(abs(hash((name, model, dataset))) % 2**32)
+    metrics = {metric: float(draw.uniform(0.3, 0.99)) for metric in BARE_METRICS} | values.pop("metrics", {})
+    threshold = {"value": 1.5, "rule": "f1", "source": "validation", "oracle": False}
+    facts = {"seed": seed, "name": name, "model.name": model, "data.manifest": manifest}
+    run = Run.start(root or paths.results_dir(), FOLDERS[model], dataset, name, facts, {})
+    run.advance(
+        "finished",
+        experiment={
+            "name": name,
+            "seed": seed,
+            "data": {"root": "data/x", "num_workers": 2, "train_batch_size": 10},
+            "backbone": {"name": "resnet18", "weights": "resnet18.pth"},
+            "model": {"name": model, "seed": seed, **options},
+            "evaluation": {"pixel_size": "input"},
+            "trainer": {"max_epochs": 1},
+        },
+        dataset={
+            "name": dataset,
+            "root": f"data/{dataset}",
+            "manifest": manifest,
+            "protocol": {
+                "validation_is_test": False,
+                "validation_from": "a seeded 50% of the test images",
+                "test_normal_from": "their own folder",
+                "counts": {split: {"good": 3, "anomalous": 2} for split in ("train", "validation", "test")},
+            },
+        },
+        backbone={"name": "resnet18", "source": "resnet18.pth", "sha256": "ab" * 32},
+        thresholds={"image": threshold, "pixel": threshold | {"value": 0.75}},
+        metrics=metrics,
+        metric_reasons={},
+        timings={"fit": 12.5, "test": 3.25},
+        environment={"device": "cpu"},
+        checkpoint="weights/lightning/model.ckpt",
+        **values,
+    )
+    return run
+
+
+def open_book(path: Path | None = None):
+    return openpyxl.load_workbook(path or paths.workbook())
+
+
+def table(book=None) -> list[dict[str, Any]]:
+    """The runs sheet as a person's own script would read it."""
+    headers, *rows = (book or open_book())["runs"].iter_rows(values_only=True)
+    return [dict(zip(headers, row, strict=True)) for row in rows]
+
+
+def test_a_finished_run_is_a_typed_row_with_every_option_in_a_column_of_its_own():
+    run = finished("r18_100")
+    update_workbook(run)
+    (row,) = table()
+    assert {key: row[key] for key in BARE_METRICS} == run.record["metrics"]
+    assert isinstance(row["date (UTC)"], datetime)
+    expected = {
+        "dataset": "coins",
+        "model": "PaDiM",
+        "backbone": "resnet18",
+        "weights": "resnet18.pth",
+        "run": "r18_100",
+        "seed": 42,
+        "model.layers": "layer1, layer2",
+        "model.n_features": 100,
+        "data.num_workers": 2,
+        "data.root": "data/coins",
+        "trainer.max_epochs": 1,
+        "image_threshold": 1.5,
+        "pixel_threshold": 0.75,
+        "threshold_rule": "f1",
+        "thresholds_from": "validation",
+        "fit_seconds": 12.5,
+        "train_images": 5,
+        "checkpoint": "weights/lightning/model.ckpt",
+        "record": "results/Padim/coins/r18_100",
+        "state": "finished",
+    }
+    assert {key: row[key] for key in expected} == expected
+    sheet = open_book()["runs"]
+    assert sheet.freeze_panes == "A2"
+    assert sheet.auto_filter.ref == sheet.dimensions
+    assert all(sheet.column_dimensions[letter].width > 8 for letter in "ABCDEF")
+
+
+def test_the_comparison_is_laid_out_as_hand_kept_workbooks_are():
+    for name in ("a", "b"):
+        update_workbook(finished(name, "padim"))
+    run = finished("c", "patchcore", options={"layers": ["layer2"], "num_neighbors": 9})
+    update_workbook(run)
+    update_workbook(finished("d", "cflow"))
+    sheet = open_book()["comparison"]
+    assert [sheet.cell(row, 1).value for row in (1, 8, 15)] == ["PaDiM", "PatchCore", "CFlow"]
+    assert [sheet.cell(1, column).value for column in (2, 3)] == ["a", "b"]
+    assert [sheet.cell(row, 1).value for row in range(2, 6)] == list(BARE_METRICS)
+    assert [sheet.cell(row, 2).value for row in range(9, 13)] == [run.record["metrics"][m] for m in BARE_METRICS]
+    assert all(cell.value is None for row in (6, 7, 13, 14) for cell in sheet[row])
+    assert open_book().sheetnames == ["comparison", "runs"]
+
+
+def marked(sheet) -> set[tuple[int, int]]:
+    return {
+        (cell.row, cell.column)
+        for row in sheet.iter_rows()
+        for cell in row
+        if cell.fill.fgColor.rgb == BEST.fgColor.rgb
+    }
+
+
+def test_the_best_value_of_each_metric_is_marked_within_its_dataset_and_unmarked_when_beaten():
+    update_workbook(finished("low", metrics={"image_AUROC": 0.6}))
+    update_workbook(finished("high", metrics={"image_AUROC": 0.7}))
+    update_workbook(finished("other", dataset="bottle", metrics={"image_AUROC": 0.5}))
+    book = open_book()
+    headers = [cell.value for cell in book["runs"][1]]
+    column, names = headers.index("image_AUROC") + 1, headers.index("run") + 1
+
+    def best() -> set[str]:
+        sheet = open_book()["runs"]
+        return {sheet.cell(row, names).value for row, at in marked(sheet) if at == column}
+
+    assert best() == {"high", "other"}
+    update_workbook(finished("higher", metrics={"image_AUROC": 0.8}))
+    assert best() == {"higher", "other"}
+    comparison = open_book()["comparison"]
+    titles = [block.title for block in find_blocks(read_cells(comparison))]
+    assert titles == ["PaDiM (coins)", "PaDiM (bottle)"]
+    assert {at for row, at in marked(comparison) if row == 2} == {4}
+
+
+def test_the_same_experiment_again_replaces_its_row():
+    update_workbook(finished("one", metrics={"image_AUROC": 0.6}))
+    update_workbook(finished("one", metrics={"image_AUROC": 0.7}))
+    assert [row["image_AUROC"] for row in table()] == [0.7]
+
+
+def test_columns_notes_formulas_and_sheets_of_a_person_stay_where_they_are():
+    first = finished("one")
+    update_workbook(first)
+    book = open_book()
+    sheet = book["runs"]
+    right, names = sheet.max_column + 1, [cell.value for cell in sheet[1]]
+    at = names.index("image_AUROC") + 1
+    letter = openpyxl.utils.get_column_letter(at)
+    sheet.cell(1, right, "verdict").fill = PatternFill("solid", fgColor="FFFFCC00")
+    sheet.cell(2, right, "ask Olga")
+    sheet.cell(2, right + 1, f"=ROUND({letter}2, 2)")
+    sheet.cell(2, at).comment = Comment("new lamp", "Olga")
+    sheet.column_dimensions[openpyxl.utils.get_column_letter(right)].width = 33
+    notes = book.create_sheet("our notes")
+    notes["A1"], notes["B2"] = "lamp replaced", f"=runs!{letter}2"
+    chart = BarChart()
+    chart.add_data(Reference(sheet, min_col=at, min_row=1, max_row=2))
+    notes.add_chart(chart, "D4")
+    comparison = book["comparison"]
+    comparison["A6"], comparison["B6"], comparison["C1"], comparison["C2"] = "note", "good light", "by hand", 0.5
+    book.save(paths.workbook())
+
+    for number in range(3):
+        options = {"layers": ["layer2"], f"new_option_{number}": number}
+        update_workbook(finished(f"later {number}", "cflow", options=options))
+    update_workbook(finished("one", metrics={"image_AUROC": 0.123}))
+    book = open_book()
+    sheet, comparison = book["runs"], book["comparison"]
+    assert sheet.cell(1, right).value == "verdict"
+    assert sheet.cell(1, right).fill.fgColor.rgb == "FFFFCC00"
+    assert [sheet.cell(2, column).value for column in (right, right + 1)] == ["ask Olga", f"=ROUND({letter}2, 2)"]
+    assert sheet.cell(1, at).value == "image_AUROC"
+    assert sheet.cell(2, at).value == 0.123
+    assert sheet.cell(2, at).comment.text == "new lamp"
+    assert sheet.column_dimensions[openpyxl.utils.get_column_letter(right)].width == 33
+    assert book["our notes"]["A1"].value == "lamp replaced"
+    assert book["our notes"]["B2"].value == f"=runs!{letter}2"
+    assert len(book["our notes"]._charts) == 1
+    assert [comparison[name].value for name in ("A6", "B6", "C1", "C2")] == ["note", "good light", "by hand", 0.5]
+    assert comparison["B2"].value == 0.123
+    assert [comparison.cell(comparison.max_row - 4, column).value for column in range(1, 5)] == [
+        "CFlow", "later 0", "later 1", "later 2",
+    ]  # fmt: skip
+    rows = table(book)
+    assert [row["run"] for row in rows] == ["one", "later 0", "later 1", "later 2"]
+    assert [row["model.new_option_2"] for row in rows] == [None, None, None, 2]
+    assert read_workbook()[0]["verdict"] == "ask Olga"
+
+
+def test_a_person_may_sort_rows_and_hide_columns():
+    for name in ("a", "b", "c"):
+        update_workbook(finished(name))
+    book = open_book()
+    sheet = book["runs"]
+    rows = [[cell.value for cell in row] for row in sheet.iter_rows(min_row=2)]
+    for number, values in enumerate(reversed(rows), 2):
+        for column, value in enumerate(values, 1):
+            sheet.cell(number, column).value = value
+    sheet.column_dimensions["E"].hidden = True
+    sheet.row_dimensions[3].hidden = True  # as a filter leaves it
+    book.save(paths.workbook())
+    update_workbook(finished("d"))
+    assert [row["run"] for row in table()] == ["c", "b", "a", "d"]
+    sheet = open_book()["runs"]
+    assert sheet.column_dimensions["E"].hidden
+    assert not sheet.row_dimensions[3].hidden
+
+
+def test_a_row_whose_record_is_gone_stays_and_says_so_until_pruned(capsys: pytest.CaptureFixture[str]):
+    kept, lost = finished("kept"), finished("lost")
+    update_workbook(kept)
+    shutil.rmtree(lost.folder)
+    assert main(["compare"]) == 0
+    assert {row["run"]: row["state"] for row in table()} == {"kept": "finished", "lost": "record not found"}
+    assert main(["compare", "--prune"]) == 0
+    assert "Removed: 1 rows" in capsys.readouterr().out
+    assert [row["run"] for row in table()] == ["kept"]
+    assert "lost" not in read_cells(open_book()["comparison"]).values()
+
+
+def test_pruning_keeps_a_persons_column_beside_its_row():
+    for name in ("a", "b", "c"):
+        update_workbook(finished(name))
+    book = open_book()
+    sheet = book["runs"]
+    right = sheet.max_column + 1
+    sheet.cell(1, right, "verdict")
+    for row in range(2, 5):
+        sheet.cell(row, right, f"=F{row}")
+    book.save(paths.workbook())
+    shutil.rmtree(Run.open("results/Padim/coins/b").folder)
+    update_workbook(prune=True)
+    rows = table()
+    assert [(row["run"], row["verdict"]) for row in rows] == [("a", "=F2"), ("c", "=F3")]
+
+
+def old_workbook(path: Path) -> dict[tuple[int, int], Any]:
+    """A workbook as people keep it by hand: one sheet, three blocks, one number typed with a comma."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "Лист1"
+    values = {
+        "PaDiM": [[0.707, 0.924, 0.939, 0.738], [0.718, "0,925", 0.942, 0.757]],
+        "PatchCore": [[0.827, 1, 0.9, 0]],
+    }
+    for number, (model, columns) in enumerate(values.items()):
+        top = 1 + 7 * number
+        sheet.cell(top, 1, model)
+        for place, metric in enumerate(BARE_METRICS, 1):
+            sheet.cell(top + place, 1, metric)
+        for column, numbers in enumerate(columns, 2):
+            sheet.cell(top, column, f"ResNet18 {column}")
+            for place, value in enumerate(numbers, 1):
+                sheet.cell(top + place, column, value)
+    book.save(path)
+    return read_cells(sheet)
+
+
+def test_an_old_workbook_keeps_its_sheet_and_its_blocks_can_be_taken_in():
+    before = old_workbook(paths.workbook())
+    update_workbook(finished("new"))
+    book = open_book()
+    assert book.sheetnames == ["Лист1", "comparison", "runs"]
+    assert read_cells(book["Лист1"]) == before
+    for _ in range(2):  # the second time changes nothing
+        assert main(["compare", "--import", str(paths.workbook()), "--dataset", "plates"]) == 0
+    rows = table()
+    assert len(rows) == 4
+    imported = [row for row in rows if row["state"] == "imported"]
+    assert [(row["model"], row["run"], row["image_F1Score"]) for row in imported] == [
+        ("PaDiM", "ResNet18 2", 0.924), ("PaDiM", "ResNet18 3", 0.925), ("PatchCore", "ResNet18 2", 1),
+    ]  # fmt: skip
+    assert {row["dataset"] for row in imported} == {"plates"}
+    assert all(row["checkpoint"] is None for row in imported)
+    assert read_cells(open_book()["Лист1"]) == before
+    update_workbook(prune=True)
+    assert len(table()) == 4
+
+
+def test_importing_names_the_cell_that_is_no_metric(tmp_path: Path):
+    old_workbook(tmp_path / "old.xlsx")
+    book = openpyxl.load_workbook(tmp_path / "old.xlsx")
+    book["Лист1"]["C3"] = 92.5
+    book.save(tmp_path / "old.xlsx")
+    with pytest.raises(InputError, match=r"cell C3: 92\.5 is no metric"):
+        imported_rows(tmp_path / "old.xlsx")
+    assert not paths.workbook().exists()
+    empty = openpyxl.Workbook()
+    empty.save(tmp_path / "empty.xlsx")
+    with pytest.raises(InputError, match="no block"):
+        imported_rows(tmp_path / "empty.xlsx")
+    with pytest.raises(InputError, match="no file"):
+        imported_rows("nowhere.xlsx")
+    (tmp_path / "text.xlsx").write_text("hello")
+    with pytest.raises(InputError, match="cannot be read"):
+        imported_rows(tmp_path / "text.xlsx")
+
+
+def test_a_sheet_of_a_person_that_has_our_name_is_left_alone():
+    book = openpyxl.Workbook()
+    book.active.title = "runs"
+    book.active["A1"] = "marathon"
+    book.create_sheet("comparison")["A1"] = "apples and pears"
+    book.save(paths.workbook())
+    for name in ("a", "b"):
+        update_workbook(finished(name))
+    book = open_book()
+    assert book["runs"]["A1"].value == "marathon"
+    assert read_cells(book["comparison"]) == {(1, 1): "apples and pears"}
+    assert book["comparison (DefectLab)"]["A1"].value == "PaDiM"
+    assert [row["run"] for row in read_workbook()] == ["a", "b"]
+
+
+def test_an_unreadable_workbook_is_set_aside_not_overwritten():
+    paths.workbook().write_bytes(b"not a zip")
+    assert update_workbook(finished("a")).written
+    (aside,) = paths.workbook().parent.glob("models_comparing_unreadable_*.xlsx")
+    assert aside.read_bytes() == b"not a zip"
+    assert [row["run"] for row in table()] == ["a"]
+
+
+def test_what_cannot_be_carried_over_is_kept_in_a_copy():
+    update_workbook(finished("a"))
+    book = open_book()
+    book.create_sheet("mine")["A1"] = 1
+    book.save(paths.workbook())
+    with zipfile.ZipFile(paths.workbook(), "a") as archive:  # as a text box looks in the file
+        archive.writestr("xl/drawings/drawing9.xml", "<xdr:wsDr><xdr:sp macro=''></xdr:sp></xdr:wsDr>")
+    update_workbook(finished("b"))
+    (copy,) = paths.workbook().parent.glob("models_comparing_before_*.xlsx")
+    assert "mine" in openpyxl.load_workbook(copy).sheetnames
+    update_workbook(finished("c"))
+    assert len(list(paths.workbook().parent.glob("models_comparing_before_*.xlsx"))) == 1
+
+
+def test_a_workbook_that_cannot_be_replaced_gets_its_rows_with_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    elsewhere = finished("elsewhere", root=tmp_path / "other results")
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target.name == "models_comparing.xlsx":
+            raise PermissionError(13, "open in another program")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:  # what Windows says of a file that Excel has open
+        patch.setattr(Path, "replace", refuse)
+        assert not update_workbook(elsewhere).written
+    assert "come in with the next write" in caplog.text
+    assert not paths.workbook().exists()
+    update_workbook(finished("here"))
+    assert {row["run"] for row in table()} == {"elsewhere", "here"}
+    update_workbook()
+    assert {row["state"] for row in table()} == {"finished"}
+
+
+def test_the_workbook_may_be_a_link_and_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "share").mkdir()
+    (tmp_path / "link.xlsx").symlink_to(tmp_path / "share/team.xlsx")
+    monkeypatch.setenv("DEFECTLAB_WORKBOOK", "link.xlsx")
+    update_workbook(finished("a"))
+    assert (tmp_path / "link.xlsx").is_symlink()
+    assert [row["run"] for row in table(open_book(tmp_path / "share/team.xlsx"))] == ["a"]
+
+
+def add_runs(home: str, who: int, count: int) -> None:
+    os.environ["DEFECTLAB_HOME"] = home
+    for number in range(count):
+        update_workbook(finished(f"run {who} {number}"))
+
+
+def test_many_writers_at_once_lose_no_row(own_project: Path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=add_runs, args=(str(own_project), who, 5)) for who in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert {row["run"] for row in table()} == {f"run {who} {number}" for who in range(4) for number in range(5)}
+
+
+def kill_writers(home: Path, times: int) -> None:
+    """Kill a writer at random moments; after each kill the workbook opens, and the next write makes it complete."""
+    draw = random.Random(0)
+    context = multiprocessing.get_context("fork")
+    for number in range(times):
+        writer = context.Process(target=add_runs, args=(str(home), number, 40))
+        writer.start()
+        time.sleep(draw.uniform(0.05, 0.6))
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        if paths.workbook().exists():
+            open_book()
+        outcome = update_workbook()
+        assert outcome.written
+        records = [json.loads(file.read_text()) for file in home.glob("results/*/*/[!.]*/run.json")]
+        done = {record["name"] for record in records if record["status"] == "finished"}
+        assert {row["run"] for row in table()} == done
+    assert not list(home.glob(".models_comparing.xlsx.*.part"))
+
+
+def test_a_killed_writer_leaves_a_whole_workbook(own_project: Path):
+    kill_writers(own_project, 5)
+
+
+@pytest.mark.long
+def test_ten_writers_add_twenty_runs_each(own_project: Path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=add_runs, args=(str(own_project), who, 20)) for who in range(10)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(table()) == 200
+    assert len({row["run_id"] for row in table()}) == 200
+
+
+@pytest.mark.long
+def test_fifty_killed_writers(own_project: Path):
+    kill_writers(own_project, 50)
