@@ -11,7 +11,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: setup demo test test-long lint format bench lock clean
+.PHONY: setup demo test test-long lint format bench images lock clean
 
 setup: $(READY)
 
@@ -35,6 +35,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench_kernels
+
+# The README's pictures and its table, from the runs under results/.
+images: $(READY)
+	$(BIN)/python -m images.make
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DefectLab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/newer/python3")'

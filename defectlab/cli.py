@@ -123,7 +123,7 @@ def evaluate(run: str, rescore: bool) -> None:
     """Compute a run's metrics again from its raw record."""
     from defectlab.results.evaluate import evaluate_run
     from defectlab.results.record import Run
-    from defectlab.results.show import metrics_table
+    from defectlab.results.show import summary
     from defectlab.results.workbook import update_workbook
 
     opened = Run.open(run)
@@ -138,13 +138,12 @@ def evaluate(run: str, rescore: bool) -> None:
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
     opened.update(**evaluate_run(opened))
-    update_workbook(opened)
-    metrics_table(opened)
+    summary(opened, update_workbook(opened).rows)
 
 
-def compare(import_: str | None, dataset: str | None, prune: bool) -> int:
+def compare(import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
     """Render models_comparing.xlsx again from the records."""
-    from defectlab.results.workbook import imported_rows, update_workbook
+    from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
     rows = imported_rows(import_, dataset) if import_ else []
     outcome = update_workbook(imported=rows, prune=prune)
@@ -158,6 +157,8 @@ def compare(import_: str | None, dataset: str | None, prune: bool) -> int:
         print(f"Imported: {len(rows)} configurations")
     if prune:
         print(f"Removed: {outcome.pruned} rows whose record is gone")
+    if best:
+        print(best_table(outcome.rows))
     return 0
 
 
@@ -228,6 +229,7 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
         parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
         parser.add_argument("--prune", action="store_true", help="Remove rows whose record is gone.")
+        parser.add_argument("--best", action="store_true", help="Print the best run of each model, as Markdown.")
     elif function is weights_import:
         parser.add_argument("file", type=str, help="The file.")
         parser.add_argument("--name", type=str, help="Backbone it is for; default is found by its tensors.")

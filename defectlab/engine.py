@@ -27,7 +27,7 @@ from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run, no_thresholds
 from defectlab.results.keep import check_keep_maps, drop_maps
 from defectlab.results.record import Run
-from defectlab.results.show import metrics_table, show_picture, standing_table
+from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
 from defectlab.trainer_options import check_trainer_options
@@ -158,9 +158,7 @@ class Engine(AnomalibEngine):
         model.run_folder = source.folder if source else None
         outcome = update_workbook(run)
         if verbose:
-            metrics_table(run)
-            standing_table(run, outcome.rows)
-            show_picture(run)
+            summary(run, outcome.rows)
         return [dict(run.record["metrics"])]
 
     def train(

@@ -14,6 +14,13 @@ from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of
 SHOWN_RUNS = 5
 
 
+def summary(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what a finished run came to: its metrics, its place among the workbook's rows, its pictures."""
+    metrics_table(run)
+    standing_table(run, rows)
+    show_picture(run)
+
+
 def metrics_table(run: Run) -> None:
     """Print the metrics of one run and where its files are."""
     table = Table()
@@ -34,11 +41,11 @@ def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
         return
     peers = [row for row in rows if group_of(row) == group_of(own)]
     console = Console(width=max(Console().width, 110))
-    console.print(
-        f"Row added to {paths.workbook().name}. On {own['dataset']}, same split: {_places(own, peers)}", soft_wrap=True
-    )
+    added = f"Row added to {paths.workbook().name}"
     if len(peers) == 1:
+        console.print(f"{added}: the first on these images", soft_wrap=True)
         return
+    console.print(f"{added}. On {own['dataset']}, same split: {_places(own, peers)}", soft_wrap=True)
     table = Table()
     for column in ("", "model", "run", *BARE_METRICS):
         table.add_column(column, justify="right" if column in BARE_METRICS else "left", no_wrap=True)

@@ -1,0 +1,90 @@
+"""Make the README's pictures and its table of best models from the project's own runs: `make images`.
+
+Nothing here trains: `make demo` and the notebooks of training_code/ make the runs.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import openpyxl
+from openpyxl.utils import get_column_letter
+from PIL import Image, ImageChops
+
+from defectlab import paths
+from defectlab.results.record import Run, find_runs
+from defectlab.results.workbook import best_table, read_workbook, update_workbook
+
+IMAGES = Path(__file__).parent
+README = IMAGES.parent / "README.md"
+DATASET = "coins"
+SHOWN_COLUMNS = 10  # of the sheet `runs`: who, and the four metrics
+
+
+def main() -> int:
+    """Write images/ and the README's table."""
+    runs = [run for run in find_runs() if run.status == "finished" and run.record["dataset"]["name"] == DATASET]
+    if not runs:
+        print(f"There is no finished run on {DATASET} yet: run `make demo` first.", file=sys.stderr)
+        return 1
+    update_workbook()
+    best = max(runs, key=lambda run: run.record["metrics"]["image_AUROC"])
+    print(f"result.png: {save_small(best, IMAGES / 'result.png')}")
+    if shutil.which("soffice") and shutil.which("pdftoppm"):
+        workbook_picture(paths.workbook(), IMAGES / "workbook.png")
+        print("workbook.png: as LibreOffice shows it")
+    else:
+        print("workbook.png: left as it is; drawing it needs LibreOffice (soffice) and Poppler (pdftoppm)")
+    text = README.read_text(encoding="utf-8")
+    table = best_table(read_workbook())
+    begin, end = "<!-- best models: made by `make images` -->", "<!-- end of best models -->"
+    text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
+    README.write_text(text, encoding="utf-8")
+    return 0
+
+
+def save_small(run: Run, target: Path) -> str:
+    """Save a run's panel of test images with a palette of 256 colours, a fifth of the bytes."""
+    with Image.open(run.folder / "pictures.png") as picture:
+        picture.convert("RGB").quantize(256).save(target, optimize=True)
+    return paths.relative(run.folder)
+
+
+def workbook_picture(workbook: Path, target: Path) -> None:
+    """Draw both sheets as LibreOffice shows them, one below the other, the wide one cut to its first columns."""
+    with tempfile.TemporaryDirectory() as folder:
+        book = openpyxl.load_workbook(workbook)
+        sheet = book["runs"]
+        sheet.print_area = f"A1:{get_column_letter(SHOWN_COLUMNS)}{sheet.max_row}"
+        sheet.page_setup.fitToWidth = 1
+        for one in book.worksheets:
+            one.print_options.gridLines = one.print_options.headings = True
+        copy = Path(folder) / "workbook.xlsx"
+        book.save(copy)
+        profile = f"-env:UserInstallation=file://{folder}/profile"
+        command = ["soffice", profile, "--headless", "--convert-to", "pdf", "--outdir", folder, str(copy)]
+        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(["pdftoppm", "-r", "130", "-png", str(copy.with_suffix(".pdf")), f"{folder}/page"], check=True)
+        pages = [trimmed(Image.open(page).convert("RGB")) for page in sorted(Path(folder).glob("page*.png"))]
+        picture = Image.new("RGB", (max(p.width for p in pages), sum(p.height + 16 for p in pages) - 16), "white")
+        top = 0
+        for page in pages:
+            picture.paste(page, (0, top))
+            top += page.height + 16
+        picture.quantize(64).save(target, optimize=True)
+
+
+def trimmed(page: Image.Image, margin: int = 6) -> Image.Image:
+    """Cut the white paper around what is printed."""
+    box = ImageChops.difference(page, Image.new("RGB", page.size, "white")).getbbox()
+    if box is None:
+        return page
+    left, top, right, bottom = box
+    return page.crop((max(left - margin, 0), max(top - margin, 0), right + margin, bottom + margin))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
