@@ -18,8 +18,9 @@ def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def untouched_workbook() -> Iterator[None]:
-    """No test writes to the checkout's own workbook."""
+def untouched_workbook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes to the checkout's own workbook, nor does a fixture that many tests share."""
+    os.environ["DEFECTLAB_HOME"] = str(tmp_path_factory.mktemp("home"))
     workbook = Path(__file__).parent.parent / "models_comparing.xlsx"
     before = workbook.read_bytes() if workbook.is_file() else None
     yield
