@@ -1,5 +1,6 @@
 """Exact metrics from raw scores: one sort serves them all, and what cannot be computed says why."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,24 @@ def confusion_at(scores: ArrayLike, labels: ArrayLike, threshold: float) -> Conf
     return curve_confusion_at(sorted_curve(scores, labels), threshold)
 
 
+def aupr(scores: ArrayLike, labels: ArrayLike) -> Metric:
+    """Average precision, in (0, 1]: precision at each recall step, weighted by the step (no interpolation).
+
+    >>> aupr([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]).value
+    0.8333333333333333
+    """
+    return curve_aupr(sorted_curve(scores, labels))
+
+
+def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float = 0.95) -> Metric:
+    """Smallest share of good ones flagged by a rule `score >= t` that catches at least `tpr` of the anomalous ones.
+
+    >>> fpr_at_tpr([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1])
+    Metric(value=0.5, reason=None)
+    """
+    return curve_fpr_at_tpr(sorted_curve(scores, labels), tpr)
+
+
 def curve_auroc(curve: Curve) -> Metric:
     """As `auroc`, from scores already sorted."""
     reason = curve.problem or _missing_class(curve, needs_good=True)
@@ -115,6 +134,60 @@ def curve_auroc(curve: Curve) -> Metric:
     below = int(np.searchsorted(curve.negatives, curve.positives, "left").sum())
     not_above = int(np.searchsorted(curve.negatives, curve.positives, "right").sum())
     return Metric((below + not_above) / (2 * curve.positives.size * curve.negatives.size))
+
+
+def curve_aupr(curve: Curve) -> Metric:
+    """As `aupr`, from scores already sorted."""
+    reason = curve.problem or _missing_class(curve, needs_good=False)
+    if reason:
+        return Metric(None, reason)
+    # Recall moves only at anomalous scores, so no other cut counts.
+    values, first, ties = np.unique(curve.positives, return_index=True, return_counts=True)
+    tp = curve.positives.size - first
+    fp = curve.negatives.size - np.searchsorted(curve.negatives, values, "left")
+    return Metric(float((ties * (tp / (tp + fp))).sum() / curve.positives.size))
+
+
+def curve_fpr_at_tpr(curve: Curve, tpr: float = 0.95) -> Metric:
+    """As `fpr_at_tpr`, from scores already sorted.
+
+    Raises:
+        InputError: `tpr` is not in (0, 1].
+    """
+    if not 0 < tpr <= 1:
+        raise InputError(f"The share of anomalous ones to catch must be in (0, 1], got {tpr}.")
+    reason = curve.problem or _missing_class(curve, needs_good=True)
+    if reason:
+        return Metric(None, reason)
+    caught = math.ceil(round(tpr * curve.positives.size, 9))  # 0.95 * 20 is 19, whatever its last bit says
+    cut = curve.positives[curve.positives.size - caught]
+    flagged = curve.negatives.size - int(np.searchsorted(curve.negatives, cut, "left"))
+    return Metric(flagged / curve.negatives.size)
+
+
+def curve_rates_at(curve: Curve, threshold: float | None) -> dict[str, Metric]:
+    """TPR, TNR, accuracy, precision and recall, each in [0, 1], of the rule `score > threshold`."""
+    names = ("TPR", "TNR", "accuracy", "precision", "recall")
+    reason = curve.problem or ("there is no threshold" if threshold is None else None)
+    if reason is None and threshold is not None and np.isnan(threshold):
+        reason = "the threshold is NaN"
+    if reason or threshold is None:
+        return {name: Metric(None, reason) for name in names}
+    counts = curve_confusion_at(curve, threshold)
+    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
+    nothing = _missing_class(curve, needs_good=False) or ""
+    recall = _ratio(tp, tp + fn, nothing)
+    return {
+        "TPR": recall,
+        "TNR": _ratio(tn, tn + fp, "there is nothing good among the labelled scores"),
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn, "there are no labelled scores"),
+        "precision": _ratio(tp, tp + fp, "nothing is above the threshold"),
+        "recall": recall,
+    }
+
+
+def _ratio(part: int, whole: int, reason: str) -> Metric:
+    return Metric(part / whole) if whole else Metric(None, reason)
 
 
 def curve_f1_max(curve: Curve) -> Metric:
@@ -179,46 +252,3 @@ def _missing_class(curve: Curve, *, needs_good: bool) -> str | None:
     if needs_good and not curve.negatives.size:
         return "there is nothing good among the labelled scores"
     return None
-
-
-def evaluate(
-    image_scores: ArrayLike,
-    image_labels: ArrayLike,
-    maps: Floats | None = None,
-    masks: NDArray[np.bool_] | None = None,
-    *,
-    image_threshold: float | None,
-    pixel_threshold: float | None,
-) -> dict[str, Metric]:
-    """Compute the four metrics of a run from raw scores (n,), labels (n,), maps (n, H, W) and masks (n, H, W).
-
-    Images labelled -1 (unknown) are left out, with their maps.
-
-    Raises:
-        InputError: If the shapes do not fit one another.
-    """
-    labels = np.asarray(image_labels)
-    image = sorted_curve(image_scores, labels)
-    pixel = pixel_curve(maps, masks, labels)
-    return {
-        "image_AUROC": curve_auroc(image),
-        "image_F1Score": curve_f1_at(image, image_threshold),
-        "pixel_AUROC": curve_auroc(pixel),
-        "pixel_F1Score": curve_f1_at(pixel, pixel_threshold),
-    }
-
-
-def pixel_curve(maps: Floats | None, masks: NDArray[np.bool_] | None, labels: NDArray[np.integer]) -> Curve:
-    """Sort the pixels of the images whose label is known; the curve's problem says if maps or masks are missing."""
-    if maps is None or masks is None:
-        none = np.empty(0, dtype=np.float32)
-        return Curve(none, none, "there are no anomaly maps" if maps is None else "there are no masks")
-    if maps.shape != masks.shape or len(maps) != len(labels):
-        raise InputError(
-            f"Maps and masks must be (n, H, W) alike with n the number of labels, "
-            f"got {maps.shape}, {masks.shape} and {len(labels)} labels."
-        )
-    known = labels >= 0
-    if not bool(known.all()):
-        maps, masks = maps[known], masks[known]
-    return sorted_curve(maps, masks.astype(np.bool_, copy=False))

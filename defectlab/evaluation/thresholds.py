@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, pixel_curve, round_down, sorted_curve
+from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, round_down, sorted_curve
+from defectlab.evaluation.suite import pixel_curve
 
 Rule = Literal["f1", "good_max", "none"]
 

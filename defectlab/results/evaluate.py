@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.evaluation.metrics import evaluate
+from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
 from defectlab.results.record import Run, ScoreRow
 

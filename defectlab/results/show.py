@@ -26,8 +26,8 @@ def metrics_table(run: Run) -> None:
     table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in run.record["metrics"].items():
-        table.add_row(name, _shown(value, run.record["metric_reasons"].get(name)))
+    for name in BARE_METRICS:  # run.json and the workbook have them all
+        table.add_row(name, _shown(run.record["metrics"].get(name), run.record["metric_reasons"].get(name)))
     console = Console()
     console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
     console.print(table)

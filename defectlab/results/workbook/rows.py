@@ -69,7 +69,7 @@ def row_of(run: Run) -> Row:
         **{f"{stage}_seconds": seconds for stage, seconds in record["timings"].items()},
         "protocol": _protocol(dataset["protocol"]),
         **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
-        "not_available": "; ".join(f"{metric}: {reason}" for metric, reason in record["metric_reasons"].items()),
+        "not_available": _not_available(record["metric_reasons"]),
         "device": record["environment"]["device"],
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),
@@ -139,6 +139,14 @@ def cell_value(value: Any) -> Any:
 
 def _both(thresholds: Mapping[str, Mapping[str, Any]], key: str) -> str:
     return " / ".join(dict.fromkeys(str(thresholds[level][key]) for level in ("image", "pixel")))
+
+
+def _not_available(reasons: Mapping[str, str]) -> str:
+    """Name each reason once, with the metrics it keeps from having a value."""
+    metrics: dict[str, list[str]] = {}
+    for metric, reason in reasons.items():
+        metrics.setdefault(reason, []).append(metric)
+    return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in metrics.items())
 
 
 def _protocol(protocol: Mapping[str, Any]) -> str:

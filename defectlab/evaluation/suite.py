@@ -1,0 +1,79 @@
+"""All metrics of a run at once, from raw scores, maps and masks."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defectlab.errors import InputError
+from defectlab.evaluation.aupro import curve_aupro
+from defectlab.evaluation.metrics import (
+    Curve,
+    Floats,
+    Metric,
+    curve_aupr,
+    curve_auroc,
+    curve_f1_at,
+    curve_f1_max,
+    curve_fpr_at_tpr,
+    curve_rates_at,
+    sorted_curve,
+)
+
+
+def evaluate(
+    image_scores: ArrayLike,
+    image_labels: ArrayLike,
+    maps: Floats | None = None,
+    masks: NDArray[np.bool_] | None = None,
+    *,
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+) -> dict[str, Metric]:
+    """Compute a run's metrics from raw scores (n,), labels (n,), maps (n, H, W) and masks (n, H, W).
+
+    At image and at pixel level: AUROC, AUPR, F1Max, FPR_at_95TPR, which need no threshold; F1Score, TPR, TNR, accuracy,
+    precision, recall at the given one; for pixels also AUPRO up to a false-positive rate of 0.3. Images labelled -1
+    (unknown) are left out, with their maps.
+
+    Raises:
+        InputError: If the shapes do not fit one another.
+    """
+    labels = np.asarray(image_labels)
+    image = _level("image", sorted_curve(image_scores, labels), image_threshold)
+    curve = pixel_curve(maps, masks, labels)
+    pixel = _level("pixel", curve, pixel_threshold)
+    known = labels >= 0
+    if curve.problem or maps is None or masks is None:
+        pixel["pixel_AUPRO"] = Metric(None, curve.problem)
+    else:
+        pixel["pixel_AUPRO"] = curve_aupro(curve, maps[known], masks[known])
+    bare = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
+    found = image | pixel
+    return {name: found[name] for name in bare} | found
+
+
+def _level(level: str, curve: Curve, threshold: float | None) -> dict[str, Metric]:
+    found = {
+        "AUROC": curve_auroc(curve),
+        "F1Score": curve_f1_at(curve, threshold),
+        "F1Max": curve_f1_max(curve),
+        "AUPR": curve_aupr(curve),
+        "FPR_at_95TPR": curve_fpr_at_tpr(curve),
+        **curve_rates_at(curve, threshold),
+    }
+    return {f"{level}_{name}": metric for name, metric in found.items()}
+
+
+def pixel_curve(maps: Floats | None, masks: NDArray[np.bool_] | None, labels: NDArray[np.integer]) -> Curve:
+    """Sort the pixels of the images whose label is known; the curve's problem says if maps or masks are missing."""
+    if maps is None or masks is None:
+        none = np.empty(0, dtype=np.float32)
+        return Curve(none, none, "there are no anomaly maps" if maps is None else "there are no masks")
+    if maps.shape != masks.shape or len(maps) != len(labels):
+        raise InputError(
+            f"Maps and masks must be (n, H, W) alike with n the number of labels, "
+            f"got {maps.shape}, {masks.shape} and {len(labels)} labels."
+        )
+    known = labels >= 0
+    if not bool(known.all()):
+        maps, masks = maps[known], masks[known]
+    return sorted_curve(maps, masks.astype(np.bool_, copy=False))
