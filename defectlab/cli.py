@@ -141,6 +141,22 @@ def evaluate(run: str, rescore: bool) -> None:
     summary(opened, update_workbook(opened).rows)
 
 
+def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
+    """Choose a run's thresholds by another rule, from its record alone."""
+    from defectlab.evaluation.rules import RuleOptions
+    from defectlab.results.record import Run
+    from defectlab.results.rethreshold import LEVELS, set_threshold
+    from defectlab.results.show import summary
+    from defectlab.results.workbook import update_workbook
+
+    opened = Run.open(run)
+    given = RuleOptions(**{name: value for name, value in options.items() if value is not None})
+    for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
+        print(f"{name}: {found.value!r} ({found.reason})")
+    if opened.status == "finished":
+        summary(opened, update_workbook(opened).rows)
+
+
 def compare(import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
     """Render models_comparing.xlsx again from the records."""
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
@@ -184,6 +200,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "models": {"list": models_list},
     "train": train,
     "evaluate": evaluate,
+    "threshold": threshold,
     "compare": compare,
     "predict": predict,
 }
@@ -224,6 +241,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
         parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
         parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    elif function is threshold:
+        _add_threshold_arguments(parser)
     elif function is compare:
         importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
@@ -240,6 +259,23 @@ def _command_parser(function: Command) -> ArgumentParser:
     else:
         parser.add_function_arguments(function, as_positional=True)
     return parser
+
+
+def _add_threshold_arguments(parser: ArgumentParser) -> None:
+    rules = "f1, good_max, mean_of_means, mean_plus_k_std, quantile, conformal, recall, cost or manual"
+    parser.add_argument("--run", type=str, required=True, help="Run folder.")
+    parser.add_argument("--rule", type=str, required=True, help=f"{rules}.")
+    parser.add_argument("--level", type=str, default="both", help="image, pixel or both.")
+    for option, text in (
+        ("k", "Standard deviations above the mean (mean_plus_k_std)."),
+        ("false-alarm-rate", "Share of good images that may be flagged (quantile, conformal)."),
+        ("recall", "Share of defects to catch (recall)."),
+        ("miss-cost", "Price of a defect that passes (cost)."),
+        ("false-alarm-cost", "Price of a good part that is flagged (cost)."),
+        ("defect-share", "Share of defects on the line (cost)."),
+        ("value", "The raw threshold (manual)."),
+    ):
+        parser.add_argument(f"--{option}", type=float, help=text)
 
 
 def _parser(**kwargs: Any) -> ArgumentParser:

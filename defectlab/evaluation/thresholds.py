@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, round_down, sorted_curve
 from defectlab.evaluation.suite import pixel_curve
 
-Rule = Literal["f1", "good_max", "none"]
+Rule = str  # a name of `rules.RULES`, or "none"
 
 
 @dataclass(frozen=True)

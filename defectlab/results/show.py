@@ -40,15 +40,17 @@ def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     if own is None:
         return
     peers = [row for row in rows if group_of(row) == group_of(own)]
-    console = Console(width=max(Console().width, 110))
-    added = f"Row added to {paths.workbook().name}"
+    console = Console(width=max(Console().width, 120))
+    added = f"Its row is in {paths.workbook().name}"
     if len(peers) == 1:
         console.print(f"{added}: the first on these images", soft_wrap=True)
         return
     console.print(f"{added}. On {own['dataset']}, same split: {_places(own, peers)}", soft_wrap=True)
     table = Table()
-    for column in ("", "model", "run", *BARE_METRICS):
-        table.add_column(column, justify="right" if column in BARE_METRICS else "left", no_wrap=True)
+    for column in ("", "model", "run"):
+        table.add_column(column, no_wrap=True)
+    for column in ("image AUROC", "image F1", "pixel AUROC", "pixel F1"):
+        table.add_column(column, justify="right", no_wrap=True)
     ranked = sorted(peers, key=lambda row: -row.get(BARE_METRICS[0], -1.0))
     shown = ranked[:SHOWN_RUNS] + [row for row in ranked[SHOWN_RUNS:] if row is own]
     for row in shown:

@@ -1,0 +1,251 @@
+"""Threshold rules by name, applied after the model to validation scores. A score is anomalous above the threshold."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from defectlab.errors import OptionError, unknown_name
+from defectlab.evaluation.metrics import Floats, round_down, sorted_curve
+from defectlab.evaluation.thresholds import Threshold, f1_threshold, good_max_threshold, midpoint
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """What the rules can be told; each names the rules that use it.
+
+    Attributes:
+        k: Standard deviations above the mean (mean_plus_k_std).
+        false_alarm_rate: Share of good images that may be flagged, in (0, 1) (quantile, conformal).
+        recall: Share of defects to catch, in (0, 1] (recall).
+        miss_cost: Price of a defect that passes (cost).
+        false_alarm_cost: Price of a good part that is flagged, in the same unit (cost).
+        defect_share: Share of defects on the line, in (0, 1) (cost).
+        value: The threshold itself, raw (manual).
+    """
+
+    k: float = 3.0
+    false_alarm_rate: float = 0.01
+    recall: float = 0.95
+    miss_cost: float | None = None
+    false_alarm_cost: float | None = None
+    defect_share: float | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Good and anomalous scores, ascending; what the rule is told; and the name of the images."""
+
+    good: Floats
+    bad: Floats
+    options: RuleOptions
+    source: str
+
+
+def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions, source: str) -> Threshold:
+    """Choose a threshold by a rule's name from scores (n,) and labels (n,): 0 good, 1 anomalous, -1 left out.
+
+    Raises:
+        OptionError: No such rule, an option that cannot work, or images that the rule needs and are not there.
+    """
+    if rule not in RULES:
+        raise OptionError(unknown_name("threshold rule", rule, RULES))
+    curve = sorted_curve(scores, labels)
+    if curve.problem:
+        raise OptionError(f"Rule {rule}: {curve.problem}.")
+    return RULES[rule](_Given(curve.negatives, curve.positives, options, source))
+
+
+def _f1(given: _Given) -> Threshold:
+    good, bad, source = given.good, given.bad, given.source
+    _need("f1", good, bad, source, needs_bad=True)
+    return f1_threshold(np.concatenate([good, bad]), np.repeat([0, 1], [good.size, bad.size]), source=source)
+
+
+def _good_max(given: _Given) -> Threshold:
+    good, bad, source = given.good, given.bad, given.source
+    _need("good_max", good, bad, source)
+    return good_max_threshold(good, source=source)
+
+
+def _mean_of_means(given: _Given) -> Threshold:
+    good, bad, source = given.good, given.bad, given.source
+    _need("mean_of_means", good, bad, source, needs_bad=True)
+    value = (_mean(good) + _mean(bad)) / 2
+    reason = f"midway between the means of {good.size} good and {bad.size} anomalous scores"
+    return _found("mean_of_means", value, source, reason)
+
+
+def _mean_plus_k_std(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    _need("mean_plus_k_std", good, bad, source)
+    with np.errstate(invalid="ignore"):  # an infinite score leaves no finite threshold, which is refused below
+        value = _mean(good) + options.k * float(np.std(good, dtype=np.float64))
+    return _found(
+        "mean_plus_k_std", value, source, f"mean + {options.k:g} standard deviations of {good.size} good scores"
+    )
+
+
+def _quantile(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    _need("quantile", good, bad, source)
+    rate = _share("quantile", "false_alarm_rate", options.false_alarm_rate)
+    flagged = math.floor(round(rate * good.size, 9))  # so many of these good ones are above it
+    value = float(good[good.size - flagged - 1])
+    reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
+    return _found("quantile", value, source, reason)
+
+
+def _conformal(given: _Given) -> Threshold:
+    """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    _need("conformal", good, bad, source)
+    rate = _share("conformal", "false_alarm_rate", options.false_alarm_rate)
+    rank = math.ceil(round((good.size + 1) * (1 - rate), 9))
+    if rank > good.size:
+        raise OptionError(
+            f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
+            f"has {good.size}; with these the lowest is {1 / (good.size + 1):.4g}. Hold out more good images "
+            "(val_split_mode, val_split_ratio), or ask for a higher rate."
+        )
+    reason = (
+        f"score {rank} of {good.size} held-out good ones: a new good image of the same kind is flagged with a "
+        f"probability of at most {rate:g}, on average over such held-out sets"
+    )
+    return _found("conformal", float(good[rank - 1]), source, reason)
+
+
+def images_needed(false_alarm_rate: float) -> int:
+    """Return how many held-out good images the conformal rule needs for a false-alarm rate.
+
+    >>> images_needed(0.05), images_needed(0.01)
+    (19, 99)
+    """
+    return math.ceil(round(1 / false_alarm_rate, 9)) - 1
+
+
+def _recall(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    _need("recall", good, bad, source, needs_bad=True, needs_good=False)
+    wanted = options.recall
+    if not 0 < wanted <= 1:
+        raise OptionError(f"recall must be in (0, 1], got {wanted}.")
+    caught = math.ceil(round(wanted * bad.size, 9))
+    cut = float(bad[bad.size - caught])
+    caught = bad.size - int(np.searchsorted(bad, bad[bad.size - caught], "left"))  # with those that tie
+    value = _just_below(cut, good, bad)
+    reason = (
+        f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
+        f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
+    )
+    return _found("recall", value, source, reason)
+
+
+def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
+    """Return the exact one-sided binomial lower bound of a share (Clopper and Pearson, 1934).
+
+    >>> round(recall_lower_bound(20, 20), 4)  # 0.05 ** (1 / 20)
+    0.8609
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(1 - confidence, caught, total - caught + 1)) if caught else 0.0
+
+
+def _cost(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    _need("cost", good, bad, source, needs_bad=True)
+    prices = {name: getattr(options, name) for name in ("miss_cost", "false_alarm_cost", "defect_share")}
+    missing = [name for name, value in prices.items() if value is None]
+    if missing:
+        raise OptionError(
+            f"Rule cost needs {', '.join(missing)}: the price of a miss, the price of a false alarm, and the share of "
+            "defects on the line (not in the test set)."
+        )
+    share = _share("cost", "defect_share", prices["defect_share"])
+    if min(prices["miss_cost"], prices["false_alarm_cost"]) < 0:
+        raise OptionError("miss_cost and false_alarm_cost must not be negative.")
+    scores = np.unique(np.concatenate([good, bad]).astype(np.float64))
+    # flag all above scores[i - 1]: everything for i = 0, nothing for i = len(scores)
+    cuts = np.concatenate([[-np.inf], scores])
+    missed = np.searchsorted(bad.astype(np.float64), cuts, "right") / bad.size
+    alarms = 1 - np.searchsorted(good.astype(np.float64), cuts, "right") / good.size
+    costs = share * prices["miss_cost"] * missed + (1 - share) * prices["false_alarm_cost"] * alarms
+    best = int(len(costs) - 1 - np.argmin(costs[::-1]))  # of equals the highest: the fewest alarms
+    if best == 0:
+        value = math.nextafter(float(scores[0]), -math.inf)
+    elif best == len(scores):
+        value = math.nextafter(float(scores[-1]), math.inf)
+    else:
+        value = midpoint(float(scores[best - 1]), float(scores[best]))
+    reason = (
+        f"lowest expected cost a part ({costs[best]:.4g}) at a defect share of {share:g}, a miss at "
+        f"{prices['miss_cost']:g} and a false alarm at {prices['false_alarm_cost']:g}: misses {missed[best]:.3f}, "
+        f"false alarms {alarms[best]:.3f} on {bad.size} anomalous and {good.size} good images of {source}"
+    )
+    return _found("cost", value, source, reason)
+
+
+def _manual(given: _Given) -> Threshold:
+    options = given.options
+    if options.value is None or not math.isfinite(options.value):
+        raise OptionError(f"Rule manual needs value, a finite raw score, got {options.value}.")
+    return Threshold(float(options.value), "manual", "the user", "given by hand")
+
+
+RULES: dict[str, Callable[[_Given], Threshold]] = {
+    "f1": _f1,
+    "good_max": _good_max,
+    "mean_of_means": _mean_of_means,
+    "mean_plus_k_std": _mean_plus_k_std,
+    "quantile": _quantile,
+    "conformal": _conformal,
+    "recall": _recall,
+    "cost": _cost,
+    "manual": _manual,
+}
+
+
+def _found(rule: str, value: float, source: str, reason: str) -> Threshold:
+    if not math.isfinite(value):
+        raise OptionError(f"Rule {rule} gives no finite threshold ({value}): some scores are infinite. Use rule f1.")
+    return Threshold(value, rule, source, reason)
+
+
+def _need(
+    rule: str, good: Floats, bad: Floats, source: str, *, needs_bad: bool = False, needs_good: bool = True
+) -> None:
+    lacks = [
+        what
+        for what, part, needed in (("good", good, needs_good), ("anomalous", bad, needs_bad))
+        if needed and not part.size
+    ]
+    if lacks:
+        alternative = "conformal, quantile, mean_plus_k_std and good_max" if good.size else "manual"
+        raise OptionError(
+            f"Rule {rule} needs {' and '.join(lacks)} images, and {source} has none. "
+            f"What works with these images: {alternative}."
+        )
+
+
+def _share(rule: str, name: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise OptionError(f"Rule {rule}: {name} must be between 0 and 1, got {value}.")
+    return value
+
+
+def _mean(values: Floats) -> float:
+    return float(np.mean(values, dtype=np.float64))
+
+
+def _just_below(cut: float, good: Floats, bad: Floats) -> float:
+    """Return the middle between a score and the next lower one, so that the score itself is flagged."""
+    lower = [
+        float(part[at - 1])
+        for part in (good, bad)
+        if (at := int(np.searchsorted(part, round_down(cut, part.dtype.type), "left"))) > 0
+    ]
+    return midpoint(max(lower), cut) if lower else math.nextafter(cut, -math.inf)
