@@ -21,7 +21,9 @@ def min_max(scores: ArrayLike, threshold: float, low: float, high: float) -> NDA
     if not low < high:
         raise OptionError(f"The range of scores must have low < high, got {low} and {high}.")
     raw = np.asarray(scores, dtype=np.float64)
-    return _on_its_side(np.clip((raw - threshold) / (high - low) + 0.5, 0, 1), raw, threshold, 0.5, None)
+    with np.errstate(over="ignore", invalid="ignore"):
+        view = np.clip((raw - threshold) / (high - low) + 0.5, 0, 1)
+    return _on_its_side(view, raw, threshold, 0.5, None)
 
 
 def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> NDArray[np.float64]:

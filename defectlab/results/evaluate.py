@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from defectlab.evaluation.intervals import CONFIDENCE, auroc_interval, prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
 from defectlab.results.record import Run, ScoreRow
@@ -26,8 +27,9 @@ def evaluate_run(run: Run) -> dict[str, Any]:
     """Compute the test metrics at the record's own thresholds, and label every row of scores.csv.
 
     Returns:
-        What run.json holds: `metrics` by name (None where one cannot be computed) and `metric_reasons` for those. Where
-        maps were not kept, the pixel metrics stay those that were computed while they were there.
+        What run.json holds: `metrics` by name (None where one cannot be computed), `metric_reasons` for those,
+        `intervals` of image metrics, and in `trivial` what calling every image anomalous gives. Where maps were not
+        kept, the pixel metrics stay those that were computed while they were there.
     """
     thresholds = run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
@@ -45,7 +47,13 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         metrics |= {name: value for name, value in run.record["metrics"].items() if name.startswith("pixel")}
         reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}
         reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
-    return {"metrics": metrics, "metric_reasons": reasons}
+    interval = auroc_interval(scores, labels)
+    return {
+        "metrics": metrics,
+        "metric_reasons": reasons,
+        "intervals": {"image_AUROC": {**asdict(interval), "confidence": CONFIDENCE}},
+        "trivial": {"image_F1Score": trivial_f1(labels), "image_AUPR": prevalence(labels)},
+    }
 
 
 def no_thresholds(reason: str) -> dict[str, dict[str, Any]]:

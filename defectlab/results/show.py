@@ -31,7 +31,21 @@ def metrics_table(run: Run) -> None:
     console = Console()
     console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
     console.print(table)
+    for line in _caveats(run.record):
+        console.print(line, soft_wrap=True)
     console.print(f"Record: {paths.relative(run.folder)}", soft_wrap=True)
+
+
+def _caveats(record: Mapping[str, Any]) -> list[str]:
+    """Say how sure the image AUROC is, and what image F1 costs nothing."""
+    lines = []
+    interval = record.get("intervals", {}).get("image_AUROC", {})
+    if interval.get("low") is not None:
+        lines.append(f"image_AUROC, 95 % interval: {interval['low']:.3f} to {interval['high']:.3f}")
+    trivial = record.get("trivial", {}).get("image_F1Score")
+    if trivial is not None and record["metrics"].get("image_F1Score") is not None:
+        lines.append(f"image_F1Score of calling every image anomalous: {trivial:.4f}")
+    return lines
 
 
 def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ MODEL_TITLES = {"padim": "PaDiM", "patchcore": "PatchCore", "cflow": "CFlow"}
 
 _FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
 _VARIED = tuple(f"model.{option}" for option in ("layers", "n_features", "coreset_sampling_ratio", "num_neighbors"))
+_SURE = ("image_AUROC 95% low", "image_AUROC 95% high", "trivial image_F1Score", "trivial image_AUPR")
 _LAST = (
     "image_threshold",
     "pixel_threshold",
@@ -61,6 +62,7 @@ def row_of(run: Run) -> Row:
         **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
         "data.root": dataset["root"],
         **record["metrics"],
+        **_sureness(record),
         "image_threshold": thresholds["image"]["value"],
         "pixel_threshold": thresholds["pixel"]["value"],
         "threshold_rule": _both(thresholds, "rule"),
@@ -85,7 +87,7 @@ def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return every column that some row has: who, the metrics, the model's options, the rest."""
     seen = list(dict.fromkeys(key for row in rows for key in row))
     groups: list[list[str]] = [
-        [*_FIRST, *BARE_METRICS],
+        [*_FIRST, *BARE_METRICS, *_SURE],
         sorted(key for key in seen if is_metric(key) and key not in BARE_METRICS),
         [*_VARIED, *sorted(key for key in seen if key.startswith("model.") and key not in _VARIED), "seed"],
         list(_LAST),
@@ -100,12 +102,12 @@ def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def is_ours(header: Any) -> bool:
     """Tell a column that DefectLab writes from one that a person added."""
     text = str(header)
-    return text in (*_FIRST, "seed", *_LAST, *_END) or text.startswith(("model.", *_OPTIONS)) or is_metric(text)
+    return text in (*_FIRST, *_SURE, "seed", *_LAST, *_END) or text.startswith(("model.", *_OPTIONS)) or is_metric(text)
 
 
 def is_metric(header: str) -> bool:
     """Whether a column holds a metric of images or pixels."""
-    return header.startswith(("image_", "pixel_")) and not header.endswith("threshold")
+    return header.startswith(("image_", "pixel_")) and not header.endswith(("threshold", " low", " high"))
 
 
 def group_of(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -135,6 +137,14 @@ def cell_value(value: Any) -> Any:
         sizes = bool(value) and all(isinstance(item, int) for item in value)
         return (" x " if sizes else ", ").join(str(item) for item in value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _sureness(record: Mapping[str, Any]) -> Row:
+    """Return the interval of the image AUROC, and what calling every image anomalous would give."""
+    interval = record.get("intervals", {}).get("image_AUROC", {})
+    trivial = record.get("trivial", {})
+    values = (interval.get("low"), interval.get("high"), trivial.get("image_F1Score"), trivial.get("image_AUPR"))
+    return dict(zip(_SURE, values, strict=True))
 
 
 def _both(thresholds: Mapping[str, Mapping[str, Any]], key: str) -> str:

@@ -288,7 +288,7 @@ def _shown(header: str, value: Any) -> str:
 
 
 def _number_format(header: str) -> str:
-    if is_metric(header):
+    if is_metric(header) or header.startswith(("trivial", "image_AUROC 95%")):
         return "0.0000"
     if header.endswith("_threshold"):
         return "0.000000"

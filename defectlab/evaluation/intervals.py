@@ -1,0 +1,198 @@
+"""How sure one can be: intervals of metrics over the test images, and paired tests of two models on the same images."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defectlab.errors import InputError
+from defectlab.evaluation.metrics import Floats, curve_auroc, sorted_curve
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval and how it was made; low and high are None where there is none, and `method` says why."""
+
+    low: float | None
+    high: float | None
+    method: str
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """AUROC of the first minus that of the second model, its interval, and the two-sided p-value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def auroc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Return an interval of AUROC over images: DeLong et al. (1988) on the logit scale.
+
+    Where the classes separate perfectly, or a class has one image, that variance is zero or unknown: then Newcombe's
+    method 5 (Statistics in Medicine 25, 2006), which depends on the counts alone.
+    """
+    curve = sorted_curve(scores, labels)
+    found = curve_auroc(curve)
+    if found.value is None:
+        return Interval(None, None, found.reason or "")
+    auroc, z = found.value, _z(confidence)
+    m, n = curve.positives.size, curve.negatives.size
+    variance = math.nan if min(m, n) < 2 else _variance(*placements(curve.positives, curve.negatives))
+    if not variance > 0 or auroc in (0.0, 1.0):
+        return _newcombe(auroc, m, n, z)
+    center, half = math.log(auroc / (1 - auroc)), z * math.sqrt(variance) / (auroc * (1 - auroc))
+    return Interval(_expit(center - half), _expit(center + half), f"DeLong, logit, {m} anomalous and {n} good images")
+
+
+def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for each anomalous score, the share of good ones below it, and for each good one that of anomalous above.
+
+    Ties count half. Means of both are the AUROC. Any order in, the same order out.
+    """
+    good, bad = np.sort(negatives), np.sort(positives)
+    below = (np.searchsorted(good, positives, "left") + np.searchsorted(good, positives, "right")) / (2 * good.size)
+    not_above = (np.searchsorted(bad, negatives, "left") + np.searchsorted(bad, negatives, "right")) / (2 * bad.size)
+    return below, 1 - not_above
+
+
+def delong_test(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE) -> PairedTest:
+    """Compare the AUROC of two models that scored the same images (DeLong et al., 1988).
+
+    Args:
+        first: Scores (n,) of one model.
+        second: Scores (n,) of the other, of the same images in the same order.
+        labels: (n,): 0 good, 1 anomalous, -1 left out.
+        confidence: Of the interval.
+
+    Raises:
+        InputError: Different shapes, fewer than two images of a class, or NaN.
+    """
+    one, two, known = np.asarray(first, float), np.asarray(second, float), np.asarray(labels)
+    if not one.shape == two.shape == known.shape:
+        raise InputError(f"Both models must score the same images, got {one.shape}, {two.shape} and {known.shape}.")
+    bad, good = known == 1, known == 0
+    if min(bad.sum(), good.sum()) < 2:
+        raise InputError(
+            f"A paired test needs at least two good and two anomalous images, got {good.sum()} and {bad.sum()}."
+        )
+    if np.isnan(one[bad | good]).any() or np.isnan(two[bad | good]).any():
+        raise InputError("Some scores are NaN: they cannot be compared.")
+    tops, bottoms = zip(placements(one[bad], one[good]), placements(two[bad], two[good]), strict=True)
+    difference = float(tops[0].mean() - tops[1].mean())
+    variance = _variance(tops[0] - tops[1], bottoms[0] - bottoms[1])
+    half = _z(confidence) * math.sqrt(variance)
+    z = abs(difference) / math.sqrt(variance) if variance else (math.inf if difference else 0.0)
+    return PairedTest(difference, difference - half, difference + half, math.erfc(z / math.sqrt(2)))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p-values for the number of comparisons (Holm, 1979), keyed as given.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - place) * p_values[name]))
+        corrected[name] = highest
+    return {name: corrected[name] for name in p_values}
+
+
+def bootstrap_interval(
+    metric: Callable[[NDArray[np.intp]], float | None],
+    labels: ArrayLike,
+    *,
+    generator: np.random.Generator,
+    repeats: int = 1000,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Return the percentile interval of a metric over images drawn again with replacement, each class on its own.
+
+    Args:
+        metric: Takes the positions of the drawn images and returns the metric of these.
+        labels: (n,): 0 good, 1 anomalous, -1 left out.
+        generator: Of the draws.
+        repeats: How many draws.
+        confidence: Of the interval.
+    """
+    known = np.asarray(labels)
+    classes = [np.flatnonzero(known == label) for label in (0, 1)]
+    values = []
+    for _ in range(repeats):
+        drawn = np.concatenate([generator.choice(part, part.size) for part in classes if part.size])
+        value = metric(drawn)
+        if value is not None:
+            values.append(value)
+    if not values:
+        return Interval(None, None, "the metric has no value on any draw")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high), f"stratified bootstrap over images, {len(values)} draws")
+
+
+def trivial_f1(labels: ArrayLike) -> float | None:
+    """F1 of calling every image anomalous: what any useful detector must beat.
+
+    >>> trivial_f1([1, 1, 1, 0])
+    0.8571428571428571
+    """
+    known = np.asarray(labels)
+    bad, good = int((known == 1).sum()), int((known == 0).sum())
+    return 2 * bad / (2 * bad + good) if bad else None
+
+
+def prevalence(labels: ArrayLike) -> float | None:
+    """Share of anomalous images: the AUPR of a detector that knows nothing.
+
+    >>> prevalence([1, 1, 1, 0])
+    0.75
+    """
+    known = np.asarray(labels)
+    count = int((known >= 0).sum())
+    return int((known == 1).sum()) / count if count else None
+
+
+def _variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> float:
+    return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
+
+
+def _newcombe(auroc: float, m: int, n: int, z: float) -> Interval:
+    size = (m + n) / 2 - 1
+
+    def excess(theta: float) -> float:
+        spread = 1 + size * (1 - theta) / (2 - theta) + size * theta / (1 + theta)
+        return (theta - auroc) ** 2 - z * z * theta * (1 - theta) * spread / (m * n)
+
+    low = 0.0 if auroc == 0 else _root(excess, 0.0, auroc)
+    high = 1.0 if auroc == 1 else _root(excess, 1.0, auroc)
+    return Interval(low, high, f"Newcombe's method 5, {m} anomalous and {n} good images")
+
+
+def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:
+    """Bisect between a point whose excess is positive, or an end of [0, 1], and the estimate, where it is negative."""
+    for _ in range(80):
+        middle = (outside + inside) / 2
+        if excess(middle) > 0:
+            outside = middle
+        else:
+            inside = middle
+    return (outside + inside) / 2
+
+
+def _z(confidence: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + confidence) / 2))
+
+
+def _expit(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
