@@ -157,8 +157,14 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
         summary(opened, update_workbook(opened).rows)
 
 
-def compare(import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
-    """Render models_comparing.xlsx again from the records."""
+def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
+    """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
+    if runs:
+        from defectlab.results.compare import compare_runs, comparison_table
+        from defectlab.results.record import Run
+
+        comparison_table(compare_runs([Run.open(run) for run in runs]))
+        return 0
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
     rows = imported_rows(import_, dataset) if import_ else []
@@ -244,6 +250,7 @@ def _command_parser(function: Command) -> ArgumentParser:
     elif function is threshold:
         _add_threshold_arguments(parser)
     elif function is compare:
+        parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
         importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
         parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
