@@ -40,13 +40,13 @@ def compare_runs(runs: Sequence[Run]) -> list[Compared]:
     if len(runs) < 2:
         raise InputError("Comparing needs at least two runs: defectlab compare RUN RUN ...")
     labels, scores = _matched(runs)
-    values = [auroc(score, labels).value for score in scores]
-    if None in values:
-        raise InputError("These runs' test images are all good or all anomalous: AUROC has no value.")
-    best = int(np.argmax(values))  # of equals the first given
-    tests = {
-        str(index): delong_test(scores[best], scores[index], labels) for index in range(len(runs)) if index != best
-    }
+    values = [auroc(score, labels) for score in scores]
+    missing = next((value.reason for value in values if value.value is None), None)
+    if missing:
+        raise InputError(f"The image AUROC has no value on these test images: {missing}.")
+    best = max(range(len(runs)), key=lambda index: values[index].value or 0.0)  # of equals the first given
+    others = [index for index in range(len(runs)) if index != best]
+    tests = {str(index): delong_test(scores[best], scores[index], labels) for index in others}
     corrected = holm({index: test.p for index, test in tests.items()})
     found = [
         Compared(
