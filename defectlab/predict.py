@@ -17,6 +17,7 @@ from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.evaluation.thresholds import below32
+from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.models.processors import RawPostProcessor
@@ -71,6 +72,7 @@ class Detector:
         Raises:
             InputError: No such run or checkpoint, or `backbone` is needed.
         """
+        show_log()
         path = paths.resolve(path)
         run = Run.open(path) if path.is_dir() else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path

@@ -190,7 +190,7 @@ _shared: list[tuple[int, Display]] = []
 
 
 def _display() -> Display:
-    """Return this process's display; in a notebook that of the cell that runs, so that a cell has one place for bars."""
+    """Return this process's display; in a notebook that of the running cell: a cell has one place for bars."""
     cell = _cell()
     if not _shared or _shared[0][0] != cell:
         _shared[:] = [(cell, NotebookDisplay() if in_notebook() else TerminalDisplay())]

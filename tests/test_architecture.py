@@ -37,6 +37,7 @@ LAYERS = {
     "defectlab.stage_bars": 4,
     "defectlab.pictures": 4,
     "defectlab.explain": 4,
+    "defectlab.figures": 4,
     "defectlab.experiment": 5,
     "defectlab.demo": 7,
     "defectlab.cli": 7,

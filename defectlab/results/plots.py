@@ -32,7 +32,7 @@ def _unit(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def contour(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = CONTOUR) -> np.ndarray:
     """Draw the outline of an (H, W) bool mask on a copy of an (H, W, 3) uint8 image, wider on larger images."""
-    width = max(1, round(min(mask.shape) / 200))
+    width = max(1, round(min(mask.shape) / 130))
     inner = mask.copy()
     for _ in range(width):
         padded = np.pad(inner, 1, constant_values=False)

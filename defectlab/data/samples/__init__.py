@@ -5,6 +5,7 @@ from pathlib import Path
 from defectlab.data.samples import coins, digits
 from defectlab.data.samples.store import Identity, find_complete, sources, write_sample
 from defectlab.errors import InputError, OptionError, unknown_name
+from defectlab.logs import show_log
 from defectlab.options import check_option_names
 from defectlab.paths import resolve
 
@@ -19,7 +20,7 @@ VERSIONS = {"coins": 1, "digits": 1}
 OPTIONS: dict[str, dict[str, int]] = {"coins": {}, "digits": {"good_number": 9, "limit_data": 100}}
 
 
-def make_sample(name: str, destination: str | Path, *, seed: int = 42, exist_ok: bool = False, **options: int) -> Path:
+def make_sample(name: str, destination: str | Path, *, seed: int = 42, exist_ok: bool | int = False, **options: int) -> Path:
     """Make a built-in dataset in the MVTec layout and return its folder; a complete one is kept as it is.
 
     A relative destination is taken from the project root. The folder appears whole or not at all; its `sample.json`
@@ -29,6 +30,7 @@ def make_sample(name: str, destination: str | Path, *, seed: int = 42, exist_ok:
     Raises:
         InputError: The name or an option is unknown, or the destination holds something else.
     """
+    show_log()
     if name not in SAMPLES:
         raise InputError(unknown_name("sample", name, SAMPLES))
     check_option_names(options, OPTIONS[name], f"The sample '{name}'")
