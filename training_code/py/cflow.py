@@ -18,7 +18,7 @@
 #
 # One cell, one training. CFlow trains a normalising flow for each layer, which learns how likely a patch's features are at its position; a part is anomalous where they are unlikely. It trains for many epochs, so a GPU helps a lot; the bar shows the time that remains.
 #
-# `fiber_batch_size` is the number of patches an optimiser step sees. anomalib's 64 is made for GPUs; 1024 takes a sixteenth of the steps, which is what makes a CPU bearable. Set it to 64 to compare with published numbers.
+# `fiber_batch_size` is the number of patches an optimiser step sees. anomalib's 64 is made for GPUs; 1024 takes a sixteenth of the steps, which is what makes a CPU bearable. Set it to 64 to compare with published numbers. Validation images choose the thresholds, once, after the last epoch (`check_val_every_n_epoch`): scoring them after each of the thirty would add a third to the time and change nothing.
 #
 # A cell whose weights are not in `weights/` stops at once, says what to run (`.venv/bin/defectlab weights get resnet50`) and leaves the others alone: *Run All* goes on past it. Cells depend on nothing but the first one; run any of them, in any order, again and again: the same cell gives the same numbers and replaces its own run.
 #
@@ -45,7 +45,7 @@ from defectlab import Cflow, Engine, Folder, load_backbone
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("defectlab_resnet18")
 model = Cflow(backbone=backbone, layers=["layer1", "layer2", "layer3"], pre_trained=False, fiber_batch_size=1024)
-engine = Engine(max_epochs=30)
+engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 
@@ -60,7 +60,7 @@ from defectlab import Cflow, Engine, Folder, load_backbone
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("resnet18")
 model = Cflow(backbone=backbone, layers=["layer1", "layer2", "layer3"], pre_trained=False, fiber_batch_size=1024)
-engine = Engine(max_epochs=30)
+engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 results = engine.train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -74,7 +74,7 @@ from defectlab import Cflow, Engine, Folder, load_backbone
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("resnet50")
 model = Cflow(backbone=backbone, layers=["layer1", "layer2", "layer3"], pre_trained=False, fiber_batch_size=1024)
-engine = Engine(max_epochs=30)
+engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 results = engine.train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -88,7 +88,7 @@ from defectlab import Cflow, Engine, Folder, load_backbone
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("wide_resnet50_2")
 model = Cflow(backbone=backbone, layers=["layer1", "layer2", "layer3"], pre_trained=False, fiber_batch_size=1024)
-engine = Engine(max_epochs=30)
+engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 results = engine.train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -102,7 +102,7 @@ from defectlab import Cflow, Engine, Folder, load_backbone
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("cspdarknet53")
 model = Cflow(backbone=backbone, layers=["stages.1", "stages.2", "stages.3"], pre_trained=False, fiber_batch_size=1024)
-engine = Engine(max_epochs=30)
+engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 results = engine.train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -118,5 +118,5 @@ backbone = load_backbone("efficientnet_b7")
 model = Cflow(
     backbone=backbone, layers=["features.2", "features.3", "features.5"], pre_trained=False, fiber_batch_size=1024
 )
-engine = Engine(max_epochs=30)
+engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 results = engine.train(model=model, datamodule=datamodule)
