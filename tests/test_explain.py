@@ -125,7 +125,7 @@ def test_what_it_cannot_explain_is_refused(tmp_path: Path, parts: Path):
     model = small("padim")
     engine = Engine(max_epochs=1, enable_progress_bar=False)
     engine.fit(model=model, datamodule=data(parts))
-    with pytest.raises(InputError, match="PatchCore's.*this is Padim"):
+    with pytest.raises(InputError, match=r"PatchCore's.*this is Padim"):
         nearest_good_patches(Detector(model, None, None), parts / "test/blot/000.png")
     detector = Detector.load(fitted(parts))
     with pytest.raises(InputError, match="one image, got 4"):

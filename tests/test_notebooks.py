@@ -1,6 +1,7 @@
 """The committed notebooks: thin, without outputs, equal to their twins, and they run as a person would run them."""
 
 import ast
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from defectlab.backbones import build, get_spec
 from defectlab.results.record import find_runs
 
 CHECKOUT = Path(defectlab.__file__).parents[1]
-NOTEBOOKS = sorted(path for folder in ("training_code", "inference_code") for path in (CHECKOUT / folder).glob("*.ipynb"))
+NOTEBOOKS = sorted(
+    path for folder in ("training_code", "inference_code") for path in (CHECKOUT / folder).glob("*.ipynb")
+)
 MOST_LINES = 14
 TRAINING = ["training_code/padim.ipynb", "training_code/patchcore.ipynb"]
 INFERENCE = ["inference_code/predict.ipynb", "inference_code/look_at_one_image.ipynb"]
@@ -68,7 +71,7 @@ class TestEveryNotebook:
     def test_a_text_cell_precedes_each_code_cell(self, path: Path):
         kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
         assert kinds[0] == "markdown"
-        assert all(before == "markdown" for before, kind in zip(kinds, kinds[1:], strict=False) if kind == "code")
+        assert all(before == "markdown" for before, kind in itertools.pairwise(kinds) if kind == "code")
 
     def test_paths_are_relative(self, path: Path):
         assert not any(f"{quote}/" in cell.source for cell in cells(path, "code") for quote in "\"'")

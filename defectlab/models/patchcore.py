@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BankOrigin:
-    """Where each row of a memory bank comes from, (M,) each: its image's place in the manifest, its patch's in the grid.
+    """Where each row of a memory bank comes from, (M,) each: its image in the manifest, its patch in the image.
 
     Patches are numbered row by row in a grid of `grid` = (height, width) patches over the model's input.
     """

@@ -20,7 +20,9 @@ VERSIONS = {"coins": 1, "digits": 1}
 OPTIONS: dict[str, dict[str, int]] = {"coins": {}, "digits": {"good_number": 9, "limit_data": 100}}
 
 
-def make_sample(name: str, destination: str | Path, *, seed: int = 42, exist_ok: bool | int = False, **options: int) -> Path:
+def make_sample(
+    name: str, destination: str | Path, *, seed: int = 42, exist_ok: bool | int = False, **options: int
+) -> Path:
     """Make a built-in dataset in the MVTec layout and return its folder; a complete one is kept as it is.
 
     A relative destination is taken from the project root. The folder appears whole or not at all; its `sample.json`
