@@ -53,7 +53,8 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
         scores = [row.score for row in rows if row.label == label]
         axis.plot(scores, np.full(len(scores), height), "|", color=colour, markersize=18, markeredgewidth=1.6)
         axis.text(0.005, height + 0.32, f"validation images: {name} ({len(scores)})", color=colour, fontsize=9,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
+                  transform=axis.get_yaxis_transform(), zorder=3,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     if threshold is not None:
         axis.axvline(threshold, color=THRESHOLD, linewidth=2, label=f"threshold {threshold:.4g}")
     axis.plot([found.score], [0.5], "D", color=THIS, markersize=9, label=f"this image {found.score:.4g}")

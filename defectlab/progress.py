@@ -92,7 +92,7 @@ class _NotebookBar:
                 text += f", {clock(elapsed * (self.total - self.done) / self.done)} left"
         label = f'<span style="display:inline-block;min-width:18em">{html.escape(self.label)}</span>'
         bar = f'<progress style="width:18em;vertical-align:middle"{extent}></progress>'
-        return f"<div>{label}{bar} <small>{text}, {clock(elapsed)} so far</small></div>"
+        return f'<div style="padding-left:6px">{label}{bar} <small>{text}, {clock(elapsed)} so far</small></div>'
 
 
 class NotebookDisplay:
