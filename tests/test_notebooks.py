@@ -40,8 +40,8 @@ def cells(path: Path, kind: str) -> list[Any]:
 
 def test_all_five_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
-        "training_code/cflow.ipynb", "training_code/padim.ipynb", "training_code/patchcore.ipynb",
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
+        "training_code/cflow.ipynb", "training_code/padim.ipynb", "training_code/patchcore.ipynb",
     ]  # fmt: skip
 
 
