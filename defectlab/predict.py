@@ -74,7 +74,10 @@ class Detector:
         """
         show_log()
         path = paths.resolve(path)
-        run = Run.open(path) if path.is_dir() else Run.of_checkpoint(path)
+        a_folder = path.is_dir() or (
+            not path.is_file() and path.suffix != ".ckpt"
+        )  # one that is not there, by its name
+        run = Run.open(path) if a_folder else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
         model = restore(checkpoint, backbone)
         thresholds = run.record.get("thresholds") if run else None
