@@ -11,12 +11,16 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: setup demo test test-long lint format bench images lock clean
+.PHONY: setup demo test test-long notebooks lint format bench images lock clean
 
 setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m defectlab demo
+
+# JupyterLab at the project root: training_code/ and inference_code/ are in its file list.
+notebooks: $(READY)
+	$(BIN)/jupyter lab
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -26,6 +26,8 @@ _DOOR = {
     "Run": "defectlab.results.record",
     "Preprocessing": "defectlab.preprocessing",
     "load_backbone": "defectlab.backbones",
+    "nearest_good_patches": "defectlab.explain",
+    "predict_to_folder": "defectlab.scoring",
     "make_sample": "defectlab.data.samples",
     "build_manifest": "defectlab.data.manifest",
     "InputError": "defectlab.errors",
@@ -47,6 +49,8 @@ __all__ = [
     "build_manifest",
     "load_backbone",
     "make_sample",
+    "nearest_good_patches",
+    "predict_to_folder",
     "run",
     "run_many",
 ]
@@ -59,12 +63,14 @@ if TYPE_CHECKING:
     from defectlab.engine import Engine
     from defectlab.errors import InputError
     from defectlab.experiment import Experiment, run, run_many
+    from defectlab.explain import nearest_good_patches
     from defectlab.models.cflow import Cflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
     from defectlab.predict import Detector, Prediction
     from defectlab.preprocessing import Preprocessing
     from defectlab.results.record import Run
+    from defectlab.scoring import predict_to_folder
 
 
 def __getattr__(name: str) -> Any:

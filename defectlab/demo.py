@@ -4,19 +4,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from defectlab import paths
 from defectlab.backbones import find_weights
-from defectlab.data.images import read_image
 from defectlab.data.samples import make_sample
 from defectlab.errors import WeightsError
 from defectlab.experiment import BackboneConfig, DataConfig, Experiment, run_many
-from defectlab.predict import Detector
-from defectlab.results.plots import colour_map, contour, overlay, panel, save_image
 from defectlab.results.record import Run
 from defectlab.results.show import runs_table
-from defectlab.scoring import as_uint8
+from defectlab.results.workbook import read_workbook
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +23,13 @@ def run_demo(data: str, epochs: int) -> list[Run]:
     root = make_sample("coins", paths.resolve(data))
     backbone = demo_backbone()
     runs = run_many(demo_experiments(root, backbone, epochs))
-    for run in runs:
-        save_image(run.folder / "pictures.png", pictures(run))
     runs_table(runs, f"coins, {backbone.name} with {'random' if backbone.weights == 'random' else 'local'} weights")
     for run in runs:
         print(f"{run.folder.parent.parent.name:<10} record {paths.relative(run.folder)}/run.json, "
               f"pictures {paths.relative(run.folder)}/pictures.png")  # fmt: skip
+    ids = {run.record["run_id"] for run in runs}
+    count = sum(row["run_id"] in ids for row in read_workbook())
+    print(f"Workbook   {paths.relative(paths.workbook())} has {count} rows of these {len(runs)} runs")
     return runs
 
 
@@ -62,21 +58,3 @@ def demo_experiments(root: Path, backbone: BackboneConfig, epochs: int) -> list[
     return [
         Experiment(data=data, backbone=backbone, model=dict(model), trainer={"max_epochs": epochs}) for model in models
     ]
-
-
-def pictures(run: Run, count: int = 4) -> np.ndarray:
-    """Return a panel: test images with their map, all on one scale, and the outline of what was found."""
-    detector = Detector.load(run.folder)
-    low, high = detector.map_range
-    rows = sorted(run.scores("test"), key=lambda row: row.score)
-    chosen = [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
-    tiles, captions = [], []
-    for row, found in zip(chosen, detector.predict([row.image_path for row in chosen]), strict=True):
-        image = as_uint8(read_image(paths.resolve(row.image_path)))
-        outlined = image if found.mask is None else contour(image, found.mask)
-        tiles.append(
-            [image, colour_map(found.anomaly_map, low, high), overlay(image, found.anomaly_map, low, high), outlined]
-        )
-        verdict = {1: "anomalous", 0: "good", -1: "undecided"}[found.label]
-        captions.append(f"{Path(row.image_path).name} ({row.defect}): score {found.score:.3f}, {verdict}")
-    return panel(tiles, ("image", "anomaly map", "overlay", "found"), captions)

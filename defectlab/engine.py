@@ -8,7 +8,7 @@ from typing import Any
 
 from anomalib.engine import Engine as AnomalibEngine
 from anomalib.engine.engine import _TrainerArgumentsCache
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,6 +21,7 @@ from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS
 from defectlab.models.restore import restore
+from defectlab.pictures import save_panel
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
@@ -30,6 +31,7 @@ from defectlab.results.record import Run
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
+from defectlab.stage_bars import StageBars
 from defectlab.trainer_options import check_trainer_options
 
 logger = logging.getLogger(__name__)
@@ -149,6 +151,7 @@ class Engine(AnomalibEngine):
                 logger.warning("No test images: the metrics are not available")
             run.update(maps={"kept": "all"})
             results = evaluate_run(run)
+            save_panel(run)
             timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}
             before = run.folder
             run.advance("finished", timings=timings, maps=drop_maps(run, self._keep_maps), **results)
@@ -268,13 +271,17 @@ class Engine(AnomalibEngine):
         self._recorder.run = run
         self._trainer = None
         self._cache = _TrainerArgumentsCache(
-            callbacks=[*self._given_callbacks, self._recorder],
+            callbacks=[*self._given_callbacks, self._recorder, *self._bars()],
             logger=self._given_logger,
             default_root_dir=run.folder if run else self._results,
             **(self._arguments | overrides),
         )
         with quiet_lightning():
             self._setup_trainer(model)
+
+    def _bars(self) -> list[Callback]:
+        own = any(isinstance(callback, ProgressBar) for callback in self._given_callbacks)
+        return [StageBars()] if self._arguments["enable_progress_bar"] and not own else []
 
     def _setup_workspace(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run's folder was made before; plain anomalib would nest another into it."""

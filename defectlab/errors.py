@@ -7,8 +7,12 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """An input that cannot work, found before any long work starts.
 
-    The command line prints the message without a traceback and exits with 2.
+    The command line prints the message without a traceback and exits with 2; a notebook shows the message alone.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback: forty frames would hide the fix."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class DataError(InputError):

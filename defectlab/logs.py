@@ -1,7 +1,11 @@
 """The log where a person sees it, without touching the logging that a program has set up."""
 
 import logging
+import sys
 import warnings
+from typing import TextIO
+
+from defectlab.progress import in_notebook
 
 # Other packages' notes to their own developers, raised whenever they are imported.
 IMPORT_WARNINGS = (
@@ -10,11 +14,26 @@ IMPORT_WARNINGS = (
 )
 
 
+class _Screen(logging.StreamHandler):
+    """Writes where a person reads at this moment: above a progress bar, which stands in for standard error meanwhile.
+
+    A notebook shows standard error on red, as if each line were a fault; there the log goes to standard output.
+    """
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stdout if in_notebook() else sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        """Ignore the stream of the moment of construction."""
+
+
 def show_log() -> None:
     """Print DefectLab's messages to standard error, unless somebody handles them already."""
     package = logging.getLogger("defectlab")
     if not package.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
+        handler = _Screen()
         handler.setFormatter(logging.Formatter("%(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shutil
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,3 +70,13 @@ def weights_dirs() -> list[Path]:
     """Return the folders searched for weights: `weights/` in the project root, then `DEFECTLAB_WEIGHTS`."""
     extra = os.environ.get("DEFECTLAB_WEIGHTS")
     return [resolve("weights"), *([resolve(extra)] if extra else [])]
+
+
+def program() -> str:
+    """Return how the command line is called here, from the project root: `.venv/bin/defectlab` after `make setup`."""
+    script = Path(sys.executable).with_name("defectlab")
+    if script.is_file() and script.is_relative_to(project_root()):
+        return relative(script)
+    if shutil.which("defectlab"):
+        return "defectlab"
+    return str(script) if script.is_file() else "python -m defectlab"

@@ -17,6 +17,7 @@ from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.evaluation.thresholds import below32
+from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.models.processors import RawPostProcessor
@@ -71,8 +72,12 @@ class Detector:
         Raises:
             InputError: No such run or checkpoint, or `backbone` is needed.
         """
+        show_log()
         path = paths.resolve(path)
-        run = Run.open(path) if path.is_dir() else Run.of_checkpoint(path)
+        a_folder = path.is_dir() or (
+            not path.is_file() and path.suffix != ".ckpt"
+        )  # one that is not there, by its name
+        run = Run.open(path) if a_folder else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
         model = restore(checkpoint, backbone)
         thresholds = run.record.get("thresholds") if run else None
@@ -109,15 +114,18 @@ class Detector:
 
     def iterate(self, source: Source, batch_size: int | None = None) -> Iterator[Prediction]:
         """Yield what `predict` returns, one batch at a time."""
-        for batch in _batches(_images(source), batch_size or self.batch_size):
+        for batch in _batches(read_images(source), batch_size or self.batch_size):
             yield from self._predict_batch(batch)
+
+    def model_input(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what the model sees of (3, H, W) images in [0, 1] of any sizes: (B, 3, h, w), on its device."""
+        resize, transform = self.model.preprocessing.resize(), self.model.preprocessing.transform()
+        return transform(torch.stack([resize(image) for image in images]).to(self.model.device))
 
     @torch.inference_mode()
     def _predict_batch(self, batch: Sequence[tuple[str | None, torch.Tensor]]) -> Iterator[Prediction]:
         preprocessing = self.model.preprocessing
-        resize, transform = preprocessing.resize(), preprocessing.transform()
-        images = torch.stack([resize(image) for _, image in batch]).to(self.model.device)
-        output = self.model.model(transform(images))
+        output = self.model.model(self.model_input([image for _, image in batch]))
         scores = output.pred_score.flatten().cpu()
         maps = output.anomaly_map.float().cpu()
         maps = maps.reshape(len(batch), *maps.shape[-2:])  # (B, 1, h, w) -> (B, h, w)
@@ -132,7 +140,7 @@ class Detector:
             )
 
 
-def _images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:
+def read_images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:
     """Yield (path or None, (3, H, W) image in [0, 1])."""
     if isinstance(source, np.ndarray):
         arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]

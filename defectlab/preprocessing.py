@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torchvision.transforms.v2 import functional as tvf
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.errors import OptionError
 
+EDGE = 1e-6  # pixels; a product that is a whole number but for rounding is that number
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
@@ -121,8 +123,7 @@ class Preprocessing:
         top, left, bottom, right = 0, 0, height, width
         inside = torch.ones(1, 1, height, width)
         if self.crop:
-            pad_top = round((height - self.crop[0]) / 2.0)
-            pad_left = round((width - self.crop[1]) / 2.0)
+            pad_top, pad_left = self._crop_offset()
             padding = (pad_left, width - self.crop[1] - pad_left, pad_top, height - self.crop[0] - pad_top)
             maps = F.pad(maps.unsqueeze(1), padding, mode="replicate").squeeze(1)
             inside = F.pad(torch.ones(1, 1, *self.crop), padding)
@@ -135,6 +136,38 @@ class Preprocessing:
             seen = F.interpolate(inside, size=image_size, mode="nearest")[0, 0] > 0
             maps = maps.masked_fill(~seen.to(maps.device), float("nan"))
         return maps
+
+    def box_to_image(
+        self, box: tuple[float, float, float, float], image_size: tuple[int, int]
+    ) -> tuple[int, int, int, int]:
+        """Bring a box on the model's input back onto the image.
+
+        Args:
+            box: Left, top, right, bottom in pixels of the model's input.
+            image_size: Height and width of the image.
+
+        Returns:
+            The smallest box of whole pixels of the image around it; without area where the input shows padding only.
+        """
+        offset_top, offset_left = self._crop_offset()
+        fitted = _fitted_box(image_size, self.size) if self.keep_aspect else (0, 0, *self.size)
+        scale_y = image_size[0] / (fitted[2] - fitted[0])
+        scale_x = image_size[1] / (fitted[3] - fitted[1])
+        left, right = ((value + offset_left - fitted[1]) * scale_x for value in (box[0], box[2]))
+        top, bottom = ((value + offset_top - fitted[0]) * scale_y for value in (box[1], box[3]))
+        height, width = image_size
+        return (
+            min(max(math.floor(left + EDGE), 0), width),
+            min(max(math.floor(top + EDGE), 0), height),
+            min(max(math.ceil(right - EDGE), 0), width),
+            min(max(math.ceil(bottom - EDGE), 0), height),
+        )
+
+    def _crop_offset(self) -> tuple[int, int]:
+        """Return top and left of the centre crop, as torchvision's CenterCrop rounds them."""
+        if self.crop is None:
+            return 0, 0
+        return round((self.size[0] - self.crop[0]) / 2.0), round((self.size[1] - self.crop[1]) / 2.0)
 
 
 class Letterbox(Transform):

@@ -1,33 +1,206 @@
-"""Progress that reads well in a terminal and in Jupyter, and stays silent in a log file."""
+"""Progress that reads well in a terminal and in Jupyter, and stays silent in a log file.
 
+Bars are shown while their work runs and leave nothing behind: what remains of a stage is its log line.
+"""
+
+import html
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+REDRAW = 0.2  # seconds; a notebook's front end stores every redraw it is sent
+
+Update = Callable[[int, int | None], None]
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    return "ipykernel" in sys.modules
 
 
 def watched() -> bool:
     """Whether somebody sees a bar move: in a terminal or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or in_notebook()
+
+
+class Display(Protocol):
+    """One place on the screen that shows several bars, one below the other."""
+
+    def add(self, label: str, total: int | None, of_bytes: bool) -> int:
+        """Show a bar and return its number."""
+
+    def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
+        """Move a bar; None keeps its label."""
+
+    def remove(self, number: int) -> None:
+        """Take a bar away; with the last one the display is gone."""
+
+
+class Bar:
+    """A bar on the display that all bars of this process share, so that they never overwrite each other."""
+
+    def __init__(self, label: str, total: int | None, *, of_bytes: bool = False) -> None:
+        self._display = _display() if watched() else None
+        self._number = self._display.add(label, total, of_bytes) if self._display else 0
+
+    def update(self, done: int, total: int | None, label: str | None = None) -> None:
+        """Move to `done` of `total`."""
+        if self._display:
+            self._display.update(self._number, done, total, label)
+
+    def close(self) -> None:
+        """Take the bar away; harmless twice."""
+        if self._display:
+            self._display.remove(self._number)
+        self._display = None
 
 
 @contextmanager
-def progress_bar(
-    label: str, total: int | None, *, of_bytes: bool = False
-) -> Iterator[Callable[[int, int | None], None]]:
+def progress_bar(label: str, total: int | None, *, of_bytes: bool = False) -> Iterator[Update]:
     """Show a bar with the remaining time where somebody watches; yields `progress(done, total)`."""
-    amount: ProgressColumn = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not watched()) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done, whole: bar.update(task, completed=done, total=whole)
+    bar = Bar(label, total, of_bytes=of_bytes)
+    try:
+        yield bar.update
+    finally:
+        bar.close()
+
+
+@dataclass
+class _NotebookBar:
+    """What a notebook's bar shows: counts, and the time since it was added."""
+
+    label: str
+    total: int | None
+    of_bytes: bool
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def html(self) -> str:
+        """Return a native progress element with counts and times beside it."""
+        elapsed = time.monotonic() - self.started
+        amounts = (self.done / 1e6, (self.total or 0) / 1e6) if self.of_bytes else (self.done, self.total or 0)
+        digits, unit = (1, " MB") if self.of_bytes else (0, "")
+        text = f"{amounts[0]:.{digits}f}{unit}"
+        extent = ""
+        if self.total:
+            text = f"{amounts[0]:.{digits}f} of {amounts[1]:.{digits}f}{unit}"
+            extent = f' max="{self.total}" value="{self.done}"'
+            if 0 < self.done < self.total:
+                text += f", {clock(elapsed * (self.total - self.done) / self.done)} left"
+        label = f'<span style="display:inline-block;min-width:18em">{html.escape(self.label)}</span>'
+        bar = f'<progress style="width:18em;vertical-align:middle"{extent}></progress>'
+        return f'<div style="padding-left:6px">{label}{bar} <small>{text}, {clock(elapsed)} so far</small></div>'
+
+
+class NotebookDisplay:
+    """Bars in one output of a cell, redrawn in place; empty once the last bar is gone. Needs no widgets."""
+
+    def __init__(self) -> None:
+        self._bars: dict[int, _NotebookBar] = {}
+        self._handle: Any = None
+        self._drawn = 0.0
+        self._count = 0
+
+    def add(self, label: str, total: int | None, of_bytes: bool) -> int:
+        """Show a bar and return its number."""
+        self._count += 1
+        self._bars[self._count] = _NotebookBar(label, total, of_bytes)
+        self._draw()
+        return self._count
+
+    def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
+        """Move a bar; drawn at most five times a second."""
+        bar = self._bars[number]
+        bar.done, bar.total, bar.label = done, total, bar.label if label is None else label
+        if time.monotonic() - self._drawn >= REDRAW:
+            self._draw()
+
+    def remove(self, number: int) -> None:
+        """Take a bar away."""
+        self._bars.pop(number, None)
+        self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import HTML, display
+
+        self._drawn = time.monotonic()
+        picture = HTML("".join(bar.html() for bar in self._bars.values()))
+        if self._handle is None:
+            self._handle = display(picture, display_id=True)
+        elif self._handle:
+            self._handle.update(picture)
+
+
+class TerminalDisplay:
+    """Bars at the foot of the terminal; what is logged meanwhile scrolls by above them."""
+
+    def __init__(self) -> None:
+        self._progress: Any = None
+
+    def add(self, label: str, total: int | None, of_bytes: bool) -> int:
+        """Show a bar and return its number."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        if self._progress is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[amount]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.start()
+        return self._progress.add_task(label, total=total, of_bytes=of_bytes, amount=_amount(0, total, of_bytes))
+
+    def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
+        """Move a bar."""
+        of_bytes = next(task for task in self._progress.tasks if task.id == number).fields["of_bytes"]
+        self._progress.update(
+            number, completed=done, total=total, description=label, amount=_amount(done, total, of_bytes)
+        )
+
+    def remove(self, number: int) -> None:
+        """Take a bar away; with the last one the terminal is as if there had been none."""
+        self._progress.remove_task(number)
+        if not self._progress.tasks:
+            self._progress.stop()
+            self._progress = None
+
+
+def clock(seconds: float) -> str:
+    """Return minutes and seconds.
+
+    >>> clock(75.4)
+    '1:15'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _amount(done: int, total: int | None, of_bytes: bool) -> str:
+    scale, unit = (1_000_000, " MB") if of_bytes else (1, "")
+    return f"{done // scale}/{'?' if total is None else total // scale}{unit}"
+
+
+_shared: list[tuple[int, Display]] = []
+
+
+def _display() -> Display:
+    """Return this process's display; in a notebook that of the running cell: a cell has one place for bars."""
+    cell = _cell()
+    if not _shared or _shared[0][0] != cell:
+        _shared[:] = [(cell, NotebookDisplay() if in_notebook() else TerminalDisplay())]
+    return _shared[0][1]
+
+
+def _cell() -> int:
+    """Return the number of the notebook cell that runs, 0 outside."""
+    if not in_notebook():
+        return 0
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "execution_count", 0)

@@ -22,6 +22,8 @@ from defectlab.results.record import Run, ScoreRow
 
 logger = logging.getLogger(__name__)
 
+EPOCH_LINES = 5  # of a training of many epochs; run.json has every loss
+
 
 class SplitCollector:
     """Rows, maps and masks of one split, as the batches come."""
@@ -99,9 +101,9 @@ class Recorder(Callback):
         for name, value in trainer.callback_metrics.items():
             if name.endswith("loss"):
                 self.history[name].append(float(value))
-                logger.info(
-                    "Epoch %d of %s: %s %.6g", trainer.current_epoch + 1, trainer.max_epochs, name, float(value)
-                )
+                epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+                if epoch == 1 or epoch % max(1, epochs // EPOCH_LINES) == 0:
+                    logger.info("Epoch %d of %d: %s %.6g", epoch, epochs, name, float(value))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to collect; a memory-bank model has fitted by now."""

@@ -20,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def predict_to_folder(
-    run: str | Path, source: Sequence[str], output: Path, *, heatmaps: bool = False, masks: bool = False
+    run: str | Path,
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    heatmaps: bool = False,
+    masks: bool = False,
 ) -> Path:
     """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
 
@@ -31,6 +36,7 @@ def predict_to_folder(
         InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
             validation images to take their scale or threshold from. All before the first image is scored.
     """
+    output = paths.resolve(output)
     files = find_images(source)
     broken = [
         f"  {paths.relative(file)}: {facts.problem}"

@@ -16,6 +16,7 @@ from defectlab.backbones.reading import read_weights, unwrap
 from defectlab.backbones.registry import BackboneSpec, build, get_spec, head_prefixes, variants
 from defectlab.backbones.weights import WeightsInfo, find_weights
 from defectlab.errors import OptionError
+from defectlab.logs import show_log
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def load_backbone(
         WeightsError: No file, a damaged one, or one for another architecture.
 
     """
+    show_log()
     spec = get_spec(name)
     if isinstance(weights, str) and weights == RANDOM:
         return _random(_with_statistics(spec, mean, std), seed)
@@ -117,7 +119,9 @@ def _filled(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info: We
     head = head_prefixes(network)
     body = sorted(key for key in found.missing if not key.startswith(head))
     if body:
-        logger.warning(
+        # a file that was never meant to have its last layers, as the bundled one, is no surprise
+        log = logger.debug if set(spec.layers) <= set(found.complete_layers) else logger.warning
+        log(
             "%s lacks %d tensors of %s (%s ...): layers that depend on them are refused; complete: %s",
             info.source,
             len(body),

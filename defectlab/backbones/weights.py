@@ -108,8 +108,8 @@ def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
         )
     else:
         fix = (
-            f"Run `defectlab weights get {name}` (downloads), or `defectlab weights import FILE` for a file that you "
-            f'have, or ask for random weights by name: load_backbone("{name}", weights="random")'
+            f"Run `{paths.program()} weights get {name}` (downloads), or `{paths.program()} weights import FILE` for a "
+            f'file that you have, or ask for random weights by name: load_backbone("{name}", weights="random")'
         )
     return f"{what}\nLooked for:\n{places}\n{fix}."
 

@@ -203,7 +203,13 @@ class MemoryBankDetector(BaseDetector):
         while self._kept:
             batch_paths, embedding = self._kept.pop()
             stacked[[rank[path] for path in batch_paths]] = embedding
+        grid = (stacked.shape[-2], stacked.shape[-1])
         self.model.fit(self.model.rows(stacked))
+        if manifest is not None:
+            self.fitted_on([manifest.index(path) for path in order], grid)
+
+    def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
+        """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""
 
 
 def check_layers(model: str, layers: Sequence[str]) -> list[str]:

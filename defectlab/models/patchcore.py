@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -19,11 +20,24 @@ from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
+from defectlab.models.checkpoint import CHECKPOINT_KEY
 from defectlab.options import check_range, check_whole, checked_options
 from defectlab.progress import progress_bar
 from defectlab.seeds import generator
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BankOrigin:
+    """Where each row of a memory bank comes from, (M,) each: its image in the manifest, its patch in the image.
+
+    Patches are numbered row by row in a grid of `grid` = (height, width) patches over the model's input.
+    """
+
+    images: torch.Tensor
+    patches: torch.Tensor
+    grid: tuple[int, int]
 
 
 class PatchcoreModel(AnomalibPatchcoreModel):
@@ -46,6 +60,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.register_buffer("memory_bank", torch.empty(0))
         self.embedding_store: list[torch.Tensor] = []
+        self.picks = torch.empty(0, dtype=torch.int64)  # of the last fit: which rows the bank is
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -75,6 +90,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
                 rows.float(), size, first=first, projection=projection.to(rows.device), progress=progress
             )
         self.memory_bank = rows[picks.to(rows.device)]
+        self.picks = picks.cpu()
 
     def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
@@ -122,6 +138,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     """
 
     model_name: ClassVar[str] = "patchcore"
+    bank_origin: BankOrigin | None = None
 
     @checked_options
     def __init__(
@@ -171,6 +188,25 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.model = model.half() if precision == "float16" else model
 
+    def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
+        """Keep where the bank's rows come from."""
+        per_image = grid[0] * grid[1]
+        places = torch.as_tensor(images, dtype=torch.int32)
+        picks = self.model.picks
+        self.bank_origin = BankOrigin(places[picks // per_image], (picks % per_image).to(torch.int32), grid)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the bank's origin to the record: a buffer of its own plain anomalib would refuse to load."""
+        super().on_save_checkpoint(checkpoint)
+        if self.bank_origin is not None:
+            checkpoint[CHECKPOINT_KEY]["bank"] = {**vars(self.bank_origin), "grid": list(self.bank_origin.grid)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the bank's origin over; a checkpoint without one leaves none."""
+        super().on_load_checkpoint(checkpoint)
+        bank = checkpoint.get(CHECKPOINT_KEY, {}).get("bank")
+        self.bank_origin = None if bank is None else BankOrigin(**{**bank, "grid": tuple(bank["grid"])})
+
     def check_training_images(self, count: int) -> None:
         """Refuse a ratio that would keep no patch."""
         shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.input_size)
@@ -178,4 +214,4 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         coreset_size(count * height * width, self.coreset_sampling_ratio)
 
 
-__all__ = ["Patchcore", "PatchcoreModel"]
+__all__ = ["BankOrigin", "Patchcore", "PatchcoreModel"]

@@ -1,12 +1,12 @@
-"""Pictures of scores: heat maps on one scale, masks, contours, panels. numpy and Pillow only."""
+"""Pictures of scores: heat maps on one scale, masks, contours. numpy and Pillow only."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 CONTOUR = (0, 255, 120)
+TRUTH = (255, 60, 220)
 
 
 def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -32,7 +32,7 @@ def _unit(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def contour(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = CONTOUR) -> np.ndarray:
     """Draw the outline of an (H, W) bool mask on a copy of an (H, W, 3) uint8 image, wider on larger images."""
-    width = max(1, round(min(mask.shape) / 200))
+    width = max(1, round(min(mask.shape) / 130))
     inner = mask.copy()
     for _ in range(width):
         padded = np.pad(inner, 1, constant_values=False)
@@ -47,21 +47,3 @@ def save_image(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((image * np.uint8(255)) if image.dtype == bool else image).save(path)
     return path
-
-
-def panel(
-    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], captions: Sequence[str], tile: int = 224
-) -> np.ndarray:
-    """Arrange images in rows under column titles, each row with a caption: one (H, W, 3) uint8 picture."""
-    bar = 20
-    picture = Image.new("RGB", (tile * len(titles), bar + (tile + bar) * len(rows)), "white")
-    draw = ImageDraw.Draw(picture)
-    for column, title in enumerate(titles):
-        draw.text((column * tile + 4, 4), title, fill="black")
-    for number, (row, caption) in enumerate(zip(rows, captions, strict=True)):
-        top = bar + number * (tile + bar)
-        draw.text((4, top + 4), caption, fill="black")
-        for column, image in enumerate(row):
-            square = Image.fromarray(image).resize((tile - 4, tile - 4), Image.Resampling.BILINEAR)
-            picture.paste(square, (column * tile + 2, top + bar))
-    return np.asarray(picture)

@@ -23,6 +23,7 @@ from defectlab.errors import InputError
 from defectlab.files import replacing, write_json
 from defectlab.results.files import unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
+from defectlab.results.lookup import runs_there_are
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Run:
         """
         folder = paths.resolve(folder)
         if not (folder / "run.json").is_file():
-            raise InputError(f"{folder} is no run folder: it has no run.json. Runs lie under {paths.results_dir()}.")
+            raise InputError(f"{folder} is no run folder: it has no run.json. {runs_there_are(folder)}")
         return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
 
     @classmethod

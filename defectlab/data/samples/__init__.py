@@ -5,6 +5,7 @@ from pathlib import Path
 from defectlab.data.samples import coins, digits
 from defectlab.data.samples.store import Identity, find_complete, sources, write_sample
 from defectlab.errors import InputError, OptionError, unknown_name
+from defectlab.logs import show_log
 from defectlab.options import check_option_names
 from defectlab.paths import resolve
 
@@ -19,15 +20,19 @@ VERSIONS = {"coins": 1, "digits": 1}
 OPTIONS: dict[str, dict[str, int]] = {"coins": {}, "digits": {"good_number": 9, "limit_data": 100}}
 
 
-def make_sample(name: str, destination: str | Path, *, seed: int = 42, **options: int) -> Path:
+def make_sample(
+    name: str, destination: str | Path, *, seed: int = 42, exist_ok: bool | int = False, **options: int
+) -> Path:
     """Make a built-in dataset in the MVTec layout and return its folder; a complete one is kept as it is.
 
     A relative destination is taken from the project root. The folder appears whole or not at all; its `sample.json`
-    says what it was made from. The same name, seed and options give the same pixels on every machine.
+    says what it was made from. The same name, seed and options give the same pixels on every machine. With `exist_ok`
+    a folder that holds anything, a person's own images for one, is left as it is and returned.
 
     Raises:
         InputError: The name or an option is unknown, or the destination holds something else.
     """
+    show_log()
     if name not in SAMPLES:
         raise InputError(unknown_name("sample", name, SAMPLES))
     check_option_names(options, OPTIONS[name], f"The sample '{name}'")
@@ -38,6 +43,8 @@ def make_sample(name: str, destination: str | Path, *, seed: int = 42, **options
         digits.check(**settled)
     identity = Identity(name, VERSIONS[name], seed, settled)
     folder = resolve(destination).resolve()
+    if exist_ok and folder.is_dir() and any(folder.iterdir()):
+        return folder
     if find_complete(folder, identity):
         return folder
     if name == "coins":

@@ -1,0 +1,181 @@
+"""What a run found, as pictures: made from its raw record alone, without its model."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from defectlab import paths
+from defectlab.data.images import read_image
+from defectlab.errors import DataError, InputError
+from defectlab.evaluation.thresholds import below32
+from defectlab.predict import Detector, Prediction
+from defectlab.preprocessing import Preprocessing
+from defectlab.results.panel import PanelRow, Scale, draw_panel
+from defectlab.results.plots import CONTOUR, TRUTH, colour_map, contour, overlay, save_image
+from defectlab.results.record import Run, ScoreRow
+
+logger = logging.getLogger(__name__)
+
+PICTURES = "pictures.png"
+TILE = 256
+VERDICTS = {1: "anomalous", 0: "good", -1: "undecided"}
+COLUMNS = ("image", "anomaly map", "overlay", "found")
+
+
+def save_panel(run: Run) -> Path | None:
+    """Write `run_panel` as `pictures.png` into the run folder and return its path; None where there is none.
+
+    Pictures are an extra: where an image has vanished or the disk is full, the run is finished all the same.
+    """
+    try:
+        picture = run_panel(run)
+        return None if picture is None else save_image(run.folder / PICTURES, picture)
+    except (DataError, OSError) as error:
+        logger.warning("No pictures of this run: %s", error)
+        return None
+
+
+def run_panel(run: Run) -> np.ndarray | None:
+    """Return the test images that tell most about a run as one (H, W, 3) uint8 picture.
+
+    A typical good one and the highest-scoring, the lowest-scoring defect and a typical one: image, map on the one
+    scale of the run's validation maps, overlay, and outlines of what was found and of the ground truth.
+    None where there are no test images or no maps of them were kept.
+
+    Raises:
+        DataError: One of the images cannot be read.
+    """
+    maps, masks = run.maps("test"), run.masks("test")
+    rows = run.scores("test")
+    kept = run.record.get("maps", {}).get("rows") or range(len(rows))
+    if maps is None or not rows:
+        return None
+    preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
+    low, high, source = map_scale(run)
+    threshold, pixel_threshold = (run.record["thresholds"][level]["value"] for level in ("image", "pixel"))
+    drawn = []
+    for why, index in telling_rows([rows[place] for place in kept]):
+        row = rows[kept[index]]
+        image = _thumbnail(read_image(paths.resolve(row.image_path)))
+        found = _on_image(preprocessing, maps[index], image)
+        outlined = image
+        if masks is not None and row.label == 1:
+            outlined = contour(outlined, _on_image(preprocessing, masks[index], image) > 0.5, TRUTH)
+        if pixel_threshold is not None:
+            outlined = contour(outlined, found > np.float32(below32(pixel_threshold)))
+        tiles = [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
+        drawn.append(PanelRow(tiles, f"{why}: {row.image_path}", *_verdict(row, threshold)))
+    heading = f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.record['name']}"
+    legend = [(CONTOUR, "found: map above the pixel threshold")] if pixel_threshold is not None else []
+    legend += [(TRUTH, "ground truth")] if masks is not None else []
+    scale = Scale(low, high, pixel_threshold, f"map, range of the {source} images:")
+    return draw_panel(drawn, COLUMNS, heading, legend, scale, TILE)
+
+
+def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:
+    """Return what is worth seeing and its position in `rows`: at most two good images and two defects.
+
+    >>> good = [ScoreRow(f"{n}.png", "test", "good", 0, score, 0) for n, score in enumerate([3.0, 1.0, 2.0])]
+    >>> telling_rows(good)
+    [('a typical good image', 2), ('the highest-scoring good image', 0)]
+    """
+    order = sorted(range(len(rows)), key=lambda index: rows[index].score)
+    good = [index for index in order if rows[index].label == 0]
+    bad = [index for index in order if rows[index].label == 1]
+    other = [index for index in order if rows[index].label == -1]
+    chosen: list[tuple[str, int]] = []
+    if good:
+        chosen += [("a typical good image", good[(len(good) - 1) // 2]), ("the highest-scoring good image", good[-1])]
+    if bad:
+        chosen += [("the lowest-scoring defect", bad[0]), ("a typical defect", bad[len(bad) // 2])]
+    if other:
+        chosen += [("the lowest-scoring image", other[0]), ("the highest-scoring image", other[-1])]
+    # where one image is both, the name that says more stays
+    last = {index: why for why, index in chosen if not why.startswith("a typical")}
+    return list(dict.fromkeys((last.get(index, why), index) for why, index in chosen))
+
+
+def map_scale(run: Run) -> tuple[float, float, str]:
+    """Return the smallest and largest value of a run's validation maps, as `Detector.map_range`, or of the test's."""
+    for split in ("validation", "test"):
+        maps = run.maps(split)
+        if maps is not None and maps.size:
+            return float(maps.min()), float(maps.max()), split
+    raise InputError(f"{run.folder} has no maps any more, so its pictures have no scale.")
+
+
+def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile: int = TILE) -> Image.Image:
+    """Return predictions of image files as one picture, a row each, all on the scale of the run's validation maps.
+
+    Raises:
+        InputError: A prediction of an array, or a run without a scale.
+    """
+    low, high = scale_of(detector)
+    rows = []
+    for found in predictions:
+        row = ScoreRow(str(found.image_path), "predict", "", -1, found.score, found.label)
+        detail, wrong = _verdict(row, detector.image_threshold)
+        rows.append(PanelRow(views(detector, found), paths.relative(row.image_path), detail, wrong))
+    legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
+    scale = Scale(low, high, detector.pixel_threshold, "map, range of the validation images:")
+    return Image.fromarray(draw_panel(rows, COLUMNS, detector.model.name, legend, scale, tile))
+
+
+def views(detector: Detector, found: Prediction) -> list[np.ndarray]:
+    """Return image, anomaly map, overlay and outline of one predicted file, (H, W, 3) uint8 each, at most 512 pixels.
+
+    Raises:
+        InputError: A prediction of an array, whose pixels are not at hand, or a run without a scale.
+    """
+    if found.image_path is None:
+        raise InputError("This picture needs the image's file: predict a file instead of an array.")
+    low, high = scale_of(detector)
+    image = _thumbnail(read_image(found.image_path), 2 * TILE)
+    size = (image.shape[1], image.shape[0])
+    anomaly_map = np.asarray(Image.fromarray(found.anomaly_map).resize(size, Image.Resampling.BILINEAR))
+    outlined = image
+    if found.mask is not None:
+        outlined = contour(image, np.asarray(Image.fromarray(found.mask).resize(size, Image.Resampling.NEAREST)))
+    return [image, colour_map(anomaly_map, low, high), overlay(image, anomaly_map, low, high), outlined]
+
+
+def scale_of(detector: Detector) -> tuple[float, float]:
+    """Return `Detector.map_range`.
+
+    Raises:
+        InputError: The run had no validation images to take it from.
+    """
+    low, high = detector.map_range
+    if not math.isfinite(low):
+        raise InputError("This run had no validation images, so its maps have no scale to be shown on.")
+    return low, high
+
+
+def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
+    """Return a row's score against the threshold in words, and whether it is a mistake."""
+    limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
+    wrong = -1 not in (row.label, row.pred_label) and row.label != row.pred_label
+    mistake = {(True, 0): " (a false alarm)", (True, 1): " (missed)"}.get((wrong, row.label), "")
+    kind = f"{row.defect}, " if row.defect else ""
+    return f"{kind}score {row.score:.4g}, {limit}: {VERDICTS[row.pred_label]}{mistake}", wrong
+
+
+def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
+    """Return an image, uint8 or float in [0, 1], as uint8 of at most `size` pixels a side: tiles show no more."""
+    pixels = image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
+    small = Image.fromarray(pixels)
+    scale = size / max(small.size)
+    if scale >= 1:
+        return pixels
+    return np.asarray(small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale)))))
+
+
+def _on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Bring an (h, w) map or mask on the model's input onto an image: (H, W) float32, NaN where a crop cut it away."""
+    values = torch.from_numpy(np.array(grid, dtype=np.float32))  # a copy: maps on disk are read-only
+    return preprocessing.to_image(values[None], (image.shape[0], image.shape[1]))[0].numpy()

@@ -1,0 +1,195 @@
+"""The committed notebooks: thin, without outputs, equal to their twins, and they run as a person would run them."""
+
+import ast
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from safetensors.torch import save_file
+from tiny import make_parts
+
+import defectlab
+from defectlab.backbones import build, get_spec
+from defectlab.results.record import find_runs
+
+CHECKOUT = Path(defectlab.__file__).parents[1]
+NOTEBOOKS = sorted(
+    path for folder in ("training_code", "inference_code") for path in (CHECKOUT / folder).glob("*.ipynb")
+)
+MOST_LINES = 14
+TRAINING = ["training_code/padim.ipynb", "training_code/patchcore.ipynb"]
+INFERENCE = ["inference_code/predict.ipynb", "inference_code/look_at_one_image.ipynb"]
+OTHER_BACKBONES = ["resnet18", "resnet50", "wide_resnet50_2", "cspdarknet53", "efficientnet_b7"]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CHECKOUT).as_posix()
+
+
+def cells(path: Path, kind: str) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def test_all_five_are_there():
+    assert [name_of(path) for path in NOTEBOOKS] == [
+        "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
+        "training_code/cflow.ipynb", "training_code/padim.ipynb", "training_code/patchcore.ipynb",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+class TestEveryNotebook:
+    def test_twin_is_equal(self, path: Path):
+        twin = path.parent / "py" / path.with_suffix(".py").name
+        expected = jupytext.writes(jupytext.read(path), fmt="py:percent")
+        assert twin.read_text(encoding="utf-8") == expected, f"run: jupytext --sync {name_of(path)}"
+
+    def test_holds_no_outputs(self, path: Path):
+        for cell in cells(path, "code"):
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+    def test_names_what_every_kernel_has(self, path: Path):
+        metadata = nbformat.read(path, as_version=4).metadata
+        assert metadata.kernelspec.name == "python3"
+        assert metadata.jupytext.formats == "ipynb,py//py:percent"
+
+    def test_cells_are_thin(self, path: Path):
+        for cell in cells(path, "code"):
+            assert len(cell.source.splitlines()) <= MOST_LINES
+            nodes = ast.walk(ast.parse(cell.source))
+            assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) for node in nodes)
+
+    def test_a_text_cell_precedes_each_code_cell(self, path: Path):
+        kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
+        assert kinds[0] == "markdown"
+        assert all(before == "markdown" for before, kind in itertools.pairwise(kinds) if kind == "code")
+
+    def test_paths_are_relative(self, path: Path):
+        assert not any(f"{quote}/" in cell.source for cell in cells(path, "code") for quote in "\"'")
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name == "training_code"], ids=name_of)
+def test_a_training_cell_is_complete_in_itself(path: Path):
+    trainings = [cell for cell in cells(path, "code") if "Engine(" in cell.source]
+    assert len(trainings) == len(cells(path, "code")) - 1
+    assert 'load_backbone("defectlab_resnet18")' in trainings[0].source
+    for cell in trainings:
+        tree = ast.parse(cell.source)
+        known = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+                 for alias in node.names}  # fmt: skip
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+        known |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        assert {node.id for node in names} <= known
+        assert 'Folder(root="data/coins", train_batch_size=10' in cell.source
+        assert "raises-exception" in cell.metadata.tags
+    assert {name for name in OTHER_BACKBONES if any(f'("{name}")' in cell.source for cell in trainings)} == set(
+        OTHER_BACKBONES
+    )
+
+
+def project(root: Path, *, train: int, good: int, bad: int) -> Path:
+    """A person's project folder: notebooks, a workbook that marks the root, a few small images, random weights."""
+    for folder in ("training_code", "inference_code"):
+        shutil.copytree(CHECKOUT / folder, root / folder, ignore=shutil.ignore_patterns("py", ".ipynb_checkpoints"))
+    (root / "models_comparing.xlsx").touch()
+    make_parts(root / "data/coins", train=train, good=good, bad=bad, defect="patch")
+    random_weights(root, "defectlab_resnet18")
+    return root
+
+
+def random_weights(root: Path, name: str) -> None:
+    (root / "weights").mkdir(exist_ok=True)
+    state = build(get_spec(name), seed=0).state_dict()
+    if name == "defectlab_resnet18":
+        kept = {key: value.contiguous() for key, value in state.items() if not key.startswith(("layer4.", "fc."))}
+        save_file(kept, root / f"weights/{name}.safetensors")
+    else:
+        torch.save(state, root / f"weights/{name}.pth")
+
+
+def execute(root: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Run notebooks as they are, each in a fresh kernel in its own folder; returns the errors shown in each."""
+    monkeypatch.delenv("DEFECTLAB_HOME")
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT), prepend=os.pathsep)
+    errors = {}
+    for name in names:
+        notebook = nbformat.read(root / name, as_version=4)
+        resources = {"metadata": {"path": str((root / name).parent)}}
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        errors[name] = [output for output in outputs if output.output_type == "error"]
+        chatter = "".join(output.text for output in outputs if output.output_type == "stream")
+        assert "GPU available" not in chatter, "Lightning's commentary is kept out of notebooks"
+        assert "\r" not in chatter, "bars are drawn in place, never as text"
+    return errors
+
+
+def assert_only_weights_are_missing(errors: Sequence[Any], expected: int) -> None:
+    assert len(errors) == expected
+    for error in errors:
+        assert error.ename == "WeightsError"
+        assert "defectlab weights get " in error.evalue
+        assert len(error.traceback) == 1, "the message alone, no traceback"
+        assert error.traceback[0].startswith("WeightsError: No weights for backbone")
+
+
+def test_they_run_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=3, good=4, bad=4)
+    errors = execute(root, [*TRAINING, *INFERENCE], monkeypatch)
+    assert_only_weights_are_missing(errors["training_code/padim.ipynb"], 13)
+    assert_only_weights_are_missing(errors["training_code/patchcore.ipynb"], 6)
+    assert not errors["inference_code/predict.ipynb"]
+    assert not errors["inference_code/look_at_one_image.ipynb"]
+    runs = find_runs(root / "results")
+    assert sorted(run.folder.relative_to(root / "results").as_posix() for run in runs) == [
+        "Padim/coins/defectlab_resnet18_layer1-layer2-layer3_100",
+        "Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3",
+        "Patchcore/coins/defectlab_resnet18_layer2-layer3_0.1_9",
+    ]
+    assert all(run.status == "finished" and (run.folder / "pictures.png").is_file() for run in runs)
+    assert len(list((root / "predictions/coins/heatmaps").rglob("*.png"))) == 8
+    assert len(list((root / "predictions/coins/masks").rglob("*.png"))) == 8
+
+
+def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)  # thirty epochs: the fewest images that make a run
+    errors = execute(root, ["training_code/cflow.ipynb"], monkeypatch)
+    assert_only_weights_are_missing(errors["training_code/cflow.ipynb"], 5)
+    (run,) = find_runs(root / "results")
+    assert run.status == "finished"
+    losses = run.record["history"]["train_loss"]
+    assert len(losses) == 30
+    assert losses[-1] < losses[0]
+
+
+def test_an_absent_run_is_named_with_what_makes_it(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)
+    name = "inference_code/look_at_one_image.ipynb"
+    notebook = nbformat.read(root / name, as_version=4)
+    notebook.cells = notebook.cells[:2]
+    notebook.cells[1].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, root / name)
+    (error,) = execute(root, [name], monkeypatch)[name]
+    assert error.ename == "InputError"
+    assert "first training cell of training_code/patchcore.ipynb" in error.evalue
+
+
+@pytest.mark.long
+def test_they_run_with_every_backbone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=2, good=2, bad=2)
+    for name in OTHER_BACKBONES:
+        random_weights(root, name)
+    errors = execute(root, TRAINING, monkeypatch)
+    assert not any(errors.values()), errors
+    runs = find_runs(root / "results")
+    assert len(runs) == 14 + 8
+    assert {run.status for run in runs} == {"finished"}
