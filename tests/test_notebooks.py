@@ -19,6 +19,7 @@ from tiny import make_parts
 import defectlab
 from defectlab.backbones import build, get_spec
 from defectlab.results.record import find_runs
+from defectlab.results.workbook import read_workbook
 
 CHECKOUT = Path(defectlab.__file__).parents[1]
 NOTEBOOKS = sorted(
@@ -156,6 +157,8 @@ def test_they_run_with_the_bundled_backbone_alone(own_project: Path, monkeypatch
         "Patchcore/coins/defectlab_resnet18_layer2-layer3_0.1_9",
     ]
     assert all(run.status == "finished" and (run.folder / "pictures.png").is_file() for run in runs)
+    rows = read_workbook(root / "models_comparing.xlsx")
+    assert {row["run_id"] for row in rows} == {run.record["run_id"] for run in runs}
     assert len(list((root / "predictions/coins/heatmaps").rglob("*.png"))) == 8
     assert len(list((root / "predictions/coins/masks").rglob("*.png"))) == 8
 

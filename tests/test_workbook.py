@@ -308,6 +308,14 @@ def test_an_unreadable_workbook_is_set_aside_not_overwritten():
     assert [row["run"] for row in table()] == ["a"]
 
 
+def test_an_empty_file_is_a_workbook_to_begin():
+    paths.workbook().touch()
+    assert read_workbook() == []
+    update_workbook(finished("a"))
+    assert [row["run"] for row in table()] == ["a"]
+    assert len(list(paths.workbook().parent.glob("*.xlsx"))) == 1
+
+
 def test_what_cannot_be_carried_over_is_kept_in_a_copy():
     update_workbook(finished("a"))
     book = open_book()

@@ -72,7 +72,7 @@ def read_workbook(path: str | Path | None = None) -> list[Row]:
     from defectlab.results.workbook.sheets import read_runs
 
     path = paths.workbook() if path is None else paths.resolve(path)
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return []
     book = _load(path)
     sheet = _find(book, RUNS)
@@ -171,7 +171,7 @@ def _open(path: Path) -> "Workbook":
     """Open the workbook or begin one; an unreadable file is set aside, and one that would lose something is copied."""
     from openpyxl import Workbook
 
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         book = Workbook()
         book.remove(book.worksheets[0])
         return book
