@@ -154,12 +154,17 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
         print(f"{name}: {found.value!r} ({found.reason})")
     if opened.status == "finished":
+        from defectlab.pictures import save_panel
+
+        save_panel(opened)  # the old one shows what the old threshold found
         summary(opened, update_workbook(opened).rows)
 
 
 def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
     if runs:
+        if import_ or prune or best:
+            raise InputError("With run folders, compare tests them against each other: leave out the other options.")
         from defectlab.results.compare import compare_runs, comparison_table
         from defectlab.results.record import Run
 
@@ -182,6 +187,18 @@ def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bo
     if best:
         print(best_table(outcome.rows))
     return 0
+
+
+def report(runs: list[str], output: str | None) -> None:
+    """Write one self-contained HTML file about runs."""
+    from defectlab.results.record import Run
+
+    opened = [Run.open(run) for run in runs]
+    default = opened[0].folder / "report.html" if len(opened) == 1 else paths.results_dir() / "report.html"
+    target = paths.resolve(output) if output else default
+    from defectlab.report import write_report
+
+    print(paths.relative(write_report(opened, target)))
 
 
 def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool) -> None:
@@ -208,6 +225,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "evaluate": evaluate,
     "threshold": threshold,
     "compare": compare,
+    "report": report,
     "predict": predict,
 }
 GROUPS = {"data": "Look at images, make samples.", "weights": "Backbone weights.", "models": "What can be trained."}
@@ -247,6 +265,9 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
         parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
         parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    elif function is report:
+        parser.add_argument("runs", type=str, nargs="+", help="Run folders.")
+        parser.add_argument("--output", type=str, help="File to write; default is report.html in the run folder.")
     elif function is threshold:
         _add_threshold_arguments(parser)
     elif function is compare:

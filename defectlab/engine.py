@@ -159,10 +159,21 @@ class Engine(AnomalibEngine):
         if source is not None and source.folder == before:
             source = run
         model.run_folder = source.folder if source else None
-        outcome = update_workbook(run)
-        if verbose:
-            summary(run, outcome.rows)
+        self._publish(run, verbose)
         return [dict(run.record["metrics"])]
+
+    def _publish(self, run: Run, verbose: bool) -> None:
+        """Add the run to the workbook and print what it came to; the run is finished and on record whatever happens."""
+        try:
+            outcome = update_workbook(run)
+            if verbose:
+                summary(run, outcome.rows)
+        except Exception:  # a workbook can hold anything a person put there
+            logger.exception(
+                "The run is finished and on record, but %s could not take its row. Mend the workbook or move it away, "
+                "then run `defectlab compare`.",
+                paths.workbook(),
+            )
 
     def train(
         self,

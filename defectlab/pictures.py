@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,54 @@ def save_panel(run: Run) -> Path | None:
         return None
 
 
+@dataclass(frozen=True)
+class ShownImages:
+    """The test images of a run whose maps were kept, and how to draw them on the run's one scale.
+
+    `rows` and `maps` (n, h, w), `masks` (n, h, w) or None, go together; `source` names the split of the scale.
+    """
+
+    rows: Sequence[ScoreRow]
+    maps: np.ndarray
+    masks: np.ndarray | None
+    preprocessing: Preprocessing
+    scale: Scale
+    image_threshold: float | None
+
+    @classmethod
+    def of(cls, run: Run) -> "ShownImages | None":
+        """Return them; None where there are no test images or no maps of them were kept."""
+        maps, rows = run.maps("test"), run.scores("test")
+        if maps is None or not rows:
+            return None
+        kept = run.record.get("maps", {}).get("rows") or range(len(rows))
+        preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
+        low, high, source = map_scale(run)
+        image, pixel = (run.record["thresholds"][level]["value"] for level in ("image", "pixel"))
+        scale = Scale(low, high, pixel, f"map, range of the {source} images:")
+        return cls([rows[place] for place in kept], maps, run.masks("test"), preprocessing, scale, image)
+
+    def tiles(self, index: int) -> list[np.ndarray]:
+        """Return image, map, overlay and outlines of the image at `index` of `rows`, (H, W, 3) uint8 each.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
+        image = _thumbnail(read_image(paths.resolve(row.image_path)))
+        found = _on_image(self.preprocessing, self.maps[index], image)
+        outlined = image
+        if self.masks is not None and row.label == 1:
+            outlined = contour(outlined, _on_image(self.preprocessing, self.masks[index], image) > 0.5, TRUTH)
+        if threshold is not None:
+            outlined = contour(outlined, found > np.float32(below32(threshold)))
+        return [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
+
+    def verdict(self, index: int) -> tuple[str, bool]:
+        """Return the score against the threshold in words, and whether it is a mistake."""
+        return _verdict(self.rows[index], self.image_threshold)
+
+
 def run_panel(run: Run) -> np.ndarray | None:
     """Return the test images that tell most about a run as one (H, W, 3) uint8 picture.
 
@@ -50,31 +99,17 @@ def run_panel(run: Run) -> np.ndarray | None:
     Raises:
         DataError: One of the images cannot be read.
     """
-    maps, masks = run.maps("test"), run.masks("test")
-    rows = run.scores("test")
-    kept = run.record.get("maps", {}).get("rows") or range(len(rows))
-    if maps is None or not rows:
+    shown = ShownImages.of(run)
+    if shown is None:
         return None
-    preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
-    low, high, source = map_scale(run)
-    threshold, pixel_threshold = (run.record["thresholds"][level]["value"] for level in ("image", "pixel"))
-    drawn = []
-    for why, index in telling_rows([rows[place] for place in kept]):
-        row = rows[kept[index]]
-        image = _thumbnail(read_image(paths.resolve(row.image_path)))
-        found = _on_image(preprocessing, maps[index], image)
-        outlined = image
-        if masks is not None and row.label == 1:
-            outlined = contour(outlined, _on_image(preprocessing, masks[index], image) > 0.5, TRUTH)
-        if pixel_threshold is not None:
-            outlined = contour(outlined, found > np.float32(below32(pixel_threshold)))
-        tiles = [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
-        drawn.append(PanelRow(tiles, f"{why}: {row.image_path}", *_verdict(row, threshold)))
+    drawn = [
+        PanelRow(shown.tiles(index), f"{why}: {shown.rows[index].image_path}", *shown.verdict(index))
+        for why, index in telling_rows(shown.rows)
+    ]
     heading = f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.record['name']}"
-    legend = [(CONTOUR, "found: map above the pixel threshold")] if pixel_threshold is not None else []
-    legend += [(TRUTH, "ground truth")] if masks is not None else []
-    scale = Scale(low, high, pixel_threshold, f"map, range of the {source} images:")
-    return draw_panel(drawn, COLUMNS, heading, legend, scale, TILE)
+    legend = [(CONTOUR, "found: map above the pixel threshold")] if shown.scale.threshold is not None else []
+    legend += [(TRUTH, "ground truth")] if shown.masks is not None else []
+    return draw_panel(drawn, COLUMNS, heading, legend, shown.scale, TILE)
 
 
 def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:

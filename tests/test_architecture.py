@@ -34,6 +34,7 @@ LAYERS = {
     "defectlab.engine": 4,
     "defectlab.predict": 4,
     "defectlab.scoring": 4,
+    "defectlab.report": 4,
     "defectlab.stage_bars": 4,
     "defectlab.pictures": 4,
     "defectlab.explain": 4,

@@ -41,8 +41,8 @@ def test_the_command_prints_the_verdicts(capsys: pytest.CaptureFixture[str]):
     runs = [scored("one", 0.5, 0), scored("two", 4.0, 2)]
     assert main(["compare", *(str(run.folder) for run in runs)]) == 0
     printed = capsys.readouterr().out
-    assert "best" in printed
-    assert "worse" in printed
+    lines = [line.split("│") for line in printed.splitlines() if "│" in line]
+    assert {line[2].strip(): line[-2].strip() for line in lines} == {"one": "best", "two": "worse"}
     assert "60 test images" in printed
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from defectlab.errors import InputError
 from defectlab.evaluation.metrics import Floats, curve_auroc, sorted_curve
@@ -24,11 +25,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """AUROC of the first minus that of the second model, its interval, and the two-sided p-value of no difference."""
+    """AUROC of the first minus that of the second model, its interval, and the two-sided p-value of no difference.
+
+    `low` and `high` are None where the variance is zero, which says nothing of other images.
+    """
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
 
 
@@ -65,6 +69,9 @@ def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64
 def delong_test(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE) -> PairedTest:
     """Compare the AUROC of two models that scored the same images (DeLong et al., 1988).
 
+    Where its variance is zero (both separate perfectly, or a model gives one score to all) p comes from swapping the
+    two models' ranks image by image, 9,999 times.
+
     Args:
         first: Scores (n,) of one model.
         second: Scores (n,) of the other, of the same images in the same order.
@@ -87,9 +94,28 @@ def delong_test(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confiden
     tops, bottoms = zip(placements(one[bad], one[good]), placements(two[bad], two[good]), strict=True)
     difference = float(tops[0].mean() - tops[1].mean())
     variance = _variance(tops[0] - tops[1], bottoms[0] - bottoms[1])
+    if variance == 0:
+        return PairedTest(difference, None, None, _swapped_p(one[bad | good], two[bad | good], bad[bad | good]))
     half = _z(confidence) * math.sqrt(variance)
-    z = abs(difference) / math.sqrt(variance) if variance else (math.inf if difference else 0.0)
-    return PairedTest(difference, difference - half, difference + half, math.erfc(z / math.sqrt(2)))
+    p = math.erfc(abs(difference) / math.sqrt(2 * variance))
+    return PairedTest(difference, difference - half, difference + half, p)
+
+
+def _swapped_p(one: Floats, two: Floats, bad: NDArray[np.bool_], repeats: int = 9999) -> float:
+    """Return the p-value of the AUROC difference when each image's two ranks may as well be exchanged."""
+    ranks = [rankdata(scores) for scores in (one, two)]
+    observed = abs(_area(ranks[0], bad) - _area(ranks[1], bad))
+    generator = np.random.default_rng(0)
+    extreme = 0
+    for _ in range(repeats):
+        swap = generator.random(bad.size) < 0.5
+        first, second = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
+        extreme += abs(_area(first, bad) - _area(second, bad)) >= observed - 1e-12
+    return (extreme + 1) / (repeats + 1)
+
+
+def _area(scores: Floats, bad: NDArray[np.bool_]) -> float:
+    return float(placements(scores[bad], scores[~bad])[0].mean())
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

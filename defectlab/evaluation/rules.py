@@ -53,6 +53,10 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
     """
     if rule not in RULES:
         raise OptionError(unknown_name("threshold rule", rule, RULES))
+    numbers = {name: value for name, value in vars(options).items() if value is not None}
+    wrong = [f"{name}={value}" for name, value in numbers.items() if not math.isfinite(value)]
+    if wrong:
+        raise OptionError(f"Rule {rule}: {', '.join(wrong)} must be a finite number.")
     curve = sorted_curve(scores, labels)
     if curve.problem:
         raise OptionError(f"Rule {rule}: {curve.problem}.")
@@ -93,8 +97,8 @@ def _quantile(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     _need("quantile", good, bad, source)
     rate = _share("quantile", "false_alarm_rate", options.false_alarm_rate)
-    flagged = math.floor(round(rate * good.size, 9))  # so many of these good ones are above it
-    value = float(good[good.size - flagged - 1])
+    value = float(good[good.size - math.floor(round(rate * good.size, 9)) - 1])
+    flagged = int((good > value).sum())
     reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
     return _found("quantile", value, source, reason)
 

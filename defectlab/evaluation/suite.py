@@ -45,7 +45,8 @@ def evaluate(
     if curve.problem or maps is None or masks is None:
         pixel["pixel_AUPRO"] = Metric(None, curve.problem)
     else:
-        pixel["pixel_AUPRO"] = curve_aupro(curve, maps[known], masks[known])
+        whole = bool(known.all())
+        pixel["pixel_AUPRO"] = curve_aupro(curve, maps if whole else maps[known], masks if whole else masks[known])
     bare = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
     found = image | pixel
     return {name: found[name] for name in bare} | found

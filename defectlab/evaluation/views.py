@@ -1,4 +1,4 @@
-"""Views of raw scores for people: the threshold at 0.5 or at 100. A view never flips a decision, rounded or not."""
+"""Views of raw scores for people: the threshold at 0.5 or at 100. A view never flips a decision."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,9 +32,14 @@ def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> ND
     score / threshold * 100; for a threshold of 0: (score + 1) * 100; below 0: 200 - score / threshold * 100.
     Above 100 is anomalous, exactly where the raw score is above the threshold, after rounding too.
 
+    Raises:
+        OptionError: More than nine digits.
+
     >>> at_100([1.0, 2.0, 2.0001, 4.0], threshold=2.0, digits=0)
     array([ 50., 100., 101., 200.])
     """
+    if digits is not None and not 0 <= digits <= 9:
+        raise OptionError(f"digits must be from 0 to 9, got {digits}.")
     raw = np.asarray(scores, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         if threshold == 0:

@@ -91,16 +91,21 @@ def comparison_table(found: Sequence[Compared]) -> None:
     for one in found:
         interval = f"{one.interval.low:.3f} to {one.interval.high:.3f}" if one.interval.low is not None else "-"
         test = one.test
-        difference = f"{test.difference:.3f} ({test.low:.3f} to {test.high:.3f})" if test else ""
+        difference = _difference(test) if test else ""
         verdict = "best" if test is None else ("tied with the best" if one.tied else "worse")
         p = "" if one.p is None else f"{one.p:.4f}"
         names = (one.run.folder.parent.parent.name, one.run.folder.name)
         table.add_row(*names, f"{one.image_auroc:.4f}", interval, difference, p, verdict)
     console = Console(width=max(Console().width, 140))
     console.print(table)
-    count = len(found[0].run.scores("test"))
+    count = sum(row.label >= 0 for row in found[0].run.scores("test"))
     console.print(
         f"{count} test images. DeLong's paired test against the best, p-values corrected for {len(found) - 1} "
         "comparisons (Holm); the best was picked on these images, which favours it.",
         soft_wrap=True,
     )
+
+
+def _difference(test: PairedTest) -> str:
+    around = f" ({test.low:.3f} to {test.high:.3f})" if test.low is not None else ""
+    return f"{test.difference:.3f}{around}"

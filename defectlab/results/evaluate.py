@@ -1,6 +1,6 @@
 """From raw scores and maps to thresholds and metrics. Needs a record, no model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,18 +23,17 @@ def choose_thresholds(
     return image, choose_pixel_threshold(maps, masks, labels)
 
 
-def evaluate_run(run: Run) -> dict[str, Any]:
-    """Compute the test metrics at the record's own thresholds, and label every row of scores.csv.
+def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Compute the test metrics at the record's own thresholds, or others, and label every row of scores.csv.
 
     Returns:
         What run.json holds: `metrics` by name (None where one cannot be computed), `metric_reasons` for those,
         `intervals` of image metrics, and in `trivial` what calling every image anomalous gives. Where maps were not
         kept, the pixel metrics stay those that were computed while they were there.
     """
-    thresholds = run.record["thresholds"]
+    thresholds = thresholds or run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
     rows = run.scores()
-    run.write_scores([labelled(row, image) for row in rows])
     scores, labels = _columns([row for row in rows if row.split == "test"])
     whole = run.record.get("maps", {}).get("kept", "all") == "all"
     maps, masks = (run.maps("test"), run.masks("test")) if whole else (None, None)
@@ -48,6 +47,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
         reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}
         reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
     interval = auroc_interval(scores, labels)
+    run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
         "metrics": metrics,
         "metric_reasons": reasons,

@@ -231,10 +231,11 @@ def find_runs(results: Path | None = None) -> list[Run]:
     for file in (results or paths.results_dir()).glob("*/*/*/run.json"):
         if file.parent.name.startswith("."):
             continue
-        if _record(file.parent) is None:
+        record = _record(file.parent)
+        if record is None:
             logger.warning("Unreadable record: %s", file)
             continue
-        runs.append(Run.open(file.parent))
+        runs.append(Run(file.parent, record))
     return sorted(runs, key=lambda run: run.record["process"]["started"])
 
 

@@ -11,42 +11,56 @@ from defectlab.results.evaluate import evaluate_run, threshold_record
 from defectlab.results.record import Run, ScoreRow
 
 LEVELS = ("image", "pixel")
-GOOD_RULES = ("good_max", "conformal", "quantile")
+# Rules that look at one image at a time: at pixel level, at each good image's highest pixel.
+BY_IMAGE = ("good_max", "conformal", "quantile")
+BY_GOOD_PIXELS = ("mean_plus_k_std",)
 
 
-def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str] = LEVELS) -> dict[str, Threshold]:
+def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str]) -> dict[str, Threshold]:
     """Choose new thresholds on the run's validation images, decide every image anew and recompute the metrics.
 
-    At pixel level a rule of held-out good images (good_max, quantile, conformal) takes each good image's highest pixel:
-    the false-alarm rate is of images with any pixel flagged. The other rules take pixels, by their masks.
+    At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
+    good images with any pixel flagged; mean_plus_k_std takes the pixels of good images; f1, mean_of_means and recall
+    take pixels by their masks. The record changes at once or, on an error, not at all.
 
     Raises:
-        InputError: The run has no validation scores.
-        OptionError: The rule cannot work on these images; nothing is changed then.
+        InputError: The run has no validation scores, or its maps were dropped.
+        OptionError: The rule cannot work on these images or at this level.
     """
-    unknown = [level for level in levels if level not in LEVELS]
-    if unknown or not levels:
-        raise OptionError(f"levels must be of {', '.join(LEVELS)}, got {list(levels)}.")
+    _check(run, rule, levels)
     rows = run.scores("validation")
-    if not rows and rule != "manual":
-        raise InputError(
-            f"{run.folder} has no validation images to choose a threshold on. Rule manual needs none: --rule manual "
-            "--value SCORE."
-        )
-    source = run.record["thresholds"].get("image", {}).get("source") or "validation"
-    source = "test" if source == "test" else "validation"
+    source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
     chosen: dict[str, Threshold] = {}
     for level in levels:
         scores, labels = _image_scores(rows) if level == "image" else _pixel_scores(run, rows, rule)
         chosen[level] = choose(rule, scores, labels, options, source)
+    by_hand = rule == "manual"
     records = {
-        level: threshold_record(threshold, "the user" if rule == "manual" else source)
-        for level, threshold in chosen.items()
+        level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
     }
-    run.update(thresholds={**run.record["thresholds"], **records})
-    if run.status == "finished":
-        run.update(**evaluate_run(run))
+    thresholds = {**run.record["thresholds"], **records}
+    results = evaluate_run(run, thresholds) if run.status == "finished" else {}
+    run.update(thresholds=thresholds, **results)
     return chosen
+
+
+def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
+    unknown = [level for level in levels if level not in LEVELS]
+    if unknown or not levels:
+        raise OptionError(f"level must be image, pixel or both, got {', '.join(unknown) or 'nothing'}.")
+    if rule == "manual" and len(levels) > 1:
+        raise OptionError("Image scores and maps have scales of their own: give --level image or --level pixel.")
+    if rule == "cost" and "pixel" in levels:
+        raise OptionError("Rule cost weighs parts, not pixels: give --level image.")
+    if not run.scores("validation") and rule != "manual":
+        raise InputError(
+            f"{run.folder} has no validation images to choose a threshold on. Rule manual needs none: --rule manual "
+            "--level image --value SCORE."
+        )
+    if "pixel" in levels and run.record.get("maps", {}).get("kept", "all") != "all":
+        raise InputError(
+            f"{run.folder} did not keep its maps, so nothing about pixels can be computed again: give --level image."
+        )
 
 
 def _image_scores(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:
@@ -54,16 +68,23 @@ def _image_scores(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pixel_scores(run: Run, rows: Sequence[ScoreRow], rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels, or each good image's highest, that a rule chooses from, and their labels."""
     if rule == "manual":
         return np.empty(0), np.empty(0, dtype=int)
     maps, masks = run.maps("validation"), run.masks("validation")
     if maps is None:
-        raise InputError(f"{run.folder} kept no validation maps: choose the image threshold alone (--level image).")
+        raise InputError(f"{run.folder} has no validation maps: give --level image.")
     labels = np.array([row.label for row in rows], dtype=int)
-    if rule in GOOD_RULES:
-        return maps[labels == 0].reshape(int((labels == 0).sum()), -1).max(axis=1, initial=-np.inf), labels[labels == 0]
-    if masks is None:
-        good = maps[labels == 0]
+    good = maps[labels == 0]
+    if rule in BY_IMAGE:
+        return good.reshape(len(good), -1).max(axis=1, initial=-np.inf), np.zeros(len(good), dtype=int)
+    if rule in BY_GOOD_PIXELS:
         return good.ravel(), np.zeros(good.size, dtype=int)
+    if masks is None:
+        by_good = ", ".join((*BY_IMAGE, *BY_GOOD_PIXELS))
+        raise InputError(
+            f"Rule {rule} needs masks at pixel level, and this dataset has none. Give --level image, or for pixels "
+            f"one of {by_good}."
+        )
     known = labels >= 0
-    return maps[known].ravel(), masks[known].ravel().astype(int)
+    return maps[known].ravel(), masks[known].ravel()

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from defectlab import paths
 from defectlab.results.record import Run
-from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of
+from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
 
 SHOWN_RUNS = 5
 
@@ -59,18 +59,20 @@ def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     if len(peers) == 1:
         console.print(f"{added}: the first on these images", soft_wrap=True)
         return
-    console.print(f"{added}. On {own['dataset']}, same split: {_places(own, peers)}", soft_wrap=True)
+    console.print(f"{added}. On {own.get('dataset')}, same split: {_places(own, peers)}", soft_wrap=True)
     table = Table()
     for column in ("", "model", "run"):
         table.add_column(column, no_wrap=True)
     for column in ("image AUROC", "image F1", "pixel AUROC", "pixel F1"):
         table.add_column(column, justify="right", no_wrap=True)
-    ranked = sorted(peers, key=lambda row: -row.get(BARE_METRICS[0], -1.0))
+    ranked = sorted(peers, key=lambda row: -(number(row, BARE_METRICS[0]) or -1.0))
     shown = ranked[:SHOWN_RUNS] + [row for row in ranked[SHOWN_RUNS:] if row is own]
     for row in shown:
-        values = (_shown(row.get(metric), None) for metric in BARE_METRICS)
+        values = (_shown(number(row, metric), None) for metric in BARE_METRICS)
         style = "bold" if row is own else None
-        table.add_row("this run" if row is own else "", str(row["model"]), str(row["run"]), *values, style=style)
+        table.add_row(
+            "this run" if row is own else "", str(row.get("model", "")), str(row.get("run", "")), *values, style=style
+        )
     console.print(table)
 
 
@@ -78,9 +80,10 @@ def _places(own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> str:
     """Return the place by each metric, equal values sharing the better one."""
     parts = []
     for metric in BARE_METRICS:
-        values = [row[metric] for row in peers if metric in row]
-        if metric in own:
-            parts.append(f"place {1 + sum(value > own[metric] for value in values)} of {len(values)} by {metric}")
+        values = [value for row in peers if (value := number(row, metric)) is not None]
+        mine = number(own, metric)
+        if mine is not None:
+            parts.append(f"place {1 + sum(value > mine for value in values)} of {len(values)} by {metric}")
     return ", ".join(parts) if parts else "no metrics"
 
 

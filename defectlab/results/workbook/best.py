@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from defectlab.results.workbook.rows import BARE_METRICS, group_of
+from defectlab.results.workbook.rows import BARE_METRICS, group_of, number
 
 _OPTIONS = ("model.layers", "model.n_features", "model.coreset_sampling_ratio", "model.num_neighbors")
 _SHORT = {
@@ -21,19 +21,20 @@ def best_table(rows: Sequence[Mapping[str, Any]], by: str = BARE_METRICS[0]) -> 
     """
     shown: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if by in row:
-            shown.setdefault((group_of(row), row["model"]), []).append(row)
+        if number(row, by) is not None:
+            shown.setdefault((group_of(row), row.get("model")), []).append(row)
     best = [(max(runs, key=lambda row: row[by]), len(runs)) for runs in shown.values()]
     order = list(dict.fromkeys(group_of(row) for row in rows))
     best.sort(key=lambda found: (order.index(group_of(found[0])), -found[0][by]))
     header = ["dataset", "model", "backbone", "settings", *BARE_METRICS, "runs"]
     lines = [header, ["---"] * 4 + ["---:"] * (len(BARE_METRICS) + 1)]
     for row, count in best:
-        metrics = [f"{row[metric]:.3f}" if metric in row else "n/a" for metric in BARE_METRICS]
-        lines.append([row["dataset"], row["model"], str(row.get("backbone", "")), _settings(row), *metrics, str(count)])
+        metrics = ["n/a" if (value := number(row, metric)) is None else f"{value:.3f}" for metric in BARE_METRICS]
+        names = [str(row.get(column, "")) for column in ("dataset", "model", "backbone")]
+        lines.append([*names, _settings(row), *metrics, str(count)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _settings(row: Mapping[str, Any]) -> str:
     options = [_SHORT[option].format(row[option]) for option in _OPTIONS if option in row]
-    return ", ".join(options) or str(row["run"])
+    return ", ".join(options) or str(row.get("run"))

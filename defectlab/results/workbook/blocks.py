@@ -32,7 +32,7 @@ def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], str
     groups = list(dict.fromkeys(group_of(row) for row in rows))
     found = {}
     for row in rows:
-        group, model = group_of(row), str(row["model"])
+        group, model = group_of(row), str(row.get("model", ""))
         dataset, split = group
         same = [other for other in groups if other[0] == dataset]
         name = dataset if len(same) == 1 else f"{dataset}, {split[:6] if split != IMPORTED else split}"
@@ -47,12 +47,12 @@ def labelled(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     groups = list(dict.fromkeys(group_of(row) for row in rows))
 
     def place(row: Row) -> tuple[int, int, str]:
-        model = str(row["model"])
+        model = str(row.get("model", ""))
         return groups.index(group_of(row)), order.index(model) if model in order else len(order), model
 
     found: dict[tuple[str, str], Row] = {}
     for row in sorted(rows, key=place):
-        title, label = named[group_of(row), str(row["model"])], str(row["run"])
+        title, label = named[group_of(row), str(row.get("model", ""))], str(row.get("run", row[KEY]))
         if (title, label) in found:
             label = f"{label} {str(row[KEY])[-6:]}"
         found[title, label] = row
@@ -111,14 +111,16 @@ def import_blocks(cells: Mapping[tuple[int, int], Any], source: str, dataset: st
 
 
 def _block_rows(cells: Mapping[tuple[int, int], Any], block: Block, source: str, dataset: str) -> Iterator[Row]:
-    at = (number for (row, number) in sorted(cells) if row == block.top and number > 1)
-    for number in at:
-        label = str(cells[block.top, number])
+    columns = [number for (row, number) in sorted(cells) if row == block.top and number > 1]
+    labels = [str(cells[block.top, number]) for number in columns]
+    for place, (number, label) in enumerate(zip(columns, labels, strict=True)):
         values = {
-            metric: _number(cells.get((block.top + 1 + place, number)), f"{source}, {_address(block, place, number)}")
-            for place, metric in enumerate(BARE_METRICS)
+            metric: _number(cells.get((block.top + 1 + below, number)), f"{source}, {_address(block, below, number)}")
+            for below, metric in enumerate(BARE_METRICS)
         }
-        identity = "\n".join((source, block.title, label, str(number), dataset))
+        # not the file's name or the column: both change while the configuration stays the same
+        occurrence = str(labels[:place].count(label))
+        identity = "\n".join((source.split(", sheet ")[-1], block.title, label, occurrence, dataset))
         yield {
             "dataset": dataset,
             "model": block.title,

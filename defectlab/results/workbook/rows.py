@@ -1,5 +1,8 @@
 """A run as one row of the workbook: flat, typed, every option in a column of its own. Needs no openpyxl."""
 
+import hashlib
+import re
+import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,10 +13,14 @@ from defectlab.results.record import Run
 Row = dict[str, Any]
 
 KEY = "run_id"
-FINISHED, GONE, IMPORTED = "finished", "record not found", "imported"
+FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
 
 BARE_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
 LOWER_IS_BETTER = ("image_FPR_at_95TPR", "pixel_FPR_at_95TPR")
+_OF_A_LEVEL = (
+    "AUROC", "F1Score", "F1Max", "AUPR", "AUPRO", "FPR_at_95TPR", "TPR", "TNR", "accuracy", "precision", "recall",
+)  # fmt: skip
+METRICS = frozenset(f"{level}_{name}" for level in ("image", "pixel") for name in _OF_A_LEVEL)
 # Names of the literature; a model that is not here is called as its class.
 MODEL_TITLES = {"padim": "PaDiM", "patchcore": "PatchCore", "cflow": "CFlow"}
 
@@ -34,8 +41,10 @@ _LAST = (
     "test_images",
     "not_available",
 )
-_END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", KEY)
+_END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
+_OPTION = re.compile(r"(model|data|backbone|trainer|evaluation)\.[a-z]\w*")
+_UNPRINTABLE = re.compile(r"[\000-\010\013\014\016-\037]")  # a workbook cannot hold them
 # Columns of their own already, or the same for every run.
 _NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backbone.weights")
 
@@ -78,9 +87,15 @@ def row_of(run: Run) -> Row:
         "state": FINISHED,
         "weights_sha256": record["backbone"]["sha256"],
         "manifest": dataset["manifest"],
+        "project": project_id(),
         KEY: record["run_id"],
     }
-    return {key: value for key, value in row.items() if value not in (None, "")}
+    return {key: _clean(value) for key, value in row.items() if value not in (None, "")}
+
+
+def project_id() -> str:
+    """Name this project root on this machine without telling where it is: records are looked for in their own root."""
+    return hashlib.sha256(f"{socket.gethostname()}\n{paths.project_root()}".encode()).hexdigest()[:12]
 
 
 def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -102,12 +117,23 @@ def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def is_ours(header: Any) -> bool:
     """Tell a column that DefectLab writes from one that a person added."""
     text = str(header)
-    return text in (*_FIRST, *_SURE, "seed", *_LAST, *_END) or text.startswith(("model.", *_OPTIONS)) or is_metric(text)
+    return text in (*_FIRST, *_SURE, "seed", *_LAST, *_END) or bool(_OPTION.fullmatch(text)) or is_metric(text)
 
 
 def is_metric(header: str) -> bool:
     """Whether a column holds a metric of images or pixels."""
-    return header.startswith(("image_", "pixel_")) and not header.endswith(("threshold", " low", " high"))
+    return header in METRICS
+
+
+def is_imported(row: Mapping[str, Any]) -> bool:
+    """Whether a row came from a hand-kept workbook, so that it exists nowhere else."""
+    return str(row.get(KEY, "")).startswith(f"{IMPORTED}-")
+
+
+def number(row: Mapping[str, Any], metric: str) -> float | None:
+    """Return a row's metric, None where there is none or a person wrote something else into the cell."""
+    value = row.get(metric)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def group_of(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -119,11 +145,11 @@ def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], 
     """Return the best value of each metric within each group, keyed by (group, metric)."""
     best: dict[tuple[tuple[str, str], str], Any] = {}
     for row in rows:
-        for metric, value in row.items():
-            if not is_metric(metric) or isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            key, better = (group_of(row), metric), min if metric in LOWER_IS_BETTER else max
-            best[key] = better(best.get(key, value), value)
+        for metric in METRICS:
+            value = number(row, metric)
+            if value is not None:
+                key, better = (group_of(row), metric), min if metric in LOWER_IS_BETTER else max
+                best[key] = better(best.get(key, value), value)
     return best
 
 
@@ -167,6 +193,10 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
 def _checkpoint(run: Run) -> str | None:
     recorded = run.record["checkpoint"]
     return paths.relative(run.checkpoint) if run.checkpoint.is_file() else recorded
+
+
+def _clean(value: Any) -> Any:
+    return _UNPRINTABLE.sub("?", value) if isinstance(value, str) else value
 
 
 def _date(text: str) -> datetime:

@@ -8,6 +8,7 @@ columns and configurations to the right, new blocks to the end.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from openpyxl.cell.cell import MergedCell
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.filters import AutoFilter
@@ -27,7 +28,16 @@ from defectlab.results.workbook.blocks import (
     titles,
     used,
 )
-from defectlab.results.workbook.rows import KEY, Row, best_rows, column_order, group_of, is_metric, is_ours
+from defectlab.results.workbook.rows import (
+    KEY,
+    Row,
+    best_rows,
+    column_order,
+    group_of,
+    is_metric,
+    is_ours,
+    number,
+)
 
 BEST = PatternFill("solid", fgColor="FFC6E8C3")
 HEADER = PatternFill("solid", fgColor="FFE3E9F1")
@@ -56,8 +66,8 @@ def read_runs(sheet: Worksheet) -> dict[str, Row]:
     """Return the sheet's rows by their id, in the sheet's order, with the columns that a person added."""
     headers = headers_of(sheet)
     rows: dict[str, Row] = {}
-    for number in _rows_by_key(sheet).values():
-        row = {header: sheet.cell(number, at).value for header, at in headers.items()}
+    for place in _rows_by_key(sheet).values():
+        row = {header: sheet.cell(place, at).value for header, at in headers.items()}
         rows[str(row[KEY])] = {header: value for header, value in row.items() if value is not None}
     return rows
 
@@ -67,14 +77,18 @@ def write_runs(sheet: Worksheet, rows: Sequence[Row]) -> None:
     _ungroup_columns(sheet)
     views = {header: _view(sheet, at) for header, at in headers_of(sheet).items()}
     new = not views
-    if not _has_own_content(sheet):
+    own = _has_own_content(sheet)
+    if not own:
         sheet.delete_rows(1, sheet.max_row)
         headers = {header: at for at, header in enumerate(column_order(rows), 1)}
-        places = {str(row[KEY]): number for number, row in enumerate(rows, 2)}
+        places = {str(row[KEY]): place for place, row in enumerate(rows, 2)}
+        for dimension in sheet.row_dimensions.values():
+            dimension.hidden = False
     else:
         _remove_rows(sheet, {str(row[KEY]) for row in rows})
         headers, places = headers_of(sheet), _rows_by_key(sheet)
-        right, below = sheet.max_column, sheet.max_row
+        written = read_cells(sheet)
+        right, below = max(at for _, at in written), used(written)
         for header in column_order(rows):
             if header not in headers:
                 right += 1
@@ -86,10 +100,13 @@ def write_runs(sheet: Worksheet, rows: Sequence[Row]) -> None:
     _fill(sheet, rows, headers, places)
     for header, at in headers.items():
         _set_width(sheet, at, header, rows, views.get(header))
-    for dimension in sheet.row_dimensions.values():
-        dimension.hidden = False  # a filter hid them; the filter is renewed for the new range
-    last = max([*places.values(), 1])
-    sheet.auto_filter = AutoFilter(ref=f"A1:{get_column_letter(max(headers.values()))}{last}")
+    if not sheet.tables:  # a table has a filter of its own
+        last = max([*places.values(), 1])
+        reference = f"A1:{get_column_letter(max(headers.values()))}{last}"
+        if own:
+            sheet.auto_filter.ref = reference
+        else:
+            sheet.auto_filter = AutoFilter(ref=reference)
     if new:
         sheet.freeze_panes = "A2"
         _set_pages(sheet, 4)
@@ -99,7 +116,7 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
     """Write the rows as blocks; `before` are the rows that the sheet showed until now."""
     actual = read_cells(sheet)
     expected = {place: value for place, value in layout(before).items() if value is not None}
-    if actual == expected and not _has_notes(sheet):
+    if actual == expected and not _has_extras(sheet):
         if actual:
             sheet.delete_rows(1, sheet.max_row)
         cells = layout(rows)
@@ -107,8 +124,8 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
         cells = _around(actual, rows, before)
     best = best_rows(rows)
     by_name = labelled(rows)
-    for (number, at), value in sorted(cells.items()):
-        sheet.cell(number, at).value = value
+    for (line, at), value in sorted(cells.items()):
+        _write(sheet.cell(line, at), value)
     for block in find_blocks(read_cells(sheet)):
         _style_block(sheet, block, {label: by_name.get((block.title, label)) for label in block.labels}, best)
     if not actual:
@@ -133,27 +150,34 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
         for header, at in headers.items():
             cell = sheet.cell(places[str(row[KEY])], at)
             if not is_ours(header):
-                if cell.value is None and header in row:  # the sheet was laid out anew
-                    cell.value = row[header]
                 continue
-            cell.value = row.get(header)
+            _write(cell, row.get(header))
             cell.number_format = _number_format(header)
             if is_metric(header):
-                _mark(cell, row.get(header) is not None and row[header] == best[group_of(row), header])
+                value = number(row, header)
+                _mark(cell, value is not None and value == best[group_of(row), header])
+
+
+def _write(cell: Any, value: Any) -> None:
+    """Write a value, unless a person merged the cell into another one."""
+    if not isinstance(cell, MergedCell):
+        cell.value = value
 
 
 def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
     """Return the cells to write into a sheet that holds more than our own: every block keeps its place."""
     old, new = titles(before), titles(rows)
     renamed = {old[key]: new[key] for key in old if key in new}
-    shown = labelled(before)
+    shown = {(renamed.get(title, title), label): row for (title, label), row in labelled(before).items()}
     wanted = labelled(rows)
     cells: Cells = {}
-    blocks = {renamed.get(block.title, block.title): block for block in find_blocks(actual)}
-    for (title, label), row in shown.items():  # clear what has gone, in blocks as they are on the sheet now
-        block = blocks.get(renamed.get(title, title))
-        if block and label in block.labels and (renamed.get(title, title), label) not in wanted:
-            cells |= dict.fromkeys(column(block.top, block.labels[label], label, row))
+    blocks: dict[str, Block] = {}
+    for block in find_blocks(actual):
+        blocks.setdefault(renamed.get(block.title, block.title), block)
+    for (title, label), row in shown.items():  # clear what has gone
+        if title in blocks and (title, label) not in wanted:
+            at = blocks[title].labels.get(_label_on_sheet(blocks[title], label, row, known=True))
+            cells |= dict.fromkeys(column(blocks[title].top, at, label, {})) if at else {}
     bottom = used(actual)
     for (title, label), row in wanted.items():
         if title not in blocks:
@@ -161,12 +185,19 @@ def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
             blocks[title] = Block(top, title, {})
             bottom = top + HEIGHT - 1
         block = blocks[title]
+        label = _label_on_sheet(block, label, row, known=(title, label) in shown)
         if label not in block.labels:
-            taken = {at for (number, at) in actual if block.top <= number < block.top + HEIGHT}
+            taken = {at for (line, at) in actual if block.top <= line < block.top + HEIGHT}
             free = max([*taken, *block.labels.values(), 1]) + 1
             blocks[title] = block = Block(block.top, title, {**block.labels, label: free})
         cells |= frame(block.top, title) | column(block.top, block.labels[label], label, row)
     return cells
+
+
+def _label_on_sheet(block: Block, label: str, row: Row, known: bool) -> str:
+    """Return the label of a row's column: with its id where a person's own configuration has that name."""
+    own = f"{label} {str(row[KEY])[-6:]}"
+    return own if own in block.labels or (label in block.labels and not known) else label
 
 
 def _style_block(sheet: Worksheet, block: Block, shown: Mapping[str, Row | None], best: Mapping[Any, Any]) -> None:
@@ -187,6 +218,8 @@ def _style_block(sheet: Worksheet, block: Block, shown: Mapping[str, Row | None]
 
 
 def _mark(cell: Any, is_best: bool) -> None:
+    if isinstance(cell, MergedCell):
+        return
     if is_best:
         cell.fill, cell.font = BEST, BOLD
     elif cell.fill.fgColor.rgb == BEST.fgColor.rgb:
@@ -197,35 +230,49 @@ def _rows_by_key(sheet: Worksheet) -> dict[str, int]:
     at = headers_of(sheet).get(KEY)
     if at is None:
         return {}
-    keys = ((str(sheet.cell(number, at).value), number) for number in range(2, sheet.max_row + 1))
+    keys = ((str(sheet.cell(place, at).value), place) for place in range(2, sheet.max_row + 1))
     found: dict[str, int] = {}
-    for key, number in keys:
+    for key, place in keys:
         if key != "None":
-            found.setdefault(key, number)
+            found.setdefault(key, place)
     return found
 
 
 def _remove_rows(sheet: Worksheet, kept: set[str]) -> None:
-    right = get_column_letter(sheet.max_column)
-    for key, number in sorted(_rows_by_key(sheet).items(), key=lambda item: -item[1]):
-        if key not in kept:
-            last = sheet.max_row
-            for cell in sheet[number]:
+    """Remove rows; those below move up, unless something elsewhere refers to their places."""
+    right, referred = get_column_letter(sheet.max_column), _is_referred_to(sheet)
+    for key, place in sorted(_rows_by_key(sheet).items(), key=lambda item: -item[1]):
+        if key in kept:
+            continue
+        last = sheet.max_row
+        for cell in sheet[place]:
+            if not isinstance(cell, MergedCell):
                 cell.value = cell.comment = None
-            if number < last:
-                sheet.move_range(f"A{number + 1}:{right}{last}", rows=-1, translate=True)
+        if not referred and not sheet.merged_cells.ranges:
+            if place < last:
+                sheet.move_range(f"A{place + 1}:{right}{last}", rows=-1, translate=True)
             sheet.delete_rows(last)
 
 
 def _has_own_content(sheet: Worksheet) -> bool:
-    """Whether a person added columns, rows, notes, charts, rules or formulas that refer to places on this sheet."""
+    """Whether a person added columns, rows, notes, colours, charts, rules or formulas that refer to this sheet."""
     headers = {at: header for header, at in headers_of(sheet).items()}
     rows = {1, *_rows_by_key(sheet).values()}
     foreign = any(at not in headers or not is_ours(headers[at]) or row not in rows for row, at in read_cells(sheet))
-    extras = (
-        sheet._charts or sheet._images or sheet.data_validations.dataValidation or len(sheet.conditional_formatting)
-    )
-    return bool(foreign or extras or _has_notes(sheet) or _is_referred_to(sheet))
+    return foreign or _has_extras(sheet)
+
+
+def _has_extras(sheet: Worksheet) -> bool:
+    """Whether a person added anything but values: what would be lost, or shown elsewhere, if cells moved."""
+    drawn = sheet._charts or sheet._images or sheet.tables or sheet.merged_cells.ranges
+    rules = sheet.data_validations.dataValidation or len(sheet.conditional_formatting) or sheet.auto_filter.filterColumn
+    return bool(drawn or rules or _has_notes(sheet) or _has_colours(sheet) or _is_referred_to(sheet))
+
+
+def _has_colours(sheet: Worksheet) -> bool:
+    ours = {BEST.fgColor.rgb, HEADER.fgColor.rgb}
+    cells = (cell for row in sheet.iter_rows() for cell in row if cell.has_style)
+    return any(cell.fill.patternType and cell.fill.fgColor.rgb not in ours for cell in cells)
 
 
 def _has_notes(sheet: Worksheet) -> bool:

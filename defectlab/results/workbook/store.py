@@ -1,11 +1,13 @@
 """The workbook as a file: one writer at a time, whole or as it was, nothing of a person's lost."""
 
+import glob
 import logging
 import os
 import shutil
+import time
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +19,19 @@ from defectlab import paths
 from defectlab.errors import InputError
 from defectlab.files import replacing
 from defectlab.results.record import Run, find_runs
-from defectlab.results.workbook.blocks import import_blocks
-from defectlab.results.workbook.rows import FINISHED, GONE, IMPORTED, KEY, Row, row_of
+from defectlab.results.workbook.blocks import find_blocks, import_blocks
+from defectlab.results.workbook.rows import (
+    ELSEWHERE,
+    FINISHED,
+    GONE,
+    IMPORTED,
+    KEY,
+    Row,
+    is_imported,
+    is_ours,
+    project_id,
+    row_of,
+)
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -49,18 +62,25 @@ def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), pru
     open in Excel, another writer holds it, the disk is full), the log says so and the next update brings the row.
     """
     path = paths.workbook().resolve()  # a link stays a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_name(f".{path.name}.pending")
-    if run is not None:
-        with waiting.open("a", encoding="utf-8") as file:
-            file.write(f"{run.folder.absolute()}\n")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if run is not None:
+            with _waiting(path).open("a", encoding="utf-8") as file:
+                file.write(f"{run.folder.absolute()}\n")
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
-            return _update(path, waiting, run, imported, prune)
+            return _update(path, run, imported, prune)
     except (OSError, Timeout) as error:
         reason = "another process is writing it" if isinstance(error, Timeout) else str(error)
-        logger.warning("%s could not be written (%s): its rows come in with the next write", path.name, reason)
+        then = "its rows come in with the next write"
+        if imported or prune:
+            then = "nothing was imported or removed: close it where it is open and run the same command again"
+        logger.warning("%s could not be written (%s): %s", path.name, reason, then)
         return Outcome(path, False, [])
+
+
+def _waiting(path: Path) -> Path:
+    """Return the list of runs whose rows are still to come; in it stand run folders, also those outside results/."""
+    return path.with_name(f".{path.name}.pending")
 
 
 def read_workbook(path: str | Path | None = None) -> list[Row]:
@@ -90,81 +110,112 @@ def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
     path = Path(file) if Path(file).is_file() else paths.resolve(file)
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    book = _load(path, values=True)
-    ours = {sheet.title for sheet in (_find(book, RUNS), _find(book, COMPARISON)) if sheet is not None}
-    sheets = [sheet for sheet in book.worksheets if _find(book, RUNS) is None or sheet.title not in ours]
+    book, values = _load(path), _load(path, values=True)
+    ours = [_find(book, RUNS), _find(book, COMPARISON)] if _find(book, RUNS) else []
+    sheets = [sheet for sheet in book.worksheets if sheet not in ours]
     found: list[Row] = []
     for sheet in sheets:
-        cells = read_cells(sheet)
         source = f"{path.name}, sheet {sheet.title}"
-        if any(value == "image_AUROC" for (_, at), value in cells.items() if at == 1):
+        written, cells = read_cells(sheet), read_cells(values[sheet.title])
+        unknown = [place for place in written if place not in cells]
+        if find_blocks(cells):
+            _check_formulas(sheet, unknown, source)
             found += import_blocks(cells, source, dataset or "not recorded")
+        elif sheet.max_row > 1:
+            logger.info("%s: no block of models, left out", source)
     if not found:
-        names = ", ".join(sheet.title for sheet in sheets)
+        own = "It is a workbook of DefectLab's own: its rows come from run folders, so copy those. " if ours else ""
+        names = ", ".join(sheet.title for sheet in sheets) or "none"
         raise InputError(
-            f"{path} has no block of models to import (sheets: {names}). A block is: the model's name in A and its "
-            "configurations in B, C, ...; below it, in A, image_AUROC, image_F1Score, pixel_AUROC, pixel_F1Score."
+            f"{path} has no block of models to import (sheets looked at: {names}). {own}A block is: the model's name "
+            "in A and its configurations in B, C, ...; below it, in A, image_AUROC, image_F1Score, pixel_AUROC, "
+            "pixel_F1Score."
         )
     return found
 
 
-def _update(path: Path, waiting: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> Outcome:
-    from defectlab.results.workbook.sheets import headers_of, read_runs, write_comparison, write_runs
+def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], source: str) -> None:
+    """Refuse formulas whose values are not in the file: only a spreadsheet program computes them."""
+    cells = [sheet.cell(*place).coordinate for place in unknown if sheet.cell(*place).data_type == "f"]
+    if cells:
+        raise InputError(
+            f"{source}: cell {cells[0]} holds a formula without its value. Open the file in Excel or LibreOffice, save "
+            "it, and import again."
+        )
+
+
+def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> Outcome:
+    from defectlab.results.workbook.sheets import read_runs, write_comparison, write_runs
 
     for partial in path.parent.glob(f".{path.name}.*.part"):  # of a writer that was killed: only one writes at a time
         partial.unlink(missing_ok=True)
-    pending = waiting.read_text(encoding="utf-8").splitlines() if waiting.is_file() else []
+    waiting = _take_waiting(path)
+    pending = [line for file in waiting for line in file.read_text(encoding="utf-8").splitlines()]
     book = _open(path)
-    sheet = _find(book, RUNS)
+    sheet, comparison = _find(book, RUNS), _find(book, COMPARISON)
     before = {} if sheet is None else read_runs(sheet)
     rows = _merged(before, [*pending, *([str(run.folder.absolute())] if run else [])], imported)
-    gone = [key for key, row in rows.items() if row["state"] == GONE]
+    gone = [key for key, row in rows.items() if row.get("state") == GONE]
     if prune:
         rows = {key: row for key, row in rows.items() if key not in gone}
-    comparison = _find(book, COMPARISON) if sheet is not None else None
     comparison = comparison or _create(book, COMPARISON)
     sheet = sheet or _create(book, RUNS)
     write_runs(sheet, list(rows.values()))
     write_comparison(comparison, list(rows.values()), list(before.values()))
-    assert KEY in headers_of(sheet)
     with replacing(path) as partial:
         book.save(partial)
-    # Runs that were handed in meanwhile are at the end of the file.
-    if pending:
-        _forget(waiting, len(pending))
+    for file in waiting:
+        file.unlink()
     logger.info("%s: %d rows", paths.relative(path), len(rows))
     return Outcome(path, True, list(rows.values()), len(gone) if prune else 0)
 
 
-def _forget(waiting: Path, count: int) -> None:
-    """Take the first lines off the list of runs that wait; a line that another process adds now stays."""
-    taken = waiting.with_name(f"{waiting.name}.{os.getpid()}")
-    waiting.rename(taken)
-    later = taken.read_text(encoding="utf-8").splitlines()[count:]
-    if later:
-        with waiting.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in later)
-    taken.unlink()
+def _take_waiting(path: Path) -> list[Path]:
+    """Set the list of waiting runs aside, so that others can begin a new one; return it and what a kill left."""
+    waiting = _waiting(path)
+    if waiting.is_file():
+        waiting.rename(waiting.with_name(f"{waiting.name}.{os.getpid()}-{time.time_ns()}"))
+    return sorted(waiting.parent.glob(f"{glob.escape(waiting.name)}.*"))
 
 
 def _merged(before: dict[str, Row], pending: Iterable[str], imported: Sequence[Row]) -> dict[str, Row]:
     """Return all rows in their order: those of the sheet where they were, then new ones, oldest first."""
-    runs = {run.record["run_id"]: run for run in [*_runs_at(pending), *find_runs()] if run.status == FINISHED}
-    named = [str(row["record"]) for row in before.values() if row.get("state") != IMPORTED and row.get("record")]
-    runs = {run.record["run_id"]: run for run in _runs_at(named) if run.status == FINISHED} | runs
-    rows: dict[str, Row] = {}
-    for key, row in before.items():
-        kept = row if row.get("state") == IMPORTED or key in runs else row | {"state": GONE}
-        rows[key] = kept
-    new = sorted((row_of(run) for run in runs.values()), key=lambda row: row["date (UTC)"])
-    for row in [*new, *imported]:
-        rows[row[KEY]] = rows.get(row[KEY], {}) | row
+    named = [str(row["record"]) for row in before.values() if row.get("record") and not is_imported(row)]
+    found = {row[KEY]: row for row in _rows_of([*_runs_at(named), *_runs_at(pending), *find_runs()])}
+    rows = {key: row if key in found else row | {"state": _state(row)} for key, row in before.items()}
+    for row in [*sorted(found.values(), key=lambda row: row["date (UTC)"]), *imported]:
+        own = {key: value for key, value in rows.get(row[KEY], {}).items() if not is_ours(key)}
+        rows[row[KEY]] = own | row
     return rows
 
 
+def _state(row: Row) -> str:
+    """Return the state of a row whose record is not at hand; only this project's own records can be missed."""
+    if is_imported(row):
+        return IMPORTED
+    return GONE if row.get("project", project_id()) == project_id() else ELSEWHERE
+
+
+def _rows_of(runs: Iterable[Run]) -> Iterator[Row]:
+    for run in runs:
+        if run.status != FINISHED:
+            continue
+        try:
+            yield row_of(run)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            logger.warning("%s has a record that no row can be made of (%r)", paths.relative(run.folder), error)
+
+
 def _runs_at(folders: Iterable[str]) -> list[Run]:
-    places = [paths.resolve(folder) for folder in dict.fromkeys(folders)]
-    return [Run.open(place) for place in places if (place / "run.json").is_file()]
+    found = []
+    for place in (paths.resolve(folder) for folder in dict.fromkeys(folders)):
+        if not (place / "run.json").is_file():
+            continue
+        try:
+            found.append(Run.open(place))
+        except (OSError, ValueError) as error:
+            logger.warning("Unreadable record in %s (%s)", paths.relative(place), error)
+    return found
 
 
 def _open(path: Path) -> "Workbook":
@@ -202,7 +253,7 @@ def _load(path: Path, values: bool = False) -> "Workbook":
 
     try:
         return load_workbook(path, rich_text=not values, data_only=values)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError, SyntaxError) as error:  # XML
         raise InputError(f"{path} cannot be read as an .xlsx workbook ({type(error).__name__}: {error}).") from error
 
 
@@ -218,19 +269,20 @@ def _copy_name(path: Path, why: str) -> Path:
 
 
 def _find(book: "Workbook", name: str) -> "Worksheet | None":
-    """Return our own sheet of this name; one of a person's that happens to be called so is left alone."""
-    from defectlab.results.workbook.sheets import headers_of
+    """Return our own sheet of this name, whatever its case; a person's that happens to be called so is left alone."""
+    from defectlab.results.workbook.sheets import headers_of, read_cells
 
-    for title in (_second_name(name), name):
-        if title in book.sheetnames:
-            sheet = book[title]
-            if name != RUNS or KEY in headers_of(sheet):
-                return sheet
+    for sheet in book.worksheets:
+        if sheet.title.lower() not in (name, _second_name(name).lower()):
+            continue
+        if KEY in headers_of(sheet) if name == RUNS else find_blocks(read_cells(sheet)):
+            return sheet
     return None
 
 
 def _create(book: "Workbook", name: str) -> "Worksheet":
-    title = name if name not in book.sheetnames else _second_name(name)
+    taken = {sheet.title.lower() for sheet in book.worksheets}
+    title = name if name not in taken else _second_name(name)
     if title != name:
         logger.warning("The workbook has a sheet %s that is not DefectLab's: writing to %s", name, title)
     return book.create_sheet(title)
