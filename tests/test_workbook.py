@@ -18,12 +18,13 @@ from finished import finished
 from openpyxl.chart import BarChart, Reference
 from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill
+from openpyxl.worksheet.table import Table
 
 from defectlab import paths
 from defectlab.cli import main
 from defectlab.errors import InputError
 from defectlab.results.record import Run
-from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
+from defectlab.results.workbook import best_table, imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.blocks import find_blocks
 from defectlab.results.workbook.rows import BARE_METRICS
 from defectlab.results.workbook.sheets import BEST, read_cells
@@ -359,6 +360,242 @@ def test_the_workbook_may_be_a_link_and_lie_elsewhere(tmp_path: Path, monkeypatc
     update_workbook(finished("a"))
     assert (tmp_path / "link.xlsx").is_symlink()
     assert [row["run"] for row in table(open_book(tmp_path / "share/team.xlsx"))] == ["a"]
+
+
+def test_a_metric_without_a_value_any_more_leaves_no_stale_cell():
+    run = finished("a", metrics={"image_precision": 0.9})
+    update_workbook(run)
+    metrics = run.record["metrics"] | {"image_precision": None}
+    run.update(metrics=metrics, metric_reasons={"image_precision": "nothing is above the threshold"})
+    update_workbook(run)
+    assert table()[0].get("image_precision") is None
+    run.update(metrics=metrics | {"image_precision": 0.8}, metric_reasons={})
+    update_workbook(run)
+    assert "nothing is above" not in str(read_cells(open_book()["runs"]).values())
+
+
+def edit(change) -> None:
+    book = open_book()
+    change(book)
+    book.save(paths.workbook())
+
+
+def put(sheet: str, cell: str, value: Any):
+    return lambda book: book[sheet].__setitem__(cell, value)
+
+
+def test_a_persons_columns_and_typing_never_stop_a_write():
+    for name in ("a", "b"):
+        update_workbook(finished(name))
+
+    def change(book):
+        sheet = book["runs"]
+        right = sheet.max_column
+        for number, header in enumerate(("image_notes", "pixel_gap", "model note"), 1):
+            sheet.cell(1, right + number, header)
+            sheet.cell(2, right + number, "text")
+        metric = next(cell.column for cell in sheet[1] if cell.value == "image_AUROC")
+        sheet.cell(3, metric, "n/a")
+        sheet.merge_cells(start_row=2, end_row=3, start_column=3, end_column=3)
+
+    edit(change)
+    shutil.rmtree(Run.open("results/Padim/coins/b").folder)
+    outcome = update_workbook(finished("c"))
+    assert [row["run"] for row in outcome.rows] == ["a", "b", "c"]
+    row = table()[0]
+    assert [row[header] for header in ("image_notes", "pixel_gap", "model note")] == ["text"] * 3
+    assert table()[1]["image_AUROC"] == "n/a"
+    assert best_table(outcome.rows)
+
+
+def test_a_broken_record_costs_its_own_row_only(caplog: pytest.LogCaptureFixture):
+    broken = finished("broken")
+    record = json.loads((broken.folder / "run.json").read_text())
+    del record["experiment"]
+    (broken.folder / "run.json").write_text(json.dumps(record))
+    update_workbook(finished("whole", metrics={"image_AUROC": 0.5}))
+    assert [row["run"] for row in table()] == ["whole"]
+    assert "no row can be made of" in caplog.text
+
+
+def test_a_control_character_does_not_stop_a_write():
+    update_workbook(finished("a", options={"layers": ["layer1"], "remark": "a\x07b"}))
+    assert table()[0]["model.remark"] == "a?b"
+
+
+def test_imported_rows_are_known_without_their_state(tmp_path: Path):
+    old_workbook(tmp_path / "old.xlsx")
+    update_workbook(imported=imported_rows(tmp_path / "old.xlsx"))
+    edit(lambda book: book["runs"].delete_cols(next(c.column for c in book["runs"][1] if c.value == "state")))
+    update_workbook(prune=True)
+    assert {row["state"] for row in table()} == {"imported"}
+    assert len(table()) == 3
+
+
+def test_importing_again_after_a_column_was_inserted_changes_nothing(tmp_path: Path):
+    old_workbook(tmp_path / "old.xlsx")
+    first = imported_rows(tmp_path / "old.xlsx", "plates")
+    book = openpyxl.load_workbook(tmp_path / "old.xlsx")
+    book["Лист1"].insert_cols(2)
+    book["Лист1"]["B1"], book["Лист1"]["B2"] = "newest", 0.4
+    book.save(tmp_path / "renamed.xlsx")
+    again = imported_rows(tmp_path / "renamed.xlsx", "plates")
+    assert {row["run_id"] for row in first} < {row["run_id"] for row in again}
+    assert len(again) == len(first) + 1
+
+
+def test_a_formula_without_its_value_is_not_imported_as_nothing(tmp_path: Path):
+    old_workbook(tmp_path / "old.xlsx")
+    book = openpyxl.load_workbook(tmp_path / "old.xlsx")
+    book["Лист1"]["B2"] = "=0.5+0.4"
+    book.save(tmp_path / "old.xlsx")
+    with pytest.raises(InputError, match=r"cell B2 holds a formula without its value\. Open the file"):
+        imported_rows(tmp_path / "old.xlsx")
+
+
+def test_formulas_that_refer_to_the_comparison_keep_their_cells():
+    update_workbook(finished("one", "patchcore"))
+    edit(lambda book: book.create_sheet("mine").__setitem__("A1", "=comparison!B2"))
+    expected = open_book()["comparison"]["B2"].value
+    update_workbook(finished("two", "padim"))
+    comparison = open_book()["comparison"]
+    assert comparison["B2"].value == expected
+    assert {block.title for block in find_blocks(read_cells(comparison))} == {"PaDiM", "PatchCore"}
+
+
+def test_a_persons_own_configurations_are_never_overwritten():
+    update_workbook(finished("one", "patchcore"))
+
+    def change(book):
+        sheet = book["comparison"]
+        sheet["C1"], sheet["C2"] = "two", 0.5
+        for place, value in enumerate(("PatchCore", *BARE_METRICS), 10):
+            sheet.cell(place, 1, value)
+        for place, value in enumerate(("two", 0.11, 0.12, 0.13, 0.14), 10):
+            sheet.cell(place, 2, value)
+
+    edit(change)
+    for _ in range(2):
+        update_workbook(finished("two", "patchcore", metrics={"image_AUROC": 0.9}))
+    sheet = open_book()["comparison"]
+    assert (sheet["C1"].value, sheet["C2"].value) == ("two", 0.5)
+    assert [sheet.cell(place, 2).value for place in range(10, 15)] == ["two", 0.11, 0.12, 0.13, 0.14]
+    run_id = table()[1]["run_id"]
+    assert (sheet["D1"].value, sheet["D2"].value) == (f"two {run_id[-6:]}", 0.9)
+    assert sheet.max_column == 4
+    shutil.rmtree(Run.open("results/Patchcore/coins/two").folder)
+    update_workbook(prune=True)
+    sheet = open_book()["comparison"]
+    assert (sheet["C1"].value, sheet["D1"].value) == ("two", None)
+
+
+def test_block_titles_follow_when_a_second_dataset_arrives_beside_a_persons_notes():
+    update_workbook(finished("one"))
+    edit(put("comparison", "A6", "note"))
+    update_workbook(finished("two", dataset="bottle"))
+    update_workbook(finished("three"))
+    cells = read_cells(open_book()["comparison"])
+    assert cells[1, 1] == "PaDiM (coins)"
+    assert cells[6, 1] == "note"
+    assert [cells[1, at] for at in (2, 3)] == ["one", "three"]
+    assert [block.title for block in find_blocks(cells)] == ["PaDiM (coins)", "PaDiM (bottle)"]
+
+
+def test_sheets_renamed_in_case_or_deleted_are_not_multiplied():
+    update_workbook(finished("a"))
+
+    def change(book):
+        for name in ("runs", "comparison"):
+            sheet = book[name]
+            sheet.title = "other"  # openpyxl takes its own name for taken, in any case
+            sheet.title = name.capitalize()
+
+    edit(change)
+    for name in ("b", "c"):
+        update_workbook(finished(name))
+    assert open_book().sheetnames == ["Comparison", "Runs"]
+    edit(lambda book: book.remove(book["Runs"]))
+    update_workbook(finished("d"))
+    assert open_book().sheetnames == ["Comparison", "runs"]
+    assert {row["run"] for row in table()} == {"a", "b", "c", "d"}
+
+
+def test_a_shared_workbook_keeps_a_colleagues_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DEFECTLAB_WORKBOOK", str(tmp_path / "team.xlsx"))
+    for who in ("olga", "ben"):
+        (tmp_path / who).mkdir()
+        monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / who))
+        update_workbook(finished(who))
+    update_workbook(prune=True)
+    rows = read_workbook()
+    assert {row["run"]: row["state"] for row in rows} == {"olga": "recorded elsewhere", "ben": "finished"}
+    monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "olga"))
+    update_workbook()
+    assert {row["run"]: row["state"] for row in read_workbook()} == {"olga": "finished", "ben": "recorded elsewhere"}
+
+
+def test_colours_filters_and_tables_of_a_person_stay():
+    for name in ("a", "b"):
+        update_workbook(finished(name))
+
+    def change(book):
+        sheet = book["runs"]
+        sheet["A2"].fill = PatternFill("solid", fgColor="FFFFFF00")
+        sheet.auto_filter.add_filter_column(1, ["coins"])
+        sheet.row_dimensions[3].hidden = True
+
+    edit(change)
+    update_workbook(finished("c", "cflow", options={"layers": ["layer1"], "another": 1}))
+    sheet = open_book()["runs"]
+    assert sheet["A2"].fill.fgColor.rgb == "FFFFFF00"
+    assert sheet.auto_filter.filterColumn[0].colId == 1
+    assert sheet.auto_filter.ref == sheet.dimensions
+    assert sheet.row_dimensions[3].hidden
+
+    def make_table(book):
+        sheet = book["runs"]
+        sheet.auto_filter.ref = None
+        sheet.add_table(Table(displayName="all", ref=sheet.dimensions))
+
+    edit(make_table)
+    before = open_book()["runs"].tables["all"].ref
+    update_workbook(finished("d", options={"layers": ["layer1"], "one_more": 1}))
+    sheet = open_book()["runs"]
+    assert sheet.tables["all"].ref == before
+    assert sheet.auto_filter.ref is None
+
+
+def test_pruning_leaves_a_gap_where_a_formula_refers_to_a_row():
+    for name in ("a", "b", "c"):
+        update_workbook(finished(name))
+    edit(lambda book: book.create_sheet("mine").__setitem__("A1", "=runs!F4"))
+    assert open_book()["runs"]["F4"].value == "c"
+    shutil.rmtree(Run.open("results/Padim/coins/b").folder)
+    update_workbook(prune=True)
+    assert open_book()["runs"]["F4"].value == "c"
+    assert [row["run"] for row in table()] == ["a", None, "c"]
+    assert [row["run"] for row in read_workbook()] == ["a", "c"]
+
+
+def test_an_import_that_cannot_be_written_says_to_do_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    old_workbook(tmp_path / "old.xlsx")
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "open in another program")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert main(["compare", "--import", str(tmp_path / "old.xlsx")]) == 1
+    assert "run the same command again" in caplog.text
+
+
+def test_what_a_killed_writer_had_taken_off_the_list_still_comes_in(tmp_path: Path):
+    run = finished("elsewhere", root=tmp_path / "other results")
+    (paths.workbook().parent / ".models_comparing.xlsx.pending.123-456").write_text(f"{run.folder}\n")
+    update_workbook()
+    assert [row["run"] for row in table()] == ["elsewhere"]
+    assert not list(paths.workbook().parent.glob("*.pending*"))
 
 
 def add_runs(home: str, who: int, count: int) -> None:
