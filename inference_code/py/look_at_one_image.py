@@ -26,7 +26,7 @@ IMAGE = "data/coins/test/patch/000.png"
 detector = Detector.load(RUN)
 (found,) = detector.predict(IMAGE)
 verdict = {1: "anomalous", 0: "good", -1: "undecided"}[found.label]
-print(f"{IMAGE}: score {found.score:.4g}, threshold {detector.image_threshold:.4g}: {verdict}")
+print(f"{IMAGE}: score {found.score:.4g}, threshold {detector.image_threshold}: {verdict}")
 
 # %% [markdown]
 # ## The score among the validation images

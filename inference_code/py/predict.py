@@ -24,7 +24,7 @@ from defectlab import Detector
 RUN = "results/Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3"
 IMAGES = "data/coins/test"
 detector = Detector.load(RUN)
-print(f"anomalous: image score above {detector.image_threshold:.4g}, map above {detector.pixel_threshold:.4g}")
+print(f"anomalous: image score above {detector.image_threshold}, map above {detector.pixel_threshold}")
 
 # %% [markdown]
 # ## Scores and labels
