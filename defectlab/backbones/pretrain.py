@@ -114,7 +114,22 @@ def pretrain(recipe: Recipe, folder: Path, *, every: int = 100, stop_at: int | N
                 _note(folder, step + 1, recent / count, time.monotonic() - started)
                 _save(folder / CHECKPOINT, recipe, trainee, optimiser, step + 1)
                 recent = 0.0
+    if last == recipe.steps:
+        _settle_statistics(trainee, sheets, recipe)
     return trainee.backbone_state()
+
+
+@torch.no_grad()
+def _settle_statistics(trainee: Trainee, sheets: Sheets, recipe: Recipe) -> None:
+    """Replace the running batch-norm statistics, a noisy average of the last steps, by those of many crops."""
+    norms = [module for module in trainee.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+    with _one_thread_each():
+        for batch in range(recipe.settling):
+            draws = generator(recipe.seed, f"backbone/statistics/{batch}")
+            trainee(draw_crops(sheets, recipe.large_batch, recipe.large, draws=draws).images)
 
 
 def _optimiser(trainee: Trainee, recipe: Recipe) -> torch.optim.Optimizer:
@@ -154,7 +169,7 @@ def _step(
         crops = draw_crops(sheets, count, size, draws=generator(recipe.seed, f"backbone/crops/{step}/{shard}"))
         loss = replica.loss(crops, recipe)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     losses = list(pool.map(work, range(recipe.shards)))
     for own, *parts in zip(trainee.parameters(), *(r.parameters() for r in replicas), strict=True):

@@ -25,6 +25,7 @@ class Recipe:
     smoothing: float = 0.1
     fine_weight: float = 0.5
     pooled_weight: float = 0.5
+    settling: int = 24
     seed: int = 42
 
     @property
