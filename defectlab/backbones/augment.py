@@ -22,7 +22,7 @@ class Crops:
 def draw_crops(sheets: Sheets, count: int, size: int, *, draws: torch.Generator) -> Crops:
     """Return `count` augmented crops of `size` pixels (a multiple of 16); the generator's state decides all."""
     from_photographs = torch.rand(count, generator=draws) < 0.5
-    photograph = torch.randint(sheets.photographs, (count,), generator=draws)
+    photograph = torch.multinomial(sheets.share, count, replacement=True, generator=draws)
     procedural = torch.randint(sheets.photographs, len(sheets.images), (count,), generator=draws)
     chosen = torch.where(from_photographs, photograph, procedural)
     grid = _views(count, size, draws)

@@ -15,8 +15,8 @@ class Recipe:
     large_steps: int = 400
     small: int = 48
     large: int = 96
-    small_batch: int = 64
-    large_batch: int = 32
+    small_batch: int = 40
+    large_batch: int = 24
     shards: int = 2
     per_kind: int = 60
     rate: float = 2e-3

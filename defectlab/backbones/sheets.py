@@ -32,6 +32,7 @@ class Source:
     origin: str
     licence: str
     sha256: str
+    shrink: int = 1  # for photographs whose pixels show little
 
 
 SOURCES = (
@@ -70,6 +71,7 @@ SOURCES = (
         "Wikimedia, Mikael Häggström",
         "CC0",
         "38a07f36f27f095e818aea7b96d34202c05176d30253c66733f2e00379e9e0e6",
+        shrink=2,
     ),
     Source("rocket.jpg", "SpaceX", "public domain", "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
     Source(
@@ -83,11 +85,20 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Sheets:
-    """Images (N, 3, 256, 256) uint8, labels (N, 4, 4) int64, and how many of the first sheets are photographs."""
+    """Images (N, 3, 256, 256) uint8 and labels (N, 4, 4) int64.
+
+    The first sheets are those of the photographs; `share` (photographs' sheets,) is the chance of each, such that
+    every photograph is seen equally often however large it is.
+    """
 
     images: Tensor
     labels: Tensor
-    photographs: int
+    share: Tensor
+
+    @property
+    def photographs(self) -> int:
+        """The number of sheets cut from photographs."""
+        return len(self.share)
 
     @property
     def classes(self) -> int:
@@ -102,7 +113,9 @@ def make_sheets(per_kind: int, *, seed: int = 42, progress: Callable[[int, int],
         DataError: A photograph is missing or not the file that the recipe is defined on.
 
     """
-    cut = [sheet for source in SOURCES for sheet in _cut(load_source(source))]
+    by_source = [_cut(load_source(source)) for source in SOURCES]
+    share = torch.tensor([1 / (len(SOURCES) * len(part)) for part in by_source for _ in part])
+    cut = [sheet for part in by_source for sheet in part]
     pictures, labels, next_label = list(cut), [], 0
     for picture in cut:
         label = _cell_labels(picture, next_label)
@@ -118,7 +131,7 @@ def make_sheets(per_kind: int, *, seed: int = 42, progress: Callable[[int, int],
                 progress(len(pictures) - len(cut), total)
     # (N, H, W, 3) -> (N, 3, H, W)
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return Sheets(images, torch.from_numpy(np.stack(labels)).long(), len(cut))
+    return Sheets(images, torch.from_numpy(np.stack(labels)).long(), share)
 
 
 def load_source(source: Source) -> np.ndarray:
@@ -138,7 +151,7 @@ def load_source(source: Source) -> np.ndarray:
             f"{source.sha256[:12]}). Fix: install scikit-image 0.24 to 0.26 again."
         )
     with PillowImage.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGB").reduce(source.shrink))
 
 
 def _sha256(path: Path) -> str:
