@@ -1,4 +1,4 @@
-"""How far the project's own backbone closes the gap between random and ImageNet weights: the table of weights/README.md.
+"""How far our own backbone closes the gap between random and ImageNet weights: the table of weights/README.md.
 
     python -m benchmarks.backbone_report                  # coins, digits; with DEFECTLAB_REAL also bottle, transistor
     python -m benchmarks.backbone_report --render         # only write the table again, from the records

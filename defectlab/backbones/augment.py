@@ -42,7 +42,7 @@ def _uniform(low: float, high: float, shape: tuple[int, ...], draws: torch.Gener
 
 
 def _views(count: int, size: int, draws: torch.Generator) -> Tensor:
-    """Return sampling grids (B, S, S, 2): a window anywhere in the sheet, turned by up to 30 degrees, often mirrored."""
+    """Return sampling grids (B, S, S, 2): a window in the sheet, turned by up to 30 degrees, often mirrored."""
     side = torch.exp(_uniform(-0.6, 0.75, (count,), draws)) * size
     side = side.clamp(max=0.9 * SHEET)
     half = side / SHEET
@@ -93,7 +93,7 @@ def _patched(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Te
 
 
 def _degrade(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Blur half of the images a little, add noise to all, and cut off what is darker than black or lighter than white."""
+    """Blur half of the images a little, add noise to all, and cut off what is below black or above white."""
     count = len(images)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = _uniform(-1, 1, (count, 1, 1, 1), draws).clamp(min=0)

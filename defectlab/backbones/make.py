@@ -1,6 +1,6 @@
 """`make backbone`: train the project's own backbone and write its weights file, half precision.
 
-    python -m defectlab.backbones.make                       # build/backbone, then weights/defectlab_resnet18.safetensors
+    python -m defectlab.backbones.make    # trains in build/backbone, writes weights/defectlab_resnet18.safetensors
     python -m defectlab.backbones.make --folder other --weights other.safetensors
 
 Ended before its time, the same command continues from the last checkpoint.

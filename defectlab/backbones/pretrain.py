@@ -38,6 +38,12 @@ CURVE = "curve.jsonl"
 class Trainee(nn.Module):
     """ResNet-18 to layer3 under torchvision's names, with one linear classifier on each grid and one on the whole."""
 
+    conv1: nn.Module
+    bn1: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(self, classes: int, seed: int) -> None:
         super().__init__()
         from torchvision.models import resnet18
@@ -47,9 +53,13 @@ class Trainee(nn.Module):
             network = resnet18(weights=None)
             for name in ("conv1", "bn1", "layer1", "layer2", "layer3"):
                 setattr(self, name, getattr(network, name))
-            self.fine_head = nn.Conv2d(128, classes, 1)
-            self.coarse_head = nn.Conv2d(256, classes, 1)
-            self.pooled_head = nn.Linear(256, classes)
+        # Features after a ReLU share a large mean: without the normalisation the classifiers learn that first.
+        self.fine_head = nn.Sequential(nn.BatchNorm2d(128, affine=False), nn.Conv2d(128, classes, 1))
+        self.coarse_head = nn.Sequential(nn.BatchNorm2d(256, affine=False), nn.Conv2d(256, classes, 1))
+        self.pooled_head = nn.Sequential(nn.BatchNorm1d(256, affine=False), nn.Linear(256, classes))
+        for head in (self.fine_head, self.coarse_head, self.pooled_head):
+            for tensor in head.parameters():
+                nn.init.zeros_(tensor)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, 3, S, S) to layer2 (B, 128, S/8, S/8) and layer3 (B, 256, S/16, S/16)."""
@@ -94,7 +104,7 @@ def pretrain(recipe: Recipe, folder: Path, *, every: int = 100, stop_at: int | N
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("Generated images", None) as progress:
         sheets = make_sheets(recipe.per_kind, seed=recipe.seed, progress=progress)
-    trainee = Trainee(sheets.classes, recipe.seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainee = Trainee(sheets.classes, recipe.seed).to(memory_format=torch.channels_last)
     optimiser = _optimiser(trainee, recipe)
     first = _restore(folder / CHECKPOINT, recipe, trainee, optimiser)
     last = recipe.steps if stop_at is None else stop_at
@@ -219,7 +229,9 @@ def _restore(path: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.opti
     if step <= min(recipe.small_steps, saved["recipe"]["small_steps"]):
         other = [key for key in other if key not in {"small_steps", "large_steps", "large", "large_batch"}]
     if other:
-        raise OptionError(f"{path} was made with other values of {', '.join(other)}. Fix: another folder, or delete it.")
+        raise OptionError(
+            f"{path} was made with other values of {', '.join(other)}. Fix: another folder, or delete it."
+        )
     trainee.load_state_dict(saved["network"])
     optimiser.load_state_dict(saved["optimiser"])
     logger.info("Continuing %s at step %d of %d", path, step, recipe.steps)

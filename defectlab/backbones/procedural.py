@@ -1,4 +1,4 @@
-"""Images made from formulas alone, to pre-train a backbone on: eight kinds of surface, each drawn from a numpy generator.
+"""Images made from formulas alone, to pre-train a backbone on: eight kinds of surface.
 
 Ideas: dead leaves and spectral noise from "Learning to See by Looking at Noise" (Baradad et al., 2021,
 arXiv:2106.05963), iterated function systems from "Pre-training without Natural Images" (Kataoka et al., 2020,
@@ -33,7 +33,7 @@ def procedural_image(kind: str, index: int, *, seed: int = 42, size: int = 256) 
 
 def spectral_noise(draws: Draws, size: int, slope: float, stretch: float = 1.0, angle: float = 0.0) -> Field:
     """Return noise (size, size) in 0 .. 1 whose amplitude falls as frequency ** -slope, stretched along an angle."""
-    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
+    fy, fx = np.fft.fftfreq(size).astype(float)[:, None], np.fft.rfftfreq(size).astype(float)[None, :]
     u, v = _turned(fx, fy, angle)
     radius = np.sqrt(u**2 + (v * stretch) ** 2)
     radius[0, 0] = 1.0
