@@ -149,23 +149,24 @@ def main() -> None:
     """Measure what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
     known = [Record(**row) for row in json.loads(RECORDS.read_text())] if RECORDS.is_file() else []
     if not options.render:
         for dataset, root in datasets().items():
-            known = measured(dataset, root, known)
+            known = measured(dataset, root, known, options.seeds)
     shown = {backbone.weights.sha256 for backbone in backbones().values()} if not options.render else None
     rows = [asdict(r) for r in known if shown is None or r.sha256 in shown]
     render(rows, paths.resolve("weights/README.md"))
 
 
-def measured(dataset: str, root: Path, known: list[Record]) -> list[Record]:
+def measured(dataset: str, root: Path, known: list[Record], seeds: list[int]) -> list[Record]:
     """Return the records with those of one set added; they are written after each."""
     done = {(r.dataset, r.sha256, r.model, r.seed) for r in known}
     images = None
     for weights, backbone in backbones().items():
         sha256 = backbone.weights.sha256
-        todo = [(m, s) for m in MODELS for s in SEEDS if (dataset, sha256, m, s) not in done]
+        todo = [(m, s) for m in MODELS for s in seeds if (dataset, sha256, m, s) not in done]
         if not todo:
             continue
         images = images or load_images(root)

@@ -139,7 +139,7 @@ def _settle_statistics(trainee: Trainee, sheets: Sheets, recipe: Recipe) -> None
     with _one_thread_each():
         for batch in range(recipe.settling):
             draws = generator(recipe.seed, f"backbone/statistics/{batch}")
-            trainee(draw_crops(sheets, recipe.large_batch, recipe.large, draws=draws).images)
+            trainee(draw_crops(sheets, recipe.settling_batch, recipe.settling_size, draws=draws).images)
 
 
 def _optimiser(trainee: Trainee, recipe: Recipe) -> torch.optim.Optimizer:
@@ -228,6 +228,7 @@ def _restore(path: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.opti
     # The first phase does not know how long it lasts: it may be lengthened or cut short up to where it has come.
     if step <= min(recipe.small_steps, saved["recipe"]["small_steps"]):
         other = [key for key in other if key not in {"small_steps", "large_steps", "large", "large_batch"}]
+    other = [key for key in other if not key.startswith("settling")]
     if other:
         raise OptionError(
             f"{path} was made with other values of {', '.join(other)}. Fix: another folder, or delete it."

@@ -8,15 +8,16 @@ class Recipe:
     """Two phases: small crops at a constant rate, then large crops while the rate falls to zero along a cosine.
 
     `batch` crops are spread over `shards` replicas, each with batch-norm statistics of its own; the gradients are
-    averaged in a fixed order. A shard runs on one thread, so the result does not depend on how many there are.
+    averaged in a fixed order. A shard runs on one thread, so the result does not depend on how many there are. At the
+    end the batch-norm statistics are taken again, over `settling` batches of crops nearer to the size of real images.
     """
 
-    small_steps: int = 1200
-    large_steps: int = 400
+    small_steps: int = 1175
+    large_steps: int = 750
     small: int = 48
-    large: int = 96
+    large: int = 64
     small_batch: int = 40
-    large_batch: int = 24
+    large_batch: int = 40
     shards: int = 2
     per_kind: int = 60
     rate: float = 2e-3
@@ -26,6 +27,8 @@ class Recipe:
     fine_weight: float = 0.5
     pooled_weight: float = 0.5
     settling: int = 24
+    settling_size: int = 160
+    settling_batch: int = 12
     seed: int = 42
 
     @property

@@ -14,7 +14,16 @@ from defectlab.backbones.sheets import NO_LABEL
 from defectlab.errors import OptionError
 
 SHORT = Recipe(
-    small_steps=3, large_steps=2, small=32, large=48, small_batch=8, large_batch=8, per_kind=1, warm_up=2, settling=2
+    small_steps=3,
+    large_steps=2,
+    small=32,
+    large=48,
+    small_batch=8,
+    large_batch=8,
+    per_kind=1,
+    warm_up=2,
+    settling=2,
+    settling_size=48,
 )
 
 

@@ -97,7 +97,7 @@ from defectlab.backbones.backbone import tensors_sha256
 from defectlab.backbones.pretrain import pretrain
 from defectlab.backbones.recipe import Recipe
 
-short = Recipe(small_steps=6, large_steps=4, small_batch=8, large_batch=8, per_kind=1, warm_up=2, settling=2)
+short = Recipe(small_steps=6, large_steps=4, small_batch=8, large_batch=8, per_kind=1, warm_up=2, settling=1)
 for _ in range(2):
     with tempfile.TemporaryDirectory() as folder:
         print(tensors_sha256(pretrain(short, Path(folder))))
