@@ -12,8 +12,8 @@ class Recipe:
     end the batch-norm statistics are taken again, over `settling` batches of crops nearer to the size of real images.
     """
 
-    small_steps: int = 1175
-    large_steps: int = 750
+    small_steps: int = 575
+    large_steps: int = 300
     small: int = 48
     large: int = 64
     small_batch: int = 40
@@ -26,7 +26,7 @@ class Recipe:
     smoothing: float = 0.1
     fine_weight: float = 0.5
     pooled_weight: float = 0.5
-    settling: int = 24
+    settling: int = 8
     settling_size: int = 160
     settling_batch: int = 12
     seed: int = 42

@@ -61,12 +61,6 @@ SOURCES = (
         "f8dd1aa387ddd1f49d8ad13b50921b237df8e9b262606d258770687b0ef93cef",
     ),
     Source(
-        "motorcycle_left.png",
-        "Middlebury stereo 2014, D. Scharstein et al.",
-        "CC0",
-        "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179",
-    ),
-    Source(
         "retina.jpg",
         "Wikimedia, Mikael Häggström",
         "CC0",

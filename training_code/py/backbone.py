@@ -45,7 +45,7 @@ plt.show()
 # %%
 from defectlab.backbones.sheets import SOURCES, load_source
 
-figure, axes = plt.subplots(2, 4, figsize=(12, 6))
+figure, axes = plt.subplots(1, 7, figsize=(16, 3))
 for axis, source in zip(axes.flat, SOURCES, strict=True):
     axis.imshow(load_source(source))
     axis.set_title(f"{source.file}\n{source.licence}", fontsize=8)
