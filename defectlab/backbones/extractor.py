@@ -153,7 +153,7 @@ def _pruned(traced: Traced, layers: list[str], main: tuple[str, ...], unfilled: 
         if layer not in nodes:
             raise OptionError(unknown_name("layer", layer, main or traced.main_layers()))
     for layer, node in nodes.items():
-        _refuse_unfilled(layer, sorted(traced.needed_tensors(node) & unfilled))
+        _refuse_unfilled(layer, sorted(traced.needed_tensors(node) & unfilled), main)
     pruned = traced.pruned({layer: nodes[layer] for layer in layers})
     # A copy: moving a shared module to another device moves the other owner's parameters, but not its buffers.
     return copy.deepcopy(pruned)
@@ -168,9 +168,12 @@ def _check_hooked(network: nn.Module, layers: list[str], unfilled: frozenset[str
         _refuse_unfilled(layer, sorted(key for key in unfilled if not key.startswith(head_prefixes(network))))
 
 
-def _refuse_unfilled(layer: str, keys: list[str]) -> None:
+def _refuse_unfilled(layer: str, keys: list[str], main: tuple[str, ...] = ()) -> None:
     if keys:
+        beyond = bool(main) and layer.partition(".")[0] not in main
+        trained = f" This backbone is trained up to {main[-1]} only: take {', '.join(main)}." if beyond else ""
         raise WeightsError(
             f"Layer '{layer}' needs {len(keys)} tensors that the weights file does not hold: {', '.join(keys[:5])}"
-            f"{' ...' if len(keys) > 5 else ''}. Take earlier layers, or a file with the whole network."
+            f"{' ...' if len(keys) > 5 else ''}."
+            f"{trained or ' Take earlier layers, or a file with the whole network.'}"
         )

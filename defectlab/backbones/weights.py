@@ -14,6 +14,10 @@ from defectlab.errors import WeightsError, did_you_mean
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+# In a wheel the shipped file lies in the package; in a checkout in weights/ beside the package.
+SHIPPED = f"{BUNDLED}.safetensors"
+_PACKAGE = Path(__file__).parent
+SHIPPED_DIRS = (_PACKAGE / "shipped", _PACKAGE.parent.parent / "weights")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
 
     A given `weights` is looked for as a path (from the working directory, then the project root), then in `weights/`,
     then in `DEFECTLAB_WEIGHTS`. Without one each folder is searched for `<name>.pth`, `.pt`, `.safetensors`, then for
-    the file names of the manifest; the first wins and the log says so.
+    the file names of the manifest; the first wins and the log says so. The project's own backbone is found wherever
+    the project root is: last of all in the installed package or in the checkout.
 
     Raises:
         WeightsError: Nothing found; says where it looked and what to run.
@@ -70,6 +75,8 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     candidates += [entry.file for entry in manifest.entries_for(name) if entry.file not in candidates]
     folders = paths.weights_dirs()
     found = [folder / file for folder in folders for file in candidates if (folder / file).is_file()]
+    if not found and name == BUNDLED:
+        found = [path for path in [shipped_file()] if path]
     if not found:
         raise WeightsError(
             _missing(
@@ -84,10 +91,17 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     return found[0]
 
 
+def shipped_file() -> Path | None:
+    """Return the weights file that comes with the project, or None if this copy of it lacks them."""
+    return next((folder / SHIPPED for folder in SHIPPED_DIRS if (folder / SHIPPED).is_file()), None)
+
+
 def _find_given(name: str, weights: Path) -> Path:
     looked = [weights] if weights.is_absolute() else [Path.cwd() / weights, paths.resolve(weights)]
     if not weights.is_absolute():
         looked += [folder / weights for folder in paths.weights_dirs()]
+        # A run's record names the shipped file by its bare name; it must be found from any project root.
+        looked += [folder / weights for folder in SHIPPED_DIRS if weights.name == SHIPPED and len(weights.parts) == 1]
     for path in looked:
         if path.is_file():
             return path
@@ -103,8 +117,8 @@ def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
     places = "\n".join(f"  {path}" for path in dict.fromkeys(looked))
     if name == BUNDLED:
         fix = (
-            f"The bundled file {BUNDLED}.safetensors is not part of this version yet. Use another backbone with its "
-            f'own weights, or load_backbone("{name}", weights="random")'
+            f"{SHIPPED} comes with DefectLab, but this copy lacks it: install it again, or make it with "
+            f'`make backbone`. Or ask for random weights by name: load_backbone("{name}", weights="random")'
         )
     else:
         fix = (
@@ -150,6 +164,8 @@ def verify(names: Iterable[str] | None = None) -> list[WeightsStatus]:
 def _status(entry: WeightsEntry) -> WeightsStatus:
     folders = paths.weights_dirs()
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
+    if path is None and entry.file == SHIPPED:
+        path = shipped_file()
     sha256 = manifest.file_sha256(path) if path else None
     if sha256 is None:
         state = "absent"

@@ -1,0 +1,59 @@
+"""Render the backbone report's records as Markdown between two markers; needs neither torch nor defectlab."""
+
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- backbone-report -->", "<!-- /backbone-report -->"
+WEIGHTS = ("random", "defectlab", "ImageNet")
+FIGURES = {"image": "image AUROC", "pixel": "pixel AUROC", "small": "pixel AUROC, small defects"}
+
+
+def mean_of(rows: Sequence[dict[str, Any]], **which: str) -> dict[str, float | None]:
+    """Return the mean of each figure over the seeds of the rows that agree with `which`."""
+    fitting = [row for row in rows if all(row[key] == value for key, value in which.items())]
+    values = {figure: [row[figure] for row in fitting if row[figure] is not None] for figure in FIGURES}
+    return {figure: statistics.fmean(found) if found else None for figure, found in values.items()}
+
+
+def share(low: float | None, own: float | None, high: float | None) -> str:
+    """Return what part of the gap between two figures a third one closes, as percent.
+
+    >>> share(0.5, 0.9, 1.0)
+    '80 %'
+    >>> share(0.9, 0.95, 0.89)
+    'no gap'
+    """
+    if low is None or own is None or high is None:
+        return ""
+    return f"{100 * (own - low) / (high - low):.0f} %" if high > low else "no gap"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the Markdown table: a line for each set, detector and figure."""
+    lines = [
+        "| set | detector | figure | random | this backbone | ImageNet | share of the gap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        for model in dict.fromkeys(row["model"] for row in rows if row["dataset"] == dataset):
+            means = [mean_of(rows, dataset=dataset, model=model, weights=weights) for weights in WEIGHTS]
+            for figure, title in FIGURES.items():
+                values = [mean[figure] for mean in means]
+                if all(value is None for value in values):
+                    continue
+                shown = " | ".join("" if value is None else f"{value:.4f}" for value in values)
+                lines.append(f"| {dataset} | {model} | {title} | {shown} | {share(*values)} |")
+    return "\n".join(lines)
+
+
+def render(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Replace what stands between the markers of a file; the rest of it stays."""
+    text = path.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{path} lacks the markers {BEGIN} and {END}.")
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    block = f"{BEGIN}\n\nMeans over seeds {seeds}.\n\n{table(rows)}\n\n{END}"
+    path.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.S), encoding="utf-8")

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from defectlab.backbones.augment import draw_crops
+from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
+from defectlab.backbones.sheets import NO_LABEL, Sheets, make_sheets
+
+
+@pytest.fixture(scope="module")
+def sheets() -> Sheets:
+    return make_sheets(1)
+
+
+def draws(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_shapes_range_and_determinism(sheets: Sheets) -> None:
+    crops = draw_crops(sheets, 6, 48, draws=draws())
+    assert crops.images.shape == (6, 3, 48, 48)
+    assert (crops.fine.shape, crops.coarse.shape) == ((6, 6, 6), (6, 3, 3))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = crops.images * std + mean
+    assert float(pixels.min()) >= -1e-6
+    assert float(pixels.max()) <= 1 + 1e-6
+    again = draw_crops(sheets, 6, 48, draws=draws())
+    assert torch.equal(crops.images, again.images)
+    assert torch.equal(crops.fine, again.fine)
+    assert not torch.equal(crops.images, draw_crops(sheets, 6, 48, draws=draws(2)).images)
+
+
+def test_labels_follow_the_pixels() -> None:
+    """Sheets of one colour each: where two crops are patched together, the label changes exactly with the colour."""
+    levels = torch.tensor([0, 255], dtype=torch.uint8)
+    images = levels[:, None, None, None].expand(2, 3, 256, 256).contiguous()
+    labels = torch.arange(2)[:, None, None].expand(2, 4, 4).contiguous()
+    crops = draw_crops(Sheets(images, labels, torch.ones(1)), 64, 64, draws=draws())
+    bright = crops.images.mean(1)[:, 4::8, 4::8] > 0
+    assert (crops.fine == 1)[~bright].float().mean() < 0.1
+    assert (crops.fine == 1)[bright].float().mean() > 0.9
+    assert len(crops.fine.unique()) == 2
+    assert NO_LABEL not in crops.fine

@@ -1,0 +1,149 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: -all
+#     formats: ipynb,py//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+# ---
+
+# %% [markdown]
+# # The backbone that comes with DefectLab
+#
+# `defectlab_resnet18` is a ResNet-18 up to layer3 that was trained from nothing: on images made from formulas and on a
+# few free photographs. This notebook shows what it saw, how it is trained, and what its first layer looks for. It
+# runs in about a minute, without network. For serious work bring ImageNet weights: `defectlab weights get resnet18`.
+
+# %% [markdown]
+# ## The images
+#
+# Eight kinds of surface, one a row. You should see clouds and brushed metal, overlapping leaves, stripes, weaves,
+# cells, lit bumps, fractals, and quiet surfaces with scratches.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from defectlab.backbones.procedural import KINDS, procedural_image
+
+rows = [np.concatenate([procedural_image(kind, i, size=128) for i in range(6)], axis=1) for kind in KINDS]
+plt.figure(figsize=(9, 12))
+plt.imshow(np.concatenate(rows))
+plt.yticks(64 + 128 * np.arange(len(KINDS)), list(KINDS))
+plt.xticks([])
+plt.show()
+
+# %% [markdown]
+# ## The photographs
+#
+# They come with scikit-image; none is used by a built-in sample. You should see each with its licence. Large ones are
+# cut into sheets of 256 pixels, and each cell of 64 pixels is a class of its own.
+
+# %%
+from defectlab.backbones.sheets import SOURCES, load_source
+
+figure, axes = plt.subplots(1, 7, figsize=(16, 3))
+for axis, source in zip(axes.flat, SOURCES, strict=True):
+    axis.imshow(load_source(source))
+    axis.set_title(f"{source.file}\n{source.licence}", fontsize=8)
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## What the network sees, and what it must say
+#
+# Crops are turned, scaled, re-coloured and blurred; pieces of other crops are pasted in. At every position of layer2
+# and layer3 the network names the sheet that is shown there. You should see, below each crop, its labels in colour: a
+# pasted piece has another colour than its surroundings.
+
+# %%
+import torch
+
+from defectlab.backbones.augment import draw_crops
+from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
+from defectlab.backbones.sheets import make_sheets
+
+sheets = make_sheets(2)
+crops = draw_crops(sheets, 8, 96, draws=torch.Generator().manual_seed(1))
+pictures = crops.images.permute(0, 2, 3, 1) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+print(len(sheets.images), "sheets,", sheets.classes, "classes; labels of layer2", tuple(crops.fine.shape))
+
+# %% [markdown]
+# The same crops as pictures: above the pixels, below the labels.
+
+# %%
+figure, axes = plt.subplots(2, 8, figsize=(14, 4))
+for above, below, picture, labels in zip(*axes, pictures, crops.fine, strict=True):
+    above.imshow(picture.clamp(0, 1))
+    below.imshow(labels % 20, cmap="tab20", vmin=0, vmax=19)
+    above.axis("off")
+    below.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## A shortened training
+#
+# Ten steps on a tenth of the images. You should see two equal checksums: the same recipe gives the same weights.
+# `make backbone` runs the whole recipe, and continues where it was ended.
+
+# %%
+import tempfile
+from pathlib import Path
+
+from defectlab.backbones.backbone import tensors_sha256
+from defectlab.backbones.pretrain import pretrain
+from defectlab.backbones.recipe import Recipe
+
+short = Recipe(small_steps=6, large_steps=4, small_batch=8, large_batch=8, per_kind=1, warm_up=2, settling=1)
+for _ in range(2):
+    with tempfile.TemporaryDirectory() as folder:
+        print(tensors_sha256(pretrain(short, Path(folder))))
+
+# %% [markdown]
+# ## The whole training
+#
+# The numbers of the recipe that made the shipped file.
+
+# %%
+from dataclasses import asdict
+
+asdict(Recipe())
+
+# %% [markdown]
+# ## The first layer
+#
+# You should see 64 filters of 7 x 7 pixels: edges and stripes of several directions and widths, and spots of colour.
+
+# %%
+from defectlab import load_backbone
+
+backbone = load_backbone("defectlab_resnet18")
+filters = backbone.network.conv1.weight.permute(0, 2, 3, 1)
+low, high = filters.amin((1, 2, 3), keepdim=True), filters.amax((1, 2, 3), keepdim=True)
+figure, axes = plt.subplots(4, 16, figsize=(14, 4))
+for axis, shown in zip(axes.flat, (filters - low) / (high - low), strict=True):
+    axis.imshow(shown)
+    axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## What it is worth
+#
+# `weights/README.md` compares it with random and ImageNet weights. Here is what its layer2 makes of a pasted piece:
+# you should see the distance of each position to the mean of its crop, larger on what does not belong.
+
+# %%
+from defectlab.backbones import FeatureExtractor
+
+features = FeatureExtractor(backbone, ["layer2"])(crops.images)["layer2"]
+distance = (features - features.mean((2, 3), keepdim=True)).norm(dim=1)
+figure, axes = plt.subplots(2, 8, figsize=(14, 4))
+for above, below, picture, map_ in zip(*axes, pictures, distance, strict=True):
+    above.imshow(picture.clamp(0, 1))
+    below.imshow(map_)
+    above.axis("off")
+    below.axis("off")
+plt.show()
