@@ -39,10 +39,11 @@ def cells(path: Path, kind: str) -> list[Any]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_all_five_are_there():
+def test_all_six_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
-        "training_code/cflow.ipynb", "training_code/padim.ipynb", "training_code/patchcore.ipynb",
+        "training_code/backbone.ipynb", "training_code/cflow.ipynb",
+        "training_code/padim.ipynb", "training_code/patchcore.ipynb",
     ]  # fmt: skip
 
 
@@ -78,7 +79,7 @@ class TestEveryNotebook:
         assert not any(f"{quote}/" in cell.source for cell in cells(path, "code") for quote in "\"'")
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name == "training_code"], ids=name_of)
+@pytest.mark.parametrize("path", [CHECKOUT / name for name in [*TRAINING, "training_code/cflow.ipynb"]], ids=name_of)
 def test_a_training_cell_is_complete_in_itself(path: Path):
     trainings = [cell for cell in cells(path, "code") if "Engine(" in cell.source]
     assert len(trainings) == len(cells(path, "code")) - 1
@@ -172,6 +173,11 @@ def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypat
     losses = run.record["history"]["train_loss"]
     assert len(losses) == 30
     assert losses[-1] < losses[0]
+
+
+def test_the_backbones_making_is_shown(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)
+    assert execute(root, ["training_code/backbone.ipynb"], monkeypatch) == {"training_code/backbone.ipynb": []}
 
 
 def test_an_absent_run_is_named_with_what_makes_it(own_project: Path, monkeypatch: pytest.MonkeyPatch):
