@@ -117,7 +117,9 @@ def _filled(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info: We
     head = head_prefixes(network)
     body = sorted(key for key in found.missing if not key.startswith(head))
     if body:
-        logger.warning(
+        # Weights that were never meant to go further than the layers of their specification lack nothing.
+        log = logger.info if found.complete_layers == spec.layers else logger.warning
+        log(
             "%s lacks %d tensors of %s (%s ...): layers that depend on them are refused; complete: %s",
             info.source,
             len(body),
