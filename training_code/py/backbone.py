@@ -115,7 +115,8 @@ asdict(Recipe())
 # %% [markdown]
 # ## The first layer
 #
-# You should see 64 filters of 7 x 7 pixels: edges and stripes of several directions and widths, and spots of colour.
+# You should see 64 filters of 7 x 7 pixels: spots of colour, some edges and blobs, and much noise that a longer
+# training would smooth.
 
 # %%
 from defectlab import load_backbone
