@@ -150,11 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--sets", nargs="+", help="default: all that are at hand")
     options = parser.parse_args()
     known = [Record(**row) for row in json.loads(RECORDS.read_text())] if RECORDS.is_file() else []
     if not options.render:
-        for dataset, root in datasets().items():
-            known = measured(dataset, root, known, options.seeds)
+        at_hand = datasets()
+        for dataset in options.sets or at_hand:
+            known = measured(dataset, at_hand[dataset], known, options.seeds)
     shown = {backbone.weights.sha256 for backbone in backbones().values()} if not options.render else None
     rows = [asdict(r) for r in known if shown is None or r.sha256 in shown]
     render(rows, paths.resolve("weights/README.md"))

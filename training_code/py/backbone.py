@@ -1,13 +1,16 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: -all
 #     formats: ipynb,py//py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
 #       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -115,7 +118,8 @@ asdict(Recipe())
 # %% [markdown]
 # ## The first layer
 #
-# You should see 64 filters of 7 x 7 pixels: edges and stripes of several directions and widths, and spots of colour.
+# You should see 64 filters of 7 x 7 pixels: spots of colour, some edges and blobs, and much noise that a longer
+# training would smooth.
 
 # %%
 from defectlab import load_backbone
