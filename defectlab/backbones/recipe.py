@@ -12,8 +12,8 @@ class Recipe:
     end the batch-norm statistics are taken again, over `settling` batches of crops nearer to the size of real images.
     """
 
-    small_steps: int = 575
-    large_steps: int = 300
+    small_steps: int = 1600
+    large_steps: int = 700
     small: int = 48
     large: int = 64
     small_batch: int = 40
