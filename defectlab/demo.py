@@ -37,7 +37,8 @@ def demo_backbone() -> BackboneConfig:
     """Return the bundled backbone if there is one, else local ResNet-18 weights, else random ones, with a warning."""
     for name in ("defectlab_resnet18", "resnet18"):
         try:
-            return BackboneConfig(name, str(find_weights(name)))
+            find_weights(name)
+            return BackboneConfig(name)
         except WeightsError as error:
             logger.debug("%s", error)
     logger.warning(

@@ -65,7 +65,7 @@ def row_of(run: Run) -> Row:
         "dataset": dataset["name"],
         "model": MODEL_TITLES.get(name, run.folder.parent.parent.name),
         "backbone": record["backbone"]["name"],
-        "weights": record["backbone"]["source"],
+        "weights": paths.relative(record["backbone"]["source"]),
         "run": record["name"],
         "seed": experiment["seed"],
         **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
