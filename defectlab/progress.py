@@ -17,8 +17,9 @@ Update = Callable[[int, int | None], None]
 
 
 def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel."""
-    return "ipykernel" in sys.modules
+    """Whether this process is a notebook's kernel; having imported ipykernel, as a test may, does not make it one."""
+    shell = sys.modules["IPython"].get_ipython() if "ipykernel" in sys.modules and "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def watched() -> bool:

@@ -1,6 +1,5 @@
 """A run's metrics, and where it stands among the others, as tables in terminal or notebook."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from defectlab import paths
+from defectlab.progress import in_notebook
 from defectlab.results.record import Run
 from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
 
@@ -92,7 +92,7 @@ def show_picture(run: Run) -> None:
     picture = run.folder / "pictures.png"
     if not picture.is_file():
         return
-    if "ipykernel" in sys.modules:
+    if in_notebook():
         from IPython.display import Image, display
 
         display(Image(filename=str(picture)))
