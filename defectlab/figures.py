@@ -13,9 +13,10 @@ from defectlab.data.images import read_image
 from defectlab.explain import Box, NearestGood
 from defectlab.pictures import VERDICTS, scale_of, views
 from defectlab.predict import Detector, Prediction
+from defectlab.results.charts import BAD, GOOD, LINE
 from defectlab.results.record import Run
 
-GOOD, BAD, THRESHOLD, THIS = "#3478b8", "#c8502a", "#2a9d57", "#111111"
+THIS = "#111111"
 AROUND = 2.0  # a crop shows this many boxes on each side of its box: features see beyond their cell
 DPI = 110
 
@@ -40,7 +41,7 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
     bar = figure.colorbar(ScalarMappable(Normalize(low, high), "inferno"), ax=axes, fraction=0.02, pad=0.01)
     bar.set_label("anomaly map")
     if detector.pixel_threshold is not None:
-        bar.ax.axhline(detector.pixel_threshold, color=THRESHOLD, linewidth=2)
+        bar.ax.axhline(detector.pixel_threshold, color=LINE, linewidth=2)
     return _rendered(figure)
 
 
@@ -56,7 +57,7 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
                   transform=axis.get_yaxis_transform(), zorder=3,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     if threshold is not None:
-        axis.axvline(threshold, color=THRESHOLD, linewidth=2, label=f"threshold {threshold:.4g}")
+        axis.axvline(threshold, color=LINE, linewidth=2, label=f"threshold {threshold:.4g}")
     axis.plot([found.score], [0.5], "D", color=THIS, markersize=9, label=f"this image {found.score:.4g}")
     axis.set(ylim=(-0.5, 1.7), yticks=[], xlabel="image score, higher is more anomalous")
     axis.set_title(f"score {found.score:.4g}: {VERDICTS[found.label]}", loc="left")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from defectlab import paths
-from defectlab.data.images import read_image
+from defectlab.data.images import as_uint8, read_image
 from defectlab.errors import DataError, InputError
 from defectlab.evaluation.thresholds import below32
 from defectlab.predict import Detector, Prediction
@@ -45,7 +45,7 @@ def save_panel(run: Run) -> Path | None:
 class ShownImages:
     """The test images of a run whose maps were kept, and how to draw them on the run's one scale.
 
-    `rows` and `maps` (n, h, w), `masks` (n, h, w) or None, go together; `source` names the split of the scale.
+    `rows` and `maps` (n, h, w), `masks` (n, h, w) or None, go together.
     """
 
     rows: Sequence[ScoreRow]
@@ -202,7 +202,7 @@ def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
 
 def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
     """Return an image, uint8 or float in [0, 1], as uint8 of at most `size` pixels a side: tiles show no more."""
-    pixels = image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
+    pixels = as_uint8(image)
     small = Image.fromarray(pixels)
     scale = size / max(small.size)
     if scale >= 1:

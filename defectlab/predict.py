@@ -74,9 +74,8 @@ class Detector:
         """
         show_log()
         path = paths.resolve(path)
-        a_folder = path.is_dir() or (
-            not path.is_file() and path.suffix != ".ckpt"
-        )  # one that is not there, by its name
+        # what is not there is taken for what its name says
+        a_folder = path.is_dir() or (not path.is_file() and path.suffix != ".ckpt")
         run = Run.open(path) if a_folder else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
         model = restore(checkpoint, backbone)

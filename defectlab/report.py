@@ -18,6 +18,7 @@ from defectlab.evaluation.suite import pixel_curve
 from defectlab.files import replacing
 from defectlab.pictures import COLUMNS, ShownImages
 from defectlab.results.charts import curve_chart, histogram, loss_chart
+from defectlab.results.evaluate import columns
 from defectlab.results.facts import Kind, by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.record import Run, ScoreRow
 from defectlab.results.workbook import group_of, row_of
@@ -46,10 +47,11 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     """
     if not runs:
         raise InputError("A report needs at least one run folder.")
-    for run in runs:
-        if not run.scores("test"):
+    tested = [(run, run.scores("test")) for run in runs]
+    for run, rows in tested:
+        if not rows:
             raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
-    body = "\n".join([_head(runs), _curves(runs), *(_run_section(run) for run in runs)])
+    body = "\n".join([_head(runs), _curves(tested), *(_run_section(run, rows) for run, rows in tested)])
     title = html.escape(", ".join(run.record["name"] for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -80,9 +82,9 @@ def _head(runs: Sequence[Run]) -> str:
     return f"<h1>{len(runs)} run{'s' * (len(runs) > 1)} on {html.escape(names)}</h1>{warning}{_table(header, cells)}"
 
 
-def _curves(runs: Sequence[Run]) -> str:
-    image = {_label(run): _image_curve(run.scores("test")) for run in runs}
-    pixel = {_label(run): _pixel_curve(run) for run in runs}
+def _curves(tested: Sequence[tuple[Run, Sequence[ScoreRow]]]) -> str:
+    image = {_label(run): sorted_curve(*columns(rows)) for run, rows in tested}
+    pixel = {_label(run): _pixel_curve(run, rows) for run, rows in tested}
     charts = []
     for level, curves in (("image", image), ("pixel", pixel)):
         usable = {
@@ -100,8 +102,7 @@ def _curves(runs: Sequence[Run]) -> str:
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-def _run_section(run: Run) -> str:
-    rows = run.scores("test")
+def _run_section(run: Run, rows: Sequence[ScoreRow]) -> str:
     threshold = run.record["thresholds"]["image"]["value"]
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
     parts = [f"<h2>{html.escape(_label(run))}</h2>", _settings(run), "<h3>Scores</h3>", '<div class="charts">']
@@ -119,12 +120,10 @@ def _settings(run: Run) -> str:
         [level, chosen["value"], chosen["rule"], chosen["source"], chosen["reason"]]
         for level, chosen in record["thresholds"].items()
     ]
-    items = [(key, value) for key, value in row_of(run).items()]
-    environment = [(key, value) for key, value in record.get("environment", {}).items()]
     return (
         _table(["threshold", "value", "rule", "from", "why"], thresholds)
         + "<details><summary>All settings, metrics and provenance</summary>"
-        + _table(["what", "value"], [*items, *environment])
+        + _table(["what", "value"], [*row_of(run).items(), *record.get("environment", {}).items()])
         + "</details>"
     )
 
@@ -199,12 +198,6 @@ def _label(run: Run) -> str:
     return f"{run.folder.parent.parent.name} {run.record['name']}"
 
 
-def _image_curve(rows: Sequence[ScoreRow]) -> Curve:
-    return sorted_curve(np.array([row.score for row in rows]), np.array([row.label for row in rows]))
-
-
-def _pixel_curve(run: Run) -> Curve:
-    whole = run.record.get("maps", {}).get("kept", "all") == "all"
-    labels = np.array([row.label for row in run.scores("test")])
-    maps, masks = (run.maps("test"), run.masks("test")) if whole else (None, None)
-    return pixel_curve(maps, masks, labels)
+def _pixel_curve(run: Run, rows: Sequence[ScoreRow]) -> Curve:
+    maps, masks = (run.maps("test"), run.masks("test")) if run.has_all_maps else (None, None)
+    return pixel_curve(maps, masks, columns(rows)[1])

@@ -5,10 +5,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from defectlab import paths
-from defectlab.data.images import probe_all, read_image
+from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.data.sources import find_images
 from defectlab.errors import DataError, InputError
 from defectlab.predict import Detector
@@ -73,11 +71,6 @@ def predict_to_folder(
     if heatmaps:
         logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
     return output / "scores.csv"
-
-
-def as_uint8(image: np.ndarray) -> np.ndarray:
-    """Return an image, uint8 or float in [0, 1], for showing."""
-    return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
 
 
 def _common_folder(files: Sequence[Path]) -> Path:

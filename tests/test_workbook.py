@@ -604,14 +604,18 @@ def add_runs(home: str, who: int, count: int) -> None:
         update_workbook(finished(f"run {who} {number}"))
 
 
-def test_many_writers_at_once_lose_no_row(own_project: Path):
+def write_at_once(home: Path, writers: int, runs: int) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=add_runs, args=(str(own_project), who, 5)) for who in range(4)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0] * 4
+    processes = [context.Process(target=add_runs, args=(str(home), who, runs)) for who in range(writers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * writers
+
+
+def test_many_writers_at_once_lose_no_row(own_project: Path):
+    write_at_once(own_project, 4, 5)
     assert {row["run"] for row in table()} == {f"run {who} {number}" for who in range(4) for number in range(5)}
 
 
@@ -642,12 +646,7 @@ def test_a_killed_writer_leaves_a_whole_workbook(own_project: Path):
 
 @pytest.mark.long
 def test_ten_writers_add_twenty_runs_each(own_project: Path):
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=add_runs, args=(str(own_project), who, 20)) for who in range(10)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    write_at_once(own_project, 10, 20)
     assert len(table()) == 200
     assert len({row["run_id"] for row in table()}) == 200
 

@@ -20,6 +20,7 @@ from defectlab.backbones.pretrain import pretrain
 from defectlab.backbones.recipe import Recipe
 from defectlab.backbones.weights import SHIPPED
 from defectlab.errors import OptionError
+from defectlab.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,8 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> str:
     if lost:
         raise OptionError(f"{', '.join(lost)} cannot be kept in half precision: the training has diverged.")
     content = save(half, metadata={"made by": "defectlab.backbones.make"})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -26,6 +26,7 @@ from defectlab.backbones.augment import Crops, draw_crops
 from defectlab.backbones.recipe import Recipe
 from defectlab.backbones.sheets import NO_LABEL, Sheets, make_sheets
 from defectlab.errors import OptionError
+from defectlab.files import replacing
 from defectlab.progress import progress_bar
 from defectlab.seeds import generator
 
@@ -213,10 +214,9 @@ def _note(folder: Path, step: int, loss: float, seconds: float) -> None:
 
 
 def _save(path: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer, step: int) -> None:
-    part = path.with_suffix(".part")
     state: dict[str, Any] = {"network": trainee.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save({"recipe": asdict(recipe), "step": step, **state}, part)
-    part.replace(path)
+    with replacing(path) as partial:
+        torch.save({"recipe": asdict(recipe), "step": step, **state}, partial)
 
 
 def _restore(path: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer) -> int:

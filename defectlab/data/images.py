@@ -107,6 +107,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
     return to_rgb_array(pixels)
 
 
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Return an image, uint8 or float in [0, 1], for showing."""
+    return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
+
+
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
     """Return the mask as (H, W) bool: True where any colour channel is not zero; its own EXIF rotation is applied.
 

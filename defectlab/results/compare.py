@@ -10,6 +10,7 @@ from rich.table import Table
 from defectlab.errors import InputError
 from defectlab.evaluation.intervals import Interval, PairedTest, auroc_interval, delong_test, holm
 from defectlab.evaluation.metrics import auroc
+from defectlab.results.evaluate import columns
 from defectlab.results.record import Run
 
 SIGNIFICANT = 0.05
@@ -77,8 +78,7 @@ def _matched(runs: Sequence[Run]) -> tuple[np.ndarray, list[np.ndarray]]:
             raise InputError(f"{run.folder} has no test scores (status {run.status}).")
         if [row.image_path for row in its] != [row.image_path for row in rows[0]]:
             raise InputError(f"{run.folder.name} and {first.folder.name} list other test images.")
-    labels = np.array([row.label for row in rows[0]])
-    return labels, [np.array([row.score for row in its]) for its in rows]
+    return columns(rows[0])[1], [columns(its)[0] for its in rows]
 
 
 def comparison_table(found: Sequence[Compared]) -> None:

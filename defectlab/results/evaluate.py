@@ -16,7 +16,7 @@ def choose_thresholds(
     rows: Sequence[ScoreRow], maps: np.ndarray | None, masks: np.ndarray | None
 ) -> tuple[Threshold, Threshold]:
     """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W)."""
-    scores, labels = _columns(rows)
+    scores, labels = columns(rows)
     image = choose_image_threshold(scores, labels)
     if maps is None:
         return image, Threshold(None, "none", "validation", "the model gives no maps")
@@ -34,8 +34,8 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
     thresholds = thresholds or run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
     rows = run.scores()
-    scores, labels = _columns([row for row in rows if row.split == "test"])
-    whole = run.record.get("maps", {}).get("kept", "all") == "all"
+    scores, labels = columns([row for row in rows if row.split == "test"])
+    whole = run.has_all_maps
     maps, masks = (run.maps("test"), run.masks("test")) if whole else (None, None)
     results = evaluate(scores, labels, maps, masks, image_threshold=image, pixel_threshold=pixel)
     metrics = {name: metric.value for name, metric in results.items()}
@@ -73,7 +73,8 @@ def labelled(row: ScoreRow, threshold: float | None) -> ScoreRow:
     return ScoreRow(row.image_path, row.split, row.defect, row.label, row.score, decision)
 
 
-def _columns(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:
+def columns(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores (n,) float64 and labels (n,) int64."""
     return np.array([row.score for row in rows], dtype=np.float64), np.array(
         [row.label for row in rows], dtype=np.int64
     )

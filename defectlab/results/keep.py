@@ -6,6 +6,7 @@ import numpy as np
 
 from defectlab.errors import OptionError
 from defectlab.files import replacing
+from defectlab.results.facts import where_it_fails
 from defectlab.results.record import Run, ScoreRow
 
 KEEP_MAPS = ("all", "worst", "none")
@@ -54,8 +55,4 @@ def drop_maps(run: Run, keep_maps: str) -> dict[str, Any]:
 
 def worst_rows(rows: list[ScoreRow], threshold: float | None, count: int = WORST) -> list[int]:
     """Return, ascending, the positions of the rows that show best where a model fails."""
-    order = sorted(range(len(rows)), key=lambda index: rows[index].score)
-    good = [index for index in order if rows[index].label == 0][::-1]
-    anomalous = [index for index in order if rows[index].label == 1]
-    close = [] if threshold is None else sorted(order, key=lambda index: abs(rows[index].score - threshold))
-    return sorted({*good[:count], *anomalous[:count], *close[:count]})
+    return sorted({index for indices in where_it_fails(rows, threshold, count).values() for index in indices})

@@ -198,6 +198,11 @@ class Run:
             ]
         return [row for row in rows if split in (None, row.split)]
 
+    @property
+    def has_all_maps(self) -> bool:
+        """Whether nothing of the maps was dropped, so that pixel metrics can be computed again."""
+        return self.record.get("maps", {}).get("kept", "all") == "all"
+
     def maps_path(self, split: str) -> Path:
         """Path of the raw maps of a split."""
         return self.folder / "maps" / f"{split}.npy"

@@ -7,7 +7,7 @@ import numpy as np
 from defectlab.errors import InputError, OptionError
 from defectlab.evaluation.rules import RuleOptions, choose
 from defectlab.evaluation.thresholds import Threshold
-from defectlab.results.evaluate import evaluate_run, threshold_record
+from defectlab.results.evaluate import columns, evaluate_run, threshold_record
 from defectlab.results.record import Run, ScoreRow
 
 LEVELS = ("image", "pixel")
@@ -32,7 +32,7 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
     chosen: dict[str, Threshold] = {}
     for level in levels:
-        scores, labels = _image_scores(rows) if level == "image" else _pixel_scores(run, rows, rule)
+        scores, labels = columns(rows) if level == "image" else _pixel_scores(run, rows, rule)
         chosen[level] = choose(rule, scores, labels, options, source)
     by_hand = rule == "manual"
     records = {
@@ -57,14 +57,10 @@ def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
             f"{run.folder} has no validation images to choose a threshold on. Rule manual needs none: --rule manual "
             "--level image --value SCORE."
         )
-    if "pixel" in levels and run.record.get("maps", {}).get("kept", "all") != "all":
+    if "pixel" in levels and not run.has_all_maps:
         raise InputError(
             f"{run.folder} did not keep its maps, so nothing about pixels can be computed again: give --level image."
         )
-
-
-def _image_scores(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([row.score for row in rows], dtype=np.float64), np.array([row.label for row in rows], dtype=int)
 
 
 def _pixel_scores(run: Run, rows: Sequence[ScoreRow], rule: str) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +70,7 @@ def _pixel_scores(run: Run, rows: Sequence[ScoreRow], rule: str) -> tuple[np.nda
     maps, masks = run.maps("validation"), run.masks("validation")
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
-    labels = np.array([row.label for row in rows], dtype=int)
+    _, labels = columns(rows)
     good = maps[labels == 0]
     if rule in BY_IMAGE:
         return good.reshape(len(good), -1).max(axis=1, initial=-np.inf), np.zeros(len(good), dtype=int)

@@ -12,6 +12,7 @@ from defectlab.results.record import Run
 from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
 
 SHOWN_RUNS = 5
+METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BARE_METRICS
 
 
 def summary(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -63,7 +64,7 @@ def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table()
     for column in ("", "model", "run"):
         table.add_column(column, no_wrap=True)
-    for column in ("image AUROC", "image F1", "pixel AUROC", "pixel F1"):
+    for column in METRIC_COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     ranked = sorted(peers, key=lambda row: -(number(row, BARE_METRICS[0]) or -1.0))
     shown = ranked[:SHOWN_RUNS] + [row for row in ranked[SHOWN_RUNS:] if row is own]
@@ -103,16 +104,15 @@ def show_picture(run: Run) -> None:
 def runs_table(runs: Sequence[Run], title: str) -> None:
     """Print runs side by side, one row each."""
     table = Table()
-    for column in ("model", "run", "image AUROC", "image F1", "pixel AUROC", "pixel F1", "fit s", "test s"):
+    for column in ("model", "run", *METRIC_COLUMNS, "fit s", "test s"):
         table.add_column(column, justify="left" if column in ("model", "run") else "right", no_wrap=True)
     for run in runs:
         metrics, timings = run.record["metrics"], run.record["timings"]
-        names = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
         seconds = (f"{timings[stage]:.1f}" if stage in timings else "" for stage in ("fit", "test"))
         table.add_row(
             run.folder.parent.parent.name,
             run.folder.name,
-            *(_shown(metrics.get(name), None) for name in names),
+            *(_shown(metrics.get(name), None) for name in BARE_METRICS),
             *seconds,
         )
     console = Console(width=max(Console().width, 120))  # without a terminal rich assumes 80 columns

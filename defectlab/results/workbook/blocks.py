@@ -99,15 +99,9 @@ def import_blocks(cells: Mapping[tuple[int, int], Any], source: str, dataset: st
     """Return the blocks of one sheet as rows marked as imported.
 
     Raises:
-        InputError: No block, or a value that is no number in [0, 1]; names the cell.
+        InputError: A value that is no number in [0, 1]; names the cell.
     """
-    blocks = find_blocks(cells)
-    if not blocks:
-        raise InputError(
-            f"{source} has no block of the form: model name and configurations in one row, then the rows "
-            f"{', '.join(BARE_METRICS)} with their names in column A."
-        )
-    return [row for block in blocks for row in _block_rows(cells, block, source, dataset)]
+    return [row for block in find_blocks(cells) for row in _block_rows(cells, block, source, dataset)]
 
 
 def _block_rows(cells: Mapping[tuple[int, int], Any], block: Block, source: str, dataset: str) -> Iterator[Row]:
