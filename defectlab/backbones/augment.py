@@ -7,20 +7,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
-from defectlab.backbones.sheets import NO_LABEL, SHEET, Sheets
+from defectlab.backbones.sheets import SHEET, Sheets
+from defectlab.backbones.spoil import FOREIGN, by_cell, placed, spoil, uniform
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Normalised images (B, 3, S, S) and labels (B, S/8, S/8) and (B, S/16, S/16): the grids of layer2 and layer3."""
+    """Normalised images (B, 3, S, S); sheets and defects on the grids of layer2 (B, S/8, S/8) and layer3 (/16)."""
 
     images: Tensor
     fine: Tensor
     coarse: Tensor
+    fine_defects: Tensor
+    coarse_defects: Tensor
 
 
-def draw_crops(sheets: Sheets, count: int, size: int, *, draws: torch.Generator) -> Crops:
-    """Return `count` augmented crops of `size` pixels (a multiple of 16); the generator's state decides all."""
+def draw_crops(sheets: Sheets, count: int, size: int, *, colour: float, draws: torch.Generator) -> Crops:
+    """Return `count` augmented crops of `size` pixels (a multiple of 16); the generator's state decides all.
+
+    `colour` is how strongly light, colours and sharpness change, 0 .. 1.
+    """
     from_photographs = torch.rand(count, generator=draws) < 0.5
     photograph = torch.multinomial(sheets.share, count, replacement=True, generator=draws)
     procedural = torch.randint(sheets.photographs, len(sheets.images), (count,), generator=draws)
@@ -30,26 +36,23 @@ def draw_crops(sheets: Sheets, count: int, size: int, *, draws: torch.Generator)
     # A label is looked up at its pixel: (B, 1, 4, 4) -> (B, S, S)
     cells = sheets.labels[chosen][:, None].float()
     labels = F.grid_sample(cells, grid, mode="nearest", padding_mode="border", align_corners=False)[:, 0].long()
-    images = _recolour(images, draws)
-    images, labels = _patched(images, labels, draws)
-    images = _degrade(images, draws)
+    images = _recolour(images, colour, draws)
+    images, labels, defects = spoil(*_patched(images, labels, draws), draws)
+    images = _degrade(images, colour, draws)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return Crops((images - mean) / std, labels[:, 4::8, 4::8], labels[:, 8::16, 8::16])
-
-
-def _uniform(low: float, high: float, shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=draws)
+    fine, coarse = labels[:, 4::8, 4::8], labels[:, 8::16, 8::16]
+    return Crops((images - mean) / std, fine, coarse, by_cell(defects, 8), by_cell(defects, 16))
 
 
 def _views(count: int, size: int, draws: torch.Generator) -> Tensor:
     """Return sampling grids (B, S, S, 2): a window in the sheet, turned by up to 30 degrees, often mirrored."""
-    side = torch.exp(_uniform(-0.6, 0.75, (count,), draws)) * size
+    side = torch.exp(uniform(-0.6, 0.75, (count,), draws)) * size
     side = side.clamp(max=0.9 * SHEET)
     half = side / SHEET
-    angle = _uniform(-0.52, 0.52, (count,), draws)
-    aspect = torch.exp(_uniform(-0.2, 0.2, (count,), draws))
+    angle = uniform(-0.52, 0.52, (count,), draws)
+    aspect = torch.exp(uniform(-0.2, 0.2, (count,), draws))
     mirror = torch.where(torch.rand(count, generator=draws) < 0.5, -1.0, 1.0)
-    centre = (1 - half)[:, None] * _uniform(-1, 1, (count, 2), draws)
+    centre = (1 - half)[:, None] * uniform(-1, 1, (count, 2), draws)
     matrix = torch.zeros(count, 2, 3)
     matrix[:, 0, 0], matrix[:, 0, 1] = half * mirror * torch.cos(angle) * aspect, -half * torch.sin(angle)
     matrix[:, 1, 0], matrix[:, 1, 1] = half * mirror * torch.sin(angle) * aspect, half * torch.cos(angle)
@@ -57,49 +60,42 @@ def _views(count: int, size: int, draws: torch.Generator) -> Tensor:
     return F.affine_grid(matrix, [count, 1, size, size], align_corners=False)
 
 
-def _recolour(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Change light, contrast, tint and saturation of each image; every fourth one becomes grey."""
-    count = len(images)
+def _recolour(images: Tensor, strength: float, draws: torch.Generator) -> Tensor:
+    """Change light, contrast, tint and saturation of each image; at full strength every fourth becomes grey."""
+    count, k = len(images), strength
     grey = images.mean(1, keepdim=True)
-    saturation = _uniform(0.4, 1.4, (count, 1, 1, 1), draws)
-    saturation[torch.rand(count, generator=draws) < 0.25] = 0
+    saturation = uniform(1 - 0.6 * k, 1 + 0.4 * k, (count, 1, 1, 1), draws)
+    saturation[torch.rand(count, generator=draws) < 0.25 * k] = 0
     images = grey + saturation * (images - grey)
     mean = images.mean((1, 2, 3), keepdim=True)
-    contrast = torch.exp(_uniform(-0.5, 0.5, (count, 1, 1, 1), draws))
-    images = mean + contrast * (images - mean) + _uniform(-0.2, 0.2, (count, 1, 1, 1), draws)
-    return images + _uniform(-0.08, 0.08, (count, 3, 1, 1), draws)
+    contrast = torch.exp(uniform(-0.5 * k, 0.5 * k, (count, 1, 1, 1), draws))
+    images = mean + contrast * (images - mean) + uniform(-0.2 * k, 0.2 * k, (count, 1, 1, 1), draws)
+    return images + uniform(-0.08 * k, 0.08 * k, (count, 3, 1, 1), draws)
 
 
-def _patched(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Paste a turned ellipse or box of the next crop into two crops of three, with its labels.
+def _patched(images: Tensor, labels: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste a turned ellipse or box of the next crop into two crops of three, with its labels; say where, as a defect.
 
     A network that must name what is at each position learns to keep a foreign patch apart from its surroundings.
     """
-    count, _, size, _ = images.shape
-    line = torch.linspace(-1, 1, size)
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    centre, angle = _uniform(-0.8, 0.8, (2, count, 1, 1), draws), _uniform(0, 3.1416, (count, 1, 1), draws)
-    radii = torch.exp(_uniform(-2.0, -0.3, (2, count, 1, 1), draws))
-    u, v = x - centre[0], y - centre[1]
-    u, v = u * torch.cos(angle) + v * torch.sin(angle), v * torch.cos(angle) - u * torch.sin(angle)
-    round_ = (u / radii[0]) ** 2 + (v / radii[1]) ** 2 < 1
+    count, size = len(images), images.shape[-1]
+    u, v, radii = placed(count, size, -2.0, -0.3, draws)
+    ellipse = (u / radii[0]) ** 2 + (v / radii[1]) ** 2 < 1
     box = (u.abs() < radii[0]) & (v.abs() < radii[1])
-    inside = torch.where(torch.rand(count, 1, 1, generator=draws) < 0.5, round_, box)
+    inside = torch.where(torch.rand(count, 1, 1, generator=draws) < 0.5, ellipse, box)
     inside &= torch.rand(count, 1, 1, generator=draws) < 0.67
     return (
         torch.where(inside[:, None], images.roll(1, 0), images),
         torch.where(inside, labels.roll(1, 0), labels),
+        inside.long() * FOREIGN,
     )
 
 
-def _degrade(images: Tensor, draws: torch.Generator) -> Tensor:
+def _degrade(images: Tensor, strength: float, draws: torch.Generator) -> Tensor:
     """Blur half of the images a little, add noise to all, and cut off what is below black or above white."""
     count = len(images)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    share = _uniform(-1, 1, (count, 1, 1, 1), draws).clamp(min=0)
+    share = strength * uniform(-1, 1, (count, 1, 1, 1), draws).clamp(min=0)
     images = images + share * (blurred - images)
-    strength = _uniform(0, 0.04, (count, 1, 1, 1), draws)
-    return (images + strength * torch.randn(images.shape, generator=draws)).clamp(0, 1)
-
-
-__all__ = ["NO_LABEL", "Crops", "draw_crops"]
+    noise = uniform(0, 0.04, (count, 1, 1, 1), draws)
+    return (images + noise * torch.randn(images.shape, generator=draws)).clamp(0, 1)

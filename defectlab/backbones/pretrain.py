@@ -1,9 +1,10 @@
 """Train the project's own backbone from nothing, on generated sheets and a few free photographs.
 
 Dense exemplar classification: at every position of layer2 and layer3 the network names the sheet, or the cell of a
-photograph, that an augmented crop shows there; patches of other crops are pasted in. After exemplar networks
-(Dosovitskiy et al., 2014, arXiv:1406.6909), one-image pre-training (Asano et al., 2020, arXiv:1904.13132) and CutMix
-(Yun et al., 2019, arXiv:1905.04899). No downloaded data, no weights from elsewhere.
+photograph, that an augmented crop shows there; patches of other crops and defects are put in, and named as well. After
+exemplar networks (Dosovitskiy et al., 2014, arXiv:1406.6909), one-image pre-training (Asano et al., 2020,
+arXiv:1904.13132), CutMix (Yun et al., 2019, arXiv:1905.04899) and CutPaste (Li et al., 2021, arXiv:2104.04015).
+No downloaded data, no weights from elsewhere.
 """
 
 import copy
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 from defectlab.backbones.augment import Crops, draw_crops
 from defectlab.backbones.recipe import Recipe
 from defectlab.backbones.sheets import NO_LABEL, Sheets, make_sheets
+from defectlab.backbones.spoil import DEFECTS
 from defectlab.errors import OptionError
 from defectlab.files import replacing
 from defectlab.progress import progress_bar
@@ -37,13 +39,14 @@ CURVE = "curve.jsonl"
 
 
 class Trainee(nn.Module):
-    """ResNet-18 to layer3 under torchvision's names, with one linear classifier on each grid and one on the whole."""
+    """ResNet-18 to layer3 under torchvision's names, with linear classifiers of sheets and of defects on both grids."""
 
     conv1: nn.Module
     bn1: nn.Module
     layer1: nn.Module
     layer2: nn.Module
     layer3: nn.Module
+    defect_weights: Tensor
 
     def __init__(self, classes: int, seed: int) -> None:
         super().__init__()
@@ -54,12 +57,16 @@ class Trainee(nn.Module):
             network = resnet18(weights=None)
             for name in ("conv1", "bn1", "layer1", "layer2", "layer3"):
                 setattr(self, name, getattr(network, name))
+        # most positions show no defect
+        self.register_buffer("defect_weights", torch.tensor([0.3] + [1.0] * (len(DEFECTS) - 1)), persistent=False)
         # Features after a ReLU share a large mean: without the normalisation the classifiers learn that first.
         self.fine_head = nn.Sequential(nn.BatchNorm2d(128, affine=False), nn.Conv2d(128, classes, 1))
         self.coarse_head = nn.Sequential(nn.BatchNorm2d(256, affine=False), nn.Conv2d(256, classes, 1))
         self.pooled_head = nn.Sequential(nn.BatchNorm1d(256, affine=False), nn.Linear(256, classes))
-        for head in (self.fine_head, self.coarse_head, self.pooled_head):
-            for tensor in head.parameters():
+        self.fine_defect_head = nn.Sequential(nn.BatchNorm2d(128, affine=False), nn.Conv2d(128, len(DEFECTS), 1))
+        self.coarse_defect_head = nn.Sequential(nn.BatchNorm2d(256, affine=False), nn.Conv2d(256, len(DEFECTS), 1))
+        for name, tensor in self.named_parameters():
+            if "_head." in name:
                 nn.init.zeros_(tensor)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,16 +76,23 @@ class Trainee(nn.Module):
         return fine, self.layer3(fine)
 
     def loss(self, crops: Crops, recipe: Recipe) -> Tensor:
-        """Return the weighted sum of the three cross-entropies."""
+        """Return the weighted cross-entropies of sheets (both grids and the whole crop) and defects (both grids)."""
         fine, coarse = self(crops.images)
-        dense = F.cross_entropy(
-            self.coarse_head(coarse), crops.coarse, ignore_index=NO_LABEL, label_smoothing=recipe.smoothing
-        )
-        near = F.cross_entropy(
-            self.fine_head(fine), crops.fine, ignore_index=NO_LABEL, label_smoothing=recipe.smoothing
-        )
+
+        def named(logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, ignore_index=NO_LABEL, label_smoothing=recipe.smoothing)
+
+        def spoiled(logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, ignore_index=NO_LABEL, weight=self.defect_weights)
+
         whole = _spread_cross_entropy(self.pooled_head(coarse.mean((2, 3))), crops.coarse)
-        return dense + recipe.fine_weight * near + recipe.pooled_weight * whole
+        sheets = named(self.coarse_head(coarse), crops.coarse) + recipe.fine_weight * named(
+            self.fine_head(fine), crops.fine
+        )
+        defects = spoiled(self.fine_defect_head(fine), crops.fine_defects) + spoiled(
+            self.coarse_defect_head(coarse), crops.coarse_defects
+        )
+        return sheets + recipe.pooled_weight * whole + recipe.defect_weight * defects
 
     def backbone_state(self) -> dict[str, Tensor]:
         """Return the tensors of the backbone alone."""
@@ -104,7 +118,7 @@ def pretrain(recipe: Recipe, folder: Path, *, every: int = 100, stop_at: int | N
     """
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("Generated images", None) as progress:
-        sheets = make_sheets(recipe.per_kind, seed=recipe.seed, progress=progress)
+        sheets = make_sheets(recipe.per_kind, recipe.cell_sheets, seed=recipe.seed, progress=progress)
     trainee = Trainee(sheets.classes, recipe.seed).to(memory_format=torch.channels_last)
     optimiser = _optimiser(trainee, recipe)
     first = _restore(folder / CHECKPOINT, recipe, trainee, optimiser)
@@ -140,7 +154,8 @@ def _settle_statistics(trainee: Trainee, sheets: Sheets, recipe: Recipe) -> None
     with _one_thread_each():
         for batch in range(recipe.settling):
             draws = generator(recipe.seed, f"backbone/statistics/{batch}")
-            trainee(draw_crops(sheets, recipe.settling_batch, recipe.settling_size, draws=draws).images)
+            count, size = recipe.settling_batch, recipe.settling_size
+            trainee(draw_crops(sheets, count, size, colour=recipe.colour, draws=draws).images)
 
 
 def _optimiser(trainee: Trainee, recipe: Recipe) -> torch.optim.Optimizer:
@@ -177,7 +192,8 @@ def _step(
         replica = replicas[shard]
         replica.load_state_dict(trainee.state_dict())
         replica.zero_grad(set_to_none=True)
-        crops = draw_crops(sheets, count, size, draws=generator(recipe.seed, f"backbone/crops/{step}/{shard}"))
+        draws = generator(recipe.seed, f"backbone/crops/{step}/{shard}")
+        crops = draw_crops(sheets, count, size, colour=recipe.colour, draws=draws)
         loss = replica.loss(crops, recipe)
         loss.backward()
         return float(loss.detach())

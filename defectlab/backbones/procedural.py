@@ -202,6 +202,55 @@ def marks(draws: Draws, size: int) -> Field:
     return _coloured(draws, np.clip(field, 0, 1))
 
 
+def parts(draws: Draws, size: int) -> Field:
+    """Lit parts on a table: discs, rings, plates and pins with bevelled or domed edges, gloss and a shadow."""
+    x, y = _grid(size)
+    ground = spectral_noise(draws, size, draws.uniform(0.6, 2.0), draws.choice([1, 1, 4]), draws.uniform(0, np.pi))
+    picture = _coloured(draws, 0.5 + draws.uniform(0.1, 1) * (ground - 0.5))
+    texture = spectral_noise(draws, size, draws.uniform(0.4, 1.8), draws.choice([1, 3, 10]), draws.uniform(0, np.pi))
+    light = draws.uniform(0, 2 * np.pi)
+    largest = draws.uniform(20, 80)
+    for _ in range(int(draws.integers(4, 22))):
+        radius = largest * draws.uniform(0.15, 1)
+        cx, cy = draws.uniform(0, size, 2)
+        u, v = _turned(x - cx, y - cy, draws.uniform(0, np.pi))
+        distance = _outline(draws, u, v, radius)  # pixels, negative inside
+        fall = draws.uniform(2, 8)
+        shadow = np.roll(distance, (int(fall * np.sin(light)), int(fall * np.cos(light))), (0, 1))
+        picture = picture * (1 - draws.uniform(0, 0.6) * np.clip(0.5 - shadow / fall, 0, 1))[..., None]
+        edge = radius * draws.uniform(0.08, 1)
+        height = np.sqrt(np.clip(-distance / edge, 0, 1)) if draws.random() < 0.5 else np.clip(-distance / edge, 0, 1)
+        dy, dx = np.gradient(height * draws.uniform(1, 8) + draws.uniform(0, 3) * texture)
+        slope = (dx * np.cos(light) + dy * np.sin(light)) / np.sqrt(1 + dx**2 + dy**2)
+        base = draws.uniform(0.05, 0.95, 3)
+        if draws.random() < 0.5:
+            base = base.mean() + 0.1 * (base - 0.5)
+        colour = base + draws.uniform(0, 0.5) * (texture - 0.5)[..., None]
+        lit = colour * np.clip(0.75 + slope, 0.1, 1.5)[..., None]
+        lit = lit + draws.uniform(0, 0.6) * np.clip(slope, 0, 1)[..., None] ** 4
+        cover = np.clip(0.5 - distance, 0, 1)[..., None]
+        picture = picture * (1 - cover) + lit * cover
+    return picture
+
+
+def _outline(draws: Draws, u: Field, v: Field, radius: float) -> Field:
+    """Return the signed distance to a part's outline, in pixels, negative inside."""
+    shape = draws.integers(5)
+    if shape == 0:
+        return np.hypot(u, v) - radius
+    if shape == 1:
+        return np.abs(np.hypot(u, v) - radius) - radius * draws.uniform(0.1, 0.35)
+    if shape == 2:  # a plate with round corners
+        corner = radius * draws.uniform(0, 0.5)
+        a = np.abs(u) - radius + corner
+        b = np.abs(v) - radius * draws.uniform(0.3, 1) + corner
+        return np.hypot(np.maximum(a, 0), np.maximum(b, 0)) + np.minimum(np.maximum(a, b), 0) - corner
+    if shape == 3:  # a pin
+        return np.hypot(np.maximum(np.abs(u) - radius, 0), v) - radius * draws.uniform(0.06, 0.3)
+    teeth = draws.integers(3, 13)  # a gear, a star
+    return np.hypot(u, v) - radius * (1 + draws.uniform(0.05, 0.3) * np.tanh(3 * np.sin(teeth * np.arctan2(v, u))))
+
+
 KINDS: dict[str, Callable[[Draws, int], Field]] = {
     "noise": noise,
     "leaves": leaves,
@@ -211,4 +260,5 @@ KINDS: dict[str, Callable[[Draws, int], Field]] = {
     "bumps": bumps,
     "fractal": fractal,
     "marks": marks,
+    "parts": parts,
 }

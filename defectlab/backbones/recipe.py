@@ -20,12 +20,15 @@ class Recipe:
     large_batch: int = 40
     shards: int = 2
     per_kind: int = 60
+    cell_sheets: int = 30
+    colour: float = 0.4
     rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up: int = 60
     smoothing: float = 0.1
     fine_weight: float = 0.5
     pooled_weight: float = 0.5
+    defect_weight: float = 1.0
     settling: int = 8
     settling_size: int = 160
     settling_batch: int = 12

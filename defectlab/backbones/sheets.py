@@ -1,7 +1,8 @@
 """What the project's own backbone is trained on: sheets of 256 x 256 pixels with a label for every cell of 64 pixels.
 
-A procedural sheet has one label. A photograph is cut into sheets and each of its cells has a label of its own, but
-flat cells (sky, black borders), which look alike everywhere, have none. No photograph of a built-in sample is used.
+A procedural sheet has one label, or one for every cell where it shows different things in different places. A
+photograph is cut into sheets whose cells each have a label. Flat cells (sky, black borders), which look alike
+everywhere, have none. No photograph of a built-in sample is used.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from defectlab.errors import DataError
 SHEET = 256
 CELL = 64
 NO_LABEL = -100  # what torch's cross-entropy leaves out
+SCENES = ("leaves", "fractal", "parts")  # kinds whose cells differ
 FLAT = 6.0  # grey levels of standard deviation below which a cell shows nothing
 
 
@@ -100,8 +102,12 @@ class Sheets:
         return int(self.labels.max()) + 1
 
 
-def make_sheets(per_kind: int, *, seed: int = 42, progress: Callable[[int, int], None] | None = None) -> Sheets:
+def make_sheets(
+    per_kind: int, cell_sheets: int = 0, *, seed: int = 42, progress: Callable[[int, int], None] | None = None
+) -> Sheets:
     """Return the photographs' sheets, then `per_kind` sheets of each procedural kind; the same seed, the same pixels.
+
+    Of each kind in `SCENES` the first `cell_sheets` have a label for every cell.
 
     Raises:
         DataError: A photograph is missing or not the file that the recipe is defined on.
@@ -119,8 +125,11 @@ def make_sheets(per_kind: int, *, seed: int = 42, progress: Callable[[int, int],
     for kind in KINDS:
         for index in range(per_kind):
             pictures.append(procedural_image(kind, index, seed=seed, size=SHEET))
-            labels.append(np.full((SHEET // CELL, SHEET // CELL), next_label))
-            next_label += 1
+            if kind in SCENES and index < cell_sheets:
+                labels.append(_cell_labels(pictures[-1], next_label))
+            else:
+                labels.append(np.full((SHEET // CELL, SHEET // CELL), next_label))
+            next_label = max(next_label, int(labels[-1].max()) + 1)
             if progress:
                 progress(len(pictures) - len(cut), total)
     # (N, H, W, 3) -> (N, 3, H, W)

@@ -21,6 +21,7 @@ SHORT = Recipe(
     small_batch=8,
     large_batch=8,
     per_kind=1,
+    cell_sheets=1,
     warm_up=2,
     settling=2,
     settling_size=48,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from defectlab.backbones.sheets import NO_LABEL, SOURCES, load_source, make_sheets
+from defectlab.backbones.procedural import KINDS
+from defectlab.backbones.sheets import NO_LABEL, SCENES, SOURCES, load_source, make_sheets
 from defectlab.data.samples.photographs import PHOTOGRAPHS
 from defectlab.errors import DataError
 
@@ -15,11 +16,23 @@ def test_sheets_and_labels() -> None:
     assert sheets.labels.shape[1:] == (4, 4)
     named = sheets.labels[sheets.labels != NO_LABEL]
     assert torch.equal(named.unique(), torch.arange(sheets.classes))
-    assert len(sheets.images) - sheets.photographs == 8
+    assert len(sheets.images) - sheets.photographs == len(KINDS)
     assert all(len(label.unique()) == 1 for label in sheets.labels[sheets.photographs :])
     # Each cell of a photograph is a class of its own.
     cells = sheets.labels[: sheets.photographs]
     assert len(cells[cells != NO_LABEL].unique()) == int((cells != NO_LABEL).sum())
+
+
+def test_the_first_scenes_have_a_label_for_every_cell() -> None:
+    sheets = make_sheets(2, 1)
+    assert torch.equal(sheets.images, make_sheets(2).images)
+    named = sheets.labels[sheets.labels != NO_LABEL]
+    assert torch.equal(named.unique(), torch.arange(sheets.classes))
+    procedural = sheets.labels[sheets.photographs :].reshape(len(KINDS), 2, 16)
+    for kind, (first, second) in zip(KINDS, procedural, strict=True):
+        count = len(first[first != NO_LABEL].unique())
+        assert count == (int((first != NO_LABEL).sum()) if kind in SCENES else 1)
+        assert len(second.unique()) == 1
 
 
 def test_flat_cells_have_no_label() -> None:

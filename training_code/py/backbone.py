@@ -23,8 +23,8 @@
 # %% [markdown]
 # ## The images
 #
-# Eight kinds of surface, one a row. You should see clouds and brushed metal, overlapping leaves, stripes, weaves,
-# cells, lit bumps, fractals, and quiet surfaces with scratches.
+# Nine kinds of picture, one a row. You should see clouds and brushed metal, overlapping leaves, stripes, weaves,
+# cells, lit bumps, fractals, quiet surfaces with scratches, and parts on a table.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,7 +33,7 @@ import numpy as np
 from defectlab.backbones.procedural import KINDS, procedural_image
 
 rows = [np.concatenate([procedural_image(kind, i, size=128) for i in range(6)], axis=1) for kind in KINDS]
-plt.figure(figsize=(9, 12))
+plt.figure(figsize=(9, 13.5))
 plt.imshow(np.concatenate(rows))
 plt.yticks(64 + 128 * np.arange(len(KINDS)), list(KINDS))
 plt.xticks([])
@@ -58,9 +58,9 @@ plt.show()
 # %% [markdown]
 # ## What the network sees, and what it must say
 #
-# Crops are turned, scaled, re-coloured and blurred; pieces of other crops are pasted in. At every position of layer2
-# and layer3 the network names the sheet that is shown there. You should see, below each crop, its labels in colour: a
-# pasted piece has another colour than its surroundings.
+# Crops are turned, scaled and re-coloured; pieces of other crops and defects are put in. At every position of layer2
+# and layer3 the network names the sheet that is shown there, and the defect. You should see, below each crop, its
+# sheets and then its defects in colour: a pasted piece has another colour than its surroundings.
 
 # %%
 import torch
@@ -70,20 +70,21 @@ from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.backbones.sheets import make_sheets
 
 sheets = make_sheets(2)
-crops = draw_crops(sheets, 8, 96, draws=torch.Generator().manual_seed(1))
+crops = draw_crops(sheets, 8, 96, colour=0.4, draws=torch.Generator().manual_seed(1))
 pictures = crops.images.permute(0, 2, 3, 1) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
 print(len(sheets.images), "sheets,", sheets.classes, "classes; labels of layer2", tuple(crops.fine.shape))
 
 # %% [markdown]
-# The same crops as pictures: above the pixels, below the labels.
+# The same crops as pictures: the pixels, the sheets, the defects (dark: none).
 
 # %%
-figure, axes = plt.subplots(2, 8, figsize=(14, 4))
-for above, below, picture, labels in zip(*axes, pictures, crops.fine, strict=True):
-    above.imshow(picture.clamp(0, 1))
-    below.imshow(labels % 20, cmap="tab20", vmin=0, vmax=19)
-    above.axis("off")
-    below.axis("off")
+figure, axes = plt.subplots(3, 8, figsize=(14, 6))
+for column, picture, labels, defects in zip(axes.T, pictures, crops.fine, crops.fine_defects, strict=True):
+    column[0].imshow(picture.clamp(0, 1))
+    column[1].imshow(labels % 20, cmap="tab20", vmin=0, vmax=19)
+    column[2].imshow(defects.clamp(min=-1), vmin=-1, vmax=6)
+    for axis in column:
+        axis.axis("off")
 plt.show()
 
 # %% [markdown]
