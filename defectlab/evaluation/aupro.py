@@ -9,57 +9,21 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from defectlab.errors import InputError
+from defectlab.evaluation.blocks import NEIGHBOURS
 from defectlab.evaluation.metrics import Curve, Floats, Metric, sorted_curve
+from defectlab.evaluation.pixels import FPR_LIMIT, pixel_metrics
+from defectlab.evaluation.sources import ArrayImages
 
-FPR_LIMIT = 0.3
 MOST_POINTS = 400  # of a drawn curve; more cannot be seen
-_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are one region
 
 
 def aupro(maps: Floats, masks: NDArray[np.bool_], fpr_limit: float = FPR_LIMIT) -> Metric:
-    """Return AUPRO, in [0, 1], of maps (n, H, W) and masks (n, H, W).
+    """Return AUPRO, in [0, 1], of maps (n, H, W) float32 and masks (n, H, W).
 
     Raises:
         InputError: The shapes differ, or the limit is not in (0, 1].
     """
-    if maps.shape != masks.shape:
-        raise InputError(f"Maps and masks must be (n, H, W) alike, got {maps.shape} and {masks.shape}.")
-    return curve_aupro(sorted_curve(maps, masks.astype(np.bool_, copy=False)), maps, masks, fpr_limit)
-
-
-def curve_aupro(curve: Curve, maps: Floats, masks: NDArray[np.bool_], fpr_limit: float = FPR_LIMIT) -> Metric:
-    """As `aupro`, with the pixels already sorted.
-
-    Raises:
-        InputError: The limit is not in (0, 1].
-    """
-    if not 0 < fpr_limit <= 1:
-        raise InputError(f"The limit of the false-positive rate must be in (0, 1], got {fpr_limit}.")
-    if curve.problem:
-        return Metric(None, curve.problem)
-    if not curve.positives.size or not curve.negatives.size:
-        lack = "anomalous" if not curve.positives.size else "good"
-        return Metric(None, f"there is no {lack} pixel among the labelled ones")
-    scores, weights = region_pixels(maps, masks)
-    order = np.argsort(scores, kind="stable")
-    # overlap[i]: mean overlap of flagging all but the i lowest defect pixels
-    overlap = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
-    ascending = scores[order]
-
-    good = curve.negatives.size
-    wanted = fpr_limit * good
-    top = curve.negatives[max(good - int(np.ceil(wanted)), 0) :]
-    # ties with the lowest of these belong to the same step of the curve
-    top = curve.negatives[int(np.searchsorted(curve.negatives, top[0], "left")) :]
-    values, ties = np.unique(top, return_counts=True)
-    values, ties = values[::-1], ties[::-1].astype(np.float64)
-    before = overlap[np.searchsorted(ascending, values, "right")]  # flagged: above the value
-    after = overlap[np.searchsorted(ascending, values, "left")]  # flagged: the value and above
-    flagged = np.concatenate([[0.0], np.cumsum(ties)])
-    share = np.clip((wanted - flagged[:-1]) / ties, 0.0, 1.0)  # of each step, how much lies below the limit
-    end = before + (after - before) * share
-    area = float((ties * share * (before + end) / 2).sum())
-    return Metric(min(area / wanted, 1.0))
+    return pixel_metrics(ArrayImages(maps, masks), fpr_limit=fpr_limit)["AUPRO"]
 
 
 def region_pixels(maps: Floats, masks: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.float64]]:
@@ -69,7 +33,7 @@ def region_pixels(maps: Floats, masks: NDArray[np.bool_]) -> tuple[Floats, NDArr
     for anomaly_map, mask in zip(maps, masks, strict=True):
         if not mask.any():
             continue
-        labels, count = ndimage.label(mask, structure=_NEIGHBOURS)
+        labels, count = ndimage.label(mask, structure=NEIGHBOURS)
         inside = labels[mask]
         sizes = np.bincount(inside, minlength=count + 1)
         scores.append(anomaly_map[mask])
