@@ -17,7 +17,7 @@ from defectlab.evaluation.metrics import (
     sorted_curve,
 )
 from defectlab.evaluation.pixels import no_metrics, pixel_metrics
-from defectlab.evaluation.sources import ArrayImages, Chosen
+from defectlab.evaluation.sources import ArrayImages, Chosen, PixelImages
 
 
 def evaluate(
@@ -39,13 +39,32 @@ def evaluate(
         InputError: If the shapes do not fit one another.
     """
     labels = np.asarray(image_labels)
-    image = _level("image", sorted_curve(image_scores, labels), image_threshold)
-    if maps is None or masks is None:
-        pixel = no_metrics("there are no anomaly maps" if maps is None else "there are no masks")
-    else:
+    images, lack = None, "there are no anomaly maps" if maps is None else "there are no masks"
+    if maps is not None and masks is not None:
         _check_shapes(maps, masks, labels)
-        images = Chosen(ArrayImages(maps, masks), np.flatnonzero(labels >= 0).tolist())
-        pixel = pixel_metrics(images, threshold=pixel_threshold)
+        images = ArrayImages(maps, masks)
+    return evaluate_images(
+        image_scores, labels, images, lack, image_threshold=image_threshold, pixel_threshold=pixel_threshold
+    )
+
+
+def evaluate_images(
+    image_scores: ArrayLike,
+    image_labels: ArrayLike,
+    images: PixelImages | None,
+    lack: str | None = None,
+    *,
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+) -> dict[str, Metric]:
+    """As `evaluate`, with maps and masks of any sizes, from memory or disk; without them, `lack` says why."""
+    labels = np.asarray(image_labels)
+    image = _level("image", sorted_curve(image_scores, labels), image_threshold)
+    if images is None:
+        pixel = no_metrics(lack)
+    else:
+        known = Chosen(images, np.flatnonzero(labels >= 0).tolist())
+        pixel = pixel_metrics(known, threshold=pixel_threshold)
     bare = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
     found = image | {f"pixel_{name}": metric for name, metric in pixel.items()}
     return {name: found[name] for name in bare} | found
