@@ -141,7 +141,7 @@ def test_the_numbers_are_scikit_learns(images: Ragged) -> None:
 
 
 @pytest.mark.parametrize("levels", [2, 50, None])
-def test_many_pixels_in_many_ranges_of_scores(levels: int | None) -> None:
+def test_many_pixels_in_many_ranges_of_scores(levels: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(1)
     masks = ndimage.gaussian_filter(draw.normal(size=(9, 60, 70)), (0, 3, 3)) > 0.15
     masks[::3] = False
@@ -150,10 +150,11 @@ def test_many_pixels_in_many_ranges_of_scores(levels: int | None) -> None:
         maps = np.round(maps * levels / 8).astype(np.float32)
     images = ArrayImages(maps, pack_masks(masks))
     whole = pixel_metrics(images, threshold=0.5)
-    ranges = list(Blocks(images, 40_000).steps(Blocks(images, 40_000).survey(None)))
+    ranges = list(Blocks(images, 13_000).steps(Blocks(images, 13_000).survey(None)))
     assert (len(ranges) > 5) == (levels != 2)  # two levels are two scores, however many pixels have them
     assert all(a.scores[-1] < b.scores[0] for a, b in pairwise(ranges))
-    for memory in (40_000, 400_000):
+    monkeypatch.setattr("defectlab.evaluation.blocks.SLICE", 7)
+    for memory in (13_000, 400_000, MEMORY):
         assert pixel_metrics(images, threshold=0.5, memory=memory) == whole
     assert whole["AUROC"].value == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
 

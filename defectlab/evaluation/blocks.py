@@ -19,9 +19,10 @@ from defectlab.evaluation.sources import PixelImages, blocks_of
 
 logger = logging.getLogger(__name__)
 
-MEMORY = 1 << 30  # bytes
+MEMORY = 3 << 29  # bytes: 1.5 GiB
 BYTES_PER_PIXEL = 12  # of a block: score, mask, and what selecting a range of scores takes
-BYTES_PER_DEFECT_PIXEL = 144  # packed score and region, counts, and what sorting them takes
+BYTES_PER_DEFECT_PIXEL = 48  # score and region packed, distinct scores, counts at each
+SLICE = 1 << 20  # distinct scores handled at one time
 NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are one region
 _KEY_BITS = 16  # ranges of scores are cut at these leading bits of a float32
 
@@ -109,7 +110,7 @@ class Blocks:
             if limit is not None:
                 above += int(np.count_nonzero(scores > limit))
                 hits += int(np.count_nonzero(found > limit))
-            numbers, block_sizes = _regions(marks, regions)
+            numbers, block_sizes = region_numbers(marks, regions)
             regions += block_sizes.size
             sizes.append(block_sizes)
             packed = _pack(found, numbers)
@@ -126,41 +127,52 @@ class Blocks:
         return Survey(defect, good, nan, confusion, np.concatenate([*sizes, none]), leading, whole)
 
     def steps(self, survey: Survey) -> Iterator[Steps]:
-        """Yield the defect pixels among the good ones, range of scores by range of scores, ascending."""
+        """Yield the defect pixels among the good ones, slice of scores by slice of scores, ascending."""
         before = 0
         for low, high in _ranges(survey.leading, self.most_defect_pixels):
-            packed, pixels = self._defect_pixels(survey, low, high)
+            packed, alike = self._defect_pixels(survey, low, high)
             scores = _unpack(packed)
-            new = np.concatenate([[True], scores[1:] != scores[:-1]])
-            step = np.cumsum(new) - 1
-            distinct = scores[new]
-            ties = _sums(step, pixels, distinct.size)
+            first = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
+            distinct = scores[first]
+            del scores
             below, upto = self._count(distinct, low, high)
-            passed = before + np.cumsum(ties)
-            region = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-            lower = passed - ties
-            yield Steps(distinct, ties, lower, below - lower, upto - passed, step, region, pixels)
-            before = int(passed[-1])
+            ends = np.append(first[1:], packed.size)
+            for start in range(0, distinct.size, SLICE):
+                part = slice(start, start + SLICE)
+                here = slice(int(first[start]), int(ends[part][-1]))
+                step = np.repeat(np.arange(distinct[part].size), ends[part] - first[part])
+                pixels = np.ones(step.size, dtype=np.int64) if alike is None else alike[here]
+                ties = _sums(step, pixels, distinct[part].size)
+                passed = before + np.cumsum(ties)
+                lower = passed - ties
+                region = (packed[here] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+                yield Steps(distinct[part], ties, lower, below[part] - lower, upto[part] - passed, step, region, pixels)
+                before = int(passed[-1])
 
-    def _defect_pixels(self, survey: Survey, low: float, high: float) -> tuple[NDArray[np.uint64], Counts]:
-        """Return defect pixels with low <= score < high, packed and sorted, and how many are alike."""
+    def _defect_pixels(self, survey: Survey, low: float, high: float) -> tuple[NDArray[np.uint64], Counts | None]:
+        """Return defect pixels with low <= score < high, packed and sorted, and how many are alike (None: each one)."""
         if survey.packed is not None:
-            return np.sort(survey.packed), np.ones(survey.packed.size, dtype=np.int64)
-        packed, pixels = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+            survey.packed.sort()
+            return survey.packed, None
+        packed, alike = np.empty(0, dtype=np.uint64), None
         regions = 0
         for block in self.blocks:
             marks = [self.images.mask(index) for index in block]
             found = np.concatenate([self.images.map(i)[mask] for i, mask in zip(block, marks, strict=True)])
-            numbers, sizes = _regions(marks, regions)
+            numbers, sizes = region_numbers(marks, regions)
             regions += sizes.size
             inside = _inside(found, low, high)
             more = _pack(found[inside], numbers[inside])
             packed = np.concatenate([packed, more])
-            pixels = np.concatenate([pixels, np.ones(more.size, dtype=np.int64)])
+            if alike is not None:
+                alike = np.concatenate([alike, np.ones(more.size, dtype=np.int64)])
             if packed.size > self.most_defect_pixels:
-                packed, pixels = _alike(packed, pixels)
+                packed, alike = _alike(packed, alike)
+        if alike is None:
+            packed.sort()
+            return packed, None
         order = np.argsort(packed)
-        return packed[order], pixels[order]
+        return packed[order], alike[order]
 
     def _count(self, distinct: Scores, low: float, high: float) -> tuple[Counts, Counts]:
         """Return how many pixels of all images score below each of the distinct scores, and up to it."""
@@ -175,8 +187,10 @@ class Blocks:
                     lower = int(np.count_nonzero(scores < np.float32(low)))
                     scores = scores[_inside(scores, low, high)]
                 scores.sort()
-            below += np.searchsorted(scores, distinct, "left") + lower
-            upto += np.searchsorted(scores, distinct, "right") + lower
+            for start in range(0, distinct.size, SLICE):
+                part = slice(start, start + SLICE)
+                below[part] += np.searchsorted(scores, distinct[part], "left") + lower
+                upto[part] += np.searchsorted(scores, distinct[part], "right") + lower
         return below, upto
 
     def _scores(self, block: range) -> Scores:
@@ -190,7 +204,7 @@ class Blocks:
         return scores
 
 
-def _regions(masks: list[Bools], first: int) -> tuple[NDArray[np.uint64], Counts]:
+def region_numbers(masks: list[Bools], first: int) -> tuple[NDArray[np.uint64], Counts]:
     """Number the connected regions from `first` on: that of each marked pixel, row by row, and the size of each."""
     numbers: list[NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
     sizes: list[Counts] = [np.empty(0, dtype=np.int64)]
@@ -221,12 +235,12 @@ def _unpack(packed: NDArray[np.uint64]) -> Scores:
     return bits.view(np.float32)
 
 
-def _alike(packed: NDArray[np.uint64], pixels: Counts) -> tuple[NDArray[np.uint64], Counts]:
+def _alike(packed: NDArray[np.uint64], pixels: Counts | None) -> tuple[NDArray[np.uint64], Counts]:
     distinct, which = np.unique(packed, return_inverse=True)
-    return distinct, _sums(which, pixels, distinct.size)
+    return distinct, _sums(which, np.ones(packed.size) if pixels is None else pixels, distinct.size)
 
 
-def _sums(which: Counts, values: Counts, size: int) -> Counts:
+def _sums(which: Counts, values: NDArray[np.generic], size: int) -> Counts:
     """Add up whole numbers by group; float64 holds them exactly up to 2 ** 53."""
     return np.bincount(which, weights=values, minlength=size).astype(np.int64)
 
