@@ -43,7 +43,13 @@ FEWER = 100  # maps of the large size that anomalib is timed on
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds (of the processor with one thread, else by the clock), and MiB held at the peak (None where that cannot be measured), of one computation of all metrics."""
+    """What one computation of all metrics took.
+
+    Attributes:
+        seconds: By the clock; of the processor with one thread.
+        peak: MiB held at the peak, None where that cannot be measured.
+        values: The metrics.
+    """
 
     seconds: float
     peak: float | None
