@@ -11,7 +11,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: setup demo test test-long notebooks lint format bench images backbone backbone-report lock clean
+.PHONY: setup demo test test-long notebooks lint format bench bench-metrics images backbone backbone-report lock clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-metrics: $(READY)
+	$(BIN)/python -m benchmarks.bench_metrics
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench_kernels

@@ -17,6 +17,7 @@ from defectlab.data.folder import Folder
 from defectlab.errors import InputError
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
+from defectlab.results.grid import PixelSize, pixel_size_of
 from defectlab.results.identity import experiment_facts, readable_name
 from defectlab.results.record import CHECKPOINT, Run
 
@@ -34,6 +35,8 @@ def start_run(
     name: str | None,
     results: Path,
     weights_of: str | None = None,
+    *,
+    pixel_size: PixelSize = "input",
 ) -> Run:
     """Begin the record of one experiment: `running`, with everything known before it starts.
 
@@ -48,7 +51,7 @@ def start_run(
         "data": datamodule.options,
         "backbone": {"name": record["name"], "weights": record["source"]},
         "model": {"name": model.model_name, **model.options},
-        "evaluation": {"pixel_size": "input"},
+        "evaluation": {"pixel_size": pixel_size},
         "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
     }
     facts = experiment_facts(experiment, manifest.hash, record["sha256"])
@@ -68,6 +71,7 @@ def start_run(
             "dataset": dataset_record(datamodule),
             "backbone": record,
             "preprocessing": model.preprocessing.to_dict() | {"hash": model.preprocessing.hash},
+            "evaluation": {"pixel_size": pixel_size, "grid": None},
             "metrics": {},
             "thresholds": {},
             "timings": {},
@@ -96,18 +100,28 @@ def run_to_test(
     source: Run | None,
     name: str | None,
     results: Path,
+    *,
+    pixel_size: PixelSize = "input",
 ) -> Run:
-    """Return the record that a test writes: the weights' own run (`source`), if these are its images."""
+    """Return the record that a test writes: the weights' own run (`source`), if images and grid are its own."""
     if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
-        return source
-    if source is not None:
+        if pixel_size_of(source) == pixel_size:
+            return source
+        weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
+        logger.info(
+            "%s measures pixels at %s, not at %s: this test becomes a run of its own",
+            source.folder.name,
+            pixel_size_of(source),
+            pixel_size,
+        )
+    elif source is not None:
         weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
         logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
     else:
         weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
         options = {}
         logger.info("These weights belong to no run on record: this test becomes a run of its own")
-    run = start_run(model, datamodule, options, name, results, weights_of=weights[:12])
+    run = start_run(model, datamodule, options, name, results, weights_of=weights[:12], pixel_size=pixel_size)
     file = checkpoint or (source.checkpoint if source else None)
     run.update(checkpoint=paths.relative(file) if file else None)
     return run

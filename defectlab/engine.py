@@ -26,6 +26,7 @@ from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run, no_thresholds
+from defectlab.results.grid import PixelSize, check_pixel_size, write_grid_masks
 from defectlab.results.keep import check_keep_maps, drop_maps
 from defectlab.results.record import Run
 from defectlab.results.show import summary
@@ -49,6 +50,8 @@ class Engine(AnomalibEngine):
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
         keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.
+        pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
+            it) or [height, width].
         kwargs: Lightning's Trainer options.
 
     Raises:
@@ -62,12 +65,14 @@ class Engine(AnomalibEngine):
         default_root_dir: str | Path | None = None,
         name: str | None = None,
         keep_maps: str = "all",
+        pixel_size: PixelSize = "input",
         **kwargs: Any,
     ) -> None:
         check_trainer_options(kwargs)
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
+        self._pixel_size = check_pixel_size(pixel_size)
         devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
         defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
         self._arguments = {**defaults, **kwargs, "devices": devices}
@@ -102,7 +107,7 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model.check_training_images(len(datamodule.manifest.split("train")))
         options = self._arguments | {"max_epochs": self._epochs(model)}
-        run = start_run(model, datamodule, options, self._run_name, self._results)
+        run = start_run(model, datamodule, options, self._run_name, self._results, pixel_size=self._pixel_size)
         model.run_folder = None
         self._new_trainer(model, run, max_epochs=options["max_epochs"])
         with self._on_record(run), seeded(model.seed, "training"):
@@ -140,7 +145,9 @@ class Engine(AnomalibEngine):
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
         source = weights_run(model, checkpoint)
-        run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results)
+        run = run_to_test(
+            model, datamodule, checkpoint, source, self._run_name, self._results, pixel_size=self._pixel_size
+        )
         self._new_trainer(model, run)
         with self._on_record(run):
             if not run.record["thresholds"]:
@@ -150,6 +157,7 @@ class Engine(AnomalibEngine):
             else:
                 logger.warning("No test images: the metrics are not available")
             run.update(maps={"kept": "all"})
+            write_grid_masks(run, datamodule.manifest)
             results = evaluate_run(run)
             save_panel(run)
             timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}

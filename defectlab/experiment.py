@@ -12,6 +12,7 @@ from defectlab import paths
 from defectlab.errors import DataError, InputError, OptionError
 from defectlab.models.registry import model_info
 from defectlab.options import check_option_names
+from defectlab.results.grid import check_pixel_size
 
 if TYPE_CHECKING:
     from defectlab.data.folder import Folder
@@ -89,10 +90,10 @@ class EvaluationConfig:
     """How results are measured.
 
     Attributes:
-        pixel_size: Grid of the pixel metrics; `input`, the model's own.
+        pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own) or [height, width].
     """
 
-    pixel_size: str = "input"
+    pixel_size: str | list[int] = "input"
 
 
 _SECTIONS: dict[str, Any] = {"data": DataConfig, "backbone": BackboneConfig, "evaluation": EvaluationConfig}
@@ -130,8 +131,7 @@ class Experiment:
         if not self.model.get("name"):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
         model_info(self.model["name"])
-        if self.evaluation.pixel_size != "input":
-            raise OptionError(f"evaluation.pixel_size must be 'input', got {self.evaluation.pixel_size!r}.")
+        check_pixel_size(self.evaluation.pixel_size)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Experiment":
@@ -220,7 +220,7 @@ def build(experiment: Experiment) -> "tuple[BaseDetector, Folder, Engine]":
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
     data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
-    engine = Engine(name=experiment.name, **experiment.trainer)
+    engine = Engine(name=experiment.name, **asdict(experiment.evaluation), **experiment.trainer)
     datamodule = Folder(**{"seed": experiment.seed, **data})
     backbone = load_backbone(experiment.backbone.name, weights=experiment.backbone.weights, seed=experiment.seed)
     model: BaseDetector = cls(backbone=backbone, **options)  # type: ignore[call-arg]

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.errors import OptionError
+from defectlab.evaluation.grids import crop_padding, fitted_box
 
 EDGE = 1e-6  # pixels; a product that is a whole number but for rounding is that number
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -123,12 +124,12 @@ class Preprocessing:
         top, left, bottom, right = 0, 0, height, width
         inside = torch.ones(1, 1, height, width)
         if self.crop:
-            pad_top, pad_left = self._crop_offset()
-            padding = (pad_left, width - self.crop[1] - pad_left, pad_top, height - self.crop[0] - pad_top)
+            rows, columns = crop_padding(self.size, self.crop)
+            padding = (*columns, *rows)
             maps = F.pad(maps.unsqueeze(1), padding, mode="replicate").squeeze(1)
             inside = F.pad(torch.ones(1, 1, *self.crop), padding)
         if self.keep_aspect:
-            top, left, bottom, right = _fitted_box(image_size, self.size)
+            top, left, bottom, right = fitted_box(image_size, self.size)
         maps, inside = maps[:, top:bottom, left:right], inside[..., top:bottom, left:right]
         if maps.shape[-2:] != tuple(image_size):
             maps = F.interpolate(maps.unsqueeze(1), size=image_size, mode="bilinear", align_corners=False).squeeze(1)
@@ -150,7 +151,7 @@ class Preprocessing:
             The smallest box of whole pixels of the image around it; without area where the input shows padding only.
         """
         offset_top, offset_left = self._crop_offset()
-        fitted = _fitted_box(image_size, self.size) if self.keep_aspect else (0, 0, *self.size)
+        fitted = fitted_box(image_size, self.size) if self.keep_aspect else (0, 0, *self.size)
         scale_y = image_size[0] / (fitted[2] - fitted[0])
         scale_x = image_size[1] / (fitted[3] - fitted[1])
         left, right = ((value + offset_left - fitted[1]) * scale_x for value in (box[0], box[2]))
@@ -167,7 +168,8 @@ class Preprocessing:
         """Return top and left of the centre crop, as torchvision's CenterCrop rounds them."""
         if self.crop is None:
             return 0, 0
-        return round((self.size[0] - self.crop[0]) / 2.0), round((self.size[1] - self.crop[1]) / 2.0)
+        rows, columns = crop_padding(self.size, self.crop)
+        return rows[0], columns[0]
 
 
 class Letterbox(Transform):
@@ -187,7 +189,7 @@ class Letterbox(Transform):
         image_size = (inpt.shape[-2], inpt.shape[-1])
         if image_size == self.size:
             return inpt
-        top, left, bottom, right = _fitted_box(image_size, self.size)
+        top, left, bottom, right = fitted_box(image_size, self.size)
         interpolation = InterpolationMode.NEAREST if _is_mask(inpt) else self.interpolation
         fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=interpolation, antialias=True)
         padding = [left, top, self.size[1] - right, self.size[0] - bottom]
@@ -196,15 +198,6 @@ class Letterbox(Transform):
 
 def _is_mask(inpt: torch.Tensor) -> bool:
     return type(inpt).__name__ == "Mask"
-
-
-def _fitted_box(image_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return top, left, bottom, right of an image scaled to fit into `size`, centred."""
-    scale = min(size[0] / image_size[0], size[1] / image_size[1])
-    height = max(1, min(size[0], round(image_size[0] * scale)))
-    width = max(1, min(size[1], round(image_size[1] * scale)))
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return top, left, top + height, left + width
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

@@ -127,7 +127,7 @@ def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float = 0.95) -> Metri
 
 def curve_auroc(curve: Curve) -> Metric:
     """As `auroc`, from scores already sorted."""
-    reason = curve.problem or _missing_class(curve, needs_good=True)
+    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=True)
     if reason:
         return Metric(None, reason)
     # Counted in whole numbers: no rounding however many pixels there are.
@@ -138,14 +138,16 @@ def curve_auroc(curve: Curve) -> Metric:
 
 def curve_aupr(curve: Curve) -> Metric:
     """As `aupr`, from scores already sorted."""
-    reason = curve.problem or _missing_class(curve, needs_good=False)
+    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=False)
     if reason:
         return Metric(None, reason)
     # Recall moves only at anomalous scores, so no other cut counts.
-    values, first, ties = np.unique(curve.positives, return_index=True, return_counts=True)
+    first = _first_of_equals(curve.positives)
+    values, ties = curve.positives[first], np.diff(first, append=curve.positives.size)
     tp = curve.positives.size - first
     fp = curve.negatives.size - np.searchsorted(curve.negatives, values, "left")
-    return Metric(float((ties * (tp / (tp + fp))).sum() / curve.positives.size))
+    # one by one, not pairwise: the same sum as over pixels taken in blocks
+    return Metric(float(np.cumsum(ties * (tp / (tp + fp)))[-1] / curve.positives.size))
 
 
 def curve_fpr_at_tpr(curve: Curve, tpr: float = 0.95) -> Metric:
@@ -156,10 +158,10 @@ def curve_fpr_at_tpr(curve: Curve, tpr: float = 0.95) -> Metric:
     """
     if not 0 < tpr <= 1:
         raise InputError(f"The share of anomalous ones to catch must be in (0, 1], got {tpr}.")
-    reason = curve.problem or _missing_class(curve, needs_good=True)
+    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=True)
     if reason:
         return Metric(None, reason)
-    caught = math.ceil(round(tpr * curve.positives.size, 9))  # 0.95 * 20 is 19, whatever its last bit says
+    caught = caught_at(tpr, curve.positives.size)
     cut = curve.positives[curve.positives.size - caught]
     flagged = curve.negatives.size - int(np.searchsorted(curve.negatives, cut, "left"))
     return Metric(flagged / curve.negatives.size)
@@ -167,16 +169,23 @@ def curve_fpr_at_tpr(curve: Curve, tpr: float = 0.95) -> Metric:
 
 def curve_rates_at(curve: Curve, threshold: float | None) -> dict[str, Metric]:
     """TPR, TNR, accuracy, precision and recall, each in [0, 1], of the rule `score > threshold`."""
-    names = ("TPR", "TNR", "accuracy", "precision", "recall")
-    reason = curve.problem or ("there is no threshold" if threshold is None else None)
-    if reason is None and threshold is not None and np.isnan(threshold):
-        reason = "the threshold is NaN"
-    if reason or threshold is None:
-        return {name: Metric(None, reason) for name in names}
-    counts = curve_confusion_at(curve, threshold)
+    reason = curve.problem or no_threshold(threshold)
+    return confusion_rates(None if reason or threshold is None else curve_confusion_at(curve, threshold), reason)
+
+
+def no_threshold(threshold: float | None) -> str | None:
+    """Say why nothing can be compared with a threshold; None where it can."""
+    if threshold is None:
+        return "there is no threshold"
+    return "the threshold is NaN" if np.isnan(threshold) else None
+
+
+def confusion_rates(counts: Confusion | None, reason: str | None = None) -> dict[str, Metric]:
+    """TPR, TNR, accuracy, precision and recall, each in [0, 1], of counts; without counts, none with the reason."""
+    if counts is None:
+        return {name: Metric(None, reason) for name in ("TPR", "TNR", "accuracy", "precision", "recall")}
     tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
-    nothing = _missing_class(curve, needs_good=False) or ""
-    recall = _ratio(tp, tp + fn, nothing)
+    recall = _ratio(tp, tp + fn, missing_class(tp + fn, fp + tn, needs_good=False) or "")
     return {
         "TPR": recall,
         "TNR": _ratio(tn, tn + fp, "there is nothing good among the labelled scores"),
@@ -186,23 +195,33 @@ def curve_rates_at(curve: Curve, threshold: float | None) -> dict[str, Metric]:
     }
 
 
+def caught_at(tpr: float, anomalous: int) -> int:
+    """Return how many of so many anomalous ones a recall of at least `tpr` catches.
+
+    >>> caught_at(0.95, 20)
+    19
+    """
+    return math.ceil(round(tpr * anomalous, 9))  # 0.95 * 20 is 19, whatever its last bit says
+
+
+def _first_of_equals(ascending: Floats) -> NDArray[np.intp]:
+    return np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]])[: ascending.size])
+
+
 def _ratio(part: int, whole: int, reason: str) -> Metric:
     return Metric(part / whole) if whole else Metric(None, reason)
 
 
 def curve_f1_max(curve: Curve) -> Metric:
     """As `f1_max`, from scores already sorted."""
-    reason = curve.problem or _missing_class(curve, needs_good=False)
+    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=False)
     return Metric(None, reason) if reason else Metric(float(f1_cuts(curve)[1].max()))
 
 
 def curve_f1_at(curve: Curve, threshold: float | None) -> Metric:
     """As `f1_at`, from scores already sorted."""
-    reason = curve.problem or _missing_class(curve, needs_good=False)
-    if threshold is None:
-        reason = reason or "there is no threshold"
-    elif np.isnan(threshold):
-        reason = reason or "the threshold is NaN"
+    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=False)
+    reason = reason or no_threshold(threshold)
     if reason or threshold is None:
         return Metric(None, reason)
     counts = curve_confusion_at(curve, threshold)
@@ -220,7 +239,8 @@ def f1_cuts(curve: Curve) -> tuple[Floats, Floats]:
 
     No other cut can do better: lowering it further, down to the next anomalous score, only adds false alarms.
     """
-    values, first = np.unique(curve.positives, return_index=True)
+    first = _first_of_equals(curve.positives)
+    values = curve.positives[first]
     tp = curve.positives.size - first
     fp = curve.negatives.size - np.searchsorted(curve.negatives, values, "left")
     f1 = 2 * tp / (tp + fp + curve.positives.size)
@@ -244,11 +264,12 @@ def _count_up_to(ascending: Floats, threshold: float) -> int:
     return int(np.searchsorted(ascending, limit, "right"))
 
 
-def _missing_class(curve: Curve, *, needs_good: bool) -> str | None:
-    if not curve.positives.size and not curve.negatives.size:
+def missing_class(anomalous: int, good: int, *, needs_good: bool) -> str | None:
+    """Say why so many anomalous and good scores are not enough for a metric; None where they are."""
+    if not anomalous and not good:
         return "there are no labelled scores"
-    if not curve.positives.size:
+    if not anomalous:
         return "there is nothing anomalous among the labelled scores"
-    if needs_good and not curve.negatives.size:
+    if needs_good and not good:
         return "there is nothing good among the labelled scores"
     return None

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defectlab.errors import InputError
-from defectlab.evaluation.aupro import curve_aupro
 from defectlab.evaluation.metrics import (
     Curve,
     Floats,
@@ -17,6 +16,8 @@ from defectlab.evaluation.metrics import (
     curve_rates_at,
     sorted_curve,
 )
+from defectlab.evaluation.pixels import no_metrics, pixel_metrics
+from defectlab.evaluation.sources import ArrayImages, Chosen, PixelImages
 
 
 def evaluate(
@@ -38,17 +39,34 @@ def evaluate(
         InputError: If the shapes do not fit one another.
     """
     labels = np.asarray(image_labels)
+    images, lack = None, "there are no anomaly maps" if maps is None else "there are no masks"
+    if maps is not None and masks is not None:
+        _check_shapes(maps, masks, labels)
+        images = ArrayImages(maps, masks)
+    return evaluate_images(
+        image_scores, labels, images, lack, image_threshold=image_threshold, pixel_threshold=pixel_threshold
+    )
+
+
+def evaluate_images(
+    image_scores: ArrayLike,
+    image_labels: ArrayLike,
+    images: PixelImages | None,
+    lack: str | None = None,
+    *,
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+) -> dict[str, Metric]:
+    """As `evaluate`, with maps and masks of any sizes, from memory or disk; without them, `lack` says why."""
+    labels = np.asarray(image_labels)
     image = _level("image", sorted_curve(image_scores, labels), image_threshold)
-    curve = pixel_curve(maps, masks, labels)
-    pixel = _level("pixel", curve, pixel_threshold)
-    known = labels >= 0
-    if curve.problem or maps is None or masks is None:
-        pixel["pixel_AUPRO"] = Metric(None, curve.problem)
+    if images is None:
+        pixel = no_metrics(lack)
     else:
-        whole = bool(known.all())
-        pixel["pixel_AUPRO"] = curve_aupro(curve, maps if whole else maps[known], masks if whole else masks[known])
+        known = Chosen(images, np.flatnonzero(labels >= 0).tolist())
+        pixel = pixel_metrics(known, threshold=pixel_threshold)
     bare = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
-    found = image | pixel
+    found = image | {f"pixel_{name}": metric for name, metric in pixel.items()}
     return {name: found[name] for name in bare} | found
 
 
@@ -69,12 +87,16 @@ def pixel_curve(maps: Floats | None, masks: NDArray[np.bool_] | None, labels: ND
     if maps is None or masks is None:
         none = np.empty(0, dtype=np.float32)
         return Curve(none, none, "there are no anomaly maps" if maps is None else "there are no masks")
+    _check_shapes(maps, masks, labels)
+    known = labels >= 0
+    if not bool(known.all()):
+        maps, masks = maps[known], masks[known]
+    return sorted_curve(maps, masks.astype(np.bool_, copy=False))
+
+
+def _check_shapes(maps: Floats, masks: NDArray[np.bool_], labels: NDArray[np.integer]) -> None:
     if maps.shape != masks.shape or len(maps) != len(labels):
         raise InputError(
             f"Maps and masks must be (n, H, W) alike with n the number of labels, "
             f"got {maps.shape}, {masks.shape} and {len(labels)} labels."
         )
-    known = labels >= 0
-    if not bool(known.all()):
-        maps, masks = maps[known], masks[known]
-    return sorted_curve(maps, masks.astype(np.bool_, copy=False))

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from defectlab.evaluation.intervals import CONFIDENCE, auroc_interval, prevalence, trivial_f1
-from defectlab.evaluation.suite import evaluate
+from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
+from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.record import Run, ScoreRow
 
 
@@ -27,17 +28,18 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
     """Compute the test metrics at the record's own thresholds, or others, and label every row of scores.csv.
 
     Returns:
-        What run.json holds: `metrics` by name (None where one cannot be computed), `metric_reasons` for those,
-        `intervals` of image metrics, and in `trivial` what calling every image anomalous gives. Where maps were not
-        kept, the pixel metrics stay those that were computed while they were there.
+        What run.json holds: `evaluation` (the grid of the pixel metrics), `metrics` by name (None where one cannot be
+        computed), `metric_reasons` for those, `intervals` of image metrics, and in `trivial` what calling every image
+        anomalous gives. Where maps were not kept, the pixel metrics stay those that were computed while they were
+        there.
     """
     thresholds = thresholds or run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
     rows = run.scores()
     scores, labels = columns([row for row in rows if row.split == "test"])
     whole = run.has_all_maps
-    maps, masks = (run.maps("test"), run.masks("test")) if whole else (None, None)
-    results = evaluate(scores, labels, maps, masks, image_threshold=image, pixel_threshold=pixel)
+    images, lack = pixel_images(run) if whole else (None, None)
+    results = evaluate_images(scores, labels, images, lack, image_threshold=image, pixel_threshold=pixel)
     metrics = {name: metric.value for name, metric in results.items()}
     reasons = {name: metric.reason for name, metric in results.items() if metric.value is None}
     if not scores.size:
@@ -49,6 +51,7 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
     interval = auroc_interval(scores, labels)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
+        "evaluation": evaluation_record(run),
         "metrics": metrics,
         "metric_reasons": reasons,
         "intervals": {"image_AUROC": {**asdict(interval), "confidence": CONFIDENCE}},

@@ -21,6 +21,9 @@ def experiment_facts(experiment: Mapping[str, Any], manifest_hash: str, backbone
         for key, value in experiment.get(section, {}).items():
             if key not in left_out and value is not None and not key.endswith("_dir"):
                 facts[f"{section}.{key}"] = value
+    pixel_size = experiment.get("evaluation", {}).get("pixel_size", "input")
+    if pixel_size != "input":  # left out where it is: runs from before there was a choice stay the same experiment
+        facts["evaluation.pixel_size"] = pixel_size
     return facts | {"data.manifest": manifest_hash, "backbone.sha256": backbone_sha256}
 
 

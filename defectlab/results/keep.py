@@ -44,7 +44,7 @@ def drop_maps(run: Run, keep_maps: str) -> dict[str, Any]:
                 np.save(file, chosen)
         else:
             path.unlink(missing_ok=True)
-    for path in (run.maps_path("validation"), run.masks_path("validation")):
+    for path in (run.maps_path("validation"), run.masks_path("validation"), *run.grid_paths("test")):
         path.unlink(missing_ok=True)
     return {
         "kept": keep_maps,

@@ -211,6 +211,10 @@ class Run:
         """Path of the packed ground-truth masks of a split."""
         return self.folder / "maps" / f"{split}_masks.npy"
 
+    def grid_paths(self, split: str) -> tuple[Path, Path]:
+        """Paths of the masks on another grid than the maps', and of the sizes of images and grids."""
+        return self.folder / "maps" / f"{split}_grid_masks.bin", self.folder / "maps" / f"{split}_grid_sizes.npy"
+
     def maps(self, split: str) -> np.ndarray | None:
         """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept."""
         path = self.maps_path(split)

@@ -1,0 +1,199 @@
+"""Intervals of all metrics at once: images drawn again with replacement, each class on its own (Efron, 1979).
+
+A draw is a count for each image. The metrics of all draws come from sums of the images' own counts by step of the
+scores, so nothing is sorted again.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval
+from defectlab.evaluation.metrics import sorted_curve
+
+REPEATS = 1000
+SEED = 0
+Draws = NDArray[np.float32]
+Table = NDArray[np.float64]
+
+
+def image_draws(
+    labels: ArrayLike, groups: Sequence[str] | None = None, repeats: int = REPEATS, seed: int = SEED
+) -> Draws:
+    """Return how often each image is drawn: (repeats, n), whole numbers; images labelled -1 never.
+
+    Good and anomalous images are drawn apart, as many as there are of each. With `groups` (n,) whole groups are drawn,
+    those with an anomalous image apart from those without.
+    """
+    known = np.asarray(labels)
+    parts = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    counts = np.zeros((repeats, known.size), dtype=np.float32)
+    generator = np.random.default_rng(seed)
+    for units in _classes(known, parts):
+        if not units.size:
+            continue
+        drawn = generator.multinomial(units.size, np.full(units.size, 1 / units.size), size=repeats)
+        members = np.flatnonzero((known >= 0) & np.isin(parts, units))
+        counts[:, members] = drawn[:, np.searchsorted(units, parts[members])]
+    return counts
+
+
+def too_few(labels: ArrayLike, groups: Sequence[str] | None = None) -> str | None:
+    """Say why drawing again would tell nothing: one image, or one group, of a class. None where it would."""
+    known = np.asarray(labels)
+    parts = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    unit = "image" if groups is None else "group"
+    names = ("good", "anomalous")
+    lonely = [name for name, units in zip(names, _classes(known, parts), strict=True) if units.size == 1]
+    return f"one {' and one '.join(lonely)} {unit}: nothing is known of others" if lonely else None
+
+
+def _classes(known: NDArray[np.generic], parts: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+    """Return the good and the anomalous images, or groups, each sorted."""
+    anomalous = np.unique(parts[known == 1])
+    return [np.setdiff1d(parts[known == 0], anomalous), anomalous]
+
+
+def image_intervals(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    threshold: float | None,
+    groups: Sequence[str] | None = None,
+    *,
+    repeats: int = REPEATS,
+    confidence: float = CONFIDENCE,
+) -> dict[str, Interval]:
+    """Return an interval of every image metric, by its name without a level.
+
+    AUROC: DeLong (see `auroc_interval`); TPR, TNR and recall, which are shares of images: Wilson (1927); all others,
+    and all where groups of images belong together: the bootstrap's percentiles.
+
+    Args:
+        scores: (n,) raw scores.
+        labels: (n,): 0 good, 1 anomalous, -1 left out.
+        threshold: An image is called anomalous above it.
+        groups: (n,) names of what is drawn as a whole, such as the part that several photographs show.
+        repeats: Number of draws.
+        confidence: Of the intervals.
+    """
+    values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    curve = sorted_curve(values, known)
+    if curve.problem:
+        return {}
+    lack = too_few(known, groups)
+    draws = image_draws(known, groups, repeats)
+    _, step = np.unique(values, return_inverse=True)
+    found = values > (np.inf if threshold is None else threshold)
+    tables = {
+        "defect": _by_step(draws * (known == 1), step),
+        "good": _by_step(draws * (known == 0), step),
+    }
+    drawn = curve_metrics(**tables)
+    if threshold is not None:
+        counts = [draws @ (known == label).astype(np.float32) for label in (1, 0)]
+        flagged = [draws @ ((known == label) & found).astype(np.float32) for label in (1, 0)]
+        drawn |= rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
+    method = f"stratified bootstrap over {'images' if groups is None else 'groups of images'}, {repeats} draws"
+    intervals = {name: percentiles(result, method, confidence, lack) for name, result in drawn.items()}
+    if groups is None:
+        intervals["AUROC"] = auroc_interval(values, known, confidence)
+        if threshold is not None:
+            caught = wilson(int((found & (known == 1)).sum()), curve.positives.size, confidence)
+            passed = wilson(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
+            intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
+    return intervals
+
+
+def curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
+    """AUROC, AUPR, F1Max and FPR_at_95TPR, each (b,), of counts (b, k) by step of the scores, ascending.
+
+    Scores of one step are tied. NaN where a metric has no value.
+    """
+    tp, fp = _from_top(defect), _from_top(good)
+    positives, negatives = tp[:, :1], fp[:, :1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = negatives - fp + good / 2
+        precision = np.where(defect > 0, tp / (tp + fp), 0)
+        caught = tp >= np.ceil(np.round(0.95 * positives, 9))
+        # the last step, ascending, at which enough are caught
+        last = caught.shape[1] - 1 - np.argmax(caught[:, ::-1], axis=1)
+        return {
+            "AUROC": ((defect * below).sum(1) / (positives * negatives)[:, 0]),
+            "AUPR": (defect * precision).sum(1) / positives[:, 0],
+            "F1Max": np.where(positives[:, 0] > 0, (2 * tp / (tp + fp + positives)).max(1), np.nan),
+            "FPR_at_95TPR": np.where(
+                positives[:, 0] > 0, np.take_along_axis(fp, last[:, None], 1)[:, 0] / negatives[:, 0], np.nan
+            ),
+        }
+
+
+def rates(tp: Table, fp: Table, positives: Table, negatives: Table) -> dict[str, Table]:
+    """F1Score, TPR, TNR, accuracy, precision and recall, each (b,), of counts (b,); NaN where one has no value."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = tp / positives
+        return {
+            "F1Score": np.where(positives > 0, 2 * tp / (tp + fp + positives), np.nan),
+            "TPR": recall,
+            "TNR": (negatives - fp) / negatives,
+            "accuracy": (tp + negatives - fp) / (positives + negatives),
+            "precision": tp / (tp + fp),
+            "recall": recall,
+        }
+
+
+def percentiles(values: Table, method: str, confidence: float = CONFIDENCE, lack: str | None = None) -> Interval:
+    """Return the percentile interval of a metric's draws (b,); none where they say nothing, or `lack` says why."""
+    there = values[~np.isnan(values)]
+    if lack:
+        return Interval(None, None, lack)
+    if not there.size:
+        return Interval(None, None, "the metric has no value on any draw")
+    if there.min() == there.max():
+        return Interval(None, None, "every draw gives the same value, which says nothing of other images")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(there, [tail, 1 - tail])
+    return Interval(float(low), float(high), method if there.size == values.size else f"{method}, {there.size} usable")
+
+
+def wilson(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
+    """Return Wilson's score interval of a share (1927).
+
+    >>> wilson(10, 10).low > 0.7
+    True
+    """
+    if not count:
+        return Interval(None, None, "there are no such images")
+    z = float(ndtri((1 + confidence) / 2))
+    share, spread = hits / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
+    low, high = float(middle - half), float(middle + half)
+    return Interval(0.0 if hits == 0 else low, 1.0 if hits == count else high, f"Wilson, {hits} of {count} images")
+
+
+def intervals_record(level: str, intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | str | None]]:
+    """Return intervals as run.json holds them, by the metric's full name."""
+    return {
+        f"{level}_{name}": {
+            "low": interval.low,
+            "high": interval.high,
+            "method": interval.method,
+            "confidence": CONFIDENCE,
+        }
+        for name, interval in intervals.items()
+    }
+
+
+def _by_step(draws: NDArray[np.floating], step: NDArray[np.integer]) -> Table:
+    """Add up the draws (b, n) of images of one step: (b, k)."""
+    order = np.argsort(step, kind="stable")
+    starts = np.searchsorted(step[order], np.arange(int(step.max(initial=-1)) + 1))
+    if not starts.size:
+        return np.zeros((len(draws), 1))
+    return np.add.reduceat(draws[:, order].astype(np.float64), starts, axis=1)
+
+
+def _from_top(counts: Table) -> Table:
+    return np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]

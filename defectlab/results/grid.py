@@ -1,0 +1,135 @@
+"""The grid on which a run's pixel metrics are computed, and the masks kept on it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectlab.data.images import read_mask
+from defectlab.data.manifest import Manifest
+from defectlab.errors import OptionError
+from defectlab.evaluation.grids import Frame, Size, resize_nearest
+from defectlab.evaluation.sources import ArrayImages, PixelImages
+from defectlab.files import replacing
+from defectlab.paths import relative
+from defectlab.results.record import Run
+
+PixelSize = str | list[int]
+SPLIT = "test"
+
+
+def check_pixel_size(pixel_size: Any) -> PixelSize:
+    """Return the option: "input" (the model's own), "original" (each mask's own), or [height, width].
+
+    Raises:
+        OptionError: It is none of these.
+
+    >>> check_pixel_size((256, 512))
+    [256, 512]
+    """
+    if pixel_size in ("input", "original"):
+        return str(pixel_size)
+    sides = list(pixel_size) if isinstance(pixel_size, Sequence) and not isinstance(pixel_size, str) else []
+    if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
+        raise OptionError(
+            "pixel_size must be input (the model's own size), original (each mask's own size) or [height, width] in "
+            f"whole pixels, got {pixel_size!r}."
+        )
+    return sides
+
+
+def pixel_size_of(run: Run) -> PixelSize:
+    """Return on which grid the run's pixel metrics are computed; records older than the choice have the model's own."""
+    return run.record.get("evaluation", {}).get("pixel_size", "input")
+
+
+def evaluation_record(run: Run) -> dict[str, Any]:
+    """Return what run.json holds as `evaluation`; `grid` is null where each image has its own, or without maps."""
+    pixel_size = pixel_size_of(run)
+    earlier = run.record.get("evaluation", {})
+    if pixel_size == "input":
+        maps = run.maps(SPLIT)
+        grid = earlier.get("grid") if maps is None else list(maps.shape[1:])
+    else:
+        grid = None if pixel_size == "original" else pixel_size
+    return {**earlier, "pixel_size": pixel_size, "grid": grid}
+
+
+def write_grid_masks(run: Run, manifest: Manifest) -> None:
+    """Keep the test masks on the run's grid, packed eight pixels to a byte, where it is not the model's own.
+
+    With "original" a mask stays as it is on disk; an image without one has an empty mask of its own size.
+    """
+    pixel_size = pixel_size_of(run)
+    if pixel_size == "input" or not manifest.has_masks or run.maps(SPLIT) is None:
+        return
+    entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
+    sizes: list[tuple[int, int, int, int]] = []
+    packed_path, sizes_path = run.grid_paths(SPLIT)
+    with replacing(packed_path) as partial, partial.open("wb") as file:
+        for row in run.scores(SPLIT):
+            entry = entries[row.image_path]
+            path = manifest.absolute_mask(entry)
+            image_size = (entry.height, entry.width)
+            mask = np.zeros(image_size, dtype=np.bool_) if path is None else read_mask(path)
+            if not isinstance(pixel_size, str):
+                mask = resize_nearest(mask, (pixel_size[0], pixel_size[1]))
+            sizes.append((*image_size, *mask.shape))
+            file.write(np.packbits(mask).tobytes())
+    with replacing(sizes_path) as partial, partial.open("wb") as file:
+        np.save(file, np.array(sizes, dtype=np.int64).reshape(-1, 4))
+
+
+def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
+    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none."""
+    maps = run.maps(SPLIT)
+    if maps is None:
+        return None, "there are no anomaly maps"
+    if not run.masks_path(SPLIT).is_file():
+        return None, "there are no masks"
+    if pixel_size_of(run) == "input":
+        return ArrayImages(maps, np.load(run.masks_path(SPLIT), mmap_mode="r")), None
+    packed, sizes = run.grid_paths(SPLIT)
+    if not packed.is_file() or not sizes.is_file():
+        return None, f"there are no masks on the grid {pixel_size_of(run)}: {packed.name} is gone from the run's maps"
+    bits = np.memmap(packed, dtype=np.uint8, mode="r")
+    return GridImages(maps, Frame.from_record(run.record["preprocessing"]), np.load(sizes), bits), None
+
+
+class GridImages:
+    """Maps (n, h, w) on the model's input, each brought to the grid of its mask.
+
+    Args:
+        maps: Raw maps, memory-mapped or not.
+        frame: Where the input lies on the image.
+        sizes: (n, 4): height and width of the image, height and width of the grid.
+        bits: All masks one after another, eight pixels to a byte, each from a byte of its own on.
+    """
+
+    def __init__(
+        self, maps: NDArray[np.float32], frame: Frame, sizes: NDArray[np.int64], bits: NDArray[np.uint8]
+    ) -> None:
+        self._maps = maps
+        self._frame = frame
+        self._images: list[Size] = [(int(row[0]), int(row[1])) for row in sizes]
+        self.sizes: Sequence[Size] = [(int(row[2]), int(row[3])) for row in sizes]
+        self._bits = bits
+        self._starts = _starts(self.sizes)
+
+    def map(self, index: int) -> NDArray[np.float32]:
+        """Raw anomaly map (H, W) of one image, on its grid."""
+        return self._frame.to_grid(np.asarray(self._maps[index]), self._images[index], self.sizes[index])
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Mask (H, W) of one image."""
+        height, width = self.sizes[index]
+        bits = self._bits[self._starts[index] : self._starts[index + 1]]
+        return np.unpackbits(bits, count=height * width).view(np.bool_).reshape(height, width)
+
+
+def _starts(sizes: Iterable[Size]) -> list[int]:
+    starts = [0]
+    for height, width in sizes:
+        starts.append(starts[-1] + -(-height * width // 8))
+    return starts
