@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.evaluation.intervals import CONFIDENCE, auroc_interval, prevalence, trivial_f1
+from defectlab.evaluation.bootstrap import image_intervals, intervals_record
+from defectlab.evaluation.intervals import prevalence, trivial_f1
+from defectlab.evaluation.pixel_bootstrap import pixel_intervals
+from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
+from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.record import Run, ScoreRow
 
@@ -29,14 +33,15 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
 
     Returns:
         What run.json holds: `evaluation` (the grid of the pixel metrics), `metrics` by name (None where one cannot be
-        computed), `metric_reasons` for those, `intervals` of image metrics, and in `trivial` what calling every image
-        anomalous gives. Where maps were not kept, the pixel metrics stay those that were computed while they were
-        there.
+        computed), `metric_reasons` for those, `intervals` of those that can be, `per_defect` (see there), and in
+        `trivial` what calling every image anomalous gives. Where maps were not kept, what is said of pixels stays as it
+        was computed while they were there.
     """
     thresholds = thresholds or run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
     rows = run.scores()
-    scores, labels = columns([row for row in rows if row.split == "test"])
+    tested = [row for row in rows if row.split == "test"]
+    scores, labels = columns(tested)
     whole = run.has_all_maps
     images, lack = pixel_images(run) if whole else (None, None)
     results = evaluate_images(scores, labels, images, lack, image_threshold=image, pixel_threshold=pixel)
@@ -48,15 +53,46 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
         metrics |= {name: value for name, value in run.record["metrics"].items() if name.startswith("pixel")}
         reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}
         reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
-    interval = auroc_interval(scores, labels)
+    intervals = _intervals(run, tested, images, metrics, image, pixel)
+    earlier = () if whole else run.record.get("per_defect", ())
+    kinds = per_defect(tested, images, image, pixel, earlier)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
         "evaluation": evaluation_record(run),
         "metrics": metrics,
         "metric_reasons": reasons,
-        "intervals": {"image_AUROC": {**asdict(interval), "confidence": CONFIDENCE}},
+        "intervals": intervals,
+        "per_defect": kinds,
         "trivial": {"image_F1Score": trivial_f1(labels), "image_AUPR": prevalence(labels)},
     }
+
+
+def _intervals(
+    run: Run,
+    rows: Sequence[ScoreRow],
+    images: PixelImages | None,
+    metrics: Mapping[str, float | None],
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+) -> dict[str, dict[str, Any]]:
+    """Return the interval of every metric that has a value; those that cannot be made say why in `method`."""
+    scores, labels = columns(rows)
+    groups = _groups(run, rows)
+    found = intervals_record("image", image_intervals(scores, labels, image_threshold, groups))
+    if images is None:
+        found |= {name: old for name, old in run.record.get("intervals", {}).items() if name.startswith("pixel")}
+    elif metrics.get("pixel_AUROC") is not None:
+        found |= intervals_record("pixel", pixel_intervals(images, labels, pixel_threshold, groups))
+    return {name: interval for name, interval in found.items() if metrics.get(name) is not None}
+
+
+def _groups(run: Run, rows: Sequence[ScoreRow]) -> list[str] | None:
+    """Return the part that each image shows; None for a run without data.group."""
+    if run.record.get("dataset", {}).get("protocol", {}).get("group") is None:
+        return None
+    from defectlab.results.parts import row_parts
+
+    return row_parts(run.record, rows)
 
 
 def no_thresholds(reason: str) -> dict[str, dict[str, Any]]:
