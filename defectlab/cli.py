@@ -31,15 +31,16 @@ def demo(data: str = "data/coins", epochs: int = 1) -> None:
     run_demo(data, epochs)
 
 
-def data_check(root: str) -> int:
+def data_check(root: str, group: str | None = None) -> int:
     """Say what images were found, how training would split them, and every problem.
 
     Args:
         root: Folder of the dataset.
+        group: Regular expression on the image's path that names the part it shows.
     """
     from defectlab.data.check import check
 
-    report = check(paths.resolve(root))
+    report = check(paths.resolve(root), group=group)
     print(report.text)
     return 0 if report.ok else 1
 

@@ -48,6 +48,7 @@ class DataConfig:
         val_split_ratio: Share that validates.
         seed: Of the split; default is the experiment's.
         on_duplicate: error or warn, for equal files in training and test.
+        group: Regular expression on the image's path that names the part it shows, where a part has several images.
     """
 
     root: str | None = None
@@ -69,6 +70,7 @@ class DataConfig:
     val_split_ratio: float = 0.5
     seed: int | None = None
     on_duplicate: str = "error"
+    group: str | None = None
 
 
 @dataclass(frozen=True)
