@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from defectlab.data.images import nfc, path_order
@@ -114,11 +114,3 @@ def count_parts(
     for (role, _), label in worst.items():
         counts[role]["anomalous" if label else "good"] += 1
     return counts
-
-
-def part_labels(labels: Sequence[int], parts: Sequence[str]) -> dict[str, int]:
-    """Return each part's label: 1 where any of its images is anomalous, 0 where all known ones are good, else -1."""
-    found: dict[str, int] = {}
-    for label, part in zip(labels, parts, strict=True):
-        found[part] = max(found.get(part, -1), label)
-    return found

@@ -117,7 +117,7 @@ def _check_parts(
     if on_duplicate == "error":
         fix = (
             "move them into one folder; or, where equal names mean different parts, let group take in the folder, "
-            "such as ([^/]+/\\d+)_; or say on_duplicate: warn"
+            "such as (.*/\\d+)_; or say on_duplicate: warn"
         )
         findings.problem(f"The same part in two splits: {fix}", lines)
     else:

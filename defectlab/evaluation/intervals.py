@@ -104,8 +104,8 @@ def delong_test(
     """Compare the AUROC of two models that scored the same images (DeLong et al., 1988).
 
     Where its variance is zero (both separate perfectly, or a model gives one score to all) p comes from swapping the
-    two models' ranks image by image, 9,999 times. With groups the variance is Obuchowski's (1997), and ranks are swapped
-    part by part.
+    two models' ranks image by image, 9,999 times. With groups the variance is Obuchowski's (1997), and ranks
+    are swapped part by part.
 
     Args:
         first: Scores (n,) of one model.

@@ -9,6 +9,7 @@ import numpy as np
 from defectlab.evaluation.intervals import CONFIDENCE, auroc_interval, prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
+from defectlab.results.parts import evaluate_parts, row_parts
 from defectlab.results.record import Run, ScoreRow
 
 
@@ -23,18 +24,24 @@ def choose_thresholds(
     return image, choose_pixel_threshold(maps, masks, labels)
 
 
-def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Run,
+    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+    part_threshold: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Compute the test metrics at the record's own thresholds, or others, and label every row of scores.csv.
 
     Returns:
         What run.json holds: `metrics` by name (None where one cannot be computed), `metric_reasons` for those,
-        `intervals` of image metrics, and in `trivial` what calling every image anomalous gives. Where maps were not
-        kept, the pixel metrics stay those that were computed while they were there.
+        `intervals` of image metrics, in `trivial` what calling every image anomalous gives, and for a run with
+        `data.group` the same of `parts`, at `part_threshold`, else at the recorded one or one chosen now. Where maps
+        were not kept, the pixel metrics stay those that were computed while they were there.
     """
     thresholds = thresholds or run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
     rows = run.scores()
-    scores, labels = columns([row for row in rows if row.split == "test"])
+    tested = [row for row in rows if row.split == "test"]
+    scores, labels = columns(tested)
     whole = run.has_all_maps
     maps, masks = (run.maps("test"), run.masks("test")) if whole else (None, None)
     results = evaluate(scores, labels, maps, masks, image_threshold=image, pixel_threshold=pixel)
@@ -46,13 +53,15 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
         metrics |= {name: value for name, value in run.record["metrics"].items() if name.startswith("pixel")}
         reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}
         reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
-    interval = auroc_interval(scores, labels)
+    interval = auroc_interval(scores, labels, groups=row_parts(run.record, tested))
+    parts = evaluate_parts(run, tested, thresholds["image"]["rule"], part_threshold)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
         "metrics": metrics,
         "metric_reasons": reasons,
         "intervals": {"image_AUROC": {**asdict(interval), "confidence": CONFIDENCE}},
         "trivial": {"image_F1Score": trivial_f1(labels), "image_AUPR": prevalence(labels)},
+        **({"parts": parts} if parts is not None else {}),
     }
 
 

@@ -12,6 +12,7 @@ from defectlab.results.record import Run
 from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
 
 SHOWN_RUNS = 5
+PART_METRICS = ("part_AUROC", "part_F1Score")  # beside them where data.group is set
 METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BARE_METRICS
 
 
@@ -29,6 +30,9 @@ def metrics_table(run: Run) -> None:
     table.add_column("value", justify="right")
     for name in BARE_METRICS:  # run.json and the workbook have them all
         table.add_row(name, _shown(run.record["metrics"].get(name), run.record["metric_reasons"].get(name)))
+    parts = run.record.get("parts") or {}
+    for name in PART_METRICS if parts else ():
+        table.add_row(name, _shown(parts["metrics"].get(name), parts["metric_reasons"].get(name)))
     console = Console()
     console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
     console.print(table)
@@ -46,6 +50,16 @@ def _caveats(record: Mapping[str, Any]) -> list[str]:
     trivial = record.get("trivial", {}).get("image_F1Score")
     if trivial is not None and record["metrics"].get("image_F1Score") is not None:
         lines.append(f"image_F1Score of calling every image anomalous: {trivial:.4f}")
+    parts = record.get("parts")
+    if parts:
+        counts, interval = parts["counts"], parts["intervals"].get("part_AUROC", {})
+        around = (
+            "" if interval.get("low") is None else f"; 95 % interval {interval['low']:.3f} to {interval['high']:.3f}"
+        )
+        lines.append(
+            f"part_AUROC: {parts['count']} parts ({counts['anomalous']} anomalous) of {parts['images']} images, each "
+            f"scored by the highest of its images{around}"
+        )
     return lines
 
 
