@@ -31,16 +31,17 @@ def demo(data: str = "data/coins", epochs: int = 1) -> None:
     run_demo(data, epochs)
 
 
-def data_check(root: str, group: str | None = None) -> int:
+def data_check(root: str, group: str | None = None, near: bool = True) -> int:
     """Say what images were found, how training would split them, and every problem.
 
     Args:
         root: Folder of the dataset.
         group: Regular expression on the image's path that names the part it shows.
+        near: Look for copies of one photograph in two splits.
     """
     from defectlab.data.check import check
 
-    report = check(paths.resolve(root), group=group)
+    report = check(paths.resolve(root), group=group, near=near)
     print(report.text)
     return 0 if report.ok else 1
 
