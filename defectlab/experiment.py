@@ -1,7 +1,7 @@
 """An experiment as data: YAML both ways, a stable identity, and `run`. Importing this loads no torch."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import yaml
 from defectlab import paths
 from defectlab.errors import DataError, InputError, OptionError
 from defectlab.models.registry import model_info
-from defectlab.options import check_option_names
+from defectlab.options import check_option_names, check_whole
 
 if TYPE_CHECKING:
     from defectlab.data.folder import Folder
@@ -112,6 +112,7 @@ class Experiment:
         trainer: Lightning Trainer options, such as max_epochs and accelerator.
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
+        repeat: Train so many times, with seeds from `seed` on, on one split.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -121,6 +122,7 @@ class Experiment:
     trainer: dict[str, Any] = field(default_factory=dict)
     seed: int = 42
     name: str | None = None
+    repeat: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -132,6 +134,7 @@ class Experiment:
         if not self.model.get("name"):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
         model_info(self.model["name"])
+        check_whole("An experiment", "repeat", self.repeat, low=1)
         if self.evaluation.pixel_size != "input":
             raise OptionError(f"evaluation.pixel_size must be 'input', got {self.evaluation.pixel_size!r}.")
 
@@ -243,13 +246,3 @@ def run(experiment: Experiment) -> "Run":
     model, datamodule, engine = build(experiment)
     engine.train(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")
-
-
-def run_many(experiments: Sequence[Experiment]) -> "list[Run]":
-    """Run experiments one after another.
-
-    All are built, so checked, before the first is trained.
-    """
-    for experiment in experiments:
-        build(experiment)
-    return [run(experiment) for experiment in experiments]

@@ -9,6 +9,7 @@ from rich.table import Table
 from defectlab import paths
 from defectlab.progress import in_notebook
 from defectlab.results.record import Run
+from defectlab.results.repeats import Repeats
 from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
 
 SHOWN_RUNS = 5
@@ -132,6 +133,27 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
     console = Console(width=max(Console().width, 120))  # without a terminal rich assumes 80 columns
     console.print(title, soft_wrap=True)
     console.print(table)
+
+
+def repeats_table(repeats: Repeats) -> None:
+    """Print what runs that differ in nothing but their seed came to: mean, deviation and interval of each metric."""
+    table = Table()
+    for column in ("metric", "mean", "std", "95 % interval of the mean", "seeds"):
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    for name in BARE_METRICS:
+        spread = repeats.metrics.get(name)
+        if spread is None:
+            table.add_row(name, "-", "-", "-", "0")
+            continue
+        interval = "-" if spread.low is None else f"{spread.low:.4f} to {spread.high:.4f}"
+        deviation = "-" if spread.deviation is None else f"{spread.deviation:.4f}"
+        table.add_row(name, f"{spread.mean:.4f}", deviation, interval, str(spread.count))
+    first = repeats.runs[0].folder
+    console = Console(width=max(Console().width, 100))
+    seeds = ", ".join(map(str, repeats.seeds))
+    console.print(f"{first.parent.parent.name} on {first.parent.name}, seeds {seeds}:", soft_wrap=True)
+    console.print(table)
+    console.print("The spread is of training alone: all were tested on the same images.", soft_wrap=True)
 
 
 def _shown(value: float | None, reason: str | None) -> str:
