@@ -133,6 +133,7 @@ def test_check_warns_and_training_would_still_start(tmp_path: Path):
     assert "Near-duplicates" not in check(tmp_path, near=False).text
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["bottle", "transistor"])
 def test_photographs_of_a_real_line(real: Path, tmp_path: Path, name: str):
