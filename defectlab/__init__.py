@@ -22,7 +22,7 @@ _DOOR = {
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
     "run": "defectlab.experiment",
-    "run_many": "defectlab.experiment",
+    "run_many": "defectlab.many",
     "Run": "defectlab.results.record",
     "Preprocessing": "defectlab.preprocessing",
     "load_backbone": "defectlab.backbones",
@@ -62,8 +62,9 @@ if TYPE_CHECKING:
     from defectlab.data.samples import make_sample
     from defectlab.engine import Engine
     from defectlab.errors import InputError
-    from defectlab.experiment import Experiment, run, run_many
+    from defectlab.experiment import Experiment, run
     from defectlab.explain import nearest_good_patches
+    from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore

@@ -45,17 +45,7 @@ def start_run(
     """
     manifest = datamodule.manifest
     record: dict[str, Any] = model.backbone_record
-    experiment = {
-        "name": name,
-        "seed": model.seed,
-        "data": datamodule.options,
-        "backbone": {"name": record["name"], "weights": record["source"]},
-        "model": {"name": model.model_name, **model.options},
-        "evaluation": {"pixel_size": pixel_size},
-        "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
-    }
-    facts = experiment_facts(experiment, manifest.hash, record["sha256"])
-    facts["model.preprocessing"] = model.preprocessing.hash
+    experiment, facts = describe_run(model, datamodule, trainer_options, name, pixel_size=pixel_size)
     name = name or readable_name(model.model_name, record["name"], model.options, trainer_options.get("max_epochs"))
     if weights_of:
         facts["weights_of"] = weights_of
@@ -82,6 +72,30 @@ def start_run(
     manifest.write(run.folder / "manifest.json")
     logger.info("Run %s: %s", run.record["run_id"], run.folder)
     return run
+
+
+def describe_run(
+    model: BaseDetector,
+    datamodule: Folder,
+    trainer_options: Mapping[str, Any],
+    name: str | None,
+    *,
+    pixel_size: PixelSize = "input",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the experiment as run.json holds it, and the facts that make it what it is."""
+    record: dict[str, Any] = model.backbone_record
+    experiment = {
+        "name": name,
+        "seed": model.seed,
+        "data": datamodule.options,
+        "backbone": {"name": record["name"], "weights": record["source"]},
+        "model": {"name": model.model_name, **model.options},
+        "evaluation": {"pixel_size": pixel_size},
+        "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
+    }
+    facts = experiment_facts(experiment, datamodule.manifest.hash, record["sha256"])
+    facts["model.preprocessing"] = model.preprocessing.hash
+    return experiment, facts
 
 
 def weights_run(model: BaseDetector, checkpoint: Path | None) -> Run | None:

@@ -31,15 +31,17 @@ def demo(data: str = "data/coins", epochs: int = 1) -> None:
     run_demo(data, epochs)
 
 
-def data_check(root: str) -> int:
+def data_check(root: str, group: str | None = None, near: bool = True) -> int:
     """Say what images were found, how training would split them, and every problem.
 
     Args:
         root: Folder of the dataset.
+        group: Regular expression on the image's path that names the part it shows.
+        near: Look for copies of one photograph in two splits.
     """
     from defectlab.data.check import check
 
-    report = check(paths.resolve(root))
+    report = check(paths.resolve(root), group=group, near=near)
     print(report.text)
     return 0 if report.ok else 1
 
@@ -112,11 +114,18 @@ def models_list() -> None:
         print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
 
 
-def train(**settings: Any) -> None:
-    """Train and test one experiment."""
-    from defectlab.experiment import run
+def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> int:
+    """Train and test one experiment, once or with several seeds."""
+    from defectlab.many import parse_seeds, run_many, with_seeds
 
-    run(Experiment(**settings))
+    experiment = Experiment(**settings)
+    if seeds is None and experiment.repeat == 1:
+        from defectlab.experiment import run
+
+        run(experiment)
+        return 0
+    repeats = with_seeds(experiment, None if seeds is None else parse_seeds(seeds), vary_split=vary_split)
+    return 0 if len(run_many(repeats, rerun=rerun)) == len(repeats) else 1
 
 
 def evaluate(run: str, rescore: bool) -> None:
@@ -259,6 +268,9 @@ def _command_parser(function: Command) -> ArgumentParser:
             "--config", action="config", help="YAML file of an experiment; options given here win over it."
         )
         parser.add_class_arguments(Experiment, as_positional=False)
+        parser.add_argument("--seeds", type=str, help="Train with each of these seeds, such as 0..4 or 0,1,2.")
+        parser.add_argument("--vary-split", action="store_true", help="Split anew with each seed.")
+        parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
     elif function is predict:
         parser.add_argument("run", type=str, help="Run folder or checkpoint.")
         parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")

@@ -7,8 +7,9 @@ from pathlib import Path
 from defectlab import paths
 from defectlab.backbones import find_weights
 from defectlab.data.samples import make_sample
-from defectlab.errors import WeightsError
-from defectlab.experiment import BackboneConfig, DataConfig, Experiment, run_many
+from defectlab.errors import InputError, WeightsError
+from defectlab.experiment import BackboneConfig, DataConfig, Experiment
+from defectlab.many import run_many
 from defectlab.results.record import Run
 from defectlab.results.show import runs_table
 from defectlab.results.workbook import read_workbook
@@ -22,7 +23,10 @@ def run_demo(data: str, epochs: int) -> list[Run]:
     """Make the sample where it is absent, train PaDiM, PatchCore and CFlow, print the table and the pictures' place."""
     root = make_sample("coins", paths.resolve(data))
     backbone = demo_backbone()
-    runs = run_many(demo_experiments(root, backbone, epochs))
+    experiments = demo_experiments(root, backbone, epochs)
+    runs = run_many(experiments, rerun=True)
+    if len(runs) < len(experiments):
+        raise InputError("The demo is not complete; the log above says what failed.")
     runs_table(runs, f"coins, {backbone.name} with {'random' if backbone.weights == 'random' else 'local'} weights")
     for run in runs:
         print(f"{run.folder.parent.parent.name:<10} record {paths.relative(run.folder)}/run.json, "

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab import paths
-from defectlab.bookkeeping import check_same_model, environment, run_to_test, start_run, weights_run
+from defectlab.bookkeeping import check_same_model, describe_run, environment, run_to_test, start_run, weights_run
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
@@ -27,8 +27,9 @@ from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
 from defectlab.results.evaluate import evaluate_run, no_thresholds
 from defectlab.results.grid import PixelSize, check_pixel_size, write_grid_masks
+from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps, drop_maps
-from defectlab.results.record import Run
+from defectlab.results.record import Run, find_runs
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
@@ -106,7 +107,7 @@ class Engine(AnomalibEngine):
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model.check_training_images(len(datamodule.manifest.split("train")))
-        options = self._arguments | {"max_epochs": self._epochs(model)}
+        options = self._options(model)
         run = start_run(model, datamodule, options, self._run_name, self._results, pixel_size=self._pixel_size)
         model.run_folder = None
         self._new_trainer(model, run, max_epochs=options["max_epochs"])
@@ -263,6 +264,16 @@ class Engine(AnomalibEngine):
                 "Folder(root=...) knows MVTec AD's layout by itself."
             )
         return datamodule
+
+    def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
+        """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
+        _, facts = describe_run(model, datamodule, self._options(model), self._run_name, pixel_size=self._pixel_size)
+        wanted = experiment_id(facts)
+        same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
+        return next((run for run in same if run.status == "finished"), None)
+
+    def _options(self, model: BaseDetector) -> dict[str, Any]:
+        return self._arguments | {"max_epochs": self._epochs(model)}
 
     def _epochs(self, model: BaseDetector) -> int:
         given, fixed = self._arguments.get("max_epochs"), MODELS[model.model_name].epochs

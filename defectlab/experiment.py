@@ -1,7 +1,7 @@
 """An experiment as data: YAML both ways, a stable identity, and `run`. Importing this loads no torch."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import yaml
 from defectlab import paths
 from defectlab.errors import DataError, InputError, OptionError
 from defectlab.models.registry import model_info
-from defectlab.options import check_option_names
+from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class DataConfig:
         val_split_ratio: Share that validates.
         seed: Of the split; default is the experiment's.
         on_duplicate: error or warn, for equal files in training and test.
+        group: Regular expression on the image's path that names the part it shows, where a part has several images.
     """
 
     root: str | None = None
@@ -70,6 +71,7 @@ class DataConfig:
     val_split_ratio: float = 0.5
     seed: int | None = None
     on_duplicate: str = "error"
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Experiment:
         trainer: Lightning Trainer options, such as max_epochs and accelerator.
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
+        repeat: Train so many times, with seeds from `seed` on, on one split.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -120,6 +123,7 @@ class Experiment:
     trainer: dict[str, Any] = field(default_factory=dict)
     seed: int = 42
     name: str | None = None
+    repeat: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -132,6 +136,7 @@ class Experiment:
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
         model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
+        check_whole("An experiment", "repeat", self.repeat, low=1)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Experiment":
@@ -241,13 +246,3 @@ def run(experiment: Experiment) -> "Run":
     model, datamodule, engine = build(experiment)
     engine.train(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")
-
-
-def run_many(experiments: Sequence[Experiment]) -> "list[Run]":
-    """Run experiments one after another.
-
-    All are built, so checked, before the first is trained.
-    """
-    for experiment in experiments:
-        build(experiment)
-    return [run(experiment) for experiment in experiments]

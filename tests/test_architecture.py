@@ -40,6 +40,7 @@ LAYERS = {
     "defectlab.explain": 4,
     "defectlab.figures": 4,
     "defectlab.experiment": 5,
+    "defectlab.many": 5,
     "defectlab.demo": 7,
     "defectlab.cli": 7,
     "defectlab.__main__": 7,

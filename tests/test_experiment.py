@@ -9,7 +9,8 @@ import yaml
 
 from defectlab import Folder
 from defectlab.errors import InputError, OptionError
-from defectlab.experiment import DataConfig, Experiment, build, run, run_many
+from defectlab.experiment import DataConfig, Experiment, build, run
+from defectlab.many import run_many
 from defectlab.results.record import find_runs
 
 SMALL = {

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectlab.data.splits import SplitOptions, pick, share
+from defectlab.data.picks import pick, share
+from defectlab.data.splits import SplitOptions
 from defectlab.errors import OptionError
 
 NAMES = [f"train/good/{i:03d}.png" for i in range(10)]

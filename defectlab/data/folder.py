@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as tvf
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab import paths
+from defectlab.data.groups import compiled
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
 from defectlab.errors import OptionError, unknown_name
@@ -113,6 +114,7 @@ class Folder(AnomalibDataModule):
     splits and rules. `normal_dir` may be left out where `root` has a known layout. `normal_split_ratio` is the share of
     good images moved to the test where there is no `normal_test_dir` (anomalib documents it and reads
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
+    `group` names the part that each image shows, by a regular expression on its path (`build_manifest`).
 
     Raises:
         OptionError: An option that does not exist or cannot work.
@@ -146,6 +148,7 @@ class Folder(AnomalibDataModule):
         abnormal_val_dir: Directory | None = None,
         val_mask_dir: Directory | None = None,
         on_duplicate: str = "error",
+        group: str | None = None,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -166,6 +169,8 @@ class Folder(AnomalibDataModule):
         ratio = next((value for value in (test_split_ratio, normal_split_ratio) if value is not None), 0.2)
         test_mode = _mode("test_split_mode", test_split_mode, TestSplitMode)
         val_mode = _mode("val_split_mode", val_split_mode, ValSplitMode)
+        if group is not None:
+            compiled(group)
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -195,6 +200,7 @@ class Folder(AnomalibDataModule):
         }
         self.extensions = tuple(extensions) if extensions else None
         self.on_duplicate = on_duplicate
+        self.group = group
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -209,6 +215,7 @@ class Folder(AnomalibDataModule):
             val_split_ratio=self.val_split_ratio,
             seed=self.seed,
             on_duplicate=self.on_duplicate,
+            group=self.group,
             **self.directories,
         )
         self._is_setup = True
@@ -224,6 +231,7 @@ class Folder(AnomalibDataModule):
         """The arguments as plain data, for records."""
         directories = {key: _plain(value) for key, value in self.directories.items() if value is not None}
         given = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
+        given |= {"group": self.group} if self.group is not None else {}
         augmentations = {
             f"{split}_augmentations": repr(augmentation)
             for split in ("train", "val", "test")

@@ -177,6 +177,7 @@ def build_manifest(
     val_split_ratio: float = 0.5,
     seed: int = 42,
     on_duplicate: str = "error",
+    group: str | None = None,
 ) -> Manifest:
     """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
 
@@ -185,6 +186,10 @@ def build_manifest(
     `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained on.
 
     The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
+
+    `group` is a regular expression on the image's path relative to the root: its group 1, or the whole match, names the
+    part that the image shows, and seeded splits keep the images of a part together. A part that the folders themselves
+    put into two splits is treated as a duplicate is.
 
     Raises:
         OptionError: A mode, ratio or option that cannot work; nothing has been read then.

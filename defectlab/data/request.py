@@ -28,6 +28,7 @@ class DataRequest:
     val_split_ratio: float = 0.5
     seed: int = 42
     on_duplicate: str = "error"
+    group: str | None = None
 
     def folders(self) -> dict[str, tuple[str, ...]]:
         """Return the folders that are given by name, by argument; arguments without any are left out."""

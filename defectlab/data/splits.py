@@ -1,12 +1,12 @@
-"""Seeded splits: the same files on every machine and Python version, because ranks are hashes of names."""
+"""Which split an image is in, and the protocol that says so."""
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from defectlab.data.images import nfc
+from defectlab.data.groups import count_parts
+from defectlab.data.picks import pick_items
 from defectlab.data.problems import Findings
 from defectlab.data.scan import Item, Role
 from defectlab.errors import OptionError, unknown_name
@@ -56,7 +56,10 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous]."""
+    """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous].
+
+    `group` is the pattern that names parts and `parts` their counts; both are None without one.
+    """
 
     test_split_mode: str
     test_split_ratio: float | None
@@ -66,14 +69,21 @@ class Protocol:
     test_normal_from: str
     validation_from: str
     counts: Mapping[str, Mapping[str, int]]
+    group: str | None = None
+    parts: Mapping[str, Mapping[str, int]] | None = None
 
 
 def assign(
-    items: Sequence[Item], options: SplitOptions, findings: Findings
+    items: Sequence[Item],
+    options: SplitOptions,
+    findings: Findings,
+    group: str | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> tuple[list[tuple[Item, Role]], Protocol]:
     """Give each image its split. With "same_as_test" no entry is "validation": the protocol's flag says so.
 
-    The files of normal_val_dir and abnormal_val_dir validate where there are any, in place of "from_test".
+    The files of normal_val_dir and abnormal_val_dir validate where there are any, in place of "from_test". With `parts`
+    (path to part, made by the pattern `group`) ratios are of parts, and a part is never cut.
     """
     roles: dict[str, Role] = {item.path: item.role for item in items}
     mode, ratio = options.val_split_mode, options.val_split_ratio
@@ -97,8 +107,8 @@ def assign(
     if mode == "from_dir" and not has_val_dirs:
         findings.problem("Options", ["val_split_mode='from_dir' needs normal_val_dir or abnormal_val_dir (or val/)"])
 
-    test_normal = _split_test(items, roles, options, good_only or without_test, findings)
-    validation = _split_validation(items, roles, mode, ratio, options.seed)
+    test_normal = _split_test(items, roles, options, good_only or without_test, findings, parts)
+    validation = _split_validation(items, roles, mode, ratio, options.seed, parts)
     splits = [(item, roles[item.path]) for item in items if item.path in roles]
     counts = _counts(splits)
     is_test = mode == "same_as_test"
@@ -115,58 +125,19 @@ def assign(
         test_normal_from=test_normal,
         validation_from=validation,
         counts=counts,
+        group=group,
+        parts=None if parts is None else count_parts(roles, {item.path: item.label for item in items}, parts),
     )
     return splits, protocol
 
 
-def pick(paths: Iterable[str], count: int, seed: int, purpose: str, twins: Mapping[str, str] | None = None) -> set[str]:
-    """Return `count` of the paths, those that rank first; files of one content (`twins`) are never parted.
-
-    `twins` maps a path to what it shares with its duplicates. A group that would be cut is left behind, so that
-    fewer may come back.
-
-    >>> sorted(pick(["a.png", "b.png", "c.png", "d.png"], 2, seed=42, purpose="validation"))
-    ['b.png', 'c.png']
-    """
-    paths = list(paths)
-    groups: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        groups[path if twins is None else twins[path]].append(path)
-    ranked = sorted(groups.values(), key=lambda group: min(_rank(seed, purpose, path) for path in group))
-    picked: set[str] = set()
-    for group in ranked:
-        if len(picked) + len(group) > count:
-            continue
-        picked.update(group)
-    return picked
-
-
-def share(sizes: Mapping[str, int], ratio: float) -> dict[str, int]:
-    """Return how many of each kind to take, by largest remainder; kinds of two and more end up on both sides.
-
-    The total is rounded down, so that the odd one stays behind; equal remainders favour the larger kind.
-
-    >>> share({"crack": 3, "hole": 5, "scratch": 2}, 0.5)
-    {'crack': 1, 'hole': 3, 'scratch': 1}
-    >>> share({"rare": 1, "common": 9}, 0.2)
-    {'rare': 0, 'common': 2}
-    """
-    total = sum(sizes.values())
-    if ratio <= 0 or total < 2:
-        return dict.fromkeys(sizes, 0)
-    wanted = min(max(int(total * ratio + 1e-9), 1), total - 1)
-    taken = {kind: int(size * ratio + 1e-9) for kind, size in sizes.items()}
-    by_remainder = sorted(sizes, key=lambda kind: (-(sizes[kind] * ratio - taken[kind]), -sizes[kind], nfc(kind)))
-    for kind in by_remainder[: max(wanted - sum(taken.values()), 0)]:
-        taken[kind] += 1
-    for kind, size in sizes.items():
-        if size >= 2:
-            taken[kind] = min(max(taken[kind], 1), size - 1)
-    return taken
-
-
 def _split_test(
-    items: Sequence[Item], roles: dict[str, Role], options: SplitOptions, no_anomalies: bool, findings: Findings
+    items: Sequence[Item],
+    roles: dict[str, Role],
+    options: SplitOptions,
+    no_anomalies: bool,
+    findings: Findings,
+    parts: Mapping[str, str] | None,
 ) -> str:
     """Move good images to test where the layout has none for it; return where the good test images come from."""
     if options.test_split_mode == "none":
@@ -178,16 +149,47 @@ def _split_test(
     if options.test_split_ratio == 0:
         return "none: test_split_ratio is 0"
     candidates = [item for item in items if roles.get(item.path) == "train"]
-    moved = _pick_items(candidates, options.test_split_ratio, options.seed, "test")
+    tested = _images_of_tested_parts(candidates, items, roles, parts, findings)
+    free = [item for item in candidates if item.path not in tested]
+    moved = tested | pick_items(free, options.test_split_ratio, options.seed, "test", parts)
     roles.update(dict.fromkeys(moved, "test"))
+    images = "good images" if parts is None else f"good images ({len({parts[path] for path in moved})} parts)"
     findings.choose(
-        f"{len(moved)} of {len(candidates)} good images ({options.test_split_ratio:.0%}, seed {options.seed}) are kept "
-        "from training for the test set, because no normal_test_dir is given."
+        f"{len(moved)} of {len(candidates)} {images} ({options.test_split_ratio:.0%}, seed {options.seed}) "
+        "are kept from training for the test set, because no normal_test_dir is given."
     )
-    return f"a seeded {options.test_split_ratio:.0%} of the training folder"
+    return f"a seeded {options.test_split_ratio:.0%} of the {_unit(parts)}training folder"
 
 
-def _split_validation(items: Sequence[Item], roles: dict[str, Role], mode: str, ratio: float, seed: int) -> str:
+def _images_of_tested_parts(
+    candidates: Sequence[Item],
+    items: Sequence[Item],
+    roles: Mapping[str, Role],
+    parts: Mapping[str, str] | None,
+    findings: Findings,
+) -> set[str]:
+    """Return the good images of parts whose defects are tested: training would know these parts."""
+    if parts is None:
+        return set()
+    tested = {parts[item.path] for item in items if roles.get(item.path) == "test"}
+    found = {item.path for item in candidates if parts[item.path] in tested}
+    if found:
+        findings.choose(f"{len(found)} good images are tested, because other images of their parts are.")
+    return found
+
+
+def _unit(parts: Mapping[str, str] | None) -> str:
+    return "" if parts is None else "parts of the "
+
+
+def _split_validation(
+    items: Sequence[Item],
+    roles: dict[str, Role],
+    mode: str,
+    ratio: float,
+    seed: int,
+    parts: Mapping[str, str] | None,
+) -> str:
     """Move images to validation; return where they come from in words."""
     if mode == "none":
         return "none: val_split_mode is 'none'"
@@ -196,27 +198,15 @@ def _split_validation(items: Sequence[Item], roles: dict[str, Role], mode: str, 
     if mode == "from_dir":
         return "their own folders"
     source: Role = "train" if mode == "from_train" else "test"
-    for label in (0, 1):
-        candidates = [item for item in items if roles.get(item.path) == source and item.label == label]
-        roles.update(dict.fromkeys(_pick_items(candidates, ratio, seed, "validation"), "validation"))
+    candidates = [item for item in items if roles.get(item.path) == source]
+    if parts is not None:  # a part may have images of both labels
+        roles.update(dict.fromkeys(pick_items(candidates, ratio, seed, "validation", parts), "validation"))
+    else:
+        for label in (0, 1):
+            of_label = [item for item in candidates if item.label == label]
+            roles.update(dict.fromkeys(pick_items(of_label, ratio, seed, "validation", None), "validation"))
     what = "training images (good only)" if source == "train" else "test images, label by label and kind by kind"
-    return f"a seeded {ratio:.0%} of the {what}" if ratio > 0 else "none: val_split_ratio is 0"
-
-
-def _pick_items(items: Sequence[Item], ratio: float, seed: int, purpose: str) -> set[str]:
-    kinds: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        kinds[item.defect].append(item)
-    counts = share({kind: len(members) for kind, members in kinds.items()}, ratio)
-    picked: set[str] = set()
-    for kind, members in kinds.items():
-        twins = {item.path: item.facts.sha256 for item in members}
-        picked |= pick(twins, counts[kind], seed, purpose, twins)
-    return picked
-
-
-def _rank(seed: int, purpose: str, path: str) -> str:
-    return hashlib.sha256(f"{seed}:{purpose}:{nfc(path)}".encode()).hexdigest()
+    return f"a seeded {ratio:.0%} of the {_unit(parts)}{what}" if ratio > 0 else "none: val_split_ratio is 0"
 
 
 def _mode(name: str, value: str | Enum | None, allowed: Sequence[str]) -> str:

@@ -3,10 +3,11 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from defectlab.data.groups import compiled, find_parts, parted
 from defectlab.data.layouts import Layout, detect, named
 from defectlab.data.problems import Findings
 from defectlab.data.request import DataRequest
@@ -20,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """A dataset as found on disk; `splits` holds the readable images that the options put to use."""
+    """A dataset as found on disk; `splits` holds the readable images that the options put to use.
+
+    `parts` maps each path to the part it shows, None without `group`.
+    """
 
     name: str
     root: Path
@@ -30,6 +34,7 @@ class Survey:
     splits: tuple[tuple[Item, Role], ...]
     protocol: Protocol
     findings: Findings
+    parts: Mapping[str, str] | None = None
 
 
 def survey(request: DataRequest) -> Survey:
@@ -48,13 +53,19 @@ def survey(request: DataRequest) -> Survey:
     )
     if request.on_duplicate not in ("error", "warn"):
         raise OptionError(unknown_name("on_duplicate", str(request.on_duplicate), ("error", "warn")))
+    if request.group is not None:
+        compiled(request.group)
     base, layout = _layout(request)
     findings = Findings()
     items = scan(base, layout, request.extensions, findings)
-    splits, protocol = assign(items, options, findings)
+    parts = None if request.group is None else find_parts((item.path for item in items), request.group, findings)
+    splits, protocol = assign(items, options, findings, request.group, parts)
+    if parts is not None:
+        _check_parts(splits, parts, request.on_duplicate, findings)
     _check_duplicates(splits, request.on_duplicate, findings)
     _check_labels(protocol, findings)
-    return Survey(request.name or base.name, base, layout, request.seed, items, tuple(splits), protocol, findings)
+    name = request.name or base.name
+    return Survey(name, base, layout, request.seed, items, tuple(splits), protocol, findings, parts)
 
 
 def _layout(request: DataRequest) -> tuple[Path, Layout]:
@@ -96,6 +107,21 @@ def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, fi
     report(f"The same content in two splits{fix}", across)
     report(f"The same content labelled good and anomalous{fix}", labels)
     findings.warn("The same content twice within one split", within)
+
+
+def _check_parts(
+    splits: Sequence[tuple[Item, Role]], parts: Mapping[str, str], on_duplicate: str, findings: Findings
+) -> None:
+    """Find parts that the folders themselves put into two splits: the test would know them from training."""
+    lines = parted({item.path: role for item, role in splits}, parts)
+    if on_duplicate == "error":
+        fix = (
+            "move them into one folder; or, where equal names mean different parts, let group take in the folder, "
+            "such as (.*/\\d+)_; or say on_duplicate: warn"
+        )
+        findings.problem(f"The same part in two splits: {fix}", lines)
+    else:
+        findings.warn("The same part in two splits", lines)
 
 
 def _check_labels(protocol: Protocol, findings: Findings) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from defectlab.errors import InputError
+from defectlab.evaluation.clustered import Indices, clustered_variance, draws, group_indices
 from defectlab.evaluation.metrics import Floats, curve_auroc, sorted_curve
 
 CONFIDENCE = 0.95
@@ -36,12 +37,18 @@ class PairedTest:
     p: float
 
 
-def auroc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def auroc_interval(
+    scores: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE, groups: ArrayLike | None = None
+) -> Interval:
     """Return an interval of AUROC over images: DeLong et al. (1988) on the logit scale.
 
-    Where the classes separate perfectly, or a class has one image, that variance is zero or unknown: then Newcombe's
-    method 5 (Statistics in Medicine 25, 2006), which depends on the counts alone.
+    With `groups` (n,), the part that each image shows, images of one part may depend on each other: then Obuchowski's
+    clustered variance (Biometrics 53, 1997). Where the classes separate perfectly, or a class has one image (or part),
+    the variance is zero or unknown: then Newcombe's method 5 (Statistics in Medicine 25, 2006), which depends on the
+    counts alone.
     """
+    if groups is not None:
+        return _grouped_auroc_interval(np.asarray(scores), np.asarray(labels), _z(confidence), groups)
     curve = sorted_curve(scores, labels)
     found = curve_auroc(curve)
     if found.value is None:
@@ -51,8 +58,29 @@ def auroc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = CON
     variance = math.nan if min(m, n) < 2 else _variance(*placements(curve.positives, curve.negatives))
     if not variance > 0 or auroc in (0.0, 1.0):
         return _newcombe(auroc, m, n, z)
+    return _on_logit(auroc, variance, z, f"DeLong, logit, {m} anomalous and {n} good images")
+
+
+def _grouped_auroc_interval(
+    scores: NDArray[np.floating], labels: NDArray[np.integer], z: float, groups: ArrayLike
+) -> Interval:
+    numbers = group_indices(groups, scores.size)
+    found = curve_auroc(sorted_curve(scores, labels))
+    if found.value is None:
+        return Interval(None, None, found.reason or "")
+    bad, good = labels == 1, labels == 0
+    top, bottom = placements(scores[bad], scores[good])
+    variance = clustered_variance(top, bottom, numbers[bad], numbers[good])
+    m, n = (np.unique(numbers[kind]).size for kind in (bad, good))
+    if not variance > 0 or found.value in (0.0, 1.0):
+        return _newcombe(found.value, m, n, z, "parts with anomalous and {n} with good images")
+    images = f"{bad.sum()} anomalous images of {m} parts and {good.sum()} good images of {n} parts"
+    return _on_logit(found.value, variance, z, f"DeLong, clustered by part (Obuchowski), logit, {images}")
+
+
+def _on_logit(auroc: float, variance: float, z: float, method: str) -> Interval:
     center, half = math.log(auroc / (1 - auroc)), z * math.sqrt(variance) / (auroc * (1 - auroc))
-    return Interval(_expit(center - half), _expit(center + half), f"DeLong, logit, {m} anomalous and {n} good images")
+    return Interval(_expit(center - half), _expit(center + half), method)
 
 
 def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -66,17 +94,25 @@ def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64
     return below, 1 - not_above
 
 
-def delong_test(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE) -> PairedTest:
+def delong_test(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    confidence: float = CONFIDENCE,
+    groups: ArrayLike | None = None,
+) -> PairedTest:
     """Compare the AUROC of two models that scored the same images (DeLong et al., 1988).
 
     Where its variance is zero (both separate perfectly, or a model gives one score to all) p comes from swapping the
-    two models' ranks image by image, 9,999 times.
+    two models' ranks image by image, 9,999 times. With groups the variance is Obuchowski's (1997), and ranks
+    are swapped part by part.
 
     Args:
         first: Scores (n,) of one model.
         second: Scores (n,) of the other, of the same images in the same order.
         labels: (n,): 0 good, 1 anomalous, -1 left out.
         confidence: Of the interval.
+        groups: (n,): the part that each image shows, where parts have several.
 
     Raises:
         InputError: Different shapes, fewer than two images of a class, or NaN.
@@ -93,22 +129,27 @@ def delong_test(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confiden
         raise InputError("Some scores are NaN: they cannot be compared.")
     tops, bottoms = zip(placements(one[bad], one[good]), placements(two[bad], two[good]), strict=True)
     difference = float(tops[0].mean() - tops[1].mean())
-    variance = _variance(tops[0] - tops[1], bottoms[0] - bottoms[1])
+    numbers = np.arange(known.size) if groups is None else group_indices(groups, known.size)
+    variance = clustered_variance(tops[0] - tops[1], bottoms[0] - bottoms[1], numbers[bad], numbers[good])
+    if math.isnan(variance):
+        raise InputError("A paired test needs at least two parts with good and two with anomalous images.")
     if variance == 0:
-        return PairedTest(difference, None, None, _swapped_p(one[bad | good], two[bad | good], bad[bad | good]))
+        used = bad | good
+        return PairedTest(difference, None, None, _swapped_p(one[used], two[used], bad[used], numbers[used]))
     half = _z(confidence) * math.sqrt(variance)
     p = math.erfc(abs(difference) / math.sqrt(2 * variance))
     return PairedTest(difference, difference - half, difference + half, p)
 
 
-def _swapped_p(one: Floats, two: Floats, bad: NDArray[np.bool_], repeats: int = 9999) -> float:
-    """Return the p-value of the AUROC difference when each image's two ranks may as well be exchanged."""
+def _swapped_p(one: Floats, two: Floats, bad: NDArray[np.bool_], groups: Indices, repeats: int = 9999) -> float:
+    """Return the p-value of the AUROC difference when each group's two sets of ranks may as well be exchanged."""
     ranks = [rankdata(scores) for scores in (one, two)]
     observed = abs(_area(ranks[0], bad) - _area(ranks[1], bad))
     generator = np.random.default_rng(0)
+    _, numbers = np.unique(groups, return_inverse=True)
     extreme = 0
     for _ in range(repeats):
-        swap = generator.random(bad.size) < 0.5
+        swap = (generator.random(int(numbers.max()) + 1) < 0.5)[numbers]
         first, second = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
         extreme += abs(_area(first, bad) - _area(second, bad)) >= observed - 1e-12
     return (extreme + 1) / (repeats + 1)
@@ -140,8 +181,11 @@ def bootstrap_interval(
     generator: np.random.Generator,
     repeats: int = 1000,
     confidence: float = CONFIDENCE,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Return the percentile interval of a metric over images drawn again with replacement, each class on its own.
+
+    With groups whole parts are drawn instead, those of good images, of anomalous ones and of both apart.
 
     Args:
         metric: Takes the positions of the drawn images and returns the metric of these.
@@ -149,12 +193,12 @@ def bootstrap_interval(
         generator: Of the draws.
         repeats: How many draws.
         confidence: Of the interval.
+        groups: (n,): the part that each image shows, where parts have several.
     """
     known = np.asarray(labels)
-    classes = [np.flatnonzero(known == label) for label in (0, 1)]
+    numbers = None if groups is None else group_indices(groups, known.size)
     values = []
-    for _ in range(repeats):
-        drawn = np.concatenate([generator.choice(part, part.size) for part in classes if part.size])
+    for drawn in draws(known, numbers, generator, repeats):
         value = metric(drawn)
         if value is not None:
             values.append(value)
@@ -162,7 +206,8 @@ def bootstrap_interval(
         return Interval(None, None, "the metric has no value on any draw")
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high), f"stratified bootstrap over images, {len(values)} draws")
+    units = "images" if numbers is None else f"the {np.unique(numbers[known >= 0]).size} parts, kept whole"
+    return Interval(float(low), float(high), f"stratified bootstrap over {units}, {len(values)} draws")
 
 
 def trivial_f1(labels: ArrayLike) -> float | None:
@@ -191,7 +236,7 @@ def _variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> float:
     return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
 
 
-def _newcombe(auroc: float, m: int, n: int, z: float) -> Interval:
+def _newcombe(auroc: float, m: int, n: int, z: float, units: str = "anomalous and {n} good images") -> Interval:
     size = (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
@@ -200,7 +245,7 @@ def _newcombe(auroc: float, m: int, n: int, z: float) -> Interval:
 
     low = 0.0 if auroc == 0 else _root(excess, 0.0, auroc)
     high = 1.0 if auroc == 1 else _root(excess, 1.0, auroc)
-    return Interval(low, high, f"Newcombe's method 5, {m} anomalous and {n} good images")
+    return Interval(low, high, f"Newcombe's method 5, {m} {units.format(n=n)}")
 
 
 def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:

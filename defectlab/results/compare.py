@@ -11,6 +11,7 @@ from defectlab.errors import InputError
 from defectlab.evaluation.intervals import Interval, PairedTest, auroc_interval, delong_test, holm
 from defectlab.evaluation.metrics import auroc
 from defectlab.results.evaluate import columns
+from defectlab.results.parts import row_parts
 from defectlab.results.record import Run
 
 SIGNIFICANT = 0.05
@@ -41,19 +42,20 @@ def compare_runs(runs: Sequence[Run]) -> list[Compared]:
     if len(runs) < 2:
         raise InputError("Comparing needs at least two runs: defectlab compare RUN RUN ...")
     labels, scores = _matched(runs)
+    groups = row_parts(runs[0].record, sorted(runs[0].scores("test"), key=lambda row: row.image_path))
     values = [auroc(score, labels) for score in scores]
     missing = next((value.reason for value in values if value.value is None), None)
     if missing:
         raise InputError(f"The image AUROC has no value on these test images: {missing}.")
     best = max(range(len(runs)), key=lambda index: values[index].value or 0.0)  # of equals the first given
     others = [index for index in range(len(runs)) if index != best]
-    tests = {str(index): delong_test(scores[best], scores[index], labels) for index in others}
+    tests = {str(index): delong_test(scores[best], scores[index], labels, groups=groups) for index in others}
     corrected = holm({index: test.p for index, test in tests.items()})
     found = [
         Compared(
             run,
             values[index].value or 0.0,
-            auroc_interval(scores[index], labels),
+            auroc_interval(scores[index], labels, groups=groups),
             tests.get(str(index)),
             corrected.get(str(index)),
         )

@@ -14,6 +14,7 @@ from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
 from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
+from defectlab.results.parts import evaluate_parts, row_parts
 from defectlab.results.record import Run, ScoreRow
 
 
@@ -28,14 +29,19 @@ def choose_thresholds(
     return image, choose_pixel_threshold(maps, masks, labels)
 
 
-def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Run,
+    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+    part_threshold: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Compute the test metrics at the record's own thresholds, or others, and label every row of scores.csv.
 
     Returns:
         What run.json holds: `evaluation` (the grid of the pixel metrics), `metrics` by name (None where one cannot be
-        computed), `metric_reasons` for those, `intervals` of those that can be, `per_defect` (see there), and in
-        `trivial` what calling every image anomalous gives. Where maps were not kept, what is said of pixels stays as it
-        was computed while they were there.
+        computed), `metric_reasons` for those, `intervals` of those that can be, `per_defect` (see there), in `trivial`
+        what calling every image anomalous gives, and for a run with `data.group` the same of `parts`, at
+        `part_threshold`, else at the recorded one or one chosen now. Where maps were not kept, what is said of pixels
+        stays as it was computed while they were there.
     """
     thresholds = thresholds or run.record["thresholds"]
     image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
@@ -56,6 +62,7 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
     intervals = _intervals(run, tested, images, metrics, image, pixel)
     earlier = () if whole else run.record.get("per_defect", ())
     kinds = per_defect(tested, images, image, pixel, earlier)
+    parts = evaluate_parts(run, tested, thresholds["image"]["rule"], part_threshold)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
         "evaluation": evaluation_record(run),
@@ -64,6 +71,7 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
         "intervals": intervals,
         "per_defect": kinds,
         "trivial": {"image_F1Score": trivial_f1(labels), "image_AUPR": prevalence(labels)},
+        **({"parts": parts} if parts is not None else {}),
     }
 
 
@@ -77,22 +85,13 @@ def _intervals(
 ) -> dict[str, dict[str, Any]]:
     """Return the interval of every metric that has a value; those that cannot be made say why in `method`."""
     scores, labels = columns(rows)
-    groups = _groups(run, rows)
+    groups = row_parts(run.record, rows)
     found = intervals_record("image", image_intervals(scores, labels, image_threshold, groups))
     if images is None:
         found |= {name: old for name, old in run.record.get("intervals", {}).items() if name.startswith("pixel")}
     elif metrics.get("pixel_AUROC") is not None:
         found |= intervals_record("pixel", pixel_intervals(images, labels, pixel_threshold, groups))
     return {name: interval for name, interval in found.items() if metrics.get(name) is not None}
-
-
-def _groups(run: Run, rows: Sequence[ScoreRow]) -> list[str] | None:
-    """Return the part that each image shows; None for a run without data.group."""
-    if run.record.get("dataset", {}).get("protocol", {}).get("group") is None:
-        return None
-    from defectlab.results.parts import row_parts
-
-    return row_parts(run.record, rows)
 
 
 def no_thresholds(reason: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Another threshold for a finished run: from its record alone, without training and without its model."""
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +10,10 @@ from defectlab.errors import InputError, OptionError
 from defectlab.evaluation.rules import RuleOptions, choose
 from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.evaluate import columns, evaluate_run, threshold_record
+from defectlab.results.parts import choose_part_threshold
 from defectlab.results.record import Run, ScoreRow
+
+logger = logging.getLogger(__name__)
 
 LEVELS = ("image", "pixel")
 # Rules that look at one image at a time: at pixel level, at each good image's highest pixel.
@@ -39,9 +44,23 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
         level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
     }
     thresholds = {**run.record["thresholds"], **records}
-    results = evaluate_run(run, thresholds) if run.status == "finished" else {}
+    part = _part_threshold(run, rule, options, source) if "image" in levels else None
+    results = evaluate_run(run, thresholds, part) if run.status == "finished" else {}
     run.update(thresholds=thresholds, **results)
     return chosen
+
+
+def _part_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> dict[str, Any] | None:
+    """Choose the parts' threshold by the same rule; where there are too few parts for it, the record says so."""
+
+    def by_rule(scores: np.ndarray, labels: np.ndarray) -> Threshold:
+        try:
+            return choose(rule, scores, labels, options, f"parts of {source}")
+        except OptionError as error:
+            logger.warning("No threshold for parts: %s", error)
+            return Threshold(None, rule, source, str(error))
+
+    return choose_part_threshold(run, by_rule)
 
 
 def _check(run: Run, rule: str, levels: Sequence[str]) -> None:

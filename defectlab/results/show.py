@@ -9,9 +9,11 @@ from rich.table import Table
 from defectlab import paths
 from defectlab.progress import in_notebook
 from defectlab.results.record import Run
+from defectlab.results.repeats import Repeats
 from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
 
 SHOWN_RUNS = 5
+PART_METRICS = ("part_AUROC", "part_F1Score")  # beside them where data.group is set
 METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BARE_METRICS
 
 
@@ -29,6 +31,9 @@ def metrics_table(run: Run) -> None:
     table.add_column("value", justify="right")
     for name in BARE_METRICS:  # run.json and the workbook have them all
         table.add_row(name, _shown(run.record["metrics"].get(name), run.record["metric_reasons"].get(name)))
+    parts = run.record.get("parts") or {}
+    for name in PART_METRICS if parts else ():
+        table.add_row(name, _shown(parts["metrics"].get(name), parts["metric_reasons"].get(name)))
     console = Console()
     console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
     console.print(table)
@@ -46,6 +51,16 @@ def _caveats(record: Mapping[str, Any]) -> list[str]:
     trivial = record.get("trivial", {}).get("image_F1Score")
     if trivial is not None and record["metrics"].get("image_F1Score") is not None:
         lines.append(f"image_F1Score of calling every image anomalous: {trivial:.4f}")
+    parts = record.get("parts")
+    if parts:
+        counts, interval = parts["counts"], parts["intervals"].get("part_AUROC", {})
+        around = (
+            "" if interval.get("low") is None else f"; 95 % interval {interval['low']:.3f} to {interval['high']:.3f}"
+        )
+        lines.append(
+            f"part_AUROC: {parts['count']} parts ({counts['anomalous']} anomalous) of {parts['images']} images, each "
+            f"scored by the highest of its images{around}"
+        )
     return lines
 
 
@@ -118,6 +133,27 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
     console = Console(width=max(Console().width, 120))  # without a terminal rich assumes 80 columns
     console.print(title, soft_wrap=True)
     console.print(table)
+
+
+def repeats_table(repeats: Repeats) -> None:
+    """Print what runs that differ in nothing but their seed came to: mean, deviation and interval of each metric."""
+    table = Table()
+    for column in ("metric", "mean", "std", "95 % interval of the mean", "seeds"):
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    for name in BARE_METRICS:
+        spread = repeats.metrics.get(name)
+        if spread is None:
+            table.add_row(name, "-", "-", "-", "0")
+            continue
+        interval = "-" if spread.low is None else f"{spread.low:.4f} to {spread.high:.4f}"
+        deviation = "-" if spread.deviation is None else f"{spread.deviation:.4f}"
+        table.add_row(name, f"{spread.mean:.4f}", deviation, interval, str(spread.count))
+    first = repeats.runs[0].folder
+    console = Console(width=max(Console().width, 100))
+    seeds = ", ".join(map(str, repeats.seeds))
+    console.print(f"{first.parent.parent.name} on {first.parent.name}, seeds {seeds}:", soft_wrap=True)
+    console.print(table)
+    console.print("The spread is of training alone: all were tested on the same images.", soft_wrap=True)
 
 
 def _shown(value: float | None, reason: str | None) -> str:

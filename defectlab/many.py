@@ -1,0 +1,130 @@
+"""Several experiments, or one with several seeds: checked first, failures survived, finished ones not done again."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from defectlab.errors import OptionError
+from defectlab.experiment import Experiment, build, run
+
+if TYPE_CHECKING:
+    from defectlab.results.record import Run
+
+logger = logging.getLogger(__name__)
+
+MOST_SEEDS = 1000
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a text such as `0..4` (both ends count) or `0,1,2`, or of both: `0..4,42`.
+
+    Raises:
+        OptionError: Another form, a seed twice, or more than a thousand.
+
+    >>> parse_seeds("0..2,42")
+    (0, 1, 2, 42)
+    """
+    seeds: list[int] = []
+    for part in str(text).split(","):
+        found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise OptionError(f"seeds must be whole numbers such as 0..4 or 0,1,2, got {text!r}.")
+        if last - first >= MOST_SEEDS:
+            raise OptionError(f"seeds={text!r} are more than {MOST_SEEDS}.")
+        seeds += range(first, last + 1)
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise OptionError(f"seeds={text!r} names {', '.join(map(str, twice))} twice: a repeat needs a seed of its own.")
+    return tuple(seeds)
+
+
+def with_seeds(
+    experiment: Experiment, seeds: Sequence[int] | None = None, *, vary_split: bool = False
+) -> list[Experiment]:
+    """Return the experiment once for each seed: those given, else `repeat` of them from its own on.
+
+    The seed of model and training varies. The split stays that of `data.seed` (or of the experiment's own seed), so
+    that all are tested on the same images; with `vary_split` each seed splits anew.
+    """
+    if seeds is None:
+        seeds = range(experiment.seed, experiment.seed + experiment.repeat)
+    if len(seeds) == 1 and seeds[0] == experiment.seed:
+        return [replace(experiment, repeat=1)]
+    split = experiment.seed if experiment.data.seed is None else experiment.data.seed
+    logger.info(
+        "%d seeds (%s): model and training vary; the split %s",
+        len(seeds),
+        ", ".join(map(str, seeds)),
+        "varies with them, so the runs are tested on different images"
+        if vary_split
+        else f"stays that of seed {split}, so the spread is that of training, not of other images",
+    )
+    return [
+        replace(
+            experiment,
+            seed=seed,
+            repeat=1,
+            data=replace(experiment.data, seed=seed if vary_split else split),
+            model={**experiment.model, **({"seed": seed} if "seed" in experiment.model else {})},
+        )
+        for seed in seeds
+    ]
+
+
+def run_many(experiments: Sequence[Experiment], *, rerun: bool = False) -> "list[Run]":
+    """Run experiments one after another and return the finished runs; one with `repeat` runs with several seeds.
+
+    All are built, so checked, before the first is trained. One that is on record as finished is not trained again,
+    unless `rerun`. One that fails leaves its error in its record and in the log, and the next is run. The end says what
+    failed, and sums up runs that differ in nothing but their seed.
+
+    Raises:
+        InputError: An experiment that cannot work, before any is trained.
+    """
+    every = [one for experiment in experiments for one in with_seeds(experiment)]
+    for experiment in every:
+        build(experiment)
+    finished: list[Run] = []
+    failed: list[str] = []
+    for place, experiment in enumerate(every, start=1):
+        what = f"{place} of {len(every)}, {experiment.name or experiment.model['name']}, seed {experiment.seed}"
+        try:
+            earlier = None if rerun else finished_run(experiment)
+            if earlier is not None:
+                logger.info("Run %s: finished already, not trained again: %s", what, earlier.folder)
+            else:
+                logger.info("Run %s", what)
+            finished.append(earlier or run(experiment))
+        except Exception as error:  # one bad run must not cost the others their night
+            logger.exception("Run %s failed; going on with the next", what)
+            failed.append(f"{what}: {error}")
+    _say_repeats(finished)
+    if failed:
+        logger.error("%d of %d runs failed:\n  %s", len(failed), len(every), "\n  ".join(failed))
+    return finished
+
+
+def finished_run(experiment: Experiment) -> "Run | None":
+    """Return the run of this very experiment (same settings, images, split and backbone) that is finished, if any."""
+    model, datamodule, engine = build(experiment)
+    return engine.finished_run(model, datamodule)
+
+
+def _say_repeats(runs: "Sequence[Run]") -> None:
+    from defectlab.results.repeats import repeat_key, summarise
+    from defectlab.results.show import repeats_table
+
+    by_key: dict[str, dict[str, Run]] = {}
+    for one in runs:
+        by_key.setdefault(repeat_key(one), {})[one.record["run_id"]] = one
+    for repeats in by_key.values():
+        if len(repeats) > 1:
+            repeats_table(summarise(list(repeats.values())))
+    alone = [next(iter(its.values())).record["facts"] for its in by_key.values() if len(its) == 1]
+    if len(alone) > 1:
+        keys = sorted({key for facts in alone for key in facts if any(facts[key] != one.get(key) for one in alone)})
+        more = ", ".join(key for key in keys if key not in ("seed", "model.seed"))
+        logger.info("No common summary of %d runs: they differ in more than their seed (%s)", len(alone), more)
