@@ -28,8 +28,8 @@ WORDS = {
     "interval (95% low, 95% high)": "Where the metric would lie on other images of the same kinds, 95 times in 100. "
     "DeLong on the logit scale for the AUROC; where that has no value (perfect separation) Newcombe's method 5. In the "
     "leaderboard a row of several seeds has that of the mean over its seeds.",
-    "sd of seeds, seeds 95% low, seeds 95% high": "Standard deviation (n - 1) and Student's t interval of the image AUROC over the "
-    "seeds, on the same test images: how much luck of the seed there is. It says nothing of other images.",
+    "sd of seeds, seeds 95% low, seeds 95% high": "Standard deviation (n - 1) and t interval of the image AUROC over "
+    "the seeds, on the same test images: how much luck of the seed there is. It says nothing of other images.",
     "trivial detector": "One that calls every image anomalous: AUROC 0.5, F1 2p / (1 + p) and AUPR p for a share p of "
     "anomalous test images. F1 and AUPR in red are no better than that.",
     "split": "First digits of the manifest's hash: which image lies in which split. Rows of different splits or pixel "
