@@ -68,8 +68,10 @@ class ShownImages:
         scale = Scale(low, high, pixel, f"map, range of the {source} images:")
         return cls([rows[place] for place in kept], maps, run.masks("test"), preprocessing, scale, image)
 
-    def tiles(self, index: int) -> list[np.ndarray]:
+    def tiles(self, index: int, truth: bool = False) -> list[np.ndarray]:
         """Return image, map, overlay and outlines of the image at `index` of `rows`, (H, W, 3) uint8 each.
+
+        With `truth` the ground-truth mask comes after the image, black for a good one, where the dataset has masks.
 
         Raises:
             DataError: The image cannot be read.
@@ -77,12 +79,16 @@ class ShownImages:
         row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
         image = _thumbnail(read_image(paths.resolve(row.image_path)))
         found = _on_image(self.preprocessing, self.maps[index], image)
-        outlined = image
+        outlined, marked = image, np.zeros(image.shape[:2], dtype=np.bool_)
         if self.masks is not None and row.label == 1:
-            outlined = contour(outlined, _on_image(self.preprocessing, self.masks[index], image) > 0.5, TRUTH)
+            marked = _on_image(self.preprocessing, self.masks[index], image) > 0.5
+            outlined = contour(outlined, marked, TRUTH)
         if threshold is not None:
             outlined = contour(outlined, found > np.float32(below32(threshold)))
-        return [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
+        views = [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
+        if truth and self.masks is not None:
+            views.insert(1, np.repeat(marked[..., None], 3, axis=2) * np.uint8(255))
+        return views
 
     def verdict(self, index: int) -> tuple[str, bool]:
         """Return the score against the threshold in words, and whether it is a mistake."""

@@ -26,6 +26,7 @@ from defectlab.errors import InputError
 from defectlab.results.record import Run
 from defectlab.results.workbook import best_table, imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.blocks import find_blocks
+from defectlab.results.workbook.generated import GENERATED
 from defectlab.results.workbook.rows import BARE_METRICS
 from defectlab.results.workbook.sheets import BEST, read_cells
 
@@ -89,7 +90,7 @@ def test_the_comparison_is_laid_out_as_hand_kept_workbooks_are():
     shown = [sheet.cell(row, 2).value for row in range(9, 13)]
     assert shown == pytest.approx([run.record["metrics"][metric] for metric in BARE_METRICS], rel=1e-15)
     assert all(cell.value is None for row in (6, 7, 13, 14) for cell in sheet[row])
-    assert open_book().sheetnames == ["comparison", "runs"]
+    assert open_book().sheetnames == ["comparison", "runs", *GENERATED]
 
 
 def marked(sheet) -> set[tuple[int, int]]:
@@ -250,7 +251,7 @@ def test_an_old_workbook_keeps_its_sheet_and_its_blocks_can_be_taken_in():
     before = old_workbook(paths.workbook())
     update_workbook(finished("new"))
     book = open_book()
-    assert book.sheetnames == ["Лист1", "comparison", "runs"]
+    assert book.sheetnames == ["Лист1", "comparison", "runs", *GENERATED]
     assert read_cells(book["Лист1"]) == before
     for _ in range(2):  # the second time changes nothing
         assert main(["compare", "--import", str(paths.workbook()), "--dataset", "plates"]) == 0
@@ -513,10 +514,10 @@ def test_sheets_renamed_in_case_or_deleted_are_not_multiplied():
     edit(change)
     for name in ("b", "c"):
         update_workbook(finished(name))
-    assert open_book().sheetnames == ["Comparison", "Runs"]
+    assert open_book().sheetnames == ["Comparison", "Runs", *GENERATED]
     edit(lambda book: book.remove(book["Runs"]))
     update_workbook(finished("d"))
-    assert open_book().sheetnames == ["Comparison", "runs"]
+    assert set(open_book().sheetnames) == {"Comparison", "runs", *GENERATED}
     assert {row["run"] for row in table()} == {"a", "b", "c", "d"}
 
 

@@ -11,15 +11,23 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 GOOD, BAD, LINE = "#3478b8", "#c8502a", "#2a9d57"
 
 
-def curve_chart(curves: Mapping[str, Points], labels: tuple[str, str], title: str, diagonal: bool = False) -> str:
-    """Draw curves in the unit square, one a run."""
-    figure, axis = _figure(4.4, 4.2)
+def curve_chart(
+    curves: Mapping[str, Points],
+    labels: tuple[str, str],
+    title: str,
+    diagonal: bool = False,
+    limit: float | None = None,
+) -> str:
+    """Draw curves in the unit square, one a run; `limit` marks the part up to there."""
+    figure, axis = _figure(4.2, 4.0)
     for name, (x, y) in curves.items():
         axis.plot(x, y, label=name, linewidth=1.6, drawstyle="default")
     if diagonal:
         axis.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=0.8, linestyle="--")
+    if limit is not None:
+        axis.axvspan(0, limit, color="#3478b8", alpha=0.08, linewidth=0)
     axis.set(xlabel=labels[0], ylabel=labels[1], title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-    axis.legend(fontsize=7, loc="lower right" if diagonal else "lower left")
+    axis.legend(fontsize=7, loc="lower right" if diagonal or limit else "lower left")
     return _svg(figure)
 
 
@@ -41,6 +49,19 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
     top.set(ylabel="images", title=title)
     top.legend(fontsize=8)
     bottom.set(xlabel="raw score", ylabel="share at or below", ylim=(0, 1.03))
+    return _svg(figure)
+
+
+def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]], title: str) -> str:
+    """Draw a value with the ends of its interval for each name, the first on top."""
+    figure, axis = _figure(8.4, 1.1 + 0.28 * len(values))
+    for place, (value, low, high) in enumerate(values.values()):
+        if low is not None and high is not None:
+            axis.plot([low, high], [place, place], color="#9cc3e6", linewidth=5, solid_capstyle="butt")
+        axis.plot([value], [place], "o", color=GOOD, markersize=5)
+    axis.set(title=title, yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.5, -0.5))
+    axis.grid(axis="x", color="#e4e4e8")
+    axis.tick_params(axis="y", labelsize=8)
     return _svg(figure)
 
 

@@ -33,17 +33,30 @@ class Kind:
 
 def by_kind(rows: Sequence[ScoreRow], threshold: float | None) -> list[Kind]:
     """Return the kinds of test image, those of the lowest average score first."""
-    good = np.array([row.score for row in rows if row.label == 0])
+    return kinds_of_columns(
+        [row.defect for row in rows],
+        np.array([row.label for row in rows], dtype=np.int64),
+        np.array([row.score for row in rows], dtype=np.float64),
+        threshold,
+    )
+
+
+def kinds_of_columns(
+    defects: Sequence[str], labels: NDArray[np.int64], scores: NDArray[np.float64], threshold: float | None
+) -> list[Kind]:
+    """As `by_kind`, from columns of defects, labels and scores (n,)."""
+    good = scores[labels == 0]
     kinds = []
-    for label, defect in sorted({(row.label, row.defect) for row in rows}):
-        scores = np.array([row.score for row in rows if (row.label, row.defect) == (label, defect)])
-        flagged = None if threshold is None else int((scores > threshold).sum())
+    names = np.array(defects, dtype=np.str_)
+    for label, defect in sorted(set(zip(labels.tolist(), defects, strict=True))):
+        its = scores[(labels == label) & (names == defect)]
+        flagged = None if threshold is None else int((its > threshold).sum())
         area, interval = None, None
         if label == 1:
-            both, labels = np.concatenate([good, scores]), np.repeat([0, 1], [good.size, scores.size])
-            area, interval = auroc(both, labels).value, auroc_interval(both, labels)
-        ends = float(scores.min()), float(scores.max())
-        kinds.append(Kind(defect, label, scores.size, flagged, float(scores.mean()), *ends, area, interval))
+            both, sides = np.concatenate([good, its]), np.repeat([0, 1], [good.size, its.size])
+            area, interval = auroc(both, sides).value, auroc_interval(both, sides)
+        ends = float(its.min()), float(its.max())
+        kinds.append(Kind(defect, label, its.size, flagged, float(its.mean()), *ends, area, interval))
     return sorted(kinds, key=lambda kind: kind.mean_score)
 
 

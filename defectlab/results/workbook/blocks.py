@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from defectlab.errors import InputError
-from defectlab.results.workbook.rows import BARE_METRICS, IMPORTED, KEY, MODEL_TITLES, Row, group_of
+from defectlab.results.workbook.rows import BARE_METRICS, IMPORTED, KEY, MODEL_TITLES, Group, Row, group_of
 
 HEIGHT = len(BARE_METRICS) + 1
 GAP = 2
@@ -27,15 +27,17 @@ class Block:
     labels: Mapping[str, int]
 
 
-def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], str], str]:
+def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Group, str], str]:
     """Name the block of each (group, model): the model alone, as people write it, while there is one dataset."""
     groups = list(dict.fromkeys(group_of(row) for row in rows))
     found = {}
     for row in rows:
         group, model = group_of(row), str(row.get("model", ""))
-        dataset, split = group
+        dataset, split, grid = group
         same = [other for other in groups if other[0] == dataset]
         name = dataset if len(same) == 1 else f"{dataset}, {split[:6] if split != IMPORTED else split}"
+        if sum(other[:2] == group[:2] for other in groups) > 1:
+            name += f", pixels {grid}"
         found[group, model] = model if len(groups) == 1 else f"{model} ({name})"
     return found
 

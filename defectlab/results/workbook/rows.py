@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from defectlab import paths
-from defectlab.results.record import Run
+from defectlab.results.record import CHECKPOINT, Run
+from defectlab.results.repeats import repeat_key
 
 Row = dict[str, Any]
+Group = tuple[str, str, str]  # dataset, split, pixel size
 
 KEY = "run_id"
 FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
@@ -18,15 +20,19 @@ FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported"
 BARE_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
 LOWER_IS_BETTER = ("image_FPR_at_95TPR", "pixel_FPR_at_95TPR")
 _OF_A_LEVEL = (
-    "AUROC", "F1Score", "F1Max", "AUPR", "AUPRO", "FPR_at_95TPR", "TPR", "TNR", "accuracy", "precision", "recall",
+    "AUROC", "F1Score", "AUPR", "AUPRO", "FPR_at_95TPR", "TPR", "TNR", "accuracy", "precision", "recall",
 )  # fmt: skip
 METRICS = frozenset(f"{level}_{name}" for level in ("image", "pixel") for name in _OF_A_LEVEL)
+# Chosen on the test images themselves: a column of their own name, never marked as best.
+ORACLE = {metric: f"oracle {metric}" for metric in ("image_F1Max", "pixel_F1Max")}
+_WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
 # Names of the literature; a model that is not here is called as its class.
 MODEL_TITLES = {"padim": "PaDiM", "patchcore": "PatchCore", "cflow": "CFlow"}
 
 _FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
 _VARIED = tuple(f"model.{option}" for option in ("layers", "n_features", "coreset_sampling_ratio", "num_neighbors"))
-_SURE = ("image_AUROC 95% low", "image_AUROC 95% high", "trivial image_F1Score", "trivial image_AUPR")
+_TRIVIAL = {f"trivial {metric}": metric for metric in ("image_F1Score", "image_AUPR")}
+_SURE = ("image_AUROC 95% low", "image_AUROC 95% high", *_TRIVIAL)
 _LAST = (
     "image_threshold",
     "pixel_threshold",
@@ -35,13 +41,14 @@ _LAST = (
     "fit_seconds",
     "validation_seconds",
     "test_seconds",
+    "checkpoint_MB",
     "protocol",
     "train_images",
     "validation_images",
     "test_images",
     "not_available",
 )
-_END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "project", KEY)
+_END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
 _OPTION = re.compile(r"(model|data|backbone|trainer|evaluation)\.[a-z]\w*")
 _UNPRINTABLE = re.compile(r"[\000-\010\013\014\016-\037]")  # a workbook cannot hold them
@@ -54,10 +61,11 @@ def row_of(run: Run) -> Row:
     record = run.record
     experiment, dataset, thresholds = record["experiment"], record["dataset"], record["thresholds"]
     name = experiment["model"]["name"]
+    own = {"evaluation": {"pixel_size": size} if (size := record.get("evaluation", {}).get("pixel_size")) else {}}
     options = {
         f"{section}.{option}": cell_value(value)
         for section in ("model", "data", "backbone", "trainer", "evaluation")
-        for option, value in experiment.get(section, {}).items()
+        for option, value in (experiment.get(section, {}) | own.get(section, {})).items()
     }
     counts = dataset["protocol"]["counts"]
     row = {
@@ -70,7 +78,7 @@ def row_of(run: Run) -> Row:
         "seed": experiment["seed"],
         **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
         "data.root": dataset["root"],
-        **record["metrics"],
+        **{ORACLE.get(metric, metric): value for metric, value in record["metrics"].items()},
         **_sureness(record),
         "image_threshold": thresholds["image"]["value"],
         "pixel_threshold": thresholds["pixel"]["value"],
@@ -78,6 +86,7 @@ def row_of(run: Run) -> Row:
         "thresholds_from": _both(thresholds, "source")
         + (" (oracle)" if any(one["oracle"] for one in thresholds.values()) else ""),
         **{f"{stage}_seconds": seconds for stage, seconds in record["timings"].items()},
+        "checkpoint_MB": _megabytes(run),
         "protocol": _protocol(dataset["protocol"]),
         **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
         "not_available": _not_available(record["metric_reasons"]),
@@ -87,6 +96,7 @@ def row_of(run: Run) -> Row:
         "state": FINISHED,
         "weights_sha256": record["backbone"]["sha256"],
         "manifest": dataset["manifest"],
+        "repeat_key": repeat_key(run),
         "project": project_id(),
         KEY: record["run_id"],
     }
@@ -103,7 +113,8 @@ def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     seen = list(dict.fromkeys(key for row in rows for key in row))
     groups: list[list[str]] = [
         [*_FIRST, *BARE_METRICS, *_SURE],
-        sorted(key for key in seen if is_metric(key) and key not in BARE_METRICS),
+        [column for metric in _WITH_INTERVAL[1:] for column in interval_columns(metric)],
+        [*sorted(key for key in seen if is_metric(key) and key not in BARE_METRICS), *ORACLE.values()],
         [*_VARIED, *sorted(key for key in seen if key.startswith("model.") and key not in _VARIED), "seed"],
         list(_LAST),
         sorted(key for key in seen if key.startswith(_OPTIONS)),
@@ -117,7 +128,36 @@ def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def is_ours(header: Any) -> bool:
     """Tell a column that DefectLab writes from one that a person added."""
     text = str(header)
-    return text in (*_FIRST, *_SURE, "seed", *_LAST, *_END) or bool(_OPTION.fullmatch(text)) or is_metric(text)
+    fixed = (*_FIRST, *_SURE, "seed", *_LAST, *_END, *ORACLE.values())
+    return text in fixed or bool(_OPTION.fullmatch(text)) or is_metric(text) or is_interval(text)
+
+
+def current_name(header: str) -> str:
+    """Return a column's name as it is written now, for workbooks that were written before it had it.
+
+    >>> current_name("image_F1Max"), current_name("verdict")
+    ('oracle image_F1Max', 'verdict')
+    """
+    return ORACLE.get(header, header)
+
+
+def interval_columns(metric: str) -> tuple[str, str]:
+    """Return the names of the columns of a metric's 95 % interval.
+
+    >>> interval_columns("image_AUROC")
+    ('image_AUROC 95% low', 'image_AUROC 95% high')
+    """
+    return f"{metric} 95% low", f"{metric} 95% high"
+
+
+def is_interval(header: str) -> bool:
+    """Whether a column holds an end of a metric's interval."""
+    return any(header in interval_columns(metric) for metric in _WITH_INTERVAL)
+
+
+def is_oracle(header: str) -> bool:
+    """Whether a column holds values chosen on the test images."""
+    return header in ORACLE.values()
 
 
 def is_metric(header: str) -> bool:
@@ -136,14 +176,15 @@ def number(row: Mapping[str, Any], metric: str) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def group_of(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what must be equal for two rows to be compared: dataset and split."""
-    return str(row.get("dataset", "")), str(row.get("manifest", row.get("state", "")))
+def group_of(row: Mapping[str, Any]) -> Group:
+    """Return what must be equal for two rows to be compared: dataset, split, and the grid of the pixel metrics."""
+    split = str(row.get("manifest", row.get("state", "")))
+    return str(row.get("dataset", "")), split, str(row.get("evaluation.pixel_size", "input"))
 
 
-def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], str], Any]:
+def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Group, str], Any]:
     """Return the best value of each metric within each group, keyed by (group, metric)."""
-    best: dict[tuple[tuple[str, str], str], Any] = {}
+    best: dict[tuple[Group, str], Any] = {}
     for row in rows:
         for metric in METRICS:
             value = number(row, metric)
@@ -166,11 +207,13 @@ def cell_value(value: Any) -> Any:
 
 
 def _sureness(record: Mapping[str, Any]) -> Row:
-    """Return the interval of the image AUROC, and what calling every image anomalous would give."""
-    interval = record.get("intervals", {}).get("image_AUROC", {})
-    trivial = record.get("trivial", {})
-    values = (interval.get("low"), interval.get("high"), trivial.get("image_F1Score"), trivial.get("image_AUPR"))
-    return dict(zip(_SURE, values, strict=True))
+    """Return the intervals on record, and what calling every image anomalous would give."""
+    intervals, trivial = record.get("intervals", {}), record.get("trivial", {})
+    found = {title: trivial.get(metric) for title, metric in _TRIVIAL.items()}
+    for metric in _WITH_INTERVAL:
+        interval = intervals.get(metric) or {}
+        found |= dict(zip(interval_columns(metric), (interval.get("low"), interval.get("high")), strict=True))
+    return found
 
 
 def _both(thresholds: Mapping[str, Mapping[str, Any]], key: str) -> str:
@@ -193,6 +236,13 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
 def _checkpoint(run: Run) -> str | None:
     recorded = run.record["checkpoint"]
     return paths.relative(run.checkpoint) if run.checkpoint.is_file() else recorded
+
+
+def _megabytes(run: Run) -> float | None:
+    """Return the size of the checkpoint that the scores come from, in MB of 10^6 bytes."""
+    own = run.record["checkpoint"] in (None, CHECKPOINT) or run.checkpoint.is_file()
+    file = run.checkpoint if own else paths.resolve(run.record["checkpoint"])
+    return round(file.stat().st_size / 1e6, 3) if file.is_file() else None
 
 
 def _clean(value: Any) -> Any:

@@ -5,6 +5,7 @@ Once a person has added something, everything stays where it is (formulas refer 
 columns and configurations to the right, new blocks to the end.
 """
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.filters import AutoFilter
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
+from openpyxl.xml.functions import tostring
 
 from defectlab.results.workbook.blocks import (
     GAP,
@@ -33,14 +35,18 @@ from defectlab.results.workbook.rows import (
     Row,
     best_rows,
     column_order,
+    current_name,
     group_of,
+    is_interval,
     is_metric,
+    is_oracle,
     is_ours,
     number,
 )
 
 BEST = PatternFill("solid", fgColor="FFC6E8C3")
 HEADER = PatternFill("solid", fgColor="FFE3E9F1")
+ORACLE_HEADER = PatternFill("solid", fgColor="FFF8DDB5")
 PLAIN = Font(name="Calibri", size=11)
 BOLD = Font(name="Calibri", size=11, bold=True)
 TITLE = Font(name="Calibri", size=12, bold=True)
@@ -58,7 +64,7 @@ def headers_of(sheet: Worksheet) -> dict[str, int]:
     found: dict[str, int] = {}
     for cell in sheet[1]:
         if cell.value is not None:
-            found.setdefault(str(cell.value), cell.column)
+            found.setdefault(current_name(str(cell.value)), cell.column)
     return found
 
 
@@ -145,7 +151,8 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
     for header, at in headers.items():
         if is_ours(header):
             cell = sheet.cell(1, at, header)
-            cell.font, cell.fill, cell.alignment = BOLD, HEADER, Alignment(vertical="top")
+            fill = ORACLE_HEADER if is_oracle(header) else HEADER
+            cell.font, cell.fill, cell.alignment = BOLD, fill, Alignment(vertical="top")
     for row in rows:
         for header, at in headers.items():
             cell = sheet.cell(places[str(row[KEY])], at)
@@ -270,7 +277,7 @@ def _has_extras(sheet: Worksheet) -> bool:
 
 
 def _has_colours(sheet: Worksheet) -> bool:
-    ours = {BEST.fgColor.rgb, HEADER.fgColor.rgb}
+    ours = {fill.fgColor.rgb for fill in (BEST, HEADER, ORACLE_HEADER)}
     cells = (cell for row in sheet.iter_rows() for cell in row if cell.has_style)
     return any(cell.fill.patternType and cell.fill.fgColor.rgb not in ours for cell in cells)
 
@@ -287,11 +294,14 @@ def _is_referred_to(sheet: Worksheet) -> bool:
     for other in sheet.parent.worksheets:
         if other is sheet:
             continue
-        if other._charts:
-            return True  # what a chart draws lies deep in it; keeping still costs little
-        if any(name in text for text in _formulas(other) for name in names):
+        if any(name in text for text in (*_formulas(other), *_drawn(other)) for name in names):
             return True
     return False
+
+
+def _drawn(sheet: Worksheet) -> Iterable[str]:
+    """Return each chart of a sheet as XML, where the places it draws stand."""
+    return (html.unescape(tostring(chart._write()).decode()) for chart in sheet._charts)
 
 
 def _formulas(sheet: Worksheet) -> Iterable[str]:
@@ -335,10 +345,10 @@ def _shown(header: str, value: Any) -> str:
 
 
 def _number_format(header: str) -> str:
-    if is_metric(header) or header.startswith(("trivial", "image_AUROC 95%")):
+    if is_metric(header) or is_oracle(header) or is_interval(header) or header.startswith("trivial"):
         return "0.0000"
     if header.endswith("_threshold"):
         return "0.000000"
-    if header.endswith("_seconds"):
+    if header.endswith(("_seconds", "_MB")):
         return "0.0"
     return "yyyy-mm-dd hh:mm" if header.startswith("date") else "General"

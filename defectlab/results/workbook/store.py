@@ -105,6 +105,7 @@ def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
     Raises:
         InputError: No such file, no workbook, no block, or a value that is no metric.
     """
+    from defectlab.results.workbook.generated import is_generated
     from defectlab.results.workbook.sheets import read_cells
 
     path = Path(file) if Path(file).is_file() else paths.resolve(file)
@@ -112,6 +113,7 @@ def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
         raise InputError(f"There is no file {path}.")
     book, values = _load(path), _load(path, values=True)
     ours = [_find(book, RUNS), _find(book, COMPARISON)] if _find(book, RUNS) else []
+    ours += [sheet for sheet in book.worksheets if is_generated(book, sheet)]
     sheets = [sheet for sheet in book.worksheets if sheet not in ours]
     found: list[Row] = []
     for sheet in sheets:
@@ -145,6 +147,8 @@ def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], sour
 
 
 def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> Outcome:
+    from defectlab.results.workbook.derived import write_derived
+    from defectlab.results.workbook.generated import take_out
     from defectlab.results.workbook.sheets import read_runs, write_comparison, write_runs
 
     for partial in path.parent.glob(f".{path.name}.*.part"):  # of a writer that was killed: only one writes at a time
@@ -152,9 +156,11 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
     waiting = _take_waiting(path)
     pending = [line for file in waiting for line in file.read_text(encoding="utf-8").splitlines()]
     book = _open(path)
+    places = take_out(book)
     sheet, comparison = _find(book, RUNS), _find(book, COMPARISON)
     before = {} if sheet is None else read_runs(sheet)
-    rows = _merged(before, [*pending, *([str(run.folder.absolute())] if run else [])], imported)
+    found = _found(before, [*pending, *([str(run.folder.absolute())] if run else [])])
+    rows = _merged(before, found, imported)
     gone = [key for key, row in rows.items() if row.get("state") == GONE]
     if prune:
         rows = {key: row for key, row in rows.items() if key not in gone}
@@ -162,6 +168,7 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
     sheet = sheet or _create(book, RUNS)
     write_runs(sheet, list(rows.values()))
     write_comparison(comparison, list(rows.values()), list(before.values()))
+    write_derived(book, places, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
     with replacing(path) as partial:
         book.save(partial)
     for file in waiting:
@@ -178,12 +185,18 @@ def _take_waiting(path: Path) -> list[Path]:
     return sorted(waiting.parent.glob(f"{glob.escape(waiting.name)}.*"))
 
 
-def _merged(before: dict[str, Row], pending: Iterable[str], imported: Sequence[Row]) -> dict[str, Row]:
-    """Return all rows in their order: those of the sheet where they were, then new ones, oldest first."""
+def _found(before: dict[str, Row], pending: Iterable[str]) -> dict[str, tuple[Run, Row]]:
+    """Return the finished runs at hand by id: those that the rows name, those that wait, those under results/."""
     named = [str(row["record"]) for row in before.values() if row.get("record") and not is_imported(row)]
-    found = {row[KEY]: row for row in _rows_of([*_runs_at(named), *_runs_at(pending), *find_runs()])}
+    pairs = _rows_of([*_runs_at(named), *_runs_at(pending), *find_runs()])
+    return {row[KEY]: (run, row) for run, row in pairs}
+
+
+def _merged(before: dict[str, Row], found: dict[str, tuple[Run, Row]], imported: Sequence[Row]) -> dict[str, Row]:
+    """Return all rows in their order: those of the sheet where they were, then new ones, oldest first."""
     rows = {key: row if key in found else row | {"state": _state(row)} for key, row in before.items()}
-    for row in [*sorted(found.values(), key=lambda row: row["date (UTC)"]), *imported]:
+    new = [row for _, row in found.values()]
+    for row in [*sorted(new, key=lambda row: row["date (UTC)"]), *imported]:
         own = {key: value for key, value in rows.get(row[KEY], {}).items() if not is_ours(key)}
         rows[row[KEY]] = own | row
     return rows
@@ -196,12 +209,12 @@ def _state(row: Row) -> str:
     return GONE if row.get("project", project_id()) == project_id() else ELSEWHERE
 
 
-def _rows_of(runs: Iterable[Run]) -> Iterator[Row]:
+def _rows_of(runs: Iterable[Run]) -> Iterator[tuple[Run, Row]]:
     for run in runs:
         if run.status != FINISHED:
             continue
         try:
-            yield row_of(run)
+            yield run, row_of(run)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             logger.warning("%s has a record that no row can be made of (%r)", paths.relative(run.folder), error)
 

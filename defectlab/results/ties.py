@@ -1,0 +1,140 @@
+"""Which configurations cannot be told from the best on the same test images, also where each has several seeds.
+
+The AUROC is a mean of placements (DeLong et al., 1988), so the mean AUROC over seeds is that of the mean placements:
+the paired test and the interval of one run carry over as they are. Seeds are given, images are the sample.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, delong_test, holm, placements
+from defectlab.results.record import Run
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,)."""
+
+    __test__ = False  # no test class, whatever pytest makes of its name
+
+    paths: tuple[str, ...]
+    defects: tuple[str, ...]
+    labels: NDArray[np.int64]
+    scores: Floats
+
+    @property
+    def testable(self) -> bool:
+        """Whether a paired test can be made: two images of each class, and no score that is no number."""
+        known = self.labels >= 0
+        counts = [int((self.labels == label).sum()) for label in (0, 1)]
+        return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
+
+    def same_images(self, other: "TestScores") -> bool:
+        """Whether both are scores of the same images, known by the same labels."""
+        return self.paths == other.paths and bool((self.labels == other.labels).all())
+
+
+def read_test_scores(run: Run) -> TestScores | None:
+    """Read a run's scores.csv once, as columns; None where it has no test scores.
+
+    Raises:
+        ValueError: A cell that is no number.
+        KeyError: A column is missing.
+    """
+    path = run.folder / "scores.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        at = {name: place for place, name in enumerate(next(reader, []))}
+        rows = [row for row in reader if row and row[at["split"]] == "test"]
+    if not rows:
+        return None
+    rows.sort(key=lambda row: row[at["image_path"]])
+    columns = list(zip(*rows, strict=True))
+    return TestScores(
+        columns[at["image_path"]],
+        columns[at["defect"]],
+        np.array(columns[at["label"]], dtype=np.int64),
+        np.array(columns[at["score"]], dtype=np.float64),
+    )
+
+
+def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
+    """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
+    if len(seeds) == 1 or not all(one.testable for one in seeds):
+        return auroc_interval(seeds[0].scores, seeds[0].labels, confidence)
+    top, bottom = _placed(seeds)
+    auroc, variance = float(top.mean()), _variance(top, bottom)
+    if not variance > 0 or auroc in (0.0, 1.0):
+        return auroc_interval(_mean_ranks(seeds), seeds[0].labels, confidence)
+    center, half = math.log(auroc / (1 - auroc)), float(ndtri((1 + confidence) / 2)) * math.sqrt(variance)
+    half /= auroc * (1 - auroc)
+    method = f"DeLong, logit, mean of {len(seeds)} seeds, {top.size} anomalous and {bottom.size} good images"
+    return Interval(_expit(center - half), _expit(center + half), method)
+
+
+def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
+    """Return each entry's p-value of equal image AUROC with entry `best`, corrected by Holm.
+
+    Args:
+        entries: Of each configuration the scores of its seeds; none where they are not at hand.
+        best: Position of the best one.
+
+    Returns:
+        None for the best itself and for what cannot be tested: no scores, other images, or too few of a class.
+    """
+    usable = [bool(seeds) and all(one.testable for one in seeds) for seeds in entries]
+    p_values: dict[str, float] = {}
+    for place, seeds in enumerate(entries):
+        if place == best or not usable[place] or not usable[best]:
+            continue
+        if all(one.same_images(entries[best][0]) for one in (*seeds, *entries[best])):
+            p_values[str(place)] = _p_of_difference(entries[best], seeds)
+    corrected = holm(p_values)
+    return [corrected.get(str(place)) for place in range(len(entries))]
+
+
+def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) -> float:
+    """Return the two-sided p-value of equal mean AUROC, by DeLong's paired test."""
+    (top, bottom), (other_top, other_bottom) = _placed(first), _placed(second)
+    top, bottom = top - other_top, bottom - other_bottom
+    if not top.any() and not bottom.any():
+        return 1.0  # every image lies alike for both
+    variance = _variance(top, bottom)
+    if variance == 0 or len(first) == len(second) == 1:
+        return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels).p
+    return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
+
+
+def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:
+    """Return the placements of anomalous and of good images, each the mean over the seeds."""
+    found = [placements(one.scores[one.labels == 1], one.scores[one.labels == 0]) for one in seeds]
+    return np.mean([top for top, _ in found], axis=0), np.mean([bottom for _, bottom in found], axis=0)
+
+
+def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
+    """Return each image's mean rank among those whose label is known; for one seed its scores, which rank alike."""
+    if len(seeds) == 1:
+        return seeds[0].scores
+    known = seeds[0].labels >= 0
+    ranks = np.zeros(known.size)
+    ranks[known] = np.mean([rankdata(one.scores[known]) for one in seeds], axis=0)
+    return ranks
+
+
+def _variance(top: Floats, bottom: Floats) -> float:
+    return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
+
+
+def _expit(value: float) -> float:
+    return 1 / (1 + math.exp(-value))

@@ -1,0 +1,186 @@
+"""The sheet `leaderboard`: a block for each dataset, split and pixel grid, with its chart below."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from openpyxl.formatting.rule import CellIsRule, ColorScaleRule, FormulaRule
+from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.properties import Outline, PageSetupProperties
+from openpyxl.worksheet.worksheet import Worksheet
+
+from defectlab import paths
+from defectlab.results.leaderboard import BEST, RANKED_BY, SHOWN, TIED, Board, Entry
+from defectlab.results.workbook.board_chart import CHART_COLUMNS, add_chart, chart_rows
+from defectlab.results.workbook.rows import Row
+
+HEADER = PatternFill("solid", fgColor="FFE3E9F1")
+BOLD, TITLE = Font(name="Calibri", bold=True), Font(name="Calibri", size=13, bold=True)
+QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", italic=True, color="FF69696F")
+LINK = Font(name="Calibri", color="FF0B57A4", underline="single")
+BEST_FILL, TIED_FILL = PatternFill(bgColor="FFB7DFB2"), PatternFill(bgColor="FFE4F3DF")
+TRIVIAL = "calls every image anomalous"
+_WIDTHS = {"rank": 6, "verdict": 18, "model": 11, "backbone": 19, "run": 40, "checkpoint": 12, "report": 9, "note": 44}
+
+COLUMNS = (
+    "rank", "verdict", "model", "backbone", "run", "seed",
+    RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", "seeds 95% low", "seeds 95% high",
+    *(metric for metric in SHOWN if metric != RANKED_BY),
+    "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
+)  # fmt: skip
+AT = {name: at for at, name in enumerate(COLUMNS, 1)}
+_TEXT = {"rank", "verdict", "model", "backbone", "run", "seed", "checkpoint", "report", "note"}
+_SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
+
+
+def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path) -> None:
+    """Write a block for each board; `workbook` is the file that links start from."""
+    sheet.sheet_properties.outlinePr = Outline(summaryBelow=False)
+    top = 1
+    for board in boards:
+        top = _write_board(sheet, board, top, workbook)
+    for name, at in AT.items():
+        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 3, 10))
+    for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
+        sheet.column_dimensions[get_column_letter(at)].width = 12
+    sheet.freeze_panes = sheet.cell(1, AT["run"] + 1)
+    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
+    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 2, 0
+    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    sheet.print_area = f"A1:{get_column_letter(len(AT))}{max(top, 2)}"
+
+
+def _write_board(sheet: Worksheet, board: Board, top: int, workbook: Path) -> int:
+    """Write a block from row `top` on; return the first row of the next one."""
+    dataset = board.group[0] or "no dataset"
+    sheet.cell(top, 1, f"{dataset}: {len(board.entries)} configurations").font = TITLE
+    sheet.cell(top + 1, 1, board.protocol).font = QUIET
+    header = top + 2
+    for name, at in AT.items():
+        cell = sheet.cell(header, at, name)
+        cell.font, cell.fill = BOLD, HEADER
+        cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal=None if name in _TEXT else "right")
+    place = header + 1
+    for rank, entry in enumerate(board.entries, 1):
+        place = _write_entry(sheet, entry, rank, place, workbook)
+    last = place - 1
+    if board.trivial:
+        _write_trivial(sheet, board, place)
+        place += 1
+    _colour(sheet, header + 1, last, board)
+    ranked = [entry for entry in board.entries if RANKED_BY in entry.spreads]
+    if ranked:
+        add_chart(sheet, dataset, ranked, header, place + 1, len(AT) + 2)
+        place += 1 + chart_rows(len(ranked))
+    return place + 2
+
+
+def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook: Path) -> int:
+    """Write a configuration and, folded away below it, its seeds; return the next free row."""
+    for name, value in _values(entry).items():
+        _put(sheet, place, name, value)
+    if RANKED_BY in entry.spreads:
+        sheet.cell(place, AT["rank"], rank).alignment = Alignment(horizontal="center")
+    if len(entry.rows) == 1:
+        _link(sheet, place, entry.rows[0], workbook)
+        return place + 1
+    sheet.cell(place, AT["run"]).value = f"{entry.name} ({len(entry.rows)} seeds)"
+    for below, part in enumerate(entry.parts, place + 1):
+        for name, value in _values(part).items():
+            _put(sheet, below, name, value, QUIET)
+        sheet.cell(below, AT["run"]).alignment = Alignment(indent=2)
+        _link(sheet, below, part.rows[0], workbook)
+    last = place + len(entry.rows)
+    sheet.row_dimensions.group(place + 1, last, outline_level=1, hidden=True)
+    sheet.row_dimensions[place].collapsed = True
+    return last + 1
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    spread = entry.spreads.get(RANKED_BY)
+    return {
+        "verdict": entry.verdict or None,
+        "model": entry.rows[0].get("model"),
+        "backbone": entry.rows[0].get("backbone"),
+        "run": entry.name,
+        "seed": ", ".join(str(row.get("seed", "?")) for row in entry.rows),
+        "95% low": entry.interval.low,
+        "95% high": entry.interval.high,
+        "p (Holm)": entry.p,
+        "sd of seeds": spread and spread.deviation,
+        "seeds 95% low": spread and spread.low,
+        "seeds 95% high": spread and spread.high,
+        **{metric: entry.mean(metric) for metric in SHOWN},
+        "fit_seconds": entry.mean("fit_seconds"),
+        "images/s": entry.images_per_second,
+        "checkpoint_MB": entry.mean("checkpoint_MB"),
+        "note": entry.note or None,
+    }
+
+
+def _write_trivial(sheet: Worksheet, board: Board, place: int) -> None:
+    values = {"run": TRIVIAL, RANKED_BY: 0.5, **board.trivial}
+    for name, value in values.items():
+        _put(sheet, place, name, value, BASELINE)
+
+
+def _colour(sheet: Worksheet, first: int, last: int, board: Board) -> None:
+    """Colour best and tied rows, AUROCs on one scale in all blocks, and what is no better than the trivial detector."""
+    verdict = f"${get_column_letter(AT['verdict'])}{first}"
+    who = f"A{first}:{get_column_letter(AT['run'])}{last}"
+    sheet.conditional_formatting.add(who, FormulaRule(formula=[f'{verdict}="{BEST}"'], fill=BEST_FILL))
+    sheet.conditional_formatting.add(who, FormulaRule(formula=[f'{verdict}="{TIED}"'], fill=TIED_FILL))
+    for metric in (RANKED_BY, "pixel_AUROC", "pixel_AUPRO"):
+        letter = get_column_letter(AT[metric])
+        sheet.conditional_formatting.add(f"{letter}{first}:{letter}{last}", auroc_scale())
+    for metric, value in board.trivial.items():
+        letter = get_column_letter(AT[metric])
+        rule = CellIsRule(operator="lessThanOrEqual", formula=[repr(value)], font=Font(color="FFBE141E"))
+        # an empty cell counts as 0
+        sheet.conditional_formatting.add(
+            f"{letter}{first}:{letter}{last}", FormulaRule(formula=[f'{letter}{first}=""'], stopIfTrue=True)
+        )
+        sheet.conditional_formatting.add(f"{letter}{first}:{letter}{last}", rule)
+
+
+def auroc_scale() -> ColorScaleRule:
+    """Return the colours of areas under a curve: 0.5 is chance, 1 is perfect."""
+    ends = {"start_color": "FFF4C7C3", "mid_color": "FFFFFFFF", "end_color": "FF8FCB9B"}
+    return ColorScaleRule(
+        start_type="num", start_value=0.5, mid_type="num", mid_value=0.8, end_type="num", end_value=1, **ends
+    )
+
+
+def _link(sheet: Worksheet, place: int, row: Row, workbook: Path) -> None:
+    """Link to the checkpoint and the report that are there, from where the workbook lies."""
+    record = row.get("record")
+    if not record:
+        return
+    targets = {
+        "checkpoint": paths.resolve(str(row.get("checkpoint", ""))),
+        "report": paths.resolve(record) / "report.html",
+    }
+    for name, target in targets.items():
+        if target.is_file():
+            cell = sheet.cell(place, AT[name], "open")
+            cell.hyperlink, cell.font, cell.alignment = _from(workbook, target), LINK, Alignment(horizontal="center")
+
+
+def _from(workbook: Path, target: Path) -> str:
+    try:
+        return quote(Path(os.path.relpath(target, workbook.parent)).as_posix())
+    except ValueError:  # another drive
+        return target.as_uri()
+
+
+def _put(sheet: Worksheet, place: int, name: str, value: Any, font: Font | None = None) -> None:
+    if value is None:
+        return
+    cell = sheet.cell(place, AT[name], value)
+    if font is not None:
+        cell.font = font
+    if name not in _TEXT:
+        cell.number_format = "0.0" if name in _SHORT else "0.0000"

@@ -1,0 +1,106 @@
+"""Ties with the best: equal to the paired test of two runs, and what it means with several seeds."""
+
+import numpy as np
+import pytest
+from finished import finished
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_compare import scored
+
+from defectlab.evaluation.intervals import auroc_interval, delong_test, holm
+from defectlab.results.compare import compare_runs
+from defectlab.results.record import ScoreRow
+from defectlab.results.ties import TestScores, against_best, mean_auroc_interval, read_test_scores
+
+RANDOM = np.random.default_rng(0)
+
+
+def drawn(count: int = 60, shift: float = 1.0, random: np.random.Generator = RANDOM) -> TestScores:
+    labels = np.repeat([0, 1], count // 2)
+    names = tuple(f"{n:03d}" for n in range(count))
+    return TestScores(names, ("",) * count, labels, labels * shift + random.normal(size=count))
+
+
+def test_a_runs_scores_are_read_as_columns_in_the_order_of_their_paths():
+    run = scored("one", 0.5, seed=1)  # written in another order
+    run.write_scores([*run.scores(), ScoreRow("aa.png", "validation", "good", 0, 9.0, -1)])
+    found = read_test_scores(run)
+    expected = sorted(run.scores("test"), key=lambda row: row.image_path)
+    assert found.paths == tuple(row.image_path for row in expected)
+    assert found.scores.tolist() == [row.score for row in expected]
+    assert found.labels.tolist() == [row.label for row in expected]
+    assert read_test_scores(finished("empty")) is None
+
+
+def test_single_runs_are_tested_as_compare_does():
+    runs = [scored("best", 0.5, 0), scored("near", 0.55, 1), scored("far", 3.0, 2)]
+    columns = [[read_test_scores(run)] for run in runs]
+    p = against_best(columns, 0)
+    by_run = {one.run.folder.name: one.p for one in compare_runs(runs)}
+    assert p == [None, by_run["near"], by_run["far"]]
+
+
+def test_seeds_of_equal_scores_are_as_sure_as_one_and_the_interval_is_its_own():
+    one, other = drawn(), drawn(shift=0.4)
+    assert against_best([[one] * 3, [other] * 2], 0)[1] == pytest.approx(
+        delong_test(one.scores, other.scores, one.labels).p
+    )
+    found, plain = mean_auroc_interval([one] * 3), auroc_interval(one.scores, one.labels)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+    assert mean_auroc_interval([one]) == plain
+
+
+def test_p_values_are_corrected_for_their_number():
+    entries = [[drawn(shift=shift)] for shift in (2.0, 1.2, 0.9, 0.1)]
+    plain = {str(n): delong_test(entries[0][0].scores, entries[n][0].scores, entries[0][0].labels).p for n in (1, 2, 3)}
+    assert against_best(entries, 0) == [None, *holm(plain).values()]
+
+
+def test_the_test_of_means_is_as_often_wrong_as_it_says():
+    """Two configurations of equal quality, three seeds each: the images' share is common, each seed has its noise."""
+    random = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(400):
+        labels = np.repeat([0, 1], 40)
+        common = [labels + random.normal(size=80) for _ in range(2)]
+        names = tuple(map(str, range(80)))
+        seeds = [
+            [TestScores(names, names, labels, base + random.normal(0, 0.3, 80)) for _ in range(3)] for base in common
+        ]
+        p = against_best(seeds, 0)[1]
+        wrong += p < 0.05
+    assert 0.02 < wrong / 400 < 0.085
+
+
+def test_what_cannot_be_tested_has_no_p():
+    one = drawn()
+    other = TestScores(one.paths[::-1], one.defects, one.labels, one.scores)
+    relabelled = TestScores(one.paths, one.defects, 1 - one.labels, one.scores)
+    nan = TestScores(one.paths, one.defects, one.labels, np.where(one.scores > 2, np.nan, one.scores))
+    few = TestScores(("a", "b"), ("", ""), np.array([0, 1]), np.array([0.0, 1.0]))
+    assert against_best([[one], [other], [relabelled], [nan], [], [one]], 0) == [None, None, None, None, None, 1.0]
+    assert against_best([[few], [few]], 0) == [None, None]
+    assert against_best([[], [one]], 0) == [None, None]
+
+
+def test_two_that_separate_perfectly_are_tied_and_have_an_interval():
+    perfect = drawn(shift=100.0)
+    assert against_best([[perfect] * 2, [drawn(shift=50.0)]], 0) == [None, 1.0]
+    found = mean_auroc_interval([perfect, drawn(shift=60.0)])
+    assert found == auroc_interval(perfect.scores, perfect.labels)
+    assert 0.8 < found.low < found.high == 1.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=2, max_size=4))
+def test_with_any_ties_p_is_a_probability_and_the_interval_holds_the_mean(drawn_scores: list[list[int]]):
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    names = tuple("abcdef")
+    seeds = [TestScores(names, names, labels, np.array(scores, float)) for scores in drawn_scores]
+    (p,) = against_best([seeds[:1], seeds[1:]], 0)[1:]
+    assert 0 < p <= 1
+    interval = mean_auroc_interval(seeds)
+    values = [(np.subtract.outer(s.scores[3:], s.scores[:3]) > 0).mean()
+              + (np.subtract.outer(s.scores[3:], s.scores[:3]) == 0).mean() / 2 for s in seeds]  # fmt: skip
+    assert 0 <= interval.low <= np.mean(values) + 1e-9
+    assert np.mean(values) - 1e-9 <= interval.high <= 1
