@@ -18,9 +18,9 @@ from defectlab.evaluation.suite import pixel_curve
 from defectlab.files import replacing
 from defectlab.pictures import COLUMNS, ShownImages
 from defectlab.results.charts import Points, curve_chart, histogram, interval_chart, loss_chart
-from defectlab.results.kinds import kinds_of
 from defectlab.results.evaluate import columns
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
+from defectlab.results.kinds import kinds_of
 from defectlab.results.leaderboard import RANKED_BY, Board, leaderboards
 from defectlab.results.plots import colour_map
 from defectlab.results.record import Run, ScoreRow

@@ -6,8 +6,8 @@ from finished import finished
 from test_compare import scored
 
 from defectlab.results.compare import compare_runs
-from defectlab.results.kinds import kinds_of
 from defectlab.results.facts import by_kind
+from defectlab.results.kinds import kinds_of
 from defectlab.results.leaderboard import BEST, TIED, UNTESTED, WORSE, Board, leaderboards
 from defectlab.results.record import Run, ScoreRow
 from defectlab.results.repeats import summarise

@@ -67,8 +67,8 @@ def image_intervals(
 ) -> dict[str, Interval]:
     """Return an interval of every image metric, by its name without a level.
 
-    AUROC: DeLong (see `auroc_interval`); TPR, TNR and recall, which are shares of images: Wilson (1927); all others,
-    and all where groups of images belong together: the bootstrap's percentiles.
+    AUROC: DeLong, clustered where groups of images belong together (see `auroc_interval`); TPR, TNR and recall, which
+    are shares of independent images: Wilson (1927); all others: the bootstrap's percentiles.
 
     Args:
         scores: (n,) raw scores.
@@ -97,12 +97,11 @@ def image_intervals(
         drawn |= rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
     method = f"stratified bootstrap over {'images' if groups is None else 'groups of images'}, {repeats} draws"
     intervals = {name: percentiles(result, method, confidence, lack) for name, result in drawn.items()}
-    if groups is None:
-        intervals["AUROC"] = auroc_interval(values, known, confidence)
-        if threshold is not None:
-            caught = wilson(int((found & (known == 1)).sum()), curve.positives.size, confidence)
-            passed = wilson(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
-            intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
+    intervals["AUROC"] = auroc_interval(values, known, confidence, groups)
+    if groups is None and threshold is not None:
+        caught = wilson(int((found & (known == 1)).sum()), curve.positives.size, confidence)
+        passed = wilson(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
+        intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
     return intervals
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectlab.results.kinds import KindResult
 from defectlab.results.facts import Kind
+from defectlab.results.kinds import KindResult
 from defectlab.results.leaderboard import BEST, RANKED_BY, TIED, Board, Entry
 from defectlab.results.workbook.rows import KEY
 
