@@ -37,6 +37,7 @@ def start_run(
     weights_of: str | None = None,
     *,
     pixel_size: PixelSize = "input",
+    aupimo: bool = False,
 ) -> Run:
     """Begin the record of one experiment: `running`, with everything known before it starts.
 
@@ -51,7 +52,7 @@ def start_run(
         "data": datamodule.options,
         "backbone": {"name": record["name"], "weights": record["source"]},
         "model": {"name": model.model_name, **model.options},
-        "evaluation": {"pixel_size": pixel_size},
+        "evaluation": {"pixel_size": pixel_size} | ({"aupimo": True} if aupimo else {}),
         "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
     }
     facts = experiment_facts(experiment, manifest.hash, record["sha256"])
@@ -102,6 +103,7 @@ def run_to_test(
     results: Path,
     *,
     pixel_size: PixelSize = "input",
+    aupimo: bool = False,
 ) -> Run:
     """Return the record that a test writes: the weights' own run (`source`), if images and grid are its own."""
     if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
@@ -121,7 +123,9 @@ def run_to_test(
         weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
         options = {}
         logger.info("These weights belong to no run on record: this test becomes a run of its own")
-    run = start_run(model, datamodule, options, name, results, weights_of=weights[:12], pixel_size=pixel_size)
+    run = start_run(
+        model, datamodule, options, name, results, weights_of=weights[:12], pixel_size=pixel_size, aupimo=aupimo
+    )
     file = checkpoint or (source.checkpoint if source else None)
     run.update(checkpoint=paths.relative(file) if file else None)
     return run

@@ -16,6 +16,8 @@ from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.record import Run, ScoreRow
 
+AUPIMO = "pixel_AUPIMO"  # computed by the engine, on request; no threshold changes it, so it stays as it was
+
 
 def choose_thresholds(
     rows: Sequence[ScoreRow], maps: np.ndarray | None, masks: np.ndarray | None
@@ -47,6 +49,9 @@ def evaluate_run(run: Run, thresholds: Mapping[str, Mapping[str, Any]] | None = 
     results = evaluate_images(scores, labels, images, lack, image_threshold=image, pixel_threshold=pixel)
     metrics = {name: metric.value for name, metric in results.items()}
     reasons = {name: metric.reason for name, metric in results.items() if metric.value is None}
+    if AUPIMO in run.record["metrics"]:
+        metrics[AUPIMO] = run.record["metrics"][AUPIMO]
+        reasons |= {name: reason for name, reason in run.record["metric_reasons"].items() if name == AUPIMO}
     if not scores.size:
         reasons = dict.fromkeys(metrics, "there are no test images")
     if not whole:
