@@ -37,6 +37,7 @@ def start_run(
     weights_of: str | None = None,
     *,
     pixel_size: PixelSize = "input",
+    aupimo: bool = False,
 ) -> Run:
     """Begin the record of one experiment: `running`, with everything known before it starts.
 
@@ -45,7 +46,7 @@ def start_run(
     """
     manifest = datamodule.manifest
     record: dict[str, Any] = model.backbone_record
-    experiment, facts = describe_run(model, datamodule, trainer_options, name, pixel_size=pixel_size)
+    experiment, facts = describe_run(model, datamodule, trainer_options, name, pixel_size=pixel_size, aupimo=aupimo)
     name = name or readable_name(model.model_name, record["name"], model.options, trainer_options.get("max_epochs"))
     if weights_of:
         facts["weights_of"] = weights_of
@@ -81,6 +82,7 @@ def describe_run(
     name: str | None,
     *,
     pixel_size: PixelSize = "input",
+    aupimo: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the experiment as run.json holds it, and the facts that make it what it is."""
     record: dict[str, Any] = model.backbone_record
@@ -90,7 +92,7 @@ def describe_run(
         "data": datamodule.options,
         "backbone": {"name": record["name"], "weights": record["source"]},
         "model": {"name": model.model_name, **model.options},
-        "evaluation": {"pixel_size": pixel_size},
+        "evaluation": {"pixel_size": pixel_size} | ({"aupimo": True} if aupimo else {}),
         "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
     }
     facts = experiment_facts(experiment, datamodule.manifest.hash, record["sha256"])
@@ -116,6 +118,7 @@ def run_to_test(
     results: Path,
     *,
     pixel_size: PixelSize = "input",
+    aupimo: bool = False,
 ) -> Run:
     """Return the record that a test writes: the weights' own run (`source`), if images and grid are its own."""
     if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
@@ -135,7 +138,9 @@ def run_to_test(
         weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
         options = {}
         logger.info("These weights belong to no run on record: this test becomes a run of its own")
-    run = start_run(model, datamodule, options, name, results, weights_of=weights[:12], pixel_size=pixel_size)
+    run = start_run(
+        model, datamodule, options, name, results, weights_of=weights[:12], pixel_size=pixel_size, aupimo=aupimo
+    )
     file = checkpoint or (source.checkpoint if source else None)
     run.update(checkpoint=paths.relative(file) if file else None)
     return run

@@ -17,16 +17,18 @@ from defectlab.bookkeeping import check_same_model, describe_run, environment, r
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
+from defectlab.evaluation.metrics import Metric
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS
 from defectlab.models.restore import restore
 from defectlab.pictures import save_panel
+from defectlab.pimo import aupimo
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
-from defectlab.results.evaluate import evaluate_run, no_thresholds
-from defectlab.results.grid import PixelSize, check_pixel_size, write_grid_masks
+from defectlab.results.evaluate import AUPIMO, evaluate_run, no_thresholds
+from defectlab.results.grid import PixelSize, check_pixel_size, pixel_images, write_grid_masks
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps, drop_maps
 from defectlab.results.record import Run, find_runs
@@ -53,6 +55,7 @@ class Engine(AnomalibEngine):
         keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.
         pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
             it) or [height, width].
+        aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
         kwargs: Lightning's Trainer options.
 
     Raises:
@@ -67,13 +70,14 @@ class Engine(AnomalibEngine):
         name: str | None = None,
         keep_maps: str = "all",
         pixel_size: PixelSize = "input",
+        aupimo: bool = False,
         **kwargs: Any,
     ) -> None:
         check_trainer_options(kwargs)
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
-        self._pixel_size = check_pixel_size(pixel_size)
+        self._evaluation: dict[str, Any] = {"pixel_size": check_pixel_size(pixel_size), "aupimo": aupimo}
         devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
         defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
         self._arguments = {**defaults, **kwargs, "devices": devices}
@@ -108,7 +112,7 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model.check_training_images(len(datamodule.manifest.split("train")))
         options = self._options(model)
-        run = start_run(model, datamodule, options, self._run_name, self._results, pixel_size=self._pixel_size)
+        run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
         model.run_folder = None
         self._new_trainer(model, run, max_epochs=options["max_epochs"])
         with self._on_record(run), seeded(model.seed, "training"):
@@ -146,9 +150,7 @@ class Engine(AnomalibEngine):
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
         source = weights_run(model, checkpoint)
-        run = run_to_test(
-            model, datamodule, checkpoint, source, self._run_name, self._results, pixel_size=self._pixel_size
-        )
+        run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results, **self._evaluation)
         self._new_trainer(model, run)
         with self._on_record(run):
             if not run.record["thresholds"]:
@@ -159,6 +161,8 @@ class Engine(AnomalibEngine):
                 logger.warning("No test images: the metrics are not available")
             run.update(maps={"kept": "all"})
             write_grid_masks(run, datamodule.manifest)
+            if self._evaluation["aupimo"]:
+                run.update(**_with_aupimo(run))
             results = evaluate_run(run)
             save_panel(run)
             timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}
@@ -387,6 +391,17 @@ class Engine(AnomalibEngine):
             }
             run.update(thresholds=taken)
         _complete_thresholds(run)
+
+
+def _with_aupimo(run: Run) -> dict[str, Any]:
+    """Return the record's metrics and reasons with pixel_AUPIMO among them; no threshold changes it."""
+    images, lack = pixel_images(run)
+    found = Metric(None, lack) if images is None else aupimo(images)
+    reasons = run.record.get("metric_reasons", {})
+    return {
+        "metrics": {**run.record["metrics"], AUPIMO: found.value},
+        "metric_reasons": {**reasons, AUPIMO: found.reason} if found.value is None else reasons,
+    }
 
 
 def _complete_thresholds(run: Run) -> None:

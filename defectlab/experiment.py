@@ -93,9 +93,11 @@ class EvaluationConfig:
 
     Attributes:
         pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own) or [height, width].
+        aupimo: Whether AUPIMO is computed too, through anomalib; it takes long.
     """
 
     pixel_size: str | list[int] = "input"
+    aupimo: bool = False
 
 
 _SECTIONS: dict[str, Any] = {"data": DataConfig, "backbone": BackboneConfig, "evaluation": EvaluationConfig}
@@ -137,6 +139,8 @@ class Experiment:
         model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
         check_whole("An experiment", "repeat", self.repeat, low=1)
+        if not isinstance(self.evaluation.aupimo, bool):
+            raise OptionError(f"evaluation.aupimo must be true or false, got {self.evaluation.aupimo!r}.")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Experiment":

@@ -33,6 +33,7 @@ LAYERS = {
     "defectlab.bookkeeping": 4,
     "defectlab.engine": 4,
     "defectlab.predict": 4,
+    "defectlab.pimo": 4,
     "defectlab.scoring": 4,
     "defectlab.report": 4,
     "defectlab.stage_bars": 4,

@@ -17,6 +17,8 @@ from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.parts import evaluate_parts, row_parts
 from defectlab.results.record import Run, ScoreRow
 
+AUPIMO = "pixel_AUPIMO"  # computed by the engine, on request; no threshold changes it, so it stays as it was
+
 
 def choose_thresholds(
     rows: Sequence[ScoreRow], maps: np.ndarray | None, masks: np.ndarray | None
@@ -53,6 +55,9 @@ def evaluate_run(
     results = evaluate_images(scores, labels, images, lack, image_threshold=image, pixel_threshold=pixel)
     metrics = {name: metric.value for name, metric in results.items()}
     reasons = {name: metric.reason for name, metric in results.items() if metric.value is None}
+    if AUPIMO in run.record["metrics"]:
+        metrics[AUPIMO] = run.record["metrics"][AUPIMO]
+        reasons |= {name: reason for name, reason in run.record["metric_reasons"].items() if name == AUPIMO}
     if not scores.size:
         reasons = dict.fromkeys(metrics, "there are no test images")
     if not whole:
