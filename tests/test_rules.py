@@ -196,9 +196,10 @@ def test_the_false_alarm_rate_of_conformal_over_many_held_out_sets(kind: str, co
 
 
 def test_good_images_only_name_the_rules_that_work():
+    prices = {"miss_cost": 5.0, "false_alarm_cost": 1.0, "defect_share": 0.1}
     for rule in ("f1", "recall", "mean_of_means", "cost"):
         with pytest.raises(OptionError, match=r"needs anomalous images, and validation has none.*conformal, quantile"):
-            chosen(rule, GOOD, np.zeros(4, int))
+            chosen(rule, GOOD, np.zeros(4, int), **(prices if rule == "cost" else {}))
     assert chosen("conformal", GOOD, np.zeros(4, int), false_alarm_rate=0.25) == 4.0
     with pytest.raises(OptionError, match="infinite"):
         chosen("mean_plus_k_std", np.array([1.0, np.inf]), np.zeros(2, int))

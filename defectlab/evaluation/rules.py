@@ -148,7 +148,9 @@ def _cost(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     _need("cost", good, bad, source, needs_bad=True)
     miss, alarm, share = options.miss_cost, options.false_alarm_cost, options.defect_share
-    assert miss is not None and alarm is not None and share is not None  # checked by `choose`
+    assert miss is not None  # all three are checked by `choose`
+    assert alarm is not None
+    assert share is not None
     scores = np.unique(np.concatenate([good, bad]).astype(np.float64))
     # flag all above scores[i - 1]: everything for i = 0, nothing for i = len(scores)
     cuts = np.concatenate([[-np.inf], scores])
