@@ -152,14 +152,14 @@ def evaluate(run: str, rescore: bool) -> None:
 
 def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     """Choose a run's thresholds by another rule, from its record alone."""
-    from defectlab.evaluation.rules import RuleOptions
+    from defectlab.evaluation.rule_options import rule_options
     from defectlab.results.record import Run
     from defectlab.results.rethreshold import LEVELS, set_threshold
     from defectlab.results.show import summary
     from defectlab.results.workbook import update_workbook
 
+    given = rule_options(rule, options)
     opened = Run.open(run)
-    given = RuleOptions(**{name: value for name, value in options.items() if value is not None})
     for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
         print(f"{name}: {found.value!r} ({found.reason})")
     if opened.status == "finished":

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.cli import main
 from defectlab.data.groups import group_of
-from defectlab.evaluation.rules import RuleOptions
+from defectlab.evaluation.rule_options import RuleOptions
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.parts import part_columns, row_parts
 from defectlab.results.record import Run, ScoreRow

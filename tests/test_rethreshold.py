@@ -8,7 +8,7 @@ from finished import finished
 
 from defectlab.cli import main
 from defectlab.errors import InputError, OptionError
-from defectlab.evaluation.rules import RuleOptions
+from defectlab.evaluation.rule_options import RuleOptions
 from defectlab.preprocessing import Preprocessing
 from defectlab.results.files import pack_masks
 from defectlab.results.record import Run, ScoreRow

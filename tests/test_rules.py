@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from defectlab.errors import OptionError
-from defectlab.evaluation.rules import RuleOptions, choose, images_needed, recall_lower_bound
+from defectlab.evaluation.rule_options import USED, RuleOptions, rule_options
+from defectlab.evaluation.rules import RULES, choose, conformal_upper_bound, images_needed, recall_lower_bound
 from defectlab.evaluation.views import at_100, min_max
 
 GOOD = np.array([1.0, 2.0, 2.0, 4.0])
@@ -100,7 +101,16 @@ def test_the_lower_bound_is_the_exact_binomial_one(caught: int, total: int):
         ("cost", {"miss_cost": 1.0}, "needs false_alarm_cost, defect_share"),
         ("recall", {"recall": 1.5}, r"in \(0, 1\]"),
         ("quantile", {"false_alarm_rate": 0.0}, "between 0 and 1"),
+        ("recall", {"recall": 0.0}, r"in \(0, 1\]"),
+        ("conformal", {"false_alarm_rate": 1.0}, "between 0 and 1"),
+        ("conformal", {"false_alarm_rate": np.nan}, "finite"),
+        ("mean_plus_k_std", {"k": -1.0}, "at least 0"),
+        ("mean_plus_k_std", {"k": np.inf}, "finite"),
+        ("cost", {"miss_cost": -1.0, "false_alarm_cost": 1.0, "defect_share": 0.1}, "not be negative"),
+        ("cost", {"miss_cost": 0.0, "false_alarm_cost": 0.0, "defect_share": 0.1}, "nor both 0"),
+        ("cost", {"miss_cost": 5.0, "false_alarm_cost": 1.0, "defect_share": 1.0}, "between 0 and 1"),
         ("manual", {}, "needs value"),
+        ("manual", {"value": np.nan}, "needs value"),
     ],
 )
 def test_what_cannot_work_is_refused(rule: str, options: dict[str, float], message: str):
@@ -108,10 +118,88 @@ def test_what_cannot_work_is_refused(rule: str, options: dict[str, float], messa
         chosen(rule, **options)
 
 
+def test_an_option_that_the_rule_does_not_use_is_refused():
+    assert set(RULES) == set(USED)
+    assert rule_options("recall", {"recall": 0.9, "k": None}) == RuleOptions(recall=0.9)
+    with pytest.raises(OptionError, match=r"f1 does not use recall \(recall is for recall\)"):
+        rule_options("f1", {"recall": 0.9})
+    with pytest.raises(OptionError, match="false_alarm_rate is for quantile, conformal"):
+        rule_options("mean_plus_k_std", {"false_alarm_rate": 0.9})
+
+
+SOME = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40)
+
+
+@given(SOME, SOME, st.floats(0, 6))
+@settings(max_examples=150, deadline=None)
+def test_the_rules_of_means_are_numpys(good: list[float], bad: list[float], k: float):
+    scores, labels = np.array(good + bad, np.float32), np.repeat([0, 1], [len(good), len(bad)])
+    exact = np.array(good, np.float64)
+    assert chosen("mean_of_means", scores, labels) == pytest.approx((exact.mean() + np.mean(bad)) / 2, abs=1e-9)
+    assert chosen("mean_plus_k_std", scores, labels, k=k) == pytest.approx(exact.mean() + k * exact.std(), abs=1e-6)
+
+
+@given(SOME, st.integers(1, 99))
+@settings(max_examples=300, deadline=None)
+def test_quantile_and_conformal_are_their_definitions(good: list[float], percent: int):
+    rate, labels = percent / 100, np.zeros(len(good), int)
+    scores = np.array(good, np.float32)
+    value = chosen("quantile", scores, labels, false_alarm_rate=rate)
+    fine = [cut for cut in scores.tolist() if 100 * (scores > cut).sum() <= percent * len(good)]
+    assert value == min(fine), "the lowest score that at most this share lies above"
+    # conformal: the lowest score s for which (1 + the number of good scores above s) / (n + 1) <= rate, else none
+    allowed = [cut for cut in scores.tolist() if 100 * ((scores > cut).sum() + 1) <= percent * (len(good) + 1)]
+    if not allowed:
+        with pytest.raises(OptionError, match=f"at least {images_needed(rate)} held-out"):
+            chosen("conformal", scores, labels, false_alarm_rate=rate)
+        assert len(good) < images_needed(rate)
+    else:
+        assert chosen("conformal", scores, labels, false_alarm_rate=rate) == min(allowed)
+
+
+def test_the_message_of_conformal_says_its_guarantee():
+    found = choose("conformal", np.arange(120.0), np.zeros(120, int), RuleOptions(), "validation")
+    assert "score 120 of 120 held-out good ones" in found.reason
+    assert "at most 0.01, on average over such held-out sets (it takes at least 99 images)" in found.reason
+    assert f"at most {conformal_upper_bound(120, 120):.3g}" in found.reason
+
+
+def test_the_bound_for_one_held_out_set_holds_by_simulation():
+    draw = np.random.default_rng(1)
+    bound = conformal_upper_bound(57, 59)
+    rates = [1 - np.sort(draw.random(59))[56] for _ in range(4000)]  # the share of U(0, 1) above the 57th of 59
+    assert np.mean(np.array(rates) <= bound) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["lognormal", "heavy tails", "ties", "two modes"])
+@pytest.mark.parametrize(("count", "rate"), [(99, 0.01), (150, 0.01), (19, 0.05), (200, 0.1), (37, 0.2)])
+def test_the_false_alarm_rate_of_conformal_over_many_held_out_sets(kind: str, count: int, rate: float):
+    draw = np.random.default_rng(2)
+
+    def scores(size: int) -> np.ndarray:
+        if kind == "two modes":
+            return draw.normal(0, 1, size) + 6 * (draw.random(size) < 0.1)
+        if kind == "ties":
+            return draw.poisson(3, size).astype(float)
+        return draw.lognormal(size=size) if kind == "lognormal" else draw.standard_cauchy(size)
+
+    labels = np.zeros(count, int)
+    rates = [
+        (scores(2000) > chosen("conformal", scores(count), labels, false_alarm_rate=rate)).mean() for _ in range(3000)
+    ]
+    error = 4 * np.std(rates) / np.sqrt(len(rates))
+    assert np.mean(rates) <= rate + error
+    if kind != "ties":  # without ties the rate is known: the images above the rank, of n + 1
+        expected = np.floor(round((count + 1) * rate, 9)) / (count + 1)
+        assert np.mean(rates) == pytest.approx(expected, abs=error)
+
+
 def test_good_images_only_name_the_rules_that_work():
+    prices = {"miss_cost": 5.0, "false_alarm_cost": 1.0, "defect_share": 0.1}
     for rule in ("f1", "recall", "mean_of_means", "cost"):
         with pytest.raises(OptionError, match=r"needs anomalous images, and validation has none.*conformal, quantile"):
-            chosen(rule, GOOD, np.zeros(4, int))
+            chosen(rule, GOOD, np.zeros(4, int), **(prices if rule == "cost" else {}))
     assert chosen("conformal", GOOD, np.zeros(4, int), false_alarm_rate=0.25) == 4.0
     with pytest.raises(OptionError, match="infinite"):
         chosen("mean_plus_k_std", np.array([1.0, np.inf]), np.zeros(2, int))

@@ -7,32 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from defectlab.errors import OptionError, unknown_name
+from defectlab.errors import OptionError
 from defectlab.evaluation.metrics import Floats, round_down, sorted_curve
+from defectlab.evaluation.rule_options import USED, RuleOptions, check_options
 from defectlab.evaluation.thresholds import Threshold, f1_threshold, good_max_threshold, midpoint
-
-
-@dataclass(frozen=True)
-class RuleOptions:
-    """What the rules can be told; each names the rules that use it.
-
-    Attributes:
-        k: Standard deviations above the mean (mean_plus_k_std).
-        false_alarm_rate: Share of good images that may be flagged, in (0, 1) (quantile, conformal).
-        recall: Share of defects to catch, in (0, 1] (recall).
-        miss_cost: Price of a defect that passes (cost).
-        false_alarm_cost: Price of a good part that is flagged, in the same unit (cost).
-        defect_share: Share of defects on the line, in (0, 1) (cost).
-        value: The threshold itself, raw (manual).
-    """
-
-    k: float = 3.0
-    false_alarm_rate: float = 0.01
-    recall: float = 0.95
-    miss_cost: float | None = None
-    false_alarm_cost: float | None = None
-    defect_share: float | None = None
-    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +29,7 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
     Raises:
         OptionError: No such rule, an option that cannot work, or images that the rule needs and are not there.
     """
-    if rule not in RULES:
-        raise OptionError(unknown_name("threshold rule", rule, RULES))
-    numbers = {name: value for name, value in vars(options).items() if value is not None}
-    wrong = [f"{name}={value}" for name, value in numbers.items() if not math.isfinite(value)]
-    if wrong:
-        raise OptionError(f"Rule {rule}: {', '.join(wrong)} must be a finite number.")
+    check_options(rule, options)
     curve = sorted_curve(scores, labels)
     if curve.problem:
         raise OptionError(f"Rule {rule}: {curve.problem}.")
@@ -96,7 +69,7 @@ def _mean_plus_k_std(given: _Given) -> Threshold:
 def _quantile(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     _need("quantile", good, bad, source)
-    rate = _share("quantile", "false_alarm_rate", options.false_alarm_rate)
+    rate = options.false_alarm_rate
     value = float(good[good.size - math.floor(round(rate * good.size, 9)) - 1])
     flagged = int((good > value).sum())
     reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
@@ -107,7 +80,7 @@ def _conformal(given: _Given) -> Threshold:
     """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
     good, bad, options, source = given.good, given.bad, given.options, given.source
     _need("conformal", good, bad, source)
-    rate = _share("conformal", "false_alarm_rate", options.false_alarm_rate)
+    rate = options.false_alarm_rate
     rank = math.ceil(round((good.size + 1) * (1 - rate), 9))
     if rank > good.size:
         raise OptionError(
@@ -117,7 +90,8 @@ def _conformal(given: _Given) -> Threshold:
         )
     reason = (
         f"score {rank} of {good.size} held-out good ones: a new good image of the same kind is flagged with a "
-        f"probability of at most {rate:g}, on average over such held-out sets"
+        f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
+        f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
     )
     return _found("conformal", float(good[rank - 1]), source, reason)
 
@@ -131,13 +105,24 @@ def images_needed(false_alarm_rate: float) -> int:
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 
+def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> float:
+    """Return what the false-alarm rate of one held-out set stays below, by a confidence.
+
+    Above the score of this rank of `count` lies a share of all good images that is distributed as Beta(count + 1 -
+    rank, rank) over held-out sets, whatever the scores' continuous distribution (Vovk, 2012).
+
+    >>> round(conformal_upper_bound(99, 99), 4), round(conformal_upper_bound(990, 999), 4)
+    (0.0298, 0.0157)
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(confidence, count + 1 - rank, rank))
+
+
 def _recall(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     _need("recall", good, bad, source, needs_bad=True, needs_good=False)
-    wanted = options.recall
-    if not 0 < wanted <= 1:
-        raise OptionError(f"recall must be in (0, 1], got {wanted}.")
-    caught = math.ceil(round(wanted * bad.size, 9))
+    caught = math.ceil(round(options.recall * bad.size, 9))
     cut = float(bad[bad.size - caught])
     caught = bad.size - int(np.searchsorted(bad, bad[bad.size - caught], "left"))  # with those that tie
     value = _just_below(cut, good, bad)
@@ -162,22 +147,16 @@ def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> flo
 def _cost(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     _need("cost", good, bad, source, needs_bad=True)
-    prices = {name: getattr(options, name) for name in ("miss_cost", "false_alarm_cost", "defect_share")}
-    missing = [name for name, value in prices.items() if value is None]
-    if missing:
-        raise OptionError(
-            f"Rule cost needs {', '.join(missing)}: the price of a miss, the price of a false alarm, and the share of "
-            "defects on the line (not in the test set)."
-        )
-    share = _share("cost", "defect_share", prices["defect_share"])
-    if min(prices["miss_cost"], prices["false_alarm_cost"]) < 0:
-        raise OptionError("miss_cost and false_alarm_cost must not be negative.")
+    miss, alarm, share = options.miss_cost, options.false_alarm_cost, options.defect_share
+    assert miss is not None  # all three are checked by `choose`
+    assert alarm is not None
+    assert share is not None
     scores = np.unique(np.concatenate([good, bad]).astype(np.float64))
     # flag all above scores[i - 1]: everything for i = 0, nothing for i = len(scores)
     cuts = np.concatenate([[-np.inf], scores])
     missed = np.searchsorted(bad.astype(np.float64), cuts, "right") / bad.size
     alarms = 1 - np.searchsorted(good.astype(np.float64), cuts, "right") / good.size
-    costs = share * prices["miss_cost"] * missed + (1 - share) * prices["false_alarm_cost"] * alarms
+    costs = share * miss * missed + (1 - share) * alarm * alarms
     best = int(len(costs) - 1 - np.argmin(costs[::-1]))  # of equals the highest: the fewest alarms
     if best == 0:
         value = math.nextafter(float(scores[0]), -math.inf)
@@ -187,17 +166,16 @@ def _cost(given: _Given) -> Threshold:
         value = midpoint(float(scores[best - 1]), float(scores[best]))
     reason = (
         f"lowest expected cost a part ({costs[best]:.4g}) at a defect share of {share:g}, a miss at "
-        f"{prices['miss_cost']:g} and a false alarm at {prices['false_alarm_cost']:g}: misses {missed[best]:.3f}, "
+        f"{miss:g} and a false alarm at {alarm:g}: misses {missed[best]:.3f}, "
         f"false alarms {alarms[best]:.3f} on {bad.size} anomalous and {good.size} good images of {source}"
     )
     return _found("cost", value, source, reason)
 
 
 def _manual(given: _Given) -> Threshold:
-    options = given.options
-    if options.value is None or not math.isfinite(options.value):
-        raise OptionError(f"Rule manual needs value, a finite raw score, got {options.value}.")
-    return Threshold(float(options.value), "manual", "the user", "given by hand")
+    value = given.options.value
+    assert value is not None  # checked by `choose`
+    return Threshold(float(value), "manual", "the user", "given by hand")
 
 
 RULES: dict[str, Callable[[_Given], Threshold]] = {
@@ -211,6 +189,7 @@ RULES: dict[str, Callable[[_Given], Threshold]] = {
     "cost": _cost,
     "manual": _manual,
 }
+assert RULES.keys() == USED.keys()
 
 
 def _found(rule: str, value: float, source: str, reason: str) -> Threshold:
@@ -233,12 +212,6 @@ def _need(
             f"Rule {rule} needs {' and '.join(lacks)} images, and {source} has none. "
             f"What works with these images: {alternative}."
         )
-
-
-def _share(rule: str, name: str, value: float) -> float:
-    if not 0 < value < 1:
-        raise OptionError(f"Rule {rule}: {name} must be between 0 and 1, got {value}.")
-    return value
 
 
 def _mean(values: Floats) -> float:

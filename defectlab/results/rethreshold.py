@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from defectlab.errors import InputError, OptionError
-from defectlab.evaluation.rules import RuleOptions, choose
+from defectlab.evaluation.rule_options import RuleOptions, check_options
+from defectlab.evaluation.rules import choose
 from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.evaluate import columns, evaluate_run, threshold_record
 from defectlab.results.parts import choose_part_threshold
@@ -33,6 +34,7 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
         OptionError: The rule cannot work on these images or at this level.
     """
     _check(run, rule, levels)
+    check_options(rule, options)
     rows = run.scores("validation")
     source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
     chosen: dict[str, Threshold] = {}
