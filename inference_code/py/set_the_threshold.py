@@ -50,7 +50,8 @@ rules = {
     "mean_plus_k_std": RuleOptions(k=3),
 }
 outcomes = compare_rules(run, rules)
-pd.DataFrame(outcomes).style.format({"threshold": "{:.4g}"}, precision=0, na_rep="-")
+pd.set_option("display.max_colwidth", None)
+pd.DataFrame(outcomes)
 
 # %% [markdown]
 # The same on the scores themselves: blue strokes are good validation images, red ones anomalous, each dot is a rule's threshold. What lies to its right is called anomalous.
