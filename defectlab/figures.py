@@ -14,7 +14,6 @@ from defectlab.explain import Box, NearestGood
 from defectlab.pictures import VERDICTS, scale_of, views
 from defectlab.predict import Detector, Prediction
 from defectlab.results.charts import BAD, GOOD, LINE
-from defectlab.results.preview import RuleOutcome
 from defectlab.results.record import Run
 
 THIS = "#111111"
@@ -64,25 +63,6 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
     axis.set_title(f"score {found.score:.4g}: {VERDICTS[found.label]}", loc="left")
     axis.legend(loc="upper right", ncols=2, frameon=False, fontsize=9)
     axis.spines[["top", "left", "right"]].set_visible(False)
-    return _rendered(figure)
-
-
-def rules_figure(run: Run, outcomes: Sequence[RuleOutcome]) -> Image.Image:
-    """Return a run's validation scores as strokes, good above anomalous, and below them where each rule would cut."""
-    rows = run.scores("validation")
-    cuts = [one for one in outcomes if one.threshold is not None]
-    figure, (axis,) = _axes(1, (11, 1.6 + 0.34 * len(cuts)))
-    for height, (label, colour) in ((-1.2, (0, GOOD)), (-0.2, (1, BAD))):
-        scores = [row.score for row in rows if row.label == label]
-        axis.plot(scores, np.full(len(scores), height), "|", color=colour, markersize=16, markeredgewidth=1.6)
-    names = [f"{one.rule}: {one.false_alarms} false alarms, {one.misses} missed" for one in cuts]
-    for place, one in enumerate(cuts, 1):
-        axis.plot([one.threshold, one.threshold], [-1.6, place], color=LINE, linewidth=0.8, alpha=0.6)
-        axis.plot([one.threshold], [place], "o", color=LINE, markersize=7)
-    axis.set(ylim=(len(cuts) + 0.6, -1.8), xlabel="raw image score of the validation images")
-    axis.set_yticks([-1.2, -0.2, *range(1, len(cuts) + 1)], ["good", "anomalous", *names], fontsize=9)
-    axis.spines[["top", "left", "right"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
     return _rendered(figure)
 
 

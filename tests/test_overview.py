@@ -8,7 +8,7 @@ from test_leaderboard import measured
 from defectlab.errors import InputError
 from defectlab.evaluation.rules import RuleOptions, choose
 from defectlab.results.overview import board_frame, boards_of, finished_runs, kinds_by_run, runs_on
-from defectlab.results.preview import compare_rules
+from defectlab.results.preview import compare_rules, rules_chart
 from defectlab.results.record import Run, ScoreRow
 
 
@@ -32,6 +32,7 @@ def test_a_board_is_a_table_best_first_and_names_its_runs():
     assert frame["run"].tolist() == ["best", "near", "far", "without"]
     assert frame["verdict"].tolist() == ["best", "tied with the best", "worse", ""]
     assert frame.index.tolist() == [1, 2, 3, 4]
+    assert "sd of seeds" not in frame
     assert [run.folder.name for run in runs_on(board, [*runs, without])] == ["best", "near", "far"]
     assert set(kinds_by_run(runs)) == {run.record["run_id"] for run in runs}
 
@@ -57,6 +58,9 @@ def test_rules_are_tried_on_validation_images_without_writing():
     assert found["cost"].threshold is None
     assert "cost" in found["cost"].reason
     assert Run.open(run.folder).record == before
+    drawn = rules_chart(run, list(found.values()))
+    assert all(f"{rule}: {found[rule].false_alarms} false alarms" in drawn for rule in rules)
+    assert "cost:" not in drawn
 
 
 def test_a_rule_that_cannot_work_says_why_and_no_validation_images_are_refused():

@@ -57,7 +57,9 @@ def board_frame(board: Board) -> "pd.DataFrame":
     """Return a board as a table, a configuration a row, best first."""
     import pandas as pd
 
-    return pd.DataFrame([_row(entry) for entry in board.entries], index=range(1, len(board.entries) + 1))
+    frame = pd.DataFrame([_row(entry) for entry in board.entries], index=range(1, len(board.entries) + 1))
+    unused = [column for column in ("p (Holm)", "sd of seeds") if frame[column].isna().all()]
+    return frame.drop(columns=unused)
 
 
 def board_chart(board: Board) -> str:

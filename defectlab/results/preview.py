@@ -1,10 +1,11 @@
 """What each threshold rule would do on a run's validation images; nothing is written, no test image is looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from defectlab.errors import InputError, OptionError
 from defectlab.evaluation.rules import RuleOptions, choose
+from defectlab.results.charts import cuts_chart
 from defectlab.results.evaluate import columns
 from defectlab.results.record import Run
 
@@ -44,3 +45,17 @@ def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcom
         wrong = int((flagged & (labels == 0)).sum()), int((~flagged & (labels == 1)).sum())
         found.append(RuleOutcome(rule, chosen.value, *wrong, chosen.reason))
     return found
+
+
+def rules_chart(run: Run, outcomes: Sequence[RuleOutcome]) -> str:
+    """Return a run's validation scores and where each rule would cut them, as SVG text."""
+    rows = run.scores("validation")
+    scores = {
+        name: [row.score for row in rows if row.label == label] for label, name in ((0, "good"), (1, "anomalous"))
+    }
+    cuts = [
+        (f"{one.rule}: {one.false_alarms} false alarms, {one.misses} missed", one.threshold)
+        for one in outcomes
+        if one.threshold is not None
+    ]
+    return cuts_chart(scores, cuts, "", "raw image score of the validation images")

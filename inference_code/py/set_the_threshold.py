@@ -57,9 +57,11 @@ pd.DataFrame(outcomes)
 # The same on the scores themselves: blue strokes are good validation images, red ones anomalous, each dot is a rule's threshold. What lies to its right is called anomalous.
 
 # %%
-from defectlab.figures import rules_figure
+from IPython.display import SVG
 
-rules_figure(run, outcomes)
+from defectlab.results.preview import rules_chart
+
+SVG(rules_chart(run, outcomes))
 
 # %% [markdown]
 # ## What can be guaranteed
@@ -94,7 +96,7 @@ metrics_table(run)
 # For a look, not for a choice. How many of each kind of test image are now above the threshold; the run's pictures and its row in `models_comparing.xlsx` follow.
 
 # %%
-from defectlab.pictures import save_panel
+from defectlab import save_panel
 from defectlab.results.facts import by_kind
 from defectlab.results.workbook import update_workbook
 

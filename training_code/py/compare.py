@@ -92,8 +92,7 @@ for board in boards:
 # `models_comparing.xlsx` has all of this in its sheets `leaderboard`, `per defect` and `about`. The report is one HTML file that opens anywhere: curves, histograms, confusion by kind, and the images on which each run fails. You should see where both lie.
 
 # %%
-from defectlab import paths
-from defectlab.report import write_report
+from defectlab import paths, write_report
 from defectlab.results.workbook import update_workbook
 
 print("Workbook:", paths.relative(update_workbook().path))
