@@ -28,6 +28,8 @@ _DOOR = {
     "load_backbone": "defectlab.backbones",
     "nearest_good_patches": "defectlab.explain",
     "predict_to_folder": "defectlab.scoring",
+    "save_panel": "defectlab.pictures",
+    "write_report": "defectlab.report",
     "make_sample": "defectlab.data.samples",
     "build_manifest": "defectlab.data.manifest",
     "InputError": "defectlab.errors",
@@ -53,6 +55,8 @@ __all__ = [
     "predict_to_folder",
     "run",
     "run_many",
+    "save_panel",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -68,8 +72,10 @@ if TYPE_CHECKING:
     from defectlab.models.cflow import Cflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.pictures import save_panel
     from defectlab.predict import Detector, Prediction
     from defectlab.preprocessing import Preprocessing
+    from defectlab.report import write_report
     from defectlab.results.record import Run
     from defectlab.scoring import predict_to_folder
 

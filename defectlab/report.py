@@ -17,15 +17,14 @@ from defectlab.evaluation.metrics import Curve, sorted_curve
 from defectlab.evaluation.suite import pixel_curve
 from defectlab.files import replacing
 from defectlab.pictures import COLUMNS, ShownImages
-from defectlab.results.charts import Points, curve_chart, histogram, interval_chart, loss_chart
+from defectlab.results.charts import Points, curve_chart, histogram, loss_chart
 from defectlab.results.evaluate import columns
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
-from defectlab.results.kinds import kinds_of
-from defectlab.results.leaderboard import RANKED_BY, Board, leaderboards
+from defectlab.results.leaderboard import RANKED_BY, Board
+from defectlab.results.overview import board_chart, boards_of, kinds_by_run
 from defectlab.results.plots import colour_map
 from defectlab.results.record import Run, ScoreRow
 from defectlab.results.tables import average_by_label, confusion, kinds_side_by_side, standings, table
-from defectlab.results.ties import read_test_scores
 from defectlab.results.workbook.rows import KEY, row_of
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     for run, rows in tested.values():
         if not rows:
             raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
-    boards = _boards(runs)
+    boards = boards_of(runs)
     ordered = [tested[str(row[KEY])] for board in boards for entry in board.entries for row in entry.rows]
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
@@ -81,13 +80,6 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     return target
 
 
-def _boards(runs: Sequence[Run]) -> list[Board]:
-    by_id = {run.record["run_id"]: run for run in runs}
-    return leaderboards(
-        [row_of(run) for run in runs], by_id, {name: read_test_scores(run) for name, run in by_id.items()}
-    )
-
-
 def _head(boards: Sequence[Board], ordered: Sequence[tuple[Run, Sequence[ScoreRow]]]) -> str:
     names = ", ".join(dict.fromkeys(board.group[0] for board in boards))
     parts = [f"<h1>{len(ordered)} run{'s' * (len(ordered) > 1)} on {html.escape(names)}</h1>"]
@@ -97,21 +89,12 @@ def _head(boards: Sequence[Board], ordered: Sequence[tuple[Run, Sequence[ScoreRo
         )
     links = (f'<a href="#run{place}">{html.escape(_label(run))}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
-    kinds = {run.record["run_id"]: kinds_of(run, read_test_scores(run)) for run, _ in ordered}
+    kinds = kinds_by_run([run for run, _ in ordered])
     for board in boards:
         parts.append(f"<h2>{html.escape(board.group[0])}</h2>" if len(boards) > 1 else "")
         parts += [f'<p class="quiet">{html.escape(board.protocol)}</p>', standings(board), _explained(board)]
-        ranked = {
-            f"{entry.rows[0].get('model', '')} {entry.name}": (
-                entry.spreads[RANKED_BY].mean, entry.interval.low, entry.interval.high,
-            )
-            for entry in board.entries
-            if RANKED_BY in entry.spreads
-        }  # fmt: skip
-        if len(ranked) > 1:
-            parts.append(
-                f'<div class="charts">{interval_chart(ranked, "image AUROC, 95 % interval over images")}</div>'
-            )
+        if sum(RANKED_BY in entry.spreads for entry in board.entries) > 1:
+            parts.append(f'<div class="charts">{board_chart(board)}</div>')
         if sum(len(entry.rows) for entry in board.entries) > 1:
             parts += ["<h3>By kind of defect: AUROC against the good, and what the threshold caught</h3>"]
             parts.append(kinds_side_by_side(board, kinds))

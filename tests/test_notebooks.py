@@ -28,6 +28,7 @@ NOTEBOOKS = sorted(
 )
 MOST_LINES = 14
 TRAINING = ["training_code/padim.ipynb", "training_code/patchcore.ipynb"]
+READING = ["training_code/compare.ipynb", "inference_code/set_the_threshold.ipynb"]
 INFERENCE = ["inference_code/predict.ipynb", "inference_code/look_at_one_image.ipynb"]
 OTHER_BACKBONES = ["resnet18", "resnet50", "wide_resnet50_2", "cspdarknet53", "efficientnet_b7"]
 
@@ -40,10 +41,11 @@ def cells(path: Path, kind: str) -> list[Any]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_all_six_are_there():
+def test_all_eight_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
-        "training_code/backbone.ipynb", "training_code/cflow.ipynb",
+        "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
+        "training_code/cflow.ipynb", "training_code/compare.ipynb",
         "training_code/padim.ipynb", "training_code/patchcore.ipynb",
     ]  # fmt: skip
 
@@ -123,7 +125,7 @@ def random_weights(root: Path, name: str) -> None:
 
 def execute(root: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Run notebooks as they are, each in a fresh kernel in its own folder; returns the errors shown in each."""
-    monkeypatch.delenv("DEFECTLAB_HOME")
+    monkeypatch.delenv("DEFECTLAB_HOME", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT), prepend=os.pathsep)
     errors = {}
     for name in names:
@@ -165,6 +167,13 @@ def test_they_run_with_the_bundled_backbone_alone(own_project: Path, monkeypatch
     assert {row["run_id"] for row in rows} == {run.record["run_id"] for run in runs}
     assert len(list((root / "predictions/coins/heatmaps").rglob("*.png"))) == 8
     assert len(list((root / "predictions/coins/masks").rglob("*.png"))) == 8
+    before = {run.record["run_id"]: run.record["thresholds"]["image"] for run in runs}
+    assert execute(root, READING, monkeypatch) == {name: [] for name in READING}
+    assert (root / "results/report.html").stat().st_size > 100_000
+    changed = {run.record["run_id"]: run.record["thresholds"]["image"] for run in find_runs(root / "results")}
+    (rule,) = [one["rule"] for name, one in changed.items() if one != before[name]]
+    assert rule == "conformal"
+    assert {row["threshold_rule"] for row in read_workbook(root / "models_comparing.xlsx")} == {"f1", "conformal / f1"}
 
 
 def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
@@ -193,6 +202,18 @@ def test_an_absent_run_is_named_with_what_makes_it(own_project: Path, monkeypatc
     (error,) = execute(root, [name], monkeypatch)[name]
     assert error.ename == "InputError"
     assert "first training cell of training_code/patchcore.ipynb" in error.evalue
+
+
+def test_comparing_nothing_says_what_makes_runs(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)
+    name = "training_code/compare.ipynb"
+    notebook = nbformat.read(root / name, as_version=4)
+    notebook.cells = notebook.cells[:2]
+    notebook.cells[1].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, root / name)
+    (error,) = execute(root, [name], monkeypatch)[name]
+    assert error.ename == "InputError"
+    assert "There are no finished runs under results yet: run the training cells of" in error.evalue
 
 
 @pytest.mark.long

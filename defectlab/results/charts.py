@@ -65,6 +65,22 @@ def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]
     return _svg(figure)
 
 
+def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, float]], title: str, label: str) -> str:
+    """Draw the scores of good and of anomalous images as strokes, and below them where each named threshold cuts."""
+    figure, axis = _figure(9.6, 1.5 + 0.3 * len(cuts))
+    heights = [-1.2 + place for place in range(len(scores))]
+    for height, values, colour in zip(heights, scores.values(), (GOOD, BAD), strict=True):
+        axis.plot(values, np.full(len(values), height), "|", color=colour, markersize=14, markeredgewidth=1.5)
+    for place, (_, cut) in enumerate(cuts, 1):
+        axis.plot([cut, cut], [-1.6, place], color=LINE, linewidth=0.8, alpha=0.6)
+        axis.plot([cut], [place], "o", color=LINE, markersize=6)
+    axis.set(ylim=(len(cuts) + 0.6, -1.8), xlabel=label, title=title)
+    axis.set_yticks([*heights, *range(1, len(cuts) + 1)], [*scores, *(name for name, _ in cuts)], fontsize=8)
+    axis.spines[["top", "left", "right"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    return _svg(figure)
+
+
 def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str:
     """Draw training losses by epoch."""
     figure, axis = _figure(6.4, 2.8)

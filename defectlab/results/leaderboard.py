@@ -69,6 +69,8 @@ class Entry:
         notes = []
         if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
             notes.append("threshold chosen on the test images (oracle)")
+        if any(row.get("data.group") for row in self.rows):
+            notes.append("several photographs of one part: the tie test takes images as independent, so it is too sure")
         notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
         return "; ".join(notes)
 

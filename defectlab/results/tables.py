@@ -110,7 +110,9 @@ def _kind_cell(kind: KindResult | None) -> Any:
     verb = {0: "flagged", 1: "caught"}.get(kind.label, "above the threshold")
     found = "no threshold" if kind.flagged is None else f"{kind.flagged} of {kind.count} {verb}"
     wrong = kind.flagged is not None and (kind.flagged > 0 if kind.label == 0 else kind.flagged < kind.count)
-    text = found if kind.image_auroc is None else f"{kind.image_auroc:.3f}; {found}"
+    areas = [f"{kind.image_auroc:.3f}"] if kind.image_auroc is not None else []
+    areas += [f"pixels {kind.pixel_auroc:.3f}"] if kind.pixel_auroc is not None else []
+    text = "; ".join([*areas, found])
     return Marked(text, "wrong") if wrong and kind.label >= 0 else text
 
 

@@ -22,7 +22,7 @@ LOWER_IS_BETTER = ("image_FPR_at_95TPR", "pixel_FPR_at_95TPR")
 _OF_A_LEVEL = (
     "AUROC", "F1Score", "AUPR", "AUPRO", "FPR_at_95TPR", "TPR", "TNR", "accuracy", "precision", "recall",
 )  # fmt: skip
-METRICS = frozenset(f"{level}_{name}" for level in ("image", "pixel") for name in _OF_A_LEVEL)
+METRICS = frozenset(f"{level}_{name}" for level in ("image", "pixel", "part") for name in _OF_A_LEVEL)
 # Chosen on the test images themselves: a column of their own name, never marked as best.
 ORACLE = {metric: f"oracle {metric}" for metric in ("image_F1Max", "pixel_F1Max")}
 _WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
@@ -79,6 +79,11 @@ def row_of(run: Run) -> Row:
         **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
         "data.root": dataset["root"],
         **{ORACLE.get(metric, metric): value for metric, value in record["metrics"].items()},
+        **{
+            metric: value
+            for metric, value in (record.get("parts") or {}).get("metrics", {}).items()
+            if is_metric(metric)
+        },
         **_sureness(record),
         "image_threshold": thresholds["image"]["value"],
         "pixel_threshold": thresholds["pixel"]["value"],

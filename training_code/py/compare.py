@@ -1,0 +1,99 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Compare runs
+#
+# Which configuration is better, by how much, and how sure can one be? This notebook reads the records under `results/`; it trains nothing and needs no GPU. Run it from top to bottom. Where there are no finished runs yet, the next cell says what makes some.
+#
+# You should see one line for each run.
+
+# %%
+from defectlab.results.overview import finished_runs
+from defectlab.results.show import runs_table
+
+runs = finished_runs()
+runs_table(runs, f"{len(runs)} finished runs, oldest first")
+
+# %% [markdown]
+# ## Who is best
+#
+# One table for each dataset, split and pixel grid: runs on different images are never ranked against each other. *Tied with the best* means that these test images cannot tell the two apart. Seeds of one configuration are one row: `sd of seeds` is how much luck there is in the seed, `95% low` and `95% high` are how far other images could move the AUROC.
+
+# %%
+from IPython.display import display
+
+from defectlab.results.overview import board_frame, boards_of
+
+boards = boards_of(runs)
+for board in boards:
+    print(f"{board.group[0]}. {board.protocol}")
+    print("A detector that calls every image anomalous gets:", {k: round(v, 3) for k, v in board.trivial.items()})
+    display(board_frame(board).round(4))
+
+# %% [markdown]
+# The same as a picture: dots are image AUROCs, bars their 95 % intervals. Where bars overlap widely, more test images are worth more than another model.
+
+# %%
+from IPython.display import SVG
+
+from defectlab.results.overview import board_chart
+
+for board in boards:
+    display(SVG(board_chart(board)))
+
+# %% [markdown]
+# ## Paired tests
+#
+# Every run against the best one, image by image (DeLong's test, p-values corrected for the number of comparisons by Holm). Two runs can overlap in their intervals and still be told apart here, because both see the same images.
+
+# %%
+from defectlab.results.compare import compare_runs, comparison_table
+from defectlab.results.overview import runs_on
+
+for board in boards:
+    same = runs_on(board, runs)
+    if len(same) > 1:
+        comparison_table(compare_runs(same))
+    else:
+        print(f"{board.group[0]}: {len(same)} run with an image AUROC, so nothing to compare it with.")
+
+# %% [markdown]
+# ## Where each fails
+#
+# For each kind of defect the AUROC against all good test images, and how many of it the run's own threshold caught. Red: false alarms, or defects that passed. A model that is best on average may be the worst on the one kind that matters to you.
+
+# %%
+from IPython.display import HTML
+
+from defectlab.results.overview import kinds_by_run
+from defectlab.results.tables import kinds_side_by_side
+
+kinds = kinds_by_run(runs)
+for board in boards:
+    style = "<style>td.wrong { color: #be141e; }</style>"
+    display(HTML(f"<b>{board.group[0]}</b>{style}{kinds_side_by_side(board, kinds)}"))
+
+# %% [markdown]
+# ## Workbook and report
+#
+# `models_comparing.xlsx` has all of this in its sheets `leaderboard`, `per defect` and `about`. The report is one HTML file that opens anywhere: curves, histograms, confusion by kind, and the images on which each run fails. You should see where both lie.
+
+# %%
+from defectlab import paths, write_report
+from defectlab.results.workbook import update_workbook
+
+print("Workbook:", paths.relative(update_workbook().path))
+print("Report:", paths.relative(write_report(runs, paths.results_dir() / "report.html")))
