@@ -5,6 +5,7 @@ scores, so nothing is sorted again.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +41,7 @@ def image_draws(
     return counts
 
 
-def with_all(draws: Draws, labels: NDArray[np.generic]) -> Draws:
+def with_all(draws: Draws, labels: NDArray[Any]) -> Draws:
     """Put before the draws (b, n) the images as they are, each once: (1 + b, n)."""
     return np.concatenate([(labels >= 0)[None].astype(np.float32), draws])
 

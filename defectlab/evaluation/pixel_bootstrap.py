@@ -76,10 +76,8 @@ def pixel_intervals(
     unit = "images" if groups is None else "groups of images"
     method = f"stratified bootstrap over {unit}, {repeats} draws, scores in {counts.defect.shape[1]} steps"
     lack = too_few(known, groups)
-    return {
-        name: logit_interval(np.concatenate([part[name] for part in parts]), method, confidence, lack)
-        for name in parts[0]
-    }
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: logit_interval(values, method, confidence, lack) for name, values in drawn.items()}
 
 
 def pixel_counts(images: PixelImages, threshold: float | None = None, steps: int = STEPS) -> PixelCounts:
