@@ -13,9 +13,10 @@ from defectlab.evaluation.bootstrap import (
     Table,
     curve_metrics,
     image_draws,
-    percentiles,
+    logit_interval,
     rates,
     too_few,
+    with_all,
 )
 from defectlab.evaluation.intervals import CONFIDENCE, Interval
 from defectlab.evaluation.metrics import round_down
@@ -55,7 +56,7 @@ def pixel_intervals(
     repeats: int = REPEATS,
     confidence: float = CONFIDENCE,
 ) -> dict[str, Interval]:
-    """Return an interval of every pixel metric, by its name without a level: percentiles of the bootstrap over images.
+    """Return an interval of every pixel metric, by its name without a level, by the bootstrap over images.
 
     The curve of a draw has a point at about a thousand scores, which lie at quantiles of defect and good pixels; the
     counts at these are exact.
@@ -69,15 +70,14 @@ def pixel_intervals(
         confidence: Of the intervals.
     """
     known = np.asarray(labels)
-    draws = image_draws(known, groups, repeats)
+    draws = with_all(image_draws(known, groups, repeats), known)
     counts = pixel_counts(images, threshold)
-    parts = [drawn_metrics(counts, draws[start : start + AT_ONCE]) for start in range(0, repeats, AT_ONCE)]
+    parts = [drawn_metrics(counts, draws[start : start + AT_ONCE]) for start in range(0, len(draws), AT_ONCE)]
     unit = "images" if groups is None else "groups of images"
     method = f"stratified bootstrap over {unit}, {repeats} draws, scores in {counts.defect.shape[1]} steps"
     lack = too_few(known, groups)
-    return {
-        name: percentiles(np.concatenate([part[name] for part in parts]), method, confidence, lack) for name in parts[0]
-    }
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: logit_interval(values, method, confidence, lack) for name, values in drawn.items()}
 
 
 def pixel_counts(images: PixelImages, threshold: float | None = None, steps: int = STEPS) -> PixelCounts:
