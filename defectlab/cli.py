@@ -210,19 +210,21 @@ def report(runs: list[str], output: str | None) -> None:
     print(paths.relative(write_report(opened, target)))
 
 
-def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool) -> None:
+def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool, view: str) -> None:
     """Score images with a trained model and write scores.csv."""
     from defectlab.data.sources import find_images
+    from defectlab.evaluation.views import check_view
 
     if not paths.resolve(run).exists():
         raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
     # a shell expands globs where it stands, which may be below the project root
     here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
+    check_view(view)
     find_images(here)  # before the seconds that torch and anomalib take to load
     from defectlab.scoring import predict_to_folder
 
     folder = output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks)
+    predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks, view=view)
 
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
@@ -277,6 +279,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
         parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
         parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+        views = "Of the scores: raw, min_max (0.5 is the threshold) or percent (100 is the threshold)."
+        parser.add_argument("--view", type=str, default="raw", help=views)
     elif function is report:
         parser.add_argument("runs", type=str, nargs="+", help="Run folders.")
         parser.add_argument("--output", type=str, help="File to write; default is report.html in the run folder.")

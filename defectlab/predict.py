@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.views import check_view, viewed
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
@@ -36,6 +37,9 @@ class Prediction:
     `label`: 1 anomalous, 0 good, -1 where the run has no image threshold. `anomaly_map` (H, W) float32 and `mask`
     (H, W) bool have the image's own size; a centre crop leaves NaN and False outside. `mask` is None without a map
     threshold.
+
+    In another view than raw, `score` and `anomaly_map` lie above the view's own threshold, 0.5 or 100, exactly where
+    the raw ones are above the run's; `label` and `mask` are the same in every view.
     """
 
     image_path: str | None
@@ -100,21 +104,68 @@ class Detector:
             raise InputError("This model was trained with post_processor=False: it has no range of validation maps.")
         return float(processor.pixel_min), float(processor.pixel_max)
 
-    def predict(self, source: Source, batch_size: int | None = None) -> list[Prediction]:
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Smallest and largest validation score."""
+        processor = self.model.post_processor
+        if not isinstance(processor, RawPostProcessor):
+            raise InputError("This model was trained with post_processor=False: it has no range of validation scores.")
+        return float(processor.image_min), float(processor.image_max)
+
+    def check_view(self, view: str) -> None:
+        """Refuse a view that this run cannot give.
+
+        Raises:
+            OptionError: No view is called so.
+            InputError: The run has no threshold, or no range of validation scores, to give it by.
+        """
+        if check_view(view) == "raw":
+            return
+        if self.image_threshold is None:
+            raise InputError(
+                f"This run has no image threshold, so there is no view {view!r} of its scores; leave it raw."
+            )
+        ranges = [self.score_range] + ([] if self.pixel_threshold is None else [self.map_range])
+        if view == "min_max" and not all(-np.inf < low < high < np.inf for low, high in ranges):
+            raise InputError("This run has no range of validation scores, so no view 'min_max'; ask for 'percent'.")
+
+    def as_view(self, prediction: Prediction, view: str, digits: int | None = None) -> Prediction:
+        """Return a raw prediction in a view: `min_max` has the threshold at 0.5, `percent` at 100 (0 .. 1000).
+
+        Scores and maps each by their own threshold; maps of a run without one stay raw. `digits` rounds without ever
+        moving anything across the threshold.
+
+        Raises:
+            InputError: This run cannot give the view.
+        """
+        self.check_view(view)
+        if view == "raw":
+            return prediction
+        assert self.image_threshold is not None
+        score = np.array(prediction.score)
+        score = viewed(view, score, self.image_threshold, *self.score_range, digits)
+        anomaly_map = prediction.anomaly_map
+        if self.pixel_threshold is not None:
+            anomaly_map = viewed(view, anomaly_map, self.pixel_threshold, *self.map_range, digits)
+        return replace(prediction, score=float(score), anomaly_map=anomaly_map)
+
+    def predict(self, source: Source, batch_size: int | None = None, view: str = "raw") -> list[Prediction]:
         """Score a file, a folder (with all below it), a glob, an array, or a list of these, in order.
 
         Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. For more images than fit into
-        memory with their maps, use `iterate`.
+        memory with their maps, use `iterate`. Views of the scores: raw, min_max, percent (`as_view`).
 
         Raises:
             DataError: No images, or one that cannot be read.
+            InputError: A view that this run cannot give.
         """
-        return list(self.iterate(source, batch_size))
+        return list(self.iterate(source, batch_size, view))
 
-    def iterate(self, source: Source, batch_size: int | None = None) -> Iterator[Prediction]:
+    def iterate(self, source: Source, batch_size: int | None = None, view: str = "raw") -> Iterator[Prediction]:
         """Yield what `predict` returns, one batch at a time."""
+        self.check_view(view)
         for batch in _batches(read_images(source), batch_size or self.batch_size):
-            yield from self._predict_batch(batch)
+            yield from (self.as_view(prediction, view) for prediction in self._predict_batch(batch))
 
     def model_input(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return what the model sees of (3, H, W) images in [0, 1] of any sizes: (B, 3, h, w), on its device."""

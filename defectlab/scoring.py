@@ -9,12 +9,15 @@ from defectlab import paths
 from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.data.sources import find_images
 from defectlab.errors import DataError, InputError
+from defectlab.evaluation.views import MIDDLES, check_view
 from defectlab.predict import Detector
 from defectlab.progress import progress_bar
 from defectlab.results.plots import contour, overlay, save_image
 from defectlab.results.record import ScoreRow, write_scores
 
 logger = logging.getLogger(__name__)
+
+DIGITS = {"min_max": 4, "percent": 2}  # of scores.csv in a view
 
 
 def predict_to_folder(
@@ -24,8 +27,12 @@ def predict_to_folder(
     *,
     heatmaps: bool = False,
     masks: bool = False,
+    view: str = "raw",
 ) -> Path:
     """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
+
+    `view` is that of the scores in scores.csv: raw, min_max (0.5 is the threshold, four digits) or percent (100 is the
+    threshold, two digits). Rounding never moves a score across the threshold.
 
     All heat maps share one scale, the range of the validation maps, so that two pictures can be compared. Pictures are
     named after the image's path below what all images share.
@@ -34,6 +41,7 @@ def predict_to_folder(
         InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
             validation images to take their scale or threshold from. All before the first image is scored.
     """
+    check_view(view)
     output = paths.resolve(output)
     files = find_images(source)
     broken = [
@@ -44,17 +52,20 @@ def predict_to_folder(
     if broken:
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
     detector = Detector.load(run)
+    detector.check_view(view)
     low, high = detector.map_range
     if heatmaps and not math.isfinite(low):
         raise InputError("This run had no validation images, so its heat maps have no scale; leave out --heatmaps.")
     if masks and detector.pixel_threshold is None:
         raise InputError("This run has no map threshold, so it gives no masks; leave out --masks.")
+    limit = detector.image_threshold
     common = _common_folder(files)
     rows = []
     with progress_bar("Scoring", len(files)) as progress:
         for prediction in detector.iterate([str(file) for file in files]):
             file = Path(prediction.image_path or "")
-            rows.append(ScoreRow(paths.relative(file), "predict", "", -1, prediction.score, prediction.label))
+            shown = detector.as_view(prediction, view, DIGITS.get(view)).score
+            rows.append(ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label))
             picture = file.relative_to(common).with_name(f"{file.name}.png")
             if heatmaps:
                 image = as_uint8(read_image(file))
@@ -68,6 +79,8 @@ def predict_to_folder(
     write_scores(output / "scores.csv", rows)
     flagged = sum(row.pred_label == 1 for row in rows)
     logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
+    if view != "raw":
+        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, MIDDLES[view], limit)
     if heatmaps:
         logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
     return output / "scores.csv"

@@ -4,12 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from small import data, small
 from tiny import make_parts
 
-from defectlab import Detector, Engine
+from defectlab import Detector, Engine, Prediction
 from defectlab.errors import DataError, InputError
+from defectlab.evaluation.thresholds import below32
 from defectlab.results.record import Run
 from defectlab.scoring import predict_to_folder
 
@@ -114,6 +117,48 @@ def test_a_foreign_checkpoint_is_told_apart(tmp_path: Path):
         Detector.load(tmp_path / "model.ckpt")
     with pytest.raises(InputError, match="no checkpoint"):
         Detector.load(tmp_path / "absent.ckpt")
+
+
+@pytest.mark.parametrize(("view", "middle"), [("min_max", 0.5), ("percent", 100.0)])
+def test_a_view_decides_as_the_raw_score_does(run: Run, detector: Detector, tmp_path: Path, view: str, middle: float):
+    folder = Path(run.scores("test")[0].image_path).parents[1]
+    raw, seen = detector.predict(folder), detector.predict(folder, view=view)
+    assert {item.label for item in raw} == {0, 1}
+    for one, other in zip(raw, seen, strict=True):
+        assert other.label == one.label == int(other.score > middle)
+        assert np.array_equal(other.mask, one.mask)
+        assert np.array_equal(other.anomaly_map > np.float32(middle), one.mask)
+        assert other.score != one.score
+    predict_to_folder(run.folder, [str(folder)], tmp_path / "out", view=view)
+    with (tmp_path / "out/scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["score"]) > middle for row in rows] == [row["pred_label"] == "1" for row in rows]
+    assert all(len(row["score"].split(".")[1]) <= 4 for row in rows)
+
+
+@given(st.floats(-1e3, 1e3), st.integers(-3, 3), st.sampled_from(["min_max", "percent"]), st.sampled_from([None, 2, 4]))
+@settings(max_examples=60, deadline=None)
+def test_no_view_of_a_detector_flips_a_score_at_the_threshold(detector, threshold, steps, view, digits):
+    score = threshold
+    for _ in range(abs(steps)):
+        score = float(np.nextafter(score, np.inf if steps > 0 else -np.inf))
+    judge = Detector(detector.model, threshold, threshold)
+    below = np.float32(below32(threshold))
+    line = np.array([[below, np.nextafter(below, np.float32(np.inf))]], dtype=np.float32)
+    given_ = Prediction(None, score, int(score > threshold), line, line > below)
+    found = judge.as_view(given_, view, digits)
+    middle = 0.5 if view == "min_max" else 100.0
+    assert (found.score > middle) == (found.label == 1)
+    assert (found.anomaly_map > np.float32(middle)).tolist() == [[False, True]]
+
+
+def test_a_view_that_cannot_be_is_refused_before_any_image_is_read(run: Run, detector: Detector, tmp_path: Path):
+    with pytest.raises(InputError, match="Did you mean 'percent'"):
+        detector.predict("nowhere.png", view="percents")
+    with pytest.raises(InputError, match="Available: raw, min_max, percent"):
+        predict_to_folder(run.folder, "nowhere.png", tmp_path, view="cooked")
+    with pytest.raises(InputError, match="no image threshold"):
+        Detector(detector.model, None, None).predict("nowhere.png", view="percent")
 
 
 def test_a_folder_of_results(run: Run, tmp_path: Path):

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from defectlab.errors import OptionError
 from defectlab.evaluation.rule_options import USED, RuleOptions, rule_options
 from defectlab.evaluation.rules import RULES, choose, conformal_upper_bound, images_needed, recall_lower_bound
-from defectlab.evaluation.views import at_100, min_max
+from defectlab.evaluation.views import MIDDLES, at_100, min_max, viewed
 
 GOOD = np.array([1.0, 2.0, 2.0, 4.0])
 BAD = np.array([3.0, 5.0, 5.0, 9.0])
@@ -219,6 +219,25 @@ def test_no_view_flips_a_decision(scores: list[float], threshold: float, digits:
         assert ((min_max(raw, threshold, min(one, other), max(one, other)) > 0.5) == decisions).all()
     order = np.argsort(raw, kind="stable")
     assert (np.diff(at_100(raw, threshold, digits)[order]) >= 0).all()
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20),
+    FINITE,
+    st.sampled_from([None, 1, 2, 4]),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from(["min_max", "percent", "raw"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_views_by_name_keep_type_decision_and_nan(scores, threshold, digits, dtype, view):
+    near = dtype(threshold)
+    around = [near, np.nextafter(near, dtype(np.inf)), np.nextafter(near, dtype(-np.inf)), np.nan]
+    raw = np.array([*scores, *around], dtype)
+    found = viewed(view, raw, threshold, threshold - 2.0, threshold + 3.0, digits)
+    assert found.dtype == dtype
+    middle = threshold if MIDDLES[view] is None else MIDDLES[view]
+    assert ((found.astype(float) > middle) == (raw.astype(float) > threshold)).all()
+    assert np.isnan(found[-1])
 
 
 def test_the_views_formulas():

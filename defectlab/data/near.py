@@ -23,7 +23,7 @@ from defectlab.data.register import Picture, Placement, register, shrink
 SIZE, COARSE = 128, 32  # pixels of the pictures compared, and of those searched
 CANDIDATES = 2  # for each picture
 WORTH_A_LOOK = 0.5  # correlation of deviations from the common picture
-COPY = 0.75  # correlation of what look-alikes do not explain; on photographs parts reach 0.7, copies pass 0.9
+COPY = 0.85  # correlation of what look-alikes do not explain; on photographs: parts up to 0.8, copies from 0.89
 MAYBE_A_COPY = 0.85  # in the same correlation: it may be a third copy, so it explains nothing
 LOOK_ALIKES = 12
 DETAIL = 3.0  # pixels: structure coarser than this is light, not detail

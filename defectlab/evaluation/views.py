@@ -3,27 +3,65 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.errors import OptionError
+from defectlab.errors import OptionError, unknown_name
+
+# name -> where the threshold lies in it; None is the run's own, raw threshold
+MIDDLES: dict[str, float | None] = {"raw": None, "min_max": 0.5, "percent": 100.0}
 
 
-def min_max(scores: ArrayLike, threshold: float, low: float, high: float) -> NDArray[np.float64]:
+def check_view(view: str) -> str:
+    """Return the name of a view.
+
+    Raises:
+        OptionError: No view is called so.
+    """
+    if view not in MIDDLES:
+        raise OptionError(unknown_name("view", str(view), MIDDLES))
+    return view
+
+
+def viewed(
+    view: str, scores: NDArray[np.floating], threshold: float, low: float, high: float, digits: int | None = None
+) -> NDArray[np.floating]:
+    """Return scores (any shape) in a view by its name: raw, min_max (0.5 is the threshold) or percent (100 is it).
+
+    What comes back has the type of `scores`, float32 or float64, and lies above the view's threshold exactly where the
+    raw score, of that type, is above the raw one. NaN stays NaN.
+
+    Raises:
+        OptionError: An unknown view, more than nine digits, or for min_max a range that is none.
+    """
+    middle = MIDDLES[check_view(view)]
+    if middle is None:
+        return scores
+    exact = min_max(scores, threshold, low, high, digits) if view == "min_max" else at_100(scores, threshold, digits)
+    found = exact.astype(scores.dtype)
+    just_above = np.nextafter(found.dtype.type(middle), found.dtype.type(np.inf))
+    return np.where((exact > middle) & (found <= middle), just_above, found)
+
+
+def min_max(
+    scores: ArrayLike, threshold: float, low: float, high: float, digits: int | None = None
+) -> NDArray[np.float64]:
     """Return scores (any shape) in [0, 1] with the threshold at 0.5 (Akcay et al., 2022, anomalib).
 
     `low` and `high` are the smallest and largest validation score. Above 0.5 is anomalous, exactly where the raw score
-    is above the threshold.
+    is above the threshold, after rounding to `digits` too.
 
     Raises:
-        OptionError: `low` is not below `high`.
+        OptionError: `low` is not below `high`, or digits not from 1 to 9.
 
     >>> min_max([1.0, 2.0, 3.0], threshold=2.0, low=1.0, high=3.0)
     array([0. , 0.5, 1. ])
     """
+    if digits is not None and not 1 <= digits <= 9:
+        raise OptionError(f"digits must be from 1 to 9, got {digits}.")
     if not low < high:
         raise OptionError(f"The range of scores must have low < high, got {low} and {high}.")
     raw = np.asarray(scores, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         view = np.clip((raw - threshold) / (high - low) + 0.5, 0, 1)
-    return _on_its_side(view, raw, threshold, 0.5, None)
+    return _on_its_side(view, raw, threshold, 0.5, digits)
 
 
 def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> NDArray[np.float64]:
