@@ -17,11 +17,13 @@ from PIL import Image, ImageChops
 from defectlab import paths
 from defectlab.results.record import Run, find_runs
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
+from defectlab.results.workbook.generated import ABOUT, LEADERBOARD, PER_DEFECT
 
 IMAGES = Path(__file__).parent
 README = IMAGES.parent / "README.md"
 DATASET = "coins"
 SHOWN_COLUMNS = 10  # of the sheet `runs`: who, and the four metrics
+BOARD_COLUMNS = 10  # of the sheet `leaderboard`: to the p-value
 
 
 def main() -> int:
@@ -54,12 +56,17 @@ def save_small(run: Run, target: Path) -> str:
 
 
 def workbook_picture(workbook: Path, target: Path) -> None:
-    """Draw both sheets as LibreOffice shows them, one below the other, the wide one cut to its first columns."""
+    """Draw comparison, runs and leaderboard as LibreOffice shows them, one below the other, the wide ones cut."""
     with tempfile.TemporaryDirectory() as folder:
         book = openpyxl.load_workbook(workbook)
         sheet = book["runs"]
         sheet.print_area = f"A1:{get_column_letter(SHOWN_COLUMNS)}{sheet.max_row}"
         sheet.page_setup.fitToWidth = 1
+        for name in (PER_DEFECT, ABOUT):
+            book.remove(book[name])
+        board = book[LEADERBOARD]
+        board.print_area = f"A1:{get_column_letter(BOARD_COLUMNS)}{board.max_row}"
+        board.page_setup.fitToWidth = 1
         for one in book.worksheets:
             one.print_options.gridLines = one.print_options.headings = True
         copy = Path(folder) / "workbook.xlsx"

@@ -41,14 +41,9 @@ import pandas as pd
 from defectlab.evaluation.rules import RuleOptions
 from defectlab.results.preview import compare_rules
 
-rules = {
-    "f1": RuleOptions(),
-    "recall": RuleOptions(recall=0.9),
-    "cost": RuleOptions(miss_cost=50, false_alarm_cost=1, defect_share=0.02),
-    "quantile": RuleOptions(false_alarm_rate=0.1),
-    "conformal": RuleOptions(false_alarm_rate=0.1),
-    "mean_plus_k_std": RuleOptions(k=3),
-}
+rules = {"f1": RuleOptions(), "recall": RuleOptions(recall=0.9), "mean_plus_k_std": RuleOptions(k=3)}
+rules |= {rule: RuleOptions(false_alarm_rate=0.1) for rule in ("quantile", "conformal")}
+rules["cost"] = RuleOptions(miss_cost=50, false_alarm_cost=1, defect_share=0.02)
 outcomes = compare_rules(run, rules)
 pd.set_option("display.max_colwidth", None)
 pd.DataFrame(outcomes)
