@@ -1,7 +1,5 @@
 """What a record says beside its metrics: intervals of each, and each kind of defect."""
 
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -120,12 +118,12 @@ def test_images_of_one_part_are_drawn_together(run: Run, monkeypatch: pytest.Mon
     def row_parts(record: dict, rows: list[ScoreRow]) -> list[str]:
         return [f"{row.label} {number // 2}" for number, row in enumerate(rows)]
 
-    module = types.ModuleType("parts")
-    module.row_parts = row_parts
-    monkeypatch.setitem(sys.modules, "defectlab.results.parts", module)
+    monkeypatch.setattr("defectlab.results.evaluate.row_parts", row_parts)
+    monkeypatch.setattr("defectlab.results.evaluate.evaluate_parts", lambda *_: None)
     dataset = run.record["dataset"]
     run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"part\d"}})
     methods = {name: interval["method"] for name, interval in evaluate_run(run)["intervals"].items()}
+    assert "clustered by part" in methods["image_AUROC"]
     assert "groups of images" in methods["image_F1Score"]
     assert "groups of images" in methods["image_TPR"]  # images of a part are no independent throws: no Wilson
     assert "groups of images" in methods["pixel_AUPRO"]
