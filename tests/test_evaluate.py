@@ -1,6 +1,5 @@
 """What a record says beside its metrics: intervals of each, and each kind of defect."""
 
-
 import numpy as np
 import pytest
 from finished import finished

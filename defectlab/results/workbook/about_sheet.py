@@ -68,6 +68,9 @@ COLUMNS = {
 }  # fmt: skip
 
 
+_WIDTHS = 46, 110  # characters
+
+
 def write_about(sheet: Worksheet, boards: Sequence[Board]) -> None:
     """Write the explanations, a section each: name in A, meaning in B."""
     protocols = {
@@ -80,7 +83,7 @@ def write_about(sheet: Worksheet, boards: Sequence[Board]) -> None:
     sections = {"Sheets": SHEETS, "Words": WORDS, "Metrics": METRICS, "Other columns": COLUMNS, "Protocols": protocols}
     for title, meanings in sections.items():
         place = _write_section(sheet, title, meanings, place) + 1
-    sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = 46, 110
+    sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = _WIDTHS
     sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
     sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 1, 0
     sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
@@ -94,4 +97,7 @@ def _write_section(sheet: Worksheet, title: str, meanings: Mapping[str, str], pl
         place += 1
         for at, value in enumerate((name, meaning), 1):
             sheet.cell(place, at, value).alignment = Alignment(wrap_text=True, vertical="top")
+        # said, since not every program fits the height to wrapped text on opening
+        lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] - 15)))
+        sheet.row_dimensions[place].height = 15.0 * lines
     return place + 1
