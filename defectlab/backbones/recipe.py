@@ -12,8 +12,8 @@ class Recipe:
     end the batch-norm statistics are taken again, over `settling` batches of crops nearer to the size of real images.
     """
 
-    small_steps: int = 1600
-    large_steps: int = 700
+    small_steps: int = 3800
+    large_steps: int = 1700
     small: int = 48
     large: int = 64
     small_batch: int = 40

@@ -117,6 +117,23 @@ from dataclasses import asdict
 asdict(Recipe())
 
 # %% [markdown]
+# ## Its curve
+#
+# You should see the loss fall from about 18 to where the weights were taken, with a step where the crops become
+# larger and the rate begins to fall.
+
+# %%
+import json
+from importlib.resources import files
+
+lines = (files("defectlab.backbones") / "defectlab_resnet18_curve.jsonl").read_text().splitlines()
+curve = [json.loads(line) for line in lines]
+plt.plot([row["step"] for row in curve], [row["loss"] for row in curve])
+plt.xlabel("step")
+plt.ylabel("loss, mean of 50 steps")
+plt.show()
+
+# %% [markdown]
 # ## The first layer
 #
 # You should see 64 filters of 7 x 7 pixels: spots of colour, some edges and blobs, and much noise that a longer
