@@ -271,7 +271,7 @@ class Engine(AnomalibEngine):
 
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
         """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
-        _, facts = describe_run(model, datamodule, self._options(model), self._run_name, pixel_size=self._pixel_size)
+        _, facts = describe_run(model, datamodule, self._options(model), self._run_name, **self._evaluation)
         wanted = experiment_id(facts)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
         return next((run for run in same if run.status == "finished"), None)
