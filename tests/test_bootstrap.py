@@ -137,6 +137,7 @@ def test_image_intervals_say_their_method() -> None:
         assert found[name].method == "stratified bootstrap over images, 1000 draws, logit"
         assert 0 <= found[name].low < found[name].high <= 1
     grouped = image_intervals(scores, labels, 0.7, [str(number // 2) for number in range(58)])
+    assert "clustered by part" in grouped.pop("AUROC").method
     assert all("groups" in interval.method for interval in grouped.values())
     assert set(image_intervals(scores, labels, None)) == {"AUROC", "AUPR", "F1Max", "FPR_at_95TPR"}
 

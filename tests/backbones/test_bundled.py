@@ -3,11 +3,13 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from backbone_helpers import images
 
 from defectlab.backbones import FeatureExtractor, load_backbone, manifest, weights
+from defectlab.backbones.procedural import KINDS, procedural_image
 from defectlab.backbones.registry import BUNDLED, IMAGENET_MEAN
 from defectlab.errors import WeightsError
 
@@ -39,8 +41,10 @@ def test_a_file_in_the_project_comes_before_the_shipped_one(home: Path) -> None:
 
 def test_its_layers_are_finite_and_layer4_is_refused() -> None:
     backbone = load_backbone(BUNDLED)
-    for feature in FeatureExtractor(backbone, ["layer1", "layer2", "layer3"])(images()).values():
-        assert bool(feature.isfinite().all())
+    extractor = FeatureExtractor(backbone, ["layer1", "layer2", "layer3"])
+    assert all(bool(feature.isfinite().all()) for feature in extractor(images()).values())
+    pictures = np.stack([procedural_image(kind, 1000, size=128) for kind in KINDS])  # not among those trained on
+    for feature in extractor(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1).values():
         # Not more than a few channels may be dead.
         assert float((feature.amax((0, 2, 3)) > 0).float().mean()) > 0.9
     with pytest.raises(WeightsError, match=r"trained up to layer3 only: take layer1, layer2, layer3"):
