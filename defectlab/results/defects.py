@@ -41,12 +41,13 @@ def per_defect(
     known = sorted({(row.label, row.defect) for row in rows if row.label >= 0})
     for label, defect in known:
         own = (labels == label) & (kinds == defect)
+        mean = float(scores[own].mean())
         entry = {
             "defect": defect,
             "label": label,
             "count": int(own.sum()),
             "flagged": None if image_threshold is None else int((scores[own] > image_threshold).sum()),
-            "mean_score": float(scores[own].mean()),
+            "mean_score": mean if np.isfinite(mean) else None,  # JSON has no NaN
             **dict.fromkeys(("image_AUROC", "image_AUPR", "image_F1Score", "interval", *PIXEL)),
         }
         if label == 1:

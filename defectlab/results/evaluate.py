@@ -67,7 +67,7 @@ def evaluate_run(
     intervals = _intervals(run, tested, images, metrics, image, pixel)
     earlier = () if whole else run.record.get("per_defect", ())
     kinds = per_defect(tested, images, image, pixel, earlier)
-    parts = evaluate_parts(run, tested, thresholds["image"]["rule"], part_threshold)
+    parts = evaluate_parts(run, tested, thresholds["image"].get("rule", "none"), part_threshold)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
         "evaluation": evaluation_record(run),
