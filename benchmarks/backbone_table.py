@@ -18,6 +18,18 @@ def mean_of(rows: Sequence[dict[str, Any]], **which: str) -> dict[str, float | N
     return {figure: statistics.fmean(found) if found else None for figure, found in values.items()}
 
 
+def common_seeds(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the seeds that every one of the weights in these rows has: means of others cannot be compared.
+
+    >>> common_seeds([{"weights": "a", "seed": 1}, {"weights": "a", "seed": 2}, {"weights": "b", "seed": 2}])
+    [2]
+    """
+    by_weights: dict[str, set[int]] = {}
+    for row in rows:
+        by_weights.setdefault(row["weights"], set()).add(row["seed"])
+    return sorted(set.intersection(*by_weights.values()))
+
+
 def share(low: float | None, own: float | None, high: float | None) -> str:
     """Return what part of the gap between two figures a third one closes, as percent.
 
@@ -32,20 +44,25 @@ def share(low: float | None, own: float | None, high: float | None) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the Markdown table: a line for each set, detector and figure."""
+    """Return the Markdown table: a line for each set, detector and figure, means over the seeds named."""
     lines = [
-        "| set | detector | figure | random | this backbone | ImageNet | share of the gap |",
-        "|---|---|---|---|---|---|---|",
+        "| set | detector | figure | random | this backbone | ImageNet | share of the gap | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for model in dict.fromkeys(row["model"] for row in rows if row["dataset"] == dataset):
-            means = [mean_of(rows, dataset=dataset, model=model, weights=weights) for weights in WEIGHTS]
+            its = [row for row in rows if (row["dataset"], row["model"]) == (dataset, model)]
+            seeds = common_seeds(its)
+            named = ", ".join(map(str, seeds))
+            means = [mean_of([row for row in its if row["seed"] in seeds], weights=weights) for weights in WEIGHTS]
             for figure, title in FIGURES.items():
                 values = [mean[figure] for mean in means]
                 if all(value is None for value in values):
                     continue
                 shown = " | ".join("" if value is None else f"{value:.4f}" for value in values)
-                lines.append(f"| {dataset} | {model} | {title} | {shown} | {share(*values)} |")
+                lines.append(
+                    f"| {dataset} | {model} | {title} | {shown} | {share(*values)} | {', '.join(map(str, seeds))} |"
+                )
     return "\n".join(lines)
 
 
@@ -54,6 +71,5 @@ def render(rows: Sequence[dict[str, Any]], path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{path} lacks the markers {BEGIN} and {END}.")
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
-    block = f"{BEGIN}\n\nMeans over seeds {seeds}.\n\n{table(rows)}\n\n{END}"
+    block = f"{BEGIN}\n\n{table(rows)}\n\n{END}"
     path.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.S), encoding="utf-8")
