@@ -60,9 +60,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 if all(value is None for value in values):
                     continue
                 shown = " | ".join("" if value is None else f"{value:.4f}" for value in values)
-                lines.append(
-                    f"| {dataset} | {model} | {title} | {shown} | {share(*values)} | {', '.join(map(str, seeds))} |"
-                )
+                lines.append(f"| {dataset} | {model} | {title} | {shown} | {share(*values)} | {named} |")
     return "\n".join(lines)
 
 
