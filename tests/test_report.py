@@ -176,7 +176,8 @@ def test_a_thousand_test_images_stay_readable_and_several_runs_stand_side_by_sid
     facts = {kind.defect: kind for kind in by_kind(runs[0].scores("test"), 0.5)}
     row = next(row for row in kinds if row[1] == "sharp")
     assert row[2] == f"{facts['good'].flagged} of 334 flagged"
-    assert row[3] == f"{facts['hole'].auroc:.3f}; {facts['hole'].flagged} of 333 caught"
+    pixels = next(kind for kind in runs[0].record["per_defect"] if kind["defect"] == "hole")["pixel_AUROC"]
+    assert row[3] == f"{facts['hole'].auroc:.3f}; pixels {pixels:.3f}; {facts['hole'].flagged} of 333 caught"
     confusion = next(table for table in tables if "called good" in table[0])
     shown = {row[0]: row[2:5] for row in confusion[1:]}
     name = next(text for text in page.headings if "sharp" in text)
