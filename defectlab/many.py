@@ -124,7 +124,7 @@ def _say_repeats(runs: "Sequence[Run]") -> None:
         if len(repeats) > 1:
             repeats_table(summarise(list(repeats.values())))
     alone = [next(iter(its.values())).record["facts"] for its in by_key.values() if len(its) == 1]
-    if len(alone) > 1:
+    if len({str(facts.get("seed")) for facts in alone}) > 1:
         keys = sorted({key for facts in alone for key in facts if any(facts[key] != one.get(key) for one in alone)})
         more = ", ".join(key for key in keys if key not in ("seed", "model.seed"))
         logger.info("No common summary of %d runs: they differ in more than their seed (%s)", len(alone), more)
