@@ -48,17 +48,17 @@ def auroc_interval(
     counts alone.
     """
     if groups is not None:
-        return _grouped_auroc_interval(np.asarray(scores), np.asarray(labels), _z(confidence), groups)
+        return _grouped_auroc_interval(np.asarray(scores), np.asarray(labels), deviations(confidence), groups)
     curve = sorted_curve(scores, labels)
     found = curve_auroc(curve)
     if found.value is None:
         return Interval(None, None, found.reason or "")
-    auroc, z = found.value, _z(confidence)
+    auroc, z = found.value, deviations(confidence)
     m, n = curve.positives.size, curve.negatives.size
-    variance = math.nan if min(m, n) < 2 else _variance(*placements(curve.positives, curve.negatives))
+    variance = math.nan if min(m, n) < 2 else delong_variance(*placements(curve.positives, curve.negatives))
     if not variance > 0 or auroc in (0.0, 1.0):
         return _newcombe(auroc, m, n, z)
-    return _on_logit(auroc, variance, z, f"DeLong, logit, {m} anomalous and {n} good images")
+    return interval_on_logit(auroc, variance, z, f"DeLong, logit, {m} anomalous and {n} good images")
 
 
 def _grouped_auroc_interval(
@@ -75,10 +75,11 @@ def _grouped_auroc_interval(
     if not variance > 0 or found.value in (0.0, 1.0):
         return _newcombe(found.value, m, n, z, "parts with anomalous and {n} with good images")
     images = f"{bad.sum()} anomalous images of {m} parts and {good.sum()} good images of {n} parts"
-    return _on_logit(found.value, variance, z, f"DeLong, clustered by part (Obuchowski), logit, {images}")
+    return interval_on_logit(found.value, variance, z, f"DeLong, clustered by part (Obuchowski), logit, {images}")
 
 
-def _on_logit(auroc: float, variance: float, z: float, method: str) -> Interval:
+def interval_on_logit(auroc: float, variance: float, z: float, method: str) -> Interval:
+    """Return the interval of an AUROC strictly between 0 and 1, normal on the logit scale, `z` deviations wide."""
     center, half = math.log(auroc / (1 - auroc)), z * math.sqrt(variance) / (auroc * (1 - auroc))
     return Interval(_expit(center - half), _expit(center + half), method)
 
@@ -136,7 +137,7 @@ def delong_test(
     if variance == 0:
         used = bad | good
         return PairedTest(difference, None, None, _swapped_p(one[used], two[used], bad[used], numbers[used]))
-    half = _z(confidence) * math.sqrt(variance)
+    half = deviations(confidence) * math.sqrt(variance)
     p = math.erfc(abs(difference) / math.sqrt(2 * variance))
     return PairedTest(difference, difference - half, difference + half, p)
 
@@ -235,7 +236,8 @@ def prevalence(labels: ArrayLike) -> float | None:
     return int((known == 1).sum()) / count if count else None
 
 
-def _variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> float:
+def delong_variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> float:
+    """Return the variance of an AUROC, or of a difference of two, from placements (m,) and (n,), or differences."""
     return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
 
 
@@ -262,7 +264,8 @@ def _root(excess: Callable[[float], float], outside: float, inside: float) -> fl
     return (outside + inside) / 2
 
 
-def _z(confidence: float) -> float:
+def deviations(confidence: float) -> float:
+    """Return how many standard deviations each way hold this share of a normal distribution."""
     from scipy.special import ndtri
 
     return float(ndtri((1 + confidence) / 2))

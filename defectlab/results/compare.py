@@ -12,7 +12,7 @@ from defectlab.evaluation.intervals import Interval, PairedTest, auroc_interval,
 from defectlab.evaluation.metrics import auroc
 from defectlab.results.evaluate import columns
 from defectlab.results.parts import row_parts
-from defectlab.results.record import Run
+from defectlab.results.record import Run, ScoreRow
 
 SIGNIFICANT = 0.05
 
@@ -41,8 +41,8 @@ def compare_runs(runs: Sequence[Run]) -> list[Compared]:
     """
     if len(runs) < 2:
         raise InputError("Comparing needs at least two runs: defectlab compare RUN RUN ...")
-    labels, scores = _matched(runs)
-    groups = row_parts(runs[0].record, sorted(runs[0].scores("test"), key=lambda row: row.image_path))
+    rows, labels, scores = _matched(runs)
+    groups = row_parts(runs[0].record, rows)
     values = [auroc(score, labels) for score in scores]
     missing = next((value.reason for value in values if value.value is None), None)
     if missing:
@@ -64,8 +64,8 @@ def compare_runs(runs: Sequence[Run]) -> list[Compared]:
     return sorted(found, key=lambda one: (one.test is not None, -one.image_auroc))
 
 
-def _matched(runs: Sequence[Run]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the labels of the shared test images and each run's scores of them, in one order."""
+def _matched(runs: Sequence[Run]) -> tuple[list[ScoreRow], np.ndarray, list[np.ndarray]]:
+    """Return the first run's rows, the labels of the shared test images and each run's scores of them, in one order."""
     first = runs[0]
     manifests = {run.record["dataset"]["manifest"] for run in runs}
     if len(manifests) > 1:
@@ -80,7 +80,7 @@ def _matched(runs: Sequence[Run]) -> tuple[np.ndarray, list[np.ndarray]]:
             raise InputError(f"{run.folder} has no test scores (status {run.status}).")
         if [row.image_path for row in its] != [row.image_path for row in rows[0]]:
             raise InputError(f"{run.folder.name} and {first.folder.name} list other test images.")
-    return columns(rows[0])[1], [columns(its)[0] for its in rows]
+    return rows[0], columns(rows[0])[1], [columns(its)[0] for its in rows]
 
 
 def comparison_table(found: Sequence[Compared]) -> None:

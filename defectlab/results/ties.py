@@ -11,10 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, delong_test, holm, placements
+from defectlab.evaluation.intervals import (
+    CONFIDENCE,
+    Interval,
+    auroc_interval,
+    delong_test,
+    delong_variance,
+    deviations,
+    holm,
+    interval_on_logit,
+    placements,
+)
 from defectlab.results.record import Run
 
 Floats = NDArray[np.float64]
@@ -74,13 +83,11 @@ def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDE
     if len(seeds) == 1 or not all(one.testable for one in seeds):
         return auroc_interval(seeds[0].scores, seeds[0].labels, confidence)
     top, bottom = _placed(seeds)
-    auroc, variance = float(top.mean()), _variance(top, bottom)
+    auroc, variance = float(top.mean()), delong_variance(top, bottom)
     if not variance > 0 or auroc in (0.0, 1.0):
         return auroc_interval(_mean_ranks(seeds), seeds[0].labels, confidence)
-    center, half = math.log(auroc / (1 - auroc)), float(ndtri((1 + confidence) / 2)) * math.sqrt(variance)
-    half /= auroc * (1 - auroc)
     method = f"DeLong, logit, mean of {len(seeds)} seeds, {top.size} anomalous and {bottom.size} good images"
-    return Interval(_expit(center - half), _expit(center + half), method)
+    return interval_on_logit(auroc, variance, deviations(confidence), method)
 
 
 def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
@@ -110,7 +117,7 @@ def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) 
     top, bottom = top - other_top, bottom - other_bottom
     if not top.any() and not bottom.any():
         return 1.0  # every image lies alike for both
-    variance = _variance(top, bottom)
+    variance = delong_variance(top, bottom)
     if variance == 0 or len(first) == len(second) == 1:
         return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels).p
     return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
@@ -130,11 +137,3 @@ def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
     ranks = np.zeros(known.size)
     ranks[known] = np.mean([rankdata(one.scores[known]) for one in seeds], axis=0)
     return ranks
-
-
-def _variance(top: Floats, bottom: Floats) -> float:
-    return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
-
-
-def _expit(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
