@@ -5,16 +5,15 @@ photograph is cut into sheets whose cells each have a label. Flat cells (sky, bl
 everywhere, have none. No photograph of a built-in sample is used.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from defectlab.backbones.manifest import file_sha256
 from defectlab.backbones.procedural import KINDS, procedural_image
 from defectlab.data.samples.photographs import photograph_file
 from defectlab.errors import DataError
@@ -147,7 +146,7 @@ def load_source(source: Source) -> np.ndarray:
     path = photograph_file("coins").parent / source.file
     if not path.is_file():
         raise DataError(f"scikit-image does not hold {source.file}. Fix: install scikit-image 0.24 to 0.26.")
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != source.sha256:
         raise DataError(
             f"{path} is not the photograph that the recipe is defined on (sha256 {found[:12]}, expected "
@@ -155,10 +154,6 @@ def load_source(source: Source) -> np.ndarray:
         )
     with PillowImage.open(path) as image:
         return np.asarray(image.convert("RGB").reduce(source.shrink))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _cut(photograph: np.ndarray) -> list[np.ndarray]:

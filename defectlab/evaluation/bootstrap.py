@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit
 
-from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval
+from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, deviations
 from defectlab.evaluation.metrics import sorted_curve
 
 REPEATS = 1000
@@ -169,7 +169,7 @@ def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, l
         return Interval(None, None, "every draw gives the same value, which says nothing of other images")
     inner = drawn[(drawn > 0) & (drawn < 1)]
     nearest = min(inner.min(initial=0.5), 1 - inner.max(initial=0.5)) / 2  # stands for 0 and 1, whose logit is infinite
-    half = float(ndtri((1 + confidence) / 2)) * float(logit(np.clip(drawn, nearest, 1 - nearest)).std(ddof=1))
+    half = deviations(confidence) * float(logit(np.clip(drawn, nearest, 1 - nearest)).std(ddof=1))
     middle = float(logit(np.clip(value, nearest, 1 - nearest)))
     low, high = (0.0 if value <= 0 else float(expit(middle - half)), 1.0 if value >= 1 else float(expit(middle + half)))
     usable = "" if drawn.size == values.size - 1 else f", {drawn.size} usable"
@@ -184,7 +184,7 @@ def wilson(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
     """
     if not count:
         return Interval(None, None, "there are no such images")
-    z = float(ndtri((1 + confidence) / 2))
+    z = deviations(confidence)
     share, spread = hits / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
