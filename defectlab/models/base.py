@@ -12,6 +12,7 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
+from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
@@ -120,6 +121,11 @@ class BaseDetector(AnomalibModule):
     def preprocessing(self) -> Preprocessing:
         """How images become this model's input."""
         return self.pre_processor.preprocessing
+
+    @property
+    def default_rule(self) -> DefaultRule:
+        """How thresholds are chosen on the validation images at the end of training."""
+        return DefaultRule()
 
     @property
     def is_fitted(self) -> bool:
