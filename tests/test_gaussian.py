@@ -83,7 +83,8 @@ def test_the_leading_block_of_one_factor_serves_fewer_features() -> None:
         expected = plain_distance(train[:, :size].contiguous(), test[:, :size].contiguous())
         torch.testing.assert_close(distances, expected, rtol=2e-5, atol=1e-6)
         own = fit_factor(train[:, :size].flatten(2))
-        assert gaussian.factor is not None and own.factor is not None
+        assert gaussian.factor is not None
+        assert own.factor is not None
         torch.testing.assert_close(gaussian.factor[:, :size, :size], own.factor, rtol=1e-5, atol=1e-6)
 
 

@@ -56,11 +56,12 @@ class Gaussian:
         assert self.factor is not None
         if self.rows is None:
             return torch.cholesky_inverse(self.factor)
-        positions, images, channels = self.rows.shape
+        positions, _images, channels = self.rows.shape
         inverse = self.rows.new_empty((positions, channels, channels))
 
         def invert(part: slice) -> None:
-            assert self.rows is not None and self.factor is not None
+            assert self.rows is not None
+            assert self.factor is not None
             centred = self.rows[part].double()  # the difference from the identity is small in the directions of data
             half = torch.linalg.solve_triangular(self.factor[part].double(), centred, upper=False)  # (p, N, C)
             found = torch.bmm(half.mT, half).neg_()
@@ -253,9 +254,7 @@ def prefix_distances(
         for place, size in enumerate(sizes):
             squared[place, part] = squares[:, :, :size].sum(2)
 
-    over_chunks(
-        work, height * width, _chunk(memory_budget, SCORE_CHUNK, 4 * batch * channels), embedding.device
-    )
+    over_chunks(work, height * width, _chunk(memory_budget, SCORE_CHUNK, 4 * batch * channels), embedding.device)
     return squared.transpose(1, 2).reshape(len(sizes), batch, 1, height, width).sqrt()  # (S, P, B) -> (S, B, 1, h, w)
 
 

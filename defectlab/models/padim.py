@@ -159,9 +159,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         self._sums = GaussianSums() if size > KEPT_EMBEDDINGS and images > 2 * features else None
         if self._sums is not None:
             smaller = size * 2 * features / images
-            logger.info(
-                "Padim: sums of %.1f GB are kept instead of embeddings of %.1f GB", smaller / 1e9, size / 1e9
-            )
+            logger.info("Padim: sums of %.1f GB are kept instead of embeddings of %.1f GB", smaller / 1e9, size / 1e9)
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Keep the embeddings of one batch, or their sums."""
