@@ -18,6 +18,8 @@ _DOOR = {
     "Padim": "defectlab.models.padim",
     "Patchcore": "defectlab.models.patchcore",
     "Cflow": "defectlab.models.cflow",
+    "Stfpm": "defectlab.models.stfpm",
+    "Fastflow": "defectlab.models.fastflow",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
@@ -40,6 +42,7 @@ __all__ = [
     "Detector",
     "Engine",
     "Experiment",
+    "Fastflow",
     "Folder",
     "InputError",
     "Padim",
@@ -47,6 +50,7 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "Run",
+    "Stfpm",
     "__version__",
     "build_manifest",
     "load_backbone",
@@ -70,8 +74,10 @@ if TYPE_CHECKING:
     from defectlab.explain import nearest_good_patches
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
+    from defectlab.models.fastflow import Fastflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.models.stfpm import Stfpm
     from defectlab.pictures import save_panel
     from defectlab.predict import Detector, Prediction
     from defectlab.preprocessing import Preprocessing

@@ -45,7 +45,7 @@ def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs:
     >>> readable_name("cflow", "resnet18", {"layers": ["layer1"]}, 30)
     'resnet18_layer1_30ep'
     """
-    parts = [backbone, "-".join(options.get("layers", ()))]
+    parts = ["" if backbone == "none" else backbone, "-".join(options.get("layers", ()))]
     parts += [str(options[key]) for key in ("n_features", "coreset_sampling_ratio", "num_neighbors") if key in options]
     if model not in ("padim", "patchcore") and epochs is not None:
         parts.append(f"{epochs}ep")
