@@ -28,6 +28,7 @@ LAYERS = {
     "defectlab.backbones": 2,
     "defectlab.results": 2,
     "defectlab.models": 3,
+    "defectlab.features": 3,
     "defectlab.recorder": 4,
     "defectlab.trainer_options": 4,
     "defectlab.bookkeeping": 4,
@@ -99,7 +100,7 @@ HEAVY = "[m for m in 'torch anomalib lightning torchvision timm pandas matplotli
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["models", "list"], ["data", "--help"], ["weights", "list"]],
+    [["--help"], ["train", "--help"], ["models", "list"], ["data", "--help"], ["weights", "list"], ["cache", "list"]],
     ids=" ".join,
 )
 def test_the_command_line_starts_without_torch(arguments: list[str]):

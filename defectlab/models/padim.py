@@ -32,6 +32,7 @@ class PadimModel(AnomalibPadimModel):
     """The four parts of PaDiM. State-dict keys are plain anomalib's but for the form of the covariance."""
 
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
+    gaussian: PositionGaussians  # type: ignore[assignment]
 
     def __init__(self, backbone: Backbone, layers: Sequence[str], n_features: int | None, seed: int) -> None:
         nn.Module.__init__(self)

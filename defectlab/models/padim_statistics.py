@@ -35,8 +35,12 @@ class PositionGaussians(nn.Module):
     @property
     def value(self) -> Gaussian:
         """The fit."""
-        fields = {field: getattr(self, name) for field, name in BUFFERS.items()}
-        return Gaussian(**{field: value if value.numel() else None for field, value in fields.items()})
+        return Gaussian(
+            self.mean,
+            factor=self.factor if self.factor.numel() else None,
+            rows=self.rows if self.rows.numel() else None,
+            inverse=self.inv_covariance if self.inv_covariance.numel() else None,
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take the shapes of what is loaded; a checkpoint in anomalib's form lacks the keys of the others."""
