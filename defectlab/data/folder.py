@@ -92,7 +92,7 @@ def _mask(path: str, image_size: tuple[int, int]) -> Mask:
 class ImageNames(Dataset):
     """A dataset's images by their paths alone, each with one pixel: for a model that has their features at hand."""
 
-    def __init__(self, dataset: ManifestDataset) -> None:
+    def __init__(self, dataset: AnomalibDataset) -> None:
         self.rows = dataset.samples[["image_path", "label_index"]].to_numpy().tolist()
 
     def __len__(self) -> int:

@@ -90,9 +90,9 @@ class FeatCaeModel(nn.Module):
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Average each layer over 3 x 3 cells, bring all to the first one's size and join them: (B, C, h, w)."""
-        size = features[self.layers[0]].shape[-2:]
+        height, width = features[self.layers[0]].shape[-2:]
         pooled = [F.avg_pool2d(features[layer], POOL, stride=1) for layer in self.layers]  # h -> h - 2
-        return torch.cat([F.adaptive_avg_pool2d(feature, size) for feature in pooled], dim=1)
+        return torch.cat([F.adaptive_avg_pool2d(feature, (height, width)) for feature in pooled], dim=1)
 
     def fit(self, embedding: torch.Tensor) -> torch.Tensor:
         """Return the losses (B,) to step on: each image's mean squared error over channels and grid."""
@@ -219,7 +219,7 @@ class FeatCae(BaseDetector):
         if not isinstance(batch_norm, bool):
             raise OptionError(f"FeatCae: batch_norm must be true or false, got {batch_norm!r}.")
         network = self.resolve_backbone(backbone, pre_trained, seed)
-        shape = {"latent_dim": latent_dim, "batch_norm": batch_norm, "border": border, "top_pixels": top_pixels}
+        shape: dict[str, Any] = {"latent_dim": latent_dim, "batch_norm": batch_norm, "border": border, "top_pixels": top_pixels}
         model = FeatCaeModel(network, layers, **shape, seed=seed)
         self.set_up(
             super().__init__,
@@ -266,7 +266,7 @@ class FeatCae(BaseDetector):
         """Begin anew, unless a checkpoint is continued, and compute the features of all training images."""
         if self.trainer.ckpt_path is None:
             self.model.begin_anew(self.seed)
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         self._frozen = FrozenFeatures.of(self, data) if is_frozen(data) else None
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
