@@ -219,7 +219,12 @@ class FeatCae(BaseDetector):
         if not isinstance(batch_norm, bool):
             raise OptionError(f"FeatCae: batch_norm must be true or false, got {batch_norm!r}.")
         network = self.resolve_backbone(backbone, pre_trained, seed)
-        shape: dict[str, Any] = {"latent_dim": latent_dim, "batch_norm": batch_norm, "border": border, "top_pixels": top_pixels}
+        shape: dict[str, Any] = {
+            "latent_dim": latent_dim,
+            "batch_norm": batch_norm,
+            "border": border,
+            "top_pixels": top_pixels,
+        }
         model = FeatCaeModel(network, layers, **shape, seed=seed)
         self.set_up(
             super().__init__,
