@@ -249,6 +249,20 @@ def predict(run: str, source: list[str], output: str | None, heatmaps: bool, mas
     predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks, view=view)
 
 
+def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
+    """Write a trained model as a checkpoint that plain anomalib loads.
+
+    Args:
+        run: Run folder or checkpoint.
+        to: anomalib, the only one.
+        output: File to write; default is weights/anomalib/model.ckpt in the run folder.
+    """
+    from defectlab.convert import check_target, to_anomalib
+
+    check_target(to)
+    print(paths.relative(to_anomalib(paths.resolve(run), paths.resolve(output) if output else None)))
+
+
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": demo,
     "data": {"check": data_check, "sample": data_sample},
@@ -260,6 +274,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "compare": compare,
     "report": report,
     "predict": predict,
+    "convert": convert,
     "cache": {"list": cache_list, "clear": cache_clear},
 }
 GROUPS = {
