@@ -20,6 +20,7 @@ _DOOR = {
     "Cflow": "defectlab.models.cflow",
     "Stfpm": "defectlab.models.stfpm",
     "Fastflow": "defectlab.models.fastflow",
+    "FeatCae": "defectlab.models.featcae",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
@@ -43,6 +44,7 @@ __all__ = [
     "Engine",
     "Experiment",
     "Fastflow",
+    "FeatCae",
     "Folder",
     "InputError",
     "Padim",
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
     from defectlab.models.fastflow import Fastflow
+    from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
     from defectlab.models.stfpm import Stfpm

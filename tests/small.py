@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from defectlab import Cflow, Fastflow, Folder, Padim, Patchcore, Stfpm, load_backbone
+from defectlab import Cflow, Fastflow, FeatCae, Folder, Padim, Patchcore, Stfpm, load_backbone
 
 SMALL: dict[str, tuple[type, dict[str, Any]]] = {
     "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),
@@ -17,8 +17,9 @@ LAYERS = {"layers": ["layer1", "layer2"]}
 MORE: dict[str, tuple[type, dict[str, Any]]] = {
     "stfpm": (Stfpm, LAYERS),
     "fastflow": (Fastflow, {**LAYERS, "flow_steps": 2, "hidden_ratio": 0.2, "lr": 1e-2}),
+    "featcae": (FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}),
 }
-EPOCHS = {"stfpm": 4, "fastflow": 4}
+EPOCHS = {"stfpm": 4, "fastflow": 4, "featcae": 4}
 
 
 @lru_cache(maxsize=2)

@@ -35,6 +35,15 @@ MODELS = {
         ModelInfo("cflow", "Cflow", "defectlab.models.cflow", None, "conditional normalising flow over features"),
         ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
         ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
+        ModelInfo(
+            "featcae",
+            "FeatCae",
+            "defectlab.models.featcae",
+            None,
+            "an autoencoder rebuilds good features only",
+            "resnet50",
+            20,
+        ),
     )
 }
 
