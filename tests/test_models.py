@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from tiny import make_parts
 
 from defectlab import Detector, Engine, load_backbone
 from defectlab.convert import check_target, to_anomalib
+from defectlab.data.folder import load_image
 from defectlab.errors import InputError, OptionError, WeightsError
 from defectlab.models.checkpoint import read_record
+from defectlab.models.kept import KeptFeatures
 from defectlab.models.restore import restore
 from defectlab.results.record import Run
 
@@ -347,6 +350,47 @@ def test_cflow_learns(parts: Path):
     losses = Run.open(model.run_folder).record["history"]["train_loss"]
     assert len(losses) == 4
     assert np.all(np.diff(losses) < 0)
+
+
+def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    read = Counter()
+
+    def counted(path):
+        read[Path(path).parts[-3:]] += 1
+        return load_image(path)
+
+    monkeypatch.setattr("defectlab.data.folder.load_image", counted)
+    seen = []
+    monkeypatch.setattr("defectlab.models.kept.KeptFeatures.get", _spied(KeptFeatures.get, seen))
+    model = small("cflow")
+    Engine(max_epochs=3, enable_progress_bar=False).fit(model=model, datamodule=data(parts))
+    losses = Run.open(model.run_folder).record["history"]["train_loss"]
+    training = [count for (split, *_), count in read.items() if split == "train"]
+    assert training == [1] * 8
+    assert [found is not None for found in seen] == [False] * 3 + [True] * 6
+    monkeypatch.setattr("defectlab.models.kept.KeptFeatures.for_training", lambda _model: None)
+    anew = small("cflow")
+    Engine(max_epochs=3, enable_progress_bar=False).fit(model=anew, datamodule=data(parts))
+    assert Run.open(anew.run_folder).record["history"]["train_loss"] == losses
+    assert [count for (split, *_), count in read.items() if split == "train"] == [4] * 8
+
+
+def _spied(method, seen: list):
+    def call(*arguments):
+        seen.append(method(*arguments))
+        return seen[-1]
+
+    return call
+
+
+def test_features_beyond_the_budget_are_computed_again():
+    layers = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)]
+    kept = KeptFeatures(images=2, most=4 * (3 * 16 + 5 * 4))
+    kept.put(["a", "b"], layers)
+    assert not kept.complete
+    assert kept.get(["a", "b"], torch.device("cpu")) is None
+    for found, layer in zip(kept.get(["a"], torch.device("cpu")), layers, strict=True):
+        assert torch.equal(found, layer[:1])
 
 
 def test_a_last_short_batch_of_images_trains_too(parts: Path):

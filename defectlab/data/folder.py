@@ -50,6 +50,8 @@ class ManifestDataset(AnomalibDataset):
         self, manifest: Manifest, entries: Sequence[Entry], split: str, augmentations: Transform | None
     ) -> None:
         super().__init__(augmentations)
+        # Shared memory: workers that live through many epochs see a change.
+        self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
         self._category = ""
         # set past the property, which would sort by path text instead of keeping the manifest's order
@@ -63,9 +65,24 @@ class ManifestDataset(AnomalibDataset):
         )
         self._samples.attrs["task"] = (TaskType.SEGMENTATION if manifest.has_masks else TaskType.CLASSIFICATION).value
 
+    @property
+    def without_pixels(self) -> bool:
+        """Whether items are one black pixel instead of the image, for a model that knows its features by the path."""
+        return bool(self._without_pixels)
+
+    @without_pixels.setter
+    def without_pixels(self, value: bool) -> None:
+        self._without_pixels.fill_(value)
+
     def __getitem__(self, index: int) -> ImageItem:
         """Return one image with its mask where the manifest has masks."""
         row = self.samples.iloc[index]
+        if self.without_pixels:
+            return ImageItem(
+                image=Image(torch.zeros(3, 1, 1)),
+                gt_label=torch.tensor(int(row.label_index)),
+                image_path=row.image_path,
+            )
         image = load_image(row.image_path)
         mask = None
         if self.task == TaskType.SEGMENTATION:
