@@ -98,7 +98,9 @@ def grid_log_likelihood(
     terms = [torch.addmm(b.b1.unsqueeze(1), b.w1[:, b.split :], encoding) for b in blocks]  # (H, P) @ (P, h*w)
     if together > 1:
         terms = [term.repeat(1, min(together, batch)) for term in terms]
-    seconds = [(SHRINK * b.w2, SHRINK * b.b2.unsqueeze(1)) for b in blocks]
+    # The bias as one more column: adding it by addmm would copy it over the whole result first.
+    seconds = [SHRINK * torch.cat([b.w2, b.b2.unsqueeze(1)], dim=1) for b in blocks]
+    inner = features.new_ones((1 + max(len(term) for term in terms), terms[0].shape[1]))
     scales = [(b.global_scale(), b.offset.unsqueeze(1)) for b in blocks]
     constant = channels * LOG_SQRT_2PI + sum(float(b.global_scale().log().sum()) for b in blocks)
     found = []
@@ -106,10 +108,12 @@ def grid_log_likelihood(
         x = images.flatten(2).transpose(0, 1).reshape(channels, -1)  # (b, C, h, w) -> (C, b*h*w)
         log_jacobian = x.new_full((x.shape[1],), constant)
         x = x.clone() if x.data_ptr() == images.data_ptr() else x
-        for block, term, (w2, b2), (scale, offset) in zip(blocks, terms, seconds, scales, strict=True):
+        for block, term, w2, (scale, offset) in zip(blocks, terms, seconds, scales, strict=True):
             split = block.split
-            hidden = torch.addmm(term[:, : x.shape[1]], block.w1[:, :split], x[:split]).relu_()
-            coefficients = torch.addmm(b2, w2, hidden)  # (2 (C - S), F)
+            hidden = inner[: w2.shape[1], : x.shape[1]]  # (H + 1, F), ones in the last row
+            torch.addmm(term[:, : x.shape[1]], block.w1[:, :split], x[:split], out=hidden[:-1])
+            hidden[:-1].relu_()
+            coefficients = w2 @ hidden  # (2 (C - S), F)
             log_scale = coefficients[: channels - split].tanh_().mul_(block.clamp)
             log_jacobian += log_scale.sum(0)
             x[split:].mul_(log_scale.exp_()).add_(coefficients[channels - split :])

@@ -32,6 +32,7 @@ class CflowModel(AnomalibCflowModel):
     """The four parts of CFlow. State-dict keys are plain anomalib's."""
 
     encoder: FeatureExtractor  # type: ignore[assignment]
+    decoders: nn.ModuleList
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from defectlab.data.folder import Folder
+from defectlab.data.folder import Folder, ManifestDataset
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,6 @@ class KeptFeatures:
 
 def need_images(model: Any, kept: KeptFeatures | None) -> None:
     """Tell the training's dataset whether the next epoch needs pixels."""
-    data = getattr(model.trainer, "datamodule", None)
-    if isinstance(data, Folder):
-        data.train_data.without_pixels = kept is not None and kept.complete
+    dataset = getattr(getattr(model.trainer, "datamodule", None), "train_data", None)
+    if isinstance(dataset, ManifestDataset):
+        dataset.without_pixels = kept is not None and kept.complete
