@@ -35,28 +35,38 @@ def k_center_greedy(
     projection: torch.Tensor | Transform | None = None,
     memory_budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    device: torch.device | str | None = None,
+    storage: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Pick `n_samples` rows of `embedding` (N, D), each the farthest from those picked before it.
 
-    Returns int64 indices (n_samples,) on the embedding's device in the order picked, `first` leading, so that any
+    Returns int64 indices (n_samples,) on `device` in the order picked, `first` leading, so that any
     prefix is the coreset of that size. The picks are those of anomalib's KCenterGreedy for the same rows, first pick
     and projection; among exact ties the lowest index wins. One difference: when only rows at distance 0 are left,
     anomalib repeats index 0, here each row is picked once.
 
     `projection` is a (d', D) matrix, applied as `embedding @ projection.T`, or an object with `transform`; distances
-    are taken between projected rows. `memory_budget` bounds the bytes of working memory beside the projected rows.
-    `progress(done, total)` is called after each round of picks. Ctrl-C stops between any two operations.
+    are taken between projected rows. `memory_budget` bounds the bytes of a block that is worked on beside the
+    projected rows. `progress(done, total)` is called after each round of picks; every pick costs about the same.
+    Ctrl-C stops between any two operations.
+
+    Rows may be memory-mapped: float32 rows without projection are never copied. `device` computes (the embedding's own
+    by default): rows on the host then stay there and are streamed block by block. `storage=torch.float16` keeps the
+    projected rows in half the memory; the order is then that of the rounded rows, no more the plain one.
 
     Raises:
-        OptionError: If `n_samples` is outside 1..N or `first` outside 0..N-1.
+        OptionError: If `n_samples` is outside 1..N, `first` outside 0..N-1 or `storage` no such type.
         InputError: If the rows hold NaN or infinity.
     """
     _check(embedding, n_samples, first)
-    rows = _project(embedding, projection)
+    if storage not in (torch.float32, torch.float16, torch.bfloat16):
+        raise OptionError(f"k_center_greedy: storage must be torch.float32, float16 or bfloat16, got {storage}.")
+    rows = _project(embedding, projection).to(storage)
+    device = rows.device if device is None else torch.device(device)
     if n_samples == 1:
-        return torch.tensor([first], device=rows.device)
+        return torch.tensor([first], device=device)
     budget = DEFAULT_BUDGET if memory_budget is None else memory_budget
-    search = Search(rows, n_samples, budget)
+    search = Search(rows, n_samples, budget, device)
     search.start(first)
     while search.count < n_samples:
         search.round()

@@ -10,10 +10,9 @@ import torch
 
 ROWS_PER_CELL = 1024
 MAX_CELLS = 512
-MIN_CELLS = 8  # fewer cannot tell rows apart
+MIN_CELLS = 64  # fewer cannot tell rows apart
 SAMPLE = 64  # rows a cell's mean is found on
 ROUNDS = 4  # of k-means
-HELD = 0.95  # share of the variance that leading directions hold
 
 
 class Cells:
@@ -84,16 +83,3 @@ def _means(rows: torch.Tensor, count: int) -> torch.Tensor:
         filled = sizes > 0
         means[filled] = sums[filled] / sizes[filled, None]
     return means
-
-
-def leading_directions(rows: torch.Tensor) -> torch.Tensor | None:
-    """Orthonormal directions (d, p) that hold nearly all the variance of `rows`; None if that takes too many.
-
-    The distance along them is a lower bound of the distance.
-    """
-    size = rows.shape[1]
-    sample = rows[:: max(1, len(rows) // (32 * size))].double()
-    variances, directions = torch.linalg.eigh(sample.T.cov())
-    held = variances.flip(0).cumsum(0) / variances.sum().clamp(min=1e-300)
-    count = 16 * (int((held < HELD).sum()) // 16 + 1)
-    return directions[:, -count:].float().contiguous() if count <= size // 4 else None

@@ -11,14 +11,14 @@ import torch
 
 from defectlab.errors import InputError
 from defectlab.kernels import coreset_cells, coreset_plan
+from defectlab.kernels.coreset_leading import Leading, leading_directions
 
 logger = logging.getLogger(__name__)
 
 FEW = 256  # fewer picks are not worth cells
 MAX_FRONT = 65_536  # rows per round
-MANY = 0.01  # pairs that leading directions may leave: each costs as much as 30 in a product
-PAUSE = 8
-USEFUL = 0.3  # grouping that leaves more of the pairs than this costs more than it saves
+USEFUL = 0.3  # a cell that leaves more of the pairs than this hands its rows over to the others
+PICKS_PER_CELL = 4  # before cells have so many, they hold no centre near their rows
 
 
 def product_error(size: int) -> float:
@@ -62,13 +62,17 @@ class Search:
         self.count = 0
         self.front = self.block
         self.grouped = False
-        self.pause = 0
         self.cells: coreset_cells.Cells | None = None
-        self.leading: torch.Tensor | None = None  # (N, p), see leading_directions
+        self.leading: Leading | None = None
         # On a GPU a product of all costs less than to launch many of few.
-        if self.device.type == "cpu" and n_samples >= FEW and n >= coreset_cells.MIN_CELLS * coreset_cells.ROWS_PER_CELL:
+        if (
+            self.device.type == "cpu"
+            and n_samples >= FEW
+            and n >= coreset_cells.MIN_CELLS * coreset_cells.ROWS_PER_CELL
+        ):
             self.cells = coreset_cells.Cells(rows, self.half_norms, n_samples, error, self.block)
-            self._set_leading(n_samples)
+            directions = leading_directions(rows)
+            self.leading = None if directions is None else Leading(rows, directions, n_samples, self.block)
         logger.debug(
             "coreset: blocks of %d rows, %d centres (%d MiB budget), %d cells",
             self.block, self.tile, budget >> 20, 0 if self.cells is None else len(self.cells.means),
@@ -76,16 +80,6 @@ class Search:
         # Kept for the whole run: a fresh buffer of this size costs as much in page faults as half a product.
         self.products = torch.empty(self.block * self.tile, device=self.device)
         self.flags = torch.empty(self.block * self.tile, dtype=torch.bool, device=self.device)
-
-    def _set_leading(self, n_samples: int) -> None:
-        """Keep the rows along their leading directions."""
-        directions = coreset_cells.leading_directions(self.rows)
-        if directions is None:
-            return
-        self.leading = torch.cat([part.float() @ directions for part in self.rows.split(self.block)])
-        self.half_leading_norms = self.leading.square().sum(1).mul_(0.5)
-        self.leading_centres = torch.empty((n_samples, self.leading.shape[1]))
-        self.half_leading_centre_norms = torch.empty(n_samples)
 
     def _moved(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.to(self.device, torch.float32, non_blocking=True)
@@ -107,8 +101,7 @@ class Search:
         self.centres[self.count] = self._moved(self.rows[index]) if row is None else row
         self.half_centre_norms[self.count] = self.half_norms[index]
         if self.leading is not None:
-            self.leading_centres[self.count] = self.leading[index]
-            self.half_leading_centre_norms[self.count] = self.half_leading_norms[index]
+            self.leading.add(self.count, index)
         self.count += 1
 
     def round(self) -> None:
@@ -122,7 +115,7 @@ class Search:
         pool = (self.nearest >= level).nonzero().squeeze(1)
         self._refresh(pool, level)
         pool = pool[self.nearest[pool] >= level]
-        self.grouped = self.cells is not None and self.count >= 4 * len(self.cells.means)
+        self.grouped = self.cells is not None and self.count >= PICKS_PER_CELL * len(self.cells.means)
         self._adapt(len(pool))
         if len(pool) > self.block:
             level = float(self.nearest[pool].topk(self.block, sorted=False).values.min())
@@ -136,7 +129,7 @@ class Search:
             self._pick_from(pool, level)
 
     def _adapt(self, survivors: int) -> None:
-        """Choose the next round's size: with cells, large rounds cost little, up to as many rows as a pick may sweep."""
+        """Choose the next round's size: in cells large ones cost little, up to as many rows as a pick may sweep."""
         if not self.grouped:
             self.front = self.block
             return
@@ -157,7 +150,7 @@ class Search:
         if self.grouped:
             stale = self._refresh_cells(stale, level)
         stale = stale[self.seen[stale].argsort()]
-        for chunk in stale.split(self.block):
+        for chunk in stale.split(self.block) if len(stale) else ():
             self._follow(chunk, torch.arange(int(self.seen[chunk[0]]), self.count, device=self.device), level)
 
     def _refresh_cells(self, stale: torch.Tensor, level: float) -> torch.Tensor:
@@ -206,57 +199,29 @@ class Search:
         """Lower `nearest[index]` by the plain distances to centres."""
         if not len(index) or not len(which):
             return
-        centres = self.centres[which]
-        found = self._near_along_leading(index, which)
-        row, centre = self._near_by_product(index, rows, which, centres) if found is None else found
-        for part, other in zip(row.split(self.block), centre.split(self.block), strict=True):
+        shape = (len(index), len(which))
+        half = self.products[: shape[0] * shape[1]].view(shape)
+        flags = self.flags[: half.numel()].view(shape)
+        nearest, slack, centres = self.nearest[index], self.slack[index], self.centres[which]
+        close = None if self.leading is None else self.leading.near(index, which, nearest, slack, half, flags)
+        if close is None:
+            # |c|^2/2 - x.c is |x - c|^2 / 2 up to a constant of the row.
+            torch.addmm(self.half_centre_norms[which], rows, centres.T, alpha=-1, out=half)  # (n, d) @ (d, m) -> (n, m)
+            limit = nearest.square().mul_(0.5) - self.half_norms[index] + slack
+            limit = torch.minimum(limit, half.amin(1) + 2 * slack).unsqueeze(1)
+            close = torch.le(half, limit, out=flags).nonzero(as_tuple=True)
+        for part, other in zip(close[0].split(self.block), close[1].split(self.block), strict=True):
             distance = torch.linalg.norm(rows[part] - centres[other], dim=1)
             self.nearest.scatter_reduce_(0, index[part], distance, "amin")
-
-    def _near_by_product(
-        self, index: torch.Tensor, rows: torch.Tensor, which: torch.Tensor, centres: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs (row, centre) that may be the nearest of their row, and nearer than its nearest so far."""
-        # |c|^2/2 - x.c is |x - c|^2 / 2 up to a constant of the row.
-        shape = (len(index), len(which))
-        half = self.products[: shape[0] * shape[1]].view(shape)
-        torch.addmm(self.half_centre_norms[which], rows, centres.T, alpha=-1, out=half)  # (n, d) @ (d, m) -> (n, m)
-        slack = self.slack[index]
-        limit = self.nearest[index].square().mul_(0.5) - self.half_norms[index] + slack
-        limit = torch.minimum(limit, half.amin(1) + 2 * slack).unsqueeze(1)
-        close = torch.le(half, limit, out=self.flags[: half.numel()].view(shape))
-        row, centre = close.nonzero(as_tuple=True)
-        return row, centre
-
-    def _near_along_leading(
-        self, index: torch.Tensor, which: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Pairs that may be nearer than the row's nearest so far, by leading directions; None if those are many."""
-        if self.leading is None or len(which) < self.leading.shape[1]:
-            return None
-        if self.pause:  # rows far from all centres: wait for better bounds
-            self.pause -= 1
-            return None
-        shape = (len(index), len(which))
-        half = self.products[: shape[0] * shape[1]].view(shape)
-        some = self.leading[index]
-        torch.addmm(self.half_leading_centre_norms[which], some, self.leading_centres[which].T, alpha=-1, out=half)
-        limit = self.nearest[index].square().mul_(0.5) - self.half_leading_norms[index] + 4 * self.slack[index]
-        close = torch.le(half, limit.unsqueeze(1), out=self.flags[: half.numel()].view(shape))
-        row, centre = close.nonzero(as_tuple=True)
-        if len(row) > MANY * half.numel():
-            self.pause = PAUSE
-            return None
-        return row, centre
 
     def _pick_from(self, pool: torch.Tensor, level: float) -> None:
         """Pick the farthest of the pool, all of whose distances are current, while it reaches the level."""
         rows, nearest = self._take(pool), self.nearest[pool]
         # A centre lowers a row only if x.c - |c|^2/2 is at least the floor, along the leading directions as well.
-        if self.leading is None or self.pause:
+        if self.leading is None or self.leading.pause:
             vectors, half_norms, offset = rows, self.half_norms[pool], self.half_norms[pool] - self.slack[pool]
         else:
-            vectors, half_norms = self.leading[pool], self.half_leading_norms[pool]
+            vectors, half_norms = self.leading.rows[pool], self.leading.half_norms[pool]
             offset = half_norms - 4 * self.slack[pool]
         floor = offset - nearest.square().mul_(0.5)
         while self.count < len(self.picks):

@@ -1,0 +1,155 @@
+"""Coreset against plain anomalib's k-center greedy, on the same projected rows with the same first pick.
+
+Plain's first picks are timed and multiplied, once a small case is measured whole. Its first 500 picks must be ours; of
+the later ones fifty are certified: each is the row farthest from all picks before it.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from anomalib.models.components import KCenterGreedy
+
+from benchmarks.certify import certified, checkpoints
+from benchmarks.inputs import images, real, resnet18
+from benchmarks.measure import alternate, peak_mib
+from benchmarks.table import Row
+from defectlab import Patchcore
+from defectlab.kernels.coreset import k_center_greedy
+from defectlab.kernels.projection import sparse_projection
+
+CHECKED = 500
+FIRST = 0
+LATEST = 8_000  # of the long case, which would take half an hour to certify to its end
+_plain: dict[tuple[int, int], tuple[list[int], float, float | None]] = {}
+
+
+def rows() -> Iterator[Row]:
+    """Yield the comparisons: a small case whole, 1 % and 10 % of bottle, the case that took eleven hours."""
+    vectors = projected(256)
+    small = vectors[::10].contiguous()
+    yield _row(small, len(small) // 10, plain_picks=len(small) // 10)
+    yield _row(vectors, len(vectors) // 100, at_least=60)
+    yield _row(vectors, len(vectors) // 10, at_least=100)
+    if real():
+        del vectors, small
+        projected.cache_clear()
+        yield _long_row(projected(512))
+
+
+def gpu_rows() -> Iterator[Row]:
+    """Yield 10 % of bottle with the rows on the GPU, and streamed from the host."""
+    vectors = projected(256)
+    yield _row(vectors.cuda(), len(vectors) // 10, name="GPU: ")
+    yield _row(vectors.cuda(), len(vectors) // 10, name="GPU, rows on the host: ", ours_from=vectors.pin_memory())
+
+
+def growth_sides(size: int) -> tuple[Any, Any]:
+    """Both sides for 100 picks of `size` rows."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(200, 300, generator=generator)
+    vectors = centres[torch.randint(0, 200, (size,), generator=generator)]
+    vectors = vectors + 0.3 * torch.randn(size, 300, generator=generator)
+    return (lambda: _plain_picks(vectors, 100)), (lambda: k_center_greedy(vectors, 100, first=FIRST))
+
+
+@cache
+def projected(size: int) -> torch.Tensor:
+    """Patches (N, d') of the training images at `size` pixels, layers 2 and 3 of ResNet-18, as Patchcore projects."""
+    count = 209 if real() else 24
+    model = Patchcore(backbone=resnet18(), layers=["layer2", "layer3"], image_size=size, visualizer=False).model.eval()
+    patches = count * (size // 8) ** 2
+    matrix = sparse_projection(patches, 384, generator=torch.Generator().manual_seed(1))
+    found = torch.empty(patches, len(matrix))
+    each = (size // 8) ** 2
+    with torch.inference_mode():
+        for number, image in enumerate(images(count, size)):
+            embedding = model.rows(model.embed(model.features(image[None])))
+            found[number * each : (number + 1) * each] = embedding @ matrix.T
+    return found
+
+
+def _plain_picks(vectors: torch.Tensor, count: int) -> list[int]:
+    """Pick `count` rows with anomalib's own functions, as its `select_coreset_idxs` calls them."""
+    sampler = KCenterGreedy(vectors[:2], sampling_ratio=1.0)
+    sampler.features, sampler.n_observations = vectors, len(vectors)
+    sampler.reset_distances()
+    index = torch.tensor(FIRST, device=vectors.device)
+    picks = [FIRST]
+    for _ in range(count - 1):
+        sampler.update_distances(index)
+        index = sampler.get_new_idx()
+        sampler.min_distances.scatter_(0, index.reshape(1, 1), 0.0)
+        picks.append(int(index))
+    return picks
+
+
+def _measured_plain(vectors: torch.Tensor, count: int) -> tuple[list[int], float, float | None]:
+    """Plain's first picks, its seconds for them and its peak; measured once for the same rows."""
+    key = (len(vectors), count)
+    if key not in _plain:
+        _plain_picks(vectors, 3)
+        begin = time.perf_counter()
+        picks = _plain_picks(vectors, count)
+        _plain[key] = picks, time.perf_counter() - begin, peak_mib(lambda: _plain_picks(vectors, 3))
+    return _plain[key]
+
+
+def _row(
+    vectors: torch.Tensor,
+    n_samples: int,
+    *,
+    plain_picks: int = CHECKED,
+    name: str = "",
+    at_least: float | None = None,
+    ours_from: torch.Tensor | None = None,
+) -> Row:
+    count = min(plain_picks, n_samples)
+    expected, plain_s, plain_mib = _measured_plain(vectors, count)
+    order = torch.empty(0)
+
+    def ours() -> None:
+        nonlocal order
+        source = vectors if ours_from is None else ours_from
+        order = k_center_greedy(source, n_samples, first=FIRST, device=vectors.device)
+
+    _, ours_s = alternate(lambda: None, ours, repeats=3)
+    ours_mib = peak_mib(ours)
+    equal = _equality(vectors, order, expected)
+    what = f"{name}coreset, {n_samples:,} of {len(vectors):,} x {vectors.shape[1]}"
+    note = "measured whole" if count == n_samples else f"plain: {count} picks, {count / plain_s:.1f} a second"
+    return Row(what, plain_s * n_samples / count, ours_s, plain_mib, ours_mib, equal, count < n_samples, note, at_least)
+
+
+def _long_row(vectors: torch.Tensor) -> Row:
+    """The case that took eleven hours, run once."""
+    n_samples, count = len(vectors) // 10, 20
+    begin = time.perf_counter()
+    expected = _plain_picks(vectors, count)
+    plain_s = (time.perf_counter() - begin) * n_samples / count
+    order, ours_s = torch.empty(0), 0.0
+
+    def ours() -> None:
+        nonlocal order, ours_s
+        begin = time.perf_counter()
+        order = k_center_greedy(vectors, n_samples, first=FIRST)
+        ours_s = time.perf_counter() - begin
+
+    ours_mib = peak_mib(ours)
+    held = vectors.numel() * 4 / 2**20
+    equal = _equality(vectors, order, expected, latest=LATEST)
+    what = f"coreset, {n_samples:,} of {len(vectors):,} x {vectors.shape[1]}"
+    note = f"plain: {count} picks; memory beside the rows' own {held:,.0f} MiB; promised: 600 s"
+    return Row(what, plain_s, ours_s, None, ours_mib, equal, True, note)
+
+
+def _equality(vectors: torch.Tensor, order: torch.Tensor, expected: list[int], latest: int | None = None) -> str:
+    same = sum(int(a == b) for a, b in zip(order.tolist(), expected, strict=False))
+    text = f"{same} of plain's {len(expected)} picks"
+    places = checkpoints(len(expected), min(len(order), latest or len(order)), 50)
+    if not places:
+        return text
+    good = certified(vectors, order, places)
+    return f"{text}; {good} of {len(places)} later ones certified, up to pick {places[-1] + 1:,}"
