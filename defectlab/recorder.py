@@ -128,7 +128,7 @@ class Recorder(Callback):
         if collector is None or run is None:
             return
         source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
-        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"))
+        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.packed_masks("validation"))
         run.write_scores([*(labelled(row, image.value) for row in collector.rows), *run.scores("test")])
         run.update(
             thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},

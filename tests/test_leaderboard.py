@@ -1,5 +1,7 @@
 """The leaderboard's facts: what is ranked with what, ties, seeds as one, and what is missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from finished import finished
@@ -141,3 +143,25 @@ def test_kinds_come_from_the_record_and_else_from_the_scores():
     assert (hole.count, hole.flagged, hole.image_auroc, hole.pixel_auroc) == (9, 4, 0.25, 0.75)
     assert kinds_of(finished("empty"), None) == []
     assert {row[KEY] for row in [row_of(run)]} == {run.record["run_id"]}
+
+
+def test_the_leaderboard_knows_that_photographs_of_one_part_belong_together():
+    runs = [measured("best", 0.5, 0), measured("near", 0.9, 1)]
+    for run in runs:
+        rows = run.scores()
+        of_part = {row.image_path: f"part{n // 3}_{n}.png" for n, row in enumerate(sorted(rows, key=_path))}
+        run.write_scores([replace(row, image_path=of_part[row.image_path]) for row in rows])
+        data = run.record["experiment"]["data"] | {"group": r"(part\d+)_"}
+        dataset = run.record["dataset"]
+        run.update(
+            experiment=run.record["experiment"] | {"data": data},
+            dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"(part\d+)_"}},
+        )
+    (board,) = boards_of(*runs)
+    assert [entry.p for entry in board.entries] == [one.p for one in compare_runs(runs)]
+    assert board.entries[0].note == ""
+    assert "take parts, not images, as independent" in board.protocol
+
+
+def _path(row: ScoreRow) -> str:
+    return row.image_path

@@ -9,9 +9,10 @@ import numpy as np
 from defectlab.evaluation.bootstrap import image_intervals, intervals_record
 from defectlab.evaluation.intervals import prevalence, trivial_f1
 from defectlab.evaluation.pixel_bootstrap import pixel_intervals
+from defectlab.evaluation.pixel_thresholds import choose_pixel_threshold
 from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
+from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
 from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.parts import evaluate_parts, row_parts
@@ -23,7 +24,7 @@ AUPIMO = "pixel_AUPIMO"  # computed by the engine, on request; no threshold chan
 def choose_thresholds(
     rows: Sequence[ScoreRow], maps: np.ndarray | None, masks: np.ndarray | None
 ) -> tuple[Threshold, Threshold]:
-    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W)."""
+    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), or packed ones."""
     scores, labels = columns(rows)
     image = choose_image_threshold(scores, labels)
     if maps is None:
@@ -66,7 +67,7 @@ def evaluate_run(
         reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
     intervals = _intervals(run, tested, images, metrics, image, pixel)
     earlier = () if whole else run.record.get("per_defect", ())
-    kinds = per_defect(tested, images, image, pixel, earlier)
+    kinds = per_defect(tested, images, image, pixel, earlier, row_parts(run.record, tested))
     parts = evaluate_parts(run, tested, thresholds["image"].get("rule", "none"), part_threshold)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {

@@ -69,8 +69,6 @@ class Entry:
         notes = []
         if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
             notes.append("threshold chosen on the test images (oracle)")
-        if any(row.get("data.group") for row in self.rows):
-            notes.append("several photographs of one part: the tie test takes images as independent, so it is too sure")
         notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
         return "; ".join(notes)
 
@@ -170,6 +168,8 @@ def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str
     elif number(rows[0], "test_images") is not None:
         parts = [f"{split}: {rows[0].get(f'{split}_images', 0)} images" for split in ("test", "validation", "train")]
     parts += [str(rows[0].get("protocol", ""))]
+    if rows[0].get("data.group"):
+        parts += ["several photographs of one part: intervals and ties take parts, not images, as independent"]
     if "manifest" in rows[0]:
         grid = {"input": "the model's input", "original": "the images' own size"}.get(group[2], group[2])
         parts += [f"pixel metrics on {grid}", f"split {group[1][:6]}"]
