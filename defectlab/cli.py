@@ -169,7 +169,9 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
         summary(opened, update_workbook(opened).rows)
 
 
-def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
+def compare(
+    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None
+) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
     if runs:
         if import_ or prune or best:
@@ -177,8 +179,10 @@ def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bo
         from defectlab.results.compare import compare_runs, comparison_table
         from defectlab.results.record import Run
 
-        comparison_table(compare_runs([Run.open(run) for run in runs]))
+        comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0
+    if metric:
+        raise InputError("--metric is for testing runs against each other: name at least two run folders.")
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
     rows = imported_rows(import_, dataset) if import_ else []
@@ -288,6 +292,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         _add_threshold_arguments(parser)
     elif function is compare:
         parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
+        metrics = "What they are compared by, such as pixel_AUPRO or image_F1Score; default is image_AUROC."
+        parser.add_argument("--metric", type=str, help=metrics)
         importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
         parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
