@@ -242,11 +242,15 @@ def run(experiment: Experiment) -> "Run":
     Raises:
         InputError: Anything that cannot work, before training starts.
     """
-    from defectlab.results.record import Run
-
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
-    model, datamodule, engine = build(experiment)
+    return train_built(*build(experiment))
+
+
+def train_built(model: "BaseDetector", datamodule: "Folder", engine: "Engine") -> "Run":
+    """Train and test what `build` has made and return its finished run."""
+    from defectlab.results.record import Run
+
     engine.train(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")

@@ -3,16 +3,19 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import PurePath
 from typing import Any
 
 from defectlab.evaluation.intervals import Interval
 from defectlab.results.compare import SIGNIFICANT
 from defectlab.results.record import Run
-from defectlab.results.repeats import Spread, spread
+from defectlab.results.repeats import RANDOM, Spread, spread
 from defectlab.results.ties import TestScores, against_best, mean_auroc_interval
 from defectlab.results.workbook.rows import (
     BARE_METRICS,
     FINISHED,
+    GRID,
     KEY,
     Group,
     Row,
@@ -24,7 +27,7 @@ from defectlab.results.workbook.rows import (
 RANKED_BY = "image_AUROC"
 SHOWN = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
 BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
-_SEED_SUFFIX = re.compile(r"_seed-\d+$")
+_OF_ONE_SEED = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,20 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The run's name, or what the names of all seeds begin with."""
-        shortest = min((str(row.get("run", row[KEY])) for row in self.rows), key=len)
-        return shortest if len(self.rows) == 1 else _SEED_SUFFIX.sub("", shortest)
+        """The run's name, or what the names of all seeds begin with; random weights, drawn by the seed, are named."""
+        names = [str(row.get("run", row[KEY])) for row in self.rows]
+        if len(names) == 1:
+            return names[0]
+        alike = (len(set(letters)) == 1 for letters in zip(*names, strict=False))
+        beginning = names[0][: len(list(takewhile(bool, alike)))]
+        common = _OF_ONE_SEED.sub("", beginning.rstrip("_-")) or names[0]
+        return f"{common}_weights-{RANDOM}" if self.weights == RANDOM else common
+
+    @property
+    def weights(self) -> str:
+        """The backbone's weights: the name of their file, or `random`."""
+        source = str(self.rows[0].get("weights", ""))
+        return RANDOM if source.startswith(RANDOM) else PurePath(source).name
 
     def mean(self, column: str) -> float | None:
         """Return the mean of a column over the seeds that have a number in it."""
@@ -172,7 +186,9 @@ def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str
         parts += ["several photographs of one part: intervals and ties take parts, not images, as independent"]
     if "manifest" in rows[0]:
         grid = {"input": "the model's input", "original": "the images' own size"}.get(group[2], group[2])
-        parts += [f"pixel metrics on {grid}", f"split {group[1][:6]}"]
+        sizes = sorted({str(row[GRID]) for row in rows if row.get(GRID)})
+        several = f" (of several sizes, not comparable in these: {', '.join(sizes)})" if len(sizes) > 1 else ""
+        parts += [f"pixel metrics on {grid}{several}", f"split {group[1][:6]}"]
     return "; ".join(part for part in parts if part)
 
 
