@@ -18,6 +18,9 @@ _DOOR = {
     "Padim": "defectlab.models.padim",
     "Patchcore": "defectlab.models.patchcore",
     "Cflow": "defectlab.models.cflow",
+    "BigConvVae": "defectlab.models.vae",
+    "LinearVae": "defectlab.models.vae",
+    "SmallConvVae": "defectlab.models.vae",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
@@ -36,17 +39,20 @@ _DOOR = {
 }
 
 __all__ = [
+    "BigConvVae",
     "Cflow",
     "Detector",
     "Engine",
     "Experiment",
     "Folder",
     "InputError",
+    "LinearVae",
     "Padim",
     "Patchcore",
     "Prediction",
     "Preprocessing",
     "Run",
+    "SmallConvVae",
     "__version__",
     "build_manifest",
     "load_backbone",
@@ -72,6 +78,7 @@ if TYPE_CHECKING:
     from defectlab.models.cflow import Cflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
     from defectlab.pictures import save_panel
     from defectlab.predict import Detector, Prediction
     from defectlab.preprocessing import Preprocessing

@@ -12,6 +12,7 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
+from defectlab.evaluation.rule_options import RuleOptions
 from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
@@ -21,6 +22,7 @@ from defectlab.results.record import Run
 logger = logging.getLogger(__name__)
 
 BLUR_SIGMA = 4
+ImageRule = tuple[str, RuleOptions]  # a name of `evaluation.rules.RULES` and what it is told
 
 
 class BaseDetector(AnomalibModule):
@@ -58,7 +60,7 @@ class BaseDetector(AnomalibModule):
         initialise: Callable[..., None],
         *,
         options: Mapping[str, Any],
-        backbone: Backbone,
+        backbone: Backbone | None,
         image_size: int | Sequence[int] | None,
         center_crop: int | Sequence[int] | None,
         keep_aspect: bool,
@@ -68,6 +70,8 @@ class BaseDetector(AnomalibModule):
         visualizer: Any,
     ) -> None:
         """Initialise the Lightning module by `initialise`, the constructor above anomalib's own of this model.
+
+        Without a backbone images stay in [0, 1]; with one they are normalised by its mean and std.
 
         Raises:
             OptionError: A size or a pre-processor that cannot work.
@@ -82,8 +86,8 @@ class BaseDetector(AnomalibModule):
                 size=_size(image_size) or (256, 256),
                 crop=_size(center_crop),
                 keep_aspect=keep_aspect,
-                mean=_triple(backbone.spec.mean),
-                std=_triple(backbone.spec.std),
+                mean=(0.0, 0.0, 0.0) if backbone is None else _triple(backbone.spec.mean),
+                std=(1.0, 1.0, 1.0) if backbone is None else _triple(backbone.spec.std),
             )
         else:
             preprocessing = Preprocessing.from_transform(getattr(pre_processor, "transform", None))
@@ -97,14 +101,9 @@ class BaseDetector(AnomalibModule):
         self.options |= {"image_size": list(preprocessing.size), "center_crop": _plain(preprocessing.crop)}
         if preprocessing.keep_aspect:
             self.options["keep_aspect"] = True
-        self.backbone_record = {
-            "name": backbone.spec.name,
-            "source": backbone.weights.source,
-            "sha256": backbone.weights.sha256,
-            "kind": backbone.weights.kind,
-            "spec": backbone.spec.to_dict(),
-        }
-        super().save_hyperparameters({"backbone": backbone.spec.architecture, "pre_trained": False, **self.options})
+        self.backbone_record = backbone_record(backbone)
+        with_backbone = {} if backbone is None else {"backbone": backbone.spec.architecture, "pre_trained": False}
+        super().save_hyperparameters({**with_backbone, **self.options})
 
     def check_training_images(self, count: int) -> None:
         """Refuse, before any image is read, settings that cannot work with `count` training images.
@@ -112,6 +111,33 @@ class BaseDetector(AnomalibModule):
         Raises:
             OptionError: With the setting and what would work.
         """
+
+    def check_training(self, datamodule: Any) -> None:
+        """Refuse, before long work, a training that cannot work; what it takes from disk goes into `options`.
+
+        Raises:
+            InputError: With what is missing or wrong and the fix.
+        """
+        self.check_training_images(len(datamodule.manifest.split("train")))
+
+    def log_losses(self, batch: Any, **losses: torch.Tensor) -> None:
+        """Log the losses of one training batch; the record keeps each epoch's mean over images."""
+        values = {name: loss.detach() for name, loss in losses.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+
+    def image_losses(self, batch: Any) -> torch.Tensor | None:
+        """Return each image's loss (B,) of a validation batch that has been scored, scores and maps still raw.
+
+        The record, the report and loggers get the means of every epoch, as `val_good_loss` and `val_anomalous_loss`.
+        None: the model has no such loss.
+        """
+        del batch
+        return None
+
+    @property
+    def image_rule(self) -> ImageRule | None:
+        """Rule that chooses the image threshold; None is F1, or the largest good score where all are good."""
+        return None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
@@ -163,8 +189,8 @@ class BaseDetector(AnomalibModule):
             InputError: The file is no DefectLab checkpoint of this model, or it was trained with a backbone of unknown
                 code, which must then be given as `backbone=`.
         """
-        if "backbone" not in kwargs:
-            kwargs["backbone"] = skeleton_backbone(read_record(checkpoint_path))
+        if "backbone" not in kwargs and (skeleton := skeleton_backbone(read_record(checkpoint_path))) is not None:
+            kwargs["backbone"] = skeleton
         loaded = super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
@@ -210,6 +236,19 @@ class MemoryBankDetector(BaseDetector):
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""
+
+
+def backbone_record(backbone: Backbone | None) -> dict[str, Any]:
+    """Return what a record says of a backbone; of a model that has none, that."""
+    if backbone is None:
+        return {"name": "none", "source": "none", "sha256": "", "kind": "none", "spec": None}
+    return {
+        "name": backbone.spec.name,
+        "source": backbone.weights.source,
+        "sha256": backbone.weights.sha256,
+        "kind": backbone.weights.kind,
+        "spec": backbone.spec.to_dict(),
+    }
 
 
 def check_layers(model: str, layers: Sequence[str]) -> list[str]:

@@ -1,14 +1,17 @@
 """From raw scores and maps to thresholds and metrics. Needs a record, no model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from defectlab.errors import OptionError
 from defectlab.evaluation.bootstrap import image_intervals, intervals_record
 from defectlab.evaluation.intervals import prevalence, trivial_f1
 from defectlab.evaluation.pixel_bootstrap import pixel_intervals
+from defectlab.evaluation.rule_options import RuleOptions
+from defectlab.evaluation.rules import choose
 from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
@@ -21,14 +24,29 @@ AUPIMO = "pixel_AUPIMO"  # computed by the engine, on request; no threshold chan
 
 
 def choose_thresholds(
-    rows: Sequence[ScoreRow], maps: np.ndarray | None, masks: np.ndarray | None
+    rows: Sequence[ScoreRow],
+    maps: np.ndarray | None,
+    masks: np.ndarray | None,
+    image_rule: tuple[str, RuleOptions] | None = None,
 ) -> tuple[Threshold, Threshold]:
-    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W)."""
+    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W).
+
+    `image_rule`: a rule's name and what it is told; None is F1. Where it cannot work on these images, the reason says
+    so and what was taken instead.
+    """
     scores, labels = columns(rows)
-    image = choose_image_threshold(scores, labels)
+    image = choose_image_threshold(scores, labels) if image_rule is None else _by_rule(scores, labels, *image_rule)
     if maps is None:
         return image, Threshold(None, "none", "validation", "the model gives no maps")
     return image, choose_pixel_threshold(maps, masks, labels)
+
+
+def _by_rule(scores: np.ndarray, labels: np.ndarray, rule: str, options: RuleOptions) -> Threshold:
+    try:
+        return choose(rule, scores, labels, options, "validation")
+    except OptionError as error:
+        instead = choose_image_threshold(scores, labels)
+        return replace(instead, reason=f"{instead.reason} (the model's rule {rule} cannot be used: {error})")
 
 
 def evaluate_run(
