@@ -21,6 +21,8 @@ _DOOR = {
     "BigConvVae": "defectlab.models.vae",
     "LinearVae": "defectlab.models.vae",
     "SmallConvVae": "defectlab.models.vae",
+    "Stfpm": "defectlab.models.stfpm",
+    "Fastflow": "defectlab.models.fastflow",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
@@ -44,6 +46,7 @@ __all__ = [
     "Detector",
     "Engine",
     "Experiment",
+    "Fastflow",
     "Folder",
     "InputError",
     "LinearVae",
@@ -53,6 +56,7 @@ __all__ = [
     "Preprocessing",
     "Run",
     "SmallConvVae",
+    "Stfpm",
     "__version__",
     "build_manifest",
     "load_backbone",
@@ -76,8 +80,10 @@ if TYPE_CHECKING:
     from defectlab.explain import nearest_good_patches
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
+    from defectlab.models.fastflow import Fastflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.models.stfpm import Stfpm
     from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
     from defectlab.pictures import save_panel
     from defectlab.predict import Detector, Prediction

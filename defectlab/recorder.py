@@ -145,8 +145,8 @@ class Recorder(Callback):
         if collector is None or run is None:
             return
         source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
-        rule = pl_module.image_rule if isinstance(pl_module, BaseDetector) else None
-        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"), rule)
+        by = pl_module.default_rule if isinstance(pl_module, BaseDetector) else None
+        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"), by)
         run.write_scores([*(labelled(row, image.value) for row in collector.rows), *run.scores("test")])
         run.update(
             thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},

@@ -12,7 +12,7 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
-from defectlab.evaluation.rule_options import RuleOptions
+from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
@@ -22,7 +22,6 @@ from defectlab.results.record import Run
 logger = logging.getLogger(__name__)
 
 BLUR_SIGMA = 4
-ImageRule = tuple[str, RuleOptions]  # a name of `evaluation.rules.RULES` and what it is told
 
 
 class BaseDetector(AnomalibModule):
@@ -134,11 +133,6 @@ class BaseDetector(AnomalibModule):
         del batch
         return None
 
-    @property
-    def image_rule(self) -> ImageRule | None:
-        """Rule that chooses the image threshold; None is F1, or the largest good score where all are good."""
-        return None
-
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
 
@@ -146,6 +140,11 @@ class BaseDetector(AnomalibModule):
     def preprocessing(self) -> Preprocessing:
         """How images become this model's input."""
         return self.pre_processor.preprocessing
+
+    @property
+    def default_rule(self) -> DefaultRule:
+        """How thresholds are chosen on the validation images at the end of training."""
+        return DefaultRule()
 
     @property
     def is_fitted(self) -> bool:

@@ -48,6 +48,8 @@ MODELS = {
         ModelInfo(
             "big_conv_vae", "BigConvVae", "defectlab.models.vae", None, "larger convolutional autoencoder", None, 100
         ),
+        ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
+        ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
     )
 }
 

@@ -13,8 +13,8 @@ from anomalib.data import InferenceBatch
 from torch import nn
 
 from defectlab.errors import OptionError
-from defectlab.evaluation.rule_options import RuleOptions
-from defectlab.models.base import BaseDetector, ImageRule
+from defectlab.evaluation.rule_options import DefaultRule
+from defectlab.models.base import BaseDetector
 from defectlab.models.vae_networks import HIDDEN, big_networks, linear_networks, small_networks
 from defectlab.options import check_range, check_whole, checked_options
 from defectlab.preprocessing import Preprocessing
@@ -23,7 +23,6 @@ from defectlab.seeds import generator, seeded
 logger = logging.getLogger(__name__)
 
 IMAGE_SIZE = (40, 72)
-BATCH_STATISTICS = 2  # images that batch norm over fully connected features needs
 Networks = Callable[[tuple[int, int], int], tuple[nn.Module, nn.Module]]
 
 
@@ -132,6 +131,7 @@ class evaluating:  # noqa: N801 - a context manager, as torch.no_grad
 class VaeDetector(BaseDetector):
     """What the three autoencoders share; loss and score are a summed squared error plus divergence, an image."""
 
+    needs_pairs: ClassVar[bool] = False  # batch norm over fully connected features: a batch of one has no deviation
     model: VaeModel
     learning_rate: float
 
@@ -176,9 +176,9 @@ class VaeDetector(BaseDetector):
         return {}
 
     @property
-    def image_rule(self) -> ImageRule:
+    def default_rule(self) -> DefaultRule:
         """Midway between the mean losses of good and of anomalous validation images."""
-        return "mean_of_means", RuleOptions()
+        return DefaultRule("mean_of_means")
 
     def image_losses(self, batch: Any) -> torch.Tensor:
         """Return each image's loss (B,), which is its score."""
@@ -193,8 +193,6 @@ class VaeDetector(BaseDetector):
                 "train_batch_size=2 or more, and two training images or more."
             )
 
-    needs_pairs: ClassVar[bool] = False
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over all weights."""
         return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
@@ -206,7 +204,7 @@ class VaeDetector(BaseDetector):
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor | None:
         """Return a batch's mean loss; a left-over single image is passed over where batch norm needs two."""
         del args, kwargs
-        if self.needs_pairs and len(batch.image) < BATCH_STATISTICS:
+        if self.needs_pairs and len(batch.image) < 2:
             return None
         losses = self.model.fit(self.model.embed(self.model.features(batch.image)), self._latent_noise)
         self.log_losses(batch, train_loss=losses.mean())
