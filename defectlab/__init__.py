@@ -23,6 +23,7 @@ _DOOR = {
     "SmallConvVae": "defectlab.models.vae",
     "Stfpm": "defectlab.models.stfpm",
     "Fastflow": "defectlab.models.fastflow",
+    "FeatCae": "defectlab.models.featcae",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
@@ -47,6 +48,7 @@ __all__ = [
     "Engine",
     "Experiment",
     "Fastflow",
+    "FeatCae",
     "Folder",
     "InputError",
     "LinearVae",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
     from defectlab.models.fastflow import Fastflow
+    from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
     from defectlab.models.stfpm import Stfpm

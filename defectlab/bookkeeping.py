@@ -27,6 +27,7 @@ _QUIET = {"enable_model_summary", "enable_progress_bar"}
 # Options that shaped the weights but not what they give for an image.
 _TRAINING_ONLY = {
     *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
+    "threshold_k",
 }
 
 

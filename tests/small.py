@@ -8,6 +8,7 @@ from defectlab import (
     BigConvVae,
     Cflow,
     Fastflow,
+    FeatCae,
     Folder,
     LinearVae,
     Padim,
@@ -32,8 +33,9 @@ MORE: dict[str, tuple[type, dict[str, Any]]] = {
     "linear_vae": (LinearVae, {"latent_dim": 4, "hidden": [16, 8], "lr": 1e-2}),
     "small_conv_vae": (SmallConvVae, {"latent_dim": 4, "lr": 3e-3}),
     "big_conv_vae": (BigConvVae, {"latent_dim": 4, "lr": 1e-3}),
+    "featcae": (FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}),
 }
-EPOCHS = {"stfpm": 4, "fastflow": 4}
+EPOCHS = {"stfpm": 4, "fastflow": 4, "featcae": 4}
 
 
 @lru_cache(maxsize=2)

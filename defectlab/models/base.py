@@ -119,6 +119,11 @@ class BaseDetector(AnomalibModule):
         """
         self.check_training_images(len(datamodule.manifest.split("train")))
 
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""
+        del datamodule
+        return False
+
     def log_losses(self, batch: Any, **losses: torch.Tensor) -> None:
         """Log the losses of one training batch; the record keeps each epoch's mean over images."""
         values = {name: loss.detach() for name, loss in losses.items()}

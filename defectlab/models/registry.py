@@ -50,6 +50,15 @@ MODELS = {
         ),
         ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
         ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
+        ModelInfo(
+            "featcae",
+            "FeatCae",
+            "defectlab.models.featcae",
+            None,
+            "an autoencoder rebuilds good features only",
+            "resnet50",
+            20,
+        ),
     )
 }
 
