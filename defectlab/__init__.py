@@ -18,7 +18,11 @@ _DOOR = {
     "Padim": "defectlab.models.padim",
     "Patchcore": "defectlab.models.patchcore",
     "Cflow": "defectlab.models.cflow",
+    "Csflow": "defectlab.models.csflow",
+    "Draem": "defectlab.models.draem",
+    "EfficientAd": "defectlab.models.efficient_ad",
     "Stfpm": "defectlab.models.stfpm",
+    "distil_teacher": "defectlab.models.distil",
     "Fastflow": "defectlab.models.fastflow",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
@@ -39,7 +43,10 @@ _DOOR = {
 
 __all__ = [
     "Cflow",
+    "Csflow",
     "Detector",
+    "Draem",
+    "EfficientAd",
     "Engine",
     "Experiment",
     "Fastflow",
@@ -53,6 +60,7 @@ __all__ = [
     "Stfpm",
     "__version__",
     "build_manifest",
+    "distil_teacher",
     "load_backbone",
     "make_sample",
     "nearest_good_patches",
@@ -74,6 +82,10 @@ if TYPE_CHECKING:
     from defectlab.explain import nearest_good_patches
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
+    from defectlab.models.csflow import Csflow
+    from defectlab.models.distil import distil_teacher
+    from defectlab.models.draem import Draem
+    from defectlab.models.efficient_ad import EfficientAd
     from defectlab.models.fastflow import Fastflow
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
