@@ -24,6 +24,7 @@ _DOOR = {
     "Stfpm": "defectlab.models.stfpm",
     "distil_teacher": "defectlab.models.distil",
     "Fastflow": "defectlab.models.fastflow",
+    "FeatCae": "defectlab.models.featcae",
     "Detector": "defectlab.predict",
     "Prediction": "defectlab.predict",
     "Experiment": "defectlab.experiment",
@@ -50,6 +51,7 @@ __all__ = [
     "Engine",
     "Experiment",
     "Fastflow",
+    "FeatCae",
     "Folder",
     "InputError",
     "Padim",
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from defectlab.models.draem import Draem
     from defectlab.models.efficient_ad import EfficientAd
     from defectlab.models.fastflow import Fastflow
+    from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
     from defectlab.models.stfpm import Stfpm

@@ -28,6 +28,7 @@ _QUIET = {"enable_model_summary", "enable_progress_bar"}
 _TRAINING_ONLY = {
     *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
     *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
+    "threshold_k",
 }
 
 

@@ -157,6 +157,28 @@ def models_list() -> None:
         print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
 
 
+def cache_list() -> None:
+    """List the cached features, the last used first."""
+    from defectlab.features.store import FeatureStore
+
+    store = FeatureStore()
+    entries = store.entries()
+    for entry in entries:
+        what = " ".join(str(entry.key.get(name, "")) for name in ("backbone", "layer", "dtype", "device"))
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        print(f"{what:<48} {entry.key.get('count', '?'):>6} images {entry.bytes / 1e6:>10.1f} MB  last used {used}")
+    total = sum(entry.bytes for entry in entries)
+    print(f"{len(entries)} arrays, {total / 1e9:.2f} of {store.limit / 1e9:.0f} GB: {paths.relative(store.root)}")
+
+
+def cache_clear() -> None:
+    """Remove the cached features; they are computed again when they are needed."""
+    from defectlab.features.store import FeatureStore
+
+    store = FeatureStore()
+    print(f"Freed {store.clear() / 1e9:.2f} GB: {paths.relative(store.root)}")
+
+
 def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> int:
     """Train and test one experiment, once or with several seeds."""
     from defectlab.many import parse_seeds, run_many, with_seeds
@@ -270,6 +292,20 @@ def predict(run: str, source: list[str], output: str | None, heatmaps: bool, mas
     predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks, view=view)
 
 
+def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
+    """Write a trained model as a checkpoint that plain anomalib loads.
+
+    Args:
+        run: Run folder or checkpoint.
+        to: anomalib, the only one.
+        output: File to write; default is weights/anomalib/model.ckpt in the run folder.
+    """
+    from defectlab.convert import check_target, to_anomalib
+
+    check_target(to)
+    print(paths.relative(to_anomalib(paths.resolve(run), paths.resolve(output) if output else None)))
+
+
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": demo,
     "data": {"check": data_check, "sample": data_sample},
@@ -287,8 +323,15 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "compare": compare,
     "report": report,
     "predict": predict,
+    "convert": convert,
+    "cache": {"list": cache_list, "clear": cache_clear},
 }
-GROUPS = {"data": "Look at images, make samples.", "weights": "Backbone weights.", "models": "What can be trained."}
+GROUPS = {
+    "data": "Look at images, make samples.",
+    "weights": "Backbone weights.",
+    "models": "What can be trained.",
+    "cache": "Features kept on disk.",
+}
 
 
 def build_parser() -> ArgumentParser:

@@ -27,10 +27,11 @@ from defectlab.pimo import aupimo
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
-from defectlab.results.evaluate import AUPIMO, evaluate_run, no_thresholds
+from defectlab.results.evaluate import AUPIMO, evaluate_run, no_thresholds, threshold_by
 from defectlab.results.grid import PixelSize, check_pixel_size, pixel_images, write_grid_masks
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps, drop_maps
+from defectlab.results.parts import choose_part_threshold
 from defectlab.results.record import Run, find_runs
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
@@ -162,7 +163,7 @@ class Engine(AnomalibEngine):
             write_grid_masks(run, datamodule.manifest)
             if self._evaluation["aupimo"]:
                 run.update(**_with_aupimo(run))
-            results = evaluate_run(run)
+            results = evaluate_run(run, part_threshold=_part_threshold(model, run))
             save_panel(run)
             timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}
             before = run.folder
@@ -392,6 +393,14 @@ class Engine(AnomalibEngine):
             }
             run.update(thresholds=taken)
         _complete_thresholds(run)
+
+
+def _part_threshold(model: BaseDetector, run: Run) -> dict[str, Any] | None:
+    """Choose the parts' threshold as the images' was; None leaves it to the record, or there are no parts."""
+    by = model.default_rule
+    if by.rule == "f1" or run.record["thresholds"]["image"]["rule"] != by.rule:
+        return None
+    return choose_part_threshold(run, lambda scores, labels: threshold_by(by, scores, labels))
 
 
 def _with_aupimo(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from defectlab import (
     Draem,
     EfficientAd,
     Fastflow,
+    FeatCae,
     Folder,
     Padim,
     Patchcore,
@@ -32,8 +33,9 @@ MORE: dict[str, tuple[type, dict[str, Any]]] = {
     "draem": (Draem, {"reconstructive_width": 8, "discriminative_width": 8, "lr": 1e-3}),
     "csflow": (Csflow, {"layers": ["layer3"], "n_coupling_blocks": 2, "cross_conv_hidden_channels": 16, "lr": 1e-3}),
     "efficient_ad": (EfficientAd, {"model_size": "tiny", "teacher_out_channels": 8, "teacher": "random", "lr": 1e-3}),
+    "featcae": (FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}),
 }
-EPOCHS = {"stfpm": 4, "fastflow": 4, "draem": 8, "csflow": 6, "efficient_ad": 2}
+EPOCHS = {"stfpm": 4, "fastflow": 4, "draem": 8, "csflow": 6, "efficient_ad": 2, "featcae": 4}
 
 
 @lru_cache(maxsize=2)

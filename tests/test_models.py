@@ -13,6 +13,7 @@ from small import NAMES, data, small
 from tiny import make_parts
 
 from defectlab import Detector, Engine, load_backbone
+from defectlab.convert import check_target, to_anomalib
 from defectlab.errors import InputError, OptionError, WeightsError
 from defectlab.models.checkpoint import read_record
 from defectlab.models.restore import restore
@@ -121,7 +122,7 @@ for prediction in predictions:
 
         model, run = fitted(name, parts)
         plain_class = getattr(anomalib.models, type(model).__name__)
-        plain = plain_class.load_from_checkpoint(run.checkpoint, map_location="cpu").eval()
+        plain = plain_class.load_from_checkpoint(to_anomalib(run.folder), map_location="cpu").eval()
         images = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
             ours, theirs = model.eval().model(images), plain.model(images)
@@ -199,6 +200,29 @@ def test_every_image_setting_survives_the_checkpoint(parts: Path):
     assert restore(run.checkpoint).preprocessing == model.preprocessing
     row = run.scores("test")[0]
     assert Detector.load(run.folder).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
+
+
+def test_padims_sums_give_the_fit_on_kept_embeddings(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    _, kept = fitted("padim", parts, n_features=3)
+    numbers = scores(kept)
+    monkeypatch.setattr("defectlab.models.padim.KEPT_EMBEDDINGS", 1)
+    model, summed = fitted("padim", parts, n_features=3)
+    assert model.model.gaussian.value.form == "factor"
+    assert scores(summed) == pytest.approx(numbers, rel=2e-5)
+
+
+def test_a_converted_padim_has_anomalibs_form_and_still_scores(parts: Path):
+    model, run = fitted("padim", parts)
+    assert model.model.gaussian.value.form == "low_rank"  # 8 images, 20 features
+    converted = to_anomalib(run.folder)
+    assert converted == run.folder / "weights" / "anomalib" / "model.ckpt"
+    assert restore(converted).model.gaussian.value.form == "inverse"
+    row = run.scores("test")[0]
+    assert Detector.load(converted).predict(row.image_path)[0].score == pytest.approx(row.score, rel=2e-5)
+    with pytest.raises(OptionError, match="anomalib"):
+        check_target("onnx")
+    with pytest.raises(InputError, match="no checkpoint"):
+        to_anomalib(run.folder / "none.ckpt")
 
 
 def test_padims_smaller_n_features_is_a_prefix_of_a_larger():

@@ -12,6 +12,7 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
+from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
@@ -119,6 +120,11 @@ class BaseDetector(AnomalibModule):
         """
         self.check_training_images(len(datamodule.manifest.split("train")))
 
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""
+        del datamodule
+        return False
+
     def log_losses(self, batch: Any, **losses: torch.Tensor) -> None:
         """Log the losses of one training batch; the record keeps each epoch's mean over images."""
         values = {name: loss.detach() for name, loss in losses.items()}
@@ -131,6 +137,11 @@ class BaseDetector(AnomalibModule):
     def preprocessing(self) -> Preprocessing:
         """How images become this model's input."""
         return self.pre_processor.preprocessing
+
+    @property
+    def default_rule(self) -> DefaultRule:
+        """How thresholds are chosen on the validation images at the end of training."""
+        return DefaultRule()
 
     @property
     def is_fitted(self) -> bool:

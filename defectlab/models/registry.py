@@ -55,6 +55,15 @@ MODELS = {
             backbone=None,
             default_epochs=20,
         ),
+        ModelInfo(
+            "featcae",
+            "FeatCae",
+            "defectlab.models.featcae",
+            None,
+            "an autoencoder rebuilds good features only",
+            "resnet50",
+            20,
+        ),
     )
 }
 

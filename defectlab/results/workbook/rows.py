@@ -33,6 +33,7 @@ MODEL_TITLES = {
     "cflow": "CFlow",
     "stfpm": "STFPM",
     "fastflow": "FastFlow",
+    "featcae": "FeatCAE",
     "draem": "DRAEM",
     "csflow": "CS-Flow",
     "efficient_ad": "EfficientAD",
