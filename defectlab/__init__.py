@@ -21,7 +21,11 @@ _DOOR = {
     "BigConvVae": "defectlab.models.vae",
     "LinearVae": "defectlab.models.vae",
     "SmallConvVae": "defectlab.models.vae",
+    "Csflow": "defectlab.models.csflow",
+    "Draem": "defectlab.models.draem",
+    "EfficientAd": "defectlab.models.efficient_ad",
     "Stfpm": "defectlab.models.stfpm",
+    "distil_teacher": "defectlab.models.distil",
     "Fastflow": "defectlab.models.fastflow",
     "FeatCae": "defectlab.models.featcae",
     "Detector": "defectlab.predict",
@@ -44,7 +48,10 @@ _DOOR = {
 __all__ = [
     "BigConvVae",
     "Cflow",
+    "Csflow",
     "Detector",
+    "Draem",
+    "EfficientAd",
     "Engine",
     "Experiment",
     "Fastflow",
@@ -61,6 +68,7 @@ __all__ = [
     "Stfpm",
     "__version__",
     "build_manifest",
+    "distil_teacher",
     "load_backbone",
     "make_sample",
     "nearest_good_patches",
@@ -82,6 +90,10 @@ if TYPE_CHECKING:
     from defectlab.explain import nearest_good_patches
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
+    from defectlab.models.csflow import Csflow
+    from defectlab.models.distil import distil_teacher
+    from defectlab.models.draem import Draem
+    from defectlab.models.efficient_ad import EfficientAd
     from defectlab.models.fastflow import Fastflow
     from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim

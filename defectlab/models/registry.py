@@ -51,6 +51,26 @@ MODELS = {
         ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
         ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
         ModelInfo(
+            "draem", "Draem", "defectlab.models.draem", None, "simulated defects, repaired and found", backbone=None
+        ),
+        ModelInfo(
+            "csflow",
+            "Csflow",
+            "defectlab.models.csflow",
+            None,
+            "one normalising flow across three scales",
+            backbone="efficientnet_b5",
+        ),
+        ModelInfo(
+            "efficient_ad",
+            "EfficientAd",
+            "defectlab.models.efficient_ad",
+            None,
+            "student, teacher and autoencoder on patches",
+            backbone=None,
+            default_epochs=20,
+        ),
+        ModelInfo(
             "featcae",
             "FeatCae",
             "defectlab.models.featcae",
