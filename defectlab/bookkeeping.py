@@ -25,7 +25,11 @@ logger = logging.getLogger(__name__)
 
 _QUIET = {"enable_model_summary", "enable_progress_bar"}
 # Options that shaped the weights but not what they give for an image.
-_TRAINING_ONLY = {"seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "decoder"}
+_TRAINING_ONLY = {
+    *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
+    *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
+    "threshold_k",
+}
 
 
 def start_run(
@@ -61,6 +65,7 @@ def start_run(
             "experiment": experiment,
             "dataset": dataset_record(datamodule),
             "backbone": record,
+            "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
             "preprocessing": model.preprocessing.to_dict() | {"hash": model.preprocessing.hash},
             "evaluation": {"pixel_size": pixel_size, "grid": None},
             "metrics": {},
@@ -68,6 +73,7 @@ def start_run(
             "timings": {},
             "environment": environment("unknown"),
             "checkpoint": CHECKPOINT,
+            **({"sources": dict(model.sources)} if model.sources else {}),
         },
     )
     manifest.write(run.folder / "manifest.json")
@@ -97,6 +103,7 @@ def describe_run(
     }
     facts = experiment_facts(experiment, datamodule.manifest.hash, record["sha256"])
     facts["model.preprocessing"] = model.preprocessing.hash
+    facts |= {f"model.{name}": summary for name, summary in model.sources.items()}
     return experiment, facts
 
 
@@ -188,7 +195,7 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
             for option in sorted({*theirs, *ours} - _TRAINING_ONLY)
             if theirs.get(option) != ours.get(option)
         ]
-    there, here = record["backbone"]["spec"]["architecture"], model.backbone_record["spec"]["architecture"]
+    there, here = (_architecture(facts) for facts in (record["backbone"], model.backbone_record))
     if there != here:
         differences.append(f"backbone: {there} there, {here} here")
     if differences:
@@ -196,6 +203,10 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
             f"{checkpoint} does not fit the model given ({'; '.join(differences)}). Build the model with the "
             "checkpoint's settings, or leave model out: the checkpoint builds its own."
         )
+
+
+def _architecture(backbone: Mapping[str, Any]) -> str:
+    return backbone["spec"]["architecture"] if backbone["spec"] else "none"
 
 
 def _plain(value: Any) -> Any:

@@ -106,12 +106,77 @@ def weights_import(file: str, name: str | None, overwrite: bool) -> None:
     print(paths.relative(import_file(Path(file), name, overwrite=overwrite)))
 
 
+def weights_distil(
+    backbone: str,
+    weights: str | None = None,
+    model_size: str = "small",
+    layers: list[str] | None = None,
+    images: str | None = None,
+    steps: int = 2000,
+    batch_size: int = 8,
+    seed: int = 42,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a teacher for EfficientAD from a backbone, and write it into weights/.
+
+    Args:
+        backbone: Whose features it learns.
+        weights: The backbone's file, or `random`; default is looked for by name.
+        model_size: tiny, small or medium.
+        layers: Of the backbone; default is layer2 and layer3.
+        images: Folder of images to learn on; default is a generated set.
+        steps: Optimiser steps.
+        batch_size: Images a step.
+        seed: Of the teacher and the images drawn.
+        output: File to write; default is pretrained_teacher_SIZE.safetensors in weights/.
+        overwrite: Replace a file that is there.
+    """
+    from defectlab.backbones import load_backbone
+    from defectlab.models.distil import distil_teacher
+
+    path = distil_teacher(
+        load_backbone(backbone, weights=weights, seed=seed),
+        model_size=model_size,
+        layers=layers or ["layer2", "layer3"],
+        images=images,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        output=output,
+        overwrite=overwrite,
+    )
+    print(paths.relative(path))
+
+
 def models_list() -> None:
     """List the models."""
     from defectlab.models.registry import MODELS
 
     for info in MODELS.values():
         print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
+
+
+def cache_list() -> None:
+    """List the cached features, the last used first."""
+    from defectlab.features.store import FeatureStore
+
+    store = FeatureStore()
+    entries = store.entries()
+    for entry in entries:
+        what = " ".join(str(entry.key.get(name, "")) for name in ("backbone", "layer", "dtype", "device"))
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        print(f"{what:<48} {entry.key.get('count', '?'):>6} images {entry.bytes / 1e6:>10.1f} MB  last used {used}")
+    total = sum(entry.bytes for entry in entries)
+    print(f"{len(entries)} arrays, {total / 1e9:.2f} of {store.limit / 1e9:.0f} GB: {paths.relative(store.root)}")
+
+
+def cache_clear() -> None:
+    """Remove the cached features; they are computed again when they are needed."""
+    from defectlab.features.store import FeatureStore
+
+    store = FeatureStore()
+    print(f"Freed {store.clear() / 1e9:.2f} GB: {paths.relative(store.root)}")
 
 
 def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> int:
@@ -231,10 +296,30 @@ def predict(run: str, source: list[str], output: str | None, heatmaps: bool, mas
     predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks, view=view)
 
 
+def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
+    """Write a trained model as a checkpoint that plain anomalib loads.
+
+    Args:
+        run: Run folder or checkpoint.
+        to: anomalib, the only one.
+        output: File to write; default is weights/anomalib/model.ckpt in the run folder.
+    """
+    from defectlab.convert import check_target, to_anomalib
+
+    check_target(to)
+    print(paths.relative(to_anomalib(paths.resolve(run), paths.resolve(output) if output else None)))
+
+
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": demo,
     "data": {"check": data_check, "sample": data_sample},
-    "weights": {"list": weights_list, "get": weights_get, "verify": weights_verify, "import": weights_import},
+    "weights": {
+        "list": weights_list,
+        "get": weights_get,
+        "verify": weights_verify,
+        "import": weights_import,
+        "distil": weights_distil,
+    },
     "models": {"list": models_list},
     "train": train,
     "evaluate": evaluate,
@@ -242,8 +327,15 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "compare": compare,
     "report": report,
     "predict": predict,
+    "convert": convert,
+    "cache": {"list": cache_list, "clear": cache_clear},
 }
-GROUPS = {"data": "Look at images, make samples.", "weights": "Backbone weights.", "models": "What can be trained."}
+GROUPS = {
+    "data": "Look at images, make samples.",
+    "weights": "Backbone weights.",
+    "models": "What can be trained.",
+    "cache": "Features kept on disk.",
+}
 
 
 def build_parser() -> ArgumentParser:

@@ -20,17 +20,18 @@ from defectlab.errors import InputError
 from defectlab.evaluation.metrics import Metric
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
-from defectlab.models.registry import MODELS
+from defectlab.models.registry import MODELS, model_info
 from defectlab.models.restore import restore
 from defectlab.pictures import save_panel
 from defectlab.pimo import aupimo
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
-from defectlab.results.evaluate import AUPIMO, evaluate_run, no_thresholds
+from defectlab.results.evaluate import AUPIMO, evaluate_run, no_thresholds, threshold_by
 from defectlab.results.grid import PixelSize, check_pixel_size, pixel_images, write_grid_masks
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps, drop_maps
+from defectlab.results.parts import choose_part_threshold
 from defectlab.results.record import Run, find_runs
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
@@ -40,7 +41,6 @@ from defectlab.trainer_options import check_trainer_options
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_EPOCHS = 30
 PREDICT_BATCH = 8
 
 
@@ -110,7 +110,7 @@ class Engine(AnomalibEngine):
         """
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
         checkpoint = self._resolve_checkpoint(ckpt_path)
-        model.check_training_images(len(datamodule.manifest.split("train")))
+        model.check_training(datamodule)
         options = self._options(model)
         run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
         model.run_folder = None
@@ -163,7 +163,7 @@ class Engine(AnomalibEngine):
             write_grid_masks(run, datamodule.manifest)
             if self._evaluation["aupimo"]:
                 run.update(**_with_aupimo(run))
-            results = evaluate_run(run)
+            results = evaluate_run(run, part_threshold=_part_threshold(model, run))
             save_panel(run)
             timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}
             before = run.folder
@@ -271,6 +271,7 @@ class Engine(AnomalibEngine):
 
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
         """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
+        model.check_training(datamodule)
         _, facts = describe_run(model, datamodule, self._options(model), self._run_name, **self._evaluation)
         wanted = experiment_id(facts)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
@@ -280,14 +281,15 @@ class Engine(AnomalibEngine):
         return self._arguments | {"max_epochs": self._epochs(model)}
 
     def _epochs(self, model: BaseDetector) -> int:
-        given, fixed = self._arguments.get("max_epochs"), MODELS[model.model_name].epochs
+        given, info = self._arguments.get("max_epochs"), model_info(model.model_name)
+        fixed = info.epochs
         if fixed is not None:
             if given not in (None, fixed):
                 logger.info("%s fits in %d epoch; max_epochs=%s is not used", model.name, fixed, given)
             return fixed
         if given is None:
-            logger.info("%s: max_epochs=%d, since none was given", model.name, DEFAULT_EPOCHS)
-            return DEFAULT_EPOCHS
+            logger.info("%s: max_epochs=%d, since none was given", model.name, info.default_epochs)
+            return info.default_epochs
         return given
 
     @contextmanager
@@ -391,6 +393,14 @@ class Engine(AnomalibEngine):
             }
             run.update(thresholds=taken)
         _complete_thresholds(run)
+
+
+def _part_threshold(model: BaseDetector, run: Run) -> dict[str, Any] | None:
+    """Choose the parts' threshold as the images' was; None leaves it to the record, or there are no parts."""
+    by = model.default_rule
+    if by.rule == "f1" or run.record["thresholds"]["image"]["rule"] != by.rule:
+        return None
+    return choose_part_threshold(run, lambda scores, labels: threshold_by(by, scores, labels))
 
 
 def _with_aupimo(run: Run) -> dict[str, Any]:

@@ -79,11 +79,12 @@ class BackboneConfig:
     """A backbone by name.
 
     Attributes:
-        name: resnet18, resnet50, wide_resnet50_2, efficientnet_b7, cspdarknet53 or any timm model.
+        name: resnet18, resnet50, wide_resnet50_2, efficientnet_b7, cspdarknet53 or any timm model; default is the
+            model's own, which `defectlab models list` shows.
         weights: A file, `random`, or nothing: then the name is looked for in the weights folders.
     """
 
-    name: str = "resnet18"
+    name: str | None = None
     weights: str | None = None
 
 
@@ -109,7 +110,7 @@ class Experiment:
 
     Attributes:
         data: The images.
-        model: `name` (padim, patchcore, cflow) and the options of its class.
+        model: `name`, as `defectlab models list` shows it, and the options of its class.
         backbone: The network whose features the model uses.
         evaluation: How results are measured.
         trainer: Lightning Trainer options, such as max_epochs and accelerator.
@@ -136,9 +137,11 @@ class Experiment:
             raise OptionError("An experiment needs data.root, the folder of the images.")
         if not self.model.get("name"):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
-        model_info(self.model["name"])
+        info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
         check_whole("An experiment", "repeat", self.repeat, low=1)
+        if info.backbone is None and self.backbone != BackboneConfig() and self.backbone.name != "none":
+            raise OptionError(f"Model {info.name} has no backbone: leave section 'backbone' out.")
         if not isinstance(self.evaluation.aupimo, bool):
             raise OptionError(f"evaluation.aupimo must be true or false, got {self.evaluation.aupimo!r}.")
 
@@ -221,7 +224,6 @@ def build(experiment: Experiment) -> "tuple[BaseDetector, Folder, Engine]":
     Raises:
         InputError: An option, a weights file or a layer that cannot work.
     """
-    from defectlab.backbones import load_backbone
     from defectlab.data.folder import Folder
     from defectlab.engine import Engine
     from defectlab.models.registry import model_class
@@ -231,9 +233,18 @@ def build(experiment: Experiment) -> "tuple[BaseDetector, Folder, Engine]":
     data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
     engine = Engine(name=experiment.name, **asdict(experiment.evaluation), **experiment.trainer)
     datamodule = Folder(**{"seed": experiment.seed, **data})
-    backbone = load_backbone(experiment.backbone.name, weights=experiment.backbone.weights, seed=experiment.seed)
-    model: BaseDetector = cls(backbone=backbone, **options)  # type: ignore[call-arg]
+    model: BaseDetector = cls(**_backbone(experiment), **options)
     return model, datamodule, engine
+
+
+def _backbone(experiment: Experiment) -> dict[str, Any]:
+    """Return the backbone as the argument of a model that takes one."""
+    from defectlab.backbones import load_backbone
+
+    given, info = experiment.backbone, model_info(experiment.model["name"])
+    if info.backbone is None:
+        return {}
+    return {"backbone": load_backbone(given.name or info.backbone, weights=given.weights, seed=experiment.seed)}
 
 
 def run(experiment: Experiment) -> "Run":

@@ -66,6 +66,11 @@ def workbook() -> Path:
     return resolve(os.environ.get("DEFECTLAB_WORKBOOK") or WORKBOOK)
 
 
+def cache_dir() -> Path:
+    """Return the folder of what can be computed again: `DEFECTLAB_CACHE`, else `.cache/` in the project root."""
+    return resolve(os.environ.get("DEFECTLAB_CACHE") or ".cache")
+
+
 def weights_dirs() -> list[Path]:
     """Return the folders searched for weights: `weights/` in the project root, then `DEFECTLAB_WEIGHTS`."""
     extra = os.environ.get("DEFECTLAB_WEIGHTS")

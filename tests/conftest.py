@@ -11,7 +11,7 @@ from tiny import make_parts
 @pytest.fixture(autouse=True)
 def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test out of the checkout: results, weights and data resolve into its own folder."""
-    for name in ("DEFECTLAB_RESULTS", "DEFECTLAB_WORKBOOK", "DEFECTLAB_WEIGHTS"):
+    for name in ("DEFECTLAB_RESULTS", "DEFECTLAB_WORKBOOK", "DEFECTLAB_WEIGHTS", "DEFECTLAB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path))
     return tmp_path

@@ -28,6 +28,8 @@ LAYERS = {
     "defectlab.backbones": 2,
     "defectlab.results": 2,
     "defectlab.models": 3,
+    "defectlab.losses": 4,
+    "defectlab.features": 3,
     "defectlab.recorder": 4,
     "defectlab.trainer_options": 4,
     "defectlab.bookkeeping": 4,
@@ -40,6 +42,7 @@ LAYERS = {
     "defectlab.pictures": 4,
     "defectlab.explain": 4,
     "defectlab.figures": 4,
+    "defectlab.convert": 4,
     "defectlab.experiment": 5,
     "defectlab.many": 5,
     "defectlab.demo": 7,
@@ -98,7 +101,7 @@ HEAVY = "[m for m in 'torch anomalib lightning torchvision timm pandas matplotli
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["models", "list"], ["data", "--help"], ["weights", "list"]],
+    [["--help"], ["train", "--help"], ["models", "list"], ["data", "--help"], ["weights", "list"], ["cache", "list"]],
     ids=" ".join,
 )
 def test_the_command_line_starts_without_torch(arguments: list[str]):

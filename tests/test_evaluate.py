@@ -1,5 +1,7 @@
 """What a record says beside its metrics: intervals of each, and each kind of defect."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from finished import finished
@@ -7,9 +9,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.evaluation.aupro import aupro
 from defectlab.evaluation.intervals import auroc_interval
-from defectlab.evaluation.rules import RuleOptions
+from defectlab.evaluation.rule_options import DefaultRule, RuleOptions
 from defectlab.preprocessing import Preprocessing
-from defectlab.results.evaluate import evaluate_run
+from defectlab.results.evaluate import choose_thresholds, evaluate_run
 from defectlab.results.files import pack_masks
 from defectlab.results.keep import drop_maps
 from defectlab.results.record import Run, ScoreRow
@@ -126,3 +128,25 @@ def test_images_of_one_part_are_drawn_together(run: Run, monkeypatch: pytest.Mon
     assert "groups of images" in methods["image_F1Score"]
     assert "groups of images" in methods["image_TPR"]  # images of a part are no independent throws: no Wilson
     assert "groups of images" in methods["pixel_AUPRO"]
+
+
+def own_rows(run: Run, labels: tuple[int, ...] = (0, 1)) -> list[ScoreRow]:
+    return [row for row in run.scores("validation") if row.label in labels]
+
+
+def test_a_models_own_rule_chooses_the_image_threshold_and_where_it_says_so_the_pixels(run: Run):
+    rows, maps, masks = run.scores("validation"), run.maps("validation"), run.masks("validation")
+    good = np.array([row.score for row in own_rows(run, (0,))])
+    by = DefaultRule("mean_plus_k_std", RuleOptions(k=2.0))
+    image, pixel = choose_thresholds(rows, maps, masks, by)
+    assert image.value == pytest.approx(good.mean() + 2 * good.std())
+    assert (image.rule, pixel.rule) == ("mean_plus_k_std", "f1")
+    image, pixel = choose_thresholds(rows, maps, masks, replace(by, pixel_as_image=True))
+    assert pixel.value == image.value
+    assert "the image threshold" in pixel.reason
+
+
+def test_a_rule_that_these_images_do_not_allow_gives_way_and_says_so(run: Run, caplog: pytest.LogCaptureFixture):
+    image, _ = choose_thresholds(own_rows(run, (0,)), None, None, DefaultRule("mean_of_means"))
+    assert image.rule == "good_max"
+    assert "needs anomalous images" in caplog.text

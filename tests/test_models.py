@@ -13,10 +13,12 @@ from small import NAMES, data, small
 from tiny import make_parts
 
 from defectlab import Detector, Engine, load_backbone
+from defectlab.convert import check_target, to_anomalib
 from defectlab.errors import InputError, OptionError, WeightsError
 from defectlab.models.checkpoint import read_record
 from defectlab.models.restore import restore
 from defectlab.results.record import Run
+from defectlab.seeds import generator
 
 
 def fitted(name: str, root: Path, **options):
@@ -120,7 +122,7 @@ for prediction in predictions:
 
         model, run = fitted(name, parts)
         plain_class = getattr(anomalib.models, type(model).__name__)
-        plain = plain_class.load_from_checkpoint(run.checkpoint, map_location="cpu").eval()
+        plain = plain_class.load_from_checkpoint(to_anomalib(run.folder), map_location="cpu").eval()
         images = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
             ours, theirs = model.eval().model(images), plain.model(images)
@@ -163,6 +165,7 @@ class UnknownCode(torch.nn.Module):
         ("patchcore", {"num_neighbors": 0}, "at least 1"),
         ("patchcore", {"coreset_ratio": 0.1}, "coreset_sampling_ratio"),
         ("patchcore", {"precision": "float64"}, "float16"),
+        ("patchcore", {"bank_sampling": "randon"}, "Did you mean 'random'"),
         ("patchcore", {"image_size": 64, "pre_processor": False}, "resizing"),
         ("cflow", {"fiber_batch_size": 0}, "fiber_batch_size"),
         ("cflow", {"condition_vector": 126}, "multiple of 4"),
@@ -197,6 +200,29 @@ def test_every_image_setting_survives_the_checkpoint(parts: Path):
     assert restore(run.checkpoint).preprocessing == model.preprocessing
     row = run.scores("test")[0]
     assert Detector.load(run.folder).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
+
+
+def test_padims_sums_give_the_fit_on_kept_embeddings(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    _, kept = fitted("padim", parts, n_features=3)
+    numbers = scores(kept)
+    monkeypatch.setattr("defectlab.models.padim.KEPT_EMBEDDINGS", 1)
+    model, summed = fitted("padim", parts, n_features=3)
+    assert model.model.gaussian.value.form == "factor"
+    assert scores(summed) == pytest.approx(numbers, rel=2e-5)
+
+
+def test_a_converted_padim_has_anomalibs_form_and_still_scores(parts: Path):
+    model, run = fitted("padim", parts)
+    assert model.model.gaussian.value.form == "low_rank"  # 8 images, 20 features
+    converted = to_anomalib(run.folder)
+    assert converted == run.folder / "weights" / "anomalib" / "model.ckpt"
+    assert restore(converted).model.gaussian.value.form == "inverse"
+    row = run.scores("test")[0]
+    assert Detector.load(converted).predict(row.image_path)[0].score == pytest.approx(row.score, rel=2e-5)
+    with pytest.raises(OptionError, match="anomalib"):
+        check_target("onnx")
+    with pytest.raises(InputError, match="no checkpoint"):
+        to_anomalib(run.folder / "none.ckpt")
 
 
 def test_padims_smaller_n_features_is_a_prefix_of_a_larger():
@@ -267,6 +293,22 @@ def test_patchcore_against_plain_anomalib(parts: Path):
         theirs, ours = plain(test), model.model.eval()(test)
     assert torch.allclose(ours.pred_score, theirs.pred_score.flatten(), rtol=1e-4)
     assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-4, atol=1e-3)
+
+
+def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
+    chosen, run = fitted("patchcore", parts)
+    drawn, other = fitted("patchcore", parts, bank_sampling="random")
+    assert other.folder != run.folder
+    assert drawn.model.memory_bank.shape == chosen.model.memory_bank.shape
+    train, _ = plain_rows(drawn, parts)
+    rows = drawn.model.rows(drawn.model.embed(drawn.model.features(train)))
+    order = torch.randperm(len(rows), generator=generator(42, "random bank"))
+    assert torch.allclose(drawn.model.memory_bank, rows[order[: len(drawn.model.memory_bank)]], atol=1e-5)
+    assert restore(other.checkpoint).options["bank_sampling"] == "random"
+    assert "bank_sampling" not in run.record["experiment"]["model"]
+    # what the coreset is for: the farthest patch is nearer to it
+    radius = [float(torch.cdist(rows, model.model.memory_bank).amin(dim=1).max()) for model in (chosen, drawn)]
+    assert radius[0] < radius[1]
 
 
 def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(parts: Path):

@@ -89,6 +89,21 @@ def _mask(path: str, image_size: tuple[int, int]) -> Mask:
     return mask if tuple(mask.shape[-2:]) == image_size else tvf.resize(mask, list(image_size))
 
 
+class ImageNames(Dataset):
+    """A dataset's images by their paths alone, each with one pixel: for a model that has their features at hand."""
+
+    def __init__(self, dataset: AnomalibDataset) -> None:
+        self.rows = dataset.samples[["image_path", "label_index"]].to_numpy().tolist()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image's path and label."""
+        path, label = self.rows[index]
+        return ImageItem(image=Image(torch.zeros(3, 1, 1)), gt_label=torch.tensor(int(label)), image_path=path)
+
+
 class ImageFiles(Dataset):
     """Image files without labels, resized for a model; for prediction."""
 
@@ -279,12 +294,14 @@ class Folder(AnomalibDataModule):
             getattr(self, f"{split}_data").augmentations = Compose([*parts, preprocessing.resize()])
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches; the order is the seed's alone."""
+        """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""
+        module = getattr(self.trainer, "lightning_module", None)
+        names = module is not None and getattr(module, "trains_on_names", lambda _: False)(self)
         return DataLoader(
-            self.train_data,
+            ImageNames(self.train_data) if names else self.train_data,
             shuffle=True,
             batch_size=self.train_batch_size,
-            num_workers=self.num_workers,
+            num_workers=0 if names else self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
             generator=generator(self.seed, "batches"),
         )

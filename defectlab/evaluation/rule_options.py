@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from defectlab.errors import OptionError, unknown_name
 
@@ -41,6 +41,21 @@ class RuleOptions:
     false_alarm_cost: float | None = None
     defect_share: float | None = None
     value: float | None = None
+
+
+@dataclass(frozen=True)
+class DefaultRule:
+    """How a model's thresholds are chosen at the end of its training, where the user says nothing.
+
+    Attributes:
+        rule: Of the image threshold, a key of `USED`; where it cannot work, the rule of the other models decides.
+        options: What the rule is told.
+        pixel_as_image: Maps have the unit of the image scores, so both are decided at one threshold.
+    """
+
+    rule: str = "f1"
+    options: RuleOptions = field(default_factory=RuleOptions)
+    pixel_as_image: bool = False
 
 
 def rule_options(rule: str, given: Mapping[str, float | None]) -> RuleOptions:

@@ -12,6 +12,7 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
+from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
@@ -36,6 +37,7 @@ class BaseDetector(AnomalibModule):
     options: dict[str, Any]
     backbone_record: dict[str, Any]
     run_folder: Path | None = None
+    sources: Mapping[str, str] = {}
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
         """Return the backbone a constructor was given, by name or as a module.
@@ -58,7 +60,7 @@ class BaseDetector(AnomalibModule):
         initialise: Callable[..., None],
         *,
         options: Mapping[str, Any],
-        backbone: Backbone,
+        backbone: Backbone | None,
         image_size: int | Sequence[int] | None,
         center_crop: int | Sequence[int] | None,
         keep_aspect: bool,
@@ -68,6 +70,8 @@ class BaseDetector(AnomalibModule):
         visualizer: Any,
     ) -> None:
         """Initialise the Lightning module by `initialise`, the constructor above anomalib's own of this model.
+
+        Without a backbone images stay in [0, 1]; with one they are normalised by its mean and std.
 
         Raises:
             OptionError: A size or a pre-processor that cannot work.
@@ -82,8 +86,8 @@ class BaseDetector(AnomalibModule):
                 size=_size(image_size) or (256, 256),
                 crop=_size(center_crop),
                 keep_aspect=keep_aspect,
-                mean=_triple(backbone.spec.mean),
-                std=_triple(backbone.spec.std),
+                mean=(0.0, 0.0, 0.0) if backbone is None else _triple(backbone.spec.mean),
+                std=(1.0, 1.0, 1.0) if backbone is None else _triple(backbone.spec.std),
             )
         else:
             preprocessing = Preprocessing.from_transform(getattr(pre_processor, "transform", None))
@@ -97,14 +101,9 @@ class BaseDetector(AnomalibModule):
         self.options |= {"image_size": list(preprocessing.size), "center_crop": _plain(preprocessing.crop)}
         if preprocessing.keep_aspect:
             self.options["keep_aspect"] = True
-        self.backbone_record = {
-            "name": backbone.spec.name,
-            "source": backbone.weights.source,
-            "sha256": backbone.weights.sha256,
-            "kind": backbone.weights.kind,
-            "spec": backbone.spec.to_dict(),
-        }
-        super().save_hyperparameters({"backbone": backbone.spec.architecture, "pre_trained": False, **self.options})
+        self.backbone_record = backbone_record(backbone)
+        with_backbone = {} if backbone is None else {"backbone": backbone.spec.architecture, "pre_trained": False}
+        super().save_hyperparameters({**with_backbone, **self.options})
 
     def check_training_images(self, count: int) -> None:
         """Refuse, before any image is read, settings that cannot work with `count` training images.
@@ -113,6 +112,33 @@ class BaseDetector(AnomalibModule):
             OptionError: With the setting and what would work.
         """
 
+    def check_training(self, datamodule: Any) -> None:
+        """Refuse, before long work, a training that cannot work; what it takes beside the images goes to `sources`.
+
+        Raises:
+            InputError: With what is missing or wrong and the fix.
+        """
+        self.check_training_images(len(datamodule.manifest.split("train")))
+
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""
+        del datamodule
+        return False
+
+    def log_losses(self, batch: Any, **losses: torch.Tensor) -> None:
+        """Log the losses of one training batch; the record keeps each epoch's mean over images."""
+        values = {name: loss.detach() for name, loss in losses.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+
+    def image_losses(self, batch: Any) -> torch.Tensor | None:
+        """Return each image's loss (B,) of a validation batch that has been scored, scores and maps still raw.
+
+        The record, the report and loggers get the means of every epoch, as `val_good_loss` and `val_anomalous_loss`.
+        None: the model has no such loss.
+        """
+        del batch
+        return None
+
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
 
@@ -120,6 +146,11 @@ class BaseDetector(AnomalibModule):
     def preprocessing(self) -> Preprocessing:
         """How images become this model's input."""
         return self.pre_processor.preprocessing
+
+    @property
+    def default_rule(self) -> DefaultRule:
+        """How thresholds are chosen on the validation images at the end of training."""
+        return DefaultRule()
 
     @property
     def is_fitted(self) -> bool:
@@ -145,6 +176,7 @@ class BaseDetector(AnomalibModule):
             "backbone": self.backbone_record,
             "preprocessing": self.preprocessing.to_dict(),
             "thresholds": {"image": image, "pixel": pixel},
+            **({"sources": dict(self.sources)} if self.sources else {}),
         }
 
     @classmethod
@@ -163,8 +195,8 @@ class BaseDetector(AnomalibModule):
             InputError: The file is no DefectLab checkpoint of this model, or it was trained with a backbone of unknown
                 code, which must then be given as `backbone=`.
         """
-        if "backbone" not in kwargs:
-            kwargs["backbone"] = skeleton_backbone(read_record(checkpoint_path))
+        if "backbone" not in kwargs and (skeleton := skeleton_backbone(read_record(checkpoint_path))) is not None:
+            kwargs["backbone"] = skeleton
         loaded = super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
@@ -212,6 +244,19 @@ class MemoryBankDetector(BaseDetector):
         """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""
 
 
+def backbone_record(backbone: Backbone | None) -> dict[str, Any]:
+    """Return what a record says of a backbone; of a model that has none, that."""
+    if backbone is None:
+        return {"name": "none", "source": "none", "sha256": "", "kind": "none", "spec": None}
+    return {
+        "name": backbone.spec.name,
+        "source": backbone.weights.source,
+        "sha256": backbone.weights.sha256,
+        "kind": backbone.weights.kind,
+        "spec": backbone.spec.to_dict(),
+    }
+
+
 def check_layers(model: str, layers: Sequence[str]) -> list[str]:
     """Return the layers as a list.
 
@@ -236,6 +281,16 @@ def check_map_size(model: str, input_size: tuple[int, int]) -> None:
         raise OptionError(
             f"{model}: the model's input of {input_size} is too small for its maps: at least {least} pixels."
         )
+
+
+def check_unnormalised(model: str, preprocessing: Preprocessing) -> None:
+    """Refuse a pre-processor that normalises, for a model that takes images in [0, 1].
+
+    Raises:
+        OptionError: It does.
+    """
+    if preprocessing.mean != (0.0, 0.0, 0.0) or preprocessing.std != (1.0, 1.0, 1.0):
+        raise OptionError(f"{model} takes images in [0, 1]: leave Normalize out of the pre-processor.")
 
 
 def _size(value: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -42,13 +42,15 @@ def read_record(checkpoint_path: str | Path) -> dict[str, Any]:
     return record | {"epoch": checkpoint.get("epoch")}
 
 
-def skeleton_backbone(record: Mapping[str, Any]) -> Backbone:
-    """Return the backbone of a checkpoint's record, untrained: the checkpoint's tensors fill it.
+def skeleton_backbone(record: Mapping[str, Any]) -> Backbone | None:
+    """Return the backbone of a checkpoint's record, untrained: the checkpoint's tensors fill it. None: it has none.
 
     Raises:
         InputError: The backbone is of unknown code.
     """
     backbone = record["backbone"]
+    if backbone["spec"] is None:
+        return None
     spec = BackboneSpec.from_dict(backbone["spec"])
     if spec.library == "unknown":
         raise InputError(

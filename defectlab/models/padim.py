@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from anomalib.data import InferenceBatch
-from anomalib.models.components import MultiVariateGaussian
 from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.padim.lightning_model import Padim as AnomalibPadim
 from anomalib.models.image.padim.torch_model import PadimModel as AnomalibPadimModel
@@ -14,22 +13,26 @@ from torch import nn
 from torch.nn import functional as F
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
-from defectlab.kernels.gaussian import fit_gaussian, mahalanobis
+from defectlab.errors import InputError, OptionError
+from defectlab.kernels.gaussian import Gaussian, NotPositiveError, distance, fit_cheapest
+from defectlab.kernels.gaussian_sums import GaussianSums
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
+from defectlab.models.padim_statistics import PositionGaussians
 from defectlab.options import checked_options
 from defectlab.seeds import generator
 
 logger = logging.getLogger(__name__)
 
 PAPER_N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
+KEPT_EMBEDDINGS = 4 * 2**30  # bytes; above this sums are kept instead, where they are smaller
 
 
 class PadimModel(AnomalibPadimModel):
-    """The four parts of PaDiM. State-dict keys are plain anomalib's."""
+    """The four parts of PaDiM. State-dict keys are plain anomalib's but for the form of the covariance."""
 
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
+    gaussian: PositionGaussians  # type: ignore[assignment]
 
     def __init__(self, backbone: Backbone, layers: Sequence[str], n_features: int | None, seed: int) -> None:
         nn.Module.__init__(self)
@@ -44,7 +47,7 @@ class PadimModel(AnomalibPadimModel):
         self.register_buffer("idx", permutation[: self.n_features])
         self.loss = None
         self.anomaly_map_generator = AnomalyMapGenerator()
-        self.gaussian = MultiVariateGaussian()
+        self.gaussian = PositionGaussians()
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -62,12 +65,22 @@ class PadimModel(AnomalibPadimModel):
         return embedding.flatten(2)
 
     def fit(self, rows: torch.Tensor) -> None:
-        """Fit mean and inverse covariance of each position to (N, C, h*w) rows, one per image."""
-        self.gaussian.mean, self.gaussian.inv_covariance = fit_gaussian(rows)
+        """Fit mean and covariance of each position to (N, C, h*w) rows, one per image."""
+        self.take(fit_cheapest(rows), len(rows))
+
+    def take(self, gaussian: Gaussian, images: int) -> None:
+        """Take a fit over and log its form."""
+        forms = {
+            "factor": "Cholesky factors",
+            "low_rank": f"low-rank, since {images} images are fewer than {self.n_features} features",
+            "inverse": "inverse covariances",
+        }
+        logger.info("Padim: the covariances are kept as %s", forms[gaussian.form])
+        self.gaussian.set(gaussian)
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W): Mahalanobis distances, upsampled and smoothed."""
-        distances = mahalanobis(embedding, self.gaussian.mean, self.gaussian.inv_covariance)
+        distances = distance(embedding, self.gaussian.value)
         maps = smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="bilinear")
         return maps.amax(dim=(-3, -2, -1)), maps
 
@@ -132,6 +145,44 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         )
         check_map_size("Padim", self.preprocessing.input_size)
         self.model = model
+        self._sums: GaussianSums | None = None
+
+    def on_train_start(self) -> None:
+        """Forget an earlier fit, and choose between keeping embeddings and keeping sums."""
+        super().on_train_start()
+        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        images = 0 if manifest is None else len(manifest.split("train"))
+        _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.input_size)[
+            self.model.layers[0]
+        ]
+        features = self.model.n_features
+        size = 4 * images * features * height * width
+        self._sums = GaussianSums() if size > KEPT_EMBEDDINGS and images > 2 * features else None
+        if self._sums is not None:
+            smaller = size * 2 * features / images
+            logger.info("Padim: sums of %.1f GB are kept instead of embeddings of %.1f GB", smaller / 1e9, size / 1e9)
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Keep the embeddings of one batch, or their sums."""
+        if self._sums is None:
+            return super().training_step(batch, *args, **kwargs)
+        with torch.no_grad():
+            self._sums.add(self.model.rows(self.model.embed(self.model.features(batch.image))))
+        return torch.tensor(0.0, requires_grad=True, device=self.device)
+
+    def fit(self) -> None:
+        """Fit on what was kept."""
+        if self._sums is None:
+            super().fit()
+            return
+        try:
+            self.model.take(self._sums.fit(), self._sums.count)
+        except NotPositiveError as error:
+            raise InputError(
+                f"PaDiM cannot be fitted: {error}. The features are so large that rounding drowns the regularisation; "
+                "check the backbone's weights and the images' normalisation."
+            ) from error
+        self._sums = None
 
 
 def _checked_n_features(n_features: int | None, backbone: Backbone, layers: list[str], total: int) -> int:

@@ -20,8 +20,9 @@ def restore(checkpoint_path: str | Path, backbone: nn.Module | None = None) -> B
     """
     record = read_record(checkpoint_path)
     preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    backbone = backbone if backbone is not None else skeleton_backbone(record)
     given: dict[str, Any] = {
-        "backbone": backbone if backbone is not None else skeleton_backbone(record),
+        **({} if backbone is None else {"backbone": backbone}),
         "pre_processor": RecordedPreProcessor(preprocessing),
         **{"image_size": None, "center_crop": None, "keep_aspect": False},  # the pre-processor has them
     }

@@ -1,15 +1,19 @@
 """From raw scores and maps to thresholds and metrics. Needs a record, no model."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from defectlab.errors import OptionError
 from defectlab.evaluation.bootstrap import image_intervals, intervals_record
 from defectlab.evaluation.intervals import prevalence, trivial_f1
 from defectlab.evaluation.pixel_bootstrap import pixel_intervals
 from defectlab.evaluation.pixel_thresholds import choose_pixel_threshold
+from defectlab.evaluation.rule_options import DefaultRule
+from defectlab.evaluation.rules import choose
 from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
@@ -18,18 +22,43 @@ from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.parts import evaluate_parts, row_parts
 from defectlab.results.record import Run, ScoreRow
 
+logger = logging.getLogger(__name__)
+
 AUPIMO = "pixel_AUPIMO"  # computed by the engine, on request; no threshold changes it, so it stays as it was
 
 
 def choose_thresholds(
-    rows: Sequence[ScoreRow], maps: np.ndarray | None, masks: np.ndarray | None
+    rows: Sequence[ScoreRow],
+    maps: np.ndarray | None,
+    masks: np.ndarray | None,
+    by: DefaultRule | None = None,
 ) -> tuple[Threshold, Threshold]:
-    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), or packed ones."""
+    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), as a model does.
+
+    Masks may be packed along their width, as records hold them.
+    """
     scores, labels = columns(rows)
-    image = choose_image_threshold(scores, labels)
+    by = by or DefaultRule()
+    image = threshold_by(by, scores, labels)
     if maps is None:
         return image, Threshold(None, "none", "validation", "the model gives no maps")
+    if by.pixel_as_image and image.value is not None:
+        return image, replace(image, reason=f"the image threshold, for maps have the scores' unit: {image.reason}")
     return image, choose_pixel_threshold(maps, masks, labels)
+
+
+def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Threshold:
+    """Choose a threshold by a model's rule from scores (n,) and labels (n,).
+
+    Where the images do not allow it (the rule needs defects, and there are none), the rule of the other models
+    decides, and the log says so.
+    """
+    if by.rule != "f1":
+        try:
+            return choose(by.rule, scores, labels, by.options, "validation")
+        except OptionError as error:
+            logger.warning("%s The threshold is chosen by the default rule instead.", error)
+    return choose_image_threshold(scores, labels)
 
 
 def evaluate_run(

@@ -27,7 +27,17 @@ METRICS = frozenset(f"{level}_{name}" for level in ("image", "pixel", "part") fo
 ORACLE = {metric: f"oracle {metric}" for metric in ("image_F1Max", "pixel_F1Max")}
 _WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
 # Names of the literature; a model that is not here is called as its class.
-MODEL_TITLES = {"padim": "PaDiM", "patchcore": "PatchCore", "cflow": "CFlow"}
+MODEL_TITLES = {
+    "padim": "PaDiM",
+    "patchcore": "PatchCore",
+    "cflow": "CFlow",
+    "stfpm": "STFPM",
+    "fastflow": "FastFlow",
+    "featcae": "FeatCAE",
+    "draem": "DRAEM",
+    "csflow": "CS-Flow",
+    "efficient_ad": "EfficientAD",
+}
 
 _FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
 _VARIED = tuple(f"model.{option}" for option in ("layers", "n_features", "coreset_sampling_ratio", "num_neighbors"))

@@ -1,0 +1,309 @@
+"""FeatCAE: an autoencoder of frozen backbone features (the feature part of DFR, Yang et al., 2020, arXiv:2012.07122).
+
+Trained on good images, it rebuilds features it has not met badly: that error is the anomaly map.
+"""
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from anomalib import LearningType
+from anomalib.data import InferenceBatch
+from torch import nn
+from torch.nn import functional as F
+
+from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.errors import OptionError
+from defectlab.evaluation.rule_options import DefaultRule, RuleOptions, check_options
+from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.frozen import FrozenFeatures, is_frozen
+from defectlab.options import check_range, check_whole, checked_options
+from defectlab.seeds import seeded
+
+logger = logging.getLogger(__name__)
+
+POOL = 3  # cells a side, stride 1, no padding
+
+
+class FeatureAutoencoder(nn.Module):
+    """1x1 convolutions C -> (C + 2d) // 2 -> 2d -> d and back, ReLU between, linear at the end of each half."""
+
+    def __init__(self, channels: int, latent_dim: int, batch_norm: bool) -> None:
+        super().__init__()
+        widths = [channels, (channels + 2 * latent_dim) // 2, 2 * latent_dim, latent_dim]
+        self.encoder = _half(widths, batch_norm)
+        self.decoder = _half(widths[::-1], batch_norm)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Rebuild features (B, C, h, w)."""
+        return self.decoder(self.encoder(embedding))
+
+
+def _half(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        inside = after != widths[-1]
+        # Batch norm takes a bias away again: without a gradient Adam would move it by rounding errors.
+        parts.append(nn.Conv2d(before, after, kernel_size=1, bias=not (inside and batch_norm)))
+        if inside:
+            parts += [nn.BatchNorm2d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
+    return nn.Sequential(*parts)
+
+
+class FeatCaeModel(nn.Module):
+    """The four parts of FeatCAE.
+
+    Args:
+        backbone: Frozen; its features are what is rebuilt.
+        layers: In any order; the first one's size is the grid.
+        latent_dim: Channels in the middle of the autoencoder.
+        batch_norm: Between its layers.
+        border: Cells at each edge of the grid that neither score nor map looks at.
+        top_pixels: Cells, the worst ones, whose mean error is the score.
+        seed: Initialises the autoencoder.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: Sequence[str],
+        *,
+        latent_dim: int,
+        batch_norm: bool,
+        border: int,
+        top_pixels: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        self.border = border
+        self.top_pixels = top_pixels
+        self.feature_extractor = FeatureExtractor(backbone, layers)
+        self._plan = (sum(self.feature_extractor.out_dims), latent_dim, batch_norm)
+        self.autoencoder = self._fresh(seed)
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
+        return self.feature_extractor(images)
+
+    def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Average each layer over 3 x 3 cells, bring all to the first one's size and join them: (B, C, h, w)."""
+        height, width = features[self.layers[0]].shape[-2:]
+        pooled = [F.avg_pool2d(features[layer], POOL, stride=1) for layer in self.layers]  # h -> h - 2
+        return torch.cat([F.adaptive_avg_pool2d(feature, (height, width)) for feature in pooled], dim=1)
+
+    def fit(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the losses (B,) to step on: each image's mean squared error over channels and grid."""
+        return self.errors(embedding).mean(dim=(1, 2, 3))
+
+    def errors(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the squared error of the rebuilt features, a mean over channels: (B, 1, h, w)."""
+        return (self.autoencoder(embedding) - embedding).square().mean(dim=1, keepdim=True)
+
+    def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,) and maps (B, 1, H, W), in one unit.
+
+        Both see the grid without its border; in the map the border is 0. The score is the mean of the `top_pixels`
+        largest errors.
+        """
+        return self.scored(self.errors(embedding), image_size)
+
+    def scored(self, errors: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,) and maps (B, 1, H, W) of errors (B, 1, h, w) as `score` does."""
+        height, width = errors.shape[-2:]
+        cut = self.border
+        inner = errors[..., cut : height - cut, cut : width - cut]
+        scores = inner.flatten(1).topk(self.top_pixels, dim=1).values.mean(dim=1)
+        # Repeating the edge keeps what was cut off from reaching into the map between two cells.
+        whole = F.pad(inner, (cut, cut, cut, cut), mode="replicate") if cut else inner
+        maps = F.interpolate(whole, size=image_size, mode="bilinear", align_corners=False)
+        rows, columns = (cut * image_size[0] // height, cut * image_size[1] // width)
+        seen = torch.zeros_like(maps[:1])
+        seen[..., rows : image_size[0] - rows, columns : image_size[1] - columns] = 1
+        return scores, maps * seen
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score images (B, 3, H, W)."""
+        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
+        return InferenceBatch(pred_score=scores, anomaly_map=maps)
+
+    def begin_anew(self, seed: int) -> None:
+        """Give the autoencoder its first weights back, in place."""
+        self.autoencoder.load_state_dict(self._fresh(seed).state_dict())
+
+    def check_size(self, input_size: tuple[int, int]) -> None:
+        """Refuse an input whose grids are too small for pooling, border and score.
+
+        Raises:
+            OptionError: With the grid and what would work.
+        """
+        shapes = self.feature_extractor.feature_shapes(input_size)
+        for layer, (_, height, width) in shapes.items():
+            if min(height, width) < POOL:
+                raise OptionError(
+                    f"FeatCae: {layer} is {height} x {width} at an input of {input_size}, too small for a mean over "
+                    f"{POOL} x {POOL} cells: take a larger image_size, or leave the layer out."
+                )
+        _, height, width = shapes[self.layers[0]]
+        left = max(0, height - 2 * self.border) * max(0, width - 2 * self.border)
+        if left < self.top_pixels:
+            raise OptionError(
+                f"FeatCae: without a border of {self.border} cells the grid of {height} x {width} ({self.layers[0]} at "
+                f"an input of {input_size}) leaves {left} cells, fewer than top_pixels={self.top_pixels}: take a "
+                "larger image_size, a smaller border, or an earlier layer first."
+            )
+
+    def _fresh(self, seed: int) -> FeatureAutoencoder:
+        with seeded(seed, "featcae autoencoder"):
+            return FeatureAutoencoder(*self._plan)
+
+
+class FeatCae(BaseDetector):
+    """An autoencoder of 1x1 convolutions over frozen backbone features; where it fails, the part is anomalous.
+
+    Images train it through features computed once, so an epoch costs no backbone. The threshold is the mean of the
+    scores of good validation images plus `threshold_k` standard deviations; maps have the unit of the scores, so it is
+    the maps' threshold too.
+
+    Args:
+        backbone: From `load_backbone`, a torch module, or a name whose weights are at hand.
+        layers: In any order; the first one's size is the grid. The autoencoder's channels follow from them.
+        pre_trained: For a name: True looks for its weights locally. Ignored for a module.
+        latent_dim: Channels in the middle of the autoencoder.
+        batch_norm: Batch norm between its layers.
+        lr: Adam's learning rate.
+        border: Cells at each edge of the grid that are not looked at: 0 for parts that reach the image's edge.
+        top_pixels: The score is the mean of so many of the largest errors.
+        threshold_k: Standard deviations above the mean at which the threshold lies.
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Initialises the autoencoder.
+
+    Raises:
+        OptionError: An option that cannot work.
+        WeightsError: A layer whose weights are missing from the file.
+    """
+
+    model_name: ClassVar[str] = "featcae"
+    model: FeatCaeModel
+
+    @checked_options
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnet50",
+        layers: Sequence[str] = ("layer2",),
+        pre_trained: bool = True,
+        latent_dim: int = 100,
+        batch_norm: bool = True,
+        lr: float = 1e-3,
+        border: int = 3,
+        top_pixels: int = 10,
+        threshold_k: float = 3.0,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+    ) -> None:
+        layers = check_layers("FeatCae", layers)
+        for name, value, low in (("latent_dim", latent_dim, 1), ("border", border, 0), ("top_pixels", top_pixels, 1)):
+            check_whole("FeatCae", name, value, low=low)
+        check_range("FeatCae", "lr", lr, low=0, open_low=True)
+        check_range("FeatCae", "threshold_k", threshold_k, low=0)
+        if not isinstance(batch_norm, bool):
+            raise OptionError(f"FeatCae: batch_norm must be true or false, got {batch_norm!r}.")
+        network = self.resolve_backbone(backbone, pre_trained, seed)
+        shape: dict[str, Any] = {
+            "latent_dim": latent_dim,
+            "batch_norm": batch_norm,
+            "border": border,
+            "top_pixels": top_pixels,
+        }
+        model = FeatCaeModel(network, layers, **shape, seed=seed)
+        self.set_up(
+            super().__init__,
+            options={"layers": layers, **shape, "lr": lr, "threshold_k": float(threshold_k), "seed": seed},
+            backbone=network,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        model.check_size(self.preprocessing.input_size)
+        check_options(self.default_rule.rule, self.default_rule.options)
+        self.model = model
+        self._frozen: FrozenFeatures | None = None
+        self._losses: torch.Tensor | None = None
+
+    @property
+    def default_rule(self) -> DefaultRule:
+        """Mean plus `threshold_k` standard deviations of good validation scores, for scores and maps alike."""
+        return DefaultRule("mean_plus_k_std", RuleOptions(k=self.options["threshold_k"]), pixel_as_image=True)
+
+    @property
+    def learning_type(self) -> LearningType:
+        """It learns good images only."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """It needs no trial run of the validation."""
+        return {"num_sanity_val_steps": 0}
+
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels, for their features are at hand: not where images are augmented."""
+        return is_frozen(datamodule)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam over the autoencoder alone."""
+        return torch.optim.Adam(self.model.autoencoder.parameters(), lr=self.options["lr"])
+
+    def on_train_start(self) -> None:
+        """Begin anew, unless a checkpoint is continued, and compute the features of all training images."""
+        if self.trainer.ckpt_path is None:
+            self.model.begin_anew(self.seed)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self._frozen = FrozenFeatures.of(self, data) if is_frozen(data) else None
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the mean squared error of a batch."""
+        del args, kwargs
+        loss = self.model.fit(self._embedding(batch)).mean()
+        self.log_losses(batch, train_loss=loss)
+        return loss
+
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score one batch; `image_losses` has its losses."""
+        del args, kwargs
+        errors = self.model.errors(self._embedding(batch))
+        self._losses = errors.mean(dim=(1, 2, 3))
+        scores, maps = self.model.scored(errors, self.preprocessing.input_size)
+        return batch.update(pred_score=scores, anomaly_map=maps)
+
+    def image_losses(self, batch: Any) -> torch.Tensor | None:
+        """Return the losses (B,) of the validation batch just scored: what training minimises, image by image."""
+        del batch
+        return self._losses
+
+    def on_train_end(self) -> None:
+        """Let go of the features."""
+        self._frozen = None
+
+    def _embedding(self, batch: Any) -> torch.Tensor:
+        """Return (B, C, h, w) of a batch, from the features at hand where they are."""
+        if self._frozen is not None:
+            return self._frozen.embedding(batch, self)
+        with torch.no_grad():
+            return self.model.embed(self.model.features(batch.image))
+
+
+__all__ = ["FeatCae", "FeatCaeModel", "FeatureAutoencoder"]
