@@ -247,8 +247,8 @@ def _backbone(experiment: Experiment) -> dict[str, Any]:
     return {"backbone": load_backbone(given.name or info.backbone, weights=given.weights, seed=experiment.seed)}
 
 
-def run(experiment: Experiment) -> "Run":
-    """Train and test one experiment and return its finished run.
+def run(experiment: Experiment, *, test: bool = True) -> "Run":
+    """Train and test one experiment and return its finished run; without the test it is `fitted`.
 
     Raises:
         InputError: Anything that cannot work, before training starts.
@@ -259,5 +259,7 @@ def run(experiment: Experiment) -> "Run":
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
     model, datamodule, engine = build(experiment)
-    engine.train(model=model, datamodule=datamodule)
+    engine.fit(model=model, datamodule=datamodule)
+    if test:
+        engine.test(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")
