@@ -106,6 +106,49 @@ def weights_import(file: str, name: str | None, overwrite: bool) -> None:
     print(paths.relative(import_file(Path(file), name, overwrite=overwrite)))
 
 
+def weights_distil(
+    backbone: str,
+    weights: str | None = None,
+    model_size: str = "small",
+    layers: list[str] | None = None,
+    images: str | None = None,
+    steps: int = 2000,
+    batch_size: int = 8,
+    seed: int = 42,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a teacher for EfficientAD from a backbone, and write it into weights/.
+
+    Args:
+        backbone: Whose features it learns.
+        weights: The backbone's file, or `random`; default is looked for by name.
+        model_size: tiny, small or medium.
+        layers: Of the backbone; default is layer2 and layer3.
+        images: Folder of images to learn on; default is a generated set.
+        steps: Optimiser steps.
+        batch_size: Images a step.
+        seed: Of the teacher and the images drawn.
+        output: File to write; default is pretrained_teacher_SIZE.safetensors in weights/.
+        overwrite: Replace a file that is there.
+    """
+    from defectlab.backbones import load_backbone
+    from defectlab.models.distil import distil_teacher
+
+    path = distil_teacher(
+        load_backbone(backbone, weights=weights, seed=seed),
+        model_size=model_size,
+        layers=layers or ["layer2", "layer3"],
+        images=images,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        output=output,
+        overwrite=overwrite,
+    )
+    print(paths.relative(path))
+
+
 def models_list() -> None:
     """List the models."""
     from defectlab.models.registry import MODELS
@@ -271,7 +314,13 @@ def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": demo,
     "data": {"check": data_check, "sample": data_sample},
-    "weights": {"list": weights_list, "get": weights_get, "verify": weights_verify, "import": weights_import},
+    "weights": {
+        "list": weights_list,
+        "get": weights_get,
+        "verify": weights_verify,
+        "import": weights_import,
+        "distil": weights_distil,
+    },
     "models": {"list": models_list},
     "train": train,
     "evaluate": evaluate,

@@ -28,6 +28,7 @@ LAYERS = {
     "defectlab.backbones": 2,
     "defectlab.results": 2,
     "defectlab.models": 3,
+    "defectlab.losses": 4,
     "defectlab.features": 3,
     "defectlab.recorder": 4,
     "defectlab.trainer_options": 4,
