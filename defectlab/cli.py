@@ -179,7 +179,7 @@ def cache_clear() -> None:
     print(f"Freed {store.clear() / 1e9:.2f} GB: {paths.relative(store.root)}")
 
 
-def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> int:
+def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, **settings: Any) -> int:
     """Train and test one experiment, once or with several seeds."""
     from defectlab.many import parse_seeds, run_many, with_seeds
 
@@ -187,27 +187,32 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> 
     if seeds is None and experiment.repeat == 1:
         from defectlab.experiment import run
 
-        run(experiment)
+        run(experiment, test=not fit_only)
         return 0
+    if fit_only:
+        raise InputError("--fit-only trains once: leave out --seeds and repeat.")
     repeats = with_seeds(experiment, None if seeds is None else parse_seeds(seeds), vary_split=vary_split)
     return 0 if len(run_many(repeats, rerun=rerun)) == len(repeats) else 1
 
 
-def evaluate(run: str, rescore: bool) -> None:
-    """Compute a run's metrics again from its raw record."""
+def evaluate(run: str, rescore: bool, data: str | None) -> None:
+    """Compute a run's metrics again from its raw record, or test it on other images."""
     from defectlab.results.evaluate import evaluate_run
     from defectlab.results.record import Run
     from defectlab.results.show import summary
     from defectlab.results.workbook import update_workbook
 
     opened = Run.open(run)
-    if rescore:
+    if rescore or data is not None:
         from defectlab.data.folder import Folder
         from defectlab.engine import Engine
 
         options = opened.record["experiment"]["data"]
-        data = Folder(**{key: value for key, value in options.items() if not key.endswith("augmentations")})
-        Engine().test(datamodule=data, ckpt_path=opened.checkpoint)
+        kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+        if data is not None:  # in a layout of its own
+            kept = {key: value for key, value in kept.items() if key != "name" and not key.endswith("_dir")}
+            kept["root"] = data
+        Engine().test(datamodule=Folder(**kept), ckpt_path=opened.checkpoint_file())
         return
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
@@ -368,6 +373,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_class_arguments(Experiment, as_positional=False)
         parser.add_argument("--seeds", type=str, help="Train with each of these seeds, such as 0..4 or 0,1,2.")
         parser.add_argument("--vary-split", action="store_true", help="Split anew with each seed.")
+        later = "Train without the test; `evaluate RUN --rescore` makes it up."
+        parser.add_argument("--fit-only", action="store_true", help=later)
         parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
     elif function is predict:
         parser.add_argument("run", type=str, help="Run folder or checkpoint.")
@@ -398,6 +405,8 @@ def _command_parser(function: Command) -> ArgumentParser:
     elif function is evaluate:
         parser.add_argument("run", type=str, help="Run folder.")
         parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
+        other = "Test on the images of another dataset, a folder in a known layout: a run of its own."
+        parser.add_argument("--data", type=str, metavar="FOLDER", help=other)
     else:
         parser.add_function_arguments(function, as_positional=True)
     return parser
