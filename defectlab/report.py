@@ -22,7 +22,7 @@ from defectlab.results.charts import curve_chart, histogram, loss_chart
 from defectlab.results.evaluate import columns
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.grid import pixel_images
-from defectlab.results.leaderboard import RANKED_BY, Board
+from defectlab.results.leaderboard import RANKED_BY, Board, Entry
 from defectlab.results.overview import board_chart, boards_of, kinds_by_run
 from defectlab.results.parts import row_parts
 from defectlab.results.plots import colour_map
@@ -36,13 +36,14 @@ MOST_CURVES = 10  # in one chart; more cannot be told apart
 PICTURES, PICTURES_OF_MANY, MANY = 6, 3, 4  # of each list, and of each list where there are this many runs
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1e1e22; max-width: 1320px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1e1e22; max-width: 1480px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; } h2 { margin-top: 2.2em; border-bottom: 1px solid #d5d5da; }
 h3 { margin: 1.4em 0 .4em; }
 table { border-collapse: collapse; margin: .8em 0; font-size: 14px; }
 td, th { padding: .25em .6em; border-bottom: 1px solid #e4e4e8; }
 th { text-align: left; background: #eef1f6; position: sticky; top: 0; } td.number { text-align: right; }
 .wide { overflow-x: auto; } .quiet { color: #69696f; } .wrong { color: #be141e; font-weight: 600; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 13em; }
 .best { background: #b7dfb2; font-weight: 600; } .tied { background: #e4f3df; } td { white-space: nowrap; }
 details td { white-space: normal; overflow-wrap: anywhere; } nav a { margin-right: 1em; }
 .scale img { height: 14px; width: 260px; vertical-align: middle; margin: 0 .5em; }
@@ -68,9 +69,14 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
             raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
     boards = boards_of(runs)
     ordered = [tested[str(row[KEY])] for board in boards for entry in board.entries for row in entry.rows]
+    drawn = {
+        _curve_name(board, entry) + f" ({board.group[0]})" * (len(boards) > 1): tested[str(entry.rows[0][KEY])]
+        for board in boards
+        for entry in board.entries
+    }
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
-    body = "\n".join([_head(boards, ordered), _curves(ordered[:MOST_CURVES], len(ordered)), *sections])
+    body = "\n".join([_head(boards, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
     title = html.escape(", ".join(run.record["name"] for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -118,14 +124,23 @@ def _explained(board: Board) -> str:
     return f'<p class="quiet">{html.escape(" ".join([*parts, *notes]))}</p>'
 
 
-def _curves(tested: Sequence[tuple[Run, Sequence[ScoreRow]]], count: int) -> str:
-    image = {_label(run): sorted_curve(*columns(rows)) for run, rows in tested}
+def _curve_name(board: Board, entry: Entry) -> str:
+    """Name a configuration's curve, with its id where two configurations have one name."""
+    name = f"{entry.rows[0].get('model', '')} {entry.name}"
+    alone = sum(other.name == entry.name for other in board.entries) == 1
+    return name if alone else f"{name} {str(entry.rows[0][KEY])[-6:]}"
+
+
+def _curves(configurations: Mapping[str, tuple[Run, Sequence[ScoreRow]]], of_one_seed: bool) -> str:
+    """Draw the curves of each configuration's first seed."""
+    tested = dict(list(configurations.items())[:MOST_CURVES])
+    image = {name: sorted_curve(*columns(rows)) for name, (_, rows) in tested.items()}
     usable = {
         name: curve
         for name, curve in image.items()
         if not curve.problem and curve.positives.size and curve.negatives.size
     }
-    pixel = {_label(run): curves for run, rows in tested if (curves := _pixel_curves(run, rows))}
+    pixel = {name: curves for name, (run, rows) in tested.items() if (curves := _pixel_curves(run, rows))}
     charts = []
     if usable:
         roc, pr = ({name: of(curve) for name, curve in usable.items()} for of in (roc_points, pr_points))
@@ -137,8 +152,9 @@ def _curves(tested: Sequence[tuple[Run, Sequence[ScoreRow]]], count: int) -> str
         charts.append(curve_chart(pro, axes, "per-region overlap (PRO)", limit=FPR_LIMIT))
     if not charts:
         return ""
-    note = f'<p class="quiet">The first {len(tested)} of {count} runs.</p>' if count > len(tested) else ""
-    return f'<h2>Curves</h2>{note}<div class="charts curves">{"".join(charts)}</div>'
+    some = f"The first {len(tested)} of {len(configurations)} configurations. " * (len(configurations) > len(tested))
+    note = some + "Of each configuration the first seed." * of_one_seed
+    return f'<h2>Curves</h2><p class="quiet">{note}</p><div class="charts curves">{"".join(charts)}</div>'
 
 
 def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points]) -> list[str]:

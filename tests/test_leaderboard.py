@@ -57,7 +57,7 @@ def test_datasets_splits_and_pixel_sizes_are_never_ranked_together():
     runs[3].update(evaluation={"pixel_size": [128, 256], "grid": [128, 256]})
     runs[4].update(evaluation={"pixel_size": "input", "grid": None})
     boards = boards_of(*runs)
-    assert [[entry.name for entry in board.entries] for board in boards] == [["a", "e"], ["b"], ["c"], ["d"]]
+    assert [sorted(entry.name for entry in board.entries) for board in boards] == [["a", "e"], ["b"], ["c"], ["d"]]
     assert [board.group[2] for board in boards] == ["input", "input", "input", "128 x 256"]
     assert boards[3].protocol.endswith("pixel metrics on 128 x 256; split coins-")
 
@@ -165,3 +165,11 @@ def test_the_leaderboard_knows_that_photographs_of_one_part_belong_together():
 
 def _path(row: ScoreRow) -> str:
     return row.image_path
+
+
+def test_of_equal_image_auroc_the_better_maps_come_first():
+    runs = [measured(name, 0.01, seed=n) for n, name in enumerate(("poor", "good"))]
+    for run, value in zip(runs, (0.7, 0.9), strict=True):
+        run.update(metrics=run.record["metrics"] | {"image_AUPR": 1.0, "pixel_AUPRO": value})
+    assert [entry.name for entry in boards_of(*runs)[0].entries] == ["good", "poor"]
+    assert [entry.name for entry in boards_of(*runs[::-1])[0].entries] == ["good", "poor"]

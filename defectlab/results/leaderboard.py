@@ -25,6 +25,7 @@ from defectlab.results.workbook.rows import (
 )
 
 RANKED_BY = "image_AUROC"
+BETWEEN_EQUALS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1
 SHOWN = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
 BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
 _OF_ONE_SEED = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
@@ -100,6 +101,8 @@ class Board:
 def leaderboards(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]) -> list[Board]:
     """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds are one configuration.
 
+    Equals are in the order of their image AUPR, then of their pixel metrics; the verdict is of the image AUROC alone.
+
     Args:
         rows: Of the workbook.
         runs: The runs at hand by id, for the counts of their splits.
@@ -120,8 +123,8 @@ def _board(
     seeds = [
         sorted(its, key=lambda row: (str(type(row.get("seed"))), row.get("seed"))) for its in configurations.values()
     ]
-    means = [_spreads(its).get(RANKED_BY) for its in seeds]
-    order = sorted(range(len(seeds)), key=lambda place: -_mean(means[place]))  # of equals the first given
+    means = [[_mean(_spreads(its).get(metric)) for metric in (RANKED_BY, *BETWEEN_EQUALS)] for its in seeds]
+    order = sorted(range(len(seeds)), key=lambda place: [-mean for mean in means[place]])
     ordered = [seeds[place] for place in order]
     at_hand = [_scores_of(its, scores) for its in ordered]
     p_values = against_best(at_hand, 0)

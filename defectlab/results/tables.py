@@ -50,10 +50,10 @@ def standings(board: Board) -> str:
     for rank, entry in enumerate(board.entries, 1):
         style = {BEST: "best", TIED: "tied"}.get(entry.verdict, "")
         head = [rank, Marked(entry.verdict, style) if entry.verdict else "", entry.rows[0].get("model")]
-        head += [entry.weights, entry.name]
+        head += [entry.weights.removesuffix(".safetensors"), Marked(entry.name, "name")]
         rows.append([*head, *_measured(entry, board)])
         if len(entry.rows) > 1:
-            rows += [["", "", "", "", Marked(part.name, "quiet"), *_measured(part, board)] for part in entry.parts]
+            rows += [["", "", "", "", Marked(part.name, "quiet name"), *_measured(part, board)] for part in entry.parts]
     if board.trivial:
         names = ["", "", "", "", Marked("calls every image anomalous", "quiet"), "", 0.5, "", "", ""]
         rows.append([*names, *(board.trivial.get(metric, "") for metric in _METRICS), "", ""])

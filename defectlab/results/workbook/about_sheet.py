@@ -18,7 +18,8 @@ SHEETS = {
     "caught at the run's threshold, and how many good images were flagged.",
 }
 WORDS = {
-    BEST: "The highest image AUROC of its block. It was picked on the test images, which favours it.",
+    BEST: "The highest image AUROC of its block (of equals the highest image AUPR, then pixel AUPRO). It was picked on "
+    "the test images, which favours it.",
     TIED: "Not told apart from the best: DeLong's paired test on the same test images, p-values corrected by Holm for "
     "the number of configurations, p at least 0.05. Tied is not equal: with more images it may become worse.",
     WORSE: "Told apart from the best by that test (p below 0.05).",

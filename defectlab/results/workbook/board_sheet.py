@@ -28,9 +28,9 @@ _WIDTHS = {
     "verdict": 18,
     "model": 11,
     "backbone": 19,
-    "weights": 22,
-    "run": 40,
-    "checkpoint": 12,
+    "weights": 29,
+    "run": 54,
+    "checkpoint": 13,
     "report": 9,
     "note": 44,
 }
@@ -53,7 +53,7 @@ def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path)
     for board in boards:
         top = _write_board(sheet, board, top, workbook)
     for name, at in AT.items():
-        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 3, 10))
+        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 4, 10))
     for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
         sheet.column_dimensions[get_column_letter(at)].width = 12
     sheet.freeze_panes = sheet.cell(1, AT["run"] + 1)
