@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from defectlab.errors import InputError, OptionError, unknown_name
@@ -176,7 +177,8 @@ def comparison_table(found: Sequence[Compared]) -> None:
         p = "" if one.p is None else f"{one.p:.4f}"
         names = (one.run.folder.parent.parent.name, one.run.folder.name)
         table.add_row(*names, f"{one.value:.4f}", interval, difference, p, verdict)
-    console = Console(width=max(Console().width, 140))
+    console = Console()
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=1000), table).maximum)
     console.print(table)
     count = sum(row.label >= 0 for row in found[0].run.scores("test"))
     how = "DeLong's paired test" if metric == RANKED_BY else "Paired bootstrap over images"

@@ -21,7 +21,7 @@ _PALE = Font(name="Calibri", color="FFA6A6AC", size=9)
 
 def chart_rows(entries: int) -> int:
     """Return how many rows the chart of so many configurations covers."""
-    return 6 + math.ceil(min(entries, MOST_BARS) * 1.3)
+    return 6 + math.ceil(min(entries, MOST_BARS) * 1.7)
 
 
 def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: int, top: int, left: int) -> None:
