@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,9 +193,8 @@ class Blocks:
                 parts = sorted_parts(scores)
             for start in range(0, distinct.size, SLICE):
                 cuts = slice(start, start + SLICE)
-                for side, counts in (("left", below), ("right", upto)):
-                    found = in_threads(lambda part, s=side, c=cuts: np.searchsorted(part, distinct[c], s), parts)
-                    counts[cuts] += sum(found) + lower
+                below[cuts] += _counted(parts, distinct[cuts], "left") + lower
+                upto[cuts] += _counted(parts, distinct[cuts], "right") + lower
         return below, upto
 
     def _scores(self, block: range) -> Scores:
@@ -214,6 +213,15 @@ def sorted_parts(scores: Scores) -> list[Scores]:
     parts = np.array_split(scores, max(1, min(threads(), scores.size // PARALLEL)))
     in_threads(lambda part: part.sort(), parts)
     return parts
+
+
+def _counted(parts: Sequence[Scores], cuts: Scores, side: Literal["left", "right"]) -> Counts:
+    """Return how many scores of sorted parts lie below each cut ("left"), or up to it ("right")."""
+
+    def count(part: Scores) -> Counts:
+        return np.searchsorted(part, cuts, side)
+
+    return np.sum(in_threads(count, parts), axis=0, dtype=np.int64)
 
 
 def threads() -> int:
