@@ -15,7 +15,8 @@ class ModelInfo:
     """One model as users name it: `name` in YAML and on the command line, `class_name` in Python.
 
     `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is given). `backbone` is
-    the one taken where none is named; None: the model has none.
+    the one taken where none is named; None: the model has none. `relative_maps`: its heat maps are shown relative to
+    the threshold instead of on the range of the validation maps.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ModelInfo:
     summary: str
     backbone: str | None = "resnet18"
     default_epochs: int = 30
+    relative_maps: bool = False
 
 
 MODELS = {
@@ -33,8 +35,43 @@ MODELS = {
         ModelInfo("padim", "Padim", "defectlab.models.padim", 1, "a Gaussian of features at each position"),
         ModelInfo("patchcore", "Patchcore", "defectlab.models.patchcore", 1, "nearest patch of a coreset of good ones"),
         ModelInfo("cflow", "Cflow", "defectlab.models.cflow", None, "conditional normalising flow over features"),
+        ModelInfo(
+            "linear_vae",
+            "LinearVae",
+            "defectlab.models.vae",
+            None,
+            "fully connected autoencoder of good images",
+            None,
+            150,
+        ),
+        ModelInfo(
+            "small_conv_vae", "SmallConvVae", "defectlab.models.vae", None, "small convolutional autoencoder", None, 200
+        ),
+        ModelInfo(
+            "big_conv_vae", "BigConvVae", "defectlab.models.vae", None, "larger convolutional autoencoder", None, 100
+        ),
         ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
         ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
+        ModelInfo(
+            "draem", "Draem", "defectlab.models.draem", None, "simulated defects, repaired and found", backbone=None
+        ),
+        ModelInfo(
+            "csflow",
+            "Csflow",
+            "defectlab.models.csflow",
+            None,
+            "one normalising flow across three scales",
+            backbone="efficientnet_b5",
+        ),
+        ModelInfo(
+            "efficient_ad",
+            "EfficientAd",
+            "defectlab.models.efficient_ad",
+            None,
+            "student, teacher and autoencoder on patches",
+            backbone=None,
+            default_epochs=20,
+        ),
         ModelInfo(
             "featcae",
             "FeatCae",
@@ -42,7 +79,8 @@ MODELS = {
             None,
             "an autoencoder rebuilds good features only",
             "resnet50",
-            20,
+            default_epochs=20,
+            relative_maps=True,
         ),
     )
 }

@@ -23,16 +23,26 @@ QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", i
 LINK = Font(name="Calibri", color="FF0B57A4", underline="single")
 BEST_FILL, TIED_FILL = PatternFill(bgColor="FFB7DFB2"), PatternFill(bgColor="FFE4F3DF")
 TRIVIAL = "calls every image anomalous"
-_WIDTHS = {"rank": 6, "verdict": 18, "model": 11, "backbone": 19, "run": 40, "checkpoint": 12, "report": 9, "note": 44}
+_WIDTHS = {
+    "rank": 6,
+    "verdict": 18,
+    "model": 11,
+    "backbone": 19,
+    "weights": 29,
+    "run": 54,
+    "checkpoint": 13,
+    "report": 9,
+    "note": 44,
+}
 
 COLUMNS = (
-    "rank", "verdict", "model", "backbone", "run", "seed",
+    "rank", "verdict", "model", "backbone", "weights", "run", "seed",
     RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", "seeds 95% low", "seeds 95% high",
     *(metric for metric in SHOWN if metric != RANKED_BY),
     "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
 )  # fmt: skip
 AT = {name: at for at, name in enumerate(COLUMNS, 1)}
-_TEXT = {"rank", "verdict", "model", "backbone", "run", "seed", "checkpoint", "report", "note"}
+_TEXT = {"rank", "verdict", "model", "backbone", "weights", "run", "seed", "checkpoint", "report", "note"}
 _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
 
 
@@ -43,7 +53,7 @@ def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path)
     for board in boards:
         top = _write_board(sheet, board, top, workbook)
     for name, at in AT.items():
-        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 3, 10))
+        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 4, 10))
     for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
         sheet.column_dimensions[get_column_letter(at)].width = 12
     sheet.freeze_panes = sheet.cell(1, AT["run"] + 1)
@@ -105,6 +115,7 @@ def _values(entry: Entry) -> dict[str, Any]:
         "verdict": entry.verdict or None,
         "model": entry.rows[0].get("model"),
         "backbone": entry.rows[0].get("backbone"),
+        "weights": entry.weights or None,
         "run": entry.name,
         "seed": ", ".join(str(row.get("seed", "?")) for row in entry.rows),
         "95% low": entry.interval.low,
