@@ -209,8 +209,10 @@ class Search:
             torch.addmm(self.half_centre_norms[which], rows, centres.T, alpha=-1, out=half)  # (n, d) @ (d, m) -> (n, m)
             limit = nearest.square().mul_(0.5) - self.half_norms[index] + slack
             limit = torch.minimum(limit, half.amin(1) + 2 * slack).unsqueeze(1)
-            close = torch.le(half, limit, out=flags).nonzero(as_tuple=True)
-        for part, other in zip(close[0].split(self.block), close[1].split(self.block), strict=True):
+            row, centre = torch.le(half, limit, out=flags).nonzero(as_tuple=True)
+        else:
+            row, centre = close
+        for part, other in zip(row.split(self.block), centre.split(self.block), strict=True):
             distance = torch.linalg.norm(rows[part] - centres[other], dim=1)
             self.nearest.scatter_reduce_(0, index[part], distance, "amin")
 
