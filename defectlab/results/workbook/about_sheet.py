@@ -13,7 +13,7 @@ SHEETS = {
     "comparison": "The four bare metrics of every run, in blocks as people keep them by hand.",
     "runs": "Every run with every setting, a row each; sort and filter it. Columns and notes that you add stay.",
     "leaderboard": "Who is best on each dataset, split and pixel grid, how sure that is, and what it costs. A row with "
-    "several seeds opens into them (the + beside the row numbers). Last, what ran on several datasets, as the mean over "
+    "several seeds opens into them (the + beside the row numbers). Last, what ran on several datasets: the mean over "
     "these.",
     "per defect": "Where each run fails: AUROC of each kind of defect against all good test images, how many were "
     "caught at the run's threshold, and how many good images were flagged.",
