@@ -192,7 +192,7 @@ def cache_clear() -> None:
     print(f"Freed {store.clear() / 1e9:.2f} GB: {paths.relative(store.root)}")
 
 
-def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> int:
+def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, **settings: Any) -> int:
     """Train and test one experiment, once or with several seeds."""
     from defectlab.many import parse_seeds, run_many, with_seeds
 
@@ -200,27 +200,32 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> 
     if seeds is None and experiment.repeat == 1:
         from defectlab.experiment import run
 
-        run(experiment)
+        run(experiment, test=not fit_only)
         return 0
+    if fit_only:
+        raise InputError("--fit-only trains once: leave out --seeds and repeat.")
     repeats = with_seeds(experiment, None if seeds is None else parse_seeds(seeds), vary_split=vary_split)
     return 0 if len(run_many(repeats, rerun=rerun)) == len(repeats) else 1
 
 
-def evaluate(run: str, rescore: bool) -> None:
-    """Compute a run's metrics again from its raw record."""
+def evaluate(run: str, rescore: bool, data: str | None) -> None:
+    """Compute a run's metrics again from its raw record, or test it on other images."""
     from defectlab.results.evaluate import evaluate_run
     from defectlab.results.record import Run
     from defectlab.results.show import summary
     from defectlab.results.workbook import update_workbook
 
     opened = Run.open(run)
-    if rescore:
+    if rescore or data is not None:
         from defectlab.data.folder import Folder
         from defectlab.engine import Engine
 
         options = opened.record["experiment"]["data"]
-        data = Folder(**{key: value for key, value in options.items() if not key.endswith("augmentations")})
-        Engine().test(datamodule=data, ckpt_path=opened.checkpoint)
+        kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+        if data is not None:  # in a layout of its own
+            kept = {key: value for key, value in kept.items() if key != "name" and not key.endswith("_dir")}
+            kept["root"] = data
+        Engine().test(datamodule=Folder(**kept), ckpt_path=opened.checkpoint_file())
         return
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
@@ -247,7 +252,9 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
         summary(opened, update_workbook(opened).rows)
 
 
-def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
+def compare(
+    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None
+) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
     if runs:
         if import_ or prune or best:
@@ -255,8 +262,10 @@ def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bo
         from defectlab.results.compare import compare_runs, comparison_table
         from defectlab.results.record import Run
 
-        comparison_table(compare_runs([Run.open(run) for run in runs]))
+        comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0
+    if metric:
+        raise InputError("--metric is for testing runs against each other: name at least two run folders.")
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
     rows = imported_rows(import_, dataset) if import_ else []
@@ -377,6 +386,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_class_arguments(Experiment, as_positional=False)
         parser.add_argument("--seeds", type=str, help="Train with each of these seeds, such as 0..4 or 0,1,2.")
         parser.add_argument("--vary-split", action="store_true", help="Split anew with each seed.")
+        later = "Train without the test; `evaluate RUN --rescore` makes it up."
+        parser.add_argument("--fit-only", action="store_true", help=later)
         parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
     elif function is predict:
         parser.add_argument("run", type=str, help="Run folder or checkpoint.")
@@ -393,6 +404,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         _add_threshold_arguments(parser)
     elif function is compare:
         parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
+        metrics = "What they are compared by, such as pixel_AUPRO or image_F1Score; default is image_AUROC."
+        parser.add_argument("--metric", type=str, help=metrics)
         importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
         parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
@@ -405,6 +418,8 @@ def _command_parser(function: Command) -> ArgumentParser:
     elif function is evaluate:
         parser.add_argument("run", type=str, help="Run folder.")
         parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
+        other = "Test on the images of another dataset, a folder in a known layout: a run of its own."
+        parser.add_argument("--data", type=str, metavar="FOLDER", help=other)
     else:
         parser.add_function_arguments(function, as_positional=True)
     return parser

@@ -250,17 +250,23 @@ def _backbone(experiment: Experiment) -> dict[str, Any]:
     return {"backbone": load_backbone(given.name or info.backbone, weights=given.weights, seed=experiment.seed)}
 
 
-def run(experiment: Experiment) -> "Run":
-    """Train and test one experiment and return its finished run.
+def run(experiment: Experiment, *, test: bool = True) -> "Run":
+    """Train and test one experiment and return its finished run; without the test it is `fitted`.
 
     Raises:
         InputError: Anything that cannot work, before training starts.
     """
-    from defectlab.results.record import Run
-
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
-    model, datamodule, engine = build(experiment)
-    engine.train(model=model, datamodule=datamodule)
+    return train_built(*build(experiment), test=test)
+
+
+def train_built(model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True) -> "Run":
+    """Train, and test unless told otherwise, what `build` has made; return its run."""
+    from defectlab.results.record import Run
+
+    engine.fit(model=model, datamodule=datamodule)
+    if test:
+        engine.test(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")

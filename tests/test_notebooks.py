@@ -41,12 +41,12 @@ def cells(path: Path, kind: str) -> list[Any]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_all_eight_are_there():
+def test_all_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
         "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
         "training_code/cflow.ipynb", "training_code/compare.ipynb",
-        "training_code/padim.ipynb", "training_code/patchcore.ipynb",
+        "training_code/featcae.ipynb", "training_code/padim.ipynb", "training_code/patchcore.ipynb",
     ]  # fmt: skip
 
 
@@ -198,6 +198,16 @@ def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypat
     losses = run.record["history"]["train_loss"]
     assert len(losses) == 30
     assert losses[-1] < losses[0]
+
+
+def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)
+    errors = execute(root, ["training_code/featcae.ipynb"], monkeypatch)
+    assert_only_weights_are_missing(errors["training_code/featcae.ipynb"], 2)
+    (run,) = find_runs(root / "results")
+    history = run.record["history"]
+    assert len(history["train_loss"]) == 20
+    assert history["train_loss"][-1] < history["train_loss"][0]
 
 
 def test_the_backbones_making_is_shown(own_project: Path, monkeypatch: pytest.MonkeyPatch):

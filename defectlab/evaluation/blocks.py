@@ -7,8 +7,11 @@ scores, so the result does not depend on the blocks, to the last digit.
 """
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +27,14 @@ BYTES_PER_PIXEL = 12  # of a block: score, mask, and what selecting a range of s
 BYTES_PER_DEFECT_PIXEL = 48  # score and region packed, distinct scores, counts at each
 SLICE = 1 << 20  # distinct scores handled at one time
 NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are one region
+MOST_THREADS = 8
+PARALLEL = 1 << 19  # pixels from which on a thread pays
 _KEY_BITS = 16  # ranges of scores are cut at these leading bits of a float32
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float32]
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Blocks:
         self.images = images
         self.blocks = list(blocks_of(images.sizes, max(memory // 2 // BYTES_PER_PIXEL, 1)))
         self.most_defect_pixels = max(memory // 2 // BYTES_PER_DEFECT_PIXEL, 1)
-        self._sorted: Scores | None = None
+        self._sorted: list[Scores] | None = None
         if len(self.blocks) > 1:
             pixels = sum(height * width for height, width in images.sizes)
             logger.info(
@@ -119,8 +125,7 @@ class Blocks:
                 kept.append(packed)
                 kept = kept if defect <= self.most_defect_pixels else None
             if len(self.blocks) == 1:
-                scores.sort()
-                self._sorted = scores
+                self._sorted = sorted_parts(scores)
         confusion = None if limit is None else Confusion(hits, above - hits, defect - hits, good - above + hits)
         whole = None if kept is None else np.concatenate([*kept, np.empty(0, np.uint64)])
         none = np.empty(0, dtype=np.int64)
@@ -179,18 +184,17 @@ class Blocks:
         below, upto = np.zeros(distinct.size, dtype=np.int64), np.zeros(distinct.size, dtype=np.int64)
         for block in self.blocks:
             lower = 0
-            if self._sorted is not None:
-                scores = self._sorted
-            else:
+            parts = self._sorted
+            if parts is None:
                 scores = self._scores(block)
                 if low > -np.inf or not np.isnan(high):
                     lower = int(np.count_nonzero(scores < np.float32(low)))
                     scores = scores[_inside(scores, low, high)]
-                scores.sort()
+                parts = sorted_parts(scores)
             for start in range(0, distinct.size, SLICE):
-                part = slice(start, start + SLICE)
-                below[part] += np.searchsorted(scores, distinct[part], "left") + lower
-                upto[part] += np.searchsorted(scores, distinct[part], "right") + lower
+                cuts = slice(start, start + SLICE)
+                below[cuts] += _counted(parts, distinct[cuts], "left") + lower
+                upto[cuts] += _counted(parts, distinct[cuts], "right") + lower
         return below, upto
 
     def _scores(self, block: range) -> Scores:
@@ -202,6 +206,36 @@ class Blocks:
             scores[start : start + one.size] = one.ravel()
             start += one.size
         return scores
+
+
+def sorted_parts(scores: Scores) -> list[Scores]:
+    """Sort scores in place, in parts, a thread each: counts below a score add up over parts, so none is merged."""
+    parts = np.array_split(scores, max(1, min(threads(), scores.size // PARALLEL)))
+    in_threads(lambda part: part.sort(), parts)
+    return parts
+
+
+def _counted(parts: Sequence[Scores], cuts: Scores, side: Literal["left", "right"]) -> Counts:
+    """Return how many scores of sorted parts lie below each cut ("left"), or up to it ("right")."""
+
+    def count(part: Scores) -> Counts:
+        return np.searchsorted(part, cuts, side)
+
+    return np.sum(in_threads(count, parts), axis=0, dtype=np.int64)
+
+
+def threads() -> int:
+    """Return how many threads to use: OMP_NUM_THREADS where it is set, else one a processor, eight at most."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1, MOST_THREADS)
+
+
+def in_threads(work: Callable[[Scores], _Found], parts: Sequence[Scores]) -> list[_Found]:
+    """Return what `work` makes of each part, at the same time; numpy lets go of the interpreter where it counts."""
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(work, parts))
 
 
 def region_numbers(masks: list[Bools], first: int) -> tuple[NDArray[np.uint64], Counts]:

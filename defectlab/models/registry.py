@@ -15,7 +15,8 @@ class ModelInfo:
     """One model as users name it: `name` in YAML and on the command line, `class_name` in Python.
 
     `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is given). `backbone` is
-    the one taken where none is named; None: the model has none.
+    the one taken where none is named; None: the model has none. `relative_maps`: its heat maps are shown relative to
+    the threshold instead of on the range of the validation maps.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ModelInfo:
     summary: str
     backbone: str | None = "resnet18"
     default_epochs: int = 30
+    relative_maps: bool = False
 
 
 MODELS = {
@@ -77,7 +79,8 @@ MODELS = {
             None,
             "an autoencoder rebuilds good features only",
             "resnet50",
-            20,
+            default_epochs=20,
+            relative_maps=True,
         ),
     )
 }
