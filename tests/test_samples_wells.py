@@ -45,7 +45,7 @@ def test_the_default_counts_are_recorded_with_its_origin(root: Path):
 
 def test_the_pixels_are_the_same_everywhere(root: Path):
     record = json.loads((root / "sample.json").read_text(encoding="utf-8"))
-    assert record["pixels_sha256"] == "HASH"
+    assert record["pixels_sha256"] == ("0538ccee1b86a6c71134c227bad70111d217acb58a700d1687e511389cad8751")
 
 
 def test_sizes_differ_within_the_ranges_of_the_reference():

@@ -99,7 +99,7 @@ def draw(draws: Draws, size: tuple[int, int], spilled: bool) -> NDArray[np.uint8
     picture = tinted(sand * (1.0 - rim), (1.0, 0.95, 0.88))
     if spilled:
         spill = _spill(draws, size, well)
-        shade = draws.uniform(0.62, 0.95) * metal + 6.0 * smooth(draws, size, 5)
+        shade = draws.uniform(0.75, 1.0) * metal + 6.0 * smooth(draws, size, 5)
         picture = blend(picture, tinted(shade, (0.99, 1.0, 1.0)), spill)
     wall = tinted(np.full(size, draws.uniform(45.0, 70.0)) + 5.0 * smooth(draws, size, 3), (1.0, 0.96, 0.92))
     picture = blend(picture, wall, covered(outside, 1.0))
@@ -148,7 +148,7 @@ def _spill(draws: Draws, size: tuple[int, int], well: Well) -> Plane:
     for _ in range(1 + draws.integer(2)):
         x, y = draws.direction()
         place = [well.x + 0.97 * x * well.half_width, well.y + 0.97 * y * well.half_height]
-        radius, steps = draws.uniform(1.6, 4.6), 2 + draws.integer(6)
+        radius, steps = draws.uniform(2.2, 5.4), 2 + draws.integer(6)
         side = draws.uniform(-0.8, 0.8)
         for _ in range(steps):
             nearest = np.minimum(nearest, np.sqrt((across - place[0]) ** 2 + (down - place[1]) ** 2) - radius)
