@@ -251,7 +251,7 @@ class Folder(AnomalibDataModule):
     def options(self) -> dict[str, Any]:
         """The arguments as plain data, for records."""
         directories = {key: _plain(value) for key, value in self.directories.items() if value is not None}
-        given = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
+        given: dict[str, Any] = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
         given |= {"group": self.group} if self.group is not None else {}
         given |= {"n_val_good": self.n_val_good} if self.n_val_good is not None else {}
         augmentations = {
