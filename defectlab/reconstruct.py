@@ -1,6 +1,5 @@
 """What a model that rebuilds images makes of them, and of noise: as arrays, and as Pillow images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +89,7 @@ def generated_figure(detector: Detector, count: int = 16, seed: int = 42) -> Ima
     return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
 
 
-def _row(images: Sequence[np.ndarray]) -> np.ndarray:
+def _row(images: np.ndarray) -> np.ndarray:
     height, width = images[0].shape[:2]
     row = np.full((height + 2, COLUMNS * (width + 2), 3), 255, np.uint8)
     for place, image in enumerate(images):
