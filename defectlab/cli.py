@@ -46,19 +46,32 @@ def data_check(root: str, group: str | None = None, near: bool = True) -> int:
     return 0 if report.ok else 1
 
 
-def data_sample(name: str, destination: str, seed: int = 42, good_number: int = 9, limit_data: int = 100) -> None:
+def data_sample(
+    name: str,
+    destination: str,
+    seed: int = 42,
+    good_number: int = 9,
+    limit_data: int = 100,
+    train: int = 1000,
+    proliv: int = 60,
+    test: int = 400,
+) -> None:
     """Make a built-in dataset.
 
     Args:
-        name: coins or digits.
+        name: coins, digits or wells.
         destination: Folder to make.
         seed: Of the composition.
         good_number: The good digit, for digits.
         limit_data: The most images of each digit, for digits.
+        train: Good training images, for wells.
+        proliv: Anomalous validation images, for wells.
+        test: Test images of both kinds, for wells.
     """
-    from defectlab.data.samples import make_sample
+    from defectlab.data.samples import OPTIONS, make_sample
 
-    options = {"good_number": good_number, "limit_data": limit_data} if name == "digits" else {}
+    given = {"good_number": good_number, "limit_data": limit_data, "train": train, "proliv": proliv, "test": test}
+    options = {option: given[option] for option in OPTIONS.get(name, {})}
     print(f"{name}: {paths.relative(make_sample(name, paths.resolve(destination), seed=seed, **options))}")
 
 
