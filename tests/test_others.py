@@ -17,7 +17,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dfm": {"layer": "layer2"},
     "fre": {"layer": "layer2", "pooling_kernel_size": 2, "input_dim": 2048, "latent_dim": 8},
     "reverse_distillation": {},
-    "supersimplenet": {},
+    "supersimplenet": {"image_size": 128},  # its noise needs 32 cells a side
 }
 
 

@@ -34,7 +34,7 @@ class OtherDetector(BaseDetector):
     """Mixin before anomalib's class; its options are anomalib's, plus image_size, center_crop, keep_aspect and seed."""
 
     info: ClassVar[ModelInfo]
-    plain: ClassVar[type]
+    plain: ClassVar[Any]  # anomalib's class
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class OtherDetector(BaseDetector):
 
     def _own_pre_processor(self, image_size: Any, center_crop: Any, keep_aspect: bool) -> RecordedPreProcessor:
         """Return anomalib's pre-processor of this model, at the size asked for."""
-        usual = Preprocessing.from_transform(self.plain.configure_pre_processor().transform)  # type: ignore[attr-defined]
+        usual = Preprocessing.from_transform(self.plain.configure_pre_processor().transform)
         size = usual.size if image_size is None else image_size
         crop = usual.crop if image_size is None and center_crop is None else center_crop
         pair = (size, size) if isinstance(size, int) else tuple(size)
         crop = (crop, crop) if isinstance(crop, int) else crop if crop is None else tuple(crop)
-        return RecordedPreProcessor(Preprocessing(pair, crop, keep_aspect, usual.mean, usual.std))  # type: ignore[arg-type]
+        return RecordedPreProcessor(Preprocessing(pair, crop, keep_aspect, usual.mean, usual.std))
 
     def on_train_start(self) -> None:
         """Forget an earlier fit: a second `fit` sees only its own data."""
@@ -102,12 +102,8 @@ def other_class(name: str) -> type[OtherDetector]:
     """Return the class of one of anomalib's other models, made on first use."""
     info = OTHERS[name]
     plain = getattr(anomalib.models, info.class_name)
-    body = {
-        "model_name": name,
-        "info": info,
-        "plain": plain,
-        "__doc__": f"anomalib's {info.class_name}: {info.summary}.",
-    }
+    doc = f"anomalib's {info.class_name}: {info.summary}."
+    body = {"model_name": name, "info": info, "plain": plain, "__doc__": doc}
     made: type[OtherDetector] = type(info.class_name, (OtherDetector, plain), body)
     return made
 

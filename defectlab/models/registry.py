@@ -15,8 +15,8 @@ class ModelInfo:
     """One model as users name it: `name` in YAML and on the command line, `class_name` in Python.
 
     `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is given). `backbone` is
-    the one taken where none is named; None: the model has none. `files` are what training takes beside it. `relative_maps`: its heat maps are shown relative to
-    the threshold instead of on the range of the validation maps.
+    the one taken where none is named; None: the model has none. `files`: what training takes beside it.
+    `relative_maps`: its heat maps are shown relative to the threshold instead of on the range of the validation maps.
     """
 
     name: str
