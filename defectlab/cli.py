@@ -46,19 +46,32 @@ def data_check(root: str, group: str | None = None, near: bool = True) -> int:
     return 0 if report.ok else 1
 
 
-def data_sample(name: str, destination: str, seed: int = 42, good_number: int = 9, limit_data: int = 100) -> None:
+def data_sample(
+    name: str,
+    destination: str,
+    seed: int = 42,
+    good_number: int = 9,
+    limit_data: int = 100,
+    train: int = 1000,
+    proliv: int = 60,
+    test: int = 400,
+) -> None:
     """Make a built-in dataset.
 
     Args:
-        name: coins or digits.
+        name: coins, digits or wells.
         destination: Folder to make.
         seed: Of the composition.
         good_number: The good digit, for digits.
         limit_data: The most images of each digit, for digits.
+        train: Good training images, for wells.
+        proliv: Anomalous validation images, for wells.
+        test: Test images of both kinds, for wells.
     """
-    from defectlab.data.samples import make_sample
+    from defectlab.data.samples import OPTIONS, make_sample
 
-    options = {"good_number": good_number, "limit_data": limit_data} if name == "digits" else {}
+    given = {"good_number": good_number, "limit_data": limit_data, "train": train, "proliv": proliv, "test": test}
+    options = {option: given[option] for option in OPTIONS.get(name, {})}
     print(f"{name}: {paths.relative(make_sample(name, paths.resolve(destination), seed=seed, **options))}")
 
 
@@ -150,11 +163,18 @@ def weights_distil(
 
 
 def models_list() -> None:
-    """List the models."""
-    from defectlab.models.registry import MODELS
+    """List the models and what each needs: epochs, default backbone, other files; none needs masks to train."""
+    from defectlab.models.registry import MODELS, OTHERS
 
-    for info in MODELS.values():
-        print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
+    for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", OTHERS)):
+        print(f"{title:<26}{'class':<21}{'epochs':<8}{'backbone':<19}what it is")
+        for info in models.values():
+            epochs = f"{info.epochs}" if info.epochs else f"{info.default_epochs}*"
+            files = f"; needs {info.files}" if info.files else ""
+            print(
+                f"  {info.name:<24}{info.class_name:<21}{epochs:<8}{info.backbone or 'none':<19}{info.summary}{files}"
+            )
+    print("* unless trainer.max_epochs says otherwise. Masks are for pixel metrics alone: no model trains on them.")
 
 
 def cache_list() -> None:

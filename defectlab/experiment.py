@@ -50,6 +50,8 @@ class DataConfig:
         seed: Of the split; default is the experiment's.
         on_duplicate: error or warn, for equal files in training and test.
         group: Regular expression on the image's path that names the part it shows, where a part has several images.
+        n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
+            validation folders hold anomalous images only.
     """
 
     root: str | None = None
@@ -72,6 +74,7 @@ class DataConfig:
     seed: int | None = None
     on_duplicate: str = "error"
     group: str | None = None
+    n_val_good: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from defectlab.evaluation.pixels import FPR_LIMIT
 from defectlab.evaluation.sources import Chosen
 from defectlab.files import replacing
 from defectlab.pictures import COLUMNS, ShownImages
+from defectlab.results.across import across_datasets
 from defectlab.results.charts import curve_chart, histogram, loss_chart
 from defectlab.results.evaluate import columns
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
@@ -27,7 +28,14 @@ from defectlab.results.overview import board_chart, boards_of, kinds_by_run
 from defectlab.results.parts import row_parts
 from defectlab.results.plots import colour_map
 from defectlab.results.record import Run, ScoreRow
-from defectlab.results.tables import average_by_label, confusion, kinds_side_by_side, standings, table
+from defectlab.results.tables import (
+    average_by_label,
+    confusion,
+    kinds_side_by_side,
+    means_over_datasets,
+    standings,
+    table,
+)
 from defectlab.results.workbook.rows import KEY, row_of
 
 logger = logging.getLogger(__name__)
@@ -96,6 +104,10 @@ def _head(boards: Sequence[Board], ordered: Sequence[tuple[Run, Sequence[ScoreRo
         parts.append(
             '<p class="wrong">These runs have different images or splits: rank them within a table, never across.</p>'
         )
+    together = across_datasets(boards)
+    if together:
+        words = "Mean over datasets, each counting the same; set only rows on the same datasets against each other."
+        parts += [f'<p class="quiet">{words}</p>', means_over_datasets(together)]
     links = (f'<a href="#run{place}">{html.escape(_label(run))}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
     kinds = kinds_by_run([run for run, _ in ordered])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
-import defectlab.evaluation.blocks as blocks
 from defectlab.errors import InputError
 from defectlab.evaluation.blocks import MEMORY, Blocks
 from defectlab.evaluation.metrics import (
@@ -200,16 +199,3 @@ def test_what_cannot_be_scored_is_refused() -> None:
         ArrayImages(maps, np.zeros((2, 3, 1), np.uint8))
     with pytest.raises(InputError, match="limit"):
         pixel_metrics(ArrayImages(maps, masks), fpr_limit=0)
-
-
-@pytest.mark.parametrize("told", ["1", "3", "8", "", "0", "many"])
-def test_threads_change_no_digit(told: str, monkeypatch: pytest.MonkeyPatch):
-    draw = np.random.default_rng(0)
-    masks = draw.random((4, 30, 31)) < 0.1
-    images = ArrayImages((draw.normal(size=masks.shape) + masks).astype(np.float32).round(1), masks)
-    expected = pixel_metrics(images, threshold=0.5)
-    monkeypatch.setenv("OMP_NUM_THREADS", told)
-    monkeypatch.setattr(blocks, "PARALLEL", 100)
-    assert 1 <= blocks.threads() <= blocks.MOST_THREADS
-    assert pixel_metrics(images, threshold=0.5) == expected
-    assert pixel_metrics(images, threshold=0.5, memory=50_000) == expected

@@ -7,6 +7,7 @@ import pytest
 from finished import finished
 from test_compare import scored
 
+from defectlab.results.across import across_datasets
 from defectlab.results.compare import compare_runs
 from defectlab.results.facts import by_kind
 from defectlab.results.kinds import kinds_of
@@ -173,3 +174,24 @@ def test_of_equal_image_auroc_the_better_maps_come_first():
         run.update(metrics=run.record["metrics"] | {"image_AUPR": 1.0, "pixel_AUPRO": value})
     assert [entry.name for entry in boards_of(*runs)[0].entries] == ["good", "poor"]
     assert [entry.name for entry in boards_of(*runs[::-1])[0].entries] == ["good", "poor"]
+
+
+def test_a_configuration_on_several_datasets_has_its_mean_over_them():
+    coins = [measured("one", 0.5, seed=n, dataset="coins") for n in range(1)]
+    runs = [*coins, measured("one", 0.9, 3, dataset="bottle"), measured("one", 2.0, 5, dataset="wells")]
+    runs += [measured("other", 0.6, 1, dataset=name, options={"n_features": 7}) for name in ("coins", "bottle")]
+    runs += [measured("alone", 0.6, 1, dataset="coins", options={"n_features": 9})]
+    runs[2].update(metrics=runs[2].record["metrics"] | {"pixel_AUROC": None})
+    one, other = across_datasets(boards_of(*runs))
+    areas = [run.record["metrics"]["image_AUROC"] for run in runs]
+    assert list(one.entries) == ["coins", "bottle", "wells"]
+    assert one.means["image_AUROC"] == pytest.approx(np.mean(areas[:3]))
+    assert one.means["pixel_AUROC"] == pytest.approx(
+        np.mean([run.record["metrics"]["pixel_AUROC"] for run in runs[:2]])
+    )
+    assert one.note == (
+        f"3 datasets: coins, bottle, wells; image AUROC lowest on wells ({areas[2]:.3f}); pixel metrics of coins, "
+        "bottle only"
+    )
+    assert other.means["image_AUROC"] == pytest.approx(np.mean(areas[3:5]))
+    assert across_datasets(boards_of(*coins)) == []

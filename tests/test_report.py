@@ -14,6 +14,7 @@ from defectlab import Engine
 from defectlab.cli import main
 from defectlab.evaluation.metrics import sorted_curve
 from defectlab.report import write_report
+from defectlab.results.evaluate import evaluate_run
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.record import Run, ScoreRow
 
@@ -176,3 +177,16 @@ def test_a_run_without_scores_cannot_be_reported(capsys: pytest.CaptureFixture[s
     assert main(["report", str(finished("empty").folder)]) == 2
     assert "no test scores" in capsys.readouterr().err
     assert Run.open("results/Padim/coins/empty").status == "finished"
+
+
+@pytest.mark.filterwarnings("error")
+def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path):
+    run = drawn_run("broken", 0, 9, 0.5, own_project)
+    maps = np.load(run.maps_path("test"))
+    maps[0, :4], maps[1, :4], maps[2] = np.nan, np.inf, -np.inf
+    np.save(run.maps_path("test"), maps)
+    run.update(**evaluate_run(run))
+    text = write_report([run], own_project / "report.html").read_text()
+    assert "scores are NaN" in text
+    assert "image ROC" in text
+    assert "pixel ROC" not in text

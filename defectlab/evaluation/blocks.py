@@ -1,40 +1,35 @@
-"""Exact pixel metrics of any number of images, within a bound on memory: pixels are sorted block by block.
+"""Exact pixel metrics of any number of images, within a bound on memory: pixels are counted block by block.
 
 All metrics follow from one thing: how many good pixels score below, and how many up to, each distinct score of the
-defect pixels. These counts add up over blocks of images, so a block is sorted, counted and dropped. Defect pixels that
+defect pixels. These counts add up over blocks of images, so a block is counted and dropped. Defect pixels that
 are too many are taken range of scores by range of scores. Every sum is of whole numbers, or runs in the order of the
 scores, so the result does not depend on the blocks, to the last digit.
 """
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from defectlab.evaluation.counting import add_counts
 from defectlab.evaluation.metrics import Confusion, round_down
 from defectlab.evaluation.sources import PixelImages, blocks_of
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 3 << 29  # bytes: 1.5 GiB
-BYTES_PER_PIXEL = 12  # of a block: score, mask, and what selecting a range of scores takes
+BYTES_PER_PIXEL = 12  # of a block: score, mask, and the scores close to a defect pixel's
 BYTES_PER_DEFECT_PIXEL = 48  # score and region packed, distinct scores, counts at each
 SLICE = 1 << 20  # distinct scores handled at one time
 NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are one region
-MOST_THREADS = 8
-PARALLEL = 1 << 19  # pixels from which on a thread pays
 _KEY_BITS = 16  # ranges of scores are cut at these leading bits of a float32
 
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float32]
-_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ class Blocks:
         self.images = images
         self.blocks = list(blocks_of(images.sizes, max(memory // 2 // BYTES_PER_PIXEL, 1)))
         self.most_defect_pixels = max(memory // 2 // BYTES_PER_DEFECT_PIXEL, 1)
-        self._sorted: list[Scores] | None = None
+        self._whole: Scores | None = None
         if len(self.blocks) > 1:
             pixels = sum(height * width for height, width in images.sizes)
             logger.info(
@@ -125,7 +120,7 @@ class Blocks:
                 kept.append(packed)
                 kept = kept if defect <= self.most_defect_pixels else None
             if len(self.blocks) == 1:
-                self._sorted = sorted_parts(scores)
+                self._whole = scores
         confusion = None if limit is None else Confusion(hits, above - hits, defect - hits, good - above + hits)
         whole = None if kept is None else np.concatenate([*kept, np.empty(0, np.uint64)])
         none = np.empty(0, dtype=np.int64)
@@ -140,7 +135,7 @@ class Blocks:
             first = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
             distinct = scores[first]
             del scores
-            below, upto = self._count(distinct, low, high)
+            below, upto = self._count(distinct)
             ends = np.append(first[1:], packed.size)
             for start in range(0, distinct.size, SLICE):
                 part = slice(start, start + SLICE)
@@ -179,22 +174,12 @@ class Blocks:
         order = np.argsort(packed)
         return packed[order], alike[order]
 
-    def _count(self, distinct: Scores, low: float, high: float) -> tuple[Counts, Counts]:
+    def _count(self, distinct: Scores) -> tuple[Counts, Counts]:
         """Return how many pixels of all images score below each of the distinct scores, and up to it."""
         below, upto = np.zeros(distinct.size, dtype=np.int64), np.zeros(distinct.size, dtype=np.int64)
         for block in self.blocks:
-            lower = 0
-            parts = self._sorted
-            if parts is None:
-                scores = self._scores(block)
-                if low > -np.inf or not np.isnan(high):
-                    lower = int(np.count_nonzero(scores < np.float32(low)))
-                    scores = scores[_inside(scores, low, high)]
-                parts = sorted_parts(scores)
-            for start in range(0, distinct.size, SLICE):
-                cuts = slice(start, start + SLICE)
-                below[cuts] += _counted(parts, distinct[cuts], "left") + lower
-                upto[cuts] += _counted(parts, distinct[cuts], "right") + lower
+            scores = self._scores(block) if self._whole is None else self._whole
+            add_counts(scores, distinct, below, upto)
         return below, upto
 
     def _scores(self, block: range) -> Scores:
@@ -206,36 +191,6 @@ class Blocks:
             scores[start : start + one.size] = one.ravel()
             start += one.size
         return scores
-
-
-def sorted_parts(scores: Scores) -> list[Scores]:
-    """Sort scores in place, in parts, a thread each: counts below a score add up over parts, so none is merged."""
-    parts = np.array_split(scores, max(1, min(threads(), scores.size // PARALLEL)))
-    in_threads(lambda part: part.sort(), parts)
-    return parts
-
-
-def _counted(parts: Sequence[Scores], cuts: Scores, side: Literal["left", "right"]) -> Counts:
-    """Return how many scores of sorted parts lie below each cut ("left"), or up to it ("right")."""
-
-    def count(part: Scores) -> Counts:
-        return np.searchsorted(part, cuts, side)
-
-    return np.sum(in_threads(count, parts), axis=0, dtype=np.int64)
-
-
-def threads() -> int:
-    """Return how many threads to use: OMP_NUM_THREADS where it is set, else one a processor, eight at most."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1, MOST_THREADS)
-
-
-def in_threads(work: Callable[[Scores], _Found], parts: Sequence[Scores]) -> list[_Found]:
-    """Return what `work` makes of each part, at the same time; numpy lets go of the interpreter where it counts."""
-    if len(parts) == 1:
-        return [work(parts[0])]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(work, parts))
 
 
 def region_numbers(masks: list[Bools], first: int) -> tuple[NDArray[np.uint64], Counts]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from defectlab.results.across import Across
 from defectlab.results.facts import Kind
 from defectlab.results.kinds import KindResult
 from defectlab.results.leaderboard import BEST, RANKED_BY, TIED, Board, Entry
@@ -59,6 +60,17 @@ def standings(board: Board) -> str:
         rows.append([*names, *(board.trivial.get(metric, "") for metric in _METRICS), "", ""])
     used = [place for place in range(len(header)) if not place or any(row[place] != "" for row in rows)]
     return table([header[place] for place in used], [[row[place] for place in used] for row in rows])
+
+
+def means_over_datasets(together: Sequence[Across]) -> str:
+    """Return configurations that are on several datasets, with their means, as a table."""
+    metrics = (RANKED_BY, *_METRICS)
+    header = ["", "model", "weights", "run", *(metric.replace("_", " ").replace("Score", "") for metric in metrics), ""]
+    rows = []
+    for rank, one in enumerate(together, 1):
+        who = [rank, one.first.rows[0].get("model"), one.first.weights, Marked(one.first.name, "name")]
+        rows.append([*who, *(one.means.get(metric, "") for metric in metrics), Marked(one.note, "name quiet")])
+    return table(header, rows)
 
 
 def _measured(entry: Entry, board: Board) -> list[Any]:

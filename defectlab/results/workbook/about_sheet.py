@@ -13,7 +13,8 @@ SHEETS = {
     "comparison": "The four bare metrics of every run, in blocks as people keep them by hand.",
     "runs": "Every run with every setting, a row each; sort and filter it. Columns and notes that you add stay.",
     "leaderboard": "Who is best on each dataset, split and pixel grid, how sure that is, and what it costs. A row with "
-    "several seeds opens into them (the + beside the row numbers).",
+    "several seeds opens into them (the + beside the row numbers). Last, what ran on several datasets: the mean over "
+    "these.",
     "per defect": "Where each run fails: AUROC of each kind of defect against all good test images, how many were "
     "caught at the run's threshold, and how many good images were flagged.",
 }
@@ -55,6 +56,7 @@ COLUMNS = {
     "fit_seconds, validation_seconds, test_seconds": "Wall clock of each stage on `device`, reading images included.",
     "images/s": "Test images over test_seconds: reading, scoring and metrics' bookkeeping together.",
     "checkpoint_MB": "Size of the checkpoint file, in millions of bytes.",
+    "parameters": "Trainable and fixed numbers of the model, its backbone included, before it is fitted.",
     "rank, verdict": "Place by image AUROC, and whether it can be told from the best: see tied.",
     "run, seed, model, backbone, weights": "Its name on record and what it was made of; several seeds of one are one "
     "row. Random weights are drawn by the seed.",

@@ -13,6 +13,7 @@ from openpyxl.worksheet.properties import Outline, PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab import paths
+from defectlab.results.across import Across, across_datasets
 from defectlab.results.leaderboard import BEST, RANKED_BY, SHOWN, TIED, Board, Entry
 from defectlab.results.workbook.board_chart import CHART_COLUMNS, add_chart, chart_rows
 from defectlab.results.workbook.rows import Row
@@ -41,6 +42,7 @@ COLUMNS = (
     *(metric for metric in SHOWN if metric != RANKED_BY),
     "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
 )  # fmt: skip
+_OF_CONFIGURATION = ("rank", "model", "backbone", "weights", "run")
 AT = {name: at for at, name in enumerate(COLUMNS, 1)}
 _TEXT = {"rank", "verdict", "model", "backbone", "weights", "run", "seed", "checkpoint", "report", "note"}
 _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
@@ -52,6 +54,9 @@ def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path)
     top = 1
     for board in boards:
         top = _write_board(sheet, board, top, workbook)
+    together = across_datasets(boards)
+    if together:
+        top = _write_across(sheet, together, top)
     for name, at in AT.items():
         sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 4, 10))
     for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
@@ -86,6 +91,26 @@ def _write_board(sheet: Worksheet, board: Board, top: int, workbook: Path) -> in
         add_chart(sheet, dataset, ranked, header, place + 1, len(AT) + 2)
         place += 1 + chart_rows(len(ranked))
     return place + 2
+
+
+def _write_across(sheet: Worksheet, together: Sequence[Across], top: int) -> int:
+    """Write the means over datasets from row `top` on; return the first row after them."""
+    sheet.cell(top, 1, "mean over datasets").font = TITLE
+    sheet.cell(top + 1, 1, "Every dataset counts the same; compare only rows on the same datasets.").font = QUIET
+    for name, at in AT.items():
+        cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN, "note") else None)
+        cell.font, cell.fill = BOLD, HEADER
+        cell.alignment = Alignment(horizontal=None if name in _TEXT else "right")
+    for place, one in enumerate(together, top + 3):
+        own = {"rank": place - top - 2, **{name: _values(one.first)[name] for name in _OF_CONFIGURATION[1:]}}
+        for name, value in {**own, **one.means, "note": one.note}.items():
+            _put(sheet, place, name, value)
+        sheet.cell(place, AT["rank"]).alignment = Alignment(horizontal="center")
+    last = top + 2 + len(together)
+    for metric in (RANKED_BY, "pixel_AUROC", "pixel_AUPRO"):
+        letter = get_column_letter(AT[metric])
+        sheet.conditional_formatting.add(f"{letter}{top + 3}:{letter}{last}", auroc_scale())
+    return last + 3
 
 
 def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook: Path) -> int:
