@@ -6,6 +6,8 @@ the later ones fifty are certified: each is the row farthest from all picks befo
     python -m benchmarks.bench_coreset      # bottle and ImageNet weights from DEFECTLAB_REAL, made-up images without
 """
 
+import contextlib
+import ctypes
 import os
 import statistics
 import threading
@@ -103,6 +105,8 @@ def _peak_mib(work: Callable[[], Any]) -> float | None:
         lines = status.read_text(encoding="utf-8").splitlines()
         return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
+    with contextlib.suppress(OSError, AttributeError):  # else memory freed before would serve this call unseen
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     before, done = held(), threading.Event()
     peak = before
 
