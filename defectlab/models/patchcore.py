@@ -17,7 +17,7 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError, unknown_name
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.kernels.neighbours import PreparedBank, nearest_neighbours
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
 from defectlab.models.checkpoint import CHECKPOINT_KEY
@@ -70,6 +70,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         self.register_buffer("memory_bank", torch.empty(0))
         self.embedding_store: list[torch.Tensor] = []
         self.picks = torch.empty(0, dtype=torch.int64)  # of the last fit: which rows the bank is
+        self._prepared: PreparedBank | None = None  # of the bank that was searched last
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -108,8 +109,17 @@ class PatchcoreModel(AnomalibPatchcoreModel):
 
     def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
-        distances, indices = nearest_neighbours(embedding.float(), self.memory_bank.float(), n_neighbors)
+        bank = self.memory_bank
+        if n_neighbors == 1 and PreparedBank.pays(bank) and not torch.jit.is_tracing():
+            if self._prepared is None or self._prepared.bank is not bank:
+                self._prepared = PreparedBank(bank)
+            return self._prepared.nearest(embedding.float())
+        distances, indices = nearest_neighbours(embedding.float(), bank.float(), n_neighbors)
         return (distances.squeeze(1), indices.squeeze(1)) if n_neighbors == 1 else (distances, indices)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self._prepared = None  # the bank may be filled in place
+        super()._load_from_state_dict(*args, **options)
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,), the farthest patch's distance re-weighted, and maps (B, 1, H, W)."""
