@@ -13,7 +13,7 @@ from defectlab import paths
 from defectlab.results.record import Run
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.board_sheet import AT, TRIVIAL
-from defectlab.results.workbook.rows import interval_columns, is_ours
+from defectlab.results.workbook.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
 from defectlab.results.workbook.sheets import read_cells
 
 
@@ -283,3 +283,14 @@ def test_means_over_datasets_stand_below_the_blocks():
     assert (row["rank"], row["run"]) == (1, "one")
     assert (row["image_AUROC"], row["pixel_AUROC"]) == pytest.approx((0.75, 0.375))
     assert row["note"] == "2 datasets: coins, bottle; image AUROC lowest on coins (0.600)"
+
+
+def test_a_run_says_how_many_parameters_it_has_and_on_which_grid_its_pixels_were_measured():
+    run = finished("one", parameters=2_353_000, evaluation={"pixel_size": "input", "grid": [256, 320]})
+    row = row_of(run)
+    assert (row["parameters"], row["pixel_grid"]) == (2_353_000, "256 x 320")
+    assert is_ours("parameters")
+    other = row_of(finished("two", evaluation={"pixel_size": "input", "grid": [128, 128]})) | {"pixel_AUROC": 0.1}
+    best = best_rows([row, other])
+    assert best[ranked_within(other, "pixel_AUROC")] == 0.1, "another grid: not ranked together"
+    assert best[ranked_within(other, "image_AUROC")] == max(row["image_AUROC"], other["image_AUROC"])

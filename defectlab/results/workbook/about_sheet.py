@@ -56,6 +56,7 @@ COLUMNS = {
     "fit_seconds, validation_seconds, test_seconds": "Wall clock of each stage on `device`, reading images included.",
     "images/s": "Test images over test_seconds: reading, scoring and metrics' bookkeeping together.",
     "checkpoint_MB": "Size of the checkpoint file, in millions of bytes.",
+    "parameters": "Trainable and fixed numbers of the model, its backbone included, before it is fitted.",
     "rank, verdict": "Place by image AUROC, and whether it can be told from the best: see tied.",
     "run, seed, model, backbone, weights": "Its name on record and what it was made of; several seeds of one are one "
     "row. Random weights are drawn by the seed.",
