@@ -1,5 +1,7 @@
 """Exact nearest neighbours of patches in a memory bank."""
 
+from collections.abc import Sequence
+
 import torch
 
 from defectlab.errors import InputError, OptionError
@@ -36,19 +38,54 @@ def nearest_neighbours(
         OptionError: If `k` is below 1.
         InputError: If the bank is empty or the shapes do not fit.
     """
-    _check(queries, bank, k)
-    k = min(k, len(bank))
-    norms = squared_norms(bank) if bank_norms is None else bank_norms
-    distances = queries.new_empty((len(queries), k))
-    indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
-    tile = max(min(MAX_TILE, len(bank)), 1)
+    return nearest_of_prefixes(queries, bank, [len(bank)], k, memory_budget=memory_budget, bank_norms=bank_norms)[0]
+
+
+@torch.no_grad()
+def nearest_of_prefixes(
+    queries: torch.Tensor,
+    ordered_bank: torch.Tensor,
+    sizes: Sequence[int],
+    k: int,
+    *,
+    memory_budget: int | None = None,
+    bank_norms: torch.Tensor | None = None,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Find the `k` nearest rows among the first `size` rows of `ordered_bank` (M, D), for every one of `sizes`.
+
+    A coreset in the order picked holds every smaller one as its beginning: one pass over the bank serves them all, at
+    about the price of the largest. Returns for each size, in the order given, what `nearest_neighbours(queries,
+    ordered_bank[:size], k)` returns: distances and indices, (Q, min(k, size)) each. With the largest `k` that is
+    asked for, the first columns serve every smaller one.
+
+    Raises:
+        OptionError: If `k` is below 1 or a size is outside 1..M.
+        InputError: If the bank is empty or the shapes do not fit.
+    """
+    _check(queries, ordered_bank, k)
+    ends = sorted(set(sizes))
+    if not ends or ends[0] < 1 or ends[-1] > len(ordered_bank):
+        raise OptionError(
+            f"nearest_of_prefixes: sizes must be in 1..{len(ordered_bank)}, the rows of the bank, got {list(sizes)}."
+        )
+    norms = squared_norms(ordered_bank[: ends[-1]]) if bank_norms is None else bank_norms
+    found = {
+        end: (
+            queries.new_empty((len(queries), min(k, end))),
+            torch.empty((len(queries), min(k, end)), dtype=torch.int64, device=queries.device),
+        )
+        for end in ends
+    }
+    tile = min(MAX_TILE, ends[-1])
     budget = DEFAULT_BUDGET if memory_budget is None else memory_budget
-    block = max(1, budget // (queries.element_size() * (tile + 2 * k * queries.shape[1])))
+    block = max(1, budget // (queries.element_size() * (tile + 2 * min(k, ends[-1]) * queries.shape[1])))
     for begin in range(0, len(queries), block):
         part = slice(begin, min(begin + block, len(queries)))
-        found = _search_block(queries[part], bank, norms, k, tile)
-        distances[part], indices[part] = _measure(queries[part], bank, found)
-    return distances, indices
+        nearest = _search_block(queries[part], ordered_bank, norms, k, tile, ends)
+        for end, index in zip(ends, nearest, strict=True):
+            distances, indices = found[end]
+            distances[part], indices[part] = _measure(queries[part], ordered_bank, index)
+    return [found[size] for size in sizes]
 
 
 def _check(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
@@ -63,26 +100,28 @@ def _check(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
         raise InputError("The memory bank is empty. Fit the model, or load a checkpoint of a fitted one.")
 
 
-def _search_block(queries: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, k: int, tile: int) -> torch.Tensor:
-    """Indices (q, k) of the nearest bank rows by product, tile by tile."""
-    best: torch.Tensor | None = None
-    index: torch.Tensor | None = None
-    for begin in range(0, len(bank), tile):
-        rows = bank[begin : begin + tile]
-        partial = torch.addmm(norms[begin : begin + tile], queries, rows.T, alpha=-2)  # (q, D) @ (D, t) -> (q, t)
-        if k == 1:
-            values, places = _smallest(partial)
-        else:
-            values, places = partial.topk(min(k, len(rows)), dim=1, largest=False)
-        places = places + begin
-        if best is None or index is None:
+def _search_block(
+    queries: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, k: int, tile: int, ends: Sequence[int]
+) -> list[torch.Tensor]:
+    """Indices (q, min(k, end)) of the nearest among the first `end` bank rows, for each of the rising `ends`."""
+    best, index = queries.new_empty((len(queries), 0)), torch.empty(0)
+    found = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        for begin in range(start, end, tile):
+            part = slice(begin, min(begin + tile, end))
+            partial = torch.addmm(norms[part], queries, bank[part].T, alpha=-2)  # (q, D) @ (D, t) -> (q, t)
+            if k == 1:
+                values, places = _smallest(partial)
+            else:
+                values, places = partial.topk(min(k, partial.shape[1]), dim=1, largest=False)
+            places = places + begin
+            if best.shape[1]:
+                values, places = torch.cat([best, values], 1), torch.cat([index, places], 1)
+                values, order = values.topk(min(k, values.shape[1]), dim=1, largest=False)
+                places = places.gather(1, order)
             best, index = values, places
-            continue
-        values, places = torch.cat([best, values], 1), torch.cat([index, places], 1)
-        best, order = values.topk(min(k, values.shape[1]), dim=1, largest=False)
-        index = places.gather(1, order)
-    assert index is not None
-    return index
+        found.append(index)
+    return found
 
 
 def _smallest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
