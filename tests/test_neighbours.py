@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defectlab.errors import InputError, OptionError
-from defectlab.kernels.neighbours import nearest_neighbours, squared_norms
+from defectlab.kernels.neighbours import nearest_neighbours, nearest_of_prefixes, squared_norms
 
 
 def random(n: int, d: int, seed: int) -> torch.Tensor:
@@ -54,6 +54,18 @@ def test_blocks_batches_and_norms_change_nothing() -> None:
     assert torch.equal(indices, small[1])
     single = torch.cat([nearest_neighbours(query[None], bank, 3)[0] for query in queries[:50]])
     assert torch.equal(single, distances[:50])
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_one_pass_serves_every_prefix_of_a_bank(k: int) -> None:
+    queries, bank, sizes = random(300, 24, 4), random(5000, 24, 5), [4096, 2, 5000, 700, 2]
+    true = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    for size, (distances, indices) in zip(sizes, nearest_of_prefixes(queries, bank, sizes, k), strict=True):
+        expected = true[:, :size].topk(min(k, size), largest=False)
+        torch.testing.assert_close(distances.double(), expected.values, rtol=1e-5, atol=0)
+        assert torch.equal(indices, expected.indices)
+    with pytest.raises(OptionError, match=r"1\.\.5000"):
+        nearest_of_prefixes(queries, bank, [10, 5001], k)
 
 
 def test_ties_take_the_lowest_index_and_a_bank_row_is_at_distance_zero() -> None:
