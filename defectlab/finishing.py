@@ -32,7 +32,7 @@ def record_thresholds(
 ) -> None:
     """Choose the thresholds from the validation rows and the run's validation maps, and put both on record."""
     source = "test" if manifest.protocol.validation_is_test else "validation"
-    image, pixel = choose_thresholds(rows, run.maps("validation"), run.masks("validation"), by)
+    image, pixel = choose_thresholds(rows, run.maps("validation"), run.packed_masks("validation"), by)
     run.write_scores([*(labelled(row, image.value) for row in rows), *run.scores("test")])
     run.update(
         thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},

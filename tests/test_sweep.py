@@ -12,11 +12,13 @@ import defectlab.features.extraction as extracting
 import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 from defectlab.data.manifest import Manifest
-from defectlab.errors import InputError
+from defectlab.errors import DataError, InputError, OptionError
 from defectlab.experiment import Experiment, run
 from defectlab.results.record import Run, find_runs
 from defectlab.results.workbook import read_workbook
+from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.run import sweep
+from defectlab.sweeps.table import Outcome, mean_rows
 
 LAYERS = [["layer2", "layer3"], ["layer1", "layer2"]]
 GRID = [
@@ -210,3 +212,58 @@ def test_an_interrupted_sweep_goes_on_and_ends_in_the_same_workbook(
     ours = plain(read_workbook())
     assert ours == plain([row for row in done[2] if row["run_id"] in {one["run_id"] for one in ours}])
     assert len(ours) == 4
+
+
+def test_files_are_expanded_and_overrides_win():
+    data = {"data": {"root": "d"}, "seeds": "0..1", "grid": {
+        "model.name": "padim", "model.layers": ["layer1", "layer2"],
+        "model.n_features": {"from": 50, "to": 150, "step": 50},
+    }}  # fmt: skip
+    experiments = list(SweepConfig.from_dict(data).expanded())
+    assert [(one["model"]["n_features"], one["seed"]) for one in experiments] == [
+        (n, seed) for n in (50, 100, 150) for seed in (0, 1)
+    ]
+    assert {tuple(one["model"]["layers"]) for one in experiments} == {("layer1", "layer2")}
+    assert {one["data"]["seed"] for one in experiments} == {0}
+    changed = with_overrides({**data, "grid": [data["grid"]]}, {"model.n_features": 7, "data.root": ["a", "b"]})
+    left = list(SweepConfig.from_dict(changed).expanded())
+    assert {(one["model"]["n_features"], one["data"]["root"]) for one in left} == {(7, "a"), (7, "b")}
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"gird": []}, "Did you mean 'grid'"),
+        ({"grid": [{"num_neighbors": [1]}]}, "dotted name"),
+        ({"grid": [{"model.name": "padin"}]}, "Did you mean 'padim'"),
+        ({"grid": [{"model.name": "padim", "model.n_features": []}]}, "at least one value"),
+        ({"grid": [{"model.name": "padim", "model.n_features": {"from": 1, "to": 5}}]}, "step"),
+        ({"seed": 1, "seeds": [1]}, "not both"),
+        ({"datasets": {"categories": "all"}}, "needs root"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(broken: dict[str, Any], message: str):
+    base = {"data": {"root": "d"}, "model": {"name": "padim"}}
+    with pytest.raises(OptionError, match=message):
+        SweepConfig.from_dict(base | broken)
+
+
+def test_categories_come_in_groups_and_have_mean_rows(tmp_path: Path):
+    for name in ("bottle", "cable", "wood", "tile", "other"):
+        (tmp_path / name / "train/good").mkdir(parents=True)
+    data = {"model": {"name": "padim"}, "datasets": {"root": str(tmp_path), "categories": "all"}}
+    assert list(SweepConfig.from_dict(data).roots()) == ["bottle", "cable", "other", "tile", "wood"]
+    mine = data | {"groups": {"mine": ["wood", "other"]}, "datasets": {"root": str(tmp_path), "categories": "mine"}}
+    assert list(SweepConfig.from_dict(mine).roots()) == ["wood", "other"]
+    with pytest.raises(DataError, match="Unknown category 'woood'"):
+        SweepConfig.from_dict(data | {"datasets": {"root": str(tmp_path), "categories": ["woood"]}}).roots()
+    outcomes = [
+        Outcome(n, "P", name, 42, "finished", {}, {"image_AUROC": value, "pixel_AUROC": None})
+        for n, (name, value) in enumerate([("bottle", 0.5), ("tile", 0.7), ("wood", 0.9)])
+    ]
+    rows = {row.over: row.metrics for row in mean_rows(outcomes, {"textures": ["tile", "wood", "grid"]})}
+    assert rows["mean of all: 3 datasets"]["image_AUROC"] == pytest.approx(0.7)
+    assert rows["mean of textures: 2 datasets"]["image_AUROC"] == pytest.approx(0.8)
+    assert rows["mean of all: 3 datasets"]["pixel_AUROC"] is None
+    outcomes[2].status = "failed"
+    assert list(mean_rows(outcomes, {})) == []

@@ -14,7 +14,7 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Anomal
 from torch import nn
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
+from defectlab.errors import OptionError, unknown_name
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
@@ -26,6 +26,8 @@ from defectlab.progress import progress_bar
 from defectlab.seeds import generator
 
 logger = logging.getLogger(__name__)
+
+SAMPLINGS = ("coreset", "random")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,13 @@ class PatchcoreModel(AnomalibPatchcoreModel):
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
 
     def __init__(
-        self, backbone: Backbone, layers: Sequence[str], coreset_sampling_ratio: float, num_neighbors: int, seed: int
+        self,
+        backbone: Backbone,
+        layers: Sequence[str],
+        coreset_sampling_ratio: float,
+        num_neighbors: int,
+        seed: int,
+        bank_sampling: str = "coreset",
     ) -> None:
         nn.Module.__init__(self)
         self.tiler = None
@@ -54,6 +62,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         self.layers = list(layers)
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.num_neighbors = num_neighbors
+        self.bank_sampling = bank_sampling
         self.seed = seed
         self.feature_extractor = FeatureExtractor(backbone, layers)
         self.feature_pooler = nn.AvgPool2d(3, 1, 1)
@@ -75,12 +84,15 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         return self.reshape_embedding(embedding)
 
     def fit(self, rows: torch.Tensor) -> None:
-        """Keep the coreset of (N, C) patches as memory bank, in the order picked."""
+        """Keep some of (N, C) patches as memory bank, in the order picked: the coreset, or as many at random."""
         self.keep(rows, self.order(rows, coreset_size(len(rows), self.coreset_sampling_ratio)))
 
     def order(self, rows: torch.Tensor, size: int) -> torch.Tensor:
-        """Return which of (N, C) patches a coreset of `size` keeps, in the order picked: any prefix is a coreset."""
+        """Return which of (N, C) patches a bank of `size` keeps, in the order picked: any prefix is a smaller bank."""
         n_patches, n_features = rows.shape
+        if self.bank_sampling == "random":
+            logger.info("Memory bank: %d of %d patches at random", size, n_patches)
+            return torch.randperm(n_patches, generator=generator(self.seed, "random bank"))[:size]
         projection = sparse_projection(n_patches, n_features, generator=generator(self.seed, "coreset projection"))
         cost = estimate(n_patches, len(projection), size, device=str(rows.device))
         logger.info(
@@ -160,6 +172,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         pre_trained: For a name: True looks for its weights locally. Ignored for a module.
         coreset_sampling_ratio: Share of all training patches kept, in (0, 1].
         num_neighbors: Bank patches that re-weight the image score (maps always use the nearest one).
+        bank_sampling: "coreset", or "random": as many patches without choosing, to see what the coreset is worth.
         precision: "float32", or "float16" for backbone and bank (for GPUs).
         image_size: (height, width) or one number; None is 256 x 256.
         center_crop: (height, width) cut out after resizing.
@@ -191,6 +204,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         center_crop: int | Sequence[int] | None = None,
         keep_aspect: bool = False,
         seed: int = 42,
+        bank_sampling: str = "coreset",
     ) -> None:
         layers = check_layers("Patchcore", layers)
         check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
@@ -198,8 +212,10 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         precision = str(getattr(precision, "value", precision)).lower()
         if precision not in ("float32", "float16"):
             raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")
+        if bank_sampling not in SAMPLINGS:
+            raise OptionError(f"Patchcore: {unknown_name('bank_sampling', str(bank_sampling), SAMPLINGS)}")
         network = self.resolve_backbone(backbone, pre_trained, seed)
-        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed)
+        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed, bank_sampling)
         self.set_up(
             super(AnomalibPatchcore, self).__init__,
             options={
@@ -208,6 +224,8 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 "num_neighbors": num_neighbors,
                 "precision": precision,
                 "seed": seed,
+                # left out where it is the usual one: runs from before there was a choice stay the same experiment
+                **({} if bank_sampling == "coreset" else {"bank_sampling": bank_sampling}),
             },
             backbone=network,
             image_size=image_size,

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from defectlab.errors import DataError, OptionError, unknown_name
 from defectlab.experiment import Experiment, config_file, read_yaml
 from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
-from defectlab.options import check_option_names, check_range, check_whole
+from defectlab.options import check_option_names, check_range
 from defectlab.results.identity import safe_name
 from defectlab.sweeps.space import Choices, Options, expand, options_of
 
@@ -24,33 +24,8 @@ TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
 )  # MVTec AD's own groups
-CHECKPOINTS = ("none", "all")
-METHODS = ("optuna", "random")
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = ("name", "grid", "datasets", "groups", "seeds", "vary_split", "checkpoints", "cache_gb", "search")
-
-
-@dataclass(frozen=True)
-class Search:
-    """How settings are proposed where the grid is a space to search instead of a list to work off.
-
-    Attributes:
-        method: random, or optuna (needs the extra `search`).
-        trials: How many settings are tried.
-        objective: Metric to maximise, measured on the validation images: image_AUROC, image_AUPR, image_F1Max,
-            pixel_AUROC, pixel_AUPR, pixel_F1Max or pixel_AUPRO.
-        seed: Of the proposals.
-        prune: Stop models with epochs early where the validation objective is below the median of earlier trials.
-    """
-
-    method: str = "random"
-    trials: int = 20
-    objective: str = "image_AUROC"
-    seed: int = 42
-    prune: bool = False
-
-
-OBJECTIVES = (*("image_AUROC", "image_AUPR", "image_F1Max", "pixel_AUROC", "pixel_AUPR", "pixel_F1Max", "pixel_AUPRO"),)
+OWN = ("name", "grid", "datasets", "groups", "seeds", "vary_split", "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -66,9 +41,7 @@ class SweepConfig:
         groups: Named groups of categories, beside `textures` and `objects` of MVTec AD.
         seeds: Seeds of model and training; every configuration is run with each.
         vary_split: Whether each seed also splits anew.
-        checkpoints: none or all: whether each configuration keeps its model. `refit` makes one afterwards.
         cache_gb: Size limit of the cache of features.
-        search: Where given, the grid is a space from which settings are drawn.
     """
 
     name: str = "sweep"
@@ -78,9 +51,7 @@ class SweepConfig:
     groups: dict[str, list[str]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (42,)
     vary_split: bool = False
-    checkpoints: str = "none"
     cache_gb: float = 20.0
-    search: Search | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
@@ -97,13 +68,11 @@ class SweepConfig:
             raise OptionError("A sweep has seed or seeds, not both.")
         seeds = own.pop("seeds", data.get("seed", 42))
         listed = seeds if isinstance(seeds, list) else [seeds]
-        search = own.pop("search", None)
         config = cls(
             name=safe_name(str(own.pop("name", name))),
             base=base,
             grid=_grid(own.pop("grid", [{}]), base),
             seeds=parse_seeds(",".join(map(str, listed))),
-            search=None if search is None else _search(search),
             **own,
         )
         config.check()
@@ -124,8 +93,6 @@ class SweepConfig:
         Raises:
             OptionError: The first of them.
         """
-        if self.checkpoints not in CHECKPOINTS:
-            raise OptionError(unknown_name("checkpoints", str(self.checkpoints), CHECKPOINTS))
         check_range("A sweep", "cache_gb", self.cache_gb, low=0, open_low=True)
         if not isinstance(self.vary_split, bool):
             raise OptionError(f"A sweep: vary_split must be true or false, got {self.vary_split!r}.")
@@ -260,16 +227,3 @@ def _check_models(names: Options | None, base: Mapping[str, Any]) -> None:
         if not name:
             raise OptionError(f"A sweep needs model.name, in `model` or in each part of the grid: {', '.join(MODELS)}.")
         model_info(str(name))
-
-
-def _search(data: Any) -> Search:
-    if not isinstance(data, Mapping):
-        raise OptionError(f"search must be a mapping such as `{{method: optuna, trials: 50}}`, got {data!r}.")
-    check_option_names(data, [item.name for item in fields(Search)], "Section 'search'")
-    search = Search(**data)
-    if search.method not in METHODS:
-        raise OptionError(unknown_name("method", str(search.method), METHODS))
-    if search.objective not in OBJECTIVES:
-        raise OptionError(unknown_name("objective", str(search.objective), OBJECTIVES))
-    check_whole("search", "trials", search.trials, low=1)
-    return search

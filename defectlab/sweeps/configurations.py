@@ -37,7 +37,10 @@ class Configuration:
     @property
     def shares(self) -> bool:
         """Whether its features, fit and scores are parts of what its group computes."""
-        return self.model.model_name in SHARED and self.model.options.get("precision", "float32") == "float32"
+        options = self.model.options
+        plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
+        augmented = self.datamodule.train_augmentations is not None
+        return self.model.model_name in SHARED and plain and not augmented
 
     @property
     def feature_key(self) -> Hashable:

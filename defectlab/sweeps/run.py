@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from defectlab import paths
-from defectlab.errors import InputError, OptionError, unknown_name
+from defectlab.errors import InputError, OptionError
 from defectlab.features.store import FeatureStore
 from defectlab.files import replacing
 from defectlab.logs import show_log
@@ -27,7 +27,6 @@ from defectlab.sweeps.table import Outcome, best_first, mean_rows, print_table, 
 logger = logging.getLogger(__name__)
 
 WORKBOOK_SECONDS = 60.0  # between two writes of the workbook while a sweep runs
-EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,6 @@ def sweep(
     overrides: Mapping[str, Any] | None = None,
     plan_only: bool = False,
     retry_failed: bool = False,
-    executor: str = "local",
-    address: str | None = None,
 ) -> SweepResult:
     """Run every configuration of a sweep, sharing the work they have in common, and return what they came to.
 
@@ -86,20 +83,12 @@ def sweep(
         overrides: Options by dotted name that win over it, such as `{"model.num_neighbors": [1, 9]}`.
         plan_only: Stop after the plan.
         retry_failed: Run configurations that failed earlier again.
-        executor: local (this process) or ray (a cluster).
-        address: Of a Ray cluster; None starts one on this machine.
 
     Raises:
         InputError: A sweep that cannot work, before anything is computed.
     """
     show_log()
-    if executor not in EXECUTORS:
-        raise OptionError(unknown_name("executor", str(executor), EXECUTORS))
     settings = _read(config, overrides)
-    if settings.search is not None:
-        from defectlab.sweeps.search import search
-
-        return search(settings, plan_only=plan_only)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb)
     plan = make_plan(configurations, refused, earlier_runs(configurations), store, retry_failed=retry_failed)
@@ -110,12 +99,7 @@ def sweep(
     _write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
     try:
-        if executor == "ray":
-            from defectlab.sweeps.ray import run_on_ray
-
-            run_on_ray(plan, settings, store, live.report, address)
-        else:
-            run_here(plan, settings, store, live.report)
+        run_here(plan, settings, store, live.report)
     finally:
         outcomes = sorted(live.outcomes, key=lambda one: one.number)
         means = mean_rows(outcomes, settings.named_groups())
@@ -174,7 +158,11 @@ def _earlier(one: Configuration, run: Run) -> Outcome:
 
 def _write_settings(folder: Path, settings: SweepConfig) -> None:
     """Keep what was asked for beside the table."""
-    experiments = list(settings.expanded()) if settings.search is None else []
-    data = {"name": settings.name, "base": settings.base, "seeds": list(settings.seeds), "experiments": experiments}
+    data: dict[str, Any] = {
+        "name": settings.name,
+        "base": settings.base,
+        "seeds": list(settings.seeds),
+        "experiments": list(settings.expanded()),
+    }
     with replacing(folder / "sweep.yaml") as partial:
         partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,52 +22,22 @@ class Choices:
 
     values: tuple[Any, ...]
 
-    def draw(self, source: random.Random) -> Any:
-        """Return one at random."""
-        return source.choice(self.values)
-
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; whole ones where all three are whole. `step` None is continuous."""
+    """Numbers from `low` to `high`, both included, `step` apart; whole ones where all three are whole."""
 
     low: float
     high: float
-    step: float | None = None
-    log: bool = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether its values are whole numbers."""
-        return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+    step: float
 
     @property
     def values(self) -> tuple[float, ...]:
-        """All values of a range with a step.
-
-        Raises:
-            OptionError: There is no step.
-        """
-        if self.step is None:
-            raise OptionError(
-                f"The range {self.low} to {self.high} has no step, so a grid cannot list its values: add `step: ...`, "
-                "or search it (section `search`)."
-            )
+        """All of them."""
+        whole = all(isinstance(value, int) for value in (self.low, self.high, self.step))
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self._rounded(self.low + index * self.step) for index in range(count))
-
-    def draw(self, source: random.Random) -> float:
-        """Return one at random, uniformly, or with `log` in its logarithm."""
-        if self.step is not None and not self.log:
-            return source.choice(self.values)
-        if self.log:
-            value = math.exp(source.uniform(math.log(self.low), math.log(self.high)))
-        else:
-            value = source.uniform(self.low, self.high)
-        return self._rounded(min(max(value, self.low), self.high))
-
-    def _rounded(self, value: float) -> float:
-        return round(value) if self.whole and (self.step or self.log) else float(f"{value:.12g}")
+        numbers = (self.low + index * self.step for index in range(count))
+        return tuple(round(number) if whole else float(f"{number:.12g}") for number in numbers)
 
 
 Options = Choices | Range
@@ -106,22 +75,17 @@ def _choices(name: str, values: Any) -> Choices:
 
 
 def _range(name: str, value: Mapping[str, Any]) -> Range:
-    check_option_names(value, ["from", "to", "step", "log"], f"The range of {name}")
-    low, high, step = _number(name, value, "from"), _number(name, value, "to"), None
-    if value.get("step") is not None:
-        step = _number(name, value, "step")
-    log = value.get("log", False)
-    if low > high or (step is not None and step <= 0) or (log and low <= 0):
-        raise OptionError(f"{name}: from must be at most to, step above 0, with log from above 0; got {dict(value)}.")
-    if log and step is not None:
-        raise OptionError(f"{name}: a range has a step or is logarithmic, not both.")
-    return Range(low, high, step, bool(log))
+    check_option_names(value, ["from", "to", "step"], f"The range of {name}")
+    low, high, step = (_number(name, value, key) for key in ("from", "to", "step"))
+    if low > high or step <= 0:
+        raise OptionError(f"{name}: from must be at most to, and step above 0; got {dict(value)}.")
+    return Range(low, high, step)
 
 
 def _number(name: str, value: Mapping[str, Any], key: str) -> float:
     number = value.get(key)
     if not isinstance(number, int | float) or isinstance(number, bool):
-        raise OptionError(f"{name}: a range needs numbers `from` and `to`, and `step` for a grid; got {dict(value)}.")
+        raise OptionError(f"{name}: a range needs numbers `from`, `to` and `step`; got {dict(value)}.")
     return number
 
 
