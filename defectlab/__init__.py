@@ -36,6 +36,7 @@ _DOOR = {
     "Run": "defectlab.results.record",
     "Preprocessing": "defectlab.preprocessing",
     "load_backbone": "defectlab.backbones",
+    "model_class": "defectlab.models.registry",
     "nearest_good_patches": "defectlab.explain",
     "predict_to_folder": "defectlab.scoring",
     "save_panel": "defectlab.pictures",
@@ -71,6 +72,7 @@ __all__ = [
     "distil_teacher",
     "load_backbone",
     "make_sample",
+    "model_class",
     "nearest_good_patches",
     "predict_to_folder",
     "run",
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
     from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.models.registry import model_class
     from defectlab.models.stfpm import Stfpm
     from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
     from defectlab.pictures import save_panel

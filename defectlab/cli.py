@@ -46,19 +46,32 @@ def data_check(root: str, group: str | None = None, near: bool = True) -> int:
     return 0 if report.ok else 1
 
 
-def data_sample(name: str, destination: str, seed: int = 42, good_number: int = 9, limit_data: int = 100) -> None:
+def data_sample(
+    name: str,
+    destination: str,
+    seed: int = 42,
+    good_number: int = 9,
+    limit_data: int = 100,
+    train: int = 1000,
+    proliv: int = 60,
+    test: int = 400,
+) -> None:
     """Make a built-in dataset.
 
     Args:
-        name: coins or digits.
+        name: coins, digits or wells.
         destination: Folder to make.
         seed: Of the composition.
         good_number: The good digit, for digits.
         limit_data: The most images of each digit, for digits.
+        train: Good training images, for wells.
+        proliv: Anomalous validation images, for wells.
+        test: Test images of both kinds, for wells.
     """
-    from defectlab.data.samples import make_sample
+    from defectlab.data.samples import OPTIONS, make_sample
 
-    options = {"good_number": good_number, "limit_data": limit_data} if name == "digits" else {}
+    given = {"good_number": good_number, "limit_data": limit_data, "train": train, "proliv": proliv, "test": test}
+    options = {option: given[option] for option in OPTIONS.get(name, {})}
     print(f"{name}: {paths.relative(make_sample(name, paths.resolve(destination), seed=seed, **options))}")
 
 
@@ -150,11 +163,18 @@ def weights_distil(
 
 
 def models_list() -> None:
-    """List the models."""
-    from defectlab.models.registry import MODELS
+    """List the models and what each needs: epochs, default backbone, other files; none needs masks to train."""
+    from defectlab.models.registry import MODELS, OTHERS
 
-    for info in MODELS.values():
-        print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
+    for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", OTHERS)):
+        print(f"{title:<26}{'class':<21}{'epochs':<8}{'backbone':<19}what it is")
+        for info in models.values():
+            epochs = f"{info.epochs}" if info.epochs else f"{info.default_epochs}*"
+            files = f"; needs {info.files}" if info.files else ""
+            print(
+                f"  {info.name:<24}{info.class_name:<21}{epochs:<8}{info.backbone or 'none':<19}{info.summary}{files}"
+            )
+    print("* unless trainer.max_epochs says otherwise. Masks are for pixel metrics alone: no model trains on them.")
 
 
 def cache_list() -> None:
@@ -239,7 +259,9 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
         summary(opened, update_workbook(opened).rows)
 
 
-def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
+def compare(
+    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None
+) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
     if runs:
         if import_ or prune or best:
@@ -247,8 +269,10 @@ def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bo
         from defectlab.results.compare import compare_runs, comparison_table
         from defectlab.results.record import Run
 
-        comparison_table(compare_runs([Run.open(run) for run in runs]))
+        comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0
+    if metric:
+        raise InputError("--metric is for testing runs against each other: name at least two run folders.")
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
     rows = imported_rows(import_, dataset) if import_ else []
@@ -387,6 +411,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         _add_threshold_arguments(parser)
     elif function is compare:
         parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
+        metrics = "What they are compared by, such as pixel_AUPRO or image_F1Score; default is image_AUROC."
+        parser.add_argument("--metric", type=str, help=metrics)
         importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
         parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")

@@ -1,5 +1,7 @@
 """A run's curves, a figure a call, as Pillow images, which every notebook shows and `.save` writes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -27,8 +29,9 @@ def training_figure(run: Run) -> Image.Image:
         raise InputError(f"{run.folder} has no losses (status {run.status}): models that fit in one pass have none.")
     figure, (axis,) = new_axes(1, (10, 5))
     for name, values in history.items():
-        shown = [np.nan if value is None else value for value in values]
-        axis.plot(np.arange(1, len(shown) + 1), shown, "o-", markersize=3, label=name.replace("_", " "))
+        shown = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+        epochs, losses = zip(*shown, strict=True) if shown else ((), ())
+        axis.plot(epochs, losses, "o-", markersize=3, label=name.replace("_", " "))
     if all(value is None or value > 0 for values in history.values() for value in values):
         axis.set_yscale("log")
     axis.set(xlabel="epoch", ylabel="loss", title=f"{_title(run)}: losses by epoch")
@@ -59,6 +62,31 @@ def roc_figure(run: Run) -> Image.Image:
         xlabel="good flagged (FPR)", ylabel="defects caught (TPR)", title=f"{_title(run)}: image ROC", aspect="equal"
     )
     axis.legend(loc="lower right", frameon=False)
+    return rendered(figure)
+
+
+def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "image_TNR")) -> Image.Image:
+    """Return metrics of runs as bars, a group for each run; one that cannot be computed has no bar.
+
+    Raises:
+        InputError: No run.
+    """
+    if not runs:
+        raise InputError("metric_bars needs at least one run.")
+    figure, (axis,) = new_axes(1, (max(5, 2.2 * len(runs)), 4))
+    width = 0.8 / len(metrics)
+    for place, metric in enumerate(metrics):
+        values = [run.record["metrics"].get(metric) for run in runs]
+        bars = axis.bar(
+            [x + place * width for x, value in enumerate(values) if value is not None],
+            [value for value in values if value is not None],
+            0.94 * width,
+            label=metric,
+        )
+        axis.bar_label(bars, fmt="%.2f", fontsize=8)
+    axis.set_xticks(np.arange(len(runs)) + (len(metrics) - 1) * width / 2, [_title(run) for run in runs], fontsize=8)
+    axis.set(ylim=(0, 1.08), ylabel="share")
+    axis.legend(loc="lower right", fontsize=8)
     return rendered(figure)
 
 

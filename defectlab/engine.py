@@ -48,7 +48,7 @@ class Engine(AnomalibEngine):
     """anomalib's Engine: the same calls, one run folder per fitted model, metrics from raw scores.
 
     Args:
-        callbacks: More Lightning callbacks.
+        callbacks: More Lightning callbacks; one with `on_run_finished(run)` hears of each tested run on record.
         logger: As in anomalib; none by default.
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
@@ -173,6 +173,9 @@ class Engine(AnomalibEngine):
             source = run
         model.run_folder = source.folder if source else None
         self._publish(run, verbose)
+        for callback in self._given_callbacks:
+            if hasattr(callback, "on_run_finished"):
+                callback.on_run_finished(run)
         return [dict(run.record["metrics"])]
 
     def _publish(self, run: Run, verbose: bool) -> None:

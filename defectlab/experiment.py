@@ -50,6 +50,8 @@ class DataConfig:
         seed: Of the split; default is the experiment's.
         on_duplicate: error or warn, for equal files in training and test.
         group: Regular expression on the image's path that names the part it shows, where a part has several images.
+        n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
+            validation folders hold anomalous images only.
     """
 
     root: str | None = None
@@ -72,6 +74,7 @@ class DataConfig:
     seed: int | None = None
     on_duplicate: str = "error"
     group: str | None = None
+    n_val_good: int | None = None
 
 
 @dataclass(frozen=True)
@@ -253,12 +256,16 @@ def run(experiment: Experiment, *, test: bool = True) -> "Run":
     Raises:
         InputError: Anything that cannot work, before training starts.
     """
-    from defectlab.results.record import Run
-
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
-    model, datamodule, engine = build(experiment)
+    return train_built(*build(experiment), test=test)
+
+
+def train_built(model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True) -> "Run":
+    """Train, and test unless told otherwise, what `build` has made; return its run."""
+    from defectlab.results.record import Run
+
     engine.fit(model=model, datamodule=datamodule)
     if test:
         engine.test(model=model, datamodule=datamodule)

@@ -153,10 +153,19 @@ def map_scale(run: Run) -> tuple[float, float, str]:
         if maps is not None and maps.size:
             relative = model_info(run.record["experiment"]["model"]["name"]).relative_maps
             threshold = run.record["thresholds"]["pixel"]["value"]
-            ends = float(maps.min()), float(maps.max())
+            ends = _finite_ends(maps)
             shown = heat_range(*ends, threshold, relative)
             return *shown, _ends(f"range of the {split} images" if shown == ends else "")
     raise InputError(f"{run.folder} has no maps any more, so its pictures have no scale.")
+
+
+def _finite_ends(maps: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest number of maps, infinite ones and NaN left out."""
+    ends = float(maps.min()), float(maps.max())
+    if np.isfinite(ends).all():
+        return ends
+    finite = [part for one in maps if (part := one[np.isfinite(one)]).size]
+    return (float(min(map(np.min, finite))), float(max(map(np.max, finite)))) if finite else (0.0, 1.0)
 
 
 def _ends(which: str) -> str:

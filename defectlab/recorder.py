@@ -146,7 +146,7 @@ class Recorder(Callback):
             return
         source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
         by = pl_module.default_rule if isinstance(pl_module, BaseDetector) else None
-        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"), by)
+        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.packed_masks("validation"), by)
         run.write_scores([*(labelled(row, image.value) for row in collector.rows), *run.scores("test")])
         run.update(
             thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},

@@ -129,7 +129,8 @@ class Folder(AnomalibDataModule):
     splits and rules. `normal_dir` may be left out where `root` has a known layout. `normal_split_ratio` is the share of
     good images moved to the test where there is no `normal_test_dir` (anomalib documents it and reads
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
-    `group` names the part that each image shows, by a regular expression on its path (`build_manifest`).
+    `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
+    validate too (`build_manifest`).
 
     Raises:
         OptionError: An option that does not exist or cannot work.
@@ -164,6 +165,7 @@ class Folder(AnomalibDataModule):
         val_mask_dir: Directory | None = None,
         on_duplicate: str = "error",
         group: str | None = None,
+        n_val_good: int | None = None,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -186,6 +188,8 @@ class Folder(AnomalibDataModule):
         val_mode = _mode("val_split_mode", val_split_mode, ValSplitMode)
         if group is not None:
             compiled(group)
+        if n_val_good is not None:
+            check_whole("Folder", "n_val_good", n_val_good, low=0)
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -216,6 +220,7 @@ class Folder(AnomalibDataModule):
         self.extensions = tuple(extensions) if extensions else None
         self.on_duplicate = on_duplicate
         self.group = group
+        self.n_val_good = n_val_good
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -231,6 +236,7 @@ class Folder(AnomalibDataModule):
             seed=self.seed,
             on_duplicate=self.on_duplicate,
             group=self.group,
+            n_val_good=self.n_val_good,
             **self.directories,
         )
         self._is_setup = True
@@ -245,8 +251,9 @@ class Folder(AnomalibDataModule):
     def options(self) -> dict[str, Any]:
         """The arguments as plain data, for records."""
         directories = {key: _plain(value) for key, value in self.directories.items() if value is not None}
-        given = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
+        given: dict[str, Any] = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
         given |= {"group": self.group} if self.group is not None else {}
+        given |= {"n_val_good": self.n_val_good} if self.n_val_good is not None else {}
         augmentations = {
             f"{split}_augmentations": repr(augmentation)
             for split in ("train", "val", "test")

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+from defectlab.evaluation.pixel_curves import Points
+
 GOOD, BAD, LINE = "#3478b8", "#c8502a", "#2a9d57"
 
 
