@@ -283,6 +283,12 @@ class FeatCae(FrozenBackboneDetector):
         scores, maps = self.model.scored(errors, self.preprocessing.input_size)
         return batch.update(pred_score=scores, anomaly_map=maps)
 
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score one batch."""
+        del args, kwargs
+        scores, maps = self.model.score(self.embedding(batch), self.preprocessing.input_size)
+        return batch.update(pred_score=scores, anomaly_map=maps)
+
     def image_losses(self, batch: Any) -> torch.Tensor | None:
         """Return the losses (B,) of the validation batch just scored: what training minimises, image by image."""
         del batch
