@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from defectlab.errors import InputError, OptionError
-from defectlab.kernels import coreset_cells, coreset_plan, coreset_search
+from defectlab.kernels import coreset_plan
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy, smallest_ratio
 from defectlab.kernels.coreset_search import Search
 from defectlab.kernels.projection import sparse_projection
@@ -80,10 +80,10 @@ def small_cells(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Cells and leading directions from a few rows and picks on, as for many; call it after `plain_order`."""
 
     def patch() -> None:
-        monkeypatch.setattr(coreset_cells, "ROWS_PER_CELL", 100)
-        monkeypatch.setattr(coreset_cells, "MIN_CELLS", 1)
-        monkeypatch.setattr(coreset_search, "FEW", 1)
-        monkeypatch.setattr(coreset_search, "PICKS_PER_CELL", 1)
+        monkeypatch.setattr(coreset_plan, "ROWS_PER_CELL", 100)
+        monkeypatch.setattr(coreset_plan, "FEWEST_CELLS", 1)
+        monkeypatch.setattr(coreset_plan, "FEWEST_PICKS", 1)
+        monkeypatch.setattr(coreset_plan, "PICKS_PER_CELL", 1)
         monkeypatch.setattr(coreset_plan, "MAX_POOL", 200)
 
     return patch

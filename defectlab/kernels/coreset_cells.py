@@ -8,9 +8,6 @@ from collections.abc import Iterator
 
 import torch
 
-ROWS_PER_CELL = 1024
-MAX_CELLS = 512
-MIN_CELLS = 64  # fewer cannot tell rows apart
 SAMPLE = 64  # rows a cell's mean is found on
 ROUNDS = 4  # of k-means
 
@@ -22,8 +19,9 @@ class Cells:
     lower bounds of the distances from the means to the first `known` of n centres.
     """
 
-    def __init__(self, rows: torch.Tensor, half_norms: torch.Tensor, n_centres: int, error: float, block: int) -> None:
-        count = min(MAX_CELLS, len(rows) // ROWS_PER_CELL)
+    def __init__(
+        self, rows: torch.Tensor, half_norms: torch.Tensor, count: int, n_centres: int, error: float, block: int
+    ) -> None:
         self.error = error
         self.means = _means(rows, count)
         self.half_norms = self.means.square().sum(1).mul_(0.5)

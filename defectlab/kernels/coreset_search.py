@@ -15,10 +15,8 @@ from defectlab.kernels.coreset_leading import Leading, leading_directions
 
 logger = logging.getLogger(__name__)
 
-FEW = 256  # fewer picks are not worth cells
 MAX_FRONT = 65_536  # rows per round
 USEFUL = 0.3  # a cell that leaves more of the pairs than this hands its rows over to the others
-PICKS_PER_CELL = 4  # before cells have so many, they hold no centre near their rows
 
 
 def product_error(size: int) -> float:
@@ -64,13 +62,9 @@ class Search:
         self.grouped = False
         self.cells: coreset_cells.Cells | None = None
         self.leading: Leading | None = None
-        # On a GPU a product of all costs less than to launch many of few.
-        if (
-            self.device.type == "cpu"
-            and n_samples >= FEW
-            and n >= coreset_cells.MIN_CELLS * coreset_cells.ROWS_PER_CELL
-        ):
-            self.cells = coreset_cells.Cells(rows, self.half_norms, n_samples, error, self.block)
+        count = coreset_plan.cell_count(n, n_samples, self.device)
+        if count:
+            self.cells = coreset_cells.Cells(rows, self.half_norms, count, n_samples, error, self.block)
             directions = leading_directions(rows)
             self.leading = None if directions is None else Leading(rows, directions, n_samples, self.block)
         logger.debug(
@@ -115,7 +109,7 @@ class Search:
         pool = (self.nearest >= level).nonzero().squeeze(1)
         self._refresh(pool, level)
         pool = pool[self.nearest[pool] >= level]
-        self.grouped = self.cells is not None and self.count >= PICKS_PER_CELL * len(self.cells.means)
+        self.grouped = self.cells is not None and self.count >= coreset_plan.PICKS_PER_CELL * len(self.cells.means)
         self._adapt(len(pool))
         if len(pool) > self.block:
             level = float(self.nearest[pool].topk(self.block, sorted=False).values.min())
