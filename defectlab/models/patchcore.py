@@ -185,6 +185,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     """
 
     model_name: ClassVar[str] = "patchcore"
+    rows_are_patches: ClassVar[bool] = True
     bank_origin: BankOrigin | None = None
 
     @checked_options
