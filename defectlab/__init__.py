@@ -36,9 +36,11 @@ _DOOR = {
     "Run": "defectlab.results.record",
     "Preprocessing": "defectlab.preprocessing",
     "load_backbone": "defectlab.backbones",
+    "model_class": "defectlab.models.registry",
     "nearest_good_patches": "defectlab.explain",
     "predict_to_folder": "defectlab.scoring",
     "save_panel": "defectlab.pictures",
+    "sweep": "defectlab.sweeps.run",
     "write_report": "defectlab.report",
     "make_sample": "defectlab.data.samples",
     "build_manifest": "defectlab.data.manifest",
@@ -71,11 +73,13 @@ __all__ = [
     "distil_teacher",
     "load_backbone",
     "make_sample",
+    "model_class",
     "nearest_good_patches",
     "predict_to_folder",
     "run",
     "run_many",
     "save_panel",
+    "sweep",
     "write_report",
 ]
 
@@ -98,6 +102,7 @@ if TYPE_CHECKING:
     from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.models.registry import model_class
     from defectlab.models.stfpm import Stfpm
     from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
     from defectlab.pictures import save_panel
@@ -106,6 +111,7 @@ if TYPE_CHECKING:
     from defectlab.report import write_report
     from defectlab.results.record import Run
     from defectlab.scoring import predict_to_folder
+    from defectlab.sweeps.run import sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,7 @@ def test_absent_textures_are_refused_before_anything_is_written(parts: Path, own
         ({"beta": 2.0}, "beta"),
         ({"lr": 0}, "lr"),
         ({"reconstructive_width": 0}, "reconstructive_width"),
+        ({"image_size": 31}, "at least 32"),
         ({"dtd": "x"}, "Did you mean 'dtd_dir'"),
         ({"backbone": "resnet18"}, "no option 'backbone'"),
     ],

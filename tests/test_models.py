@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,6 +262,19 @@ def test_padim_against_plain_anomalib(parts: Path):
         theirs, ours = plain(test), model.model.eval()(test)
     assert torch.allclose(ours.pred_score, theirs.pred_score.flatten(), rtol=2e-5)
     assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-4, atol=1e-4)
+
+
+def test_patchcore_fits_on_the_kept_embeddings_themselves(monkeypatch: pytest.MonkeyPatch):
+    model, seen = small("patchcore"), []
+    batches = [torch.rand(2, 6, 3, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(datamodule=None))
+    monkeypatch.setattr(model.model, "fit", seen.append)
+    model._kept = [(["c", "a"], batches[0]), (["b", "d"], batches[1])]
+    model.fit()
+    (rows,) = seen
+    assert rows._base is not None  # a view: the patches are not held twice
+    stacked = torch.stack([batches[0][1], batches[1][0], batches[0][0], batches[1][1]])
+    assert torch.equal(rows, stacked.permute(0, 2, 3, 1).reshape(-1, 6))  # (N, C, h, w) -> (N*h*w, C)
 
 
 def test_patchcore_against_plain_anomalib(parts: Path):

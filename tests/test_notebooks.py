@@ -49,8 +49,8 @@ def test_all_are_there():
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
         "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
         "training_code/cflow.ipynb", "training_code/compare.ipynb",
-        "training_code/featcae.ipynb", "training_code/padim.ipynb", "training_code/patchcore.ipynb",
-        "training_code/vae.ipynb",
+        "training_code/featcae.ipynb", "training_code/more_models.ipynb",
+        "training_code/padim.ipynb", "training_code/patchcore.ipynb", "training_code/vae.ipynb",
     ]  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeyp
     assert_only_weights_are_missing(errors["training_code/featcae.ipynb"], 2)
     (run,) = find_runs(root / "results")
     history = run.record["history"]
-    assert len(history["train_loss"]) == 20
+    assert len(history["train_loss"]) == len(history["val_good_loss"]) == len(history["val_anomalous_loss"]) == 20
     assert history["train_loss"][-1] < history["train_loss"][0]
 
 
@@ -237,6 +237,18 @@ def test_the_autoencoders_run_on_a_few_wells(own_project: Path, monkeypatch: pyt
         assert run.status == "finished"
         assert run.record["thresholds"]["image"]["rule"] == "mean_of_means"
         assert [len(values) for values in run.record["history"].values()] == [2, 2, 2]
+
+
+def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=2, good=2, bad=2)
+    for index in range(3):  # in place of the set that would be made
+        make_parts(root / f"data/generated/surfaces_360_256px_seed42/{index}", train=1, good=0, bad=0)
+    name = "training_code/more_models.ipynb"
+    assert execute(root, [name], monkeypatch) == {name: []}
+    runs = find_runs(root / "results")
+    assert {run.folder.parent.parent.name for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Draem", "Dfm"}
+    assert {run.status for run in runs} == {"finished"}
+    assert (root / "weights/pretrained_teacher_tiny.safetensors").is_file()
 
 
 def test_the_backbones_making_is_shown(own_project: Path, monkeypatch: pytest.MonkeyPatch):

@@ -65,7 +65,6 @@ def test_images_of_noise_are_the_seeds_alone(run: Run):
     assert first.shape == (5, 40, 72, 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert np.array_equal(generate(detector, 9)[:5], first) or len(generate(detector, 9)) == 9
     with pytest.raises(InputError, match="at least 1"):
         generate(detector, 0)
 

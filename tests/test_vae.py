@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import seed_everything
 from tiny import make_parts
 
-from defectlab import BigConvVae, Engine, Folder, LinearVae, SmallConvVae
+from defectlab import BigConvVae, Detector, Engine, Folder, LinearVae, SmallConvVae
 from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector
 from defectlab.models.vae import divergence
@@ -212,6 +212,21 @@ def test_losses_of_epochs_without_validation_are_left_out(parts: Path):
     history = Run.open(model.run_folder).record["history"]
     assert None not in history["train_loss"]
     assert [value is None for value in history["val_good_loss"]] == [True, False, False]  # the last one afterwards
+
+
+def test_every_epoch_can_be_kept_beside_the_last(parts: Path, tmp_path: Path):
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    keep = ModelCheckpoint(tmp_path / "kept", "linear_vae_4_4_{epoch}", every_n_epochs=2, save_top_k=-1)
+    model = vae("linear_vae")
+    Engine(max_epochs=4, callbacks=[keep], enable_progress_bar=False).train(model=model, datamodule=data(parts))
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert names == ["linear_vae_4_4_epoch=1.ckpt", "linear_vae_4_4_epoch=3.ckpt"]
+    run = Run.open(model.run_folder)
+    image = run.scores("test")[0].image_path
+    last, early = (Detector.load(path).predict(image)[0].score for path in (run.folder, tmp_path / "kept" / names[0]))
+    assert last == pytest.approx(run.scores("test")[0].score, rel=1e-5)
+    assert early != last
 
 
 def test_good_images_alone_train_too(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 BINS = 1 << 21
 FEW = 1 << 18  # scores that are sorted at once
 AT_ONCE = 1 << 21  # scores binned, and others looked up, at one time: bounds the memory
-MOST_THREADS = 8
+MOST_THREADS = 4  # each holds about 45 MB of bins
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float32]

@@ -209,6 +209,8 @@ class BaseDetector(AnomalibModule):
 class MemoryBankDetector(BaseDetector):
     """A model that fits once on the embeddings of all training images, in the order of the manifest."""
 
+    rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
+
     def on_train_start(self) -> None:
         """Forget an earlier fit: a second `fit` sees only its own data."""
         self._is_fitted = torch.tensor([False], device=self.device)
@@ -231,7 +233,9 @@ class MemoryBankDetector(BaseDetector):
         _, first = self._kept[0]
         # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
         # exist once; on a GPU twice for a moment.
-        stacked = torch.empty((len(paths), *first.shape[1:]), dtype=first.dtype, device=first.device)
+        layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
+        shape = (len(paths), *first.shape[1:])
+        stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
         while self._kept:
             batch_paths, embedding = self._kept.pop()
             stacked[[rank[path] for path in batch_paths]] = embedding

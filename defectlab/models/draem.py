@@ -146,6 +146,10 @@ class Draem(BaseDetector, AnomalibDraem):
             visualizer=visualizer,
         )
         check_unnormalised("Draem", self.preprocessing)
+        if min(self.preprocessing.input_size) < STRIDE:
+            raise OptionError(
+                f"Draem: the model's input of {self.preprocessing.input_size} is too small: at least {STRIDE} pixels."
+            )
         self.model = DraemModel(
             sspcab=enable_sspcab,
             reconstructive_width=reconstructive_width,

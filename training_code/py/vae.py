@@ -64,7 +64,7 @@ for split, label in (("train", 0), ("validation", 1), ("test", 0), ("test", 1)):
 # %% [markdown]
 # ## Fully connected
 #
-# 89.9 million weights, most of them in the first and the last layer; its checkpoint takes a gigabyte, for the optimiser's state is in it. You should see falling losses, then a table of metrics.
+# 89.9 million weights, most of them in the first and the last layer; its checkpoint takes a gigabyte, for the optimiser's state is in it. You should see a falling training loss, then a table of metrics. Its validation losses swing from epoch to epoch.
 
 # %%
 from defectlab import Engine, Folder, LinearVae
@@ -85,7 +85,7 @@ from defectlab import Engine, Folder, SmallConvVae
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = SmallConvVae(latent_dim=128, lr=3e-4)
-engine = Engine(max_epochs=48, check_val_every_n_epoch=4)
+engine = Engine(max_epochs=96, check_val_every_n_epoch=4)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 
