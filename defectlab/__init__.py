@@ -40,6 +40,7 @@ _DOOR = {
     "nearest_good_patches": "defectlab.explain",
     "predict_to_folder": "defectlab.scoring",
     "save_panel": "defectlab.pictures",
+    "sweep": "defectlab.sweeps.run",
     "write_report": "defectlab.report",
     "make_sample": "defectlab.data.samples",
     "build_manifest": "defectlab.data.manifest",
@@ -78,6 +79,7 @@ __all__ = [
     "run",
     "run_many",
     "save_panel",
+    "sweep",
     "write_report",
 ]
 
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     from defectlab.report import write_report
     from defectlab.results.record import Run
     from defectlab.scoring import predict_to_folder
+    from defectlab.sweeps.run import sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
 
 if TYPE_CHECKING:
+    from defectlab.backbones import Backbone
     from defectlab.data.folder import Folder
     from defectlab.engine import Engine
     from defectlab.models.base import BaseDetector
@@ -221,33 +222,58 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def build(experiment: Experiment) -> "tuple[BaseDetector, Folder, Engine]":
+class Parts:
+    """Backbones and datamodules that several experiments share: each is loaded, and its images are checked, once."""
+
+    def __init__(self) -> None:
+        self._backbones: dict[tuple[Any, ...], Backbone] = {}
+        self._datamodules: dict[str, Folder] = {}
+
+    def backbone(self, experiment: Experiment) -> "Backbone | None":
+        """Return the experiment's backbone; None for a model that has none.
+
+        Raises:
+            InputError: A name or a weights file that cannot work.
+        """
+        from defectlab.backbones import load_backbone
+
+        given, info = experiment.backbone, model_info(experiment.model["name"])
+        if info.backbone is None:
+            return None
+        key = (given.name or info.backbone, given.weights, experiment.seed)
+        if key not in self._backbones:
+            self._backbones[key] = load_backbone(key[0], weights=given.weights, seed=experiment.seed)
+        return self._backbones[key]
+
+    def datamodule(self, experiment: Experiment) -> "Folder":
+        """Return the experiment's datamodule; no image is read yet."""
+        from defectlab.data.folder import Folder
+
+        data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
+        options = {"seed": experiment.seed, **data}
+        return self._datamodules.setdefault(str(sorted(options.items())), Folder(**options))
+
+
+def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDetector, Folder, Engine]":
     """Return model, datamodule and engine of an experiment; every option is checked, no image is read yet.
+
+    With `parts`, experiments share what they have in common.
 
     Raises:
         InputError: An option, a weights file or a layer that cannot work.
     """
-    from defectlab.data.folder import Folder
     from defectlab.engine import Engine
     from defectlab.models.registry import model_class
 
+    parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
-    data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
     engine = Engine(name=experiment.name, **asdict(experiment.evaluation), **experiment.trainer)
-    datamodule = Folder(**{"seed": experiment.seed, **data})
-    model: BaseDetector = cls(**_backbone(experiment), **options)
+    datamodule = parts.datamodule(experiment)
+    backbone = parts.backbone(experiment)
+    given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
+    model: BaseDetector = cls(**given, **options)
     return model, datamodule, engine
-
-
-def _backbone(experiment: Experiment) -> dict[str, Any]:
-    """Return the backbone as the argument of a model that takes one."""
-    from defectlab.backbones import load_backbone
-
-    given, info = experiment.backbone, model_info(experiment.model["name"])
-    if info.backbone is None:
-        return {}
-    return {"backbone": load_backbone(given.name or info.backbone, weights=given.weights, seed=experiment.seed)}
 
 
 def run(experiment: Experiment, *, test: bool = True) -> "Run":

@@ -15,10 +15,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from defectlab import paths
 from defectlab.data.folder import ManifestDataset
 from defectlab.data.manifest import Entry, Manifest
+from defectlab.finishing import record_thresholds
 from defectlab.losses import VALIDATION_LOSSES, LossHistory, ValidationLosses
 from defectlab.models.base import BaseDetector
 from defectlab.models.processors import RawPostProcessor
-from defectlab.results.evaluate import choose_thresholds, labelled, threshold_record
 from defectlab.results.files import ArrayWriter, pack_masks
 from defectlab.results.record import Run, ScoreRow
 
@@ -144,14 +144,8 @@ class Recorder(Callback):
         collector, run = self._finish("validation")
         if collector is None or run is None:
             return
-        source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
         by = pl_module.default_rule if isinstance(pl_module, BaseDetector) else None
-        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.packed_masks("validation"), by)
-        run.write_scores([*(labelled(row, image.value) for row in collector.rows), *run.scores("test")])
-        run.update(
-            thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
-            validation_epoch=trainer.current_epoch,
-        )
+        record_thresholds(run, collector.rows, _data(trainer).manifest, by, trainer.current_epoch)
         if isinstance(pl_module.post_processor, RawPostProcessor):
             scores = np.array([row.score for row in collector.rows])
             maps = run.maps("validation")

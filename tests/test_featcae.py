@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import data, small
+from small import backbone, data, small
 from tiny import make_parts
 from torch import nn
 from torch.nn import functional as F
@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 from defectlab import Detector, Engine, Experiment, FeatCae, load_backbone, predict_to_folder, write_report
 from defectlab.cli import main
 from defectlab.data.images import read_image
-from defectlab.errors import OptionError
+from defectlab.errors import InputError, OptionError
+from defectlab.features import Features, FeatureStore, extract
 from defectlab.figures import _relative, relative_figure
 from defectlab.models import frozen
 from defectlab.models.featcae import FeatureAutoencoder
@@ -174,6 +175,20 @@ def test_augmented_images_are_seen_anew_in_each_epoch(parts: Path, tmp_path: Pat
     augmented = data(parts, train_augmentations=RandomHorizontalFlip(1.0))
     Engine(max_epochs=2, enable_progress_bar=False, default_root_dir=tmp_path).fit(model=model, datamodule=augmented)
     assert sum(seen) == 2 * (8 + 4)
+
+
+def test_cached_features_give_the_numbers_of_a_training_of_its_own(parts: Path, run: Run, tmp_path: Path, monkeypatch):
+    model, images = small("featcae"), data(parts)
+    arrays = extract(images, backbone(), model.preprocessing, ["layer2", "layer1"], FeatureStore(tmp_path / "cache"))
+    model.use_features(Features(images.manifest, arrays))
+    monkeypatch.setattr(model.model, "features", lambda _: pytest.fail("the backbone is not needed"))
+    engine = Engine(max_epochs=2, enable_progress_bar=False, default_root_dir=tmp_path)
+    engine.train(model=model, datamodule=images)
+    ours = [row.score for row in Run.open(model.run_folder).scores()]
+    assert ours == pytest.approx([row.score for row in run.scores()], rel=1e-4)
+    assert Run.open(model.run_folder).record["run_id"] == run.record["run_id"]
+    with pytest.raises(InputError, match="lack layer1"):
+        model.use_features(Features(images.manifest, {"layer2": arrays["layer2"]}))
 
 
 def test_the_threshold_is_mean_plus_k_deviations_of_good_validation_images(run: Run):

@@ -210,7 +210,7 @@ def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeyp
     assert_only_weights_are_missing(errors["training_code/featcae.ipynb"], 2)
     (run,) = find_runs(root / "results")
     history = run.record["history"]
-    assert len(history["train_loss"]) == 20
+    assert len(history["train_loss"]) == len(history["val_good_loss"]) == len(history["val_anomalous_loss"]) == 20
     assert history["train_loss"][-1] < history["train_loss"][0]
 
 

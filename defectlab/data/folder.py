@@ -69,7 +69,7 @@ class ManifestDataset(AnomalibDataset):
         image = load_image(row.image_path)
         mask = None
         if self.task == TaskType.SEGMENTATION:
-            mask = _mask(row.mask_path, (image.shape[-2], image.shape[-1]))
+            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]))
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return ImageItem(
@@ -81,8 +81,8 @@ class ManifestDataset(AnomalibDataset):
         )
 
 
-def _mask(path: str, image_size: tuple[int, int]) -> Mask:
-    """Return a (H, W) mask, brought to the image's size (nearest); no path means nothing is marked."""
+def load_mask(path: str | Path | None, image_size: tuple[int, int]) -> Mask:
+    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path means nothing is marked."""
     if not path:
         return Mask(torch.zeros(image_size, dtype=torch.uint8))
     mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))

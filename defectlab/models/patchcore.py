@@ -17,7 +17,7 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError, unknown_name
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.kernels.neighbours import PreparedBank, nearest_neighbours
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
 from defectlab.models.checkpoint import CHECKPOINT_KEY
@@ -70,6 +70,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         self.register_buffer("memory_bank", torch.empty(0))
         self.embedding_store: list[torch.Tensor] = []
         self.picks = torch.empty(0, dtype=torch.int64)  # of the last fit: which rows the bank is
+        self._prepared: PreparedBank | None = None  # of the bank that was searched last
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -85,13 +86,14 @@ class PatchcoreModel(AnomalibPatchcoreModel):
 
     def fit(self, rows: torch.Tensor) -> None:
         """Keep some of (N, C) patches as memory bank, in the order picked: the coreset, or as many at random."""
+        self.keep(rows, self.order(rows, coreset_size(len(rows), self.coreset_sampling_ratio)))
+
+    def order(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        """Return which of (N, C) patches a bank of `size` keeps, in the order picked: any prefix is a smaller bank."""
         n_patches, n_features = rows.shape
-        size = coreset_size(n_patches, self.coreset_sampling_ratio)
         if self.bank_sampling == "random":
             logger.info("Memory bank: %d of %d patches at random", size, n_patches)
-            self.picks = torch.randperm(n_patches, generator=generator(self.seed, "random bank"))[:size]
-            self.memory_bank = rows[self.picks.to(rows.device)]
-            return
+            return torch.randperm(n_patches, generator=generator(self.seed, "random bank"))[:size]
         projection = sparse_projection(n_patches, n_features, generator=generator(self.seed, "coreset projection"))
         cost = estimate(n_patches, len(projection), size, device=str(rows.device))
         logger.info(
@@ -100,16 +102,28 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         )  # fmt: skip
         first = int(torch.randint(n_patches, (1,), generator=generator(self.seed, "coreset first pick")))
         with progress_bar("Coreset", size) as progress:
-            picks = k_center_greedy(
+            return k_center_greedy(
                 rows.float(), size, first=first, projection=projection.to(rows.device), progress=progress
             )
+
+    def keep(self, rows: torch.Tensor, picks: torch.Tensor) -> None:
+        """Make the picked of (N, C) patches the memory bank."""
         self.memory_bank = rows[picks.to(rows.device)]
         self.picks = picks.cpu()
 
     def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
-        distances, indices = nearest_neighbours(embedding.float(), self.memory_bank.float(), n_neighbors)
+        bank = self.memory_bank
+        if n_neighbors == 1 and PreparedBank.pays(bank) and not torch.jit.is_tracing():
+            if self._prepared is None or self._prepared.bank is not bank:
+                self._prepared = PreparedBank(bank)
+            return self._prepared.nearest(embedding.float())
+        distances, indices = nearest_neighbours(embedding.float(), bank.float(), n_neighbors)
         return (distances.squeeze(1), indices.squeeze(1)) if n_neighbors == 1 else (distances, indices)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self._prepared = None  # the bank may be filled in place
+        super()._load_from_state_dict(*args, **options)
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,), the farthest patch's distance re-weighted, and maps (B, 1, H, W)."""
@@ -119,9 +133,37 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         patches = self.reshape_embedding(embedding)
         distances, locations = self.nearest_neighbors(patches, n_neighbors=1)
         distances, locations = distances.reshape(batch, -1), locations.reshape(batch, -1)  # (B*h*w,) -> (B, h*w)
-        scores = self.compute_anomaly_score(distances, locations, patches)
-        patch_map = distances.reshape(batch, 1, height, width)
-        return scores, smooth_upsample(patch_map, image_size, sigma=BLUR_SIGMA, mode="nearest")
+        (scores,) = self.image_scores(distances, locations, patches, [self.num_neighbors])
+        return scores, self.maps(distances.reshape(batch, 1, height, width), image_size)
+
+    def image_scores(
+        self, distances: torch.Tensor, locations: torch.Tensor, patches: torch.Tensor, neighbours: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Return scores (B,) for each number of `neighbours`, from one search for the most of them.
+
+        The farthest patch's distance is re-weighted as in `compute_anomaly_score` of plain anomalib.
+
+        Args:
+            distances: (B, h*w) distances of each patch to its nearest one in the bank.
+            locations: (B, h*w) which one that is.
+            patches: (B*h*w, C) the patches themselves.
+            neighbours: Numbers of bank patches that re-weight.
+        """
+        images = torch.arange(len(distances), device=distances.device)
+        farthest = distances.argmax(dim=1)
+        score = distances[images, farthest]
+        most = min(max(neighbours), len(self.memory_bank))
+        if most == 1:
+            return [score for _ in neighbours]
+        patch = patches.reshape(len(distances), distances.shape[1], -1)[images, farthest]  # (B*h*w, C) -> (B, C)
+        _, support = self.nearest_neighbors(self.memory_bank[locations[images, farthest]], n_neighbors=most)
+        to_support = self.euclidean_dist(patch.unsqueeze(1), self.memory_bank[support]).squeeze(1)  # (B, most)
+        return [score if k == 1 else (1 - torch.softmax(to_support[:, :k], dim=1)[:, 0]) * score for k in neighbours]
+
+    @staticmethod
+    def maps(distances: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Return maps (B, 1, H, W) of distances (B, 1, h, w)."""
+        return smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="nearest")
 
     def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
         """Score images (B, 3, H, W)."""
