@@ -18,7 +18,14 @@ _DOOR = {
     "Padim": "defectlab.models.padim",
     "Patchcore": "defectlab.models.patchcore",
     "Cflow": "defectlab.models.cflow",
+    "BigConvVae": "defectlab.models.vae",
+    "LinearVae": "defectlab.models.vae",
+    "SmallConvVae": "defectlab.models.vae",
+    "Csflow": "defectlab.models.csflow",
+    "Draem": "defectlab.models.draem",
+    "EfficientAd": "defectlab.models.efficient_ad",
     "Stfpm": "defectlab.models.stfpm",
+    "distil_teacher": "defectlab.models.distil",
     "Fastflow": "defectlab.models.fastflow",
     "FeatCae": "defectlab.models.featcae",
     "Detector": "defectlab.predict",
@@ -29,9 +36,11 @@ _DOOR = {
     "Run": "defectlab.results.record",
     "Preprocessing": "defectlab.preprocessing",
     "load_backbone": "defectlab.backbones",
+    "model_class": "defectlab.models.registry",
     "nearest_good_patches": "defectlab.explain",
     "predict_to_folder": "defectlab.scoring",
     "save_panel": "defectlab.pictures",
+    "sweep": "defectlab.sweeps.run",
     "write_report": "defectlab.report",
     "make_sample": "defectlab.data.samples",
     "build_manifest": "defectlab.data.manifest",
@@ -39,29 +48,38 @@ _DOOR = {
 }
 
 __all__ = [
+    "BigConvVae",
     "Cflow",
+    "Csflow",
     "Detector",
+    "Draem",
+    "EfficientAd",
     "Engine",
     "Experiment",
     "Fastflow",
     "FeatCae",
     "Folder",
     "InputError",
+    "LinearVae",
     "Padim",
     "Patchcore",
     "Prediction",
     "Preprocessing",
     "Run",
+    "SmallConvVae",
     "Stfpm",
     "__version__",
     "build_manifest",
+    "distil_teacher",
     "load_backbone",
     "make_sample",
+    "model_class",
     "nearest_good_patches",
     "predict_to_folder",
     "run",
     "run_many",
     "save_panel",
+    "sweep",
     "write_report",
 ]
 
@@ -76,17 +94,24 @@ if TYPE_CHECKING:
     from defectlab.explain import nearest_good_patches
     from defectlab.many import run_many
     from defectlab.models.cflow import Cflow
+    from defectlab.models.csflow import Csflow
+    from defectlab.models.distil import distil_teacher
+    from defectlab.models.draem import Draem
+    from defectlab.models.efficient_ad import EfficientAd
     from defectlab.models.fastflow import Fastflow
     from defectlab.models.featcae import FeatCae
     from defectlab.models.padim import Padim
     from defectlab.models.patchcore import Patchcore
+    from defectlab.models.registry import model_class
     from defectlab.models.stfpm import Stfpm
+    from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
     from defectlab.pictures import save_panel
     from defectlab.predict import Detector, Prediction
     from defectlab.preprocessing import Preprocessing
     from defectlab.report import write_report
     from defectlab.results.record import Run
     from defectlab.scoring import predict_to_folder
+    from defectlab.sweeps.run import sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ _QUIET = {"enable_model_summary", "enable_progress_bar"}
 # Options that shaped the weights but not what they give for an image.
 _TRAINING_ONLY = {
     *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
+    *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
     "threshold_k",
 }
 
@@ -64,6 +65,7 @@ def start_run(
             "experiment": experiment,
             "dataset": dataset_record(datamodule),
             "backbone": record,
+            "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
             "preprocessing": model.preprocessing.to_dict() | {"hash": model.preprocessing.hash},
             "evaluation": {"pixel_size": pixel_size, "grid": None},
             "metrics": {},
@@ -71,6 +73,7 @@ def start_run(
             "timings": {},
             "environment": environment("unknown"),
             "checkpoint": CHECKPOINT,
+            **({"sources": dict(model.sources)} if model.sources else {}),
         },
     )
     manifest.write(run.folder / "manifest.json")
@@ -100,6 +103,7 @@ def describe_run(
     }
     facts = experiment_facts(experiment, datamodule.manifest.hash, record["sha256"])
     facts["model.preprocessing"] = model.preprocessing.hash
+    facts |= {f"model.{name}": summary for name, summary in model.sources.items()}
     return experiment, facts
 
 

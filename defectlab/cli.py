@@ -46,19 +46,32 @@ def data_check(root: str, group: str | None = None, near: bool = True) -> int:
     return 0 if report.ok else 1
 
 
-def data_sample(name: str, destination: str, seed: int = 42, good_number: int = 9, limit_data: int = 100) -> None:
+def data_sample(
+    name: str,
+    destination: str,
+    seed: int = 42,
+    good_number: int = 9,
+    limit_data: int = 100,
+    train: int = 1000,
+    proliv: int = 60,
+    test: int = 400,
+) -> None:
     """Make a built-in dataset.
 
     Args:
-        name: coins or digits.
+        name: coins, digits or wells.
         destination: Folder to make.
         seed: Of the composition.
         good_number: The good digit, for digits.
         limit_data: The most images of each digit, for digits.
+        train: Good training images, for wells.
+        proliv: Anomalous validation images, for wells.
+        test: Test images of both kinds, for wells.
     """
-    from defectlab.data.samples import make_sample
+    from defectlab.data.samples import OPTIONS, make_sample
 
-    options = {"good_number": good_number, "limit_data": limit_data} if name == "digits" else {}
+    given = {"good_number": good_number, "limit_data": limit_data, "train": train, "proliv": proliv, "test": test}
+    options = {option: given[option] for option in OPTIONS.get(name, {})}
     print(f"{name}: {paths.relative(make_sample(name, paths.resolve(destination), seed=seed, **options))}")
 
 
@@ -106,12 +119,62 @@ def weights_import(file: str, name: str | None, overwrite: bool) -> None:
     print(paths.relative(import_file(Path(file), name, overwrite=overwrite)))
 
 
-def models_list() -> None:
-    """List the models."""
-    from defectlab.models.registry import MODELS
+def weights_distil(
+    backbone: str,
+    weights: str | None = None,
+    model_size: str = "small",
+    layers: list[str] | None = None,
+    images: str | None = None,
+    steps: int = 2000,
+    batch_size: int = 8,
+    seed: int = 42,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a teacher for EfficientAD from a backbone, and write it into weights/.
 
-    for info in MODELS.values():
-        print(f"{info.name:<12} {info.class_name:<12} {info.summary}")
+    Args:
+        backbone: Whose features it learns.
+        weights: The backbone's file, or `random`; default is looked for by name.
+        model_size: tiny, small or medium.
+        layers: Of the backbone; default is layer2 and layer3.
+        images: Folder of images to learn on; default is a generated set.
+        steps: Optimiser steps.
+        batch_size: Images a step.
+        seed: Of the teacher and the images drawn.
+        output: File to write; default is pretrained_teacher_SIZE.safetensors in weights/.
+        overwrite: Replace a file that is there.
+    """
+    from defectlab.backbones import load_backbone
+    from defectlab.models.distil import distil_teacher
+
+    path = distil_teacher(
+        load_backbone(backbone, weights=weights, seed=seed),
+        model_size=model_size,
+        layers=layers or ["layer2", "layer3"],
+        images=images,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        output=output,
+        overwrite=overwrite,
+    )
+    print(paths.relative(path))
+
+
+def models_list() -> None:
+    """List the models and what each needs: epochs, default backbone, other files; none needs masks to train."""
+    from defectlab.models.registry import MODELS, OTHERS
+
+    for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", OTHERS)):
+        print(f"{title:<26}{'class':<21}{'epochs':<8}{'backbone':<19}what it is")
+        for info in models.values():
+            epochs = f"{info.epochs}" if info.epochs else f"{info.default_epochs}*"
+            files = f"; needs {info.files}" if info.files else ""
+            print(
+                f"  {info.name:<24}{info.class_name:<21}{epochs:<8}{info.backbone or 'none':<19}{info.summary}{files}"
+            )
+    print("* unless trainer.max_epochs says otherwise. Masks are for pixel metrics alone: no model trains on them.")
 
 
 def cache_list() -> None:
@@ -136,7 +199,7 @@ def cache_clear() -> None:
     print(f"Freed {store.clear() / 1e9:.2f} GB: {paths.relative(store.root)}")
 
 
-def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> int:
+def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, **settings: Any) -> int:
     """Train and test one experiment, once or with several seeds."""
     from defectlab.many import parse_seeds, run_many, with_seeds
 
@@ -144,27 +207,32 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, **settings: Any) -> 
     if seeds is None and experiment.repeat == 1:
         from defectlab.experiment import run
 
-        run(experiment)
+        run(experiment, test=not fit_only)
         return 0
+    if fit_only:
+        raise InputError("--fit-only trains once: leave out --seeds and repeat.")
     repeats = with_seeds(experiment, None if seeds is None else parse_seeds(seeds), vary_split=vary_split)
     return 0 if len(run_many(repeats, rerun=rerun)) == len(repeats) else 1
 
 
-def evaluate(run: str, rescore: bool) -> None:
-    """Compute a run's metrics again from its raw record."""
+def evaluate(run: str, rescore: bool, data: str | None) -> None:
+    """Compute a run's metrics again from its raw record, or test it on other images."""
     from defectlab.results.evaluate import evaluate_run
     from defectlab.results.record import Run
     from defectlab.results.show import summary
     from defectlab.results.workbook import update_workbook
 
     opened = Run.open(run)
-    if rescore:
+    if rescore or data is not None:
         from defectlab.data.folder import Folder
         from defectlab.engine import Engine
 
         options = opened.record["experiment"]["data"]
-        data = Folder(**{key: value for key, value in options.items() if not key.endswith("augmentations")})
-        Engine().test(datamodule=data, ckpt_path=opened.checkpoint)
+        kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+        if data is not None:  # in a layout of its own
+            kept = {key: value for key, value in kept.items() if key != "name" and not key.endswith("_dir")}
+            kept["root"] = data
+        Engine().test(datamodule=Folder(**kept), ckpt_path=opened.checkpoint_file())
         return
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
@@ -191,7 +259,9 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
         summary(opened, update_workbook(opened).rows)
 
 
-def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool) -> int:
+def compare(
+    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None
+) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
     if runs:
         if import_ or prune or best:
@@ -199,8 +269,10 @@ def compare(runs: list[str], import_: str | None, dataset: str | None, prune: bo
         from defectlab.results.compare import compare_runs, comparison_table
         from defectlab.results.record import Run
 
-        comparison_table(compare_runs([Run.open(run) for run in runs]))
+        comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0
+    if metric:
+        raise InputError("--metric is for testing runs against each other: name at least two run folders.")
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
     rows = imported_rows(import_, dataset) if import_ else []
@@ -266,7 +338,13 @@ def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": demo,
     "data": {"check": data_check, "sample": data_sample},
-    "weights": {"list": weights_list, "get": weights_get, "verify": weights_verify, "import": weights_import},
+    "weights": {
+        "list": weights_list,
+        "get": weights_get,
+        "verify": weights_verify,
+        "import": weights_import,
+        "distil": weights_distil,
+    },
     "models": {"list": models_list},
     "train": train,
     "evaluate": evaluate,
@@ -315,6 +393,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         parser.add_class_arguments(Experiment, as_positional=False)
         parser.add_argument("--seeds", type=str, help="Train with each of these seeds, such as 0..4 or 0,1,2.")
         parser.add_argument("--vary-split", action="store_true", help="Split anew with each seed.")
+        later = "Train without the test; `evaluate RUN --rescore` makes it up."
+        parser.add_argument("--fit-only", action="store_true", help=later)
         parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
     elif function is predict:
         parser.add_argument("run", type=str, help="Run folder or checkpoint.")
@@ -331,6 +411,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         _add_threshold_arguments(parser)
     elif function is compare:
         parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
+        metrics = "What they are compared by, such as pixel_AUPRO or image_F1Score; default is image_AUROC."
+        parser.add_argument("--metric", type=str, help=metrics)
         importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
         parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
         parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
@@ -343,6 +425,8 @@ def _command_parser(function: Command) -> ArgumentParser:
     elif function is evaluate:
         parser.add_argument("run", type=str, help="Run folder.")
         parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
+        other = "Test on the images of another dataset, a folder in a known layout: a run of its own."
+        parser.add_argument("--data", type=str, metavar="FOLDER", help=other)
     else:
         parser.add_function_arguments(function, as_positional=True)
     return parser

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib.engine import Engine as AnomalibEngine
 from anomalib.engine.engine import _TrainerArgumentsCache
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -17,21 +18,17 @@ from defectlab.bookkeeping import check_same_model, describe_run, environment, r
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
-from defectlab.evaluation.metrics import Metric
+from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS, model_info
 from defectlab.models.restore import restore
-from defectlab.pictures import save_panel
-from defectlab.pimo import aupimo
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
-from defectlab.results.evaluate import AUPIMO, evaluate_run, no_thresholds, threshold_by
-from defectlab.results.grid import PixelSize, check_pixel_size, pixel_images, write_grid_masks
+from defectlab.results.grid import PixelSize, check_pixel_size
 from defectlab.results.identity import experiment_id
-from defectlab.results.keep import check_keep_maps, drop_maps
-from defectlab.results.parts import choose_part_threshold
+from defectlab.results.keep import check_keep_maps
 from defectlab.results.record import Run, find_runs
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
@@ -48,7 +45,7 @@ class Engine(AnomalibEngine):
     """anomalib's Engine: the same calls, one run folder per fitted model, metrics from raw scores.
 
     Args:
-        callbacks: More Lightning callbacks.
+        callbacks: More Lightning callbacks; one with `on_run_finished(run)` hears of each tested run on record.
         logger: As in anomalib; none by default.
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
@@ -92,6 +89,21 @@ class Engine(AnomalibEngine):
     def best_model_path(self) -> str | None:
         """Checkpoint of the last fit, the best one where a callback monitors something."""
         return str(self._checkpoints["best"]) if self._checkpoints else None
+
+    @property
+    def results_folder(self) -> Path:
+        """Where runs go."""
+        return self._results
+
+    @property
+    def device(self) -> torch.device:
+        """Where a model trains: what `accelerator` and `devices` ask for, as far as this machine has it."""
+        wanted, devices = str(self._arguments.get("accelerator", "auto")), self._arguments["devices"]
+        if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+            return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
+        if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
 
     def fit(
         self,
@@ -159,20 +171,16 @@ class Engine(AnomalibEngine):
                 super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
             else:
                 logger.warning("No test images: the metrics are not available")
-            run.update(maps={"kept": "all"})
-            write_grid_masks(run, datamodule.manifest)
-            if self._evaluation["aupimo"]:
-                run.update(**_with_aupimo(run))
-            results = evaluate_run(run, part_threshold=_part_threshold(model, run))
-            save_panel(run)
-            timings = run.record["timings"] | {"test": round(self._recorder.seconds["test"], 3)}
             before = run.folder
-            run.advance("finished", timings=timings, maps=drop_maps(run, self._keep_maps), **results)
+            self.complete(model, run, datamodule, {"test": self._recorder.seconds["test"]})
             self._follow(before, run.folder)
         if source is not None and source.folder == before:
             source = run
         model.run_folder = source.folder if source else None
         self._publish(run, verbose)
+        for callback in self._given_callbacks:
+            if hasattr(callback, "on_run_finished"):
+                callback.on_run_finished(run)
         return [dict(run.record["metrics"])]
 
     def _publish(self, run: Run, verbose: bool) -> None:
@@ -187,6 +195,19 @@ class Engine(AnomalibEngine):
                 "then run `defectlab compare`.",
                 paths.workbook(),
             )
+
+    def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
+        """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
+        datamodule = self._checked(model, datamodule)
+        return start_run(model, datamodule, self._options(model), self._run_name, self._results, **self._evaluation)
+
+    def complete(
+        self, model: BaseDetector, run: Run, datamodule: Folder, timings: dict[str, float], **fields: Any
+    ) -> None:
+        """Finish a run whose raw scores are on record, as `test` does; `fields` go into its record too."""
+        complete_thresholds(run)
+        options: dict[str, Any] = {"keep_maps": self._keep_maps, "aupimo": self._evaluation["aupimo"]}
+        finish_run(run, model, datamodule.manifest, timings, **options, **fields)
 
     def train(
         self,
@@ -272,10 +293,14 @@ class Engine(AnomalibEngine):
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
         """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
         model.check_training(datamodule)
-        _, facts = describe_run(model, datamodule, self._options(model), self._run_name, **self._evaluation)
-        wanted = experiment_id(facts)
+        wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
         return next((run for run in same if run.status == "finished"), None)
+
+    def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
+        """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
+        _, facts = describe_run(model, datamodule, self._options(model), self._run_name, **self._evaluation)
+        return experiment_id(facts)
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:
         return self._arguments | {"max_epochs": self._epochs(model)}
@@ -337,7 +362,7 @@ class Engine(AnomalibEngine):
             self.trainer.save_checkpoint(run.checkpoint)
         elif not run.checkpoint.is_file():
             self.trainer.save_checkpoint(run.checkpoint)
-        _complete_thresholds(run)
+        complete_thresholds(run)
         self._checkpoints = {"best": best, "last": run.checkpoint}
 
     def _follow(self, before: Path, now: Path) -> None:
@@ -392,30 +417,4 @@ class Engine(AnomalibEngine):
                 for level, chosen in source.record["thresholds"].items()
             }
             run.update(thresholds=taken)
-        _complete_thresholds(run)
-
-
-def _part_threshold(model: BaseDetector, run: Run) -> dict[str, Any] | None:
-    """Choose the parts' threshold as the images' was; None leaves it to the record, or there are no parts."""
-    by = model.default_rule
-    if by.rule == "f1" or run.record["thresholds"]["image"]["rule"] != by.rule:
-        return None
-    return choose_part_threshold(run, lambda scores, labels: threshold_by(by, scores, labels))
-
-
-def _with_aupimo(run: Run) -> dict[str, Any]:
-    """Return the record's metrics and reasons with pixel_AUPIMO among them; no threshold changes it."""
-    images, lack = pixel_images(run)
-    found = Metric(None, lack) if images is None else aupimo(images)
-    reasons = run.record.get("metric_reasons", {})
-    return {
-        "metrics": {**run.record["metrics"], AUPIMO: found.value},
-        "metric_reasons": {**reasons, AUPIMO: found.reason} if found.value is None else reasons,
-    }
-
-
-def _complete_thresholds(run: Run) -> None:
-    """Where nothing could choose thresholds, say so in log and record."""
-    if not run.record["thresholds"]:
-        logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
-        run.update(thresholds=no_thresholds("there were no validation images"))
+        complete_thresholds(run)

@@ -15,6 +15,7 @@ from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
 
 if TYPE_CHECKING:
+    from defectlab.backbones import Backbone
     from defectlab.data.folder import Folder
     from defectlab.engine import Engine
     from defectlab.models.base import BaseDetector
@@ -50,6 +51,8 @@ class DataConfig:
         seed: Of the split; default is the experiment's.
         on_duplicate: error or warn, for equal files in training and test.
         group: Regular expression on the image's path that names the part it shows, where a part has several images.
+        n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
+            validation folders hold anomalous images only.
     """
 
     root: str | None = None
@@ -72,6 +75,7 @@ class DataConfig:
     seed: int | None = None
     on_duplicate: str = "error"
     group: str | None = None
+    n_val_good: int | None = None
 
 
 @dataclass(frozen=True)
@@ -218,46 +222,77 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def build(experiment: Experiment) -> "tuple[BaseDetector, Folder, Engine]":
+class Parts:
+    """Backbones and datamodules that several experiments share: each is loaded, and its images are checked, once."""
+
+    def __init__(self) -> None:
+        self._backbones: dict[tuple[Any, ...], Backbone] = {}
+        self._datamodules: dict[str, Folder] = {}
+
+    def backbone(self, experiment: Experiment) -> "Backbone | None":
+        """Return the experiment's backbone; None for a model that has none.
+
+        Raises:
+            InputError: A name or a weights file that cannot work.
+        """
+        from defectlab.backbones import load_backbone
+
+        given, info = experiment.backbone, model_info(experiment.model["name"])
+        if info.backbone is None:
+            return None
+        key = (given.name or info.backbone, given.weights, experiment.seed)
+        if key not in self._backbones:
+            self._backbones[key] = load_backbone(key[0], weights=given.weights, seed=experiment.seed)
+        return self._backbones[key]
+
+    def datamodule(self, experiment: Experiment) -> "Folder":
+        """Return the experiment's datamodule; no image is read yet."""
+        from defectlab.data.folder import Folder
+
+        data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
+        options = {"seed": experiment.seed, **data}
+        return self._datamodules.setdefault(str(sorted(options.items())), Folder(**options))
+
+
+def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDetector, Folder, Engine]":
     """Return model, datamodule and engine of an experiment; every option is checked, no image is read yet.
+
+    With `parts`, experiments share what they have in common.
 
     Raises:
         InputError: An option, a weights file or a layer that cannot work.
     """
-    from defectlab.data.folder import Folder
     from defectlab.engine import Engine
     from defectlab.models.registry import model_class
 
+    parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
-    data = {key: value for key, value in asdict(experiment.data).items() if value is not None}
     engine = Engine(name=experiment.name, **asdict(experiment.evaluation), **experiment.trainer)
-    datamodule = Folder(**{"seed": experiment.seed, **data})
-    model: BaseDetector = cls(**_backbone(experiment), **options)
+    datamodule = parts.datamodule(experiment)
+    backbone = parts.backbone(experiment)
+    given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
+    model: BaseDetector = cls(**given, **options)
     return model, datamodule, engine
 
 
-def _backbone(experiment: Experiment) -> dict[str, Any]:
-    """Return the backbone as the argument of a model that takes one."""
-    from defectlab.backbones import load_backbone
-
-    given, info = experiment.backbone, model_info(experiment.model["name"])
-    if info.backbone is None:
-        return {}
-    return {"backbone": load_backbone(given.name or info.backbone, weights=given.weights, seed=experiment.seed)}
-
-
-def run(experiment: Experiment) -> "Run":
-    """Train and test one experiment and return its finished run.
+def run(experiment: Experiment, *, test: bool = True) -> "Run":
+    """Train and test one experiment and return its finished run; without the test it is `fitted`.
 
     Raises:
         InputError: Anything that cannot work, before training starts.
     """
-    from defectlab.results.record import Run
-
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
-    model, datamodule, engine = build(experiment)
-    engine.train(model=model, datamodule=datamodule)
+    return train_built(*build(experiment), test=test)
+
+
+def train_built(model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True) -> "Run":
+    """Train, and test unless told otherwise, what `build` has made; return its run."""
+    from defectlab.results.record import Run
+
+    engine.fit(model=model, datamodule=datamodule)
+    if test:
+        engine.test(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")

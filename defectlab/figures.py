@@ -10,6 +10,7 @@ from PIL import Image
 
 from defectlab import paths
 from defectlab.data.images import read_image
+from defectlab.errors import InputError
 from defectlab.explain import Box, NearestGood
 from defectlab.pictures import VERDICTS, scale_of, views
 from defectlab.predict import Detector, Prediction
@@ -30,26 +31,63 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
     low, high = scale_of(detector)
     pictures = views(detector, found)
     height, width = pictures[0].shape[:2]
-    figure, axes = _axes(4, (14, 3.3 * min(1.6, height / width) + 0.8))
+    figure, axes = new_axes(4, (14, 3.3 * min(1.6, height / width) + 0.8))
     for axis, picture, title in zip(axes, pictures, ("image", "anomaly map", "overlay", "contour"), strict=True):
         axis.imshow(picture)
         axis.set_title(title)
         axis.set_axis_off()
+    _scale_bar(figure, axes, low, high, detector.pixel_threshold, "anomaly map")
+    return rendered(figure)
+
+
+def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
+    """Return image, anomaly map and overlay of one predicted file, map and score relative to their thresholds.
+
+    1.0 is the threshold, and the scale is the same for all images: NOK is said exactly of scores above 1.0.
+
+    Raises:
+        InputError: A prediction of an array, or a run without thresholds.
+    """
+    limit, pixel = detector.image_threshold, detector.pixel_threshold
+    if limit is None or pixel is None or not min(limit, pixel) > 0:
+        raise InputError("This run has no thresholds above 0, so nothing can be shown relative to them.")
+    low, high = scale_of(detector)
+    image, heat, laid, _ = views(detector, found)
+    height, width = image.shape[:2]
+    figure, axes = new_axes(3, (12, 3.6 * min(1.6, height / width) + 0.8))
+    shown = _relative(found.score / limit, bool(found.label))
+    titles = ("image", f"anomaly score {shown}: {'NOK' if found.label else 'OK'}", "overlay")
+    for axis, picture, title in zip(axes, (image, heat, laid), titles, strict=True):
+        axis.imshow(picture)
+        axis.set_title(title)
+        axis.set_axis_off()
+    _scale_bar(figure, axes, low / pixel, high / pixel, 1.0, "anomaly map, 1.0 is the threshold")
+    return rendered(figure)
+
+
+def _relative(ratio: float, above: bool) -> str:
+    """Return a score relative to its threshold with two digits, which never say 1.00 of one that is above it."""
+    digits = 2
+    while digits < 16 and (float(f"{ratio:.{digits}f}") > 1) != above:
+        digits += 1
+    return f"{ratio:.{digits}f}"
+
+
+def _scale_bar(figure: Any, axes: Any, low: float, high: float, threshold: float | None, label: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     bar = figure.colorbar(ScalarMappable(Normalize(low, high), "inferno"), ax=axes, fraction=0.02, pad=0.01)
-    bar.set_label("anomaly map")
-    if detector.pixel_threshold is not None:
-        bar.ax.axhline(detector.pixel_threshold, color=LINE, linewidth=2)
-    return _rendered(figure)
+    bar.set_label(label)
+    if threshold is not None:
+        bar.ax.axhline(threshold, color=LINE, linewidth=2)
 
 
 def score_figure(run: Run, found: Prediction) -> Image.Image:
     """Return one image's score on the line of the run's validation scores, with the threshold between them."""
     rows = run.scores("validation")
     threshold = run.record["thresholds"]["image"]["value"]
-    figure, (axis,) = _axes(1, (11, 2.4))
+    figure, (axis,) = new_axes(1, (11, 2.4))
     for height, (label, name, colour) in enumerate(((0, "good", GOOD), (1, "defects", BAD))):
         scores = [row.score for row in rows if row.label == label]
         axis.plot(scores, np.full(len(scores), height), "|", color=colour, markersize=18, markeredgewidth=1.6)
@@ -63,7 +101,7 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
     axis.set_title(f"score {found.score:.4g}: {VERDICTS[found.label]}", loc="left")
     axis.legend(loc="upper right", ncols=2, frameon=False, fontsize=9)
     axis.spines[["top", "left", "right"]].set_visible(False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
@@ -73,12 +111,12 @@ def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
         (patch.image_path, patch.box, f"{patch.image_path.name}\ndistance {patch.distance:.4g}")
         for patch in nearest.patches
     ]
-    figure, axes = _axes(len(crops), (2.3 * len(crops), 3.0))
+    figure, axes = new_axes(len(crops), (2.3 * len(crops), 3.0))
     for number, (axis, (path, box, title)) in enumerate(zip(axes, crops, strict=True)):
         colour = BAD if number == 0 else GOOD
         _draw_crop(axis, read_image(path), box, colour)
         axis.set_title(title, fontsize=9, color=colour)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
@@ -94,7 +132,7 @@ def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
     axis.add_patch(outline)
 
 
-def _axes(count: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
+def new_axes(count: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
     """Return a figure without pyplot, whose state a notebook would show a second time, and its axes in a row."""
     from matplotlib.figure import Figure
 
@@ -102,7 +140,8 @@ def _axes(count: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
-def _rendered(figure: Any) -> Image.Image:
+def rendered(figure: Any) -> Image.Image:
+    """Return a figure as a picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")

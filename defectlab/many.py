@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from defectlab.errors import OptionError
-from defectlab.experiment import Experiment, build, run
+from defectlab.experiment import Experiment, build, train_built
 
 if TYPE_CHECKING:
     from defectlab.results.record import Run
@@ -77,27 +77,28 @@ def with_seeds(
 def run_many(experiments: Sequence[Experiment], *, rerun: bool = False) -> "list[Run]":
     """Run experiments one after another and return the finished runs; one with `repeat` runs with several seeds.
 
-    All are built, so checked, before the first is trained. One that is on record as finished is not trained again,
-    unless `rerun`. One that fails leaves its error in its record and in the log, and the next is run. The end says what
-    failed, and sums up runs that differ in nothing but their seed.
+    All are built, so checked, before the first is trained: those that differ in nothing but their seed once. One that
+    is on record as finished is not trained again, unless `rerun`. One that fails leaves its error in its record and in
+    the log, and the next is run. The end says what failed, and sums up runs that differ in nothing but their seed.
 
     Raises:
         InputError: An experiment that cannot work, before any is trained.
     """
     every = [one for experiment in experiments for one in with_seeds(experiment)]
-    for experiment in every:
+    for experiment in {_without_seed(one): one for one in reversed(every)}.values():
         build(experiment)
     finished: list[Run] = []
     failed: list[str] = []
     for place, experiment in enumerate(every, start=1):
         what = f"{place} of {len(every)}, {experiment.name or experiment.model['name']}, seed {experiment.seed}"
         try:
-            earlier = None if rerun else finished_run(experiment)
+            model, datamodule, engine = build(experiment)
+            earlier = None if rerun else engine.finished_run(model, datamodule)
             if earlier is not None:
                 logger.info("Run %s: finished already, not trained again: %s", what, earlier.folder)
             else:
                 logger.info("Run %s", what)
-            finished.append(earlier or run(experiment))
+            finished.append(earlier or train_built(model, datamodule, engine))
         except Exception as error:  # one bad run must not cost the others their night
             logger.exception("Run %s failed; going on with the next", what)
             failed.append(f"{what}: {error}")
@@ -105,6 +106,12 @@ def run_many(experiments: Sequence[Experiment], *, rerun: bool = False) -> "list
     if failed:
         logger.error("%d of %d runs failed:\n  %s", len(failed), len(every), "\n  ".join(failed))
     return finished
+
+
+def _without_seed(experiment: Experiment) -> str:
+    """Return what can be wrong with an experiment, which no seed changes."""
+    model = {key: value for key, value in experiment.model.items() if key != "seed"}
+    return repr(replace(experiment, seed=0, data=replace(experiment.data, seed=None), model=model))
 
 
 def finished_run(experiment: Experiment) -> "Run | None":

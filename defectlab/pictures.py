@@ -14,6 +14,8 @@ from defectlab import paths
 from defectlab.data.images import as_uint8, read_image
 from defectlab.errors import DataError, InputError
 from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.views import heat_range
+from defectlab.models.registry import model_info
 from defectlab.predict import Detector, Prediction
 from defectlab.preprocessing import Preprocessing
 from defectlab.results.panel import PanelRow, Scale, draw_panel
@@ -63,9 +65,9 @@ class ShownImages:
             return None
         kept = run.record.get("maps", {}).get("rows") or range(len(rows))
         preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
-        low, high, source = map_scale(run)
+        low, high, ends = map_scale(run)
         image, pixel = (run.record["thresholds"][level]["value"] for level in ("image", "pixel"))
-        scale = Scale(low, high, pixel, f"map, range of the {source} images:")
+        scale = Scale(low, high, pixel, ends)
         return cls([rows[place] for place in kept], maps, run.masks("test"), preprocessing, scale, image)
 
     def tiles(self, index: int, truth: bool = False) -> list[np.ndarray]:
@@ -142,12 +144,32 @@ def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:
 
 
 def map_scale(run: Run) -> tuple[float, float, str]:
-    """Return the smallest and largest value of a run's validation maps, as `Detector.map_range`, or of the test's."""
+    """Return the ends of a run's colour scale, as `Detector.heat_range`, and what they are.
+
+    Where there are no validation maps, the test's take their place.
+    """
     for split in ("validation", "test"):
         maps = run.maps(split)
         if maps is not None and maps.size:
-            return float(maps.min()), float(maps.max()), split
+            relative = model_info(run.record["experiment"]["model"]["name"]).relative_maps
+            threshold = run.record["thresholds"]["pixel"]["value"]
+            ends = _finite_ends(maps)
+            shown = heat_range(*ends, threshold, relative)
+            return *shown, _ends(f"range of the {split} images" if shown == ends else "")
     raise InputError(f"{run.folder} has no maps any more, so its pictures have no scale.")
+
+
+def _finite_ends(maps: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest number of maps, infinite ones and NaN left out."""
+    ends = float(maps.min()), float(maps.max())
+    if np.isfinite(ends).all():
+        return ends
+    finite = [part for one in maps if (part := one[np.isfinite(one)]).size]
+    return (float(min(map(np.min, finite))), float(max(map(np.max, finite)))) if finite else (0.0, 1.0)
+
+
+def _ends(which: str) -> str:
+    return f"map, {which or 'from 0 to twice the threshold'}:"
 
 
 def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile: int = TILE) -> Image.Image:
@@ -163,7 +185,8 @@ def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile
         detail, wrong = _verdict(row, detector.image_threshold)
         rows.append(PanelRow(views(detector, found), paths.relative(row.image_path), detail, wrong))
     legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
-    scale = Scale(low, high, detector.pixel_threshold, "map, range of the validation images:")
+    ends = _ends("range of the validation images" if (low, high) == detector.map_range else "")
+    scale = Scale(low, high, detector.pixel_threshold, ends)
     return Image.fromarray(draw_panel(rows, COLUMNS, detector.model.name, legend, scale, tile))
 
 
@@ -186,12 +209,12 @@ def views(detector: Detector, found: Prediction) -> list[np.ndarray]:
 
 
 def scale_of(detector: Detector) -> tuple[float, float]:
-    """Return `Detector.map_range`.
+    """Return `Detector.heat_range`.
 
     Raises:
         InputError: The run had no validation images to take it from.
     """
-    low, high = detector.map_range
+    low, high = detector.heat_range
     if not math.isfinite(low):
         raise InputError("This run had no validation images, so its maps have no scale to be shown on.")
     return low, high

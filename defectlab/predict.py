@@ -17,11 +17,12 @@ from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.evaluation.thresholds import below32
-from defectlab.evaluation.views import check_view, viewed
+from defectlab.evaluation.views import check_view, heat_range, viewed
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.models.processors import RawPostProcessor
+from defectlab.models.registry import model_info
 from defectlab.models.restore import restore
 from defectlab.results.record import Run
 
@@ -103,6 +104,11 @@ class Detector:
         if not isinstance(processor, RawPostProcessor):
             raise InputError("This model was trained with post_processor=False: it has no range of validation maps.")
         return float(processor.pixel_min), float(processor.pixel_max)
+
+    @property
+    def heat_range(self) -> tuple[float, float]:
+        """Ends of the colour scale of all heat maps: `map_range`, or relative to the threshold where the model says."""
+        return heat_range(*self.map_range, self.pixel_threshold, model_info(self.model.model_name).relative_maps)
 
     @property
     def score_range(self) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """The callback that writes what a run measured: raw scores, raw maps, losses, seconds."""
 
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from defectlab import paths
 from defectlab.data.folder import ManifestDataset
 from defectlab.data.manifest import Entry, Manifest
+from defectlab.finishing import record_thresholds
+from defectlab.losses import VALIDATION_LOSSES, LossHistory, ValidationLosses
 from defectlab.models.base import BaseDetector
 from defectlab.models.processors import RawPostProcessor
-from defectlab.results.evaluate import choose_thresholds, labelled, threshold_record
 from defectlab.results.files import ArrayWriter, pack_masks
 from defectlab.results.record import Run, ScoreRow
 
@@ -84,9 +85,11 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.run: Run | None = None
         self.exception: BaseException | None = None
-        self.history: dict[str, list[float]] = defaultdict(list)
+        self.history = LossHistory()
         self.seconds: dict[str, float] = defaultdict(float)
         self._collector: SplitCollector | None = None
+        self._losses = ValidationLosses()
+        self._validated: dict[str, float] = {}
         self._started: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,17 +101,26 @@ class Recorder(Callback):
         self.seconds["fit"] = time.perf_counter() - self._started["fit"] - self.seconds["validation"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the epoch's mean losses."""
-        for name, value in trainer.callback_metrics.items():
-            if name.endswith("loss"):
-                self.history[name].append(float(value))
-                epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
-                if epoch == 1 or epoch % max(1, epochs // EPOCH_LINES) == 0:
-                    logger.info("Epoch %d of %d: %s %.6g", epoch, epochs, name, float(value))
+        """Keep the epoch's mean losses, and put them on record: curves can be seen while the training runs."""
+        losses = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.endswith("loss") and name not in VALIDATION_LOSSES.values()  # these may be of an earlier epoch
+        }
+        losses |= self._validated
+        self._validated = {}
+        self.history.add(losses)
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+        if losses and (epoch == 1 or epoch % max(1, epochs // EPOCH_LINES) == 0):
+            said = ", ".join(f"{name} {value:.6g}" for name, value in losses.items())
+            logger.info("Epoch %d of %d: %s", epoch, epochs, said)
+        if losses and self.run is not None:
+            self.run.update(history=self.history.record())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to collect; a memory-bank model has fitted by now."""
         self._started["validation"] = time.perf_counter()
+        self._losses = ValidationLosses()
         self._begin(trainer, "validation")
 
     def on_validation_batch_end(
@@ -120,22 +132,20 @@ class Recorder(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect one batch."""
+        """Collect one batch, and its losses where the model has them."""
         self._collect(outputs)
+        losses = pl_module.image_losses(outputs) if isinstance(pl_module, BaseDetector) else None
+        if losses is not None and self._collector is not None:
+            entries = self._collector.entries
+            self._losses.add(losses, [entries[path].label for path in outputs.image_path])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the thresholds and put them into model and record, before the checkpoint is written."""
         collector, run = self._finish("validation")
         if collector is None or run is None:
             return
-        source = "test" if _data(trainer).manifest.protocol.validation_is_test else "validation"
         by = pl_module.default_rule if isinstance(pl_module, BaseDetector) else None
-        image, pixel = choose_thresholds(collector.rows, run.maps("validation"), run.masks("validation"), by)
-        run.write_scores([*(labelled(row, image.value) for row in collector.rows), *run.scores("test")])
-        run.update(
-            thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
-            validation_epoch=trainer.current_epoch,
-        )
+        record_thresholds(run, collector.rows, _data(trainer).manifest, by, trainer.current_epoch)
         if isinstance(pl_module.post_processor, RawPostProcessor):
             scores = np.array([row.score for row in collector.rows])
             maps = run.maps("validation")
@@ -144,6 +154,7 @@ class Recorder(Callback):
                 image_range, image_range if maps is None else (float(maps.min()), float(maps.max()))
             )
         self._set_thresholds(pl_module)
+        self._keep_losses(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The record's thresholds decide, not the checkpoint's copy."""
@@ -183,11 +194,17 @@ class Recorder(Callback):
 
     def finite_history(self) -> dict[str, list[float | None]]:
         """Losses by epoch; one that is not finite is None, with a warning."""
-        history = {name: [v if math.isfinite(v) else None for v in values] for name, values in self.history.items()}
-        for name, values in history.items():
-            if None in values:
-                logger.warning("%s was not finite in %d of %d epochs", name, values.count(None), len(values))
-        return history
+        self.history.warn()
+        return self.history.record()
+
+    def _keep_losses(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the pass's losses for its epoch; in training Lightning's callbacks and loggers get them too."""
+        means = self._losses.means()
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.history.amend(means)
+        elif means:
+            self._validated = means
+            module.log_dict(means, prog_bar=True)
 
     def _begin(self, trainer: Trainer, split: str) -> None:
         data = _data(trainer)

@@ -12,19 +12,30 @@ from PIL import Image
 
 from defectlab import paths
 from defectlab.errors import DataError, InputError
-from defectlab.evaluation.aupro import FPR_LIMIT, pro_points
-from defectlab.evaluation.metrics import Curve, sorted_curve
-from defectlab.evaluation.suite import pixel_curve
+from defectlab.evaluation.metrics import sorted_curve
+from defectlab.evaluation.pixel_curves import Points, pixel_curves
+from defectlab.evaluation.pixels import FPR_LIMIT
+from defectlab.evaluation.sources import Chosen
 from defectlab.files import replacing
 from defectlab.pictures import COLUMNS, ShownImages
-from defectlab.results.charts import Points, curve_chart, histogram, loss_chart
+from defectlab.results.across import across_datasets
+from defectlab.results.charts import curve_chart, histogram, loss_chart
 from defectlab.results.evaluate import columns
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
-from defectlab.results.leaderboard import RANKED_BY, Board
+from defectlab.results.grid import pixel_images
+from defectlab.results.leaderboard import RANKED_BY, Board, Entry
 from defectlab.results.overview import board_chart, boards_of, kinds_by_run
+from defectlab.results.parts import row_parts
 from defectlab.results.plots import colour_map
 from defectlab.results.record import Run, ScoreRow
-from defectlab.results.tables import average_by_label, confusion, kinds_side_by_side, standings, table
+from defectlab.results.tables import (
+    average_by_label,
+    confusion,
+    kinds_side_by_side,
+    means_over_datasets,
+    standings,
+    table,
+)
 from defectlab.results.workbook.rows import KEY, row_of
 
 logger = logging.getLogger(__name__)
@@ -33,13 +44,14 @@ MOST_CURVES = 10  # in one chart; more cannot be told apart
 PICTURES, PICTURES_OF_MANY, MANY = 6, 3, 4  # of each list, and of each list where there are this many runs
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1e1e22; max-width: 1320px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1e1e22; max-width: 1480px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; } h2 { margin-top: 2.2em; border-bottom: 1px solid #d5d5da; }
 h3 { margin: 1.4em 0 .4em; }
 table { border-collapse: collapse; margin: .8em 0; font-size: 14px; }
 td, th { padding: .25em .6em; border-bottom: 1px solid #e4e4e8; }
 th { text-align: left; background: #eef1f6; position: sticky; top: 0; } td.number { text-align: right; }
 .wide { overflow-x: auto; } .quiet { color: #69696f; } .wrong { color: #be141e; font-weight: 600; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 13em; }
 .best { background: #b7dfb2; font-weight: 600; } .tied { background: #e4f3df; } td { white-space: nowrap; }
 details td { white-space: normal; overflow-wrap: anywhere; } nav a { margin-right: 1em; }
 .scale img { height: 14px; width: 260px; vertical-align: middle; margin: 0 .5em; }
@@ -65,9 +77,14 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
             raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
     boards = boards_of(runs)
     ordered = [tested[str(row[KEY])] for board in boards for entry in board.entries for row in entry.rows]
+    drawn = {
+        _curve_name(board, entry) + f" ({board.group[0]})" * (len(boards) > 1): tested[str(entry.rows[0][KEY])]
+        for board in boards
+        for entry in board.entries
+    }
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
-    body = "\n".join([_head(boards, ordered), _curves(ordered[:MOST_CURVES], len(ordered)), *sections])
+    body = "\n".join([_head(boards, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
     title = html.escape(", ".join(run.record["name"] for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -87,6 +104,10 @@ def _head(boards: Sequence[Board], ordered: Sequence[tuple[Run, Sequence[ScoreRo
         parts.append(
             '<p class="wrong">These runs have different images or splits: rank them within a table, never across.</p>'
         )
+    together = across_datasets(boards)
+    if together:
+        words = "Mean over datasets, each counting the same; set only rows on the same datasets against each other."
+        parts += [f'<p class="quiet">{words}</p>', means_over_datasets(together)]
     links = (f'<a href="#run{place}">{html.escape(_label(run))}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
     kinds = kinds_by_run([run for run, _ in ordered])
@@ -115,35 +136,44 @@ def _explained(board: Board) -> str:
     return f'<p class="quiet">{html.escape(" ".join([*parts, *notes]))}</p>'
 
 
-def _curves(tested: Sequence[tuple[Run, Sequence[ScoreRow]]], count: int) -> str:
-    charts = []
-    levels = {
-        "image": {_label(run): sorted_curve(*columns(rows)) for run, rows in tested},
-        "pixel": {_label(run): _pixel_curve(run, rows) for run, rows in tested},
+def _curve_name(board: Board, entry: Entry) -> str:
+    """Name a configuration's curve, with its id where two configurations have one name."""
+    name = f"{entry.rows[0].get('model', '')} {entry.name}"
+    alone = sum(other.name == entry.name for other in board.entries) == 1
+    return name if alone else f"{name} {str(entry.rows[0][KEY])[-6:]}"
+
+
+def _curves(configurations: Mapping[str, tuple[Run, Sequence[ScoreRow]]], of_one_seed: bool) -> str:
+    """Draw the curves of each configuration's first seed."""
+    tested = dict(list(configurations.items())[:MOST_CURVES])
+    image = {name: sorted_curve(*columns(rows)) for name, (_, rows) in tested.items()}
+    usable = {
+        name: curve
+        for name, curve in image.items()
+        if not curve.problem and curve.positives.size and curve.negatives.size
     }
-    for level, curves in levels.items():
-        usable = {
-            name: curve
-            for name, curve in curves.items()
-            if not curve.problem and curve.positives.size and curve.negatives.size
-        }
-        if not usable:
-            continue
-        roc = {name: roc_points(curve) for name, curve in usable.items()}
-        pr = {name: pr_points(curve) for name, curve in usable.items()}
-        axes = ("good flagged (FPR)", "defects caught (TPR)")
-        charts.append(curve_chart(roc, axes, f"{level} ROC", diagonal=True))
-        charts.append(curve_chart(pr, ("recall", "precision"), f"{level} precision and recall"))
-        if level == "image":
-            charts.append('<div class="break"></div>')
-    pro = {name: points for name, points in ((_label(run), _pro(run, rows)) for run, rows in tested) if points[0].size}
-    if pro:
+    pixel = {name: curves for name, (run, rows) in tested.items() if (curves := _pixel_curves(run, rows))}
+    charts = []
+    if usable:
+        roc, pr = ({name: of(curve) for name, curve in usable.items()} for of in (roc_points, pr_points))
+        charts += [*_roc_and_pr("image", roc, pr), '<div class="break"></div>']
+    if pixel:
+        roc, pr, pro = ({name: its[kind] for name, its in pixel.items()} for kind in ("roc", "pr", "pro"))
+        charts += _roc_and_pr("pixel", roc, pr)
         axes = ("good pixels flagged (FPR)", "mean overlap of regions (PRO)")
         charts.append(curve_chart(pro, axes, "per-region overlap (PRO)", limit=FPR_LIMIT))
     if not charts:
         return ""
-    note = f'<p class="quiet">The first {len(tested)} of {count} runs.</p>' if count > len(tested) else ""
-    return f'<h2>Curves</h2>{note}<div class="charts curves">{"".join(charts)}</div>'
+    some = f"The first {len(tested)} of {len(configurations)} configurations. " * (len(configurations) > len(tested))
+    note = some + "Of each configuration the first seed." * of_one_seed
+    return f'<h2>Curves</h2><p class="quiet">{note}</p><div class="charts curves">{"".join(charts)}</div>'
+
+
+def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points]) -> list[str]:
+    return [
+        curve_chart(roc, ("good flagged (FPR)", "defects caught (TPR)"), f"{level} ROC", diagonal=True),
+        curve_chart(pr, ("recall", "precision"), f"{level} precision and recall"),
+    ]
 
 
 def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) -> str:
@@ -152,7 +182,7 @@ def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) 
     parts = [f'<h2 id="run{place}">{html.escape(_label(run))}</h2>', _settings(run)]
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
     parts.append(_losses(run.record.get("history", {})))
-    kinds = by_kind(rows, threshold)
+    kinds = by_kind(rows, threshold, row_parts(run.record, rows))
     parts += ["<h3>By kind</h3>", confusion(kinds), average_by_label(kinds), _failures(run, pictures)]
     return "\n".join(part for part in parts if part)
 
@@ -232,14 +262,10 @@ def _label(run: Run) -> str:
     return f"{run.folder.parent.parent.name} {run.record['name']}"
 
 
-def _pixel_curve(run: Run, rows: Sequence[ScoreRow]) -> Curve:
-    maps, masks = (run.maps("test"), run.masks("test")) if run.has_all_maps else (None, None)
-    return pixel_curve(maps, masks, columns(rows)[1])
-
-
-def _pro(run: Run, rows: Sequence[ScoreRow]) -> Points:
-    maps, masks = (run.maps("test"), run.masks("test")) if run.has_all_maps else (None, None)
-    if maps is None or masks is None:
-        return np.empty(0), np.empty(0)
-    known = columns(rows)[1] >= 0
-    return pro_points(maps, masks) if bool(known.all()) else pro_points(maps[known], masks[known])
+def _pixel_curves(run: Run, rows: Sequence[ScoreRow]) -> dict[str, Points]:
+    """Return the run's curves over pixels, on the grid of its metrics; none where its AUROC has no value either."""
+    if not run.has_all_maps or run.record["metrics"].get("pixel_AUROC") is None:
+        return {}
+    images, _ = pixel_images(run)
+    labelled = np.flatnonzero(columns(rows)[1] >= 0).tolist()
+    return {} if images is None else pixel_curves(Chosen(images, labelled))

@@ -34,8 +34,8 @@ def predict_to_folder(
     `view` is that of the scores in scores.csv: raw, min_max (0.5 is the threshold, four digits) or percent (100 is the
     threshold, two digits). Rounding never moves a score across the threshold.
 
-    All heat maps share one scale, the range of the validation maps, so that two pictures can be compared. Pictures are
-    named after the image's path below what all images share.
+    All heat maps share one scale (`Detector.heat_range`), so that two pictures can be compared. Pictures are named
+    after the image's path below what all images share.
 
     Raises:
         InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
@@ -53,7 +53,7 @@ def predict_to_folder(
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
     detector = Detector.load(run)
     detector.check_view(view)
-    low, high = detector.map_range
+    low, high = detector.heat_range
     if heatmaps and not math.isfinite(low):
         raise InputError("This run had no validation images, so its heat maps have no scale; leave out --heatmaps.")
     if masks and detector.pixel_threshold is None:

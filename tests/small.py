@@ -4,7 +4,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from defectlab import Cflow, Fastflow, FeatCae, Folder, Padim, Patchcore, Stfpm, load_backbone
+from defectlab import (
+    BigConvVae,
+    Cflow,
+    Csflow,
+    Draem,
+    EfficientAd,
+    Fastflow,
+    FeatCae,
+    Folder,
+    LinearVae,
+    Padim,
+    Patchcore,
+    SmallConvVae,
+    Stfpm,
+    load_backbone,
+)
+from defectlab.models.registry import model_info
 
 SMALL: dict[str, tuple[type, dict[str, Any]]] = {
     "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),
@@ -17,9 +33,15 @@ LAYERS = {"layers": ["layer1", "layer2"]}
 MORE: dict[str, tuple[type, dict[str, Any]]] = {
     "stfpm": (Stfpm, LAYERS),
     "fastflow": (Fastflow, {**LAYERS, "flow_steps": 2, "hidden_ratio": 0.2, "lr": 1e-2}),
+    "linear_vae": (LinearVae, {"latent_dim": 4, "hidden": [16, 8], "lr": 1e-2}),
+    "small_conv_vae": (SmallConvVae, {"latent_dim": 4, "lr": 3e-3}),
+    "big_conv_vae": (BigConvVae, {"latent_dim": 4, "lr": 1e-3}),
+    "draem": (Draem, {"reconstructive_width": 8, "discriminative_width": 8, "lr": 1e-3}),
+    "csflow": (Csflow, {"layers": ["layer3"], "n_coupling_blocks": 2, "cross_conv_hidden_channels": 16, "lr": 1e-3}),
+    "efficient_ad": (EfficientAd, {"model_size": "tiny", "teacher_out_channels": 8, "teacher": "random", "lr": 1e-3}),
     "featcae": (FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}),
 }
-EPOCHS = {"stfpm": 4, "fastflow": 4, "featcae": 4}
+EPOCHS = {"stfpm": 4, "fastflow": 4, "draem": 8, "csflow": 6, "efficient_ad": 2, "featcae": 4}
 
 
 @lru_cache(maxsize=2)
@@ -30,8 +52,9 @@ def backbone(seed: int = 42):
 def small(name: str, **options: Any):
     """A model at 64 px; options given here win."""
     cls, own = (SMALL | MORE)[name]
-    size = {} if "pre_processor" in options else {"image_size": 64}
-    return cls(**{"backbone": backbone(), **size, **own, **options})
+    size = {} if "pre_processor" in options else {"image_size": 256 if name == "efficient_ad" else 64}
+    own = own if model_info(name).backbone is None else {"backbone": backbone(), **own}
+    return cls(**{**size, **own, **options})
 
 
 def data(root: Path, **options: Any) -> Folder:

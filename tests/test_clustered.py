@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from defectlab.errors import InputError
-from defectlab.evaluation.clustered import clustered_variance, draws
-from defectlab.evaluation.intervals import auroc_interval, bootstrap_interval, delong_test, placements
-from defectlab.evaluation.metrics import auroc
+from defectlab.evaluation.bootstrap import image_intervals
+from defectlab.evaluation.clustered import clustered_variance
+from defectlab.evaluation.intervals import auroc_interval, delong_test, placements
+from defectlab.evaluation.metrics import aupr, f1_max
 
 
 def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
@@ -69,36 +70,20 @@ def test_coverage_where_photographs_of_a_part_resemble_each_other():
     assert covered["plain"] / 400 < 0.8, "images taken as independent make a false promise"
 
 
-def test_the_cluster_bootstrap_covers_and_draws_whole_parts():
+@pytest.mark.parametrize("simulations", [60, pytest.param(1000, marks=pytest.mark.long)])
+def test_the_bootstrap_over_parts_covers(simulations: int):
     random = np.random.default_rng(2)
-    truth = norm.cdf(1.2 / np.sqrt(2))
-    covered = 0
-    for _ in range(120):
+    large, labels, _ = photographs(random, 40_000, 40_000, 1, 1.2, 0.2)
+    truth = {"AUPR": aupr(large, labels).value, "F1Max": f1_max(large, labels).value}
+    covered = dict.fromkeys(truth, 0)
+    for _ in range(simulations):
         scores, labels, groups = photographs(random, 25, 25, 5, 1.2, 0.2)
-        interval = bootstrap_interval(
-            lambda at, s=scores, y=labels: auroc(s[at], y[at]).value,
-            labels,
-            generator=random,
-            repeats=200,
-            groups=groups,
-        )
-        covered += interval.low <= truth <= interval.high
-    assert covered / 120 >= 0.87
-    assert "50 parts, kept whole" in interval.method
-    for drawn in draws(labels, groups, random, 20):
-        counts = np.bincount(drawn, minlength=labels.size).reshape(50, 5)
-        assert (counts == counts[:, :1]).all(), "each image of a part as often as its others"
-        assert (counts[:25, 0].sum(), counts[25:, 0].sum()) == (25, 25)
-
-
-def test_unknown_images_are_never_drawn_and_mixed_parts_stay_together():
-    labels = np.array([0, 1, 0, 0, 1, -1, -1])
-    groups = np.array([0, 0, 1, 1, 2, 2, 3])
-    for drawn in draws(labels, groups, np.random.default_rng(3), 50):
-        counts = np.bincount(drawn, minlength=7)
-        assert counts.tolist() == [1, 1, 1, 1, 1, 0, 0], "one part of each sort: each is drawn once"
-    plain = list(draws(np.array([-1, -1]), None, np.random.default_rng(3), 2))
-    assert [drawn.size for drawn in plain] == [0, 0]
+        found = image_intervals(scores, labels, None, [str(group) for group in groups], repeats=200)
+        for name, value in truth.items():
+            covered[name] += found[name].low <= value <= found[name].high
+    assert "groups of images" in found["AUPR"].method
+    assert min(covered.values()) / simulations >= (0.9 if simulations > 100 else 0.85), covered
+    print(f"\n25 parts of 5 photographs of each kind, {simulations} times:", covered)
 
 
 def test_a_perfect_split_counts_parts_not_images():

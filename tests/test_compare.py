@@ -1,13 +1,19 @@
 """Runs compared on the same images: ties, differences, and what must not be compared."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from drawn_run import drawn_run
 from finished import finished
 
 from defectlab.cli import main
 from defectlab.errors import InputError
+from defectlab.evaluation.bootstrap import drawn_image_metrics, image_draws, with_all
 from defectlab.evaluation.intervals import delong_test
+from defectlab.evaluation.paired import paired_bootstrap
 from defectlab.results.compare import compare_runs
+from defectlab.results.evaluate import evaluate_run
 from defectlab.results.record import Run, ScoreRow
 
 
@@ -54,3 +60,77 @@ def test_other_images_are_never_compared(capsys: pytest.CaptureFixture[str]):
         compare_runs([one, finished("empty")])
     assert main(["compare", str(one.folder)]) == 2
     assert "at least two runs" in capsys.readouterr().err
+
+
+def with_metrics(run: Run) -> Run:
+    run.update(**evaluate_run(run))
+    return run
+
+
+def test_other_metrics_are_compared_by_the_paired_bootstrap(capsys: pytest.CaptureFixture[str]):
+    runs = [with_metrics(scored(name, noise, seed)) for name, noise, seed in (("a", 3.0, 0), ("b", 0.3, 1))]
+    best, other = compare_runs(runs, "image_F1Max")
+    assert (best.run, best.test, best.p) == (runs[1], None, None)
+    assert best.value == runs[1].record["metrics"]["image_F1Max"]
+    assert other.test.difference == pytest.approx(best.value - other.value)
+    assert other.test.low > 0
+    assert not other.tied
+    lower = compare_runs(runs, "image_FPR_at_95TPR")
+    assert lower[0].run == runs[1], "a lower rate is better"
+    assert lower[1].test.difference < 0
+    folders = [str(run.folder) for run in runs]
+    assert main(["compare", *folders, "--metric", "image_AUPR"]) == 0
+    printed = capsys.readouterr().out
+    assert "image AUPR" in printed
+    assert "Paired bootstrap" in printed
+    assert main(["compare", *folders, "--metric", "image_AUPRC"]) == 2
+    assert "image_AUPR" in capsys.readouterr().err
+    assert main(["compare", "--metric", "image_AUPR"]) == 2
+    with pytest.raises(InputError, match=r"pixel_AUPRO of . has no value: there are no anomaly maps"):
+        compare_runs(runs, "pixel_AUPRO")
+
+
+def test_pixels_are_drawn_with_their_images(own_project: Path):
+    good, poor = drawn_run("good", 0, 30, 0.5, own_project), drawn_run("poor", 1, 30, 0.5, own_project)
+    maps = np.load(poor.maps_path("test"))
+    np.save(poor.maps_path("test"), maps + np.random.default_rng(0).normal(0, 2, maps.shape).astype(np.float32))
+    with_metrics(poor)
+    rows = poor.scores()
+    np.save(poor.maps_path("test"), np.load(poor.maps_path("test"))[::-1])  # any order: images are matched by path
+    np.save(poor.masks_path("test"), np.load(poor.masks_path("test"))[::-1])
+    poor.write_scores(rows[::-1])
+    for metric in ("pixel_AUROC", "pixel_AUPRO"):
+        best, other = compare_runs([poor, good], metric)
+        assert best.run is good
+        assert other.p < 0.001
+        assert other.test.low < best.value - other.value < other.test.high
+        assert compare_runs([good, Run.open(good.folder)], metric)[1].p == 1.0
+    poor.update(evaluation={"pixel_size": "original", "grid": None})
+    with pytest.raises(InputError, match="different grids"):
+        compare_runs([poor, good], "pixel_AUROC")
+
+
+@pytest.mark.parametrize("simulations", [150, pytest.param(2000, marks=pytest.mark.long)])
+def test_the_paired_bootstrap_keeps_its_error_rate(simulations: int):
+    """Two models of equal quality that share most of what is hard about an image."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    draws = with_all(image_draws(labels, repeats=300), labels)
+    wrong = dict.fromkeys(("AUROC", "AUPR", "F1Max", "F1Score", "accuracy"), 0)
+    for _ in range(simulations):
+        shared = 1.2 * labels + random.normal(size=80)
+        found = [drawn_image_metrics(shared + random.normal(0, 0.6, 80), labels, 0.6, draws) for _ in range(2)]
+        for name in wrong:
+            first, second = (one[name] for one in found)
+            wrong[name] += paired_bootstrap(first[0] - second[0], first[1:], second[1:]).p < 0.05
+    print(f"\nfalse differences at 5 % in {simulations}:", wrong)
+    assert max(wrong.values()) / simulations < (0.075 if simulations > 1000 else 0.11), wrong
+
+
+def test_draws_that_all_say_the_same():
+    same = np.full(99, 0.8)
+    assert paired_bootstrap(0.0, same, same).p == 1.0
+    apart = paired_bootstrap(0.2, same, same - 0.2)
+    assert (apart.p, apart.low) == (0.01, None)
+    known = np.array([0.5, np.nan, 0.7, 0.6])
+    assert paired_bootstrap(0.1, known, known - [0.1, 0.0, 0.2, 0.0]).low is not None

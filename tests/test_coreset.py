@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from defectlab.errors import InputError, OptionError
 from defectlab.kernels import coreset_plan
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy, smallest_ratio
+from defectlab.kernels.coreset_search import Search
 from defectlab.kernels.projection import sparse_projection
 
 
@@ -69,8 +71,77 @@ def test_small_blocks_and_tiles_change_nothing(pool: int, monkeypatch: pytest.Mo
     expected = k_center_greedy(rows, 300, first=0)
     assert torch.equal(k_center_greedy(rows, 300, first=0, memory_budget=1), expected)
     monkeypatch.setattr(coreset_plan, "MAX_POOL", pool)
-    monkeypatch.setattr("defectlab.kernels.coreset.TILE", 32)
+    monkeypatch.setattr(coreset_plan, "TILE", 32)
     assert torch.equal(k_center_greedy(rows, 300, first=0), expected)
+
+
+@pytest.fixture
+def small_cells(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Cells and leading directions from a few rows and picks on, as for many; call it after `plain_order`."""
+
+    def patch() -> None:
+        monkeypatch.setattr(coreset_plan, "ROWS_PER_CELL", 100)
+        monkeypatch.setattr(coreset_plan, "FEWEST_CELLS", 1)
+        monkeypatch.setattr(coreset_plan, "FEWEST_PICKS", 1)
+        monkeypatch.setattr(coreset_plan, "PICKS_PER_CELL", 1)
+        monkeypatch.setattr(coreset_plan, "MAX_POOL", 200)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_samples", "leading"),
+    [
+        (clustered(3000, 96, 20), 600, True),
+        (clustered(3000, 96, 21, spread=1e-3, offset=30.0), 400, True),
+        (clustered(3000, 96, 22).mul(8).round(), 400, True),
+        (torch.randn(3000, 24, generator=torch.Generator().manual_seed(23)), 500, False),
+        (torch.ones(2000, 70).index_fill(0, torch.arange(0, 2000, 9), 3.0), 300, True),
+    ],
+    ids=["clusters", "far-from-origin", "near-ties", "no-clusters", "two-kinds"],
+)
+def test_cells_and_leading_directions_change_no_pick(
+    rows: torch.Tensor, n_samples: int, leading: bool, small_cells: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = k_center_greedy(rows, n_samples, first=7)
+    distinct = min(n_samples, len(rows.unique(dim=0)))
+    assert expected[:distinct].tolist() == plain_order(rows, distinct, 7, monkeypatch)
+    small_cells()
+    search = Search(rows, n_samples, 2**28)
+    assert search.cells is not None
+    assert (search.leading is not None) == leading
+    assert torch.equal(k_center_greedy(rows, n_samples, first=7), expected)
+
+
+def test_cells_leave_few_pairs_of_clustered_rows(
+    small_cells: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, pairs = clustered(6000, 96, 24, spread=0.02), 0
+    lower = Search._lower
+
+    def counted(search: Search, index: torch.Tensor, found: torch.Tensor, which: torch.Tensor) -> None:
+        nonlocal pairs
+        pairs += len(index) * len(which)
+        lower(search, index, found, which)
+
+    monkeypatch.setattr(Search, "_lower", counted)
+    expected = k_center_greedy(rows, 800, first=0)
+    without, pairs = pairs, 0
+    small_cells()
+    assert torch.equal(k_center_greedy(rows, 800, first=0), expected)
+    assert pairs < without / 2
+
+
+def test_rows_on_disk_are_not_copied_and_half_storage_gives_the_order_of_the_rounded_rows(tmp_path: Path) -> None:
+    rows = clustered(3000, 32, 25)
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "rows.npy", mmap_mode="r+"))
+    assert Search(mapped, 10, 2**20).rows.data_ptr() == mapped.data_ptr()
+    assert torch.equal(k_center_greedy(mapped, 200, first=1, device="cpu"), k_center_greedy(rows, 200, first=1))
+    rounded = k_center_greedy(rows, 200, first=1, storage=torch.float16)
+    assert torch.equal(rounded, k_center_greedy(rows.half().float(), 200, first=1))
+    with pytest.raises(OptionError, match="float16"):
+        k_center_greedy(rows, 200, first=1, storage=torch.float64)
 
 
 def test_heavy_ties_beyond_the_block_are_picked_like_plain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,18 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import data, small
+from PIL import Image
+from small import backbone, data, small
 from tiny import make_parts
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from defectlab import Detector, Engine, FeatCae, load_backbone
-from defectlab.errors import OptionError
+from defectlab import Detector, Engine, Experiment, FeatCae, load_backbone, predict_to_folder, write_report
+from defectlab.cli import main
+from defectlab.data.images import read_image
+from defectlab.errors import InputError, OptionError
+from defectlab.features import Features, FeatureStore, extract
+from defectlab.figures import _relative, relative_figure
 from defectlab.models import frozen
 from defectlab.models.featcae import FeatureAutoencoder
-from defectlab.results.record import Run
+from defectlab.pictures import map_scale
+from defectlab.results.plots import contour, overlay
+from defectlab.results.record import Run, find_runs
 from defectlab.seeds import generator
 
 CHANNELS = {"layer2": 512, "layer3": 1024, "layer4": 2048}
@@ -170,6 +177,20 @@ def test_augmented_images_are_seen_anew_in_each_epoch(parts: Path, tmp_path: Pat
     assert sum(seen) == 2 * (8 + 4)
 
 
+def test_cached_features_give_the_numbers_of_a_training_of_its_own(parts: Path, run: Run, tmp_path: Path, monkeypatch):
+    model, images = small("featcae"), data(parts)
+    arrays = extract(images, backbone(), model.preprocessing, ["layer2", "layer1"], FeatureStore(tmp_path / "cache"))
+    model.use_features(Features(images.manifest, arrays))
+    monkeypatch.setattr(model.model, "features", lambda _: pytest.fail("the backbone is not needed"))
+    engine = Engine(max_epochs=2, enable_progress_bar=False, default_root_dir=tmp_path)
+    engine.train(model=model, datamodule=images)
+    ours = [row.score for row in Run.open(model.run_folder).scores()]
+    assert ours == pytest.approx([row.score for row in run.scores()], rel=1e-4)
+    assert Run.open(model.run_folder).record["run_id"] == run.record["run_id"]
+    with pytest.raises(InputError, match="lack layer1"):
+        model.use_features(Features(images.manifest, {"layer2": arrays["layer2"]}))
+
+
 def test_the_threshold_is_mean_plus_k_deviations_of_good_validation_images(run: Run):
     good = np.array([row.score for row in run.scores("validation") if row.label == 0])
     image, pixel = (run.record["thresholds"][level] for level in ("image", "pixel"))
@@ -178,6 +199,51 @@ def test_the_threshold_is_mean_plus_k_deviations_of_good_validation_images(run: 
     assert pixel["value"] == image["value"]
     detector = Detector.load(run.folder)
     assert detector.image_threshold == detector.pixel_threshold == image["value"]
+
+
+def test_heat_maps_are_relative_to_the_threshold_everywhere(run: Run, parts: Path, tmp_path: Path):
+    detector = Detector.load(run.folder)
+    assert detector.heat_range == (0.0, 2 * detector.pixel_threshold)
+    assert map_scale(run) == (*detector.heat_range, "map, from 0 to twice the threshold:")
+    assert "from 0 to twice the threshold" in write_report([run], tmp_path / "report.html").read_text()
+    path = parts / "test/blot/000.png"
+    predict_to_folder(run.folder, path, tmp_path, heatmaps=True)
+    (found,) = detector.predict(path)
+    expected = contour(overlay(read_image(path), found.anomaly_map, *detector.heat_range), found.mask)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "heatmaps/000.png.png")), expected)
+    assert relative_figure(detector, found).size[0] > 1000
+
+
+def test_a_relative_score_never_contradicts_the_verdict():
+    assert _relative(1.0000004, True) == "1.0000004"
+    assert _relative(1.0, False) == "1.00"
+    assert (_relative(1.004, True), _relative(0.996, False), _relative(1.37, True)) == ("1.004", "1.00", "1.37")
+
+
+def test_the_reference_configuration_trains_and_tests_apart(parts: Path, capsys: pytest.CaptureFixture):
+    path = Path(__file__).parent.parent / "configs/featcae.yaml"
+    reference = Experiment.from_yaml(path)
+    assert (reference.backbone.name, reference.model["layers"]) == ("resnet50", ["layer2"])
+    small_one = ["--data.root", str(parts), "--data.num_workers", "0", "--backbone.name", "resnet18",
+                 "--backbone.weights", "random", "--model.layers", "[layer1]", "--model.image_size", "[64, 64]",
+                 "--trainer", "{max_epochs: 1, enable_progress_bar: false}"]  # fmt: skip
+    assert main(["train", "--config", str(path), *small_one, "--fit-only"]) == 0
+    (run,) = find_runs()
+    assert run.status == "fitted"
+    assert run.record["dataset"]["protocol"]["counts"]["validation"] == {"good": 1, "anomalous": 0}
+    assert main(["evaluate", str(run.folder)]) == 2
+    assert "add --rescore" in capsys.readouterr().err
+    assert main(["evaluate", str(run.folder), "--rescore"]) == 0
+    assert Run.open(run.folder).status == "finished"
+
+
+def test_a_checkpoint_is_tested_on_other_images(run: Run, tmp_path: Path):
+    other = make_parts(tmp_path / "other", train=2, good=2, bad=6, size=80)
+    assert main(["evaluate", str(run.folder), "--data", str(other)]) == 0
+    (tested,) = find_runs()
+    assert tested.record["dataset"]["name"] == "other"
+    assert len(tested.scores("test")) == 4
+    assert tested.checkpoint_file() == run.checkpoint
 
 
 def test_a_second_fit_begins_anew(parts: Path, tmp_path: Path):

@@ -7,7 +7,6 @@ from scipy.stats import norm
 from defectlab.errors import InputError
 from defectlab.evaluation.intervals import (
     auroc_interval,
-    bootstrap_interval,
     delong_test,
     holm,
     placements,
@@ -94,22 +93,6 @@ def test_holm_is_the_definition():
     for place, name in enumerate(ordered):
         expected = max(min(1, (7 - earlier) * values[other]) for earlier, other in enumerate(ordered[: place + 1]))
         assert corrected[name] == pytest.approx(expected)
-
-
-def test_the_bootstrap_keeps_class_counts_and_covers():
-    random = np.random.default_rng(6)
-    scores, labels = draw(random, 40, 25, 1.5)
-    seen = set()
-
-    def metric(drawn: np.ndarray) -> float | None:
-        seen.add((int(labels[drawn].sum()), drawn.size))
-        return f1_at(scores[drawn], labels[drawn], 0.7).value
-
-    interval = bootstrap_interval(metric, labels, generator=random, repeats=300)
-    assert seen == {(40, 65)}
-    assert interval.low < f1_at(scores, labels, 0.7).value < interval.high
-    again = bootstrap_interval(metric, labels, generator=np.random.default_rng(7), repeats=300)
-    assert again == bootstrap_interval(metric, labels, generator=np.random.default_rng(7), repeats=300)
 
 
 def test_calling_everything_anomalous():

@@ -1,10 +1,13 @@
 """The leaderboard's facts: what is ranked with what, ties, seeds as one, and what is missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from finished import finished
 from test_compare import scored
 
+from defectlab.results.across import across_datasets
 from defectlab.results.compare import compare_runs
 from defectlab.results.facts import by_kind
 from defectlab.results.kinds import kinds_of
@@ -55,7 +58,7 @@ def test_datasets_splits_and_pixel_sizes_are_never_ranked_together():
     runs[3].update(evaluation={"pixel_size": [128, 256], "grid": [128, 256]})
     runs[4].update(evaluation={"pixel_size": "input", "grid": None})
     boards = boards_of(*runs)
-    assert [[entry.name for entry in board.entries] for board in boards] == [["a", "e"], ["b"], ["c"], ["d"]]
+    assert [sorted(entry.name for entry in board.entries) for board in boards] == [["a", "e"], ["b"], ["c"], ["d"]]
     assert [board.group[2] for board in boards] == ["input", "input", "input", "128 x 256"]
     assert boards[3].protocol.endswith("pixel metrics on 128 x 256; split coins-")
 
@@ -141,3 +144,54 @@ def test_kinds_come_from_the_record_and_else_from_the_scores():
     assert (hole.count, hole.flagged, hole.image_auroc, hole.pixel_auroc) == (9, 4, 0.25, 0.75)
     assert kinds_of(finished("empty"), None) == []
     assert {row[KEY] for row in [row_of(run)]} == {run.record["run_id"]}
+
+
+def test_the_leaderboard_knows_that_photographs_of_one_part_belong_together():
+    runs = [measured("best", 0.5, 0), measured("near", 0.9, 1)]
+    for run in runs:
+        rows = run.scores()
+        of_part = {row.image_path: f"part{n // 3}_{n}.png" for n, row in enumerate(sorted(rows, key=_path))}
+        run.write_scores([replace(row, image_path=of_part[row.image_path]) for row in rows])
+        data = run.record["experiment"]["data"] | {"group": r"(part\d+)_"}
+        dataset = run.record["dataset"]
+        run.update(
+            experiment=run.record["experiment"] | {"data": data},
+            dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"(part\d+)_"}},
+        )
+    (board,) = boards_of(*runs)
+    assert [entry.p for entry in board.entries] == [one.p for one in compare_runs(runs)]
+    assert board.entries[0].note == ""
+    assert "take parts, not images, as independent" in board.protocol
+
+
+def _path(row: ScoreRow) -> str:
+    return row.image_path
+
+
+def test_of_equal_image_auroc_the_better_maps_come_first():
+    runs = [measured(name, 0.01, seed=n) for n, name in enumerate(("poor", "good"))]
+    for run, value in zip(runs, (0.7, 0.9), strict=True):
+        run.update(metrics=run.record["metrics"] | {"image_AUPR": 1.0, "pixel_AUPRO": value})
+    assert [entry.name for entry in boards_of(*runs)[0].entries] == ["good", "poor"]
+    assert [entry.name for entry in boards_of(*runs[::-1])[0].entries] == ["good", "poor"]
+
+
+def test_a_configuration_on_several_datasets_has_its_mean_over_them():
+    coins = [measured("one", 0.5, seed=n, dataset="coins") for n in range(1)]
+    runs = [*coins, measured("one", 0.9, 3, dataset="bottle"), measured("one", 2.0, 5, dataset="wells")]
+    runs += [measured("other", 0.6, 1, dataset=name, options={"n_features": 7}) for name in ("coins", "bottle")]
+    runs += [measured("alone", 0.6, 1, dataset="coins", options={"n_features": 9})]
+    runs[2].update(metrics=runs[2].record["metrics"] | {"pixel_AUROC": None})
+    one, other = across_datasets(boards_of(*runs))
+    areas = [run.record["metrics"]["image_AUROC"] for run in runs]
+    assert list(one.entries) == ["coins", "bottle", "wells"]
+    assert one.means["image_AUROC"] == pytest.approx(np.mean(areas[:3]))
+    assert one.means["pixel_AUROC"] == pytest.approx(
+        np.mean([run.record["metrics"]["pixel_AUROC"] for run in runs[:2]])
+    )
+    assert one.note == (
+        f"3 datasets: coins, bottle, wells; image AUROC lowest on wells ({areas[2]:.3f}); pixel metrics of coins, "
+        "bottle only"
+    )
+    assert other.means["image_AUROC"] == pytest.approx(np.mean(areas[3:5]))
+    assert across_datasets(boards_of(*coins)) == []

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from test_experiment import SMALL, experiment
 import defectlab.many as many
 from defectlab.cli import main
 from defectlab.errors import OptionError
-from defectlab.experiment import Experiment
 from defectlab.many import parse_seeds, run_many, with_seeds
+from defectlab.results.overview import boards_of
 from defectlab.results.record import find_runs
 
 
@@ -65,19 +66,22 @@ def test_a_failed_seed_costs_no_other_and_the_next_call_does_only_what_is_missin
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ):
-    real, trained = many.run, []
+    real, trained, built = many.train_built, [], []
+    plain_build = many.build
 
-    def run(one: Experiment):
-        trained.append(one.seed)
-        if one.seed == 1 and len(trained) <= 3:
+    def train_built(model: Any, *others: Any):
+        trained.append(model.seed)
+        if model.seed == 1 and len(trained) <= 3:
             raise RuntimeError("out of memory")
-        return real(one)
+        return real(model, *others)
 
-    monkeypatch.setattr(many, "run", run)
+    monkeypatch.setattr(many, "train_built", train_built)
+    monkeypatch.setattr(many, "build", lambda one: built.append(one.seed) or plain_build(one))
     repeats = with_seeds(experiment(parts, backbone=weights), [0, 1, 2])
     caplog.set_level(logging.INFO, "defectlab")
     first = run_many(repeats)
     assert trained == [0, 1, 2]
+    assert built == [0, 0, 1, 2], "once to check them all, then each to train it"
     assert [one.record["facts"]["seed"] for one in first] == [0, 2]
     assert "1 of 3 runs failed" in caplog.text
     assert "out of memory" in caplog.text
@@ -98,10 +102,20 @@ def test_a_failed_seed_costs_no_other_and_the_next_call_does_only_what_is_missin
     assert trained == [0, 1, 2, 1, 0]
 
 
-def test_random_weights_are_others_at_each_seed_and_it_is_said(parts: Path, caplog: pytest.LogCaptureFixture):
+def test_random_weights_are_drawn_by_the_seed_and_are_what_is_repeated(
+    parts: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
     caplog.set_level(logging.INFO, "defectlab")
-    run_many(with_seeds(experiment(parts), [0, 1]))
-    assert "differ in more than their seed (backbone.sha256)" in caplog.text
+    runs = run_many(with_seeds(experiment(parts), [0, 1]))
+    assert len({run.record["backbone"]["sha256"] for run in runs}) == 2
+    assert "seeds 0, 1" in capsys.readouterr().out
+    (board,) = boards_of(runs)
+    (entry,) = board.entries
+    assert (len(entry.rows), entry.weights) == (2, "random")
+    assert entry.name == "resnet18_layer1_10_weights-random"
+    other = experiment(parts, model=SMALL["model"] | {"n_features": 9})
+    run_many([*with_seeds(experiment(parts), [0]), *with_seeds(other, [1])])
+    assert "differ in more than their seed (backbone.sha256, model.n_features)" in caplog.text
 
 
 def test_other_settings_or_images_are_not_finished_already(parts: Path):
@@ -129,5 +143,5 @@ def test_repeat_in_a_file_and_seeds_on_the_command_line(
     assert sorted(run.record["facts"]["seed"] for run in find_runs()) == [42, 43, 44]
     assert main(["train", "--config", str(file), "--seeds", "4..0"]) == 2
     assert "0..4" in capsys.readouterr().err
-    monkeypatch.setattr(many, "run", lambda one: 1 / 0)
+    monkeypatch.setattr(many, "train_built", lambda *_: 1 / 0)
     assert main(["train", "--config", str(file), "--seeds", "50,51"]) == 1

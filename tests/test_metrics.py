@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from defectlab.errors import InputError
-from defectlab.evaluation.aupro import MOST_POINTS, aupro, pro_points
+from defectlab.evaluation.aupro import aupro
 from defectlab.evaluation.metrics import (
     Confusion,
     aupr,
@@ -218,36 +218,6 @@ def test_aupro_of_perfect_constant_and_inverted_maps() -> None:
     assert aupro(-masks.astype(np.float32), masks).value == pytest.approx(0)
     assert aupro(np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), bool)).value is None
     assert aupro(np.zeros((1, 2, 2), np.float32), np.ones((1, 2, 2), bool)).value is None
-
-
-@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
-@pytest.mark.parametrize("levels", [3, 20, 10_000])
-def test_the_drawn_pro_curve_holds_the_area(levels: int, limit: float) -> None:
-    draw = np.random.default_rng(levels)
-    masks = ndimage.gaussian_filter(draw.normal(size=(4, 12, 15)), (0, 1.2, 1.2)) > 0.25
-    maps = np.round((draw.normal(size=masks.shape) + 0.8 * masks) * levels / 8).astype(np.float32)
-    fpr, pro = pro_points(maps, masks, limit)
-    assert (fpr[0], pro[0], fpr[-1]) == (0, 0, limit)
-    assert (np.diff(fpr) >= 0).all()
-    assert (np.diff(pro) >= 0).all()
-    assert np.trapezoid(pro, fpr) / limit == pytest.approx(plain_aupro(maps, masks, limit), abs=1e-9)
-
-
-def test_a_large_pro_curve_is_thinned_and_still_the_curve() -> None:
-    draw = np.random.default_rng(0)
-    masks = ndimage.gaussian_filter(draw.normal(size=(6, 64, 64)), (0, 3, 3)) > 0.1
-    maps = (draw.normal(size=masks.shape) + 1.5 * masks).astype(np.float32)
-    fpr, pro = pro_points(maps, masks, 0.3)
-    assert len(fpr) <= 2 * MOST_POINTS + 3
-    assert np.trapezoid(pro, fpr) / 0.3 == pytest.approx(aupro(maps, masks).value, abs=1e-4)
-
-
-def test_without_a_curve_there_are_no_points() -> None:
-    maps, masks = np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), bool)
-    assert pro_points(maps, masks)[0].size == pro_points(maps, ~masks)[1].size == 0
-    assert pro_points(maps * np.nan, np.eye(2, dtype=bool)[None])[0].size == 0
-    with pytest.raises(InputError, match="limit"):
-        pro_points(maps, masks, 0)
 
 
 def test_each_region_counts_the_same_whatever_its_size() -> None:

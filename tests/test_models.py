@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from defectlab.models.checkpoint import read_record
 from defectlab.models.kept import KeptFeatures
 from defectlab.models.restore import restore
 from defectlab.results.record import Run
+from defectlab.seeds import generator
 
 
 def fitted(name: str, root: Path, **options):
@@ -167,6 +169,7 @@ class UnknownCode(torch.nn.Module):
         ("patchcore", {"num_neighbors": 0}, "at least 1"),
         ("patchcore", {"coreset_ratio": 0.1}, "coreset_sampling_ratio"),
         ("patchcore", {"precision": "float64"}, "float16"),
+        ("patchcore", {"bank_sampling": "randon"}, "Did you mean 'random'"),
         ("patchcore", {"image_size": 64, "pre_processor": False}, "resizing"),
         ("cflow", {"fiber_batch_size": 0}, "fiber_batch_size"),
         ("cflow", {"condition_vector": 126}, "multiple of 4"),
@@ -264,6 +267,19 @@ def test_padim_against_plain_anomalib(parts: Path):
     assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-4, atol=1e-4)
 
 
+def test_patchcore_fits_on_the_kept_embeddings_themselves(monkeypatch: pytest.MonkeyPatch):
+    model, seen = small("patchcore"), []
+    batches = [torch.rand(2, 6, 3, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(datamodule=None))
+    monkeypatch.setattr(model.model, "fit", seen.append)
+    model._kept = [(["c", "a"], batches[0]), (["b", "d"], batches[1])]
+    model.fit()
+    (rows,) = seen
+    assert rows._base is not None  # a view: the patches are not held twice
+    stacked = torch.stack([batches[0][1], batches[1][0], batches[0][0], batches[1][1]])
+    assert torch.equal(rows, stacked.permute(0, 2, 3, 1).reshape(-1, 6))  # (N, C, h, w) -> (N*h*w, C)
+
+
 def test_patchcore_against_plain_anomalib(parts: Path):
     from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Plain
@@ -294,6 +310,22 @@ def test_patchcore_against_plain_anomalib(parts: Path):
         theirs, ours = plain(test), model.model.eval()(test)
     assert torch.allclose(ours.pred_score, theirs.pred_score.flatten(), rtol=1e-4)
     assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-4, atol=1e-3)
+
+
+def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
+    chosen, run = fitted("patchcore", parts)
+    drawn, other = fitted("patchcore", parts, bank_sampling="random")
+    assert other.folder != run.folder
+    assert drawn.model.memory_bank.shape == chosen.model.memory_bank.shape
+    train, _ = plain_rows(drawn, parts)
+    rows = drawn.model.rows(drawn.model.embed(drawn.model.features(train)))
+    order = torch.randperm(len(rows), generator=generator(42, "random bank"))
+    assert torch.allclose(drawn.model.memory_bank, rows[order[: len(drawn.model.memory_bank)]], atol=1e-5)
+    assert restore(other.checkpoint).options["bank_sampling"] == "random"
+    assert "bank_sampling" not in run.record["experiment"]["model"]
+    # what the coreset is for: the farthest patch is nearer to it
+    radius = [float(torch.cdist(rows, model.model.memory_bank).amin(dim=1).max()) for model in (chosen, drawn)]
+    assert radius[0] < radius[1]
 
 
 def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(parts: Path):

@@ -3,10 +3,12 @@
 import ast
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from tiny import make_parts
 
 import defectlab
+from defectlab import make_sample
 from defectlab.backbones import build, get_spec
 from defectlab.results.record import find_runs
 from defectlab.results.workbook import read_workbook
@@ -41,12 +44,13 @@ def cells(path: Path, kind: str) -> list[Any]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_all_eight_are_there():
+def test_all_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
         "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
         "training_code/cflow.ipynb", "training_code/compare.ipynb",
-        "training_code/padim.ipynb", "training_code/patchcore.ipynb",
+        "training_code/featcae.ipynb", "training_code/more_models.ipynb",
+        "training_code/padim.ipynb", "training_code/patchcore.ipynb", "training_code/vae.ipynb",
     ]  # fmt: skip
 
 
@@ -198,6 +202,53 @@ def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypat
     losses = run.record["history"]["train_loss"]
     assert len(losses) == 30
     assert losses[-1] < losses[0]
+
+
+def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)
+    errors = execute(root, ["training_code/featcae.ipynb"], monkeypatch)
+    assert_only_weights_are_missing(errors["training_code/featcae.ipynb"], 2)
+    (run,) = find_runs(root / "results")
+    history = run.record["history"]
+    assert len(history["train_loss"]) == len(history["val_good_loss"]) == len(history["val_anomalous_loss"]) == 20
+    assert history["train_loss"][-1] < history["train_loss"][0]
+
+
+def test_the_autoencoders_run_on_a_few_wells(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=1, good=2, bad=2)
+    make_sample("wells", root / "data/wells", train=12, proliv=3, test=8)
+    name = "training_code/vae.ipynb"
+    notebook = nbformat.read(root / name, as_version=4)
+    cheap = {  # ninety million weights and their optimiser take a gigabyte on disk
+        r"Vae\(latent_dim=128": "Vae(latent_dim=8",
+        r"LinearVae\(latent": "LinearVae(hidden=[16, 8], latent",
+        r"num_workers=\d+": "num_workers=0",
+        r"max_epochs=\d+": "max_epochs=2",
+        r"check_val_every_n_epoch=\d+": "check_val_every_n_epoch=1",
+    }
+    for cell, (pattern, instead) in itertools.product(notebook.cells, cheap.items()):
+        cell.source = re.sub(pattern, instead, cell.source)
+    nbformat.write(notebook, root / name)
+    errors = execute(root, [name], monkeypatch)[name]
+    assert [error.ename for error in errors] == ([] if find_spec("wandb") else ["InputError"])
+    runs = {run.record["experiment"]["model"]["name"]: run for run in find_runs(root / "results")}
+    assert set(runs) == {"linear_vae", "small_conv_vae", "big_conv_vae"}
+    for run in runs.values():
+        assert run.status == "finished"
+        assert run.record["thresholds"]["image"]["rule"] == "mean_of_means"
+        assert [len(values) for values in run.record["history"].values()] == [2, 2, 2]
+
+
+def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=2, good=2, bad=2)
+    for index in range(3):  # in place of the set that would be made
+        make_parts(root / f"data/generated/surfaces_360_256px_seed42/{index}", train=1, good=0, bad=0)
+    name = "training_code/more_models.ipynb"
+    assert execute(root, [name], monkeypatch) == {name: []}
+    runs = find_runs(root / "results")
+    assert {run.folder.parent.parent.name for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Draem", "Dfm"}
+    assert {run.status for run in runs} == {"finished"}
+    assert (root / "weights/pretrained_teacher_tiny.safetensors").is_file()
 
 
 def test_the_backbones_making_is_shown(own_project: Path, monkeypatch: pytest.MonkeyPatch):

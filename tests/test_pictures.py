@@ -71,9 +71,9 @@ def test_it_needs_the_record_alone_and_little_time(run: Run, monkeypatch: pytest
 
 
 def test_the_scale_is_that_of_the_detector(run: Run):
-    low, high, source = map_scale(run)
+    low, high, ends = map_scale(run)
     assert (low, high) == pytest.approx(Detector.load(run.folder).map_range, rel=1e-6)
-    assert source == "validation"
+    assert ends == "map, range of the validation images:"
 
 
 @pytest.mark.parametrize("keep", ["none", "worst"])

@@ -5,19 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_run import drawn_run
 from finished import finished
-from PIL import Image
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
 from small import data, small
 
 from defectlab import Engine
 from defectlab.cli import main
 from defectlab.evaluation.metrics import sorted_curve
-from defectlab.preprocessing import Preprocessing
 from defectlab.report import write_report
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
-from defectlab.results.files import pack_masks
 from defectlab.results.record import Run, ScoreRow
 
 RANDOM = np.random.default_rng(0)
@@ -127,62 +125,38 @@ def test_a_report_is_one_file_that_fetches_nothing(parts: Path, capsys: pytest.C
     assert "verdict" not in one
 
 
-def large(name: str, seed: int, count: int, noise: float, home: Path, draw: int = 0) -> Run:
-    """A finished run on so many test images, with maps and masks of 16 px, its images 24 px."""
-    random = np.random.default_rng(seed + draw)
-    kinds = [("good", "scratch", "hole")[n % 3] for n in range(count)]
-    run = finished(name, seed=seed, history={"train_loss": [3.0, 2.0, None]})
-    labels = np.array([int(kind != "good") for kind in kinds])
-    scores = labels + random.normal(0, noise, count)
-    folder = home / "images"
-    folder.mkdir(exist_ok=True)
-    paths_ = [folder / f"{n:04d}.png" for n in range(count)]
-    for path in paths_:
-        if not path.exists():
-            Image.fromarray(np.full((24, 24, 3), 90, np.uint8)).save(path)
-    run.write_scores([
-        ScoreRow(f"images/{path.name}", "test", kind, int(label), float(score), int(score > 0.5))
-        for path, kind, label, score in zip(paths_, kinds, labels, scores, strict=True)
-    ])  # fmt: skip
-    masks = np.zeros((count, 16, 16), bool)
-    masks[labels == 1, 4:8, 4:8] = True
-    maps = (masks + random.normal(0, 0.5, masks.shape)).astype(np.float32)
-    run.maps_path("test").parent.mkdir()
-    np.save(run.maps_path("test"), maps)
-    np.save(run.masks_path("test"), pack_masks(masks))
-    thresholds = run.record["thresholds"]
-    run.update(
-        thresholds={level: {**chosen, "value": 0.5, "reason": "highest F1"} for level, chosen in thresholds.items()},
-        preprocessing={**Preprocessing(size=(16, 16)).to_dict(), "hash": ""},
-    )
-    run.update(**evaluate_run(run))
-    return run
+def test_a_thousand_test_images_stay_readable(own_project: Path):
+    text = write_report([drawn_run("many", 0, 1000, 0.5, own_project)], own_project / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert len(page.sources) == 3 * 6 * 5 + 1
+    assert len(text) < 1_000_000
+    assert "good (334)" in text
 
 
-def test_a_thousand_test_images_stay_readable_and_several_runs_stand_side_by_side(own_project: Path):
-    runs = [large("sharp", seed, 1000, 0.5, own_project) for seed in (0, 1)]
-    runs += [large("blunt", 0, 1000, 3.0, own_project), large("almost", 0, 1000, 0.52, own_project, draw=9)]
+def test_several_runs_stand_side_by_side(own_project: Path):
+    runs = [drawn_run("sharp", seed, 90, 0.5, own_project) for seed in (0, 1)]
+    runs += [drawn_run("blunt", 0, 90, 3.0, own_project), drawn_run("almost", 0, 90, 0.6, own_project, draw=9)]
     text = write_report(runs, own_project / "report.html").read_text()
     page = Page()
     page.feed(text)
     assert len(page.sources) == 4 * (3 * 3 * 5 + 1)
-    assert len(text) < 2_500_000
     tables = page.tables
     standings, kinds = tables[0], tables[1]
     assert [row[1] for row in standings[1:]] == ["best", "", "", "tied with the best", "worse", ""]
-    assert [row[3] for row in standings[1:4]] == ["sharp", "sharp", "sharp_seed-1"]
-    assert standings[-1][3] == "calls every image anomalous"
+    assert [row[4] for row in standings[1:4]] == ["sharp", "sharp", "sharp_seed-1"]
+    assert standings[-1][4] == "calls every image anomalous"
     assert kinds[0] == ["model", "run", "good", "hole", "scratch"]
     facts = {kind.defect: kind for kind in by_kind(runs[0].scores("test"), 0.5)}
     row = next(row for row in kinds if row[1] == "sharp")
-    assert row[2] == f"{facts['good'].flagged} of 334 flagged"
+    assert row[2] == f"{facts['good'].flagged} of 30 flagged"
     pixels = next(kind for kind in runs[0].record["per_defect"] if kind["defect"] == "hole")["pixel_AUROC"]
-    assert row[3] == f"{facts['hole'].auroc:.3f}; pixels {pixels:.3f}; {facts['hole'].flagged} of 333 caught"
+    assert row[3] == f"{facts['hole'].auroc:.3f}; pixels {pixels:.3f}; {facts['hole'].flagged} of 30 caught"
     confusion = next(table for table in tables if "called good" in table[0])
     shown = {row[0]: row[2:5] for row in confusion[1:]}
     name = next(text for text in page.headings if "sharp" in text)
     assert name == "Padim sharp"
-    assert shown["scratch"] == ["333", str(333 - facts["scratch"].flagged), str(facts["scratch"].flagged)]
+    assert shown["scratch"] == ["30", str(30 - facts["scratch"].flagged), str(facts["scratch"].flagged)]
     averages = next(table for table in tables if table[0] == ["label", "images", "average score"])
     assert [row[0] for row in averages[1:]] == ["good", "anomalous"]
     assert "losses by epoch" in text
@@ -190,7 +164,7 @@ def test_a_thousand_test_images_stay_readable_and_several_runs_stand_side_by_sid
 
 
 def test_runs_of_other_splits_have_tables_of_their_own(own_project: Path):
-    runs = [large("one", 0, 30, 0.5, own_project), large("two", 1, 30, 0.5, own_project)]
+    runs = [drawn_run("one", 0, 30, 0.5, own_project), drawn_run("two", 1, 30, 0.5, own_project)]
     runs[1].update(dataset=runs[1].record["dataset"] | {"manifest": "another"})
     text = write_report(runs, own_project / "report.html").read_text()
     assert "rank them within a table, never across" in text
@@ -203,3 +177,16 @@ def test_a_run_without_scores_cannot_be_reported(capsys: pytest.CaptureFixture[s
     assert main(["report", str(finished("empty").folder)]) == 2
     assert "no test scores" in capsys.readouterr().err
     assert Run.open("results/Padim/coins/empty").status == "finished"
+
+
+@pytest.mark.filterwarnings("error")
+def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path):
+    run = drawn_run("broken", 0, 9, 0.5, own_project)
+    maps = np.load(run.maps_path("test"))
+    maps[0, :4], maps[1, :4], maps[2] = np.nan, np.inf, -np.inf
+    np.save(run.maps_path("test"), maps)
+    run.update(**evaluate_run(run))
+    text = write_report([run], own_project / "report.html").read_text()
+    assert "scores are NaN" in text
+    assert "image ROC" in text
+    assert "pixel ROC" not in text

@@ -40,7 +40,7 @@ def test_unknown_sample_names_the_closest():
 
 
 def test_every_sample_has_a_description():
-    assert set(SAMPLES) == {"coins", "digits"}
+    assert set(SAMPLES) == {"coins", "digits", "wells"}
     assert all(len(text.splitlines()) == 1 for text in SAMPLES.values())
 
 

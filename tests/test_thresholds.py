@@ -11,7 +11,6 @@ from defectlab.evaluation.metrics import f1_at, f1_max
 from defectlab.evaluation.thresholds import (
     below32,
     choose_image_threshold,
-    choose_pixel_threshold,
     f1_threshold,
     good_max_threshold,
     midpoint,
@@ -113,25 +112,6 @@ def test_image_rule_follows_the_classes_present() -> None:
     assert "anomalous images only" in bad.reason
     assert choose_image_threshold([], []).value is None
     assert "NaN" in choose_image_threshold([1.0, np.nan], [0, 1]).reason
-
-
-def test_pixel_rule_follows_masks_and_classes() -> None:
-    maps = np.zeros((3, 2, 2), dtype=np.float32)
-    maps[0, 0, 0], maps[1, 1, 1], maps[2] = 2, 6, 100
-    masks = np.zeros((3, 2, 2), dtype=bool)
-    masks[1, 1, 1] = True
-    labels = np.array([0, 1, -1])
-    chosen = choose_pixel_threshold(maps, masks, labels)
-    assert (chosen.value, chosen.rule) == (4.0, "f1")
-    assert "1 anomalous and 7 good pixels" in chosen.reason
-    without = choose_pixel_threshold(maps, None, labels)
-    assert without.value == math.nextafter(2.0, 3)
-    assert "no masks" in without.reason
-    good_only = choose_pixel_threshold(maps[:1], masks[:1], labels[:1])
-    assert "no anomalous pixels" in good_only.reason
-    assert good_only.rule == "good_max"
-    assert choose_pixel_threshold(maps[1:2], None, labels[1:2]).value is None
-    assert choose_pixel_threshold(maps[1:2], np.ones((1, 2, 2), dtype=bool), labels[1:2]).value is None
 
 
 @given(st.floats(allow_nan=False))

@@ -1,5 +1,7 @@
 """Ties with the best: equal to the paired test of two runs, and what it means with several seeds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from finished import finished
@@ -48,6 +50,45 @@ def test_seeds_of_equal_scores_are_as_sure_as_one_and_the_interval_is_its_own():
     found, plain = mean_auroc_interval([one] * 3), auroc_interval(one.scores, one.labels)
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
     assert mean_auroc_interval([one]) == plain
+
+
+def of_parts(random: np.random.Generator, count: int, part: np.ndarray) -> TestScores:
+    """Three photographs a part, alike: `part` (2 * count,) is what the model makes of each part."""
+    labels = np.repeat(np.repeat([0, 1], count), 3)
+    names = tuple(f"{n:03d}" for n in range(labels.size))
+    scores = labels + np.repeat(part, 3) + random.normal(0, 0.2, labels.size)
+    return TestScores(names, names, labels, scores, tuple(name[:1] + str(int(name) // 3) for name in names))
+
+
+def test_photographs_of_one_part_are_not_counted_as_many():
+    random = np.random.default_rng(3)
+    one, other = (of_parts(random, 20, random.normal(size=40)) for _ in range(2))
+    with_parts = against_best([[one], [other]], 0)[1]
+    assert with_parts == delong_test(one.scores, other.scores, one.labels, groups=one.parts).p
+    plain = [replace(each, parts=None) for each in (one, other)]
+    assert with_parts > against_best([[plain[0]], [plain[1]]], 0)[1]
+    assert mean_auroc_interval([one]) == auroc_interval(one.scores, one.labels, groups=one.parts)
+    seeds, plain_seeds = mean_auroc_interval([one] * 2), mean_auroc_interval([plain[0]] * 2)
+    assert seeds.low < plain_seeds.low
+    assert "clustered by part" in seeds.method
+    assert "mean of 2 seeds" in seeds.method
+    assert against_best([[one] * 2, [other] * 3], 0)[1] == pytest.approx(with_parts)
+    assert against_best([[one], [plain[1]]], 0) == [None, None], "runs that know other parts are not paired"
+    alone = replace(one, parts=("a",) * 60 + ("b",) * 60)
+    assert against_best([[alone], [alone]], 0) == [None, None], "one part of a kind says nothing of others"
+
+
+def test_ties_over_parts_are_as_often_wrong_as_they_say():
+    random = np.random.default_rng(4)
+    wrong = {"parts": 0, "images": 0}
+    for _ in range(300):
+        seeds = [[of_parts(random, 25, base + random.normal(0, 0.2, 50)) for _ in range(2)]
+                 for base in random.normal(size=(2, 50))]  # fmt: skip
+        wrong["parts"] += against_best(seeds, 0)[1] < 0.05
+        plain = [[replace(one, parts=None) for one in its] for its in seeds]
+        wrong["images"] += against_best(plain, 0)[1] < 0.05
+    assert wrong["parts"] / 300 < 0.095
+    assert wrong["images"] / 300 > 0.15
 
 
 def test_p_values_are_corrected_for_their_number():

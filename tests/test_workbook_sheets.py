@@ -13,7 +13,7 @@ from defectlab import paths
 from defectlab.results.record import Run
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.board_sheet import AT, TRIVIAL
-from defectlab.results.workbook.rows import interval_columns, is_ours
+from defectlab.results.workbook.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
 from defectlab.results.workbook.sheets import read_cells
 
 
@@ -80,8 +80,8 @@ def test_the_chart_draws_each_configuration_with_its_interval_and_rules_colour_t
     ):
         assert (minus, plus) == pytest.approx((value - (low or value), (high or value) - value))
     rules = {str(found.sqref): [rule.type for rule in found.rules] for found in sheet.conditional_formatting}
-    assert rules["A4:E6"] == ["expression", "expression"]
-    assert rules["G4:G6"] == ["colorScale"]
+    assert rules["A4:F6"] == ["expression", "expression"]
+    assert rules["H4:H6"] == ["colorScale"]
     assert any("cellIs" in types for types in rules.values())
 
 
@@ -269,3 +269,28 @@ def test_a_row_whose_record_is_gone_stays_on_the_board_untested():
     sheet = open_book()["leaderboard"]
     assert column(sheet, "verdict")[3:6] == ["best", "not tested", "worse"]
     assert column(sheet, "note")[4] == "record not found"
+
+
+def test_means_over_datasets_stand_below_the_blocks():
+    for dataset, value in (("coins", 0.6), ("bottle", 0.9)):
+        last = finished("one", dataset=dataset, metrics={"image_AUROC": value, "pixel_AUROC": value / 2})
+    update_workbook(last)
+    sheet = open_book()["leaderboard"]
+    (top,) = [cell.row for cell in sheet["A"] if cell.value == "mean over datasets"]
+    names = {cell.value: cell.column for cell in sheet[top + 2]}
+    assert "p (Holm)" not in names
+    row = {name: sheet.cell(top + 3, at).value for name, at in names.items() if name}
+    assert (row["rank"], row["run"]) == (1, "one")
+    assert (row["image_AUROC"], row["pixel_AUROC"]) == pytest.approx((0.75, 0.375))
+    assert row["note"] == "2 datasets: coins, bottle; image AUROC lowest on coins (0.600)"
+
+
+def test_a_run_says_how_many_parameters_it_has_and_on_which_grid_its_pixels_were_measured():
+    run = finished("one", parameters=2_353_000, evaluation={"pixel_size": "input", "grid": [256, 320]})
+    row = row_of(run)
+    assert (row["parameters"], row["pixel_grid"]) == (2_353_000, "256 x 320")
+    assert is_ours("parameters")
+    other = row_of(finished("two", evaluation={"pixel_size": "input", "grid": [128, 128]})) | {"pixel_AUROC": 0.1}
+    best = best_rows([row, other])
+    assert best[ranked_within(other, "pixel_AUROC")] == 0.1, "another grid: not ranked together"
+    assert best[ranked_within(other, "image_AUROC")] == max(row["image_AUROC"], other["image_AUROC"])

@@ -70,6 +70,14 @@ REGISTRY: dict[str, BackboneSpec] = {
         _resnet("resnet50", "resnet50"),
         _resnet("wide_resnet50_2", "wide_resnet50_2"),
         BackboneSpec(
+            "efficientnet_b5",
+            "torchvision",
+            "efficientnet_b5",
+            _numbered("features", 9),
+            input_size=(456, 456),
+            interpolation="bicubic",
+        ),
+        BackboneSpec(
             "efficientnet_b7",
             "torchvision",
             "efficientnet_b7",

@@ -41,6 +41,7 @@ def check(
     seed: int = 42,
     on_duplicate: str = "error",
     group: str | None = None,
+    n_val_good: int | None = None,
     near: bool = True,
 ) -> CheckReport:
     """Check a dataset as `build_manifest` would read it, with the same arguments; problems are told, not raised.

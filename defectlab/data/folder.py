@@ -86,7 +86,7 @@ class ManifestDataset(AnomalibDataset):
         image = load_image(row.image_path)
         mask = None
         if self.task == TaskType.SEGMENTATION:
-            mask = _mask(row.mask_path, (image.shape[-2], image.shape[-1]))
+            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]))
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return ImageItem(
@@ -98,8 +98,8 @@ class ManifestDataset(AnomalibDataset):
         )
 
 
-def _mask(path: str, image_size: tuple[int, int]) -> Mask:
-    """Return a (H, W) mask, brought to the image's size (nearest); no path means nothing is marked."""
+def load_mask(path: str | Path | None, image_size: tuple[int, int]) -> Mask:
+    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path means nothing is marked."""
     if not path:
         return Mask(torch.zeros(image_size, dtype=torch.uint8))
     mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
@@ -146,7 +146,8 @@ class Folder(AnomalibDataModule):
     splits and rules. `normal_dir` may be left out where `root` has a known layout. `normal_split_ratio` is the share of
     good images moved to the test where there is no `normal_test_dir` (anomalib documents it and reads
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
-    `group` names the part that each image shows, by a regular expression on its path (`build_manifest`).
+    `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
+    validate too (`build_manifest`).
 
     Raises:
         OptionError: An option that does not exist or cannot work.
@@ -181,6 +182,7 @@ class Folder(AnomalibDataModule):
         val_mask_dir: Directory | None = None,
         on_duplicate: str = "error",
         group: str | None = None,
+        n_val_good: int | None = None,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -203,6 +205,8 @@ class Folder(AnomalibDataModule):
         val_mode = _mode("val_split_mode", val_split_mode, ValSplitMode)
         if group is not None:
             compiled(group)
+        if n_val_good is not None:
+            check_whole("Folder", "n_val_good", n_val_good, low=0)
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -233,6 +237,7 @@ class Folder(AnomalibDataModule):
         self.extensions = tuple(extensions) if extensions else None
         self.on_duplicate = on_duplicate
         self.group = group
+        self.n_val_good = n_val_good
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -248,6 +253,7 @@ class Folder(AnomalibDataModule):
             seed=self.seed,
             on_duplicate=self.on_duplicate,
             group=self.group,
+            n_val_good=self.n_val_good,
             **self.directories,
         )
         self._is_setup = True
@@ -262,8 +268,9 @@ class Folder(AnomalibDataModule):
     def options(self) -> dict[str, Any]:
         """The arguments as plain data, for records."""
         directories = {key: _plain(value) for key, value in self.directories.items() if value is not None}
-        given = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
+        given: dict[str, Any] = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
         given |= {"group": self.group} if self.group is not None else {}
+        given |= {"n_val_good": self.n_val_good} if self.n_val_good is not None else {}
         augmentations = {
             f"{split}_augmentations": repr(augmentation)
             for split in ("train", "val", "test")

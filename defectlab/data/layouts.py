@@ -15,10 +15,14 @@ BAD = ("bad", "abnormal", "defect", "defects", "anomaly", "anomalies", "nok")
 MASKS = ("ground_truth", "masks", "mask")
 VALIDATION = ("val", "validation")
 UNKNOWN = "unknown"
+SPILLS = "proliv"
+ANNOTATED, ANNOTATION = "test/imgs", "test/test_annotation.txt"
 
 KNOWN = """Layouts known by themselves:
   mvtec     train/good, test/good, test/<defect>, ground_truth/<defect>; optionally val/good, val/<defect>
   good_bad  train/good, test/good, test/bad; optionally ground_truth
+  wells     train, test/imgs with test/test_annotation.txt (lines "name label", 1 is anomalous), and proliv (or
+            another of bad / defect / ...): anomalous images that validate
   flat      normal_dir, abnormal_dir, mask_dir (or good / normal / ok, bad / abnormal / defect / anomaly / nok, masks)
 Any other folders can be given by name: normal_dir, abnormal_dir, normal_test_dir, mask_dir."""
 
@@ -27,7 +31,8 @@ Any other folders can be given by name: normal_dir, abnormal_dir, normal_test_di
 class Layout:
     """Folders by their part, relative to the root (posix), or absolute where they lie outside it.
 
-    `mask_dirs` None: there are no masks at all. `notes` say what was seen and is not used.
+    `mask_dirs` None: there are no masks at all. `annotated_dirs` hold test images of both labels, told apart by the
+    text file in the same place of `annotations`. `notes` say what was seen and is not used.
     """
 
     name: str
@@ -38,6 +43,8 @@ class Layout:
     normal_val_dirs: tuple[str, ...] = ()
     abnormal_val_dirs: tuple[str, ...] = ()
     val_mask_dirs: tuple[str, ...] | None = None
+    annotated_dirs: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -56,6 +63,8 @@ def detect(root: Path) -> Layout:
     train, test = _child(root, ("train",)), _child(root, ("test",))
     if train is not None and _child(train, GOOD) is not None:
         return _train_test(root, train, test)
+    if train is not None and test is not None and (root / ANNOTATION).is_file() and (root / ANNOTATED).is_dir():
+        return _wells(root, train, test)
     if (flat := _flat(root)) is not None:
         return flat
     raise DataError(f"No known layout in {root}. {_found(root)}\n{KNOWN}{_nested(root)}")
@@ -120,6 +129,20 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
         abnormal_val_dirs=tuple(_posix(root, p) for p in val_kinds),
         val_mask_dirs=_mask_dirs(root, mask_root, val_kinds),
         notes=tuple(notes),
+    )
+
+
+def _wells(root: Path, train: Path, test: Path) -> Layout:
+    """Casting wells: good images in train/, spilled ones that validate, and test images labelled by a text file."""
+    others = [child for child in _folders(root) if child not in (train, test)]
+    spills = [child for child in others if child.name.lower() in (SPILLS, *BAD)]
+    return Layout(
+        name="wells",
+        normal_dirs=(_posix(root, train),),
+        abnormal_val_dirs=tuple(_posix(root, child) for child in spills),
+        annotated_dirs=(ANNOTATED,),
+        annotations=(ANNOTATION,),
+        notes=tuple(f"{_posix(root, child)} is not used" for child in others if child not in spills),
     )
 
 

@@ -178,6 +178,7 @@ def build_manifest(
     seed: int = 42,
     on_duplicate: str = "error",
     group: str | None = None,
+    n_val_good: int | None = None,
 ) -> Manifest:
     """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
 
@@ -186,6 +187,9 @@ def build_manifest(
     `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained on.
 
     The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
+
+    `n_val_good` good training images, at most a fifth of them, validate too. Where validation folders hold anomalous
+    images only, as in the wells layout, 512 do so without being asked for; 0 refuses that.
 
     `group` is a regular expression on the image's path relative to the root: its group 1, or the whole match, names the
     part that the image shows, and seeded splits keep the images of a part together. A part that the folders themselves

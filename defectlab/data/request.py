@@ -29,6 +29,7 @@ class DataRequest:
     seed: int = 42
     on_duplicate: str = "error"
     group: str | None = None
+    n_val_good: int | None = None
 
     def folders(self) -> dict[str, tuple[str, ...]]:
         """Return the folders that are given by name, by argument; arguments without any are left out."""

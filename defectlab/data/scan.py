@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from defectlab.data.annotations import read_labels
 from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
 from defectlab.data.layouts import Layout, closest_folder, relative_to_root
 from defectlab.data.masks import mask_folders, pair_masks, size_verdict
@@ -39,6 +40,7 @@ class _Part:
     role: Role
     label: int
     files: list[Path]
+    defect: str = ""  # empty: the folder's name
 
 
 def scan(root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings) -> tuple[Item, ...]:
@@ -71,7 +73,7 @@ def scan(root: Path, layout: Layout, extensions: Iterable[str] | str | None, fin
                 resized.append(line)
             if mask.suffix.lower() in (".jpg", ".jpeg"):
                 lossy.append(relative_to_root(root, mask))
-        defect = "good" if part.label == 0 else Path(root, part.folder).name
+        defect = "good" if part.label == 0 else part.defect or Path(root, part.folder).name
         mask_name = None if mask is None else relative_to_root(root, mask)
         items.append(Item(relative, part.role, part.label, defect, fact, mask_name, mask_fact))
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
@@ -111,6 +113,25 @@ def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, f
             endings = ", ".join(normalised_extensions(extensions))
             findings.problem("Folders without images", [f"{name} {folder!r} has no file that ends in {endings}"])
         parts.append(_Part(name, folder, role, label, _nameable(root, files, findings)))
+    return [*parts, *_annotated_parts(root, layout, extensions, findings)]
+
+
+def _annotated_parts(
+    root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings
+) -> list[_Part]:
+    """Return the test images whose label a text file says; defects are of the kind that validates, if it is one."""
+    kinds = [Path(folder).name for folder in layout.abnormal_val_dirs]
+    defect = kinds[0] if len(kinds) == 1 else "anomalous"
+    parts = []
+    for folder, annotation in zip(layout.annotated_dirs, layout.annotations, strict=True):
+        files = _nameable(root, list_images(Path(root, folder), extensions), findings)
+        if not files:
+            findings.problem("Folders without images", [f"{folder} has no images"])
+        names = {path.relative_to(Path(root, folder)).as_posix(): path for path in files}
+        labels = read_labels(Path(root, annotation), names, annotation, findings)
+        for label in (0, 1):
+            own = [path for name, path in names.items() if labels.get(name) == label]
+            parts.append(_Part("annotated_dir", folder, "test", label, own, defect))
     return parts
 
 

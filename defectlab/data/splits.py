@@ -10,11 +10,13 @@ from defectlab.data.picks import pick_items
 from defectlab.data.problems import Findings
 from defectlab.data.scan import Item, Role
 from defectlab.errors import OptionError, unknown_name
-from defectlab.options import check_range
+from defectlab.options import check_range, check_whole
 
 TEST_MODES = ("none", "from_dir")
 VAL_MODES = ("none", "same_as_test", "from_train", "from_test", "from_dir")
 GOOD_ONLY_RATIO = 0.2
+N_VAL_GOOD = 512  # good images that validate beside anomalous ones that have no good ones with them
+MOST_VAL_GOOD = 0.2  # of training
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class SplitOptions:
     val_split_mode: str = "from_test"
     val_split_ratio: float = 0.5
     seed: int = 42
+    n_val_good: int | None = None
 
     @classmethod
     def checked(
@@ -35,11 +38,12 @@ class SplitOptions:
         val_split_mode: str | Enum | None,
         val_split_ratio: float,
         seed: int,
+        n_val_good: int | None = None,
     ) -> "SplitOptions":
         """Check names and ranges; enum members count by their value, None is "none" as in anomalib.
 
         Raises:
-            OptionError: An unknown mode, "synthetic", or a ratio outside [0, 1).
+            OptionError: An unknown mode, "synthetic", a ratio outside [0, 1), or a negative count.
         """
         test_mode = _mode("test_split_mode", test_split_mode, TEST_MODES)
         val_mode = _mode("val_split_mode", val_split_mode, VAL_MODES)
@@ -49,15 +53,18 @@ class SplitOptions:
                 raise OptionError(f"Data: {name}=1 would leave nothing behind; it must be in [0, 1).")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise OptionError(f"Data: seed must be a whole number, got {seed!r}.")
+        if n_val_good is not None:
+            check_whole("Data", "n_val_good", n_val_good, low=0)
         if test_mode == "none" and val_mode == "same_as_test":
             raise OptionError("Data: val_split_mode='same_as_test' needs a test set, but test_split_mode is 'none'.")
-        return cls(test_mode, float(test_split_ratio), val_mode, float(val_split_ratio), seed)
+        return cls(test_mode, float(test_split_ratio), val_mode, float(val_split_ratio), seed, n_val_good)
 
 
 @dataclass(frozen=True)
 class Protocol:
     """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous].
 
+    `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
     `group` is the pattern that names parts and `parts` their counts; both are None without one.
     """
 
@@ -71,6 +78,7 @@ class Protocol:
     counts: Mapping[str, Mapping[str, int]]
     group: str | None = None
     parts: Mapping[str, Mapping[str, int]] | None = None
+    n_val_good: int | None = None
 
 
 def assign(
@@ -109,6 +117,9 @@ def assign(
 
     test_normal = _split_test(items, roles, options, good_only or without_test, findings, parts)
     validation = _split_validation(items, roles, mode, ratio, options.seed, parts)
+    n_val_good = _take_good(items, roles, options, mode, findings, parts)
+    if n_val_good is not None:
+        validation += f", and {n_val_good} good training images by the seed"
     splits = [(item, roles[item.path]) for item in items if item.path in roles]
     counts = _counts(splits)
     is_test = mode == "same_as_test"
@@ -127,6 +138,7 @@ def assign(
         counts=counts,
         group=group,
         parts=None if parts is None else count_parts(roles, {item.path: item.label for item in items}, parts),
+        n_val_good=n_val_good,
     )
     return splits, protocol
 
@@ -207,6 +219,37 @@ def _split_validation(
             roles.update(dict.fromkeys(pick_items(of_label, ratio, seed, "validation", None), "validation"))
     what = "training images (good only)" if source == "train" else "test images, label by label and kind by kind"
     return f"a seeded {ratio:.0%} of the {_unit(parts)}{what}" if ratio > 0 else "none: val_split_ratio is 0"
+
+
+def _take_good(
+    items: Sequence[Item],
+    roles: dict[str, Role],
+    options: SplitOptions,
+    mode: str,
+    findings: Findings,
+    parts: Mapping[str, str] | None,
+) -> int | None:
+    """Move `n_val_good` good training images to validation and return how many; None where there was no reason to.
+
+    Not asked for, it is done where the validation folders hold anomalous images only.
+    """
+    labels = {item.label for item in items if roles.get(item.path) == "validation"}
+    wanted, why = options.n_val_good, "as asked for"
+    if wanted is None:
+        if mode != "from_dir" or labels != {1}:
+            return None
+        wanted, why = N_VAL_GOOD, "because the validation folders hold anomalous images only"
+    candidates = [item for item in items if roles.get(item.path) == "train"]
+    units = len({item.path if parts is None else parts[item.path] for item in candidates})
+    share = min(wanted / max(1, len(candidates)), MOST_VAL_GOOD)
+    moved = pick_items(candidates, share, options.seed, "good validation", parts) if units > 1 and wanted else set()
+    roles.update(dict.fromkeys(moved, "validation"))
+    limit = f", at most {MOST_VAL_GOOD:.0%} of training" if len(moved) < wanted else ""
+    findings.choose(
+        f"{len(moved)} of {len(candidates)} good training images (n_val_good={wanted}{limit}, seed {options.seed}) "
+        f"validate, {why}."
+    )
+    return len(moved)
 
 
 def _mode(name: str, value: str | Enum | None, allowed: Sequence[str]) -> str:

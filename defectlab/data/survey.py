@@ -50,6 +50,7 @@ def survey(request: DataRequest) -> Survey:
         request.val_split_mode,
         request.val_split_ratio,
         request.seed,
+        request.n_val_good,
     )
     if request.on_duplicate not in ("error", "warn"):
         raise OptionError(unknown_name("on_duplicate", str(request.on_duplicate), ("error", "warn")))

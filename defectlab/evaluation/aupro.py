@@ -6,15 +6,10 @@ is flagged, against the share of good pixels flagged. The area up to a false-pos
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from defectlab.errors import InputError
-from defectlab.evaluation.blocks import NEIGHBOURS
-from defectlab.evaluation.metrics import Curve, Floats, Metric, sorted_curve
+from defectlab.evaluation.metrics import Floats, Metric
 from defectlab.evaluation.pixels import FPR_LIMIT, pixel_metrics
 from defectlab.evaluation.sources import ArrayImages
-
-MOST_POINTS = 400  # of a drawn curve; more cannot be seen
 
 
 def aupro(maps: Floats, masks: NDArray[np.bool_], fpr_limit: float = FPR_LIMIT) -> Metric:
@@ -24,70 +19,3 @@ def aupro(maps: Floats, masks: NDArray[np.bool_], fpr_limit: float = FPR_LIMIT) 
         InputError: The shapes differ, or the limit is not in (0, 1].
     """
     return pixel_metrics(ArrayImages(maps, masks), fpr_limit=fpr_limit)["AUPRO"]
-
-
-def region_pixels(maps: Floats, masks: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.float64]]:
-    """Return the scores of all defect pixels, and the weight of each: 1 / (its region's size * number of regions)."""
-    scores, weights = [], []
-    regions = 0
-    for anomaly_map, mask in zip(maps, masks, strict=True):
-        if not mask.any():
-            continue
-        labels, count = ndimage.label(mask, structure=NEIGHBOURS)
-        inside = labels[mask]
-        sizes = np.bincount(inside, minlength=count + 1)
-        scores.append(anomaly_map[mask])
-        weights.append(1.0 / sizes[inside])
-        regions += count
-    return np.concatenate(scores), np.concatenate(weights) / regions
-
-
-def pro_points(
-    maps: Floats, masks: NDArray[np.bool_], limit: float = 1.0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the per-region overlap curve for drawing: false-positive rates, rising from 0 to `limit`, and overlaps.
-
-    Where there are very many thresholds a sample is kept: dense at low rates, where the curve bends. The last point is
-    interpolated to lie at the limit.
-
-    Args:
-        maps: (n, H, W) raw anomaly maps.
-        masks: (n, H, W), True where a defect is.
-        limit: Largest false-positive rate, in (0, 1].
-
-    Returns:
-        Both (k,), in [0, 1]; empty where there is no curve: no defect pixel, no good pixel, or NaN.
-
-    Raises:
-        InputError: The shapes differ, or the limit is not in (0, 1].
-    """
-    if maps.shape != masks.shape:
-        raise InputError(f"Maps and masks must be (n, H, W) alike, got {maps.shape} and {masks.shape}.")
-    if not 0 < limit <= 1:
-        raise InputError(f"The limit of the false-positive rate must be in (0, 1], got {limit}.")
-    curve = sorted_curve(maps, masks.astype(np.bool_, copy=False))
-    if curve.problem or not curve.positives.size or not curve.negatives.size:
-        return np.empty(0), np.empty(0)
-    scores, weights = region_pixels(maps, masks)
-    order = np.argsort(scores, kind="stable")
-    overlap = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
-    cuts = _drawn_cuts(curve)
-    fpr = 1 - np.searchsorted(curve.negatives, cuts, "left") / curve.negatives.size
-    pro = np.minimum(overlap[np.searchsorted(scores[order], cuts, "left")], 1.0)
-    fpr, pro = np.concatenate([[0.0], fpr]), np.concatenate([[0.0], pro])
-    inside = fpr <= limit
-    last = int(inside.sum())
-    if fpr[last - 1] < limit:  # then there is a point beyond: the lowest cut flags every pixel
-        share = (limit - fpr[last - 1]) / (fpr[last] - fpr[last - 1])
-        end = pro[last - 1] + share * (pro[last] - pro[last - 1])
-        return np.append(fpr[:last], limit), np.append(pro[:last], end)
-    return fpr[:last], pro[:last]
-
-
-def _drawn_cuts(curve: Curve) -> Floats:
-    """Return distinct scores, descending: all where they are few, else a sample dense at the highest of both kinds."""
-    if curve.positives.size + curve.negatives.size <= 4 * MOST_POINTS:
-        return np.unique(np.concatenate([curve.positives, curve.negatives]))[::-1]
-    shares = np.concatenate([np.linspace(0, 1, MOST_POINTS // 2), 1 - np.geomspace(1e-6, 1, MOST_POINTS // 2)])
-    places = [part[np.round(shares * (part.size - 1)).astype(int)] for part in (curve.positives, curve.negatives)]
-    return np.unique(np.concatenate([*places, curve.positives[:1], curve.negatives[:1]]))[::-1]

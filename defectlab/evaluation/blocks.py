@@ -1,7 +1,7 @@
-"""Exact pixel metrics of any number of images, within a bound on memory: pixels are sorted block by block.
+"""Exact pixel metrics of any number of images, within a bound on memory: pixels are counted block by block.
 
 All metrics follow from one thing: how many good pixels score below, and how many up to, each distinct score of the
-defect pixels. These counts add up over blocks of images, so a block is sorted, counted and dropped. Defect pixels that
+defect pixels. These counts add up over blocks of images, so a block is counted and dropped. Defect pixels that
 are too many are taken range of scores by range of scores. Every sum is of whole numbers, or runs in the order of the
 scores, so the result does not depend on the blocks, to the last digit.
 """
@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from defectlab.evaluation.counting import add_counts
 from defectlab.evaluation.metrics import Confusion, round_down
 from defectlab.evaluation.sources import PixelImages, blocks_of
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 3 << 29  # bytes: 1.5 GiB
-BYTES_PER_PIXEL = 12  # of a block: score, mask, and what selecting a range of scores takes
+BYTES_PER_PIXEL = 12  # of a block: score, mask, and the scores close to a defect pixel's
 BYTES_PER_DEFECT_PIXEL = 48  # score and region packed, distinct scores, counts at each
 SLICE = 1 << 20  # distinct scores handled at one time
 NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are one region
@@ -83,7 +84,7 @@ class Blocks:
         self.images = images
         self.blocks = list(blocks_of(images.sizes, max(memory // 2 // BYTES_PER_PIXEL, 1)))
         self.most_defect_pixels = max(memory // 2 // BYTES_PER_DEFECT_PIXEL, 1)
-        self._sorted: Scores | None = None
+        self._whole: Scores | None = None
         if len(self.blocks) > 1:
             pixels = sum(height * width for height, width in images.sizes)
             logger.info(
@@ -119,8 +120,7 @@ class Blocks:
                 kept.append(packed)
                 kept = kept if defect <= self.most_defect_pixels else None
             if len(self.blocks) == 1:
-                scores.sort()
-                self._sorted = scores
+                self._whole = scores
         confusion = None if limit is None else Confusion(hits, above - hits, defect - hits, good - above + hits)
         whole = None if kept is None else np.concatenate([*kept, np.empty(0, np.uint64)])
         none = np.empty(0, dtype=np.int64)
@@ -135,7 +135,7 @@ class Blocks:
             first = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
             distinct = scores[first]
             del scores
-            below, upto = self._count(distinct, low, high)
+            below, upto = self._count(distinct)
             ends = np.append(first[1:], packed.size)
             for start in range(0, distinct.size, SLICE):
                 part = slice(start, start + SLICE)
@@ -174,23 +174,12 @@ class Blocks:
         order = np.argsort(packed)
         return packed[order], alike[order]
 
-    def _count(self, distinct: Scores, low: float, high: float) -> tuple[Counts, Counts]:
+    def _count(self, distinct: Scores) -> tuple[Counts, Counts]:
         """Return how many pixels of all images score below each of the distinct scores, and up to it."""
         below, upto = np.zeros(distinct.size, dtype=np.int64), np.zeros(distinct.size, dtype=np.int64)
         for block in self.blocks:
-            lower = 0
-            if self._sorted is not None:
-                scores = self._sorted
-            else:
-                scores = self._scores(block)
-                if low > -np.inf or not np.isnan(high):
-                    lower = int(np.count_nonzero(scores < np.float32(low)))
-                    scores = scores[_inside(scores, low, high)]
-                scores.sort()
-            for start in range(0, distinct.size, SLICE):
-                part = slice(start, start + SLICE)
-                below[part] += np.searchsorted(scores, distinct[part], "left") + lower
-                upto[part] += np.searchsorted(scores, distinct[part], "right") + lower
+            scores = self._scores(block) if self._whole is None else self._whole
+            add_counts(scores, distinct, below, upto)
         return below, upto
 
     def _scores(self, block: range) -> Scores:

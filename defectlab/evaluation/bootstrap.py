@@ -89,18 +89,8 @@ def image_intervals(
     if curve.problem:
         return {}
     lack = too_few(known, groups)
-    draws = with_all(image_draws(known, groups, repeats), known)
-    _, step = np.unique(values, return_inverse=True)
+    drawn = drawn_image_metrics(values, known, threshold, with_all(image_draws(known, groups, repeats), known))
     found = values > (np.inf if threshold is None else threshold)
-    tables = {
-        "defect": _by_step(draws * (known == 1), step),
-        "good": _by_step(draws * (known == 0), step),
-    }
-    drawn = curve_metrics(**tables)
-    if threshold is not None:
-        counts = [draws @ (known == label).astype(np.float32) for label in (1, 0)]
-        flagged = [draws @ ((known == label) & found).astype(np.float32) for label in (1, 0)]
-        drawn |= rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
     method = f"stratified bootstrap over {'images' if groups is None else 'groups of images'}, {repeats} draws"
     intervals = {name: logit_interval(result, method, confidence, lack) for name, result in drawn.items()}
     intervals["AUROC"] = auroc_interval(values, known, confidence, groups)
@@ -109,6 +99,20 @@ def image_intervals(
         passed = wilson(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
         intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
     return intervals
+
+
+def drawn_image_metrics(
+    scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float | None, draws: Draws
+) -> dict[str, Table]:
+    """Return each image metric (b,), by its name without a level, of draws (b, n); scores (n,) without NaN."""
+    _, step = np.unique(scores, return_inverse=True)
+    drawn = curve_metrics(_by_step(draws * (labels == 1), step), _by_step(draws * (labels == 0), step))
+    if threshold is not None:
+        found = scores > threshold
+        counts = [draws @ (labels == label).astype(np.float32) for label in (1, 0)]
+        flagged = [draws @ ((labels == label) & found).astype(np.float32) for label in (1, 0)]
+        drawn |= rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
+    return drawn
 
 
 def curve_metrics(defect: Table, good: Table) -> dict[str, Table]:

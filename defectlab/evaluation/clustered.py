@@ -1,7 +1,5 @@
 """Images that belong together: several photographs of one part are not independent, and intervals must know it."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -48,29 +46,3 @@ def clustered_variance(
     s01 = held[1] / ((held[1] - 1) * n) * float(below @ below)
     s11 = everything / (everything - 1) * float(above @ below)
     return max(s10 / m + s01 / n + 2 * s11 / (m * n), 0.0)
-
-
-def draws(
-    labels: NDArray[np.integer], groups: Indices | None, generator: np.random.Generator, repeats: int
-) -> Iterator[Indices]:
-    """Yield positions of images drawn again with replacement, good and anomalous ones apart, -1 left out.
-
-    With groups whole groups are drawn, those of good images, of anomalous ones and of both apart: the numbers of groups
-    of each sort stay, those of images vary with the sizes of the groups drawn.
-    """
-    if groups is None:
-        classes = [np.flatnonzero(labels == label) for label in (0, 1)]
-        for _ in range(repeats):
-            yield np.concatenate([generator.choice(part, part.size) for part in classes if part.size] or [_NONE])
-        return
-    known = np.flatnonzero(labels >= 0)
-    order = known[np.argsort(groups[known], kind="stable")]
-    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if order.size else []
-    sorts = np.array([(labels[one] == 0).any() + 2 * (labels[one] == 1).any() for one in members])
-    strata = [np.flatnonzero(sorts == sort) for sort in (1, 2, 3)]
-    for _ in range(repeats):
-        chosen = [int(at) for part in strata if part.size for at in generator.choice(part, part.size)]
-        yield np.concatenate([members[at] for at in chosen] or [_NONE])
-
-
-_NONE: Indices = np.empty(0, dtype=np.intp)

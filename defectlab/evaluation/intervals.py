@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from defectlab.errors import InputError
-from defectlab.evaluation.clustered import Indices, clustered_variance, draws, group_indices
+from defectlab.evaluation.clustered import Indices, clustered_variance, group_indices
 from defectlab.evaluation.metrics import Floats, curve_auroc, sorted_curve
 
 CONFIDENCE = 0.95
@@ -58,7 +58,7 @@ def auroc_interval(
     variance = math.nan if min(m, n) < 2 else delong_variance(*placements(curve.positives, curve.negatives))
     if not variance > 0 or auroc in (0.0, 1.0):
         return _newcombe(auroc, m, n, z)
-    return interval_on_logit(auroc, variance, z, f"DeLong, logit, {m} anomalous and {n} good images")
+    return interval_on_logit(auroc, variance, z, auroc_method(m, n))
 
 
 def _grouped_auroc_interval(
@@ -74,8 +74,17 @@ def _grouped_auroc_interval(
     m, n = (np.unique(numbers[kind]).size for kind in (bad, good))
     if not variance > 0 or found.value in (0.0, 1.0):
         return _newcombe(found.value, m, n, z, "parts with anomalous and {n} with good images")
-    images = f"{bad.sum()} anomalous images of {m} parts and {good.sum()} good images of {n} parts"
-    return interval_on_logit(found.value, variance, z, f"DeLong, clustered by part (Obuchowski), logit, {images}")
+    how = auroc_method(int(bad.sum()), int(good.sum()), (numbers[bad], numbers[good]))
+    return interval_on_logit(found.value, variance, z, how)
+
+
+def auroc_method(anomalous: int, good: int, parts: tuple[Indices, Indices] | None = None) -> str:
+    """Say how an interval of an AUROC over so many images was made; `parts`: those of the anomalous and of the good."""
+    if parts is None:
+        return f"DeLong, logit, {anomalous} anomalous and {good} good images"
+    m, n = (np.unique(numbers).size for numbers in parts)
+    images = f"{anomalous} anomalous images of {m} parts and {good} good images of {n} parts"
+    return f"DeLong, clustered by part (Obuchowski), logit, {images}"
 
 
 def interval_on_logit(auroc: float, variance: float, z: float, method: str) -> Interval:
@@ -176,42 +185,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         highest = max(highest, min(1.0, (len(ordered) - place) * p_values[name]))
         corrected[name] = highest
     return {name: corrected[name] for name in p_values}
-
-
-def bootstrap_interval(
-    metric: Callable[[NDArray[np.intp]], float | None],
-    labels: ArrayLike,
-    *,
-    generator: np.random.Generator,
-    repeats: int = 1000,
-    confidence: float = CONFIDENCE,
-    groups: ArrayLike | None = None,
-) -> Interval:
-    """Return the percentile interval of a metric over images drawn again with replacement, each class on its own.
-
-    With groups whole parts are drawn instead, those of good images, of anomalous ones and of both apart.
-
-    Args:
-        metric: Takes the positions of the drawn images and returns the metric of these.
-        labels: (n,): 0 good, 1 anomalous, -1 left out.
-        generator: Of the draws.
-        repeats: How many draws.
-        confidence: Of the interval.
-        groups: (n,): the part that each image shows, where parts have several.
-    """
-    known = np.asarray(labels)
-    numbers = None if groups is None else group_indices(groups, known.size)
-    values = []
-    for drawn in draws(known, numbers, generator, repeats):
-        value = metric(drawn)
-        if value is not None:
-            values.append(value)
-    if not values:
-        return Interval(None, None, "the metric has no value on any draw")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    units = "images" if numbers is None else f"the {np.unique(numbers[known >= 0]).size} parts, kept whole"
-    return Interval(float(low), float(high), f"stratified bootstrap over {units}, {len(values)} draws")
 
 
 def trivial_f1(labels: ArrayLike) -> float | None:

@@ -70,13 +70,11 @@ def pixel_intervals(
         confidence: Of the intervals.
     """
     known = np.asarray(labels)
-    draws = with_all(image_draws(known, groups, repeats), known)
     counts = pixel_counts(images, threshold)
-    parts = [drawn_metrics(counts, draws[start : start + AT_ONCE]) for start in range(0, len(draws), AT_ONCE)]
+    drawn = drawn_in_turn(counts, with_all(image_draws(known, groups, repeats), known))
     unit = "images" if groups is None else "groups of images"
     method = f"stratified bootstrap over {unit}, {repeats} draws, scores in {counts.defect.shape[1]} steps"
     lack = too_few(known, groups)
-    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {name: logit_interval(values, method, confidence, lack) for name, values in drawn.items()}
 
 
@@ -105,6 +103,12 @@ def pixel_counts(images: PixelImages, threshold: float | None = None, steps: int
         good[index] = pixels - defect[index]
     flagged[:, 1] -= flagged[:, 0]
     return PixelCounts(defect, good, overlap, regions, None if limit is None else flagged)
+
+
+def drawn_in_turn(counts: PixelCounts, draws: Draws) -> dict[str, Table]:
+    """As `drawn_metrics`, some draws at a time, which bounds the memory."""
+    parts = [drawn_metrics(counts, draws[start : start + AT_ONCE]) for start in range(0, len(draws), AT_ONCE)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def drawn_metrics(counts: PixelCounts, draws: Draws, fpr_limit: float = FPR_LIMIT) -> dict[str, Table]:

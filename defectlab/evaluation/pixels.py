@@ -26,8 +26,8 @@ def pixel_metrics(
         images: Maps and masks. Infinite scores are ordered as numbers are.
         threshold: A pixel is called a defect above it.
         fpr_limit: AUPRO is the area up to this false-positive rate, in (0, 1].
-        memory: Bytes that the pixels held at one time may take, beside one whole image. What it holds decides the
-            number of blocks, never the result.
+        memory: Bytes that the pixels held at one time may take, beside one whole image and up to 200 MB of counts. It
+            decides the number of blocks, never the result.
 
     Raises:
         InputError: The limit is not in (0, 1].

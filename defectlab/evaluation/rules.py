@@ -1,7 +1,7 @@
 """Threshold rules by name, applied after the model to validation scores. A score is anomalous above the threshold."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,37 +38,57 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
 
 def _f1(given: _Given) -> Threshold:
     good, bad, source = given.good, given.bad, given.source
-    _need("f1", good, bad, source, needs_bad=True)
+    need("f1", good.size, bad.size, source, needs_bad=True)
     return f1_threshold(np.concatenate([good, bad]), np.repeat([0, 1], [good.size, bad.size]), source=source)
 
 
 def _good_max(given: _Given) -> Threshold:
     good, bad, source = given.good, given.bad, given.source
-    _need("good_max", good, bad, source)
+    need("good_max", good.size, bad.size, source)
     return good_max_threshold(good, source=source)
 
 
 def _mean_of_means(given: _Given) -> Threshold:
-    good, bad, source = given.good, given.bad, given.source
-    _need("mean_of_means", good, bad, source, needs_bad=True)
-    value = (_mean(good) + _mean(bad)) / 2
-    reason = f"midway between the means of {good.size} good and {bad.size} anomalous scores"
-    return _found("mean_of_means", value, source, reason)
+    return mean_of_means([given.good], [given.bad], given.source)
 
 
 def _mean_plus_k_std(given: _Given) -> Threshold:
-    good, bad, options, source = given.good, given.bad, given.options, given.source
-    _need("mean_plus_k_std", good, bad, source)
+    return mean_plus_k_std([given.good], given.options.k, given.source, bad=given.bad.size)
+
+
+def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) -> Threshold:
+    """Choose midway between the means of good and of anomalous scores, each given in parts of any size.
+
+    Raises:
+        OptionError: One kind is missing, or there is no finite mean.
+    """
+    (good_count, good_sum), (bad_count, bad_sum) = _sum(good), _sum(bad)
+    need("mean_of_means", good_count, bad_count, source, needs_bad=True)
+    value = (good_sum / good_count + bad_sum / bad_count) / 2
+    reason = f"midway between the means of {good_count} good and {bad_count} anomalous scores"
+    return _found("mean_of_means", value, source, reason)
+
+
+def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0) -> Threshold:
+    """Choose k standard deviations (of the population) above the mean of good scores, given in parts of any size.
+
+    `good` is gone through twice; `bad` says how many anomalous scores there are, for the error's sake.
+
+    Raises:
+        OptionError: There is no good score, or no finite mean.
+    """
+    count, total = _sum(good)
+    need("mean_plus_k_std", count, bad, source)
+    mean = total / count
     with np.errstate(invalid="ignore"):  # an infinite score leaves no finite threshold, which is refused below
-        value = _mean(good) + options.k * float(np.std(good, dtype=np.float64))
-    return _found(
-        "mean_plus_k_std", value, source, f"mean + {options.k:g} standard deviations of {good.size} good scores"
-    )
+        squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in good)
+        value = mean + k * math.sqrt(squares / count)
+    return _found("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
 
 
 def _quantile(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    _need("quantile", good, bad, source)
+    need("quantile", good.size, bad.size, source)
     rate = options.false_alarm_rate
     value = float(good[good.size - math.floor(round(rate * good.size, 9)) - 1])
     flagged = int((good > value).sum())
@@ -79,7 +99,7 @@ def _quantile(given: _Given) -> Threshold:
 def _conformal(given: _Given) -> Threshold:
     """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    _need("conformal", good, bad, source)
+    need("conformal", good.size, bad.size, source)
     rate = options.false_alarm_rate
     rank = math.ceil(round((good.size + 1) * (1 - rate), 9))
     if rank > good.size:
@@ -121,16 +141,24 @@ def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> fl
 
 def _recall(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    _need("recall", good, bad, source, needs_bad=True, needs_good=False)
-    caught = math.ceil(round(options.recall * bad.size, 9))
-    cut = float(bad[bad.size - caught])
-    caught = bad.size - int(np.searchsorted(bad, bad[bad.size - caught], "left"))  # with those that tie
+    need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    cut = recall_cut(bad, options.recall)
+    caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
     value = _just_below(cut, good, bad)
     reason = (
         f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
         f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
     )
     return _found("recall", value, source, reason)
+
+
+def recall_cut(ascending: Floats, recall: float) -> float:
+    """Return the highest of anomalous scores (n,), ascending, such that so large a share of them is at least as high.
+
+    >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
+    2.0
+    """
+    return float(ascending[ascending.size - math.ceil(round(recall * ascending.size, 9))])
 
 
 def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
@@ -146,7 +174,7 @@ def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> flo
 
 def _cost(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    _need("cost", good, bad, source, needs_bad=True)
+    need("cost", good.size, bad.size, source, needs_bad=True)
     miss, alarm, share = options.miss_cost, options.false_alarm_cost, options.defect_share
     assert miss is not None  # all three are checked by `choose`
     assert alarm is not None
@@ -194,28 +222,37 @@ assert RULES.keys() == USED.keys()
 
 def _found(rule: str, value: float, source: str, reason: str) -> Threshold:
     if not math.isfinite(value):
-        raise OptionError(f"Rule {rule} gives no finite threshold ({value}): some scores are infinite. Use rule f1.")
+        raise OptionError(
+            f"Rule {rule} gives no finite threshold ({value}): some scores are infinite or NaN. Use rule f1."
+        )
     return Threshold(value, rule, source, reason)
 
 
-def _need(
-    rule: str, good: Floats, bad: Floats, source: str, *, needs_bad: bool = False, needs_good: bool = True
-) -> None:
+def need(rule: str, good: int, bad: int, source: str, *, needs_bad: bool = False, needs_good: bool = True) -> None:
+    """Refuse a rule for so many good and anomalous scores.
+
+    Raises:
+        OptionError: With what is missing, and the rules that work without it.
+    """
     lacks = [
         what
-        for what, part, needed in (("good", good, needs_good), ("anomalous", bad, needs_bad))
-        if needed and not part.size
+        for what, count, needed in (("good", good, needs_good), ("anomalous", bad, needs_bad))
+        if needed and not count
     ]
     if lacks:
-        alternative = "conformal, quantile, mean_plus_k_std and good_max" if good.size else "manual"
+        alternative = "conformal, quantile, mean_plus_k_std and good_max" if good else "manual"
         raise OptionError(
             f"Rule {rule} needs {' and '.join(lacks)} images, and {source} has none. "
             f"What works with these images: {alternative}."
         )
 
 
-def _mean(values: Floats) -> float:
-    return float(np.mean(values, dtype=np.float64))
+def _sum(parts: Iterable[Floats]) -> tuple[int, float]:
+    """Return how many scores there are in parts, and their sum."""
+    count, total = 0, 0.0
+    for part in parts:
+        count, total = count + part.size, total + float(np.sum(part, dtype=np.float64))
+    return count, total
 
 
 def _just_below(cut: float, good: Floats, bad: Floats) -> float:

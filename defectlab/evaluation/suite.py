@@ -82,18 +82,6 @@ def _level(level: str, curve: Curve, threshold: float | None) -> dict[str, Metri
     return {f"{level}_{name}": metric for name, metric in found.items()}
 
 
-def pixel_curve(maps: Floats | None, masks: NDArray[np.bool_] | None, labels: NDArray[np.integer]) -> Curve:
-    """Sort the pixels of the images whose label is known; the curve's problem says if maps or masks are missing."""
-    if maps is None or masks is None:
-        none = np.empty(0, dtype=np.float32)
-        return Curve(none, none, "there are no anomaly maps" if maps is None else "there are no masks")
-    _check_shapes(maps, masks, labels)
-    known = labels >= 0
-    if not bool(known.all()):
-        maps, masks = maps[known], masks[known]
-    return sorted_curve(maps, masks.astype(np.bool_, copy=False))
-
-
 def _check_shapes(maps: Floats, masks: NDArray[np.bool_], labels: NDArray[np.integer]) -> None:
     if maps.shape != masks.shape or len(maps) != len(labels):
         raise InputError(

@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, round_down, sorted_curve
-from defectlab.evaluation.suite import pixel_curve
 
 Rule = str  # a name of `rules.RULES`, or "none"
 
@@ -63,24 +62,6 @@ def choose_image_threshold(scores: ArrayLike, labels: ArrayLike, *, source: str 
     return _good_only(curve.negatives, "has no anomalous images", source)
 
 
-def choose_pixel_threshold(
-    maps: Floats, masks: NDArray[np.bool_] | None, labels: ArrayLike, *, source: str = "validation"
-) -> Threshold:
-    """Choose the map threshold from maps (n, H, W), masks (n, H, W) or None, and image labels (n,).
-
-    By F1 over pixels where masks mark both kinds, else above the largest pixel of the good images.
-    """
-    known = np.asarray(labels)
-    if masks is None:
-        return _good_only(maps[known == 0], "has no masks", source)
-    curve = pixel_curve(maps, masks, known)
-    if curve.positives.size and curve.negatives.size:
-        return _f1_from_curve(curve, "pixels", source)
-    if curve.positives.size:
-        return Threshold(None, "none", source, f"the masks of {source} cover every pixel: nothing says what is good")
-    return _good_only(maps[known == 0], "has no anomalous pixels", source)
-
-
 def _good_only(good: Floats, lack: str, source: str) -> Threshold:
     chosen = good_max_threshold(good, source=source)
     return Threshold(chosen.value, chosen.rule, source, f"{source} {lack}; {chosen.reason}")
@@ -96,16 +77,16 @@ def _f1_from_curve(curve: Curve, unit: str, source: str) -> Threshold:
         lack = "all anomalous ones score -inf" if curve.positives.size else "none is anomalous"
         return Threshold(None, "none", source, f"no F1 over the {unit} of {source}: {lack}")
     best = int(f1.argmax())  # the first of equals: cuts descend
-    value = float(values[best])
     below = max((float(part[i - 1]) for part, i in _places(curve, values[best]) if i), default=None)
-    threshold = math.nextafter(value, -math.inf) if below is None else midpoint(below, value)
     anomalous, good = curve.positives.size, curve.negatives.size
-    return Threshold(
-        threshold,
-        "f1",
-        source,
-        f"highest F1 ({float(f1[best]):.4f}) over {anomalous} anomalous and {good} good {unit} of {source}",
-    )
+    counts = f"{anomalous} anomalous and {good} good {unit} of {source}"
+    return between(float(values[best]), below, float(f1[best]), counts, source)
+
+
+def between(value: float, below: float | None, f1: float, counts: str, source: str) -> Threshold:
+    """Return the F1 threshold halfway between the lowest score to flag and the next lower one; None: there is none."""
+    threshold = math.nextafter(value, -math.inf) if below is None else midpoint(below, value)
+    return Threshold(threshold, "f1", source, f"highest F1 ({f1:.4f}) over {counts}")
 
 
 def _places(curve: Curve, value: np.floating) -> list[tuple[Floats, int]]:

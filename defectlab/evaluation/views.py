@@ -99,3 +99,15 @@ def _on_its_side(
     anomalous = raw > threshold
     view = np.where(anomalous & (view <= middle), above, view)
     return np.where(~anomalous & (view > middle), middle, view)
+
+
+def heat_range(low: float, high: float, threshold: float | None, relative: bool = False) -> tuple[float, float]:
+    """Return the ends of the colour scale that all heat maps of a run share.
+
+    `low` and `high` are those of its validation maps; `relative` maps go from 0 to twice their threshold, so that its
+    colour is the same in every run.
+
+    >>> heat_range(0.5, 9.0, 2.0), heat_range(0.5, 9.0, 2.0, relative=True)
+    ((0.5, 9.0), (0.0, 4.0))
+    """
+    return (0.0, 2 * threshold) if relative and threshold is not None and threshold > 0 else (low, high)

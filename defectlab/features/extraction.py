@@ -72,7 +72,7 @@ def extract(
         raise OptionError(f"extract: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     manifest = data.manifest if isinstance(data, Folder) else data
     wanted = list(dict.fromkeys(layers))
-    source = _source(manifest, backbone, preprocessing, dtype, torch.device(device).type)
+    source = feature_source(manifest, backbone, preprocessing, dtype, torch.device(device).type)
     keys = {layer: {**source, "layer": layer} for layer in wanted}
     found = {layer: store.get(key) for layer, key in keys.items()}
     if any(array is None for array in found.values()):
@@ -89,18 +89,10 @@ def extract(
     return kept
 
 
-def feature_bytes(
-    manifest: Manifest, extractor: FeatureExtractor, preprocessing: Preprocessing, dtype: str = "float32"
-) -> dict[str, int]:
-    """Return how many bytes each layer of `extractor` takes for a dataset."""
-    shapes = extractor.feature_shapes(preprocessing.input_size)
-    return {layer: len(manifest.entries) * int(np.prod(s)) * np.dtype(dtype).itemsize for layer, s in shapes.items()}
-
-
-def _source(
-    manifest: Manifest, backbone: Backbone, preprocessing: Preprocessing, dtype: str, device: str
+def feature_source(
+    manifest: Manifest, backbone: Backbone, preprocessing: Preprocessing, dtype: str = "float32", device: str = "cpu"
 ) -> dict[str, Any]:
-    """Return everything but the layer that decides features."""
+    """Return everything but the layer that decides features: the store's key of a layer is this and `layer`."""
     images = hashlib.sha256("\n".join(entry.sha256 for entry in manifest.entries).encode()).hexdigest()
     return {
         "what": "features",

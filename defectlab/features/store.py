@@ -99,6 +99,11 @@ class FeatureStore:
         os.utime(facts)  # the time of the last use, which decides what is removed first
         return np.load(array, mmap_mode="r")
 
+    def has(self, key: Key) -> bool:
+        """Whether there is an array of `key`, without looking for damage."""
+        array, facts = self._paths(_digest(key))
+        return facts.is_file() and array.is_file()
+
     @contextmanager
     def making(self, key: Key) -> Iterator[None]:
         """Keep other processes from making the arrays of `key` meanwhile; they wait. A dead process keeps nothing."""

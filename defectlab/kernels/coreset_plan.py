@@ -11,11 +11,18 @@ DEFAULT_BUDGET = 256 * 2**20  # bytes of working memory beside the rows: more ga
 TILE = 1024  # centres per matrix product: a tile's distances stay in cache, rows that fell back leave after each
 MAX_POOL = 2048  # rows per round: more makes each pick sweep a larger pool, fewer make thin products
 
-# Measured on ResNet-18 patches (bottle, layers 2-3): of all row-centre pairs, the share that the search looks at, at
-# 1 % and at 10 % alike; the time around the matrix products; and the time of a pick beside them.
-PAIR_SHARE = 0.46
-AROUND_PRODUCTS = 1.5
-SECONDS_PER_PICK = 1.5e-4
+# Measured on ResNet-18 patches (bottle, layers 2-3), as shares of the products of all rows with all centres. WHOLE:
+# without cells, the time around the products included. EARLY: with cells, of the picks before those help. LATE: of the
+# picks after them, to which comes the time of a pick itself.
+WHOLE = 0.69
+EARLY = 2.8
+LATE = 0.046
+SECONDS_PER_PICK = 2.7e-4
+FEWEST_CELLS = 64
+MAX_CELLS = 512
+ROWS_PER_CELL = 1024
+FEWEST_PICKS = 256  # fewer are not worth cells
+PICKS_PER_CELL = 4  # before cells have so many, they hold no centre near their rows
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,28 @@ def estimate(n: int, d: int, n_samples: int, *, device: torch.device | str = "cp
     """Estimate the cost of picking `n_samples` of `n` rows of `d` numbers (after projection) on this machine, now.
 
     Takes some hundredths of a second: a matrix product of the search's own shape is timed, the rest is a model fitted
-    to real patches. Rows without clusters cost up to twice as much.
+    to real patches. Many rows without clusters cost several times as much.
     """
     block = block_rows(d, DEFAULT_BUDGET)
-    operations = 2.0 * n * n_samples * d
-    seconds = operations * (PAIR_SHARE * AROUND_PRODUCTS / _product_rate(block, d, torch.device(device)))
+    rate, cells = _product_rate(block, d, torch.device(device)), cell_count(n, n_samples, device)
+    early = min(n_samples, PICKS_PER_CELL * cells)
+    picks = EARLY * early + LATE * (n_samples - early) if cells else WHOLE * n_samples
+    seconds = 2.0 * n * d / rate * picks + n_samples * SECONDS_PER_PICK
     size = 4 * n * d + 20 * n + n_samples * (4 * d + 12) + block * (12 * d + 5 * TILE)
-    return Estimate(seconds + n_samples * SECONDS_PER_PICK, size)
+    if cells:
+        size += n * (d + 16) + n_samples * (d + 4 * cells)  # leading directions are a sixth to a quarter of d
+    return Estimate(seconds, size)
+
+
+def cell_count(n: int, n_samples: int, device: torch.device | str) -> int:
+    """Cells that a search of `n_samples` of `n` rows groups its rows in: on the CPU, where there are many; else 0.
+
+    >>> cell_count(214_016, 21_401, "cpu"), cell_count(20_000, 2_000, "cpu")
+    (209, 0)
+    """
+    cells = min(MAX_CELLS, n // ROWS_PER_CELL)
+    # On a GPU a product of all costs less than to launch many of few.
+    return cells if torch.device(device).type == "cpu" and n_samples >= FEWEST_PICKS and cells >= FEWEST_CELLS else 0
 
 
 def _product_rate(rows: int, size: int, device: torch.device) -> float:

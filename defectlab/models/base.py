@@ -37,6 +37,7 @@ class BaseDetector(AnomalibModule):
     options: dict[str, Any]
     backbone_record: dict[str, Any]
     run_folder: Path | None = None
+    sources: Mapping[str, str] = {}
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
         """Return the backbone a constructor was given, by name or as a module.
@@ -112,7 +113,7 @@ class BaseDetector(AnomalibModule):
         """
 
     def check_training(self, datamodule: Any) -> None:
-        """Refuse, before long work, a training that cannot work; what it takes from disk goes into `options`.
+        """Refuse, before long work, a training that cannot work; what it takes beside the images goes to `sources`.
 
         Raises:
             InputError: With what is missing or wrong and the fix.
@@ -128,6 +129,15 @@ class BaseDetector(AnomalibModule):
         """Log the losses of one training batch; the record keeps each epoch's mean over images."""
         values = {name: loss.detach() for name, loss in losses.items()}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+
+    def image_losses(self, batch: Any) -> torch.Tensor | None:
+        """Return each image's loss (B,) of a validation batch that has been scored, scores and maps still raw.
+
+        The record, the report and loggers get the means of every epoch, as `val_good_loss` and `val_anomalous_loss`.
+        None: the model has no such loss.
+        """
+        del batch
+        return None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
@@ -166,6 +176,7 @@ class BaseDetector(AnomalibModule):
             "backbone": self.backbone_record,
             "preprocessing": self.preprocessing.to_dict(),
             "thresholds": {"image": image, "pixel": pixel},
+            **({"sources": dict(self.sources)} if self.sources else {}),
         }
 
     @classmethod
@@ -198,6 +209,8 @@ class BaseDetector(AnomalibModule):
 class MemoryBankDetector(BaseDetector):
     """A model that fits once on the embeddings of all training images, in the order of the manifest."""
 
+    rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
+
     def on_train_start(self) -> None:
         """Forget an earlier fit: a second `fit` sees only its own data."""
         self._is_fitted = torch.tensor([False], device=self.device)
@@ -220,7 +233,9 @@ class MemoryBankDetector(BaseDetector):
         _, first = self._kept[0]
         # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
         # exist once; on a GPU twice for a moment.
-        stacked = torch.empty((len(paths), *first.shape[1:]), dtype=first.dtype, device=first.device)
+        layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
+        shape = (len(paths), *first.shape[1:])
+        stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
         while self._kept:
             batch_paths, embedding = self._kept.pop()
             stacked[[rank[path] for path in batch_paths]] = embedding
@@ -270,6 +285,16 @@ def check_map_size(model: str, input_size: tuple[int, int]) -> None:
         raise OptionError(
             f"{model}: the model's input of {input_size} is too small for its maps: at least {least} pixels."
         )
+
+
+def check_unnormalised(model: str, preprocessing: Preprocessing) -> None:
+    """Refuse a pre-processor that normalises, for a model that takes images in [0, 1].
+
+    Raises:
+        OptionError: It does.
+    """
+    if preprocessing.mean != (0.0, 0.0, 0.0) or preprocessing.std != (1.0, 1.0, 1.0):
+        raise OptionError(f"{model} takes images in [0, 1]: leave Normalize out of the pre-processor.")
 
 
 def _size(value: int | Sequence[int] | None) -> tuple[int, int] | None:

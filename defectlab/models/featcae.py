@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError
 from defectlab.evaluation.rule_options import DefaultRule, RuleOptions, check_options
-from defectlab.models.base import BaseDetector, check_layers
-from defectlab.models.frozen import FrozenFeatures, is_frozen
+from defectlab.models.base import check_layers
+from defectlab.models.frozen import FrozenBackboneDetector
 from defectlab.options import check_range, check_whole, checked_options
 from defectlab.seeds import seeded
 
@@ -160,7 +160,7 @@ class FeatCaeModel(nn.Module):
             return FeatureAutoencoder(*self._plan)
 
 
-class FeatCae(BaseDetector):
+class FeatCae(FrozenBackboneDetector):
     """An autoencoder of 1x1 convolutions over frozen backbone features; where it fails, the part is anomalous.
 
     Images train it through features computed once, so an epoch costs no backbone. The threshold is the mean of the
@@ -241,7 +241,6 @@ class FeatCae(BaseDetector):
         model.check_size(self.preprocessing.input_size)
         check_options(self.default_rule.rule, self.default_rule.options)
         self.model = model
-        self._frozen: FrozenFeatures | None = None
         self._losses: torch.Tensor | None = None
 
     @property
@@ -259,51 +258,41 @@ class FeatCae(BaseDetector):
         """It needs no trial run of the validation."""
         return {"num_sanity_val_steps": 0}
 
-    def trains_on_names(self, datamodule: Any) -> bool:
-        """Whether training needs no pixels, for their features are at hand: not where images are augmented."""
-        return is_frozen(datamodule)
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam over the autoencoder alone."""
         return torch.optim.Adam(self.model.autoencoder.parameters(), lr=self.options["lr"])
 
     def on_train_start(self) -> None:
-        """Begin anew, unless a checkpoint is continued, and compute the features of all training images."""
+        """Begin anew, unless a checkpoint is continued, with the features of all training images."""
         if self.trainer.ckpt_path is None:
             self.model.begin_anew(self.seed)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        self._frozen = FrozenFeatures.of(self, data) if is_frozen(data) else None
+        super().on_train_start()
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the mean squared error of a batch."""
         del args, kwargs
-        loss = self.model.fit(self._embedding(batch)).mean()
+        loss = self.model.fit(self.embedding(batch)).mean()
         self.log_losses(batch, train_loss=loss)
         return loss
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Score one batch; `image_losses` has its losses."""
         del args, kwargs
-        errors = self.model.errors(self._embedding(batch))
+        errors = self.model.errors(self.embedding(batch))
         self._losses = errors.mean(dim=(1, 2, 3))
         scores, maps = self.model.scored(errors, self.preprocessing.input_size)
+        return batch.update(pred_score=scores, anomaly_map=maps)
+
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score one batch."""
+        del args, kwargs
+        scores, maps = self.model.score(self.embedding(batch), self.preprocessing.input_size)
         return batch.update(pred_score=scores, anomaly_map=maps)
 
     def image_losses(self, batch: Any) -> torch.Tensor | None:
         """Return the losses (B,) of the validation batch just scored: what training minimises, image by image."""
         del batch
         return self._losses
-
-    def on_train_end(self) -> None:
-        """Let go of the features."""
-        self._frozen = None
-
-    def _embedding(self, batch: Any) -> torch.Tensor:
-        """Return (B, C, h, w) of a batch, from the features at hand where they are."""
-        if self._frozen is not None:
-            return self._frozen.embedding(batch, self)
-        with torch.no_grad():
-            return self.model.embed(self.model.features(batch.image))
 
 
 __all__ = ["FeatCae", "FeatCaeModel", "FeatureAutoencoder"]

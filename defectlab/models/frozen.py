@@ -1,9 +1,9 @@
-"""Features of frozen backbones, computed once for all epochs of a training."""
+"""Features of frozen backbones, computed once for all epochs of a training, or taken from a cache."""
 
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +11,82 @@ import torch
 from torch.utils.data import DataLoader
 
 from defectlab.data.folder import Folder, ImageFiles
+from defectlab.data.manifest import Entry
+from defectlab.errors import InputError
+from defectlab.models.base import BaseDetector
 from defectlab.progress import progress_bar
 
 if TYPE_CHECKING:
-    from defectlab.models.base import BaseDetector
+    from defectlab.features.extraction import Features
 
 logger = logging.getLogger(__name__)
 
 BATCH = 8
 IN_MEMORY = 2 * 2**30  # bytes; more is kept in a file, which the system holds in memory where it has some to spare
+
+
+class FrozenBackboneDetector(BaseDetector):
+    """A model that trains on embeddings of a frozen backbone: each image's is computed once, before the first epoch.
+
+    Images that training augments are the exception: they are seen anew each time. `model` has the parts `features` and
+    `embed`; the latter gives one tensor.
+    """
+
+    _frozen: "FrozenFeatures | None" = None
+    _cached: "Features | None" = None
+
+    def use_features(self, features: "Features | None") -> None:
+        """Take the backbone's features of a dataset's images from a cache from now on; None computes them again.
+
+        They must be those of this model's backbone and pre-processing, as `defectlab.features.extract` gives them.
+
+        Raises:
+            InputError: A layer is missing.
+        """
+        missing = (
+            [] if features is None else [layer for layer in self.options["layers"] if layer not in features.layers]
+        )
+        if missing:
+            raise InputError(
+                f"{self.name}: these features lack {', '.join(missing)}: extract all of the model's layers."
+            )
+        self._cached = features
+
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels, for their features are at hand: not where images are augmented."""
+        return is_frozen(datamodule)
+
+    def on_train_start(self) -> None:
+        """Compute the embeddings of all training images."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self._frozen = FrozenFeatures.of(self, data) if is_frozen(data) else None
+
+    def on_train_end(self) -> None:
+        """Let go of them."""
+        self._frozen = None
+
+    def embedding(self, batch: Any) -> torch.Tensor:
+        """Return (B, C, h, w) of a batch, from the embeddings at hand where they are."""
+        if self._frozen is not None:
+            return self._frozen.embedding(batch, self)
+        return self.compute_embedding(batch)
+
+    @torch.no_grad()
+    def compute_embedding(self, batch: Any) -> torch.Tensor:
+        """Return (B, C, h, w) of a batch's pixels, or of its images' features in the cache."""
+        if self._cached is None or not batch.image_path:
+            return self.model.embed(self.model.features(batch.image))
+        manifest = self._cached.manifest
+        entries = {str(manifest.absolute(entry)): entry for entry in manifest.entries}
+        if not all(path in entries for path in batch.image_path):
+            return self.model.embed(self.model.features(batch.image))
+        return self.embed_cached([entries[path] for path in batch.image_path])
+
+    def embed_cached(self, entries: Sequence[Entry]) -> torch.Tensor:
+        """Return (n, C, h, w) of images in the cache, on the model's device."""
+        assert self._cached is not None
+        layers = self._cached.of(entries)
+        return self.model.embed({layer: layers[layer].to(self.device) for layer in self.options["layers"]})
 
 
 def is_frozen(datamodule: Any) -> bool:
@@ -41,40 +108,48 @@ class FrozenFeatures:
         self._spare = spare
 
     @classmethod
-    def of(cls, model: "BaseDetector", datamodule: Folder) -> "FrozenFeatures":
+    def of(cls, model: FrozenBackboneDetector, datamodule: Folder) -> "FrozenFeatures":
         """Compute the embeddings of the training images, in the manifest's order, on the model's device."""
         manifest = datamodule.manifest
-        files = [manifest.absolute(entry) for entry in manifest.split("train")]
-        images = ImageFiles(files, model.preprocessing)
-        loader = DataLoader(images, batch_size=BATCH, collate_fn=images.collate_fn, num_workers=datamodule.num_workers)
-        transform = model.preprocessing.transform()
+        entries = manifest.split("train")
         values: torch.Tensor | None = None
         done, spare = 0, 0
-        with progress_bar("Features", len(files)) as progress, torch.no_grad():
-            for batch in loader:
-                pixels = transform(batch.image.to(model.device))
-                embedding = model.model.embed(model.model.features(pixels)).cpu()
+        with progress_bar("Features", len(entries)) as progress, torch.no_grad():
+            for embedding in _embeddings(model, datamodule, entries):
                 if values is None:
-                    values, spare = _room((len(files), *embedding.shape[1:]), str(model.trainer.default_root_dir))
+                    shape = (len(entries), *embedding.shape[1:])
+                    values, spare = _room(shape, str(model.trainer.default_root_dir))
                 values[done : done + len(embedding)] = embedding
                 done += len(embedding)
-                progress(done, len(files))
+                progress(done, len(entries))
         assert values is not None  # there are training images: the manifest refuses to have none
-        return cls({str(file): row for row, file in enumerate(files)}, values, spare)
+        return cls({str(manifest.absolute(entry)): row for row, entry in enumerate(entries)}, values, spare)
 
-    def embedding(self, batch: Any, model: "BaseDetector") -> torch.Tensor:
+    def embedding(self, batch: Any, model: FrozenBackboneDetector) -> torch.Tensor:
         """Return (B, C, h, w) of a batch on the model's device; validation images are computed the first time."""
         paths: Sequence[str] = batch.image_path
         if all(path in self._rows for path in paths):
             return self._values[[self._rows[path] for path in paths]].to(model.device)
         if all(path in self._others for path in paths):
             return torch.stack([self._others[path] for path in paths]).to(model.device)
-        with torch.no_grad():
-            computed = model.model.embed(model.model.features(batch.image))
+        computed = model.compute_embedding(batch)
         if computed.nbytes <= self._spare:
             self._spare -= computed.nbytes
             self._others |= dict(zip(paths, computed.cpu(), strict=True))
         return computed
+
+
+def _embeddings(model: FrozenBackboneDetector, datamodule: Folder, entries: Sequence[Entry]) -> Iterator[torch.Tensor]:
+    """Yield the embeddings (B, C, h, w) of images batch by batch."""
+    if model._cached is not None:
+        for start in range(0, len(entries), BATCH):
+            yield model.embed_cached(entries[start : start + BATCH])
+        return
+    files = ImageFiles([datamodule.manifest.absolute(entry) for entry in entries], model.preprocessing)
+    loader = DataLoader(files, batch_size=BATCH, collate_fn=files.collate_fn, num_workers=datamodule.num_workers)
+    transform = model.preprocessing.transform()
+    for batch in loader:
+        yield model.model.embed(model.model.features(transform(batch.image.to(model.device))))
 
 
 def _room(shape: tuple[int, ...], folder: str) -> tuple[torch.Tensor, int]:

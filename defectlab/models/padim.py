@@ -80,7 +80,11 @@ class PadimModel(AnomalibPadimModel):
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W): Mahalanobis distances, upsampled and smoothed."""
-        distances = distance(embedding, self.gaussian.value)
+        return self.from_distances(distance(embedding, self.gaussian.value), image_size)
+
+    @staticmethod
+    def from_distances(distances: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,) and maps (B, 1, H, W) of distances (B, 1, h, w)."""
         maps = smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="bilinear")
         return maps.amax(dim=(-3, -2, -1)), maps
 

@@ -14,10 +14,10 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Anomal
 from torch import nn
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
+from defectlab.errors import OptionError, unknown_name
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.kernels.neighbours import PreparedBank, nearest_neighbours
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
 from defectlab.models.checkpoint import CHECKPOINT_KEY
@@ -26,6 +26,8 @@ from defectlab.progress import progress_bar
 from defectlab.seeds import generator
 
 logger = logging.getLogger(__name__)
+
+SAMPLINGS = ("coreset", "random")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,13 @@ class PatchcoreModel(AnomalibPatchcoreModel):
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
 
     def __init__(
-        self, backbone: Backbone, layers: Sequence[str], coreset_sampling_ratio: float, num_neighbors: int, seed: int
+        self,
+        backbone: Backbone,
+        layers: Sequence[str],
+        coreset_sampling_ratio: float,
+        num_neighbors: int,
+        seed: int,
+        bank_sampling: str = "coreset",
     ) -> None:
         nn.Module.__init__(self)
         self.tiler = None
@@ -54,6 +62,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         self.layers = list(layers)
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.num_neighbors = num_neighbors
+        self.bank_sampling = bank_sampling
         self.seed = seed
         self.feature_extractor = FeatureExtractor(backbone, layers)
         self.feature_pooler = nn.AvgPool2d(3, 1, 1)
@@ -61,6 +70,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         self.register_buffer("memory_bank", torch.empty(0))
         self.embedding_store: list[torch.Tensor] = []
         self.picks = torch.empty(0, dtype=torch.int64)  # of the last fit: which rows the bank is
+        self._prepared: PreparedBank | None = None  # of the bank that was searched last
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -75,9 +85,15 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         return self.reshape_embedding(embedding)
 
     def fit(self, rows: torch.Tensor) -> None:
-        """Keep the coreset of (N, C) patches as memory bank, in the order picked."""
+        """Keep some of (N, C) patches as memory bank, in the order picked: the coreset, or as many at random."""
+        self.keep(rows, self.order(rows, coreset_size(len(rows), self.coreset_sampling_ratio)))
+
+    def order(self, rows: torch.Tensor, size: int) -> torch.Tensor:
+        """Return which of (N, C) patches a bank of `size` keeps, in the order picked: any prefix is a smaller bank."""
         n_patches, n_features = rows.shape
-        size = coreset_size(n_patches, self.coreset_sampling_ratio)
+        if self.bank_sampling == "random":
+            logger.info("Memory bank: %d of %d patches at random", size, n_patches)
+            return torch.randperm(n_patches, generator=generator(self.seed, "random bank"))[:size]
         projection = sparse_projection(n_patches, n_features, generator=generator(self.seed, "coreset projection"))
         cost = estimate(n_patches, len(projection), size, device=str(rows.device))
         logger.info(
@@ -86,16 +102,28 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         )  # fmt: skip
         first = int(torch.randint(n_patches, (1,), generator=generator(self.seed, "coreset first pick")))
         with progress_bar("Coreset", size) as progress:
-            picks = k_center_greedy(
+            return k_center_greedy(
                 rows.float(), size, first=first, projection=projection.to(rows.device), progress=progress
             )
+
+    def keep(self, rows: torch.Tensor, picks: torch.Tensor) -> None:
+        """Make the picked of (N, C) patches the memory bank."""
         self.memory_bank = rows[picks.to(rows.device)]
         self.picks = picks.cpu()
 
     def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
-        distances, indices = nearest_neighbours(embedding.float(), self.memory_bank.float(), n_neighbors)
+        bank = self.memory_bank
+        if n_neighbors == 1 and PreparedBank.pays(bank) and not torch.jit.is_tracing():
+            if self._prepared is None or self._prepared.bank is not bank:
+                self._prepared = PreparedBank(bank)
+            return self._prepared.nearest(embedding.float())
+        distances, indices = nearest_neighbours(embedding.float(), bank.float(), n_neighbors)
         return (distances.squeeze(1), indices.squeeze(1)) if n_neighbors == 1 else (distances, indices)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self._prepared = None  # the bank may be filled in place
+        super()._load_from_state_dict(*args, **options)
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,), the farthest patch's distance re-weighted, and maps (B, 1, H, W)."""
@@ -105,9 +133,37 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         patches = self.reshape_embedding(embedding)
         distances, locations = self.nearest_neighbors(patches, n_neighbors=1)
         distances, locations = distances.reshape(batch, -1), locations.reshape(batch, -1)  # (B*h*w,) -> (B, h*w)
-        scores = self.compute_anomaly_score(distances, locations, patches)
-        patch_map = distances.reshape(batch, 1, height, width)
-        return scores, smooth_upsample(patch_map, image_size, sigma=BLUR_SIGMA, mode="nearest")
+        (scores,) = self.image_scores(distances, locations, patches, [self.num_neighbors])
+        return scores, self.maps(distances.reshape(batch, 1, height, width), image_size)
+
+    def image_scores(
+        self, distances: torch.Tensor, locations: torch.Tensor, patches: torch.Tensor, neighbours: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Return scores (B,) for each number of `neighbours`, from one search for the most of them.
+
+        The farthest patch's distance is re-weighted as in `compute_anomaly_score` of plain anomalib.
+
+        Args:
+            distances: (B, h*w) distances of each patch to its nearest one in the bank.
+            locations: (B, h*w) which one that is.
+            patches: (B*h*w, C) the patches themselves.
+            neighbours: Numbers of bank patches that re-weight.
+        """
+        images = torch.arange(len(distances), device=distances.device)
+        farthest = distances.argmax(dim=1)
+        score = distances[images, farthest]
+        most = min(max(neighbours), len(self.memory_bank))
+        if most == 1:
+            return [score for _ in neighbours]
+        patch = patches.reshape(len(distances), distances.shape[1], -1)[images, farthest]  # (B*h*w, C) -> (B, C)
+        _, support = self.nearest_neighbors(self.memory_bank[locations[images, farthest]], n_neighbors=most)
+        to_support = self.euclidean_dist(patch.unsqueeze(1), self.memory_bank[support]).squeeze(1)  # (B, most)
+        return [score if k == 1 else (1 - torch.softmax(to_support[:, :k], dim=1)[:, 0]) * score for k in neighbours]
+
+    @staticmethod
+    def maps(distances: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Return maps (B, 1, H, W) of distances (B, 1, h, w)."""
+        return smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="nearest")
 
     def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
         """Score images (B, 3, H, W)."""
@@ -126,6 +182,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         pre_trained: For a name: True looks for its weights locally. Ignored for a module.
         coreset_sampling_ratio: Share of all training patches kept, in (0, 1].
         num_neighbors: Bank patches that re-weight the image score (maps always use the nearest one).
+        bank_sampling: "coreset", or "random": as many patches without choosing, to see what the coreset is worth.
         precision: "float32", or "float16" for backbone and bank (for GPUs).
         image_size: (height, width) or one number; None is 256 x 256.
         center_crop: (height, width) cut out after resizing.
@@ -138,6 +195,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     """
 
     model_name: ClassVar[str] = "patchcore"
+    rows_are_patches: ClassVar[bool] = True
     bank_origin: BankOrigin | None = None
 
     @checked_options
@@ -157,6 +215,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         center_crop: int | Sequence[int] | None = None,
         keep_aspect: bool = False,
         seed: int = 42,
+        bank_sampling: str = "coreset",
     ) -> None:
         layers = check_layers("Patchcore", layers)
         check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
@@ -164,8 +223,10 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         precision = str(getattr(precision, "value", precision)).lower()
         if precision not in ("float32", "float16"):
             raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")
+        if bank_sampling not in SAMPLINGS:
+            raise OptionError(f"Patchcore: {unknown_name('bank_sampling', str(bank_sampling), SAMPLINGS)}")
         network = self.resolve_backbone(backbone, pre_trained, seed)
-        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed)
+        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed, bank_sampling)
         self.set_up(
             super(AnomalibPatchcore, self).__init__,
             options={
@@ -174,6 +235,8 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 "num_neighbors": num_neighbors,
                 "precision": precision,
                 "seed": seed,
+                # left out where it is the usual one: runs from before there was a choice stay the same experiment
+                **({} if bank_sampling == "coreset" else {"bank_sampling": bank_sampling}),
             },
             backbone=network,
             image_size=image_size,

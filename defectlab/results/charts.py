@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+from defectlab.evaluation.pixel_curves import Points
+
 GOOD, BAD, LINE = "#3478b8", "#c8502a", "#2a9d57"
 
 
@@ -82,10 +82,12 @@ def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, 
 
 
 def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str:
-    """Draw training losses by epoch."""
+    """Draw losses by epoch; epochs without a value are passed over."""
     figure, axis = _figure(6.4, 2.8)
     for name, values in history.items():
-        axis.plot(np.arange(1, len(values) + 1), [np.nan if v is None else v for v in values], "o-", label=name, ms=3)
+        measured = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+        epochs, losses = zip(*measured, strict=True) if measured else ((), ())
+        axis.plot(epochs, losses, "o-", label=name, ms=3)
     axis.set(xlabel="epoch", ylabel="loss", title=title)
     axis.legend(fontsize=8)
     return _svg(figure)

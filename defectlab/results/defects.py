@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.evaluation.intervals import auroc_interval
-from defectlab.evaluation.metrics import aupr, auroc, f1_at
+from defectlab.evaluation.metrics import aupr, f1_at
 from defectlab.evaluation.pixels import pixel_metrics
 from defectlab.evaluation.sources import Chosen, PixelImages
+from defectlab.results.facts import Kind, by_kind
 from defectlab.results.record import ScoreRow
 
 PIXEL = ("pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score")
@@ -21,6 +21,7 @@ def per_defect(
     image_threshold: float | None,
     pixel_threshold: float | None,
     earlier: Sequence[Mapping[str, Any]] = (),
+    parts: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one entry for each kind of test image, the good ones first, as run.json holds them.
 
@@ -33,41 +34,42 @@ def per_defect(
         image_threshold: Above it an image is flagged; None where there is no threshold.
         pixel_threshold: Above it a pixel is called a defect.
         earlier: The record's entries from when maps were there: without maps, their pixel metrics stay.
+        parts: The part that each image shows, where parts have several: the intervals know it.
     """
     labels = np.array([row.label for row in rows], dtype=np.int64)
     scores = np.array([row.score for row in rows], dtype=np.float64)
-    kinds = np.array([row.defect for row in rows], dtype=object)
+    names = np.array([row.defect for row in rows], dtype=np.str_)
+    kinds = [kind for kind in by_kind(rows, image_threshold, parts) if kind.label >= 0]
     entries = []
-    known = sorted({(row.label, row.defect) for row in rows if row.label >= 0})
-    for label, defect in known:
-        own = (labels == label) & (kinds == defect)
-        mean = float(scores[own].mean())
-        entry = {
-            "defect": defect,
-            "label": label,
-            "count": int(own.sum()),
-            "flagged": None if image_threshold is None else int((scores[own] > image_threshold).sum()),
-            "mean_score": mean if np.isfinite(mean) else None,  # JSON has no NaN
-            **dict.fromkeys(("image_AUROC", "image_AUPR", "image_F1Score", "interval", *PIXEL)),
-        }
-        if label == 1:
-            places = np.flatnonzero(own | (labels == 0))
-            entry |= _image_metrics(scores[places], labels[places], image_threshold)
+    for kind in sorted(kinds, key=lambda kind: (kind.label, kind.defect)):
+        entry = _entry(kind)
+        if kind.label == 1:
+            used = (names == kind.defect) & (labels == 1) | (labels == 0)
+            entry |= {
+                "image_AUPR": aupr(scores[used], labels[used]).value,
+                "image_F1Score": f1_at(scores[used], labels[used], image_threshold).value,
+            }
             if images is not None:
-                found = pixel_metrics(Chosen(images, places.tolist()), threshold=pixel_threshold)
+                chosen = Chosen(images, np.flatnonzero(used).tolist())
+                found = pixel_metrics(chosen, threshold=pixel_threshold)
                 entry |= {name: found[name.removeprefix("pixel_")].value for name in PIXEL}
             else:
-                before = next((old for old in earlier if (old["label"], old["defect"]) == (label, defect)), {})
+                before = next((old for old in earlier if (old["label"], old["defect"]) == (1, kind.defect)), {})
                 entry |= {name: before.get(name) for name in PIXEL}
         entries.append(entry)
     return entries
 
 
-def _image_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, Any]:
-    interval = auroc_interval(scores, labels)
+def _entry(kind: Kind) -> dict[str, Any]:
+    interval = kind.interval
     return {
-        "image_AUROC": auroc(scores, labels).value,
-        "image_AUPR": aupr(scores, labels).value,
-        "image_F1Score": f1_at(scores, labels, threshold).value,
-        "interval": None if interval.low is None else asdict(interval),
+        "defect": kind.defect,
+        "label": kind.label,
+        "count": kind.count,
+        "flagged": kind.flagged,
+        "mean_score": kind.mean_score if np.isfinite(kind.mean_score) else None,  # JSON has no NaN
+        "image_AUROC": kind.auroc,
+        **dict.fromkeys(("image_AUPR", "image_F1Score")),
+        "interval": None if interval is None or interval.low is None else asdict(interval),
+        **dict.fromkeys(PIXEL),
     }

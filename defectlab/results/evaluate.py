@@ -11,11 +11,12 @@ from defectlab.errors import OptionError
 from defectlab.evaluation.bootstrap import image_intervals, intervals_record
 from defectlab.evaluation.intervals import prevalence, trivial_f1
 from defectlab.evaluation.pixel_bootstrap import pixel_intervals
+from defectlab.evaluation.pixel_thresholds import choose_pixel_threshold
 from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, choose_pixel_threshold
+from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
 from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.parts import evaluate_parts, row_parts
@@ -32,7 +33,10 @@ def choose_thresholds(
     masks: np.ndarray | None,
     by: DefaultRule | None = None,
 ) -> tuple[Threshold, Threshold]:
-    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), as a model does."""
+    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), as a model does.
+
+    Masks may be packed along their width, as records hold them.
+    """
     scores, labels = columns(rows)
     by = by or DefaultRule()
     image = threshold_by(by, scores, labels)
@@ -92,7 +96,7 @@ def evaluate_run(
         reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
     intervals = _intervals(run, tested, images, metrics, image, pixel)
     earlier = () if whole else run.record.get("per_defect", ())
-    kinds = per_defect(tested, images, image, pixel, earlier)
+    kinds = per_defect(tested, images, image, pixel, earlier, row_parts(run.record, tested))
     parts = evaluate_parts(run, tested, thresholds["image"].get("rule", "none"), part_threshold)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {

@@ -31,30 +31,39 @@ class Kind:
     interval: Interval | None
 
 
-def by_kind(rows: Sequence[ScoreRow], threshold: float | None) -> list[Kind]:
-    """Return the kinds of test image, those of the lowest average score first."""
+def by_kind(rows: Sequence[ScoreRow], threshold: float | None, parts: Sequence[str] | None = None) -> list[Kind]:
+    """Return the kinds of test image, those of the lowest average score first.
+
+    `parts` (n,) name the part each image shows, where parts have several: then the intervals know it.
+    """
     return kinds_of_columns(
         [row.defect for row in rows],
         np.array([row.label for row in rows], dtype=np.int64),
         np.array([row.score for row in rows], dtype=np.float64),
         threshold,
+        parts,
     )
 
 
 def kinds_of_columns(
-    defects: Sequence[str], labels: NDArray[np.int64], scores: NDArray[np.float64], threshold: float | None
+    defects: Sequence[str],
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    threshold: float | None,
+    parts: Sequence[str] | None = None,
 ) -> list[Kind]:
-    """As `by_kind`, from columns of defects, labels and scores (n,)."""
-    good = scores[labels == 0]
+    """As `by_kind`, from columns of defects, labels, scores and parts (n,)."""
     kinds = []
-    names = np.array(defects, dtype=np.str_)
+    names, groups = np.array(defects, dtype=np.str_), None if parts is None else np.array(parts, dtype=np.str_)
     for label, defect in sorted(set(zip(labels.tolist(), defects, strict=True))):
-        its = scores[(labels == label) & (names == defect)]
+        own = (labels == label) & (names == defect)
+        its = scores[own]
         flagged = None if threshold is None else int((its > threshold).sum())
         area, interval = None, None
         if label == 1:
-            both, sides = np.concatenate([good, its]), np.repeat([0, 1], [good.size, its.size])
-            area, interval = auroc(both, sides).value, auroc_interval(both, sides)
+            used = own | (labels == 0)
+            area = auroc(scores[used], labels[used]).value
+            interval = auroc_interval(scores[used], labels[used], groups=None if groups is None else groups[used])
         ends = float(its.min()), float(its.max())
         kinds.append(Kind(defect, label, its.size, flagged, float(its.mean()), *ends, area, interval))
     return sorted(kinds, key=lambda kind: kind.mean_score)

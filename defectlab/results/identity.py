@@ -14,6 +14,9 @@ _NOT_IDENTITY = {
 }
 
 
+_NUMBERS = ("n_features", "coreset_sampling_ratio", "num_neighbors", "latent_dim")
+
+
 def experiment_facts(experiment: Mapping[str, Any], manifest_hash: str, backbone_sha256: str) -> dict[str, Any]:
     """Return, flat and by dotted name, everything that makes an experiment what it is."""
     facts: dict[str, Any] = {"seed": experiment["seed"]}
@@ -46,7 +49,7 @@ def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs:
     'resnet18_layer1_30ep'
     """
     parts = ["" if backbone == "none" else backbone, "-".join(options.get("layers", ()))]
-    parts += [str(options[key]) for key in ("n_features", "coreset_sampling_ratio", "num_neighbors") if key in options]
+    parts += [str(options[key]) for key in _NUMBERS if key in options]
     if model not in ("padim", "patchcore") and epochs is not None:
         parts.append(f"{epochs}ep")
     return safe_name("_".join(part for part in parts if part))

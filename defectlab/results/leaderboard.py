@@ -3,16 +3,19 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import PurePath
 from typing import Any
 
 from defectlab.evaluation.intervals import Interval
 from defectlab.results.compare import SIGNIFICANT
 from defectlab.results.record import Run
-from defectlab.results.repeats import Spread, spread
+from defectlab.results.repeats import RANDOM, Spread, spread
 from defectlab.results.ties import TestScores, against_best, mean_auroc_interval
 from defectlab.results.workbook.rows import (
     BARE_METRICS,
     FINISHED,
+    GRID,
     KEY,
     Group,
     Row,
@@ -22,9 +25,10 @@ from defectlab.results.workbook.rows import (
 )
 
 RANKED_BY = "image_AUROC"
+BETWEEN_EQUALS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1
 SHOWN = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
 BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
-_SEED_SUFFIX = re.compile(r"_seed-\d+$")
+_OF_ONE_SEED = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,20 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The run's name, or what the names of all seeds begin with."""
-        shortest = min((str(row.get("run", row[KEY])) for row in self.rows), key=len)
-        return shortest if len(self.rows) == 1 else _SEED_SUFFIX.sub("", shortest)
+        """The run's name, or what the names of all seeds begin with; random weights, drawn by the seed, are named."""
+        names = [str(row.get("run", row[KEY])) for row in self.rows]
+        if len(names) == 1:
+            return names[0]
+        alike = (len(set(letters)) == 1 for letters in zip(*names, strict=False))
+        beginning = names[0][: len(list(takewhile(bool, alike)))]
+        common = _OF_ONE_SEED.sub("", beginning.rstrip("_-")) or names[0]
+        return f"{common}_weights-{RANDOM}" if self.weights == RANDOM else common
+
+    @property
+    def weights(self) -> str:
+        """The backbone's weights: the name of their file, or `random`."""
+        source = str(self.rows[0].get("weights", ""))
+        return RANDOM if source.startswith(RANDOM) else PurePath(source).name
 
     def mean(self, column: str) -> float | None:
         """Return the mean of a column over the seeds that have a number in it."""
@@ -69,8 +84,6 @@ class Entry:
         notes = []
         if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
             notes.append("threshold chosen on the test images (oracle)")
-        if any(row.get("data.group") for row in self.rows):
-            notes.append("several photographs of one part: the tie test takes images as independent, so it is too sure")
         notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
         return "; ".join(notes)
 
@@ -87,6 +100,8 @@ class Board:
 
 def leaderboards(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]) -> list[Board]:
     """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds are one configuration.
+
+    Equals are in the order of their image AUPR, then of their pixel metrics; the verdict is of the image AUROC alone.
 
     Args:
         rows: Of the workbook.
@@ -108,8 +123,8 @@ def _board(
     seeds = [
         sorted(its, key=lambda row: (str(type(row.get("seed"))), row.get("seed"))) for its in configurations.values()
     ]
-    means = [_spreads(its).get(RANKED_BY) for its in seeds]
-    order = sorted(range(len(seeds)), key=lambda place: -_mean(means[place]))  # of equals the first given
+    means = [[_mean(_spreads(its).get(metric)) for metric in (RANKED_BY, *BETWEEN_EQUALS)] for its in seeds]
+    order = sorted(range(len(seeds)), key=lambda place: [-mean for mean in means[place]])
     ordered = [seeds[place] for place in order]
     at_hand = [_scores_of(its, scores) for its in ordered]
     p_values = against_best(at_hand, 0)
@@ -170,9 +185,13 @@ def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str
     elif number(rows[0], "test_images") is not None:
         parts = [f"{split}: {rows[0].get(f'{split}_images', 0)} images" for split in ("test", "validation", "train")]
     parts += [str(rows[0].get("protocol", ""))]
+    if rows[0].get("data.group"):
+        parts += ["several photographs of one part: intervals and ties take parts, not images, as independent"]
     if "manifest" in rows[0]:
         grid = {"input": "the model's input", "original": "the images' own size"}.get(group[2], group[2])
-        parts += [f"pixel metrics on {grid}", f"split {group[1][:6]}"]
+        sizes = sorted({str(row[GRID]) for row in rows if row.get(GRID)})
+        several = f" (of several sizes, not comparable in these: {', '.join(sizes)})" if len(sizes) > 1 else ""
+        parts += [f"pixel metrics on {grid}{several}", f"split {group[1][:6]}"]
     return "; ".join(part for part in parts if part)
 
 

@@ -64,13 +64,12 @@ def board_frame(board: Board) -> "pd.DataFrame":
 
 def board_chart(board: Board) -> str:
     """Return the image AUROC of each configuration with its interval, as SVG text."""
-    ranked = {
-        f"{entry.rows[0].get('model', '')} {entry.name}": (
-            entry.spreads[RANKED_BY].mean, entry.interval.low, entry.interval.high,
-        )
-        for entry in board.entries
-        if RANKED_BY in entry.spreads
-    }  # fmt: skip
+    ranked: dict[str, tuple[float, float | None, float | None]] = {}
+    for entry in board.entries:
+        if RANKED_BY in entry.spreads:
+            name = f"{entry.rows[0].get('model', '')} {entry.name}"
+            name += f" {entry.rows[0][KEY]}" if name in ranked else ""
+            ranked[name] = entry.spreads[RANKED_BY].mean, entry.interval.low, entry.interval.high
     return interval_chart(ranked, f"{board.group[0]}: image AUROC, 95 % interval over images")
 
 
@@ -79,6 +78,7 @@ def _row(entry: Entry) -> dict[str, object]:
     return {
         "verdict": entry.verdict,
         "model": entry.rows[0].get("model"),
+        "weights": entry.weights,
         "run": entry.name,
         "seeds": len(entry.rows),
         RANKED_BY: entry.mean(RANKED_BY),

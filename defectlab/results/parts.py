@@ -1,7 +1,7 @@
 """Parts with several photographs: one score for each, the highest of its photographs, with metrics and intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -9,31 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.data.groups import group_of
-from defectlab.evaluation.intervals import (
-    CONFIDENCE,
-    Interval,
-    auroc_interval,
-    bootstrap_interval,
-    prevalence,
-    trivial_f1,
-)
-from defectlab.evaluation.metrics import aupr, f1_at, f1_max
+from defectlab.evaluation.bootstrap import image_intervals, intervals_record
+from defectlab.evaluation.intervals import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
 from defectlab.results.record import Run, ScoreRow
 
 Chooser = Callable[[NDArray[np.float64], NDArray[np.int64]], Threshold]
 BY_THEMSELVES = ("f1", "good_max", "none")  # rules that need no options: what a run is trained with
-SEED = 0  # of the bootstrap
 
 
 def row_parts(record: Mapping[str, Any], rows: Sequence[ScoreRow]) -> list[str] | None:
     """Return the part of each row, as the run's `data.group` names it; None for a run without it."""
+    return parts_of_paths(record, [row.image_path for row in rows])
+
+
+def parts_of_paths(record: Mapping[str, Any], paths: Sequence[str]) -> list[str] | None:
+    """Return the part that each image shows, by its path as scores.csv has it; None for a run without `data.group`."""
     pattern = record.get("dataset", {}).get("protocol", {}).get("group")
     if pattern is None:
         return None
     root = record["dataset"].get("root") or "."
-    return [group_of(_below(row.image_path, root), pattern) for row in rows]
+    return [group_of(_below(path, root), pattern) for path in paths]
 
 
 def _below(path: str, root: str) -> str:
@@ -100,23 +97,19 @@ def evaluate_parts(
         "metrics": {name: metric.value for name, metric in named.items()},
         "metric_reasons": {name: metric.reason for name, metric in named.items() if metric.value is None},
         "intervals": {
-            name: {**asdict(interval), "confidence": CONFIDENCE}
+            name: interval
             for name, interval in _intervals(scores, labels, value).items()
+            if named[name].value is not None
         },
         "trivial": {"part_F1Score": trivial_f1(labels), "part_AUPR": prevalence(labels)},
         "thresholds": {"part": dict(threshold)},
     }
 
 
-def _intervals(scores: NDArray[np.float64], labels: NDArray[np.int64], threshold: float | None) -> dict[str, Interval]:
-    """Parts are independent of each other: plain intervals over them."""
-    metrics: dict[str, Callable[[NDArray[np.intp]], float | None]] = {
-        "part_F1Score": lambda drawn: f1_at(scores[drawn], labels[drawn], threshold).value,
-        "part_F1Max": lambda drawn: f1_max(scores[drawn], labels[drawn]).value,
-        "part_AUPR": lambda drawn: aupr(scores[drawn], labels[drawn]).value,
-    }
-    found = {"part_AUROC": auroc_interval(scores, labels)}
-    for name, metric in metrics.items():
-        interval = bootstrap_interval(metric, labels, generator=np.random.default_rng(SEED))
-        found[name] = Interval(interval.low, interval.high, interval.method.replace("images", "parts"))
-    return found
+def _intervals(
+    scores: NDArray[np.float64], labels: NDArray[np.int64], threshold: float | None
+) -> dict[str, dict[str, float | str | None]]:
+    """Parts are independent of each other: intervals as over images, a part in an image's place."""
+    found = image_intervals(scores, labels, threshold)
+    named = {name: replace(one, method=one.method.replace("image", "part")) for name, one in found.items()}
+    return intervals_record("part", named)

@@ -220,6 +220,11 @@ class Run:
         path = self.maps_path(split)
         return np.load(path, mmap_mode="r") if path.is_file() else None
 
+    def packed_masks(self, split: str) -> np.ndarray | None:
+        """As `masks`, memory-mapped as they lie on disk: (n, H, W / 8) bits packed along the width, rounded up."""
+        path = self.masks_path(split)
+        return np.load(path, mmap_mode="r") if path.is_file() else None
+
     def masks(self, split: str) -> np.ndarray | None:
         """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
         path, maps = self.masks_path(split), self.maps(split)

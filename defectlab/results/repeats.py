@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from defectlab.errors import InputError
 from defectlab.evaluation.intervals import CONFIDENCE
 from defectlab.results.identity import experiment_id
 from defectlab.results.record import Run
 
+RANDOM = "random"  # what the source of weights begins with that were drawn by the seed
 _SEEDS = ("seed", "model.seed")
 
 
@@ -35,9 +37,10 @@ class Repeats:
 def repeat_key(run: Run) -> str:
     """Return twelve hex digits, equal for runs that differ in nothing but the seed of model and experiment.
 
-    The split's own seed (`data.seed`) and its images stay part of it: other test images are no repetition.
+    The split's own seed (`data.seed`) and its images stay part of it: other test images are no repetition. Random
+    weights are drawn by the seed, so they are what is repeated, whatever their hash.
     """
-    return experiment_id({key: value for key, value in run.record["facts"].items() if key not in _SEEDS})
+    return experiment_id(_settings(run))
 
 
 def summarise(runs: Sequence[Run]) -> Repeats:
@@ -92,7 +95,15 @@ def _seed(run: Run) -> int:
     return int(run.record["facts"].get("seed", run.record["facts"].get("model.seed", 0)))
 
 
+def _settings(run: Run) -> dict[str, Any]:
+    """Return what makes the experiment but its seed."""
+    settings = {key: value for key, value in run.record["facts"].items() if key not in _SEEDS}
+    if str(run.record.get("backbone", {}).get("source", "")).startswith(RANDOM):
+        settings["backbone.sha256"] = RANDOM
+    return settings
+
+
 def _differing(one: Run, other: Run) -> list[str]:
-    first, second = one.record["facts"], other.record["facts"]
-    keys = sorted({*first, *second} - set(_SEEDS))
+    first, second = _settings(one), _settings(other)
+    keys = sorted({*first, *second})
     return [key for key in keys if first.get(key) != second.get(key)]

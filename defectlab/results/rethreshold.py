@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.errors import InputError, OptionError
+from defectlab.evaluation.pixel_thresholds import choose_by_pixels
 from defectlab.evaluation.rule_options import RuleOptions, check_options
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.thresholds import Threshold
@@ -17,9 +18,6 @@ from defectlab.results.record import Run, ScoreRow
 logger = logging.getLogger(__name__)
 
 LEVELS = ("image", "pixel")
-# Rules that look at one image at a time: at pixel level, at each good image's highest pixel.
-BY_IMAGE = ("good_max", "conformal", "quantile")
-BY_GOOD_PIXELS = ("mean_plus_k_std",)
 
 
 def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str]) -> dict[str, Threshold]:
@@ -39,8 +37,10 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
     chosen: dict[str, Threshold] = {}
     for level in levels:
-        scores, labels = columns(rows) if level == "image" else _pixel_scores(run, rows, rule)
-        chosen[level] = choose(rule, scores, labels, options, source)
+        if level == "image":
+            chosen[level] = choose(rule, *columns(rows), options, source)
+        else:
+            chosen[level] = _pixel_threshold(run, rows, rule, options, source)
     by_hand = rule == "manual"
     records = {
         level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
@@ -84,24 +84,10 @@ def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
         )
 
 
-def _pixel_scores(run: Run, rows: Sequence[ScoreRow], rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels, or each good image's highest, that a rule chooses from, and their labels."""
+def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
+    maps = run.maps("validation")
     if rule == "manual":
-        return np.empty(0), np.empty(0, dtype=int)
-    maps, masks = run.maps("validation"), run.masks("validation")
+        return choose(rule, [], [], options, source)
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
-    _, labels = columns(rows)
-    good = maps[labels == 0]
-    if rule in BY_IMAGE:
-        return good.reshape(len(good), -1).max(axis=1, initial=-np.inf), np.zeros(len(good), dtype=int)
-    if rule in BY_GOOD_PIXELS:
-        return good.ravel(), np.zeros(good.size, dtype=int)
-    if masks is None:
-        by_good = ", ".join((*BY_IMAGE, *BY_GOOD_PIXELS))
-        raise InputError(
-            f"Rule {rule} needs masks at pixel level, and this dataset has none. Give --level image, or for pixels "
-            f"one of {by_good}."
-        )
-    known = labels >= 0
-    return maps[known].ravel(), masks[known].ravel()
+    return choose_by_pixels(rule, maps, run.packed_masks("validation"), columns(rows)[1], options, source)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from defectlab.results.across import Across
 from defectlab.results.facts import Kind
 from defectlab.results.kinds import KindResult
 from defectlab.results.leaderboard import BEST, RANKED_BY, TIED, Board, Entry
@@ -44,20 +45,32 @@ def _cell(value: Any) -> str:
 
 def standings(board: Board) -> str:
     """Return the board as a table, best first; the seeds of a configuration below it."""
-    header = ["", "verdict", "model", "run", "seed", "image AUROC", "95 %", "p (Holm)", "sd of seeds"]
+    header = ["", "verdict", "model", "weights", "run", "seed", "image AUROC", "95 %", "p (Holm)", "sd of seeds"]
     header += [metric.replace("_", " ").replace("Score", "") for metric in _METRICS] + ["fit s", "images/s"]
     rows = []
     for rank, entry in enumerate(board.entries, 1):
         style = {BEST: "best", TIED: "tied"}.get(entry.verdict, "")
-        head = [rank, Marked(entry.verdict, style) if entry.verdict else "", entry.rows[0].get("model"), entry.name]
+        head = [rank, Marked(entry.verdict, style) if entry.verdict else "", entry.rows[0].get("model")]
+        head += [entry.weights.removesuffix(".safetensors"), Marked(entry.name, "name")]
         rows.append([*head, *_measured(entry, board)])
         if len(entry.rows) > 1:
-            rows += [["", "", "", Marked(part.name, "quiet"), *_measured(part, board)] for part in entry.parts]
+            rows += [["", "", "", "", Marked(part.name, "quiet name"), *_measured(part, board)] for part in entry.parts]
     if board.trivial:
-        names = ["", "", "", Marked("calls every image anomalous", "quiet"), "", 0.5, "", "", ""]
+        names = ["", "", "", "", Marked("calls every image anomalous", "quiet"), "", 0.5, "", "", ""]
         rows.append([*names, *(board.trivial.get(metric, "") for metric in _METRICS), "", ""])
     used = [place for place in range(len(header)) if not place or any(row[place] != "" for row in rows)]
     return table([header[place] for place in used], [[row[place] for place in used] for row in rows])
+
+
+def means_over_datasets(together: Sequence[Across]) -> str:
+    """Return configurations that are on several datasets, with their means, as a table."""
+    metrics = (RANKED_BY, *_METRICS)
+    header = ["", "model", "weights", "run", *(metric.replace("_", " ").replace("Score", "") for metric in metrics), ""]
+    rows = []
+    for rank, one in enumerate(together, 1):
+        who = [rank, one.first.rows[0].get("model"), one.first.weights, Marked(one.first.name, "name")]
+        rows.append([*who, *(one.means.get(metric, "") for metric in metrics), Marked(one.note, "name quiet")])
+    return table(header, rows)
 
 
 def _measured(entry: Entry, board: Board) -> list[Any]:

@@ -1,7 +1,8 @@
 """Which configurations cannot be told from the best on the same test images, also where each has several seeds.
 
 The AUROC is a mean of placements (DeLong et al., 1988), so the mean AUROC over seeds is that of the mean placements:
-the paired test and the interval of one run carry over as they are. Seeds are given, images are the sample.
+the paired test and the interval of one run carry over as they are. Seeds are given, images are the sample; where parts
+have several photographs (`data.group`) parts are.
 """
 
 import csv
@@ -13,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from defectlab.evaluation.clustered import Indices, clustered_variance, group_indices
 from defectlab.evaluation.intervals import (
     CONFIDENCE,
     Interval,
     auroc_interval,
+    auroc_method,
     delong_test,
     delong_variance,
     deviations,
@@ -24,6 +27,7 @@ from defectlab.evaluation.intervals import (
     interval_on_logit,
     placements,
 )
+from defectlab.results.parts import parts_of_paths
 from defectlab.results.record import Run
 
 Floats = NDArray[np.float64]
@@ -31,7 +35,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TestScores:
-    """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,)."""
+    """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,).
+
+    `parts` (n,) are the names of the parts that the images show, for a run with `data.group`.
+    """
 
     __test__ = False  # no test class, whatever pytest makes of its name
 
@@ -39,17 +46,24 @@ class TestScores:
     defects: tuple[str, ...]
     labels: NDArray[np.int64]
     scores: Floats
+    parts: tuple[str, ...] | None = None
+
+    @property
+    def units(self) -> Indices:
+        """Number (n,) of what is independent of the others: the part that an image shows, else the image itself."""
+        return np.arange(self.labels.size) if self.parts is None else group_indices(self.parts, self.labels.size)
 
     @property
     def testable(self) -> bool:
-        """Whether a paired test can be made: two images of each class, and no score that is no number."""
+        """Whether a paired test can be made: two images (or parts) of each class, and no score that is no number."""
         known = self.labels >= 0
-        counts = [int((self.labels == label).sum()) for label in (0, 1)]
+        counts = [np.unique(self.units[self.labels == label]).size for label in (0, 1)]
         return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
 
     def same_images(self, other: "TestScores") -> bool:
-        """Whether both are scores of the same images, known by the same labels."""
-        return self.paths == other.paths and bool((self.labels == other.labels).all())
+        """Whether both are scores of the same images of the same parts, known by the same labels."""
+        same = self.paths == other.paths and self.parts == other.parts
+        return same and bool((self.labels == other.labels).all())
 
 
 def read_test_scores(run: Run) -> TestScores | None:
@@ -70,24 +84,27 @@ def read_test_scores(run: Run) -> TestScores | None:
         return None
     rows.sort(key=lambda row: row[at["image_path"]])
     columns = list(zip(*rows, strict=True))
+    parts = parts_of_paths(run.record, columns[at["image_path"]])
     return TestScores(
         columns[at["image_path"]],
         columns[at["defect"]],
         np.array(columns[at["label"]], dtype=np.int64),
         np.array(columns[at["score"]], dtype=np.float64),
+        None if parts is None else tuple(parts),
     )
 
 
 def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
     """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
+    first = seeds[0]
     if len(seeds) == 1 or not all(one.testable for one in seeds):
-        return auroc_interval(seeds[0].scores, seeds[0].labels, confidence)
+        return auroc_interval(first.scores, first.labels, confidence, first.parts)
     top, bottom = _placed(seeds)
-    auroc, variance = float(top.mean()), delong_variance(top, bottom)
+    auroc, variance = float(top.mean()), _variance(first, top, bottom)
     if not variance > 0 or auroc in (0.0, 1.0):
-        return auroc_interval(_mean_ranks(seeds), seeds[0].labels, confidence)
-    method = f"DeLong, logit, mean of {len(seeds)} seeds, {top.size} anomalous and {bottom.size} good images"
-    return interval_on_logit(auroc, variance, deviations(confidence), method)
+        return auroc_interval(_mean_ranks(seeds), first.labels, confidence, first.parts)
+    how = auroc_method(top.size, bottom.size, None if first.parts is None else _units_by_class(first))
+    return interval_on_logit(auroc, variance, deviations(confidence), f"{how}, mean of {len(seeds)} seeds")
 
 
 def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
@@ -117,10 +134,21 @@ def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) 
     top, bottom = top - other_top, bottom - other_bottom
     if not top.any() and not bottom.any():
         return 1.0  # every image lies alike for both
-    variance = delong_variance(top, bottom)
+    variance = _variance(first[0], top, bottom)
     if variance == 0 or len(first) == len(second) == 1:
-        return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels).p
+        return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].parts).p
     return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
+
+
+def _variance(images: TestScores, top: Floats, bottom: Floats) -> float:
+    """Return the variance of a mean of placements, or of a difference of two: DeLong's, or Obuchowski's by part."""
+    if images.parts is None:
+        return delong_variance(top, bottom)
+    return clustered_variance(top, bottom, *_units_by_class(images))
+
+
+def _units_by_class(images: TestScores) -> tuple[Indices, Indices]:
+    return images.units[images.labels == 1], images.units[images.labels == 0]
 
 
 def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from defectlab.data.samples import coins, digits
+from defectlab.data.samples import coins, digits, wells
 from defectlab.data.samples.store import Identity, find_complete, sources, write_sample
 from defectlab.errors import InputError, OptionError, unknown_name
 from defectlab.logs import show_log
@@ -14,16 +14,23 @@ __all__ = ["SAMPLES", "make_sample", "sources"]
 SAMPLES = {
     "coins": "gravel, brick and grass with coins, foreign patches and scratches; 90 / 20 / 45 photographs with masks",
     "digits": "handwritten digits, one good (good_number=9), at most limit_data=100 of each other one; no masks",
+    "wells": "metal wells of many small sizes, some with spills; train=1000, proliv=60, test=400 images; no masks",
 }
 # Raised whenever a sample's pixels change, so that an older folder is never taken for the current one.
-VERSIONS = {"coins": 1, "digits": 1}
-OPTIONS: dict[str, dict[str, int]] = {"coins": {}, "digits": {"good_number": 9, "limit_data": 100}}
+VERSIONS = {"coins": 1, "digits": 1, "wells": 1}
+OPTIONS: dict[str, dict[str, int]] = {
+    "coins": {},
+    "digits": {"good_number": 9, "limit_data": 100},
+    "wells": {"train": 1000, "proliv": 60, "test": 400},
+}
 
 
 def make_sample(
     name: str, destination: str | Path, *, seed: int = 42, exist_ok: bool | int = False, **options: int
 ) -> Path:
-    """Make a built-in dataset in the MVTec layout and return its folder; a complete one is kept as it is.
+    """Make a built-in dataset and return its folder; a complete one is kept as it is.
+
+    `coins` and `digits` have the MVTec layout, `wells` has that of the casting wells (`defectlab.data.layouts`).
 
     A relative destination is taken from the project root. The folder appears whole or not at all; its `sample.json`
     says what it was made from. The same name, seed and options give the same pixels on every machine. With `exist_ok`
@@ -41,6 +48,8 @@ def make_sample(
     settled = OPTIONS[name] | options
     if name == "digits":
         digits.check(**settled)
+    if name == "wells":
+        wells.check(**settled)
     identity = Identity(name, VERSIONS[name], seed, settled)
     folder = resolve(destination).resolve()
     if exist_ok and folder.is_dir() and any(folder.iterdir()):
@@ -49,4 +58,7 @@ def make_sample(
         return folder
     if name == "coins":
         return write_sample(folder, identity, coins.pictures(seed), coins.source_records())
+    if name == "wells":
+        texts = {wells.ANNOTATION: wells.annotation(seed, settled["test"])}
+        return write_sample(folder, identity, wells.pictures(seed, **settled), [wells.SOURCE], texts)
     return write_sample(folder, identity, digits.pictures(seed, **settled), [digits.SOURCE])

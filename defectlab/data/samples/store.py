@@ -39,7 +39,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file of a sample: its path below the root, grey values (H, W) and what the record says about it."""
+    """One file of a sample: its path below the root, greys (H, W) or colours (H, W, 3), and what is said of it."""
 
     path: str
     pixels: NDArray[np.uint8]
@@ -76,9 +76,15 @@ def find_complete(destination: Path, identity: Identity) -> bool:
 
 
 def write_sample(
-    destination: Path, identity: Identity, pictures: Iterable[Picture], sources: list[dict[str, str]]
+    destination: Path,
+    identity: Identity,
+    pictures: Iterable[Picture],
+    sources: list[dict[str, str]],
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
     """Build the sample in a temporary folder beside `destination` and rename it there once complete.
+
+    `texts` maps paths below the root to what is written there as text.
 
     Raises:
         InputError: The folder cannot be written, or something appeared at the destination meanwhile.
@@ -91,7 +97,7 @@ def write_sample(
         raise InputError(f"Cannot write the sample beside {destination}: {error}. Fix: name another folder.") from None
     try:
         partial.chmod(0o755)  # mkdtemp makes it readable by its owner only
-        record = _write_files(partial, identity, pictures, sources)
+        record = _write_files(partial, identity, pictures, sources, texts or {})
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (partial / MARKER).write_text(text, encoding="utf-8", newline="\n")
         try:
@@ -123,7 +129,11 @@ def sources(sample: str | Path) -> list[dict[str, str]]:
 
 
 def _write_files(
-    root: Path, identity: Identity, pictures: Iterable[Picture], sources: list[dict[str, str]]
+    root: Path,
+    identity: Identity,
+    pictures: Iterable[Picture],
+    sources: list[dict[str, str]],
+    texts: Mapping[str, str],
 ) -> dict[str, Any]:
     from PIL import Image
 
@@ -139,6 +149,9 @@ def _write_files(
         folder = picture.path.rsplit("/", 1)[0]
         counts[folder] = counts.get(folder, 0) + 1
         files[picture.path] = dict(picture.about or {})
+    for name, text in texts.items():
+        (root / name).write_text(text, encoding="utf-8", newline="\n")
+        files[name] = {}
     return {
         **identity.record(),
         "counts": counts,

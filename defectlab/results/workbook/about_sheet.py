@@ -13,12 +13,14 @@ SHEETS = {
     "comparison": "The four bare metrics of every run, in blocks as people keep them by hand.",
     "runs": "Every run with every setting, a row each; sort and filter it. Columns and notes that you add stay.",
     "leaderboard": "Who is best on each dataset, split and pixel grid, how sure that is, and what it costs. A row with "
-    "several seeds opens into them (the + beside the row numbers).",
+    "several seeds opens into them (the + beside the row numbers). Last, what ran on several datasets: the mean over "
+    "these.",
     "per defect": "Where each run fails: AUROC of each kind of defect against all good test images, how many were "
     "caught at the run's threshold, and how many good images were flagged.",
 }
 WORDS = {
-    BEST: "The highest image AUROC of its block. It was picked on the test images, which favours it.",
+    BEST: "The highest image AUROC of its block (of equals the highest image AUPR, then pixel AUPRO). It was picked on "
+    "the test images, which favours it.",
     TIED: "Not told apart from the best: DeLong's paired test on the same test images, p-values corrected by Holm for "
     "the number of configurations, p at least 0.05. Tied is not equal: with more images it may become worse.",
     WORSE: "Told apart from the best by that test (p below 0.05).",
@@ -54,12 +56,16 @@ COLUMNS = {
     "fit_seconds, validation_seconds, test_seconds": "Wall clock of each stage on `device`, reading images included.",
     "images/s": "Test images over test_seconds: reading, scoring and metrics' bookkeeping together.",
     "checkpoint_MB": "Size of the checkpoint file, in millions of bytes.",
+    "parameters": "Trainable and fixed numbers of the model, its backbone included, before it is fitted.",
     "rank, verdict": "Place by image AUROC, and whether it can be told from the best: see tied.",
-    "run, seed, model, backbone": "Its name on record and what it was made of; several seeds of one are one row.",
+    "run, seed, model, backbone, weights": "Its name on record and what it was made of; several seeds of one are one "
+    "row. Random weights are drawn by the seed.",
     "note": "What one must know before believing the row.",
     "p (Holm)": "p-value of equal image AUROC with the best, corrected for the number of comparisons.",
     "protocol": "Where validation images and good test images came from.",
     "not_available": "Metrics without a value, and why.",
+    "pixel_grid": "Height and width on which the pixel metrics are computed; only those of one size are marked as best "
+    "among each other. evaluation.pixel_size: original or [h, w] gives models of other input sizes one grid.",
     "model.*, data.*, backbone.*, trainer.*, evaluation.*": "The run's settings, an option a column.",
     "checkpoint, record, report": "Where these lie, from the project's root; in the leaderboard links that open them.",
     "state": "finished; imported from a hand-kept workbook; or its record is not found or lies elsewhere.",

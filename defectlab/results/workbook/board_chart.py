@@ -21,7 +21,7 @@ _PALE = Font(name="Calibri", color="FFA6A6AC", size=9)
 
 def chart_rows(entries: int) -> int:
     """Return how many rows the chart of so many configurations covers."""
-    return 6 + math.ceil(min(entries, MOST_BARS) * 1.3)
+    return 6 + math.ceil(min(entries, MOST_BARS) * 1.7)
 
 
 def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: int, top: int, left: int) -> None:
@@ -59,6 +59,7 @@ def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: in
     chart.y_axis.scaling.min, chart.y_axis.scaling.max = math.floor(lowest * 10) / 10, 1.0
     chart.y_axis.number_format = "0.00"
     chart.x_axis.scaling.orientation = "maxMin"  # the best on top
+    chart.x_axis.tickLblSkip = 1  # every name, however narrow the bars
     chart.x_axis.delete = chart.y_axis.delete = False
     chart.width, chart.height = 30, 0.5 * chart_rows(len(entries)) - 0.4
     sheet.add_chart(chart, f"B{top}")

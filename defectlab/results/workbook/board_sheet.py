@@ -13,6 +13,7 @@ from openpyxl.worksheet.properties import Outline, PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab import paths
+from defectlab.results.across import Across, across_datasets
 from defectlab.results.leaderboard import BEST, RANKED_BY, SHOWN, TIED, Board, Entry
 from defectlab.results.workbook.board_chart import CHART_COLUMNS, add_chart, chart_rows
 from defectlab.results.workbook.rows import Row
@@ -23,16 +24,27 @@ QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", i
 LINK = Font(name="Calibri", color="FF0B57A4", underline="single")
 BEST_FILL, TIED_FILL = PatternFill(bgColor="FFB7DFB2"), PatternFill(bgColor="FFE4F3DF")
 TRIVIAL = "calls every image anomalous"
-_WIDTHS = {"rank": 6, "verdict": 18, "model": 11, "backbone": 19, "run": 40, "checkpoint": 12, "report": 9, "note": 44}
+_WIDTHS = {
+    "rank": 6,
+    "verdict": 18,
+    "model": 11,
+    "backbone": 19,
+    "weights": 29,
+    "run": 54,
+    "checkpoint": 13,
+    "report": 9,
+    "note": 44,
+}
 
 COLUMNS = (
-    "rank", "verdict", "model", "backbone", "run", "seed",
+    "rank", "verdict", "model", "backbone", "weights", "run", "seed",
     RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", "seeds 95% low", "seeds 95% high",
     *(metric for metric in SHOWN if metric != RANKED_BY),
     "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
 )  # fmt: skip
+_OF_CONFIGURATION = ("rank", "model", "backbone", "weights", "run")
 AT = {name: at for at, name in enumerate(COLUMNS, 1)}
-_TEXT = {"rank", "verdict", "model", "backbone", "run", "seed", "checkpoint", "report", "note"}
+_TEXT = {"rank", "verdict", "model", "backbone", "weights", "run", "seed", "checkpoint", "report", "note"}
 _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
 
 
@@ -42,8 +54,11 @@ def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path)
     top = 1
     for board in boards:
         top = _write_board(sheet, board, top, workbook)
+    together = across_datasets(boards)
+    if together:
+        top = _write_across(sheet, together, top)
     for name, at in AT.items():
-        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 3, 10))
+        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 4, 10))
     for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
         sheet.column_dimensions[get_column_letter(at)].width = 12
     sheet.freeze_panes = sheet.cell(1, AT["run"] + 1)
@@ -78,6 +93,26 @@ def _write_board(sheet: Worksheet, board: Board, top: int, workbook: Path) -> in
     return place + 2
 
 
+def _write_across(sheet: Worksheet, together: Sequence[Across], top: int) -> int:
+    """Write the means over datasets from row `top` on; return the first row after them."""
+    sheet.cell(top, 1, "mean over datasets").font = TITLE
+    sheet.cell(top + 1, 1, "Every dataset counts the same; compare only rows on the same datasets.").font = QUIET
+    for name, at in AT.items():
+        cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN, "note") else None)
+        cell.font, cell.fill = BOLD, HEADER
+        cell.alignment = Alignment(horizontal=None if name in _TEXT else "right")
+    for place, one in enumerate(together, top + 3):
+        own = {"rank": place - top - 2, **{name: _values(one.first)[name] for name in _OF_CONFIGURATION[1:]}}
+        for name, value in {**own, **one.means, "note": one.note}.items():
+            _put(sheet, place, name, value)
+        sheet.cell(place, AT["rank"]).alignment = Alignment(horizontal="center")
+    last = top + 2 + len(together)
+    for metric in (RANKED_BY, "pixel_AUROC", "pixel_AUPRO"):
+        letter = get_column_letter(AT[metric])
+        sheet.conditional_formatting.add(f"{letter}{top + 3}:{letter}{last}", auroc_scale())
+    return last + 3
+
+
 def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook: Path) -> int:
     """Write a configuration and, folded away below it, its seeds; return the next free row."""
     for name, value in _values(entry).items():
@@ -105,6 +140,7 @@ def _values(entry: Entry) -> dict[str, Any]:
         "verdict": entry.verdict or None,
         "model": entry.rows[0].get("model"),
         "backbone": entry.rows[0].get("backbone"),
+        "weights": entry.weights or None,
         "run": entry.name,
         "seed": ", ".join(str(row.get("seed", "?")) for row in entry.rows),
         "95% low": entry.interval.low,

@@ -14,7 +14,7 @@ from defectlab.results.repeats import repeat_key
 Row = dict[str, Any]
 Group = tuple[str, str, str]  # dataset, split, pixel size
 
-KEY = "run_id"
+KEY, GRID = "run_id", "pixel_grid"
 FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
 
 BARE_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
@@ -52,10 +52,12 @@ _LAST = (
     "validation_seconds",
     "test_seconds",
     "checkpoint_MB",
+    "parameters",
     "protocol",
     "train_images",
     "validation_images",
     "test_images",
+    GRID,
     "not_available",
 )
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
@@ -102,8 +104,10 @@ def row_of(run: Run) -> Row:
         + (" (oracle)" if any(one["oracle"] for one in thresholds.values()) else ""),
         **{f"{stage}_seconds": seconds for stage, seconds in record["timings"].items()},
         "checkpoint_MB": _megabytes(run),
+        "parameters": record.get("parameters"),
         "protocol": _protocol(dataset["protocol"]),
         **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
+        GRID: cell_value(record.get("evaluation", {}).get("grid")),
         "not_available": _not_available(record["metric_reasons"]),
         "device": record["environment"]["device"],
         "checkpoint": _checkpoint(run),
@@ -197,14 +201,19 @@ def group_of(row: Mapping[str, Any]) -> Group:
     return str(row.get("dataset", "")), split, str(row.get("evaluation.pixel_size", "input"))
 
 
-def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Group, str], Any]:
-    """Return the best value of each metric within each group, keyed by (group, metric)."""
-    best: dict[tuple[Group, str], Any] = {}
+def ranked_within(row: Mapping[str, Any], metric: str) -> tuple[Group, str, str]:
+    """Return what must be equal for two rows' values of a metric to be ranked: for pixels also the grid's true size."""
+    return group_of(row), metric, str(row.get(GRID, "")) if metric.startswith("pixel") else ""
+
+
+def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Group, str, str], Any]:
+    """Return the best value of each metric, keyed as `ranked_within` says."""
+    best: dict[tuple[Group, str, str], Any] = {}
     for row in rows:
         for metric in METRICS:
             value = number(row, metric)
             if value is not None:
-                key, better = (group_of(row), metric), min if metric in LOWER_IS_BETTER else max
+                key, better = ranked_within(row, metric), min if metric in LOWER_IS_BETTER else max
                 best[key] = better(best.get(key, value), value)
     return best
 

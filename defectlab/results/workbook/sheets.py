@@ -36,12 +36,12 @@ from defectlab.results.workbook.rows import (
     best_rows,
     column_order,
     current_name,
-    group_of,
     is_interval,
     is_metric,
     is_oracle,
     is_ours,
     number,
+    ranked_within,
 )
 
 BEST = PatternFill("solid", fgColor="FFC6E8C3")
@@ -162,7 +162,7 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
             cell.number_format = _number_format(header)
             if is_metric(header):
                 value = number(row, header)
-                _mark(cell, value is not None and value == best[group_of(row), header])
+                _mark(cell, value is not None and value == best[ranked_within(row, header)])
 
 
 def _write(cell: Any, value: Any) -> None:
@@ -221,7 +221,7 @@ def _style_block(sheet: Worksheet, block: Block, shown: Mapping[str, Row | None]
             cell = sheet.cell(block.top + place, at)
             metric = str(sheet.cell(block.top + place, 1).value)
             cell.number_format = "0.0000"
-            _mark(cell, cell.value is not None and cell.value == best.get((group_of(row), metric)))
+            _mark(cell, cell.value is not None and cell.value == best.get(ranked_within(row, metric)))
 
 
 def _mark(cell: Any, is_best: bool) -> None:

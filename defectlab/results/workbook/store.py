@@ -188,7 +188,10 @@ def _take_waiting(path: Path) -> list[Path]:
 def _found(before: dict[str, Row], pending: Iterable[str]) -> dict[str, tuple[Run, Row]]:
     """Return the finished runs at hand by id: those that the rows name, those that wait, those under results/."""
     named = [str(row["record"]) for row in before.values() if row.get("record") and not is_imported(row)]
-    pairs = _rows_of([*_runs_at(named), *_runs_at(pending), *find_runs()])
+    here = find_runs()
+    read = {run.folder for run in here}
+    elsewhere = [folder for folder in (*named, *pending) if paths.resolve(folder) not in read]
+    pairs = _rows_of([*_runs_at(elsewhere), *here])
     return {row[KEY]: (run, row) for run, row in pairs}
 
 

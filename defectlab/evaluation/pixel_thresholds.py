@@ -1,0 +1,152 @@
+"""Thresholds of maps, chosen from pixels image by image, within the memory of the pixel metrics: exact all the same."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defectlab.errors import OptionError
+from defectlab.evaluation.blocks import MEMORY, Blocks, Survey
+from defectlab.evaluation.metrics import Floats
+from defectlab.evaluation.rule_options import RuleOptions, check_options
+from defectlab.evaluation.rules import choose, mean_of_means, mean_plus_k_std, need, recall_cut
+from defectlab.evaluation.sources import ArrayImages, Chosen, PixelImages
+from defectlab.evaluation.thresholds import Threshold, between, good_max_threshold
+
+# Rules that look at one image at a time: at each good image's highest pixel.
+BY_IMAGE = ("good_max", "conformal", "quantile")
+BY_GOOD_PIXELS = ("mean_plus_k_std",)
+
+
+def choose_pixel_threshold(
+    maps: Floats,
+    masks: NDArray[np.bool_] | NDArray[np.uint8] | None,
+    labels: ArrayLike,
+    *,
+    source: str = "validation",
+    memory: int = MEMORY,
+) -> Threshold:
+    """Choose the map threshold from maps (n, H, W), masks (n, H, W), or packed, or None, and image labels (n,).
+
+    By F1 over pixels where masks mark both kinds, else above the highest pixel of the good images. `memory` is that of
+    `pixel_metrics`.
+    """
+    known = np.asarray(labels)
+    good = [maps[index] for index in np.flatnonzero(known == 0)]  # views of what is on disk
+    if masks is None:
+        return _good_only(good, "has no masks", source)
+    images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
+    blocks = Blocks(images, memory)
+    survey = blocks.survey(None)
+    if survey.defect and survey.good:
+        return _f1(images, blocks, survey, source)
+    if survey.defect:
+        return Threshold(None, "none", source, f"the masks of {source} cover every pixel: nothing says what is good")
+    return _good_only(good, "has no anomalous pixels", source)
+
+
+def choose_by_pixels(
+    rule: str,
+    maps: Floats,
+    masks: NDArray[np.bool_] | NDArray[np.uint8] | None,
+    labels: ArrayLike,
+    options: RuleOptions,
+    source: str,
+) -> Threshold:
+    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold` and `rules.choose`.
+
+    good_max, quantile and conformal take each good image's highest pixel, mean_plus_k_std the pixels of good images,
+    f1, mean_of_means and recall the pixels by their masks.
+
+    Raises:
+        OptionError: No such rule, masks that it needs and are not there, or as `rules.choose`.
+    """
+    check_options(rule, options)
+    known = np.asarray(labels)
+    good = [maps[index] for index in np.flatnonzero(known == 0)]
+    if rule == "manual":
+        return choose(rule, [], [], options, source)
+    if rule in BY_IMAGE:
+        return choose(rule, [float(one.max()) for one in good], [0] * len(good), options, source)
+    if rule in BY_GOOD_PIXELS:
+        return mean_plus_k_std(good, options.k, source)
+    if masks is None:
+        by_good = ", ".join((*BY_IMAGE, *BY_GOOD_PIXELS))
+        raise OptionError(
+            f"Rule {rule} needs masks at pixel level, and this dataset has none. Give --level image, or for pixels one "
+            f"of {by_good}."
+        )
+    images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
+    return _by_masks(rule, images, options, source)
+
+
+def _by_masks(rule: str, images: PixelImages, options: RuleOptions, source: str) -> Threshold:
+    blocks = Blocks(images)
+    survey = blocks.survey(None)
+    if survey.nan:
+        raise OptionError(f"Rule {rule}: {survey.nan} of {survey.defect + survey.good} scores are NaN.")
+    if rule == "mean_of_means":
+        return mean_of_means(_Pixels(images, marked=False), _Pixels(images, marked=True), source)
+    if rule == "recall":
+        return _recall(images, options, source)
+    need(rule, survey.good, survey.defect, source, needs_bad=True)
+    return _f1(images, blocks, survey, source)
+
+
+class _Pixels:
+    """Defect or good pixels, image by image, as often as they are asked for."""
+
+    def __init__(self, images: PixelImages, *, marked: bool) -> None:
+        self._images = images
+        self._marked = marked
+
+    def __iter__(self) -> Iterator[Floats]:
+        for index in range(len(self._images.sizes)):
+            mask = self._images.mask(index)
+            yield self._images.map(index)[mask if self._marked else ~mask]
+
+
+def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold:
+    """Choose from all defect pixels, which are few, and of each image the good pixel that matters: the next lower."""
+    bad = np.concatenate([np.empty(0, np.float32), *_Pixels(images, marked=True)])
+    lower: list[float] = []
+    if bad.size:
+        cut = np.float32(recall_cut(np.sort(bad), options.recall))
+        found = (_highest_below(pixels, cut) for pixels in _Pixels(images, marked=False))
+        lower = [score for score in found if score is not None]
+    scores = np.concatenate([bad, np.array(lower, dtype=np.float32)])
+    return choose("recall", scores, np.repeat([1, 0], [bad.size, len(lower)]), options, source)
+
+
+def _f1(images: PixelImages, blocks: Blocks, survey: Survey, source: str) -> Threshold:
+    if survey.nan:
+        return Threshold(None, "none", source, f"{survey.nan} of {survey.defect + survey.good} scores are NaN")
+    best, value = -1.0, np.float32(-np.inf)
+    for steps in blocks.steps(survey):
+        tp, fp = survey.defect - steps.before, survey.good - steps.below
+        # no number lies below -inf: such scores cannot be flagged
+        f1 = np.where(steps.scores > -np.inf, 2 * tp / (tp + fp + survey.defect), -1.0)
+        place = f1.size - 1 - int(f1[::-1].argmax())  # of equals the highest score: the fewest alarms
+        if f1[place] >= max(best, 0.0):
+            best, value = float(f1[place]), steps.scores[place]
+    if best < 0:
+        return Threshold(None, "none", source, f"no F1 over the pixels of {source}: all anomalous ones score -inf")
+    lower = [_highest_below(images.map(index), value) for index in range(len(images.sizes))]
+    below = max((one for one in lower if one is not None), default=None)
+    counts = f"{survey.defect} anomalous and {survey.good} good pixels of {source}"
+    return between(float(value), below, best, counts, source)
+
+
+def _highest_below(scores: Floats, cut: np.floating) -> float | None:
+    """Return the highest score below a cut; None where none is."""
+    lower = scores[scores < cut]
+    return float(lower.max()) if lower.size else None
+
+
+def _good_only(good: list[Floats], lack: str, source: str) -> Threshold:
+    chosen = good_max_threshold([float(one.max()) for one in good], source=source)
+    if chosen.value is None:
+        return Threshold(None, chosen.rule, source, f"{source} {lack}; {chosen.reason}")
+    pixels = sum(one.size for one in good)
+    reason = f"just above the highest of {pixels} pixels of {len(good)} good images"
+    return Threshold(chosen.value, chosen.rule, source, f"{source} {lack}; {reason}")

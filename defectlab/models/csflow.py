@@ -1,0 +1,235 @@
+"""CS-Flow: one normalising flow across three scales (Rudolph et al., 2022, arXiv:2110.02855)."""
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.image.csflow.anomaly_map import AnomalyMapGenerator
+from anomalib.models.image.csflow.lightning_model import Csflow as AnomalibCsflow
+from anomalib.models.image.csflow.loss import CsFlowLoss
+from anomalib.models.image.csflow.torch_model import CrossScaleFlow, ParallelGlowCouplingLayer, ParallelPermute
+from anomalib.models.image.csflow.torch_model import CsFlowModel as AnomalibCsFlowModel
+from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
+from torch import nn
+from torch.nn import functional as F
+
+from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.errors import OptionError
+from defectlab.models.base import BaseDetector, check_layers
+from defectlab.options import check_range, check_whole, checked_options
+from defectlab.seeds import seeded
+
+logger = logging.getLogger(__name__)
+
+SCALES = 3
+SCALE_NAMES = tuple(f"scale{scale}" for scale in range(SCALES))
+
+
+class _Flow(CrossScaleFlow):
+    """anomalib's flow for any feature shapes; its own holds EfficientNet-B5's 304 channels at stride 32."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], blocks: int, clamp: float, hidden: int) -> None:
+        nn.Module.__init__(self)
+        self.shapes = shapes
+        self.n_coupling_blocks = blocks
+        self.kernel_sizes = [3] * (blocks - 1) + [5]
+        self.clamp = clamp
+        self.cross_conv_hidden_channels = hidden
+        self.graph = self._create_graph()
+
+    def _create_graph(self) -> GraphINN:
+        inputs = [InputNode(*shape, name=f"input{scale}") for scale, shape in enumerate(self.shapes)]
+        nodes = list(inputs)
+        outputs = [node.out0 for node in inputs]
+        for block, kernel_size in enumerate(self.kernel_sizes):
+            permute = Node(outputs, ParallelPermute, {"seed": block}, name=f"permute_{block}")
+            subnet = {"channels_hidden": self.cross_conv_hidden_channels, "kernel_size": kernel_size}
+            coupling = Node(
+                [permute.out0, permute.out1, permute.out2],
+                ParallelGlowCouplingLayer,
+                {"clamp": self.clamp, "subnet_args": subnet},
+                name=f"fc1_{block}",
+            )
+            nodes += [permute, coupling]
+            outputs = [coupling.out0, coupling.out1, coupling.out2]
+        return GraphINN([*nodes, *(OutputNode([output], name=f"end{i}") for i, output in enumerate(outputs))])
+
+
+class CsflowModel(AnomalibCsFlowModel):
+    """The four parts of CS-Flow, built for one input size, over a layer of any backbone.
+
+    State-dict keys of the flow are plain anomalib's. The flow needs sides that halve twice on the layer's grid: other
+    images are resized to the next size up that has them, where anomalib fails.
+    """
+
+    feature_extractor: FeatureExtractor  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layer: str,
+        input_size: tuple[int, int],
+        *,
+        cross_conv_hidden_channels: int,
+        n_coupling_blocks: int,
+        clamp: float,
+        seed: int,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.layer = layer
+        self.feature_extractor = FeatureExtractor(backbone, [layer])
+        self.working_size = self._working_size(input_size)
+        shapes = [self.feature_extractor.feature_shapes(size)[layer] for size in self._sizes()]
+        if any(big[1:] != (2 * small[1], 2 * small[2]) for big, small in pairwise(shapes)):
+            raise OptionError(f"Csflow: layer '{layer}' does not halve with the image ({shapes}): take another layer.")
+        with seeded(seed, "csflow flow"):
+            self.graph = _Flow(shapes, n_coupling_blocks, clamp, cross_conv_hidden_channels)
+        self.anomaly_map_generator = AnomalyMapGenerator(input_dims=(3, *input_size))
+        self.loss = CsFlowLoss()
+
+    def _working_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
+        probe = 512
+        _, rows, _ = self.feature_extractor.feature_shapes((probe, probe))[self.layer]
+        step = round(probe / rows) * 2 ** (SCALES - 1)
+        height, width = (-(-side // step) * step for side in input_size)
+        if (height, width) != input_size:
+            logger.info("Csflow: images of %s are resized to %s, whose sides halve twice", input_size, (height, width))
+        return height, width
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [(self.working_size[0] // 2**scale, self.working_size[1] // 2**scale) for scale in range(SCALES)]
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to the layer's features (B, C, h, w) of the image, its half and its quarter."""
+        if tuple(images.shape[-2:]) != self.working_size:
+            images = F.interpolate(images, size=self.working_size, mode="bilinear", antialias=True)
+        sizes = zip(SCALE_NAMES, self._sizes(), strict=True)
+        scaled = {name: images if name == "scale0" else F.interpolate(images, size=size) for name, size in sizes}
+        return {name: self.feature_extractor(image)[self.layer] for name, image in scaled.items()}
+
+    def embed(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the scales' features, largest first."""
+        return [features[name] for name in SCALE_NAMES]
+
+    def fit(self, embedding: list[torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch.
+
+        As in anomalib and the authors' code the log-determinants of a batch are summed, so its size weighs them.
+        """
+        return self.loss(*self.graph(embedding))
+
+    def score(self, embedding: list[torch.Tensor], image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,), the latents' mean square, and maps (B, 1, H, W), the product of the scales'."""
+        del image_size  # the model is built for one
+        latents, _ = self.graph(embedding)
+        return self._compute_anomaly_scores(latents), self.anomaly_map_generator(latents)
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score images (B, 3, H, W)."""
+        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
+        return InferenceBatch(pred_score=scores, anomaly_map=maps)
+
+
+class Csflow(BaseDetector, AnomalibCsflow):
+    """anomalib's CS-Flow with local weights, over any backbone and layer, at any image size, seeded, reloadable.
+
+    Args:
+        backbone: From `load_backbone`, a torch module, or a name whose weights are at hand. The paper's and anomalib's
+            is EfficientNet-B5 with ImageNet weights (`defectlab weights get efficientnet_b5`).
+        layers: The one layer whose features are modelled, as a list.
+        pre_trained: For a name: True looks for its weights locally. Ignored for a module.
+        cross_conv_hidden_channels: Hidden channels of the convolutions across scales.
+        n_coupling_blocks: Length of the flow.
+        clamp: Limit of the affine couplings.
+        num_channels: 3.
+        lr: Adam's learning rate.
+        eps: Adam's epsilon.
+        weight_decay: Adam's weight decay.
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Initialises the flow.
+
+    Raises:
+        OptionError: An option that cannot work.
+        WeightsError: A layer whose weights are missing from the file.
+    """
+
+    model_name: ClassVar[str] = "csflow"
+
+    @checked_options
+    def __init__(
+        self,
+        backbone: str | nn.Module = "efficientnet_b5",
+        layers: Sequence[str] = ("features.6.8",),
+        pre_trained: bool = True,
+        cross_conv_hidden_channels: int = 1024,
+        n_coupling_blocks: int = 4,
+        clamp: float = 3,
+        num_channels: int = 3,
+        lr: float = 2e-4,
+        eps: float = 1e-4,
+        weight_decay: float = 1e-5,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+    ) -> None:
+        layers = check_layers("Csflow", layers)
+        if len(layers) != 1:
+            raise OptionError(f"Csflow: layers must name one layer, got {', '.join(layers)}.")
+        check_whole("Csflow", "cross_conv_hidden_channels", cross_conv_hidden_channels, low=1)
+        check_whole("Csflow", "n_coupling_blocks", n_coupling_blocks, low=1)
+        check_range("Csflow", "clamp", clamp, low=0, open_low=True)
+        for name, value in (("lr", lr), ("eps", eps)):
+            check_range("Csflow", name, value, low=0, open_low=True)
+        check_range("Csflow", "weight_decay", weight_decay, low=0)
+        if num_channels != 3:
+            raise OptionError(f"Csflow: num_channels must be 3: images are read as RGB; got {num_channels!r}.")
+        network = self.resolve_backbone(backbone, pre_trained, seed)
+        options = {
+            "cross_conv_hidden_channels": cross_conv_hidden_channels,
+            "n_coupling_blocks": n_coupling_blocks,
+            "clamp": clamp,
+            "seed": seed,
+        }
+        self.set_up(
+            super(AnomalibCsflow, self).__init__,
+            options={"layers": layers, **options, "lr": lr, "eps": eps, "weight_decay": weight_decay},
+            backbone=network,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.model = CsflowModel(network, layers[0], self.preprocessing.input_size, **options)  # type: ignore[arg-type]
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Raise the likelihood of one batch."""
+        del args, kwargs
+        loss = self.model.fit(self.model.embed(self.model.features(batch.image)))
+        self.log_losses(batch, train_loss=loss)
+        return {"loss": loss}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam over the flow."""
+        return torch.optim.Adam(
+            self.model.graph.parameters(),
+            lr=self.options["lr"],
+            eps=self.options["eps"],
+            weight_decay=self.options["weight_decay"],
+            betas=(0.5, 0.9),
+        )
+
+
+__all__ = ["Csflow", "CsflowModel"]

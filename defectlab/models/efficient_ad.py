@@ -1,0 +1,308 @@
+"""EfficientAD: student, teacher and autoencoder on patches (Batzner et al., 2024, arXiv:2303.14535)."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.image.efficient_ad.lightning_model import EfficientAd as AnomalibEfficientAd
+from anomalib.models.image.efficient_ad.torch_model import AutoEncoder, reduce_tensor_elems
+from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel as AnomalibEfficientAdModel
+from torch import nn
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tvf
+
+from defectlab.data.folder import ManifestDataset, load_image
+from defectlab.data.general import GeneralImages, general_images
+from defectlab.errors import OptionError
+from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.teacher import (
+    RANDOM,
+    channel_statistics,
+    check_size,
+    find_teacher,
+    load_teacher,
+    patch_description_network,
+    random_teacher,
+    teacher_record,
+)
+from defectlab.options import check_range, check_whole, checked_options
+from defectlab.seeds import generator, seeded
+
+logger = logging.getLogger(__name__)
+
+LEAST_SIZE = 256  # of the autoencoder: five halvings, then a kernel of 8
+GREY_SHARE = 0.3  # of the general images, as in the paper
+
+
+class EfficientAdModel(AnomalibEfficientAdModel):
+    """The four parts of EfficientAD. State-dict keys are plain anomalib's."""
+
+    def __init__(self, *, teacher_out_channels: int, model_size: str, padding: bool, pad_maps: bool, seed: int) -> None:
+        nn.Module.__init__(self)
+        self.pad_maps = pad_maps
+        self.teacher_out_channels = teacher_out_channels
+        shape: dict[str, Any] = {"padding": padding, "seed": seed}
+        self.teacher = patch_description_network(model_size, teacher_out_channels, purpose="teacher", **shape).eval()
+        self.teacher.requires_grad_(False)
+        self.student = patch_description_network(model_size, 2 * teacher_out_channels, purpose="student", **shape)
+        with seeded(seed, "efficient_ad autoencoder"):
+            self.ae = AutoEncoder(out_channels=teacher_out_channels, padding=padding)
+        zeros = {name: torch.zeros(1, teacher_out_channels, 1, 1) for name in ("mean", "std")}
+        self.mean_std = nn.ParameterDict(zeros)
+        self.quantiles = nn.ParameterDict({name: torch.tensor(0.0) for name in ("qa_st", "qb_st", "qa_ae", "qb_ae")})
+        for values in (self.mean_std, self.quantiles):
+            values.requires_grad_(False)
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to what teacher (normalised) and student say of each patch, and the autoencoder."""
+        return {
+            "teacher": self._normalize_teacher(self.teacher(images)),
+            "student": self.student(images),
+            "autoencoder": self.ae(images, images.shape[-2:]),
+        }
+
+    def embed(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean squared distances of the student to teacher and to autoencoder, (B, 1, h, w) each."""
+        student = features["student"]
+        half = self.teacher_out_channels
+        local = (features["teacher"] - student[:, :half]) ** 2
+        remote = (features["autoencoder"] - student[:, half:]) ** 2
+        return local.mean(dim=1, keepdim=True), remote.mean(dim=1, keepdim=True)
+
+    def fit(self, images: torch.Tensor, general: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the losses of student, autoencoder, and student against autoencoder."""
+        _, distance = self.compute_student_teacher_distance(images)
+        return self.compute_losses(images, general, distance)
+
+    def score(
+        self, embedding: tuple[torch.Tensor, torch.Tensor], image_size: tuple[int, int], normalize: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,) and maps (B, 1, H, W): the mean of both distances, each on its own scale."""
+        local, remote = (self.sized(distance, image_size) for distance in embedding)
+        if normalize and self.is_set(self.quantiles):
+            q = self.quantiles
+            local = 0.1 * (local - q["qa_st"]) / (q["qb_st"] - q["qa_st"])
+            remote = 0.1 * (remote - q["qa_ae"]) / (q["qb_ae"] - q["qa_ae"])
+        maps = 0.5 * local + 0.5 * remote
+        return maps.amax(dim=(-3, -2, -1)), maps
+
+    def sized(self, distance: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Bring distances (B, 1, h, w) to the image's size: (B, 1, H, W)."""
+        padded = F.pad(distance, (4, 4, 4, 4)) if self.pad_maps else distance
+        return F.interpolate(padded, size=image_size, mode="bilinear")
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score images (B, 3, H, W)."""
+        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
+        return InferenceBatch(pred_score=scores, anomaly_map=maps)
+
+
+class EfficientAd(BaseDetector, AnomalibEfficientAd):
+    """anomalib's EfficientAD with teacher and general images from local files, seeded, reloadable.
+
+    Images stay in [0, 1], of at least 256 pixels; the datamodule's `train_batch_size` must be 1.
+
+    Args:
+        imagenet_dir: Folder of images of anything else, at any depth: the student must not follow the teacher there.
+            None: a set of generated surfaces, made once under data/generated. Used in training only.
+        teacher_out_channels: Channels of the teacher.
+        model_size: small, medium, or tiny (for trials on a CPU).
+        lr: Adam's learning rate; a tenth in the last 5 % of the steps.
+        weight_decay: Adam's weight decay.
+        padding: Pad in the convolutions.
+        pad_maps: Without padding: pad the maps instead.
+        teacher: Weights file of the teacher; None looks for pretrained_teacher_SIZE in the weights folders; "random"
+            asks for random weights. `distil_teacher` makes one from any backbone. Used in training only.
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Initialises student and autoencoder, orders the general images.
+
+    Raises:
+        OptionError: An option that cannot work.
+    """
+
+    model_name: ClassVar[str] = "efficient_ad"
+
+    @checked_options
+    def __init__(
+        self,
+        imagenet_dir: str | Path | None = None,
+        teacher_out_channels: int = 384,
+        model_size: str = "small",
+        lr: float = 1e-4,
+        weight_decay: float = 1e-5,
+        padding: bool = False,
+        pad_maps: bool = True,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        teacher: str | Path | None = None,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+    ) -> None:
+        model_size = check_size(model_size)
+        check_whole("EfficientAd", "teacher_out_channels", teacher_out_channels, low=1)
+        check_range("EfficientAd", "lr", lr, low=0, open_low=True)
+        check_range("EfficientAd", "weight_decay", weight_decay, low=0)
+        shape = {
+            "teacher_out_channels": teacher_out_channels,
+            "model_size": model_size,
+            "padding": padding,
+            "pad_maps": pad_maps and not padding,
+            "seed": seed,
+        }
+        self.set_up(
+            super(AnomalibEfficientAd, self).__init__,
+            options={
+                "imagenet_dir": None if imagenet_dir is None else str(imagenet_dir),
+                "teacher": None if teacher is None else str(teacher),
+                **shape,
+                "lr": lr,
+                "weight_decay": weight_decay,
+            },
+            backbone=None,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        check_unnormalised("EfficientAd", self.preprocessing)
+        if min(self.preprocessing.input_size) < LEAST_SIZE:
+            raise OptionError(
+                f"EfficientAd: the model's input of {self.preprocessing.input_size} is too small for its autoencoder: "
+                f"at least {LEAST_SIZE} pixels."
+            )
+        self.model = EfficientAdModel(**shape)  # type: ignore[arg-type]
+        self.lr, self.weight_decay = lr, weight_decay
+        self.backbone_record = teacher_record(model_size, None)
+        self._has_teacher = False
+        self._measured_epoch = -1
+
+    def check_training(self, datamodule: Any) -> None:
+        """Find teacher and general images; what they are goes into the record.
+
+        Raises:
+            OptionError: A batch size other than 1.
+            WeightsError: There is no teacher.
+            DataError: There are no images at `imagenet_dir`.
+        """
+        super().check_training(datamodule)
+        if datamodule.train_batch_size != 1:
+            raise OptionError(
+                "EfficientAd trains on one image at a time, as in the paper: give train_batch_size=1, "
+                f"not {datamodule.train_batch_size}."
+            )
+        self._general: GeneralImages = general_images(
+            self.options["imagenet_dir"],
+            option="EfficientAd: imagenet_dir",
+            fetch="Fetch some photographs of anything; anomalib's are Imagenette "
+            "(https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz), unpacked there.",
+            loses="the student is held back on formulas then, not on photographs of things",
+        )
+        self.sources = {"general_images": self._general.summary}
+        if not self._has_teacher:
+            given, size = self.options["teacher"], self.options["model_size"]
+            network = self.model.teacher
+            facts = random_teacher(network, self.seed) if given == RANDOM else None
+            facts = facts or load_teacher(network, find_teacher(size, given))
+            self.backbone_record = teacher_record(size, facts)
+            self._has_teacher = True
+
+    def on_train_start(self) -> None:
+        """Measure the teacher on the training images."""
+        training = self.model.training
+        self.model.eval()
+        mean, std = channel_statistics(self.model.teacher, self._inputs(_datamodule(self).train_data))
+        self.model.mean_std["mean"].copy_(mean)
+        self.model.mean_std["std"].copy_(std)
+        self.model.train(training)
+        self._measured_epoch = -1
+
+    def on_train_epoch_start(self) -> None:
+        """Order the general images of each epoch by a stream of its own."""
+        self._draws = generator(self.seed, f"efficient_ad general images of epoch {self.current_epoch}")
+        files = self._general.files()
+        self._files = [files[index] for index in torch.randperm(len(files), generator=self._draws)]
+
+    def training_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Train student and autoencoder on one image and one general image."""
+        del args, kwargs
+        general = self._general_image(self._files[batch_idx % len(self._files)])
+        student, autoencoder, both = self.model.fit(batch.image, general.to(self.device))
+        loss = student + autoencoder + both
+        self.log_losses(batch, train_loss=loss, student_loss=student, autoencoder_loss=autoencoder)
+        return {"loss": loss}
+
+    def _general_image(self, path: Path) -> torch.Tensor:
+        """Return the middle of a general image at twice the input's size, sometimes grey: (1, 3, H, W)."""
+        height, width = self.preprocessing.input_size
+        image = tvf.center_crop(tvf.resize(load_image(path), [2 * height, 2 * width], antialias=True), [height, width])
+        if float(torch.rand(1, generator=self._draws)) < GREY_SHARE:
+            image = tvf.rgb_to_grayscale(image, num_output_channels=3)
+        return image[None]
+
+    def on_validation_start(self) -> None:
+        """Measure the maps before they are scored; what `fit` found is never changed by a later validation."""
+        if self.trainer.state.fn == "fit":
+            self._measure_maps()
+
+    def on_train_epoch_end(self) -> None:
+        """Where no validation did it, measure the maps of the last epoch's weights."""
+        trainer = self.trainer
+        last = trainer.should_stop or self.current_epoch + 1 == trainer.max_epochs
+        last = last or 0 <= trainer.max_steps <= trainer.global_step
+        if last and self._measured_epoch != self.current_epoch:
+            self._measure_maps()
+
+    @torch.no_grad()
+    def _measure_maps(self) -> None:
+        """Set the quantiles that bring both maps to one scale, from good validation images (or training images)."""
+        data = _datamodule(self)
+        good = [index for index, entry in enumerate(data.val_data.entries) if entry.label == 0]
+        dataset = data.val_data if good else data.train_data
+        if not good:
+            logger.info("EfficientAd: no good validation images: its maps are measured on the training images")
+        training = self.model.training
+        self.model.eval()
+        distances = [
+            [self.model.sized(distance, self.preprocessing.input_size).cpu() for distance in self.model.embed(features)]
+            for features in map(self.model.features, self._inputs(dataset, good or None))
+        ]
+        for name, maps in zip(("st", "ae"), zip(*distances, strict=True), strict=True):
+            values = reduce_tensor_elems(torch.cat(maps))
+            for which, quantile in (("qa", 0.9), ("qb", 0.995)):
+                self.model.quantiles[f"{which}_{name}"].copy_(torch.quantile(values, quantile))
+        self.model.train(training)
+        self._measured_epoch = self.current_epoch
+
+    def _inputs(self, dataset: ManifestDataset, indices: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
+        """Yield the model's input of one image after another, (1, 3, H, W), in the manifest's order."""
+        transform = self.preprocessing.transform()
+        for index in range(len(dataset)) if indices is None else indices:
+            yield transform(dataset[index].image)[None].to(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the teacher's record over: its weights are in the checkpoint."""
+        super().on_load_checkpoint(checkpoint)
+        record = checkpoint.get("defectlab")
+        if record is not None:
+            self.backbone_record = record["backbone"]
+            self._has_teacher = True
+
+
+def _datamodule(model: EfficientAd) -> Any:
+    """Return the trainer's datamodule, which Lightning attaches without declaring it."""
+    return getattr(model.trainer, "datamodule", None)
+
+
+__all__ = ["EfficientAd", "EfficientAdModel"]

@@ -1,0 +1,64 @@
+"""One configuration on several datasets: the mean of each metric over them, and where it is weakest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from defectlab.results.leaderboard import RANKED_BY, SHOWN, Board, Entry
+
+_SETTINGS = ("model.", "trainer.", "evaluation.")
+
+
+@dataclass(frozen=True)
+class Across:
+    """A configuration's entries by dataset, and the mean over datasets of each metric that any of them has."""
+
+    entries: dict[str, Entry]
+    means: dict[str, float]
+
+    @property
+    def first(self) -> Entry:
+        """Its entry on the first dataset: name, model and weights are the same on all."""
+        return next(iter(self.entries.values()))
+
+    @property
+    def note(self) -> str:
+        """On which datasets, where the image AUROC is lowest, and whose pixels count."""
+        areas = {
+            dataset: mean for dataset, entry in self.entries.items() if (mean := entry.mean(RANKED_BY)) is not None
+        }
+        words = [f"{len(self.entries)} datasets: {', '.join(self.entries)}"]
+        if areas:
+            lowest = min(areas, key=lambda dataset: areas[dataset])
+            words.append(f"image AUROC lowest on {lowest} ({areas[lowest]:.3f})")
+        for level, metric in (("image", RANKED_BY), ("pixel", "pixel_AUROC")):
+            having = [dataset for dataset, entry in self.entries.items() if entry.mean(metric) is not None]
+            if having and len(having) < len(self.entries):
+                words.append(f"{level} metrics of {', '.join(having)} only")
+        return "; ".join(words)
+
+
+def across_datasets(boards: Sequence[Board]) -> list[Across]:
+    """Return the configurations that are ranked on more than one dataset: most datasets first, then by image AUROC.
+
+    Several seeds count as their mean, every dataset as much as another. Of a dataset with several splits the first
+    board counts. Only rows on the same datasets can be set against each other.
+    """
+    found: dict[tuple[object, ...], dict[str, Entry]] = {}
+    for board in boards:
+        for entry in board.entries:
+            found.setdefault(_settings(entry), {}).setdefault(board.group[0], entry)
+    several = [Across(entries, _means(list(entries.values()))) for entries in found.values() if len(entries) > 1]
+    return sorted(several, key=lambda one: (-len(one.entries), -one.means.get(RANKED_BY, -1.0)))
+
+
+def _settings(entry: Entry) -> tuple[object, ...]:
+    """Return what makes a configuration, whatever its images: model, weights and their options."""
+    row = entry.rows[0]
+    options = sorted((key, str(value)) for key, value in row.items() if key.startswith(_SETTINGS))
+    weights = entry.weights if entry.weights == "random" else row.get("weights_sha256")
+    return (row.get("model"), row.get("backbone"), weights, *options)
+
+
+def _means(entries: Sequence[Entry]) -> dict[str, float]:
+    values = {metric: [mean for entry in entries if (mean := entry.mean(metric)) is not None] for metric in SHOWN}
+    return {metric: sum(its) / len(its) for metric, its in values.items() if its}

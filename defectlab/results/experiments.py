@@ -1,0 +1,39 @@
+"""Finished runs side by side as a Markdown table: what was tried, and what it came to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from defectlab.results.record import Run
+
+RATES = ("image_TPR", "image_TNR", "image_AUROC")
+
+
+def experiment_table(runs: Sequence[Run], metrics: Sequence[str] = RATES) -> str:
+    """Return type, parameters, epochs, learning rate, threshold, metrics and seconds of each run, a row each.
+
+    A metric that cannot be computed is "-", as is a learning rate that a model does not have.
+    """
+    header = ["model", "run", "parameters", "epochs", "lr", "threshold", *metrics, "fit s"]
+    lines = [f"| {' | '.join(header)} |", "| --- | --- |" + " ---: |" * (len(header) - 2)]
+    for run in runs:
+        experiment = run.record["experiment"]
+        cells = [
+            run.folder.parent.parent.name,
+            run.record["name"],
+            _millions(run.record.get("parameters")),
+            experiment["trainer"].get("max_epochs", "-"),
+            experiment["model"].get("lr", "-"),
+            _number(run.record["thresholds"]["image"]["value"], ".4g"),
+            *(_number(run.record["metrics"].get(metric), ".3f") for metric in metrics),
+            _number(run.record["timings"].get("fit"), ".0f"),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _millions(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.2f} M"
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,229 @@
+"""A sweep as data: one base experiment and what is varied. No torch here."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from defectlab import paths
+from defectlab.errors import DataError, OptionError, unknown_name
+from defectlab.experiment import Experiment, config_file, read_yaml
+from defectlab.many import parse_seeds
+from defectlab.models.registry import MODELS, model_info
+from defectlab.options import check_option_names, check_range
+from defectlab.results.identity import safe_name
+from defectlab.sweeps.space import Choices, Options, expand, options_of
+
+logger = logging.getLogger(__name__)
+
+SEVERAL = 2
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+OBJECTS = (
+    *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
+)  # MVTec AD's own groups
+SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
+OWN = ("name", "grid", "datasets", "groups", "seeds", "vary_split", "cache_gb")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A sweep: the settings all its experiments share, and those it varies.
+
+    Attributes:
+        name: Names the sweep's folder, `results/sweeps/<name>/`.
+        base: Sections of an experiment, as in a file for `train`.
+        grid: One mapping of dotted options for each model or family of settings, so that options of one model stand in
+            its own mapping only.
+        datasets: `{root: FOLDER, categories: all | a group | a name | a list}`: datasets side by side in one folder.
+        groups: Named groups of categories, beside `textures` and `objects` of MVTec AD.
+        seeds: Seeds of model and training; every configuration is run with each.
+        vary_split: Whether each seed also splits anew.
+        cache_gb: Size limit of the cache of features.
+    """
+
+    name: str = "sweep"
+    base: dict[str, Any] = field(default_factory=dict)
+    grid: tuple[dict[str, Options], ...] = ({},)
+    datasets: dict[str, Any] | None = None
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (42,)
+    vary_split: bool = False
+    cache_gb: float = 20.0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
+        """Build a sweep from plain data: sections of an experiment (`data`, `model`, ...) and the sweep's own keys.
+
+        Raises:
+            OptionError: Names every key that does not exist, with the closest that does.
+        """
+        check_option_names(data, [*SECTIONS, "seed", *OWN], "A sweep")
+        base = {key: dict(data[key]) for key in SECTIONS if data.get(key)}
+        Experiment.check_names(base)
+        own = {key: data[key] for key in OWN if data.get(key) is not None}
+        if "seed" in data and "seeds" in own:
+            raise OptionError("A sweep has seed or seeds, not both.")
+        seeds = own.pop("seeds", data.get("seed", 42))
+        listed = seeds if isinstance(seeds, list) else [seeds]
+        config = cls(
+            name=safe_name(str(own.pop("name", name))),
+            base=base,
+            grid=_grid(own.pop("grid", [{}]), base),
+            seeds=parse_seeds(",".join(map(str, listed))),
+            **own,
+        )
+        config.check()
+        return config
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> "SweepConfig":
+        """Read a sweep from a YAML file; `overrides` by dotted name win over it, in base and grid alike.
+
+        Raises:
+            InputError: No such file, no YAML, or keys that do not exist.
+        """
+        return cls.from_dict(with_overrides(read_yaml(path), overrides or {}), name=config_file(path).stem)
+
+    def check(self) -> None:
+        """Refuse options that cannot work.
+
+        Raises:
+            OptionError: The first of them.
+        """
+        check_range("A sweep", "cache_gb", self.cache_gb, low=0, open_low=True)
+        if not isinstance(self.vary_split, bool):
+            raise OptionError(f"A sweep: vary_split must be true or false, got {self.vary_split!r}.")
+        if self.datasets is not None:
+            check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
+            if not self.datasets.get("root"):
+                raise OptionError("Section 'datasets' needs root, the folder that holds one folder for each category.")
+
+    def roots(self) -> dict[str, str]:
+        """Return name and folder of every dataset named by `datasets`; none where the base names its own.
+
+        Raises:
+            DataError: No such folder, or a category that is not there.
+        """
+        if self.datasets is None:
+            return {}
+        root = paths.resolve(self.datasets["root"])
+        there = sorted(folder.name for folder in root.glob("*") if (folder / "train/good").is_dir())
+        if not there:
+            raise DataError(f"{root} holds no datasets: no folder below it has train/good.")
+        names = self.categories(there)
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise DataError("\n".join(unknown_name("category", name, there) for name in missing))
+        return {name: f"{self.datasets['root']}/{name}" for name in names}
+
+    def categories(self, there: list[str]) -> list[str]:
+        """Return the categories asked for, of those that are there."""
+        asked = (self.datasets or {}).get("categories", "all")
+        if asked == "all":
+            return there
+        if isinstance(asked, str):
+            return list(self.named_groups().get(asked, [asked]))
+        return list(asked)
+
+    def named_groups(self) -> dict[str, list[str]]:
+        """Return every named group of categories."""
+        return {"textures": list(TEXTURES), "objects": list(OBJECTS), **self.groups}
+
+    def expanded(self) -> Iterator[dict[str, Any]]:
+        """Yield the experiments of a grid as plain data: every dataset, seed and combination, none twice."""
+        seen = set()
+        for branch in self.grid:
+            for values in expand(branch):
+                for data in self.completed(values):
+                    key = json.dumps(data, sort_keys=True, default=str)
+                    if key not in seen:
+                        seen.add(key)
+                        yield data
+
+    def completed(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield one combination of options as experiments: for every dataset and seed."""
+        roots = self.roots()
+        for root in roots.items() if roots else [None]:
+            for seed in self.seeds:
+                data = {section: dict(self.base.get(section, {})) for section in SECTIONS}
+                for option, value in values.items():
+                    section, _, key = option.partition(".")
+                    data[section][key] = value
+                if root is not None:
+                    data["data"] |= {"name": root[0], "root": root[1]}
+                if len(self.seeds) > 1 and data["data"].get("seed") is None:
+                    data["data"]["seed"] = seed if self.vary_split else self.seeds[0]
+                if self.common_grid and "pixel_size" not in data["evaluation"]:
+                    data["evaluation"]["pixel_size"] = self.common_grid
+                yield {**data, "seed": seed}
+
+    @cached_property
+    def common_grid(self) -> list[int] | None:
+        """Height and width of the largest image size that is swept, where several are; else None.
+
+        Pixel metrics of models that see images of several sizes compare only on one grid.
+        """
+        own = Choices((self.base.get("model", {}).get("image_size"),))
+        values: list[Any] = [size for branch in self.grid for size in branch.get("model.image_size", own).values]
+        sizes = {(size, size) if isinstance(size, int) else tuple(size) for size in values if size is not None}
+        if len(sizes) < SEVERAL:
+            return None
+        largest = max(sizes, key=lambda size: size[0] * size[1])
+        logger.info("Several image sizes: pixel metrics of all on one grid, %d x %d, the largest", *largest)
+        return [largest[0], largest[1]]
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sweep's plain data with options by dotted name put over it.
+
+    An override replaces what base and grid say of the option; choices become a dimension of every part of the grid.
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+    grid = [dict(branch) for branch in result.get("grid", [{}])]
+    for option, value in overrides.items():
+        section, _, key = option.partition(".")
+        if not key:
+            result[option] = value
+            continue
+        for branch in grid:
+            branch.pop(option, None)
+        meant = options_of(option, value)
+        if isinstance(meant, Choices) and len(meant.values) == 1:
+            result[section] = {**(result.get(section) or {}), key: meant.values[0]}
+        else:
+            grid = [{**branch, option: value} for branch in grid]
+    return {**result, "grid": grid}
+
+
+def _grid(grid: Any, base: Mapping[str, Any]) -> tuple[dict[str, Options], ...]:
+    branches = [grid] if isinstance(grid, Mapping) else grid
+    if not isinstance(branches, list) or any(not isinstance(branch, Mapping) for branch in branches) or not branches:
+        raise OptionError(
+            "grid must be a list of mappings such as `- {model.name: padim, model.n_features: [50, 100]}`."
+        )
+    parsed = []
+    for branch in branches:
+        for option in branch:
+            section, _, key = str(option).partition(".")
+            if section not in SECTIONS or not key:
+                raise OptionError(
+                    f"grid: '{option}' is no option by its dotted name, such as model.num_neighbors. Sections are "
+                    f"{', '.join(SECTIONS)}; seeds and datasets have keys of their own."
+                )
+            if section not in ("model", "trainer"):
+                Experiment.check_names({section: {key: None}})
+        options = {str(option): options_of(str(option), value) for option, value in branch.items()}
+        _check_models(options.get("model.name"), base)
+        parsed.append(options)
+    return tuple(parsed)
+
+
+def _check_models(names: Options | None, base: Mapping[str, Any]) -> None:
+    given = names.values if isinstance(names, Choices) else [base.get("model", {}).get("name")]
+    for name in given:
+        if not name:
+            raise OptionError(f"A sweep needs model.name, in `model` or in each part of the grid: {', '.join(MODELS)}.")
+        model_info(str(name))

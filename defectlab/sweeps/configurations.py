@@ -1,0 +1,141 @@
+"""The configurations of a sweep, built and checked before any long work, and grouped by the work they share."""
+
+import logging
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from defectlab import paths
+from defectlab.backbones import Backbone
+from defectlab.data.folder import Folder
+from defectlab.engine import Engine
+from defectlab.errors import InputError
+from defectlab.experiment import Experiment, Parts, build
+from defectlab.models.base import BaseDetector
+from defectlab.models.registry import model_info
+from defectlab.results.identity import readable_name
+from defectlab.results.record import Run, find_runs
+
+logger = logging.getLogger(__name__)
+
+SHARED = ("patchcore", "padim")  # models whose configurations are prefixes of one computation
+
+
+@dataclass
+class Configuration:
+    """One experiment of a sweep with the objects it is made of; `run_id` is that of the same experiment run alone."""
+
+    number: int
+    experiment: Experiment
+    model: BaseDetector
+    datamodule: Folder
+    engine: Engine
+    backbone: Backbone | None
+    run_id: str
+    label: str
+
+    @property
+    def shares(self) -> bool:
+        """Whether its features, fit and scores are parts of what its group computes."""
+        options = self.model.options
+        plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
+        augmented = self.datamodule.train_augmentations is not None
+        return self.model.model_name in SHARED and plain and not augmented
+
+    @property
+    def feature_key(self) -> Hashable:
+        """Equal for configurations that see the same images through the same backbone."""
+        return (id(self.datamodule), self.model.preprocessing.hash, self.model.backbone_record["sha256"])
+
+    @property
+    def group_key(self) -> Hashable:
+        """Equal for configurations that share everything but the sizes of prefixes."""
+        if not self.shares:
+            return self.number
+        options = self.model.options
+        return (self.feature_key, self.model.model_name, tuple(options["layers"]), options["seed"])
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A combination of settings that cannot work, and why; it never starts."""
+
+    number: int
+    data: dict[str, Any]
+    error: str
+
+    @property
+    def label(self) -> str:
+        """Its settings in words."""
+        model = {key: value for key, value in self.data["model"].items() if key != "name"}
+        return f"{self.data['model'].get('name')} " + ", ".join(f"{key}={value}" for key, value in model.items())
+
+
+def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuration], list[Refused]]:
+    """Build every experiment, given as plain data; those that cannot work come back with the reason.
+
+    Raises:
+        InputError: None of them can work: the first reason.
+    """
+    parts, ready, refused = Parts(), [], []
+    extractors: dict[Hashable, Any] = {}
+    for number, data in enumerate(experiments, start=1):
+        try:
+            configuration = _configuration(number, Experiment.from_dict(data), parts)
+        except InputError as error:
+            refused.append(Refused(number, dict(data), str(error)))
+            continue
+        if configuration.shares:  # one copy of the backbone for all configurations of the same layers
+            key = (configuration.feature_key, tuple(configuration.model.options["layers"]))
+            model = configuration.model.model
+            model.feature_extractor = extractors.setdefault(key, model.feature_extractor)
+        ready.append(configuration)
+    if not ready:
+        raise InputError(refused[0].error if refused else "The sweep has no configuration.")
+    for one in refused:
+        logger.warning("Configuration %d, %s, cannot work and is left out: %s", one.number, one.label, one.error)
+    return _without_doubles(ready), refused
+
+
+def _configuration(number: int, experiment: Experiment, parts: Parts) -> Configuration:
+    root = experiment.data.root
+    if root and not paths.resolve(root).is_dir():
+        raise InputError(f"There is no folder {paths.resolve(root)} (data.root).")
+    model, datamodule, engine = build(experiment, parts)
+    model.check_training(datamodule)
+    run_id = engine.run_id(model, datamodule)
+    epochs = experiment.trainer.get("max_epochs", model_info(model.model_name).default_epochs)
+    name = experiment.name or readable_name(model.model_name, model.backbone_record["name"], model.options, epochs)
+    backbone = parts.backbone(experiment)
+    return Configuration(number, experiment, model, datamodule, engine, backbone, run_id, f"{model.name} {name}")
+
+
+def _without_doubles(configurations: list[Configuration]) -> list[Configuration]:
+    """Leave out what is the same experiment as an earlier one, such as a default spelled out."""
+    first: dict[str, Configuration] = {}
+    for one in configurations:
+        if one.run_id in first:
+            same = first[one.run_id]
+            logger.info("Configuration %d is the same experiment as %d (%s)", one.number, same.number, same.label)
+        first.setdefault(one.run_id, one)
+    return list(first.values())
+
+
+def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuration]]:
+    """Return the configurations in groups that share work, in the order of their first ones."""
+    groups: dict[Hashable, list[Configuration]] = {}
+    for one in configurations:
+        groups.setdefault(one.group_key, []).append(one)
+    return list(groups.values())
+
+
+def earlier_runs(configurations: Iterable[Configuration]) -> dict[str, Run]:
+    """Return the runs on record of these experiments, by run id; of several the one that came farthest."""
+    wanted = {one.run_id for one in configurations}
+    found: dict[str, Run] = {}
+    folders = {one.engine.results_folder for one in configurations}
+    for run in (run for folder in sorted(folders) for run in find_runs(folder)):
+        identity = run.record["run_id"]
+        if identity in wanted and (identity not in found or found[identity].status != "finished"):
+            found[identity] = run
+    return found

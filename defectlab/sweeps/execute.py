@@ -1,0 +1,99 @@
+"""Running groups of configurations: shared pieces once, every failure kept to those it concerns."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from defectlab import paths
+from defectlab.errors import InputError
+from defectlab.results.record import Run
+from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.padim import score_padim
+from defectlab.sweeps.patchcore import score_patchcore
+from defectlab.sweeps.pieces import Pieces, queries_of
+from defectlab.sweeps.scored import Scored, write_run
+from defectlab.sweeps.table import Outcome
+
+logger = logging.getLogger(__name__)
+
+SCORERS: dict[str, Callable[..., Iterator[Scored]]] = {"patchcore": score_patchcore, "padim": score_padim}
+Report = Callable[[Outcome], None]
+
+
+def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: Any) -> Outcome:
+    """Return what became of a configuration, from its run where there is one."""
+    settings = {
+        "model": one.experiment.model,
+        "backbone": one.model.backbone_record["name"],
+        "trainer": one.experiment.trainer,
+    }
+    metrics = dict(run.record["metrics"]) if run is not None and status in ("finished", "kept") else {}
+    record = None if run is None else paths.relative(run.folder)
+    return Outcome(
+        one.number, one.label, one.datamodule.name, one.model.seed, status, settings, metrics, record, **more
+    )
+
+
+def run_group(
+    group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces, sweep: str, report: Report
+) -> None:
+    """Run the pending configurations of a group; what fails is on record and reported, and stops no other."""
+    if not group[0].shares:
+        for one in pending:
+            _train_alone(one, report)
+        return
+    waiting = {one.run_id: one for one in pending}
+    try:
+        masks = pieces.masks(group[0], queries_of(group[0].datamodule.manifest))
+        for scored in SCORERS[group[0].model.model_name](group, pending, pieces):
+            one = waiting.pop(scored.configuration.run_id)
+            facts = {"name": sweep, "number": one.number, "shared_seconds": _rounded(pieces), "shared_by": len(pending)}
+            begin = time.perf_counter()
+            try:
+                run = write_run(scored, masks, {}, facts)
+            except Exception as error:  # one bad configuration must not cost the others their night
+                logger.exception("%s failed; going on with the next", one.label)
+                report(outcome_of(one, "failed", error=_summary(error)))
+                continue
+            report(outcome_of(one, "finished", run, seconds=time.perf_counter() - begin))
+    except Exception as error:
+        logger.exception("The work that %d configurations share failed", len(waiting))
+        for one in waiting.values():
+            record_failure(one, error)
+            report(outcome_of(one, "failed", error=_summary(error)))
+
+
+def _train_alone(one: Configuration, report: Report) -> None:
+    begin = time.perf_counter()
+    try:
+        one.engine.fit(model=one.model, datamodule=one.datamodule)
+        one.engine.test(model=one.model, datamodule=one.datamodule, verbose=False)
+        run = Run.open(one.model.run_folder or "")
+    except Exception as error:
+        logger.exception("%s failed; going on with the next", one.label)
+        report(outcome_of(one, "failed", error=_summary(error)))
+        return
+    report(outcome_of(one, "finished", run, seconds=time.perf_counter() - begin))
+
+
+def record_failure(one: Configuration, error: BaseException) -> None:
+    """Keep an error of shared work in the record of a configuration that needed it."""
+    try:
+        run = one.engine.begin(one.model, one.datamodule)
+        with run.recording_failure():
+            raise error
+    except InputError as refusal:  # another process runs this very configuration
+        if refusal is not error:
+            logger.warning("%s: %s", one.label, refusal)
+    except Exception as raised:
+        if raised is not error:
+            raise
+
+
+def _rounded(pieces: Pieces) -> dict[str, float]:
+    return {piece: round(seconds, 3) for piece, seconds in pieces.seconds.items()}
+
+
+def _summary(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

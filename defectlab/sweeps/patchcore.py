@@ -1,0 +1,81 @@
+"""PatchCore's configurations of one layer set: one coreset order and one search for all ratios and neighbours."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from defectlab.kernels.coreset import coreset_size
+from defectlab.kernels.neighbours import nearest_of_prefixes
+from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.pieces import Pieces, as_tensor, embedded, queries_of
+from defectlab.sweeps.scored import Scored
+
+
+def score_patchcore(
+    group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces
+) -> Iterator[Scored]:
+    """Yield raw scores of the pending configurations of a group, which differ in ratio and neighbours only.
+
+    A coreset of any size is a prefix of the largest one's order, so that one order and one pass over the ordered bank
+    serve every ratio; one search among the bank's rows serves every number of neighbours.
+    """
+    model, device = group[0].model.model, group[0].engine.device
+    manifest = group[0].datamodule.manifest
+    features, queries = pieces.features(group[0]), queries_of(manifest)
+    bank, sizes = _bank(group, pieces)
+    with pieces.timed("embeddings"):
+        embedding = embedded(model, features, queries, device)
+        height, width = embedding.shape[-2:]
+        patches = model.rows(embedding)
+        del embedding
+    steps = sorted(set(sizes.values()))
+    distances, locations = _nearest(group, pieces, patches, bank, steps)
+    for step, size in enumerate(steps):
+        chosen = [one for one in pending if sizes[one.run_id] == size]
+        if not chosen:
+            continue
+        model.memory_bank = bank[:size]
+        with pieces.timed("scores"):
+            per_image = [
+                found[step].reshape(len(queries), -1) for found in (distances, locations)
+            ]  # (Q*h*w,) -> (Q, h*w)
+            neighbours = [one.model.options["num_neighbors"] for one in chosen]
+            scores = model.image_scores(per_image[0], per_image[1], patches, neighbours)
+            input_size = chosen[0].model.preprocessing.input_size
+            maps = model.maps(per_image[0].reshape(len(queries), 1, height, width), input_size)
+        for one, its_scores in zip(chosen, scores, strict=True):
+            yield Scored(one, queries, its_scores, maps)
+    model.memory_bank = torch.empty(0)
+
+
+def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int]]:
+    """Return the largest bank (M, C) in the order picked, and how many of its rows each configuration takes."""
+    model, device = group[0].model.model, group[0].engine.device
+    train = group[0].datamodule.manifest.split("train")
+    features = pieces.features(group[0])
+    with pieces.timed("embeddings"):
+        rows = model.rows(embedded(model, features, train, device))
+    sizes = {one.run_id: coreset_size(len(rows), one.model.options["coreset_sampling_ratio"]) for one in group}
+    largest = max(sizes.values())
+    with pieces.timed("coreset"):
+        key = pieces.key(group, "coreset", size=largest)
+        order = pieces.store.get_or_make(key, lambda: model.order(rows, largest).cpu().numpy())
+    return rows[as_tensor(order, device)], sizes
+
+
+def _nearest(
+    group: Sequence[Configuration], pieces: Pieces, patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return distances and places (S, Q) of each patch's nearest row in every prefix of the bank."""
+    keys = [pieces.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
+    with pieces.timed("nearest"):
+        stored = [pieces.store.get(key) for key in keys]
+        if stored[0] is None or stored[1] is None:
+            nearest = nearest_of_prefixes(patches.float(), bank.float(), sizes, 1)
+            found = [torch.stack([pair[index].squeeze(1) for pair in nearest]).cpu().numpy() for index in range(2)]
+            with pieces.store.writing([(k, a.shape, a.dtype) for k, a in zip(keys, found, strict=True)]) as arrays:
+                for array, values in zip(arrays, found, strict=True):
+                    array[...] = values
+            stored = list(found)
+    distances, places = (as_tensor(array, patches.device) for array in stored if array is not None)
+    return distances, places

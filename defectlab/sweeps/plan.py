@@ -1,0 +1,195 @@
+"""What a sweep will compute, how often each piece is used, and what it costs, known before it starts."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from defectlab.backbones import FeatureExtractor
+from defectlab.features.extraction import BATCH, feature_source
+from defectlab.features.store import FeatureStore
+from defectlab.kernels.coreset import coreset_size, estimate
+from defectlab.kernels.projection import projected_size
+from defectlab.progress import clock
+from defectlab.results.record import Run
+from defectlab.sweeps.configurations import Configuration, Refused, groups_of
+from defectlab.sweeps.pieces import Pieces, queries_of
+
+READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
+PER_TEST_IMAGE = 0.03  # seconds of metrics, intervals and files for one test image: assumed, not measured
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One shared computation: what, for how many configurations, seconds (None: not estimated), bytes of memory."""
+
+    what: str
+    uses: int
+    seconds: float | None
+    bytes: int = 0
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it starts.
+
+    Attributes:
+        configurations: Everything that can run.
+        refused: What cannot, with the reason.
+        earlier: Runs on record of these configurations, by run id.
+        pending: What will run now.
+        pieces: What will be computed.
+    """
+
+    configurations: Sequence[Configuration]
+    refused: Sequence[Refused]
+    earlier: Mapping[str, Run]
+    pending: Sequence[Configuration]
+    pieces: Sequence[Piece] = field(default=())
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of everything that can be estimated."""
+        return sum(piece.seconds or 0.0 for piece in self.pieces)
+
+    def print(self) -> None:
+        """Print what will be computed."""
+        done = sum(run.status == "finished" for run in self.earlier.values())
+        failed = len(self.configurations) - len(self.pending) - done
+        table = Table(title=f"{len(self.configurations)} configurations, {len(self.pending)} to run")
+        table.add_column("piece")
+        for column in ("used by", "about", "memory"):
+            table.add_column(column, justify="right")
+        for piece in self.pieces:
+            cost = "in the cache" if piece.cached else "?" if piece.seconds is None else clock(piece.seconds)
+            table.add_row(piece.what, str(piece.uses), cost, f"{piece.bytes / 1e9:.1f} GB" if piece.bytes else "")
+        console = Console()
+        console.print(table)
+        parts = [f"About {clock(self.seconds)} in all"]
+        parts += ["trainings with '?' not counted"] if any(piece.seconds is None for piece in self.pieces) else []
+        parts += [f"{done} finished already"] if done else []
+        parts += [f"{failed} failed earlier (tried again with retry_failed)"] if failed else []
+        parts += [f"{len(self.refused)} cannot work"] if self.refused else []
+        console.print("; ".join(parts), soft_wrap=True)
+
+
+def make_plan(
+    configurations: Sequence[Configuration],
+    refused: Sequence[Refused],
+    earlier: Mapping[str, Run],
+    store: FeatureStore,
+    *,
+    retry_failed: bool = False,
+) -> Plan:
+    """Decide what runs now and estimate it; takes about a second, in which products are timed."""
+    pending = [one for one in configurations if is_pending(earlier.get(one.run_id), retry_failed)]
+    pieces = [*_feature_pieces(configurations, pending, store), *_group_pieces(configurations, pending)]
+    if pending:
+        images = sum(len(one.datamodule.manifest.split("test")) for one in pending)
+        pieces.append(Piece("metrics, intervals, pictures", len(pending), PER_TEST_IMAGE * images))
+    return Plan(configurations, refused, earlier, pending, pieces)
+
+
+def is_pending(run: Run | None, retry_failed: bool) -> bool:
+    """Whether a configuration runs now: not if it is finished, nor if it failed by itself, unless asked."""
+    if run is None or run.status not in ("finished", "failed"):
+        return True
+    interrupted = (run.record["error"] or {}).get("summary", "").startswith("KeyboardInterrupt")
+    return run.status == "failed" and (retry_failed or interrupted)
+
+
+def _feature_pieces(
+    configurations: Iterable[Configuration], pending: Sequence[Configuration], store: FeatureStore
+) -> list[Piece]:
+    pieces = []
+    layers = Pieces(configurations, store).layers
+    firsts = {one.feature_key: one for one in reversed(pending) if one.shares}
+    for key, one in reversed(firsts.items()):
+        assert one.backbone is not None
+        manifest, preprocessing = one.datamodule.manifest, one.model.preprocessing
+        source = feature_source(manifest, one.backbone, preprocessing, device=one.engine.device.type)
+        wanted = sorted(layers[key])
+        extractor = FeatureExtractor(one.backbone, wanted)
+        shapes = extractor.feature_shapes(preprocessing.input_size)
+        count = len(manifest.entries)
+        size = 4 * count * sum(torch.Size(shape).numel() for shape in shapes.values())
+        missing = [layer for layer in wanted if not store.has({**source, "layer": layer})]
+        begin = time.perf_counter()
+        if missing:
+            extractor(torch.zeros(BATCH, 3, *preprocessing.input_size))
+        seconds = count * ((time.perf_counter() - begin) / BATCH + READING) if missing else 0.0
+        what = f"features of {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
+        uses = sum(other.feature_key == key for other in pending)
+        pieces.append(Piece(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, 0, not missing))
+    return pieces
+
+
+def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[Piece]:
+    pieces, rate = [], _product_rate()
+    waiting = {one.run_id for one in pending}
+    for group in groups_of(configurations):
+        uses = sum(one.run_id in waiting for one in group)
+        if not uses:
+            continue
+        if not group[0].shares:
+            pieces.append(Piece(f"training: {group[0].label} on {group[0].datamodule.name}", uses, None))
+        elif group[0].model.model_name == "patchcore":
+            pieces += _patchcore_pieces(group, uses, rate)
+        else:
+            pieces.append(_padim_piece(group, uses, rate))
+    return pieces
+
+
+def _grid(one: Configuration) -> tuple[int, int, int]:
+    """Return channels of all layers together, height and width of the first layer's grid."""
+    model = one.model.model
+    shapes = model.feature_extractor.feature_shapes(one.model.preprocessing.input_size)
+    _, height, width = shapes[model.layers[0]]
+    return sum(shape[0] for shape in shapes.values()), height, width
+
+
+def _patchcore_pieces(group: Sequence[Configuration], uses: int, rate: float) -> list[Piece]:
+    one, (channels, height, width) = group[0], _grid(group[0])
+    manifest = one.datamodule.manifest
+    rows = len(manifest.split("train")) * height * width
+    patches = len(queries_of(manifest)) * height * width
+    ratios = sorted({other.model.options["coreset_sampling_ratio"] for other in group})
+    largest = coreset_size(rows, ratios[-1])
+    cost = estimate(rows, min(projected_size(rows), channels), largest, device=str(one.engine.device))
+    name = f"{one.datamodule.name}, {'+'.join(one.model.options['layers'])}"
+    shown = ", ".join(map(str, ratios))
+    bank = 4 * channels * (rows + largest)
+    search = 2.0 * patches * largest * channels / rate
+    return [
+        Piece(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank),
+        Piece(
+            f"nearest patches of {name}: ratios {shown} in one pass", uses, search, 4 * channels * (largest + patches)
+        ),
+    ]
+
+
+def _padim_piece(group: Sequence[Configuration], uses: int, rate: float) -> Piece:
+    one, (_, height, width) = group[0], _grid(group[0])
+    manifest = one.datamodule.manifest
+    sizes = sorted({other.model.options["n_features"] for other in group})
+    largest, positions, images = sizes[-1], height * width, len(manifest.split("train"))
+    products = positions * (largest**2 * (2.0 * images + largest / 3 + 2 * len(queries_of(manifest))))
+    name = f"{one.datamodule.name}, {'+'.join(one.model.options['layers'])}"
+    memory = 4 * positions * largest * (largest + images)
+    what = f"Gaussians of {name}: n_features {', '.join(map(str, sizes))} from one factor"
+    return Piece(what, uses, 3 * products / rate, memory)
+
+
+def _product_rate() -> float:
+    """Floating-point operations per second of a matrix product of this machine, now."""
+    left, right = torch.ones(1024, 512), torch.ones(512, 1024)
+    best = float("inf")
+    for _ in range(3):
+        begin = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - begin)
+    return 2.0 * 1024 * 512 * 1024 / best

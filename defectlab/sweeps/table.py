@@ -1,0 +1,133 @@
+"""A sweep's results as a table: a row for each configuration, mean rows over datasets and seeds. No torch here."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from defectlab.files import replacing
+from defectlab.results.workbook.rows import BARE_METRICS
+
+SHOWN = 15
+SEVERAL = 2
+
+
+@dataclass
+class Outcome:
+    """What became of one configuration: finished (now), kept (finished earlier), failed or refused."""
+
+    number: int
+    label: str
+    dataset: str
+    seed: int
+    status: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    record: str | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether it is finished, now or earlier."""
+        return self.status in ("finished", "kept")
+
+
+@dataclass(frozen=True)
+class MeanRow:
+    """Means of one configuration over datasets and seeds; a metric that one of them lacks has none."""
+
+    label: str
+    over: str
+    count: int
+    metrics: dict[str, float | None]
+
+
+def mean_rows(outcomes: Sequence[Outcome], groups: Mapping[str, Sequence[str]]) -> list[MeanRow]:
+    """Return means over all datasets and seeds of each configuration, and over named groups of datasets within them.
+
+    Only configurations that are finished on every dataset and seed of a group have its mean.
+    """
+    datasets = sorted({one.dataset for one in outcomes})
+    seeds = {one.seed for one in outcomes}
+    wanted = {"all": datasets}
+    for name, members in groups.items():
+        present = [dataset for dataset in datasets if dataset in members]
+        if len(present) >= SEVERAL and present != datasets:
+            wanted[name] = present
+    by_settings: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        by_settings.setdefault(json.dumps(one.settings, sort_keys=True, default=str), []).append(one)
+    rows = []
+    for name, members in wanted.items():
+        for its in by_settings.values():
+            chosen = [one for one in its if one.dataset in members and one.has_metrics]
+            if len(chosen) >= SEVERAL and len(chosen) == len(members) * len(seeds):
+                counted = [f"{len(members)} datasets"] if len(members) > 1 else members
+                counted = [*counted, f"{len(seeds)} seeds"] if len(seeds) > 1 else counted
+                over = f"mean of {name}: {', '.join(counted)}"
+                rows.append(MeanRow(chosen[0].label, over, len(chosen), _means(chosen)))
+    return rows
+
+
+def _means(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for metric in BARE_METRICS:
+        values = [value for one in outcomes if (value := one.metrics.get(metric)) is not None]
+        means[metric] = float(np.mean(values)) if len(values) == len(outcomes) else None
+    return means
+
+
+def write_csv(path: Path, outcomes: Sequence[Outcome], means: Sequence[MeanRow]) -> Path:
+    """Write every configuration and every mean row."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "dataset", "configuration", "seed", "status", *BARE_METRICS, "record", "error"])
+        for one in sorted(outcomes, key=lambda one: one.number):
+            values = [one.metrics.get(metric) for metric in BARE_METRICS]
+            writer.writerow([one.number, one.dataset, one.label, one.seed, one.status, *values, one.record, one.error])
+        for row in means:
+            values = [row.metrics[metric] for metric in BARE_METRICS]
+            writer.writerow(["", row.over, row.label, "", "mean", *values, "", ""])
+    return path
+
+
+def print_table(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: str = BARE_METRICS[0]) -> None:
+    """Print the best configurations by a metric, mean rows, and what failed."""
+    console = Console(width=max(Console().width, 120))
+    finished = [one for one in outcomes if one.has_metrics]
+    if finished:
+        table = Table(title=f"{len(finished)} of {len(outcomes)} configurations finished; best first by {metric}")
+        for column in ("dataset", "configuration", "seed"):
+            table.add_column(column, no_wrap=True)
+        for name in BARE_METRICS:
+            table.add_column(name, justify="right")
+        for one in best_first(finished, metric)[:SHOWN]:
+            table.add_row(one.dataset, one.label, str(one.seed), *_cells(one.metrics))
+        for row in sorted(means, key=lambda row: -_value(row.metrics, metric))[:SHOWN]:
+            table.add_row(row.over, row.label, "", *_cells(row.metrics), style="bold")
+        console.print(table)
+    for one in outcomes:
+        if one.error:
+            console.print(f"{one.status}: {one.label} on {one.dataset}: {one.error}", soft_wrap=True, markup=False)
+
+
+def best_first(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
+    """Return the finished ones, best first; equal ones as in the sweep."""
+    finished = [one for one in outcomes if one.has_metrics]
+    return sorted(finished, key=lambda one: (-_value(one.metrics, metric), one.number))
+
+
+def _value(metrics: Mapping[str, float | None], metric: str) -> float:
+    value = metrics.get(metric)
+    return -1.0 if value is None else value
+
+
+def _cells(metrics: Mapping[str, float | None]) -> list[str]:
+    return ["" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in BARE_METRICS]

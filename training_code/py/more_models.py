@@ -1,0 +1,108 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train other models
+#
+# One cell, one training. STFPM, FastFlow and CS-Flow take any backbone; DRAEM and EfficientAD have none. Nothing is downloaded: what plain anomalib fetches comes from your own folders or is generated, and the record says which.
+#
+# The few epochs here show that everything runs; they are far too few for good results. the papers train for hundreds of epochs, EfficientAD for 70 000 steps: take a GPU for these.
+#
+# Cells depend on nothing but the first one. After each you see where the run was recorded and its metrics; `models_comparing.xlsx` has all runs side by side.
+
+# %% [markdown]
+# The next cell makes the built-in sample `data/coins` where it is absent; a folder that is there is left as it is. **Your own images:** replace `data/coins` by your folder in the whole notebook.
+
+# %%
+from defectlab import make_sample
+
+print("Images:", make_sample("coins", "data/coins", exist_ok=True))
+
+# %% [markdown]
+# ## STFPM
+#
+# A student learns what the backbone, its teacher, says of good images; where they differ is anomalous. You should see a falling loss.
+
+# %%
+from defectlab import Engine, Folder, Stfpm, load_backbone
+
+datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
+backbone = load_backbone("defectlab_resnet18")
+model = Stfpm(backbone=backbone, layers=["layer1", "layer2", "layer3"], image_size=128)
+results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
+
+# %% [markdown]
+# ## FastFlow
+#
+# A normalising flow over each layer's whole map. `hidden_ratio` makes the flows smaller than the paper's 1.0.
+
+# %%
+from defectlab import Engine, Fastflow, Folder, load_backbone
+
+datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
+backbone = load_backbone("defectlab_resnet18")
+model = Fastflow(backbone=backbone, layers=["layer2", "layer3"], flow_steps=4, hidden_ratio=0.2, image_size=128)
+results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
+
+# %% [markdown]
+# ## CS-Flow
+#
+# One flow across three scales of one layer. The paper's backbone is EfficientNet-B5: `.venv/bin/defectlab weights get efficientnet_b5`, then `load_backbone("efficientnet_b5")` and `layers=["features.6.8"]`.
+
+# %%
+from defectlab import Csflow, Engine, Folder, load_backbone
+
+datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
+backbone = load_backbone("defectlab_resnet18")
+model = Csflow(backbone=backbone, layers=["layer3"], cross_conv_hidden_channels=64, image_size=128)
+results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
+
+# %% [markdown]
+# ## DRAEM
+#
+# Learns to find defects that it simulates with textures. `dtd_dir="data/dtd"` takes them from a folder of yours; without it a set of generated surfaces is made once. The widths here are a sixteenth of the paper's.
+
+# %%
+from defectlab import Draem, Engine, Folder
+
+datamodule = Folder(root="data/coins", train_batch_size=4, eval_batch_size=8, num_workers=2, seed=42)
+model = Draem(reconstructive_width=8, discriminative_width=4, image_size=128)
+results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
+
+# %% [markdown]
+# ## A teacher for EfficientAD
+#
+# EfficientAD needs a pretrained teacher. anomalib's file goes into `weights/` as `pretrained_teacher_small.pth`; or distil one from any backbone, as here. The few steps are for show; give it thousands.
+
+# %%
+from defectlab import distil_teacher, load_backbone
+
+backbone = load_backbone("defectlab_resnet18")
+teacher = distil_teacher(
+    backbone, model_size="tiny", teacher_out_channels=64, image_size=64, steps=20, batch_size=4, overwrite=True
+)
+
+# %% [markdown]
+# ## Another model by name
+#
+# `.venv/bin/defectlab models list` shows all. Those of anomalib that DefectLab has no class for are built by `model_class`, with anomalib's options.
+
+# %%
+from defectlab import Engine, Folder, load_backbone, model_class
+
+datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
+backbone = load_backbone("defectlab_resnet18")
+model = model_class("dfm")(backbone=backbone, layer="layer2", image_size=128)
+results = Engine(max_epochs=1).train(model=model, datamodule=datamodule)
