@@ -127,7 +127,7 @@ class CflowModel(AnomalibCflowModel):
         return positional_encoding_2d(self.condition_vector, *feature.shape[-2:]).flatten(1).to(feature.device)
 
 
-def couplings(decoder: nn.Module) -> list[Coupling]:
+def couplings(decoder: Any) -> list[Coupling]:
     """Return the blocks of one of anomalib's decoders; the tensors are the decoder's own."""
     return [
         Coupling(
