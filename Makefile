@@ -63,10 +63,12 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+LOCKED := notebooks dev search ray loggers
+
 # After a change of pyproject.toml: exact versions with hashes for every platform.
 lock:
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--python-version 3.11 --all-extras --quiet pyproject.toml --output-file requirements.lock
+		--python-version 3.11 --quiet $(LOCKED:%=--extra %) pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
