@@ -8,7 +8,6 @@ from benchmarks.measure import alternate, growth, machine, peak_mib
 from benchmarks.results import add, read, render
 from benchmarks.table import Row, table
 
-
 MEASURED = {"plain_s": 300.0, "ours_s": 0.5, "plain_mib": 2048, "ours_mib": None, "equal": "1e-6"}
 
 

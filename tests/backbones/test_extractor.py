@@ -25,15 +25,11 @@ def test_equals_anomalibs_extractor_in_keys_and_features(resnet18: nn.Module) ->
     assert ours.out_dims == list(plain.out_dims)
 
 
-def test_the_memory_layout_is_within_rounding_of_plain_and_free_of_the_batch(resnet18: nn.Module) -> None:
+def test_an_images_features_are_free_of_its_batch(resnet18: nn.Module) -> None:
     extractor = FeatureExtractor(resnet18, ["layer1", "layer3"])
-    ours = extractor(images(96).contiguous())
-    with torch.no_grad():
-        plain = extractor.feature_extractor(images(96).contiguous())
-    alone = extractor(images(96)[1:])
-    for layer, features in ours.items():
-        assert (features - plain[layer]).abs().max() <= 1e-5 * plain[layer].abs().max()
-        assert (features[1:] - alone[layer]).abs().max() <= 1e-5 * plain[layer].abs().max()
+    together, alone = extractor(images(96)), extractor(images(96)[1:])
+    for layer, features in together.items():
+        assert (features[1:] - alone[layer]).abs().max() <= 1e-5 * features.abs().max()
 
 
 def test_the_users_order_is_kept_and_correct(resnet18: nn.Module) -> None:
