@@ -15,6 +15,7 @@ from defectlab import __version__, paths
 from defectlab.errors import InputError, did_you_mean
 from defectlab.experiment import Experiment, config_file, read_yaml
 from defectlab.logs import ignore_import_warnings, show_log
+from defectlab.sweeps.command import add_sweep_arguments, run_sweep_command, sweep_arguments
 
 Command = Callable[..., int | None]
 
@@ -215,6 +216,11 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, **se
     return 0 if len(run_many(repeats, rerun=rerun)) == len(repeats) else 1
 
 
+def sweep(**settings: Any) -> int:
+    """Run many configurations, with the work they share done once; goes on where an earlier call was ended."""
+    return run_sweep_command(**settings)
+
+
 def evaluate(run: str, rescore: bool, data: str | None) -> None:
     """Compute a run's metrics again from its raw record, or test it on other images."""
     from defectlab.results.evaluate import evaluate_run
@@ -347,6 +353,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     },
     "models": {"list": models_list},
     "train": train,
+    "sweep": sweep,
     "evaluate": evaluate,
     "threshold": threshold,
     "compare": compare,
@@ -396,6 +403,8 @@ def _command_parser(function: Command) -> ArgumentParser:
         later = "Train without the test; `evaluate RUN --rescore` makes it up."
         parser.add_argument("--fit-only", action="store_true", help=later)
         parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
+    elif function is sweep:
+        add_sweep_arguments(parser)
     elif function is predict:
         parser.add_argument("run", type=str, help="Run folder or checkpoint.")
         parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
@@ -460,7 +469,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     try:
-        arguments = _with_config(arguments)
+        if arguments[:1] == ["sweep"]:
+            arguments = sweep_arguments(arguments, _option_strings(parser, arguments))
+        else:
+            arguments = _with_config(arguments)
         settings = parser.instantiate_classes(parser.parse_args(arguments))
         function, values = _selected(settings)
         return function(**values) or 0
