@@ -9,10 +9,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from defectlab import __version__
-from defectlab.cli import cache, data, models, records, running, weights
-from defectlab.cli.command import Command, new_parser
+from defectlab.cli import cache, data, models, records, running, sweeping, weights
+from defectlab.cli.command import Command, new_parser, option_names
 from defectlab.errors import InputError, did_you_mean
-from defectlab.experiment import Experiment, config_file, read_yaml
 from defectlab.logs import ignore_import_warnings, show_log
 
 
@@ -35,6 +34,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "weights": weights.COMMANDS,
     "models": models.COMMANDS,
     "train": running.TRAIN,
+    "sweep": sweeping.SWEEP,
     "evaluate": running.EVALUATE,
     "threshold": records.THRESHOLD,
     "compare": records.COMPARE,
@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     try:
-        arguments = _with_config(arguments)
+        command = _named(arguments)
+        if command is not None and command.prepare is not None:
+            arguments = command.prepare(arguments, command.option_names())
         settings = parser.instantiate_classes(parser.parse_args(arguments))
         function, values = _selected(settings)
         return function(**values) or 0
@@ -100,22 +102,6 @@ def _selected(settings: Namespace) -> tuple[Callable[..., int | None], dict[str,
     return command.function, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
 
 
-def _with_config(arguments: Sequence[str]) -> list[str]:
-    """Find each --config file, here or in the project, and name the closest key for every unknown one in it."""
-    found = list(arguments)
-    for position, argument in enumerate(found):
-        if argument == "--config" and position + 1 < len(found):
-            file = config_file(found[position + 1])
-            found[position + 1] = str(file)
-        elif argument.startswith("--config="):
-            file = config_file(argument.removeprefix("--config="))
-            found[position] = f"--config={file}"
-        else:
-            continue
-        Experiment.check_names(read_yaml(file))
-    return found
-
-
 def _with_suggestion(parser: ArgumentParser, arguments: Sequence[str], message: str) -> str:
     unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
     known = _option_strings(parser, arguments)
@@ -123,8 +109,12 @@ def _with_suggestion(parser: ArgumentParser, arguments: Sequence[str], message: 
 
 
 def _option_strings(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    command = _named(arguments)
+    return option_names(parser) if command is None else command.option_names()
+
+
+def _named(arguments: Sequence[str]) -> Command | None:
     command = COMMANDS.get(arguments[0]) if arguments else None
     if isinstance(command, dict):
-        command = command.get(arguments[1]) if len(arguments) > 1 else None
-    chosen = parser if command is None else command.parser()
-    return [option for action in chosen._actions for option in action.option_strings]
+        return command.get(arguments[1]) if len(arguments) > 1 else None
+    return command

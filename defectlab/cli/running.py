@@ -1,5 +1,6 @@
 """Commands that run a model: train, evaluate, predict."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from jsonargparse import ArgumentParser
 from defectlab import paths
 from defectlab.cli.command import Command
 from defectlab.errors import InputError
-from defectlab.experiment import Experiment
+from defectlab.experiment import Experiment, config_file, read_yaml
 
 
 def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, **settings: Any) -> int:
@@ -97,6 +98,23 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--view", type=str, default="raw", help=views)
 
 
-TRAIN = Command(train, _train_arguments)
+def _with_config(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Find each --config file, here or in the project, and name the closest key for every unknown one in it."""
+    del options
+    found = list(arguments)
+    for position, argument in enumerate(found):
+        if argument == "--config" and position + 1 < len(found):
+            file = config_file(found[position + 1])
+            found[position + 1] = str(file)
+        elif argument.startswith("--config="):
+            file = config_file(argument.removeprefix("--config="))
+            found[position] = f"--config={file}"
+        else:
+            continue
+        Experiment.check_names(read_yaml(file))
+    return found
+
+
+TRAIN = Command(train, _train_arguments, _with_config)
 EVALUATE = Command(evaluate, _evaluate_arguments)
 PREDICT = Command(predict, _predict_arguments)
