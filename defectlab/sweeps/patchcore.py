@@ -6,6 +6,7 @@ import torch
 
 from defectlab.kernels.coreset import coreset_size
 from defectlab.kernels.neighbours import nearest_of_prefixes
+from defectlab.kernels.prepared_bank import PreparedBank
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.pieces import Pieces, as_tensor, embedded, queries_of
 from defectlab.sweeps.scored import Scored
@@ -71,11 +72,25 @@ def _nearest(
     with pieces.timed("nearest"):
         stored = [pieces.store.get(key) for key in keys]
         if stored[0] is None or stored[1] is None:
-            nearest = nearest_of_prefixes(patches.float(), bank.float(), sizes, 1)
-            found = [torch.stack([pair[index].squeeze(1) for pair in nearest]).cpu().numpy() for index in range(2)]
+            nearest = _nearest_of_prefixes(patches.float(), bank.float(), sizes)
+            found = [torch.stack([pair[index] for pair in nearest]).cpu().numpy() for index in range(2)]
             with pieces.store.writing([(k, a.shape, a.dtype) for k, a in zip(keys, found, strict=True)]) as arrays:
                 for array, values in zip(arrays, found, strict=True):
                     array[...] = values
             stored = list(found)
     distances, places = (as_tensor(array, patches.device) for array in stored if array is not None)
     return distances, places
+
+
+def _nearest_of_prefixes(
+    patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Search each prefix that is worth preparing by itself, the smaller ones in one pass: distances and places (Q,)."""
+    small = [size for size in sizes if not PreparedBank.pays(bank[:size])]
+    found = dict(zip(small, nearest_of_prefixes(patches, bank, small, 1), strict=True)) if small else {}
+    return [
+        (found[size][0].squeeze(1), found[size][1].squeeze(1))
+        if size in found
+        else PreparedBank(bank[:size]).nearest(patches)
+        for size in sizes
+    ]
