@@ -14,7 +14,7 @@ from defectlab.kernels.parallel import over_chunks
 
 HELD = 0.99  # share of the spread that short rows hold
 CELL = 160  # rows in a cell
-WORTH = 1024  # bank rows from which cells save more than they cost
+WORTH = 2048  # bank rows from which cells save more than they cost
 BUDGET = 64 * 2**20  # bytes of working memory
 PAIRS = 2**16  # kept before they are measured
 PART = 1024  # pairs measured at once
