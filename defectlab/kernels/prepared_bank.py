@@ -80,7 +80,7 @@ class PreparedBank:
     def around(self, rows: torch.Tensor, k: int) -> torch.Tensor:
         """Return the `k` bank rows nearest to each of some bank rows, itself among them: (n,) -> (n, min(k, M)).
 
-        The bank's neighbour graph, made where it is asked for: each row is searched for once for the largest `k` so far.
+        The bank's neighbour graph, made where it is asked for; each row is searched for once, for the largest `k` yet.
         """
         k = min(k, len(self.bank))
         with torch.inference_mode(False):  # what is kept must be open to writing later
