@@ -268,3 +268,14 @@ def test_an_interval_is_for_a_search_only():
         SweepConfig.from_dict({key: value for key, value in data.items() if key != "search"})
     with pytest.raises(OptionError, match="from above 0"):
         options_of("model.lr", {"from": 0, "to": 1, "log": True})
+
+
+def test_the_reference_search_holds_the_space_of_the_reference():
+    config = SweepConfig.from_yaml(Path(__file__).parent.parent / "configs/search_reference.yaml")
+    assert config.search is not None
+    assert (config.search.trials, config.search.objective, config.search.maximizes) == (200, "image_F1Score", True)
+    channels = {"layer1": 64, "layer2": 128, "layer3": 256}
+    for part in config.grid[1:]:
+        (layers,) = part["model.layers"].values
+        assert max(part["model.n_features"].values) == sum(channels[layer] for layer in layers) // 10 * 10
+    assert part_names(config.grid)[-1] == "padim 7"
