@@ -230,7 +230,8 @@ def evaluate(run: str, rescore: bool, data: str | None) -> None:
         options = opened.record["experiment"]["data"]
         kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
         if data is not None:  # in a layout of its own
-            kept = {key: value for key, value in kept.items() if key != "name" and not key.endswith("_dir")}
+            own = ("name", "valid_area_mask", "crop_area")  # the checkpoint brings the last two
+            kept = {key: value for key, value in kept.items() if key not in own and not key.endswith("_dir")}
             kept["root"] = data
         Engine().test(datamodule=Folder(**kept), ckpt_path=opened.checkpoint_file())
         return
