@@ -179,23 +179,46 @@ class SweepConfig:
 def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sweep's plain data with options by dotted name put over it.
 
-    An override replaces what base and grid say of the option; choices become a dimension of every part of the grid.
+    An override replaces what base and grid say of the option. Where parts of the grid name it, it is one of theirs
+    alone: options of one model stay with it. Else it goes to the base, or, as choices, to every part. Of parts that
+    name models, `model.name` leaves those of the models it names.
     """
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
-    grid = [dict(branch) for branch in result.get("grid", [{}])]
+    given = result.get("grid") or [{}]
+    branches = [given] if isinstance(given, Mapping) else given
+    if not isinstance(branches, list) or not all(isinstance(branch, Mapping) for branch in branches):
+        return result  # `from_dict` refuses it
+    grid = [dict(branch) for branch in branches]
     for option, value in overrides.items():
-        section, _, key = option.partition(".")
-        if not key:
-            result[option] = value
-            continue
-        for branch in grid:
-            branch.pop(option, None)
-        meant = options_of(option, value)
-        if isinstance(meant, Choices) and len(meant.values) == 1:
-            result[section] = {**(result.get(section) or {}), key: meant.values[0]}
+        if "." in option:
+            grid = _put(option, value, result, grid)
         else:
-            grid = [{**branch, option: value} for branch in grid]
+            result[option] = value
     return {**result, "grid": grid}
+
+
+def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the grid with an override in it, or put it into the base."""
+    meant = options_of(option, value)
+    chosen = _of_models(grid, meant.values) if option == "model.name" else []
+    if chosen:
+        return chosen
+    if any(option in branch for branch in grid):
+        return [{**branch, option: value} if option in branch else branch for branch in grid]
+    if isinstance(meant, Choices) and len(meant.values) == 1:
+        section, _, key = option.partition(".")
+        base[section] = {**(base.get(section) or {}), key: meant.values[0]}
+        return grid
+    return [{**branch, option: value} for branch in grid]
+
+
+def _of_models(grid: list[dict[str, Any]], names: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """Return the parts of a grid that name one of these models, with these alone."""
+    found = []
+    for branch in (branch for branch in grid if "model.name" in branch):
+        its = [name for name in options_of("model.name", branch["model.name"]).values if name in names]
+        found += [{**branch, "model.name": its}] if its else []
+    return found
 
 
 def _grid(grid: Any, base: Mapping[str, Any]) -> tuple[dict[str, Options], ...]:
