@@ -124,7 +124,7 @@ def assign(
     if n_val_good is not None:
         validation += f", and {n_val_good} good training images by the seed"
     splits = [(item, roles[item.path]) for item in items if item.path in roles]
-    counts = _counts(splits)
+    counts = count_labels(splits)
     if unknown := counts["test"].get("unknown"):
         findings.choose(f"{unknown} images of unknown label are predicted and shown, and never scored.")
     is_test = mode == "same_as_test"
@@ -279,7 +279,8 @@ def _left_out(items: Sequence[Item], roles: Mapping[str, Role], role: Role | Non
     return [f"{defect}: {count} images" for defect, count in left.items()]
 
 
-def _counts(splits: Sequence[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
+def count_labels(splits: Sequence[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
+    """Return counts[split][good | anomalous], and of the test set those unknown where there are any."""
     counts = {split: {"good": 0, "anomalous": 0} for split in ("train", "validation", "test")}
     for item, role in splits:
         kind = {0: "good", 1: "anomalous"}.get(item.label, "unknown")
