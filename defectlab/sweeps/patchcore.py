@@ -23,13 +23,12 @@ def score_patchcore(
     model, device = group[0].model.model, group[0].engine.device
     manifest = group[0].datamodule.manifest
     features, queries = pieces.features(group[0]), queries_of(manifest)
-    bank, sizes = _bank(group, pieces)
+    bank, sizes, steps = _bank(group, pieces)
     with pieces.timed("embeddings"):
         embedding = embedded(model, features, queries, device)
         height, width = embedding.shape[-2:]
         patches = model.rows(embedding)
         del embedding
-    steps = sorted(set(sizes.values()))
     distances, locations = _nearest(group, pieces, patches, bank, steps)
     for step, size in enumerate(steps):
         chosen = [one for one in pending if sizes[one.run_id] == size]
@@ -49,19 +48,21 @@ def score_patchcore(
     model.memory_bank = torch.empty(0)
 
 
-def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int]]:
-    """Return the largest bank (M, C) in the order picked, and how many of its rows each configuration takes."""
+def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int], list[int]]:
+    """Return the largest bank (M, C) in the order picked, how many rows each configuration takes, and all numbers."""
     model, device = group[0].model.model, group[0].engine.device
     train = group[0].datamodule.manifest.split("train")
     features = pieces.features(group[0])
     with pieces.timed("embeddings"):
         rows = model.rows(embedded(model, features, train, device))
     sizes = {one.run_id: coreset_size(len(rows), one.model.options["coreset_sampling_ratio"]) for one in group}
+    steps = {sizes[one.run_id] for one in group if not one.bound}
+    steps |= {coreset_size(len(rows), ratio) for one in group for ratio in one.reach}
     largest = max(sizes.values())
     with pieces.timed("coreset"):
         key = pieces.key(group, "coreset", size=largest)
         order = pieces.store.get_or_make(key, lambda: model.order(rows, largest).cpu().numpy())
-    return rows[as_tensor(order, device)], sizes
+    return rows[as_tensor(order, device)], sizes, sorted(steps)
 
 
 def _nearest(
