@@ -48,7 +48,8 @@ class WandbLog(Mirror):
         import wandb
 
         self._folder = run.folder
-        self._log = wandb.init(
+        init: Any = wandb.init  # typed otherwise from version to version
+        self._log = init(
             project=self.project,
             name=title(run),
             tags=[stage],
