@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab import paths
+from defectlab.batch_size import find_batch_size
 from defectlab.bookkeeping import check_same_model, describe_run, environment, run_to_test, start_run, weights_run
+from defectlab.checkpoints import check_resumable, drop_checkpoint, weights_only_checkpoints
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
@@ -22,9 +25,12 @@ from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_da
 from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.loggers import Spec, make_loggers
 from defectlab.logs import show_log
+from defectlab.memory import free_memory, is_out_of_memory
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS, model_info
 from defectlab.models.restore import restore
+from defectlab.monitoring import BestEpoch, Keeping
+from defectlab.options import check_flag
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
 from defectlab.recorder import Recorder
@@ -56,6 +62,12 @@ class Engine(AnomalibEngine):
         pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
             it) or [height, width].
         aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
+        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max or
+            val_good_loss (see `Keeping`, for the next three too).
+        patience: So many validations without a better one end the training, as does a score of 1.
+        keep: Weights of the best epoch (where something is monitored) or of the last.
+        keep_checkpoint: all, weights (without the optimiser's state) or none (removed once the run is tested).
+        find_batch_size: Whether `fit` first tries which training batch memory holds (`find_batch_size`).
         kwargs: Lightning's Trainer options.
 
     Raises:
@@ -72,9 +84,19 @@ class Engine(AnomalibEngine):
         pixel_size: PixelSize = "input",
         aupimo: bool = False,
         loggers: Sequence[Spec] = (),
+        monitor: str | None = None,
+        patience: int | None = None,
+        keep: str | None = None,
+        keep_checkpoint: str | None = None,
+        find_batch_size: bool = False,
         **kwargs: Any,
     ) -> None:
         check_trainer_options(kwargs)
+        self._keeping = Keeping(monitor, patience, keep, keep_checkpoint)
+        self._keeping.check()
+        check_flag("Engine", "find_batch_size", find_batch_size)
+        self._find_batch_size = find_batch_size
+        self._best: BestEpoch | None = None
         callbacks = [*(callbacks or []), *make_loggers(loggers)]
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
@@ -133,13 +155,18 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         follow_data(model, datamodule)
         model.check_training(datamodule)
-        options = self._options(model)
+        keeping = self._keeping_of(model, datamodule)
+        if checkpoint is not None:
+            check_resumable(checkpoint)
+        if self._find_batch_size:
+            datamodule.train_batch_size = find_batch_size(model, datamodule, device=self.device.type)
+        options = self._options(model) | keeping.facts()
         run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
         model.run_folder = None
-        self._new_trainer(model, run, max_epochs=options["max_epochs"])
+        self._new_trainer(model, run, keeping, max_epochs=options["max_epochs"])
         with self._on_record(run), seeded(model.seed, "training"):
             super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
-            self._keep_last_weights(model, run, datamodule)
+            self._keep_weights(model, run, datamodule, keeping)
             before = run.folder
             run.advance(
                 "fitted",
@@ -179,7 +206,7 @@ class Engine(AnomalibEngine):
             if not run.record["thresholds"]:
                 self._choose_thresholds(model, run, datamodule, checkpoint, source)
             if datamodule.manifest.split("test"):
-                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+                self._score_test(model, run, datamodule, checkpoint)
             else:
                 logger.warning("No test images: the metrics are not available")
             before = run.folder
@@ -187,12 +214,30 @@ class Engine(AnomalibEngine):
             self._follow(before, run.folder)
         if source is not None and source.folder == before:
             source = run
+        if self._keeping.checkpoint == "none" and checkpoint is None:
+            drop_checkpoint(run)
         model.run_folder = source.folder if source else None
         self._publish(run, verbose)
         for callback in self._given_callbacks:
             if hasattr(callback, "on_run_finished"):
                 callback.on_run_finished(run)
         return [dict(run.record["metrics"])]
+
+    def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
+        """Score the test images; out of memory, again with half the batch."""
+        while True:
+            try:
+                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+            except (RuntimeError, MemoryError) as error:
+                size = datamodule.eval_batch_size
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                datamodule.eval_batch_size = size // 2
+                logger.warning("Out of memory with %d images a batch: testing again with %d", size, size // 2)
+            else:
+                return
+            free_memory()
+            self._new_trainer(model, run)
 
     def _publish(self, run: Run, verbose: bool) -> None:
         """Add the run to the workbook and print what it came to; the run is finished and on record whatever happens."""
@@ -316,8 +361,18 @@ class Engine(AnomalibEngine):
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
         follow_data(model, datamodule)
-        _, facts = describe_run(model, datamodule, self._options(model), self._run_name, **self._evaluation)
+        options = self._options(model) | self._keeping_of(model, datamodule).facts()
+        _, facts = describe_run(model, datamodule, options, self._run_name, **self._evaluation)
         return experiment_id(facts)
+
+    def _keeping_of(self, model: BaseDetector, datamodule: Folder) -> Keeping:
+        keeping = self._keeping.of(model)
+        its_own_wish = keeping.monitor is not None and self._keeping.monitor is None
+        if its_own_wish and not any(entry.label == 0 for entry in datamodule.manifest.split("validation")):
+            logger.info("No good validation images: %s keeps its last epoch, not its best", model.name)
+            return replace(keeping, monitor=None, keep="last")
+        keeping.check_images(datamodule)
+        return keeping
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:
         return self._arguments | {"max_epochs": self._epochs(model)}
@@ -343,13 +398,19 @@ class Engine(AnomalibEngine):
             except SystemExit as stop:  # what Lightning makes of Ctrl-C
                 raise (self._recorder.exception or stop) from None
 
-    def _new_trainer(self, model: BaseDetector, run: Run | None, **overrides: Any) -> None:
+    def _new_trainer(
+        self, model: BaseDetector, run: Run | None, keeping: Keeping | None = None, **overrides: Any
+    ) -> None:
         """Give each call a trainer and callbacks of its own; plain anomalib keeps those of its first model."""
         self._recorder = Recorder()
         self._recorder.run = run
         self._trainer = None
+        self._best = BestEpoch(keeping, self._recorder) if keeping is not None and keeping.monitor else None
+        own: list[Callback] = [self._best] if self._best is not None else []
+        if keeping is not None and keeping.checkpoint != "all" and run is not None:
+            own += weights_only_checkpoints(self._given_callbacks, run)
         self._cache = _TrainerArgumentsCache(
-            callbacks=[*self._given_callbacks, self._recorder, *self._bars()],
+            callbacks=[*self._given_callbacks, self._recorder, *own, *self._bars()],
             logger=self._given_logger,
             default_root_dir=run.folder if run else self._results,
             **(self._arguments | overrides),
@@ -368,17 +429,26 @@ class Engine(AnomalibEngine):
         if self._trainer is None:
             super()._setup_trainer(model)
 
-    def _keep_last_weights(self, model: BaseDetector, run: Run, datamodule: Folder) -> None:
+    def _keep_weights(self, model: BaseDetector, run: Run, datamodule: Folder, keeping: Keeping) -> None:
         """See to it that the run's checkpoint, its thresholds and the model in memory are of one epoch."""
         callback = self.checkpoint_callback
         best = Path(callback.best_model_path) if callback and callback.best_model_path else run.checkpoint
+        only_weights = keeping.checkpoint != "all"
+        epoch = last = self.trainer.current_epoch - 1
+        if self._best is not None:
+            epoch = self._best.restore(model, last)
+            run.update(monitor=self._best.record())
+            best = run.checkpoint
         validates = bool(datamodule.manifest.split("validation")) and bool(run.record["thresholds"])
-        if validates and run.record["validation_epoch"] != self.trainer.current_epoch - 1:
-            logger.info("The last epoch was not validated: choosing the thresholds for its weights now")
+        if validates and (run.record["validation_epoch"] != last or epoch != last):
+            if epoch == last:
+                logger.info("The last epoch was not validated: choosing the thresholds for its weights now")
+            self._recorder.keeps_epoch_losses = epoch == last
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
-            self.trainer.save_checkpoint(run.checkpoint)
+            run.update(validation_epoch=epoch)
+            self.trainer.save_checkpoint(run.checkpoint, weights_only=only_weights)
         elif not run.checkpoint.is_file():
-            self.trainer.save_checkpoint(run.checkpoint)
+            self.trainer.save_checkpoint(run.checkpoint, weights_only=only_weights)
         complete_thresholds(run)
         self._checkpoints = {"best": best, "last": run.checkpoint}
 

@@ -54,6 +54,16 @@ def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, i
             raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
 
 
+def check_flag(where: str, name: str, value: Any) -> None:
+    """Refuse anything but true and false.
+
+    Raises:
+        OptionError: With the value and where it was given.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
+
+
 def check_whole(where: str, name: str, value: Any, *, low: int) -> None:
     """Refuse what is no whole number of at least `low`.
 

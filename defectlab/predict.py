@@ -19,6 +19,7 @@ from defectlab.errors import InputError
 from defectlab.evaluation.thresholds import below32
 from defectlab.evaluation.views import check_view, heat_range, viewed
 from defectlab.logs import show_log
+from defectlab.memory import free_memory, is_out_of_memory
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.models.processors import RawPostProcessor
@@ -60,6 +61,7 @@ class Detector:
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.batch_size = batch_size
+        self._most: int | None = None  # images a batch, where memory was not enough for more
 
     @classmethod
     def load(
@@ -171,7 +173,25 @@ class Detector:
         """Yield what `predict` returns, one batch at a time."""
         self.check_view(view)
         for batch in _batches(read_images(source), batch_size or self.batch_size):
-            yield from (self.as_view(prediction, view) for prediction in self._predict_batch(batch))
+            yield from (self.as_view(prediction, view) for prediction in self._predict_what_fits(batch))
+
+    def _predict_what_fits(self, batch: "list[tuple[str | None, torch.Tensor]]") -> Iterator[Prediction]:
+        """Score a batch; out of memory, in halves, and so from then on."""
+        place = 0
+        while place < len(batch):
+            part = batch[place : place + (self._most or len(batch))]
+            try:
+                found = list(self._predict_batch(part))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(part) == 1:
+                    raise
+                self._most = len(part) // 2
+                logger.warning("Out of memory with %d images a batch: going on with %d", len(part), self._most)
+            else:
+                place += len(part)
+                yield from found
+                continue
+            free_memory()  # out here the error no longer holds what it failed with
 
     def model_input(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return what the model sees of (3, H, W) images in [0, 1] of any sizes: (B, 3, h, w), on its device."""

@@ -90,6 +90,8 @@ class Recorder(Callback):
         self._collector: SplitCollector | None = None
         self._losses = ValidationLosses()
         self._validated: dict[str, float] = {}
+        self.validated_rows: list[ScoreRow] = []  # of the last validation
+        self.keeps_epoch_losses = True  # a validation after the training is of its last epoch
         self._started: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,6 +146,7 @@ class Recorder(Callback):
         collector, run = self._finish("validation")
         if collector is None or run is None:
             return
+        self.validated_rows = collector.rows
         by = pl_module.default_rule if isinstance(pl_module, BaseDetector) else None
         record_thresholds(run, collector.rows, _data(trainer).manifest, by, trainer.current_epoch)
         if isinstance(pl_module.post_processor, RawPostProcessor):
@@ -192,6 +195,11 @@ class Recorder(Callback):
             self._collector.discard()
             self._collector = None
 
+    @property
+    def validation_losses(self) -> dict[str, float]:
+        """Mean losses of the last validation, by name."""
+        return self._losses.means()
+
     def finite_history(self) -> dict[str, list[float | None]]:
         """Losses by epoch; one that is not finite is None, with a warning."""
         self.history.warn()
@@ -201,7 +209,8 @@ class Recorder(Callback):
         """Keep the pass's losses for its epoch; in training Lightning's callbacks and loggers get them too."""
         means = self._losses.means()
         if trainer.state.fn != TrainerFn.FITTING:
-            self.history.amend(means)
+            if self.keeps_epoch_losses:
+                self.history.amend(means)
         elif means:
             self._validated = means
             module.log_dict(means, prog_bar=True)

@@ -9,6 +9,8 @@ from lightning.pytorch import Trainer
 from defectlab.errors import OptionError
 from defectlab.options import check_flags, check_option_names
 
+OWN = ("name", "keep_maps", "loggers", "monitor", "patience", "keep", "keep_checkpoint", "find_batch_size")
+
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
     """Refuse Trainer options that do not exist or that a recorded run cannot work with.
@@ -17,7 +19,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         OptionError: With the closest name, or the reason.
     """
     parameters = inspect.signature(Trainer.__init__).parameters
-    check_option_names(options, [*(name for name in parameters if name != "self"), "name", "keep_maps"], "Engine")
+    check_option_names(options, [*(name for name in parameters if name != "self"), *OWN], "Engine")
     check_flags("Engine", options, parameters)
     epochs, devices = options.get("max_epochs"), options.get("devices", 1)
     if epochs is not None and (not isinstance(epochs, int) or epochs == 0 or epochs < -1):

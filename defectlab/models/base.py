@@ -40,6 +40,8 @@ class BaseDetector(AnomalibModule):
     backbone_record: dict[str, Any]
     run_folder: Path | None = None
     sources: Mapping[str, str] = {}
+    monitor: ClassVar[str | None] = None  # by which the best epoch is kept, unless the engine is told otherwise
+    keeps_optimizer: ClassVar[bool] = True  # checkpoints hold the optimiser's state, from which a training can go on
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
         """Return the backbone a constructor was given, by name or as a module.

@@ -1,0 +1,22 @@
+"""What "out of memory" looks like, whatever device says it."""
+
+import torch
+
+_SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the device's or the machine's, was not enough.
+
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), is_out_of_memory(ValueError("x"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in _SAID)
+
+
+def free_memory() -> None:
+    """Give back what a failed attempt left reserved on the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,174 @@
+"""Which epoch's weights a training keeps, and when it stops: by a metric of the validation images."""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from defectlab.data.folder import Folder
+from defectlab.errors import OptionError, unknown_name
+from defectlab.evaluation.metrics import auroc, f1_max
+from defectlab.losses import VALIDATION_LOSSES
+from defectlab.models.base import BaseDetector
+from defectlab.models.registry import model_info
+from defectlab.options import check_whole
+from defectlab.recorder import Recorder
+from defectlab.results.evaluate import columns
+
+logger = logging.getLogger(__name__)
+
+SCORES = {"image_AUROC": auroc, "image_F1Max": f1_max}
+GOOD_LOSS = VALIDATION_LOSSES[0]
+MONITORS = (*SCORES, GOOD_LOSS)
+KEEP = ("best", "last")
+KEEP_CHECKPOINT = ("all", "weights", "none")
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What the engine was asked to keep; None leaves it to the model.
+
+    `monitor`: image_AUROC or image_F1Max of the validation images (higher is better; F1 at its best threshold), or
+    val_good_loss (lower is better). `patience`: so many validations without a better one end the training, as does a
+    score of 1. `keep`: weights of the best or of the last epoch; best where something is monitored. `checkpoint`: all
+    (a training can go on from it), weights (a third of the size with Adam) or none (removed once tested).
+    """
+
+    monitor: str | None = None
+    patience: int | None = None
+    keep: str | None = None
+    checkpoint: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            OptionError: With what is allowed.
+        """
+        if self.monitor is not None and self.monitor not in MONITORS:
+            raise OptionError(f"Engine: {unknown_name('monitor', str(self.monitor), MONITORS)}")
+        if self.keep is not None and self.keep not in KEEP:
+            raise OptionError(f"Engine: {unknown_name('keep', str(self.keep), KEEP)}")
+        if self.checkpoint is not None and self.checkpoint not in KEEP_CHECKPOINT:
+            raise OptionError(f"Engine: {unknown_name('keep_checkpoint', str(self.checkpoint), KEEP_CHECKPOINT)}")
+        if self.patience is not None:
+            check_whole("Engine", "patience", self.patience, low=1)
+            if self.monitor is None:
+                raise OptionError(f"Engine: patience needs monitor, one of {', '.join(MONITORS)}.")
+
+    def of(self, model: BaseDetector) -> "Keeping":
+        """Return the choices with the model's own where none was made; one that fits in a single pass monitors nothing.
+
+        Raises:
+            OptionError: The model has no such loss.
+        """
+        checkpoint = self.checkpoint or ("all" if model.keeps_optimizer else "weights")
+        if model_info(model.model_name).epochs is not None:
+            if self.monitor is not None:
+                logger.info("%s fits in a single pass; monitor=%s is not used", model.name, self.monitor)
+            return Keeping(checkpoint=checkpoint)
+        if self.monitor == GOOD_LOSS and type(model).image_losses is BaseDetector.image_losses:
+            raise OptionError(f"Engine: {model.name} has no loss of validation images: monitor {', '.join(SCORES)}.")
+        own = model.monitor if self.keep != "last" else None
+        monitor = self.monitor or own
+        if self.keep == "best" and monitor is None:
+            raise OptionError(f"Engine: keep='best' needs monitor, one of {', '.join(MONITORS)}.")
+        return Keeping(monitor, self.patience, (self.keep or "best") if monitor else "last", checkpoint)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides the weights, as trainer options of the record."""
+        if self.monitor is None:
+            return {}
+        return {"monitor": self.monitor, "keep": self.keep} | ({"patience": self.patience} if self.patience else {})
+
+    def check_images(self, datamodule: Folder) -> None:
+        """Refuse to monitor what the validation images cannot tell.
+
+        Raises:
+            OptionError: With what is missing.
+        """
+        labels = {entry.label for entry in datamodule.manifest.split("validation")}
+        needed = {0, 1} if self.monitor in SCORES else {0} if self.monitor else set()
+        if needed - labels:
+            lack = " and ".join({0: "good", 1: "anomalous"}[label] for label in sorted(needed - labels))
+            raise OptionError(f"Engine: monitor={self.monitor!r} needs {lack} validation images, and there are none.")
+
+
+class BestEpoch(Callback):
+    """Follows the monitored metric, stops the training, and holds the weights of the best epoch in memory.
+
+    It must come after the recorder. Of equal values the first one counts as best.
+    """
+
+    def __init__(self, keeping: Keeping, recorder: Recorder) -> None:
+        self.keeping = keeping
+        self.recorder = recorder
+        self.values: list[tuple[int, float]] = []
+        self.best: tuple[int, float] | None = None
+        self.stopped: int | None = None
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the value of one validated epoch."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        epoch, value = trainer.current_epoch, self._value()
+        self.values.append((epoch, value))
+        pl_module.log(f"monitored_{self.keeping.monitor}", value)
+        if self._is_better(value):
+            self.best = (epoch, value)
+            if self.keeping.keep == "best":
+                state = pl_module.state_dict()
+                self._weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        if self.keeping.patience is not None and self.stopped is None:
+            since = [found for found, _ in self.values if self.best is None or found > self.best[0]]
+            if len(since) >= self.keeping.patience or (self.keeping.monitor in SCORES and value >= 1):
+                self.stopped = epoch
+                trainer.should_stop = True
+                logger.info("Stopping after epoch %d: %s", epoch + 1, self._why(value, len(since)))
+
+    def restore(self, model: BaseDetector, last: int) -> int:
+        """Give the model the weights of the best epoch, unless the `last` one is that; return the epoch it has now."""
+        if self.keeping.keep != "best" or self.best is None or self.best[0] == last or not self._weights:
+            return last
+        model.load_state_dict(self._weights)
+        logger.info(
+            "Keeping the weights of epoch %d (%s %.6g), not of the last, epoch %d",
+            self.best[0] + 1, self.keeping.monitor, self.best[1], last + 1,
+        )  # fmt: skip
+        self._weights = {}
+        return self.best[0]
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json holds under `monitor`; epochs count from 1."""
+        return {
+            "metric": self.keeping.monitor,
+            "keep": self.keeping.keep,
+            "patience": self.keeping.patience,
+            "best_epoch": None if self.best is None else self.best[0] + 1,
+            "best_value": None if self.best is None else self.best[1],
+            "stopped_after": None if self.stopped is None else self.stopped + 1,
+            "values": {str(epoch + 1): value if math.isfinite(value) else None for epoch, value in self.values},
+        }
+
+    def _value(self) -> float:
+        if self.keeping.monitor in SCORES:
+            value = SCORES[self.keeping.monitor](*columns(self.recorder.validated_rows)).value
+            return math.nan if value is None else value
+        return self.recorder.validation_losses.get(GOOD_LOSS, math.nan)
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.best is None:
+            return True
+        return value > self.best[1] if self.keeping.monitor in SCORES else value < self.best[1]
+
+    def _why(self, value: float, since: int) -> str:
+        perfect = self.keeping.monitor in SCORES and value >= 1
+        return f"{self.keeping.monitor} is 1" if perfect else f"no better {self.keeping.monitor} in {since} validations"
