@@ -39,6 +39,7 @@ _DOOR = {
     "model_class": "defectlab.models.registry",
     "nearest_good_patches": "defectlab.explain",
     "predict_to_folder": "defectlab.scoring",
+    "report_predictions": "defectlab.prediction_report",
     "save_panel": "defectlab.pictures",
     "sweep": "defectlab.sweeps.run",
     "write_report": "defectlab.report",
@@ -76,6 +77,7 @@ __all__ = [
     "model_class",
     "nearest_good_patches",
     "predict_to_folder",
+    "report_predictions",
     "run",
     "run_many",
     "save_panel",
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
     from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
     from defectlab.pictures import save_panel
     from defectlab.predict import Detector, Prediction
+    from defectlab.prediction_report import report_predictions
     from defectlab.preprocessing import Preprocessing
     from defectlab.report import write_report
     from defectlab.results.record import Run

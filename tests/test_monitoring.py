@@ -25,6 +25,8 @@ class Weights(Callback):
         self.epochs: list[dict[str, torch.Tensor]] = []
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
         self.epochs.append({name: tensor.clone() for name, tensor in pl_module.model.state_dict().items()})
 
 

@@ -74,21 +74,41 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
     return Folder(**kept | {"root": data})  # in a layout of its own
 
 
-def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool, view: str) -> None:
+def predict(
+    run: str,
+    source: list[str],
+    output: str | None,
+    heatmaps: bool,
+    masks: bool,
+    view: str,
+    report: bool,
+    threshold: str,
+    only_wrong: bool,
+    panels: bool,
+) -> None:
     """Score images with a trained model and write scores.csv."""
     from defectlab.data.sources import find_images
     from defectlab.evaluation.views import check_view
 
     if not paths.resolve(run).exists():
         raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
+    if not report and (only_wrong or panels or threshold != "training"):
+        raise InputError("--threshold, --only-wrong and --panels go with --report.")
+    if report and (heatmaps or masks or view != "raw"):
+        raise InputError("--report writes heat maps and masks by itself: leave out --heatmaps, --masks and --view.")
     # a shell expands globs where it stands, which may be below the project root
     here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
     check_view(view)
     find_images(here)  # before the seconds that torch and anomalib take to load
-    from defectlab.scoring import predict_to_folder
+    folder = paths.resolve(output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if report:
+        from defectlab.prediction_report import report_predictions
 
-    folder = output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks, view=view)
+        report_predictions(run, here, folder, threshold=threshold, only_wrong=only_wrong, panels=panels)
+    else:
+        from defectlab.scoring import predict_to_folder
+
+        predict_to_folder(run, here, folder, heatmaps=heatmaps, masks=masks, view=view)
 
 
 def _train_arguments(parser: ArgumentParser) -> None:
@@ -118,6 +138,14 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
     views = "Of the scores: raw, min_max (0.5 is the threshold) or percent (100 is the threshold)."
     parser.add_argument("--view", type=str, default="raw", help=views)
+    everything = "Write all there is: heat maps on the scale 50 to 150 (100 is the threshold), masks, JSON, histogram."
+    parser.add_argument("--report", action="store_true", help=everything)
+    whose = "With --report: training (the run's own) or recomputed (best F1 on these images, by their folders)."
+    parser.add_argument("--threshold", type=str, default="training", help=whose)
+    parser.add_argument("--only-wrong", action="store_true", help="With --report: pictures of wrong decisions only.")
+    parser.add_argument(
+        "--panels", action="store_true", help="With --report: panels too, in images/ok and images/wrong."
+    )
 
 
 def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -1,0 +1,214 @@
+"""All outputs of a prediction run as files: pictures on one fixed scale, tables, what was right and what was wrong."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectlab import paths
+from defectlab.data.images import as_uint8, probe_all, read_image
+from defectlab.data.sources import find_images
+from defectlab.errors import DataError, InputError, OptionError, unknown_name
+from defectlab.evaluation.thresholds import choose_image_threshold
+from defectlab.evaluation.views import MIDDLES
+from defectlab.expectations import CLASSES, Expected, comparison, expectations, is_correct
+from defectlab.figures import image_figure, new_axes, rendered
+from defectlab.files import write_json
+from defectlab.predict import Detector, Prediction
+from defectlab.progress import progress_bar
+from defectlab.results.charts import BAD, GOOD, LINE
+from defectlab.results.plots import contour, overlay, save_image
+from defectlab.results.record import ScoreRow, write_scores
+
+logger = logging.getLogger(__name__)
+
+THRESHOLDS = ("training", "recomputed")
+HALF_WINDOW = 50.0  # heat maps go from the threshold less this to the threshold more, where the threshold is 100
+REPORT = "anomaly_test_output.json"
+
+
+def report_predictions(
+    run: str | Path | Detector,
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    threshold: str = "training",
+    only_wrong: bool = False,
+    panels: bool = False,
+) -> Path:
+    """Score images and write everything about them under `output`; returns anomaly_test_output.json.
+
+    `scores.csv` (raw scores); `predictions/KIND/NAME.png`, the image with the outline of what was found;
+    `heatmaps/KIND/NAME.png`, all on one scale that is the same for every run: 50 to 150, the map's threshold being 100;
+    `segmentations/KIND/NAME.png`; `cumulative_histogram.png`; with `panels`, `images/ok|wrong|unknown/KIND/NAME.png`,
+    image, map, overlay and outline side by side. Pictures have the images' own size (panels but 512 pixels). KIND is
+    `good`, a kind of defect or `unknown`, as the images' folders say (`expectations`).
+
+    Args:
+        run: Run folder, checkpoint or a detector.
+        source: Image file, folder, glob, or several of them.
+        output: Folder to write to.
+        threshold: "training" takes the run's own image threshold; "recomputed" the one with the best F1 on these very
+            images, an oracle's, which the JSON says. Where they have no labels, the run's own is taken, with a warning.
+        only_wrong: Pictures only of images that were decided wrongly.
+        panels: Whether the panels are drawn too.
+
+    Raises:
+        InputError: No run, no images, one that cannot be read, or a run without a threshold.
+    """
+    if threshold not in THRESHOLDS:
+        raise OptionError(unknown_name("threshold", str(threshold), THRESHOLDS))
+    output = paths.resolve(output)
+    files = find_images(source)
+    broken = [f"  {paths.relative(file)}: {facts.problem}"
+              for file, facts in zip(files, probe_all(files), strict=True) if facts.problem]  # fmt: skip
+    if broken:
+        raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
+    detector = run if isinstance(run, Detector) else Detector.load(run)
+    detector.check_view("percent")
+    expected = expectations(files)
+    warnings = _warnings(expected, threshold)
+    labels = np.array([one.label for one in expected])
+    source_of = "training"
+    if threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
+        detector, source_of = _recomputed(detector, files, labels), "recomputed on these images: an oracle's"
+    writer = _Writer(detector, output, only_wrong, panels)
+    with progress_bar("Scoring", len(files)) as progress:
+        for place, found in enumerate(detector.iterate([str(file) for file in files])):
+            writer.add(files[place], found, expected[place])
+            progress(place + 1, len(files))
+    return writer.finish(labels, source_of, warnings)
+
+
+def _warnings(expected: Sequence[Expected], threshold: str) -> list[str]:
+    """Say, in the log and for the JSON, what cannot be compared."""
+    known = {one.label for one in expected} - {-1}
+    found = []
+    if not known:
+        found.append("No folder says what is good: every image is unknown, so there is no F1 and nothing is wrong.")
+    elif known != {0, 1}:
+        found.append(f"All images with a label are {CLASSES[known.pop()]}: F1 needs both kinds.")
+    if threshold == "recomputed" and found:
+        found.append("No threshold can be recomputed on these images: the run's own is used.")
+    for text in found:
+        logger.warning(text)
+    return found
+
+
+def _recomputed(detector: Detector, files: Sequence[Path], labels: np.ndarray) -> Detector:
+    scores = np.array([found.score for found in detector.iterate([str(file) for file in files])])
+    known = labels >= 0
+    chosen = choose_image_threshold(scores[known], labels[known], source="these images")
+    if chosen.value is None:
+        raise InputError(f"No threshold can be recomputed: {chosen.reason}.")
+    logger.info("Image threshold %r instead of the run's %r: %s", chosen.value, detector.image_threshold, chosen.reason)
+    return Detector(detector.model, chosen.value, detector.pixel_threshold, detector.batch_size)
+
+
+class _Writer:
+    """Writes one image's pictures after another, then the tables."""
+
+    def __init__(self, detector: Detector, output: Path, only_wrong: bool, panels: bool) -> None:
+        self.detector = detector
+        self.output = output
+        self.only_wrong = only_wrong
+        self.panels = panels
+        self.rows: list[ScoreRow] = []
+        self.observations: list[dict[str, Any]] = []
+        self._taken: set[Path] = set()
+
+    def add(self, file: Path, found: Prediction, expected: Expected) -> None:
+        """Take one image."""
+        correct = is_correct(expected, found.label)
+        picture = self._name(file, expected.kind)
+        drawn = correct is False or not self.only_wrong
+        heat, mask = self._draw(file, picture, found, correct) if drawn else ("", "")
+        self.rows.append(
+            ScoreRow(paths.relative(file), "predict", expected.kind, expected.label, found.score, found.label)
+        )
+        shown = self.detector.as_view(found, "percent", 3).score
+        self.observations.append(
+            {
+                "image_path": paths.relative(file.parent),
+                "file_name": file.name,
+                "expectation": "" if expected.label < 0 else CLASSES[expected.label],
+                "prediction": CLASSES[found.label],
+                "prediction_mask": mask,
+                "prediction_heatmap": heat,
+                "is_correct": correct,
+                "anomaly_score": f"{shown:.3f}",
+            }
+        )
+
+    def finish(self, labels: np.ndarray, source: str, warnings: Sequence[str]) -> Path:
+        """Write scores.csv, the histogram and the JSON."""
+        scores = np.array([row.score for row in self.rows])
+        limit = self.detector.image_threshold
+        write_scores(self.output / "scores.csv", self.rows)
+        figure = cumulative_figure(scores, labels, limit)
+        figure.save(self.output / "cumulative_histogram.png")
+        content = {
+            "observations": self.observations,
+            "threshold": MIDDLES["percent"],
+            "unnormalized_threshold": limit,
+            "threshold_source": source,
+            **comparison(scores, labels, limit),
+            "warnings": list(warnings),
+            "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        write_json(self.output / REPORT, content)
+        wrong = sum(one["is_correct"] is False for one in self.observations)
+        flagged = sum(row.pred_label == 1 for row in self.rows)
+        logger.info(
+            "%d images, %d above the threshold, %d wrong: %s",
+            len(self.rows), flagged, wrong, paths.relative(self.output),
+        )  # fmt: skip
+        return self.output / REPORT
+
+    def _draw(self, file: Path, picture: Path, found: Prediction, correct: bool | None) -> tuple[str, str]:
+        """Write the pictures; return heat map and segmentation, relative to the output."""
+        image = as_uint8(read_image(file))
+        seen = self.detector.as_view(found, "percent").anomaly_map
+        heat, middle = Path("heatmaps") / picture, 100.0
+        save_image(self.output / heat, overlay(image, seen, middle - HALF_WINDOW, middle + HALF_WINDOW))
+        mask = ""
+        outlined = image
+        if found.mask is not None:
+            outlined = contour(image, found.mask)
+            mask = (Path("segmentations") / picture).as_posix()
+            save_image(self.output / mask, found.mask)
+        save_image(self.output / "predictions" / picture, outlined)
+        if self.panels:
+            verdict = {None: "unknown", True: "ok", False: "wrong"}[correct]
+            path = self.output / "images" / verdict / picture
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image_figure(self.detector, found).save(path)
+        return heat.as_posix(), mask
+
+    def _name(self, file: Path, kind: str) -> Path:
+        """Return KIND/NAME.png; of two files with one name the later ones keep their ending or their folders too."""
+        folders = "-".join(file.parent.parts[1:])
+        for name in (file.stem, file.name, f"{folders}-{file.name}"):
+            picture = Path(kind) / f"{name}.png"
+            if picture not in self._taken:
+                break
+        self._taken.add(picture)
+        return picture
+
+
+def cumulative_figure(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Any:
+    """Return the share of images at or below each score, good, anomalous and unknown ones (-1) apart, as a picture."""
+    figure, (axis,) = new_axes(1, (8, 5))
+    for label, name, colour in ((0, "good", GOOD), (1, "defect", BAD), (-1, "unknown", "#7a7a80")):
+        own = np.sort(scores[labels == label])
+        if own.size:
+            shares = np.arange(1, own.size + 1) / own.size
+            axis.step(np.r_[own[0], own], np.r_[0, shares], where="post", color=colour, label=f"{name} ({own.size})")
+    if threshold is not None:
+        axis.axvline(threshold, color=LINE, linewidth=2, label=f"threshold {threshold:.4g}")
+    axis.set(xlabel="image score", ylabel="share of images with at most this score", ylim=(0, 1.02))
+    axis.legend(frameon=False, loc="lower right")
+    return rendered(figure)
