@@ -37,13 +37,20 @@ class Pieces:
         self.store = store
         self.dtype = dtype
         self.layers: dict[Hashable, list[str]] = defaultdict(list)
-        for one in configurations:
-            if one.shares:
-                known = self.layers[one.feature_key]
-                known += [layer for layer in one.model.options["layers"] if layer not in known]
         self.seconds: dict[str, float] = defaultdict(float)
         self._features: dict[Hashable, Features] = {}
         self._masks: dict[Hashable, torch.Tensor | None] = {}
+        self.expect(configurations)
+
+    def expect(self, configurations: Iterable[Configuration]) -> None:
+        """Take notice of configurations: the layers that they need come from one pass."""
+        for one in configurations:
+            if one.shares:
+                known = self.layers[one.feature_key]
+                new = [layer for layer in one.model.options["layers"] if layer not in known]
+                if new:
+                    known += new
+                    self._features.pop(one.feature_key, None)
 
     @contextmanager
     def timed(self, piece: str) -> Any:

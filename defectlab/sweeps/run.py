@@ -1,7 +1,6 @@
 """`sweep`: plan, run, resume, table."""
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,14 @@ from defectlab.logs import show_log
 from defectlab.results.record import Run
 from defectlab.results.workbook import update_workbook
 from defectlab.sweeps.config import SweepConfig, with_overrides
-from defectlab.sweeps.configurations import Configuration, earlier_runs, groups_of, prepare
-from defectlab.sweeps.execute import outcome_of, run_group
+from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
+from defectlab.sweeps.execute import outcome_of
+from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.live import Live
-from defectlab.sweeps.pieces import Pieces
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.table import Outcome, best_first, mean_rows, print_table, write_csv
 
 logger = logging.getLogger(__name__)
-
-WORKBOOK_SECONDS = 60.0  # between two writes of the workbook while a sweep runs
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,8 @@ def sweep(
     overrides: Mapping[str, Any] | None = None,
     plan_only: bool = False,
     retry_failed: bool = False,
+    executor: str = "local",
+    address: str | None = None,
 ) -> SweepResult:
     """Run every configuration of a sweep, sharing the work they have in common, and return what they came to.
 
@@ -83,6 +82,8 @@ def sweep(
         overrides: Options by dotted name that win over it, such as `{"model.num_neighbors": [1, 9]}`.
         plan_only: Stop after the plan.
         retry_failed: Run configurations that failed earlier again.
+        executor: local, in this process, or ray, in tasks on a cluster.
+        address: The Ray cluster's; None starts one on this machine.
 
     Raises:
         InputError: A sweep that cannot work, before anything is computed.
@@ -91,6 +92,7 @@ def sweep(
     settings = _read(config, overrides)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb)
+    runner = make_executor(executor, store, settings.name, address)
     plan = make_plan(configurations, refused, earlier_runs(configurations), store, retry_failed=retry_failed)
     plan.print()
     folder = paths.results_dir() / "sweeps" / settings.name
@@ -99,8 +101,9 @@ def sweep(
     _write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
     try:
-        run_here(plan, settings, store, live.report)
+        runner.run(plan.configurations, plan.pending, live.report)
     finally:
+        runner.close()
         outcomes = sorted(live.outcomes, key=lambda one: one.number)
         means = mean_rows(outcomes, settings.named_groups())
         write_csv(folder / "table.csv", outcomes, means)
@@ -109,23 +112,6 @@ def sweep(
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
     return SweepResult(plan, outcomes, folder)
-
-
-def run_here(plan: Plan, settings: SweepConfig, store: FeatureStore, report: Any) -> None:
-    """Run what is pending in this process, group after group."""
-    waiting = {one.run_id for one in plan.pending}
-    pieces = Pieces(plan.configurations, store)
-    written = time.monotonic()
-    groups = groups_of(plan.configurations)
-    for place, group in enumerate(groups, start=1):
-        pending = [one for one in group if one.run_id in waiting]
-        if not pending:
-            continue
-        logger.info("Group %d of %d: %d configurations like %s", place, len(groups), len(pending), pending[0].label)
-        run_group(group, pending, pieces, settings.name, report)
-        if time.monotonic() - written > WORKBOOK_SECONDS:
-            update_workbook()
-            written = time.monotonic()
 
 
 def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:
