@@ -288,11 +288,13 @@ def run(experiment: Experiment, *, test: bool = True) -> "Run":
     return train_built(*build(experiment), test=test)
 
 
-def train_built(model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True) -> "Run":
-    """Train, and test unless told otherwise, what `build` has made; return its run."""
+def train_built(
+    model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True, verbose: bool = True
+) -> "Run":
+    """Train, and test unless told otherwise, what `build` has made; return its run. `verbose` prints its metrics."""
     from defectlab.results.record import Run
 
     engine.fit(model=model, datamodule=datamodule)
     if test:
-        engine.test(model=model, datamodule=datamodule)
+        engine.test(model=model, datamodule=datamodule, verbose=verbose)
     return Run.open(model.run_folder or "")

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defectlab.errors import OptionError, unknown_name
 from defectlab.kernels.coreset import coreset_size
 from defectlab.results.record import Run
 from defectlab.sweeps.configurations import Configuration
@@ -14,7 +13,6 @@ from defectlab.sweeps.refit import DEFAULT_METRIC, Wanted, best_runs, drop_check
 
 logger = logging.getLogger(__name__)
 
-POLICIES = ("none", "best", "all")
 AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep says otherwise
 
 
@@ -27,14 +25,8 @@ class Kept:
 
 
 def policy_of(asked: str | None, configurations: Sequence[Configuration]) -> str:
-    """Return what is kept: what was asked for, else `all` where that is little and `best` where it is much.
-
-    Raises:
-        OptionError: It is none of the three.
-    """
+    """Return what is kept: what was asked for, else `all` where that is little and `best` where it is much."""
     if asked is not None:
-        if asked not in POLICIES:
-            raise OptionError(f"A sweep: {unknown_name('checkpoints', str(asked), POLICIES)}")
         return asked
     size = sum(checkpoint_bytes(one) for one in configurations)
     policy = "all" if size <= AUTOMATIC_BYTES else "best"
@@ -68,13 +60,15 @@ def keep_checkpoints(
     """Make the checkpoints that a finished sweep is to have, and remove those that it is not.
 
     Args:
-        policy: none, best or all.
+        policy: One of CHECKPOINTS in `config`.
         wanted: What was asked for beside it.
         configurations: All of the sweep.
         runs: Its finished runs, by run id.
         pieces: Its shared work.
     """
-    chosen, why, problems = dict(runs) if policy == "all" else {}, {}, []
+    chosen = dict(runs) if policy == "all" else {}
+    why: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
     metrics = dict.fromkeys(wanted.metrics, True)
     if policy == "best":
         metrics = {DEFAULT_METRIC: False} | metrics
@@ -106,9 +100,6 @@ def _drop(runs: Mapping[str, Run], made: Sequence[Run]) -> None:
     marked = [run for run in runs.values() if "refit" in (run.record.get("sweep") or {})]
     gone = list(drop_checkpoints(runs.values(), [*made, *marked]))
     if gone:
-        logger.info("Removed the checkpoints of %d other trained configurations (checkpoints: all keeps them)", len(gone))
-
-
-def reason_of(run: Run) -> dict[str, Any] | None:
-    """Return what a run's record says of why its checkpoint was made: chosen by what, or named; None: nothing."""
-    return (run.record.get("sweep") or {}).get("refit")
+        logger.info(
+            "Removed the checkpoints of %d other trained configurations (checkpoints: all keeps them)", len(gone)
+        )

@@ -18,6 +18,7 @@ from defectlab.results.record import Run, find_runs
 
 logger = logging.getLogger(__name__)
 
+EXTRACTORS = ("feature_extractor", "encoder")  # what models call theirs
 SHARED = ("patchcore", "padim")  # models whose configurations are prefixes of one computation
 
 
@@ -41,6 +42,11 @@ class Configuration:
         plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
         augmented = self.datamodule.train_augmentations is not None
         return self.model.model_name in SHARED and plain and not augmented
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether it is trained and tested on features from the cache, by itself or as a part of its group."""
+        return self.shares or (hasattr(self.model, "use_features") and self.datamodule.train_augmentations is None)
 
     @property
     def feature_key(self) -> Hashable:
@@ -85,10 +91,11 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
         except InputError as error:
             refused.append(Refused(number, dict(data), str(error)))
             continue
-        if configuration.shares:  # one copy of the backbone for all configurations of the same layers
+        if configuration.takes_features:  # one copy of the backbone for all configurations of the same layers
             key = (configuration.feature_key, tuple(configuration.model.options["layers"]))
             model = configuration.model.model
-            model.feature_extractor = extractors.setdefault(key, model.feature_extractor)
+            name = next(name for name in EXTRACTORS if hasattr(model, name))
+            setattr(model, name, extractors.setdefault(key, getattr(model, name)))
         ready.append(configuration)
     if not ready:
         raise InputError(refused[0].error if refused else "The sweep has no configuration.")

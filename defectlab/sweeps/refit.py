@@ -40,7 +40,8 @@ def wanted_of(refit: Sequence[str], configurations: Sequence[Configuration], ear
     Raises:
         OptionError: A configuration that is not of the sweep.
     """
-    metrics, named = [], {}
+    metrics: list[str] = []
+    named: dict[str, str] = {}
     for text in refit:
         word, _, metric = str(text).partition(":")
         if word == BEST:
@@ -114,7 +115,7 @@ def _refit(
     logger.info("Checkpoint of %s on %s", one.label, one.datamodule.name)
     if not one.shares:
         return _train_again(one, run, pieces)
-    model = one.model
+    model: Any = one.model
     fitted = _rows(one, pieces) if rows is None else rows
     model.model.to(one.engine.device)
     if model.model_name == "patchcore":
@@ -170,7 +171,10 @@ def _compare(one: Configuration, scores: np.ndarray, expected: np.ndarray) -> No
 def _train_again(one: Configuration, run: Run, pieces: Pieces) -> Run:
     """Train a model with epochs again, into the run's own place."""
     earlier = {row.image_path: row.score for row in run.scores()}
-    again = train_built(one.model, one.datamodule, one.engine)
+    if one.takes_features:
+        one.model.use_features(pieces.features(one))  # type: ignore[operator]
+    again = train_built(one.model, one.datamodule, one.engine, verbose=False)
+    again.update(sweep=run.record.get("sweep", {}))
     rows = again.scores()
     _compare(one, np.array([row.score for row in rows]), np.array([earlier.get(row.image_path) for row in rows]))
     return again

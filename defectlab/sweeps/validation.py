@@ -50,8 +50,7 @@ def validation_metric(run: Run, metric: str) -> Metric:
     rows = run.scores("validation")
     if not rows:
         return Metric(None, "there are no validation images")
-    maps, masks = (run.maps("validation"), run.packed_masks("validation")) if metric.startswith("pixel") else (None,) * 2
-    images = ArrayImages(maps, masks) if maps is not None and masks is not None else None
+    images = _validation_images(run) if metric.startswith("pixel") else None
     found = evaluate_images(
         np.array([row.score for row in rows]),
         np.array([row.label for row in rows]),
@@ -65,6 +64,11 @@ def validation_metric(run: Run, metric: str) -> Metric:
     return found[metric]
 
 
+def _validation_images(run: Run) -> ArrayImages | None:
+    maps, masks = run.maps("validation"), run.packed_masks("validation")
+    return None if maps is None or masks is None else ArrayImages(maps, masks)
+
+
 def choose(runs: Sequence[Run], metric: str, *, test_if_needed: bool = False) -> Choice | None:
     """Return the best of finished runs of one dataset by a metric of the validation images.
 
@@ -75,7 +79,8 @@ def choose(runs: Sequence[Run], metric: str, *, test_if_needed: bool = False) ->
     values = [validation_metric(run, metric) for run in runs]
     name = runs[0].record["dataset"]["name"] if runs else ""
     if any(found.value is not None for found in values):
-        best = _best(runs, metric, [found.value for found in values], lambda run: validation_metric(run, TIE_BREAKER).value)
+        known = [found.value for found in values]
+        best = _best(runs, metric, known, lambda run: validation_metric(run, TIE_BREAKER).value)
         return _said(Choice(runs[best[0]], metric, best[1], "validation", len(runs), oracle=False), name)
     reason = next((found.reason for found in values), "nothing is finished")
     tested = [run.record["metrics"].get(metric) for run in runs]
