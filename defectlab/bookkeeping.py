@@ -15,6 +15,7 @@ from defectlab.backbones import weights_sha256
 from defectlab.backbones.manifest import file_sha256
 from defectlab.data.folder import Folder
 from defectlab.errors import InputError
+from defectlab.git_state import git_state
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.results.grid import PixelSize, pixel_size_of
@@ -72,6 +73,7 @@ def start_run(
             "thresholds": {},
             "timings": {},
             "environment": environment("unknown"),
+            "git": git_state(paths.project_root()),
             "checkpoint": CHECKPOINT,
             **({"sources": dict(model.sources)} if model.sources else {}),
         },

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from defectlab import paths
-from defectlab.errors import DataError, InputError, OptionError
+from defectlab.errors import DataError, OptionError
 from defectlab.models.registry import model_info
 from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
+from defectlab.settings import as_yaml, config_file, read_yaml
 
 if TYPE_CHECKING:
     from defectlab.backbones import Backbone
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Directories = str | list[str] | None
+SETTINGS = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -190,36 +190,8 @@ class Experiment:
     def to_yaml(self, path: str | Path) -> Path:
         """Write the experiment, all settings spelled out."""
         path = paths.resolve(path)
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(as_yaml(self.to_dict()), encoding="utf-8")
         return path
-
-
-def config_file(path: str | Path) -> Path:
-    """Return the file, from the working directory or else the project root.
-
-    Raises:
-        InputError: It is in neither.
-    """
-    file = Path(path) if Path(path).is_file() else paths.resolve(path)
-    if not file.is_file():
-        raise InputError(f"There is no file {file}.")
-    return file
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        InputError: No such file, or no mapping in it.
-    """
-    file = config_file(path)
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is no valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{file} must hold a mapping of settings, such as `data: {{root: data/bottle}}`.")
-    return data
 
 
 class Parts:
@@ -285,16 +257,29 @@ def run(experiment: Experiment, *, test: bool = True) -> "Run":
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
-    return train_built(*build(experiment), test=test)
+    return train_built(experiment, *build(experiment), test=test)
 
 
 def train_built(
-    model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True, verbose: bool = True
+    experiment: Experiment,
+    model: "BaseDetector",
+    datamodule: "Folder",
+    engine: "Engine",
+    *,
+    test: bool = True,
+    verbose: bool = True,
 ) -> "Run":
-    """Train, and test unless told otherwise, what `build` has made; return its run. `verbose` prints its metrics."""
+    """Train, and test unless told otherwise, what `build` has made; return its run. `verbose` prints its metrics.
+
+    The run folder gets `experiment.yaml`, all settings spelled out: `defectlab train --config` does the same again.
+    """
     from defectlab.results.record import Run
 
     engine.fit(model=model, datamodule=datamodule)
+    experiment.to_yaml((model.run_folder or Path()) / SETTINGS)
     if test:
         engine.test(model=model, datamodule=datamodule, verbose=verbose)
     return Run.open(model.run_folder or "")
+
+
+__all__ = ["Experiment", "build", "config_file", "read_yaml", "run", "train_built"]

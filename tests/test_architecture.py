@@ -17,6 +17,8 @@ LAYERS = {
     "defectlab.files": 0,
     "defectlab.options": 0,
     "defectlab.paths": 0,
+    "defectlab.settings": 0,
+    "defectlab.git_state": 0,
     "defectlab.logs": 0,
     "defectlab.seeds": 0,
     "defectlab.progress": 0,

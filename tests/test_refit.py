@@ -186,7 +186,12 @@ def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCapture
 
 def test_one_grid_for_the_pixels_of_several_image_sizes(parts: Path):
     grid = [
-        {"model.name": "padim", "model.layers": [["layer2"]], "model.n_features": [5], "model.image_size": [[64] * 2, [96] * 2]}
+        {
+            "model.name": "padim",
+            "model.layers": [["layer2"]],
+            "model.n_features": [5],
+            "model.image_size": [[64] * 2, [96] * 2],
+        }
     ]
     result = sweep(settings(parts, grid=grid, model={}))
     assert [one.maps("test").shape[1:] for one in result.runs] == [(64, 64), (96, 96)]  # type: ignore[union-attr]

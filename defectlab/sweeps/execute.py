@@ -71,7 +71,7 @@ def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report)
     try:
         if one.takes_features:
             one.model.use_features(pieces.features(one))  # type: ignore[operator]
-        run = train_built(one.model, one.datamodule, one.engine, verbose=False)
+        run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
         run.update(sweep={"name": sweep, "number": one.number, "shared_seconds": _rounded(pieces)})
     except Exception as error:
         logger.exception("%s failed; going on with the next", one.label)

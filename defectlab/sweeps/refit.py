@@ -173,7 +173,7 @@ def _train_again(one: Configuration, run: Run, pieces: Pieces) -> Run:
     earlier = {row.image_path: row.score for row in run.scores()}
     if one.takes_features:
         one.model.use_features(pieces.features(one))  # type: ignore[operator]
-    again = train_built(one.model, one.datamodule, one.engine, verbose=False)
+    again = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
     again.update(sweep=run.record.get("sweep", {}))
     rows = again.scores()
     _compare(one, np.array([row.score for row in rows]), np.array([earlier.get(row.image_path) for row in rows]))
