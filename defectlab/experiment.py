@@ -53,6 +53,13 @@ class DataConfig:
         group: Regular expression on the image's path that names the part it shows, where a part has several images.
         n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
             validation folders hold anomalous images only.
+        unknown_dir: Test images without a label: predicted and shown, never scored.
+        mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
+        missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
+            defect) or leave_out (of the pixel metrics).
+        valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
+        crop_area: Left, top, right, bottom in pixels of what is looked at.
+        task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
     """
 
     root: str | None = None
@@ -76,6 +83,12 @@ class DataConfig:
     on_duplicate: str = "error"
     group: str | None = None
     n_val_good: int | None = None
+    unknown_dir: Directories = None
+    mask_suffix: str | None = None
+    missing_masks: str = "error"
+    task: str | None = None
+    valid_area_mask: str | None = None
+    crop_area: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +248,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
         InputError: An option, a weights file or a layer that cannot work.
     """
     from defectlab.engine import Engine
+    from defectlab.fields_of_view import follow_data
     from defectlab.models.registry import model_class
 
     parts = parts or Parts()
@@ -245,6 +259,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     backbone = parts.backbone(experiment)
     given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
     model: BaseDetector = cls(**given, **options)
+    follow_data(model, datamodule)
     return model, datamodule, engine
 
 

@@ -35,6 +35,7 @@ LAYERS = {
     "defectlab.reconstruct": 4,
     "defectlab.wandb_log": 4,
     "defectlab.features": 3,
+    "defectlab.fields_of_view": 4,
     "defectlab.finishing": 4,
     "defectlab.recorder": 4,
     "defectlab.trainer_options": 4,

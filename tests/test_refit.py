@@ -21,9 +21,10 @@ from defectlab.features.extraction import BATCH
 from defectlab.results.record import Run, ScoreRow, find_runs
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.checkpoints import policy_of
+from defectlab.sweeps.objective import validation_metric
 from defectlab.sweeps.refit import best_runs
 from defectlab.sweeps.run import SweepResult, sweep
-from defectlab.sweeps.validation import choose, validation_metric
+from defectlab.sweeps.validation import choose
 
 MEMORY_BANKS = [
     {"model.name": "patchcore", "model.layers": [["layer2", "layer3"]], "model.coreset_sampling_ratio": [0.1, 0.3],

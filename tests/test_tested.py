@@ -24,9 +24,8 @@ def test_labels_kinds_and_masks(parts: Path, tmp_path: Path):
     (bare / "Unknown").mkdir()
     Image.new("RGB", (8, 8)).save(bare / "Unknown/a.png")
     manifest = TestedFolder(bare).manifest
-    assert manifest.counts()["test"] == {"good": 4, "scratch": 4}
+    assert manifest.counts()["test"] == {"good": 4, "scratch": 4, "unknown": 1}
     assert not manifest.has_masks
-    assert "Unknown" in "".join(manifest.warnings)
 
 
 def test_what_has_no_labels_is_refused(tmp_path: Path):

@@ -11,7 +11,7 @@ from defectlab.data.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout
 from defectlab.data.manifest import Manifest, manifest_of
 from defectlab.data.problems import Findings
 from defectlab.data.scan import scan
-from defectlab.data.splits import Protocol
+from defectlab.data.splits import Protocol, count_labels
 from defectlab.data.survey import Survey
 from defectlab.errors import DataError
 
@@ -28,7 +28,8 @@ class TestedFolder(Folder):
     """The images of `root` as a test set: label 0 in the folder `good`, 1 in every other, which is a kind of defect.
 
     Masks are taken from `ground_truth/<kind>` in `root`, or beside it where `root` is the `test/` of a dataset. There
-    is no validation set, so a run tested on these images keeps the thresholds it has. `unknown/` is left out.
+    is no validation set, so a run tested on these images keeps the thresholds it has. `unknown/` is scored and
+    never counted.
 
     Raises:
         DataError: On first use: no such folders, or what is wrong with their images, in one message.
@@ -69,9 +70,9 @@ def bare_manifest(root: Path, extensions: Iterable[str] | None = None) -> Manife
     items = scan(root, layout, extensions, findings)
     findings.log()
     findings.raise_problems(str(root))
-    counts = {split: {"good": 0, "anomalous": 0} for split in ("train", "validation", "test")}
-    for item in items:
-        counts["test"]["anomalous" if item.label else "good"] += 1
+    ordered = tuple(sorted(items, key=lambda item: path_order(item.path)))
+    splits = tuple((item, item.role) for item in ordered)
+    counts = count_labels(splits)
     protocol = Protocol(
         test_split_mode="from_dir",
         test_split_ratio=None,
@@ -82,8 +83,6 @@ def bare_manifest(root: Path, extensions: Iterable[str] | None = None) -> Manife
         validation_from="none: there are test images only",
         counts=counts,
     )
-    ordered = tuple(sorted(items, key=lambda item: path_order(item.path)))
-    splits = tuple((item, item.role) for item in ordered)
     return manifest_of(Survey(_name(root), root, layout, 42, ordered, splits, protocol, findings))
 
 
@@ -92,12 +91,12 @@ def _layout(root: Path) -> Layout:
     good = tuple(child.name for child in children if child.name.lower() in GOOD)
     aside = (*GOOD, *MASKS, UNKNOWN)
     kinds = tuple(child.name for child in children if child.name.lower() not in aside)
-    unknown = tuple(f"{child.name}: its images have no label" for child in children if child.name.lower() == UNKNOWN)
+    unknown = tuple(child.name for child in children if child.name.lower() == UNKNOWN)
     masks = _mask_root(root)
     mask_dirs = None
     if masks is not None and kinds:
         mask_dirs = tuple(str(masks / kind) for kind in kinds) if (masks / kinds[0]).is_dir() else (str(masks),)
-    return Layout("tested", (), normal_test_dirs=good, abnormal_dirs=kinds, mask_dirs=mask_dirs, notes=unknown)
+    return Layout("tested", (), normal_test_dirs=good, abnormal_dirs=kinds, mask_dirs=mask_dirs, unknown_dirs=unknown)
 
 
 def _mask_root(root: Path) -> Path | None:

@@ -55,7 +55,12 @@ def checkpoint_bytes(one: Configuration) -> int:
 
 
 def keep_checkpoints(
-    policy: str, wanted: Wanted, configurations: Sequence[Configuration], runs: Mapping[str, Run], pieces: Pieces
+    policy: str,
+    wanted: Wanted,
+    configurations: Sequence[Configuration],
+    runs: Mapping[str, Run],
+    pieces: Pieces,
+    objective: str = DEFAULT_METRIC,
 ) -> Kept:
     """Make the checkpoints that a finished sweep is to have, and remove those that it is not.
 
@@ -65,13 +70,14 @@ def keep_checkpoints(
         configurations: All of the sweep.
         runs: Its finished runs, by run id.
         pieces: Its shared work.
+        objective: By which the best is chosen where the policy asks for it.
     """
     chosen = dict(runs) if policy == "all" else {}
     why: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     metrics = dict.fromkeys(wanted.metrics, True)
     if policy == "best":
-        metrics = {DEFAULT_METRIC: False} | metrics
+        metrics = {objective: False} | metrics
     for metric, asked in metrics.items():
         found = best_runs(runs.values(), metric, test_if_needed=asked)
         chosen |= {one.run.record["run_id"]: one.run for one in found}

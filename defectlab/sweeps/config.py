@@ -16,6 +16,7 @@ from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
 from defectlab.options import check_option_names, check_range
 from defectlab.results.identity import safe_name
+from defectlab.sweeps.search import SearchConfig
 from defectlab.sweeps.space import Choices, Options, expand, options_of
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ OBJECTS = (
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
 )  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = ("name", "grid", "datasets", "groups", "seeds", "vary_split", "cache_gb", "cache_dtype", "checkpoints")
+OWN = (
+    *("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb", "cache_dtype", "checkpoints"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class SweepConfig:
         cache_dtype: float32, or float16 for half the space: every feature rounded by up to 0.05 %.
         checkpoints: none, best (of each dataset, on its validation images) or all; None keeps all where they take at
             most 2 GB, else the best.
+        search: Draw trials from the grid instead of running all of it.
     """
 
     name: str = "sweep"
@@ -59,6 +63,7 @@ class SweepConfig:
     cache_gb: float = 20.0
     cache_dtype: str = "float32"
     checkpoints: str | None = None
+    search: SearchConfig | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
@@ -73,6 +78,7 @@ class SweepConfig:
         own = {key: data[key] for key in OWN if data.get(key) is not None}
         if "seed" in data and "seeds" in own:
             raise OptionError("A sweep has seed or seeds, not both.")
+        search = SearchConfig.from_dict(own.pop("search")) if "search" in own else None
         seeds = own.pop("seeds", data.get("seed", 42))
         listed = seeds if isinstance(seeds, list) else [seeds]
         config = cls(
@@ -80,6 +86,7 @@ class SweepConfig:
             base=base,
             grid=_grid(own.pop("grid", [{}]), base),
             seeds=parse_seeds(",".join(map(str, listed))),
+            search=search,
             **own,
         )
         config.check()
@@ -107,6 +114,10 @@ class SweepConfig:
             raise OptionError(f"A sweep: {unknown_name('cache_dtype', str(self.cache_dtype), DTYPES)}")
         if self.checkpoints is not None and self.checkpoints not in CHECKPOINTS:
             raise OptionError(f"A sweep: {unknown_name('checkpoints', str(self.checkpoints), CHECKPOINTS)}")
+        if self.search is None:
+            for branch in self.grid:
+                for options in branch.values():
+                    _ = options.values  # an interval has none: it is for a search
         if self.datasets is not None:
             check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
             if not self.datasets.get("root"):

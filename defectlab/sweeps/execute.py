@@ -13,6 +13,7 @@ from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.pieces import Pieces, queries_of
+from defectlab.sweeps.pruning import PrunedTrialError
 from defectlab.sweeps.scored import Scored, write_run
 from defectlab.sweeps.table import Outcome
 
@@ -73,6 +74,9 @@ def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report)
             one.model.use_features(pieces.features(one))  # type: ignore[operator]
         run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
         run.update(sweep={"name": sweep, "number": one.number, "shared_seconds": _rounded(pieces)})
+    except PrunedTrialError as pruned:
+        report(outcome_of(one, "pruned", error=_summary(pruned)))
+        return
     except Exception as error:
         logger.exception("%s failed; going on with the next", one.label)
         report(outcome_of(one, "failed", error=_summary(error)))

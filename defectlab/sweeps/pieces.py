@@ -45,7 +45,8 @@ class Pieces:
         for one in configurations:
             if one.takes_features:
                 known = self.layers[one.feature_key]
-                new = [layer for layer in one.model.options["layers"] if layer not in known]
+                wanted = dict.fromkeys([*one.model.options["layers"], *one.more_layers])
+                new = [layer for layer in wanted if layer not in known]
                 if new:
                     known += new
                     self._features.pop(one.feature_key, None)
@@ -100,8 +101,19 @@ class Pieces:
 def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[Entry]) -> torch.Tensor | None:
     if not manifest.has_masks:
         return None
-    transform = preprocessing.transform()
-    read = [transform(load_mask(manifest.absolute_mask(entry), (entry.height, entry.width))) for entry in entries]
+    resize, transform = preprocessing.resize(), preprocessing.transform()
+    read = [
+        transform(
+            resize(
+                load_mask(
+                    manifest.absolute_mask(entry),
+                    (entry.height, entry.width),
+                    all_defect=manifest.is_all_defect(entry),
+                )
+            )
+        )
+        for entry in entries
+    ]
     return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
 
 

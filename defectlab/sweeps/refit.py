@@ -11,10 +11,10 @@ import torch
 
 from defectlab import paths
 from defectlab.errors import InputError, OptionError, did_you_mean
-from defectlab.experiment import train_built
+from defectlab.experiment import SETTINGS, read_yaml, train_built
 from defectlab.kernels.coreset import coreset_size
 from defectlab.results.record import Run
-from defectlab.sweeps.configurations import Configuration, groups_of
+from defectlab.sweeps.configurations import Configuration, groups_of, prepare
 from defectlab.sweeps.pieces import Pieces, as_tensor, embedded, queries_of
 from defectlab.sweeps.validation import Choice, choose
 
@@ -56,6 +56,11 @@ def wanted_of(refit: Sequence[str], configurations: Sequence[Configuration], ear
             )
         named |= dict.fromkeys(found, str(text))
     return Wanted(tuple(dict.fromkeys(metrics)), named)
+
+
+def configurations_of(runs: Iterable[Run]) -> list[Configuration]:
+    """Return the configurations of finished runs, from the settings in their folders."""
+    return prepare(read_yaml(run.folder / SETTINGS) for run in runs)[0]
 
 
 def _names(one: Configuration, run: Run | None) -> set[str]:

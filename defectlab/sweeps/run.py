@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from defectlab.sweeps.pieces import Pieces
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.refit import DEFAULT_METRIC, wanted_of
 from defectlab.sweeps.table import Outcome, mean_rows, print_table, write_csv
+from defectlab.sweeps.trials import Trial
 from defectlab.sweeps.validation import choose
 
 logger = logging.getLogger(__name__)
@@ -37,13 +38,15 @@ class SweepResult:
     Attributes:
         plan: What was computed.
         outcomes: One for each configuration, in the order of the sweep; none where only the plan was asked for.
-        folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`.
+        folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`; of a search `trials.csv` too.
+        trials: Of a search: what was drawn, and what its validation images say of it.
         kept: The runs whose checkpoints were asked for, and what could not be made.
     """
 
     plan: Plan
     outcomes: Sequence[Outcome]
     folder: Path
+    trials: Sequence[Trial] = ()
     kept: Kept = field(default_factory=Kept)
 
     @property
@@ -53,8 +56,8 @@ class SweepResult:
 
     @property
     def failed(self) -> list[Outcome]:
-        """What failed or cannot work."""
-        return [one for one in self.outcomes if not one.has_metrics]
+        """What failed or cannot work; not what a search has pruned."""
+        return [one for one in self.outcomes if not one.has_metrics and one.status != "pruned"]
 
     def best(self, metric: str = DEFAULT_METRIC) -> Run:
         """Return the run with the best metric of the validation images; equal ones are told apart by their pixels.
@@ -106,6 +109,11 @@ def sweep(
     """
     show_log()
     settings = _read(config, overrides)
+    if settings.search is not None:
+        from defectlab.sweeps.search_sweep import search_sweep
+
+        options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed, "refit": refit}
+        return search_sweep(settings, **options, executor=executor, address=address)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     runner = make_executor(executor, store, settings.name, address)
@@ -117,26 +125,32 @@ def sweep(
     folder = paths.results_dir() / "sweeps" / settings.name
     if plan_only:
         return SweepResult(plan, [], folder)
-    _write_settings(folder, settings)
+    write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
     kept = Kept()
     try:
         runner.run(plan.configurations, plan.pending, live.report)
         pieces = Pieces(configurations, store)
-        kept = keep_checkpoints(policy, wanted, configurations, _finished(live.outcomes), pieces)
+        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces)
     finally:
         runner.close()
-        outcomes = sorted(live.outcomes, key=lambda one: one.number)
-        means = mean_rows(outcomes, settings.named_groups())
-        write_csv(folder / "table.csv", outcomes, means)
-        update_workbook()
-        live.close()
+        outcomes = conclude(folder, settings, live)
+    return SweepResult(plan, outcomes, folder, kept=kept)
+
+
+def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
+    """Write a sweep's tables as far as it came, show them, and return its outcomes in the order of their numbers."""
+    outcomes = sorted(live.outcomes, key=lambda one: one.number)
+    means = mean_rows(outcomes, settings.named_groups())
+    write_csv(folder / "table.csv", outcomes, means)
+    update_workbook()
+    live.close()
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
-    return SweepResult(plan, outcomes, folder, kept)
+    return outcomes
 
 
-def _finished(outcomes: Sequence[Outcome]) -> dict[str, Run]:
+def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
     """Return the finished runs by run id, in the order of the sweep."""
     ordered = sorted((one for one in outcomes if one.has_metrics and one.record), key=lambda one: one.number)
     runs = [Run.open(one.record or "") for one in ordered]
@@ -171,13 +185,13 @@ def _earlier(one: Configuration, run: Run) -> Outcome:
     return outcome_of(one, "failed", run, error=(run.record["error"] or {}).get("summary"))
 
 
-def _write_settings(folder: Path, settings: SweepConfig) -> None:
+def write_settings(folder: Path, settings: SweepConfig) -> None:
     """Keep what was asked for beside the table."""
     data: dict[str, Any] = {
         "name": settings.name,
         "base": settings.base,
         "seeds": list(settings.seeds),
-        "experiments": list(settings.expanded()),
+        **({"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}),
     }
     with replacing(folder / "sweep.yaml") as partial:
         partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")

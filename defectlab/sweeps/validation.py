@@ -5,14 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from defectlab.errors import InputError
-from defectlab.evaluation.metrics import Metric
-from defectlab.evaluation.sources import ArrayImages
-from defectlab.evaluation.suite import evaluate_images
 from defectlab.results.record import Run
 from defectlab.results.workbook.rows import LOWER_IS_BETTER
+from defectlab.sweeps.objective import validation_metric
 
 logger = logging.getLogger(__name__)
 
@@ -34,39 +29,6 @@ class Choice:
         """Return what the record says of it."""
         return {"metric": self.metric, "value": self.value, "split": self.split, "among": self.among,
                 "oracle": self.oracle}  # fmt: skip
-
-
-def validation_metric(run: Run, metric: str) -> Metric:
-    """Return a metric of the validation images, at the run's own thresholds; without a value, the reason.
-
-    Test images cannot reach it: it reads the validation rows, maps and masks of the record alone, and where the
-    protocol validates on the test images it has no value.
-
-    Raises:
-        InputError: There is no such metric.
-    """
-    if run.record["dataset"]["protocol"]["validation_is_test"]:
-        return Metric(None, "the validation images are the test images")
-    rows = run.scores("validation")
-    if not rows:
-        return Metric(None, "there are no validation images")
-    images = _validation_images(run) if metric.startswith("pixel") else None
-    found = evaluate_images(
-        np.array([row.score for row in rows]),
-        np.array([row.label for row in rows]),
-        images,
-        "there are no validation maps or masks on record",
-        image_threshold=run.record["thresholds"]["image"]["value"],
-        pixel_threshold=run.record["thresholds"]["pixel"]["value"],
-    )
-    if metric not in found:
-        raise InputError(f"There is no metric {metric!r}. Metrics are {', '.join(found)}.")
-    return found[metric]
-
-
-def _validation_images(run: Run) -> ArrayImages | None:
-    maps, masks = run.maps("validation"), run.packed_masks("validation")
-    return None if maps is None or masks is None else ArrayImages(maps, masks)
 
 
 def choose(runs: Sequence[Run], metric: str, *, test_if_needed: bool = False) -> Choice | None:
