@@ -37,8 +37,8 @@ class Prediction:
     """One image's result. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
 
     `label`: 1 anomalous, 0 good, -1 where the run has no image threshold. `anomaly_map` (H, W) float32 and `mask`
-    (H, W) bool have the image's own size; a centre crop leaves NaN and False outside. `mask` is None without a map
-    threshold.
+    (H, W) bool have the image's own size; a centre crop leaves NaN and False outside, a model without maps everywhere.
+    `mask` is None without a map threshold.
 
     In another view than raw, `score` and `anomaly_map` lie above the view's own threshold, 0.5 or 100, exactly where
     the raw ones are above the run's; `label` and `mask` are the same in every view.
@@ -203,7 +203,10 @@ class Detector:
         preprocessing = self.model.preprocessing
         output = self.model.model(self.model_input([image for _, image in batch]))
         scores = output.pred_score.flatten().cpu()
-        maps = output.anomaly_map.float().cpu()
+        if output.anomaly_map is None:
+            maps = torch.full((len(batch), *preprocessing.input_size), torch.nan)
+        else:
+            maps = output.anomaly_map.float().cpu()
         maps = maps.reshape(len(batch), *maps.shape[-2:])  # (B, 1, h, w) -> (B, h, w)
         for (path, image), score, anomaly_map in zip(batch, scores.tolist(), maps, strict=True):
             own_size = preprocessing.to_image(anomaly_map[None], (image.shape[-2], image.shape[-1]))[0].numpy()

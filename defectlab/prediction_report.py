@@ -171,6 +171,9 @@ class _Writer:
     def _draw(self, file: Path, picture: Path, found: Prediction, correct: bool | None) -> tuple[str, str]:
         """Write the pictures; return heat map and segmentation, relative to the output."""
         image = as_uint8(read_image(file))
+        if np.isnan(found.anomaly_map).all():  # a model without maps
+            save_image(self.output / "predictions" / picture, image)
+            return "", ""
         seen = self.detector.as_view(found, "percent").anomaly_map
         heat, middle = Path("heatmaps") / picture, 100.0
         save_image(self.output / heat, overlay(image, seen, middle - HALF_WINDOW, middle + HALF_WINDOW))

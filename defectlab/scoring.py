@@ -10,6 +10,7 @@ from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.data.sources import find_images
 from defectlab.errors import DataError, InputError
 from defectlab.evaluation.views import MIDDLES, check_view
+from defectlab.models.registry import model_info
 from defectlab.predict import Detector
 from defectlab.progress import progress_bar
 from defectlab.results.plots import contour, overlay, save_image
@@ -62,6 +63,8 @@ def predict_to_folder(
     low, high = detector.heat_range
     if heatmaps and not math.isfinite(low):
         raise InputError("This run had no validation images, so its heat maps have no scale; leave out --heatmaps.")
+    if heatmaps and not model_info(detector.model.model_name).maps:
+        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out --heatmaps.")
     if masks and detector.pixel_threshold is None:
         raise InputError("This run has no map threshold, so it gives no masks; leave out --masks.")
     limit = detector.image_threshold

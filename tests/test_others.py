@@ -1,28 +1,40 @@
 """anomalib's other models by name: no download, the same records, a checkpoint that reloads."""
 
 import math
+import pkgutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small import backbone, data
 
 from defectlab import Detector, Engine, model_class
-from defectlab.errors import OptionError
-from defectlab.models.registry import MODELS, OTHERS
+from defectlab.errors import InputError, OptionError
+from defectlab.models.registry import MODELS, OTHERS, UNAVAILABLE, model_info
 from defectlab.results.record import Run
+from defectlab.scoring import predict_to_folder
 
 OWN: dict[str, dict[str, Any]] = {
     "cfa": {},
+    "dfkde": {"layers": ["layer3"], "n_pca_components": 4},
     "dfm": {"layer": "layer2"},
     "fre": {"layer": "layer2", "pooling_kernel_size": 2, "input_dim": 2048, "latent_dim": 8},
+    "ganomaly": {"n_features": 8, "latent_vec_size": 8, "lr": 2e-3},
+    "mh_patchcore": {"layers": ["layer2"], "memory_bank_size": 20, "local_coreset_size": 10, "num_neighbors": 2},
+    "patchflow": {"flow_feature_dim": 16, "flow_hidden_dim": 16},
     "reverse_distillation": {},
+    "uninet": {},
     "supersimplenet": {"image_size": 128},  # its noise needs 32 cells a side
 }
 
 
+SHORT = ("dfm", "dfkde")
+
+
 def make(name: str, **options: Any) -> Any:
-    return model_class(name)(**{"backbone": backbone(), "image_size": 64, **OWN[name], **options})
+    network = {"backbone": backbone()} if OTHERS[name].backbone else {}
+    return model_class(name)(**{**network, "image_size": 64, **OWN[name], **options})
 
 
 def test_every_one_is_under_test():
@@ -31,7 +43,7 @@ def test_every_one_is_under_test():
 
 
 @pytest.mark.parametrize(
-    "name", ["dfm", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS if name != "dfm")]
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 )
 def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
     model = make(name)
@@ -47,8 +59,27 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
     for batch_size in (4, 1):
         got = [found.score for found in detector.predict([row.image_path for row in rows], batch_size=batch_size)]
         assert got == pytest.approx(own, rel=1e-4)
+    (found,) = detector.predict(rows[0].image_path)
+    assert found.anomaly_map.shape == (64, 64)
+    assert np.isnan(found.anomaly_map).all() == (not OTHERS[name].maps)
+    assert (run.record["metrics"]["pixel_AUROC"] is None) == (not OTHERS[name].maps)
+    if not OTHERS[name].maps:
+        assert found.mask is None
+        assert "maps" in run.record["metric_reasons"]["pixel_AUROC"]
+        with pytest.raises(InputError, match="no maps; leave out --heatmaps"):
+            predict_to_folder(run.folder, rows[0].image_path, "out", heatmaps=True)
 
 
 def test_options_are_checked():
     with pytest.raises(OptionError, match="Did you mean 'layer'"):
         make("dfm", layr="layer2")
+
+
+def test_every_image_model_of_anomalib_is_offered_or_has_its_reason():
+    from anomalib.models import image
+
+    names = {info.name for info in pkgutil.iter_modules(image.__path__)}
+    assert names <= {*MODELS, *OTHERS, *UNAVAILABLE}, names - {*MODELS, *OTHERS, *UNAVAILABLE}
+    assert not {*UNAVAILABLE} & {*MODELS, *OTHERS}
+    with pytest.raises(OptionError, match="cannot be run here: it .*language model"):
+        model_info("vlm_ad")

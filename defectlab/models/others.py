@@ -51,13 +51,15 @@ class OtherDetector(BaseDetector):
         **own: Any,
     ) -> None:
         signature = inspect.signature(self.plain.__init__).parameters
-        known = [name for name in signature if name not in ("self", "backbone", "pre_trained", *_COMPONENTS)]
+        known = [
+            name for name in signature if name not in ("self", "pre_trained", *self.info.backbone_options, *_COMPONENTS)
+        ]
         check_option_names(own, [*known, *_OURS, *(["backbone"] if self.info.backbone else [])], type(self).__name__)
         check_flags(type(self).__name__, own, signature)
         network = None
         if self.info.backbone is not None:
             network = self.resolve_backbone(backbone or self.info.backbone, pre_trained, seed)
-            own_arguments = own | {"backbone": network.spec.architecture}
+            own_arguments = own | dict.fromkeys(self.info.backbone_options, network.spec.architecture)
         elif backbone is not None:
             raise OptionError(f"{type(self).__name__} has no backbone: leave it out.")
         else:

@@ -17,6 +17,8 @@ class ModelInfo:
     `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is given). `backbone` is
     the one taken where none is named; None: the model has none. `files`: what training takes beside it.
     `relative_maps`: its heat maps are shown relative to the threshold instead of on the range of the validation maps.
+    `exports`: the formats that `defectlab export` can write it in, as far as they are known to work; empty: none.
+    `maps`: whether it gives maps at all, or image scores only. `backbone_options`: what anomalib calls its backbone.
     """
 
     name: str
@@ -28,6 +30,9 @@ class ModelInfo:
     default_epochs: int = 30
     relative_maps: bool = False
     files: str = ""
+    maps: bool = True
+    exports: tuple[str, ...] = ()
+    backbone_options: tuple[str, ...] = ("backbone",)
 
 
 MODELS = {
@@ -101,6 +106,16 @@ OTHERS = {
         ModelInfo(
             "dfm", "Dfm", _OTHERS, 1, "reconstruction error of features by their principal components", "resnet50"
         ),
+        ModelInfo("dfkde", "Dfkde", _OTHERS, 1, "density of features of whole images, no maps", "resnet18", maps=False),
+        ModelInfo(
+            "ganomaly",
+            "Ganomaly",
+            _OTHERS,
+            None,
+            "adversarial autoencoder of good images, without maps",
+            None,
+            maps=False,
+        ),
         ModelInfo("fre", "Fre", _OTHERS, None, "reconstruction error of features by a small autoencoder", "resnet50"),
         ModelInfo(
             "reverse_distillation",
@@ -118,8 +133,48 @@ OTHERS = {
             "tells features from features with noise",
             "wide_resnet50_2",
         ),
+        ModelInfo(
+            "mh_patchcore",
+            "MHPatchcore",
+            _OTHERS,
+            1,
+            "PatchCore by Mahalanobis distance over principal components",
+            "wide_resnet50_2",
+        ),
+        ModelInfo("patchflow", "Patchflow", _OTHERS, None, "normalising flow over patches", "efficientnet_b5"),
+        ModelInfo(
+            "uninet",
+            "UniNet",
+            _OTHERS,
+            None,
+            "two teachers and a student, contrasted",
+            "wide_resnet50_2",
+            backbone_options=("teacher_backbone", "student_backbone"),
+        ),
     )
 }  # anomalib's own code, built without a download
+
+_VISION = (
+    "needs a vision transformer's weights (DINO), which only its authors' hub has; DefectLab loads convolutional ones"
+)
+# what anomalib 2.7.0 has and DefectLab does not run -> why
+UNAVAILABLE = {
+    "anomaly_dino": _VISION,
+    "anomalyvfm": "downloads its weights from a hub while it is built",
+    "cfm": "takes point clouds beside images",
+    "dinomaly": _VISION,
+    "dsr": "needs a pretrained quantised autoencoder that only a download gives",
+    "foundad": _VISION,
+    "general_ad": _VISION,
+    "glass": "downloads its textures (DTD) while it trains; DRAEM takes yours",
+    "inp_former": _VISION,
+    "l2bt": _VISION,
+    "rad": _VISION,
+    "super_add": _VISION,
+    "uflow": "needs weights of two CaiT transformers that only their hub has",
+    "vlm_ad": "asks a language model that runs elsewhere",
+    "winclip": "needs CLIP's weights, which only a download gives",
+}
 
 
 def model_info(name: str) -> ModelInfo:
@@ -129,6 +184,8 @@ def model_info(name: str) -> ModelInfo:
         OptionError: No model has that name; the closest is named.
     """
     known = MODELS | OTHERS
+    if name in UNAVAILABLE:
+        raise OptionError(f"Model {name} of anomalib cannot be run here: it {UNAVAILABLE[name]}.")
     if name not in known:
         raise OptionError(unknown_name("model", str(name), known))
     return known[name]
