@@ -112,7 +112,7 @@ OTHERS = {
             "Ganomaly",
             _OTHERS,
             None,
-            "adversarial autoencoder of good images, without maps",
+            "adversarial autoencoder of good images, no maps",
             None,
             maps=False,
         ),
@@ -154,9 +154,7 @@ OTHERS = {
     )
 }  # anomalib's own code, built without a download
 
-_VISION = (
-    "needs a vision transformer's weights (DINO), which only its authors' hub has; DefectLab loads convolutional ones"
-)
+_VISION = "needs a vision transformer (DINO) from its authors' hub; DefectLab loads convolutional backbones"
 # what anomalib 2.7.0 has and DefectLab does not run -> why
 UNAVAILABLE = {
     "anomaly_dino": _VISION,
