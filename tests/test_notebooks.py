@@ -47,10 +47,11 @@ def cells(path: Path, kind: str) -> list[Any]:
 def test_all_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
-        "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
+        "inference_code/review.ipynb", "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
         "training_code/cflow.ipynb", "training_code/compare.ipynb",
         "training_code/featcae.ipynb", "training_code/more_models.ipynb",
         "training_code/padim.ipynb", "training_code/patchcore.ipynb", "training_code/vae.ipynb",
+        "training_code/your_own_data.ipynb",
     ]  # fmt: skip
 
 
@@ -191,6 +192,20 @@ def test_runs_are_compared_and_a_threshold_is_set(own_project: Path, monkeypatch
     assert (root / "results/report.html").stat().st_size > 100_000
     rows = read_workbook(root / "models_comparing.xlsx")
     assert {row["threshold_rule"] for row in rows} == {"f1", "conformal / f1"}
+
+
+def test_own_data_are_trained_on_reviewed_and_trained_on_again(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=3, good=4, bad=4)
+    make_parts(root / "data/coins_new", train=2, good=4, bad=4)  # other noise than the images above
+    names = ["training_code/your_own_data.ipynb", "inference_code/review.ipynb"]
+    assert execute(root, names, monkeypatch) == {name: [] for name in names}
+    old, new = find_runs(root / "results")
+    assert (old.status, new.status) == ("finished", "finished")
+    counts = [run.record["dataset"]["counts"] for run in (old, new)]
+    assert [count["train"]["good"] for count in counts] == [3, 7]
+    assert counts[0]["test"] == counts[1]["test"]
+    assert (root / "data/verdicts.csv").read_text().count(",good,") == 4
+    assert (root / "predictions/your_own_data/anomaly_test_output.json").is_file()
 
 
 def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """Runs against each other, on the same test images: differences that can be told from chance, and ties."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -141,11 +142,25 @@ def _drawn(
     return found
 
 
+def _tested_on(run: Run) -> str:
+    """Return what tells one test set from another: contents and labels; the whole manifest where it is all there is.
+
+    Runs that were trained on different images, one on more of them, can be tested on the same ones.
+    """
+    file = run.folder / "manifest.json"
+    if not file.is_file():
+        return run.record["dataset"]["manifest"]
+    entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
+    tested = [(entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"]) for entry in entries
+              if entry["split"] == "test"]  # fmt: skip
+    return repr(sorted(tested, key=repr))
+
+
 def _matched(runs: Sequence[Run]) -> tuple[list[ScoreRow], np.ndarray, list[np.ndarray]]:
     """Return the first run's rows, the labels of the shared test images and each run's scores of them, in one order."""
     first = runs[0]
     manifests = {run.record["dataset"]["manifest"] for run in runs}
-    if len(manifests) > 1:
+    if len(manifests) > 1 and len({_tested_on(run) for run in runs}) > 1:
         names = ", ".join(f"{run.folder.name} on {run.record['dataset']['name']}" for run in runs)
         raise InputError(
             f"These runs have different images or splits ({names}): scores of different images cannot be paired. "
