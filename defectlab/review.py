@@ -111,8 +111,9 @@ def _extended(manifest: Manifest, images: Sequence[Path]) -> Manifest:
             twice += 1
         else:
             place = relative_to_root(manifest.root, image)
-            size = {"width": facts.width, "height": facts.height}
-            added[facts.sha256] = replace(template, path=place, sha256=facts.sha256, **size)
+            added[facts.sha256] = replace(
+                template, path=place, sha256=facts.sha256, width=facts.width, height=facts.height
+            )
     if problems:
         raise DataError("These images cannot be trained on together:\n  " + "\n  ".join(problems))
     if twice:
