@@ -48,18 +48,18 @@ def _fits(model: BaseDetector, datamodule: Folder, size: int, steps: int, device
     images.train_batch_size, images.num_workers = size, 0
     try:
         with quiet_lightning(), seeded(model.seed, "batch size"):
-            Trainer(
-                max_steps=steps,
-                max_epochs=steps,
-                limit_val_batches=0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                accelerator=device,
-                devices=1,
-                **trial.trainer_arguments,
-            ).fit(trial, datamodule=images)
+            options = {
+                "max_steps": steps,
+                "max_epochs": steps,
+                "limit_val_batches": 0,
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "accelerator": device,
+                "devices": 1,
+            }
+            Trainer(**{**trial.trainer_arguments, **options}).fit(trial, datamodule=images)
     except (RuntimeError, MemoryError, torch.OutOfMemoryError) as error:
         if not is_out_of_memory(error):
             raise
