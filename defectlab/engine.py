@@ -257,7 +257,8 @@ class Engine(AnomalibEngine):
         """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
         datamodule = self._checked(model, datamodule)
         follow_data(model, datamodule)
-        return start_run(model, datamodule, self._options(model), self._run_name, self._results, **self._evaluation)
+        options = self._options(model) | self._keeping_of(model, datamodule).facts()
+        return start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
 
     def complete(
         self, model: BaseDetector, run: Run, datamodule: Folder, timings: dict[str, float], **fields: Any
