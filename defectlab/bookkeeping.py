@@ -100,7 +100,7 @@ def describe_run(
         "name": name,
         "seed": model.seed,
         "data": datamodule.options,
-        "backbone": {"name": record["name"], "weights": record["source"]},
+        "backbone": {"name": record["name"], "weights": record["source"]} | _precision(record),
         "model": {"name": model.model_name, **model.options},
         "evaluation": {"pixel_size": pixel_size} | ({"aupimo": True} if aupimo else {}),
         "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
@@ -213,6 +213,11 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
             f"{checkpoint} does not fit the model given ({'; '.join(differences)}). Build the model with the "
             "checkpoint's settings, or leave model out: the checkpoint builds its own."
         )
+
+
+def _precision(backbone: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is on record of a backbone's precision: nothing where it is the usual one."""
+    return {key: value for key, value in (backbone["spec"] or {}).items() if key == "precision"}
 
 
 def _architecture(backbone: Mapping[str, Any]) -> str:

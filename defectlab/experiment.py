@@ -99,10 +99,12 @@ class BackboneConfig:
         name: resnet18, resnet50, wide_resnet50_2, efficientnet_b7, cspdarknet53 or any timm model; default is the
             model's own, which `defectlab models list` shows.
         weights: A file, `random`, or nothing: then the name is looked for in the weights folders.
+        precision: `bfloat16` or `float16` runs it under autocast, faster on GPUs; nothing is float32.
     """
 
     name: str | None = None
     weights: str | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,11 @@ class Parts:
         given, info = experiment.backbone, model_info(experiment.model["name"])
         if info.backbone is None:
             return None
-        key = (given.name or info.backbone, given.weights, experiment.seed)
+        key = (given.name or info.backbone, given.weights, experiment.seed, given.precision)
         if key not in self._backbones:
-            self._backbones[key] = load_backbone(key[0], weights=given.weights, seed=experiment.seed)
+            self._backbones[key] = load_backbone(
+                key[0], weights=given.weights, seed=experiment.seed, precision=given.precision or "float32"
+            )
         return self._backbones[key]
 
     def datamodule(self, experiment: Experiment) -> "Folder":

@@ -431,5 +431,18 @@ def test_a_last_short_batch_of_images_trains_too(parts: Path):
     assert Run.open(model.run_folder).status == "fitted"
 
 
+def test_a_backbone_of_lower_precision_is_on_record_and_reloads(parts: Path):
+    lower = load_backbone("resnet18", "random", precision="bfloat16")
+    engine, images = Engine(enable_progress_bar=False), data(parts)
+    model = small("patchcore", backbone=lower)
+    assert engine.run_id(model, images) != engine.run_id(small("patchcore"), images)
+    engine.train(model=model, datamodule=images)
+    run = Run.open(model.run_folder)
+    assert run.record["experiment"]["backbone"]["precision"] == "bfloat16"
+    rows = run.scores("test")
+    found = Detector.load(run.folder).predict([str(paths.resolve(row.image_path)) for row in rows])
+    assert [one.score for one in found] == pytest.approx([row.score for row in rows], rel=1e-5)
+
+
 def test_random_weights_are_named_in_the_record():
     assert small("padim").backbone_record["source"] == "random(seed=42)"

@@ -94,6 +94,7 @@ def feature_source(
 ) -> dict[str, Any]:
     """Return everything but the layer that decides features: the store's key of a layer is this and `layer`."""
     images = hashlib.sha256("\n".join(entry.sha256 for entry in manifest.entries).encode()).hexdigest()
+    precision = backbone.spec.precision
     return {
         "what": "features",
         "format": FORMAT,
@@ -105,6 +106,7 @@ def feature_source(
         "weights": backbone.weights.sha256,
         "dtype": dtype,
         "device": device,
+        **({} if precision == "float32" else {"precision": precision}),
     }
 
 

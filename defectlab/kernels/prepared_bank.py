@@ -12,8 +12,8 @@ from defectlab.kernels.means import cell_means
 from defectlab.kernels.neighbours import check_search, nearest_neighbours, squared_norms
 from defectlab.kernels.parallel import over_chunks
 
-HELD = 0.99  # share of the spread that short rows hold
-CELL = 160  # rows in a cell
+HELD = 0.98  # share of the spread that short rows hold
+CELL = 128  # rows in a cell
 WORTH = 2048  # bank rows from which cells save more than they cost
 BUDGET = 64 * 2**20  # bytes of working memory
 PAIRS = 2**16  # kept before they are measured

@@ -54,7 +54,9 @@ class Configuration:
     @property
     def feature_key(self) -> Hashable:
         """Equal for configurations that see the same images through the same backbone."""
-        return (id(self.datamodule), self.model.preprocessing.hash, self.model.backbone_record["sha256"])
+        record = self.model.backbone_record
+        precision = (record["spec"] or {}).get("precision")
+        return (id(self.datamodule), self.model.preprocessing.hash, record["sha256"], precision)
 
     @property
     def group_key(self) -> Hashable:
