@@ -14,7 +14,7 @@ from lightning.pytorch import seed_everything
 from small import NAMES, data, small
 from tiny import make_parts
 
-from defectlab import Detector, Engine, load_backbone
+from defectlab import Detector, Engine, load_backbone, paths
 from defectlab.convert import check_target, to_anomalib
 from defectlab.data.folder import load_image
 from defectlab.errors import InputError, OptionError, WeightsError

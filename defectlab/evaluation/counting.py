@@ -1,8 +1,8 @@
 """How many scores lie below each of many others, exactly, without sorting them all.
 
 Where scores are many, each possible float32 between the lowest and the highest of the others gets a place of its own in
-a table, and scores are counted there. Else they are put into about a million bins, in their order: only those that share
-a bin with one of the others can lie on either side of it, so these few are sorted and the rest is counted.
+a table, and scores are counted there. Else they are put into about a million bins, in their order: only those that
+share a bin with one of the others can lie on either side of it, so these few are sorted and the rest is counted.
 
 Scores come part by part, each small enough to stay in the cache: memory that is touched for the first time costs more
 than all arithmetic on it.
