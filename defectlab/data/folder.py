@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 Directory = str | Path | Sequence[str | Path]
 
+KEPT_BYTES = 2**30  # of decoded and resized images, in all processes together, for trainings of many epochs
+
 
 def to_tensor(image: np.ndarray) -> Image:
     """Turn an (H, W, 3) array, uint8 or float in [0, 1], into a (3, H, W) float image in [0, 1]."""
@@ -56,6 +58,8 @@ class ManifestDataset(AnomalibDataset):
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
         self._category = ""
+        self._kept: dict[int, tuple[Image, Mask | None]] = {}
+        self._room = 0
         # set past the property, which would sort by path text instead of keeping the manifest's order
         self._samples = pd.DataFrame(
             {
@@ -77,6 +81,11 @@ class ManifestDataset(AnomalibDataset):
     def without_pixels(self, value: bool) -> None:
         self._without_pixels.fill_(value)
 
+    def keep_decoded(self, room: int) -> None:
+        """Decode and resize each image once and keep it, in each process up to `room` bytes; forget what was kept."""
+        self._kept = {}
+        self._room = room
+
     def __getitem__(self, index: int) -> ImageItem:
         """Return one image with its mask where the manifest has masks."""
         row = self.samples.iloc[index]
@@ -86,12 +95,12 @@ class ManifestDataset(AnomalibDataset):
                 gt_label=torch.tensor(int(row.label_index)),
                 image_path=row.image_path,
             )
-        image = load_image(row.image_path)
-        mask = None
-        if self.task == TaskType.SEGMENTATION:
-            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
-        if self.augmentations:
-            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+        image, mask = self._kept.get(index) or self._read(row)
+        if self._room and index not in self._kept:
+            size = image.nbytes + (0 if mask is None else mask.nbytes)
+            if size <= self._room:
+                self._kept[index] = image, mask
+                self._room -= size
         return ImageItem(
             image=image,
             gt_mask=mask,
@@ -99,6 +108,15 @@ class ManifestDataset(AnomalibDataset):
             image_path=row.image_path,
             mask_path=row.mask_path or None,
         )
+
+    def _read(self, row: Any) -> tuple[Image, Mask | None]:
+        image = load_image(row.image_path)
+        mask = None
+        if self.task == TaskType.SEGMENTATION:
+            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
+        if self.augmentations:
+            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+        return image, mask
 
 
 def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False) -> Mask:
@@ -351,7 +369,14 @@ class Folder(AnomalibDataModule):
             own = getattr(self, f"{split}_augmentations")
             parts = [] if own is None else own.transforms if isinstance(own, Compose) else [own]
             transforms = [*preprocessing.area_cut(), *parts, preprocessing.sized()]
-            getattr(self, f"{split}_data").augmentations = Compose(transforms)
+            data = getattr(self, f"{split}_data")
+            data.augmentations = Compose(transforms)
+            # An image is the same in every epoch unless the user's own augmentations draw at random.
+            again = split != "test" and not parts and self._many_epochs()
+            data.keep_decoded(KEPT_BYTES // max(1, self.num_workers) // 2 if again else 0)
+
+    def _many_epochs(self) -> bool:
+        return (getattr(self.trainer, "max_epochs", None) or 1) != 1
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""
@@ -364,6 +389,17 @@ class Folder(AnomalibDataModule):
             num_workers=0 if names else self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
             generator=generator(self.seed, "batches"),
+            persistent_workers=not names and self.num_workers > 0 and self._many_epochs(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Return the validation images in their order; workers live through all epochs, as those of training do."""
+        return DataLoader(
+            self.val_data,
+            batch_size=self.eval_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or self.val_data.collate_fn,
+            persistent_workers=self.num_workers > 0 and self._many_epochs(),
         )
 
 
