@@ -13,8 +13,8 @@ from defectlab import paths
 from defectlab.results.record import Run
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.board_sheet import AT, TRIVIAL
+from defectlab.results.workbook.cells import read_cells
 from defectlab.results.workbook.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
-from defectlab.results.workbook.sheets import read_cells
 
 
 def open_book():
