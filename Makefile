@@ -41,7 +41,7 @@ bench-metrics: $(READY)
 	$(BIN)/python -m benchmarks.bench_metrics
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.bench_kernels
+	$(BIN)/python -m benchmarks.run
 
 # The README's pictures and its table, from the runs under results/.
 images: $(READY)

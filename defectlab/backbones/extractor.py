@@ -74,9 +74,6 @@ class FeatureExtractor(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {layer: (B, C, h, w)} for images (B, 3, H, W), layers in the user's order."""
         with torch.no_grad():
-            if images.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-                # Measured 1.1 to 1.3x faster on the CPU for ResNets, EfficientNet and VGG; equal to 3e-6.
-                images = images.contiguous(memory_format=torch.channels_last)
             if self.hooked:
                 return self._through_hooks(images)
             features: dict[str, Tensor] = self.feature_extractor(images)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from defectlab.kernels.parallel import over_chunks
+
 SHRINK = 0.1  # of scale and shift, and of the global scale: constants of FrEIA's block
 BETA = 0.5  # of the global scale's softplus
 LOG_SQRT_2PI = -math.log(math.sqrt(2 * math.pi))
@@ -86,41 +88,45 @@ def permutation_of(matrix: torch.Tensor) -> torch.Tensor | None:
 
 @torch.no_grad()
 def grid_log_likelihood(
-    features: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling], *, columns: int = 2048
+    features: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling], *, columns: int = 512
 ) -> torch.Tensor:
     """Return the log-likelihood of each position, (B, h, w), of features (B, C, h, w).
 
-    `encoding` is (P, h*w). About `columns` positions are worked at a time, whole images.
+    `encoding` is (P, h*w). About `columns` vectors are worked at a time: some positions of all images.
     """
     batch, channels, height, width = features.shape
-    positions = height * width
-    together = max(1, columns // positions)
-    terms = [torch.addmm(b.b1.unsqueeze(1), b.w1[:, b.split :], encoding) for b in blocks]  # (H, P) @ (P, h*w)
-    if together > 1:
-        terms = [term.repeat(1, min(together, batch)) for term in terms]
+    vectors = features.flatten(2)  # (B, C, h, w) -> (B, C, h*w)
+    found = features.new_empty((batch, height * width))
     # The bias as one more column: adding it by addmm would copy it over the whole result first.
     seconds = [SHRINK * torch.cat([b.w2, b.b2.unsqueeze(1)], dim=1) for b in blocks]
-    inner = features.new_ones((1 + max(len(term) for term in terms), terms[0].shape[1]))
     scales = [(b.global_scale(), b.offset.unsqueeze(1)) for b in blocks]
     constant = channels * LOG_SQRT_2PI + sum(float(b.global_scale().log().sum()) for b in blocks)
-    found = []
-    for images in features.split(together):
-        x = images.flatten(2).transpose(0, 1).reshape(channels, -1)  # (b, C, h, w) -> (C, b*h*w)
+    widest = max(w2.shape[1] for w2 in seconds)
+
+    def work(part: slice) -> None:
+        chosen = vectors[:, :, part]
+        x = chosen.new_empty((channels, batch, chosen.shape[2]))
+        x = x.copy_(chosen.transpose(0, 1)).flatten(1)  # (B, C, p) -> (C, B*p)
+        inner = x.new_ones((widest, x.shape[1]))
         log_jacobian = x.new_full((x.shape[1],), constant)
-        x = x.clone() if x.data_ptr() == images.data_ptr() else x
-        for block, term, w2, (scale, offset) in zip(blocks, terms, seconds, scales, strict=True):
+        for block, w2, (scale, offset) in zip(blocks, seconds, scales, strict=True):
             split = block.split
-            hidden = inner[: w2.shape[1], : x.shape[1]]  # (H + 1, F), ones in the last row
-            torch.addmm(term[:, : x.shape[1]], block.w1[:, :split], x[:split], out=hidden[:-1])
-            hidden[:-1].relu_()
-            coefficients = w2 @ hidden  # (2 (C - S), F)
+            # The encoding's part of the first layer is the same for all images.
+            term = torch.addmm(block.b1.unsqueeze(1), block.w1[:, split:], encoding[:, part])  # (H, P) @ (P, p)
+            hidden = inner[: w2.shape[1]]  # (H + 1, B*p), ones in the last row
+            hidden[-1].fill_(1)
+            torch.mm(block.w1[:, :split], x[:split], out=hidden[:-1])
+            hidden[:-1].unflatten(1, (batch, -1)).add_(term.unsqueeze(1)).relu_()
+            coefficients = w2 @ hidden  # (2 (C - S), B*p)
             log_scale = coefficients[: channels - split].tanh_().mul_(block.clamp)
             log_jacobian += log_scale.sum(0)
             x[split:].mul_(log_scale.exp_()).add_(coefficients[channels - split :])
             x = block.mix(x.mul_(scale).add_(offset))
         log_jacobian -= x.square_().sum(0).mul_(0.5)
-        found.append(log_jacobian.reshape(len(images), height, width))
-    return torch.cat(found)
+        found[:, part] = log_jacobian.unflatten(0, (batch, -1))
+
+    over_chunks(work, height * width, max(1, columns // batch), features.device)
+    return found.unflatten(1, (height, width))
 
 
 def flow_log_likelihood(fibers: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling]) -> torch.Tensor:

@@ -25,7 +25,7 @@ from defectlab.seeds import generator, seeded
 logger = logging.getLogger(__name__)
 
 # Positions scored at a time: they are independent of each other, so these only bound memory.
-CPU_COLUMNS, GPU_COLUMNS = 2048, 65536
+CPU_COLUMNS, GPU_COLUMNS = 512, 65536
 
 
 class CflowModel(AnomalibCflowModel):

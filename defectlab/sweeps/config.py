@@ -15,6 +15,7 @@ from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
 from defectlab.options import check_option_names, check_range
 from defectlab.results.identity import safe_name
+from defectlab.sweeps.search import SearchConfig
 from defectlab.sweeps.space import Choices, Options, expand, options_of
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ OBJECTS = (
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
 )  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = ("name", "grid", "datasets", "groups", "seeds", "vary_split", "cache_gb")
+OWN = ("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class SweepConfig:
         seeds: Seeds of model and training; every configuration is run with each.
         vary_split: Whether each seed also splits anew.
         cache_gb: Size limit of the cache of features.
+        search: Draw trials from the grid instead of running all of it.
     """
 
     name: str = "sweep"
@@ -52,6 +54,7 @@ class SweepConfig:
     seeds: tuple[int, ...] = (42,)
     vary_split: bool = False
     cache_gb: float = 20.0
+    search: SearchConfig | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
@@ -66,6 +69,7 @@ class SweepConfig:
         own = {key: data[key] for key in OWN if data.get(key) is not None}
         if "seed" in data and "seeds" in own:
             raise OptionError("A sweep has seed or seeds, not both.")
+        search = SearchConfig.from_dict(own.pop("search")) if "search" in own else None
         seeds = own.pop("seeds", data.get("seed", 42))
         listed = seeds if isinstance(seeds, list) else [seeds]
         config = cls(
@@ -73,6 +77,7 @@ class SweepConfig:
             base=base,
             grid=_grid(own.pop("grid", [{}]), base),
             seeds=parse_seeds(",".join(map(str, listed))),
+            search=search,
             **own,
         )
         config.check()
@@ -96,6 +101,10 @@ class SweepConfig:
         check_range("A sweep", "cache_gb", self.cache_gb, low=0, open_low=True)
         if not isinstance(self.vary_split, bool):
             raise OptionError(f"A sweep: vary_split must be true or false, got {self.vary_split!r}.")
+        if self.search is None:
+            for branch in self.grid:
+                for options in branch.values():
+                    _ = options.values  # an interval has none: it is for a search
         if self.datasets is not None:
             check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
             if not self.datasets.get("root"):
@@ -179,23 +188,46 @@ class SweepConfig:
 def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sweep's plain data with options by dotted name put over it.
 
-    An override replaces what base and grid say of the option; choices become a dimension of every part of the grid.
+    An override replaces what base and grid say of the option. Where parts of the grid name it, it is one of theirs
+    alone: options of one model stay with it. Else it goes to the base, or, as choices, to every part. Of parts that
+    name models, `model.name` leaves those of the models it names.
     """
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in data.items()}
-    grid = [dict(branch) for branch in result.get("grid", [{}])]
+    given = result.get("grid") or [{}]
+    branches = [given] if isinstance(given, Mapping) else given
+    if not isinstance(branches, list) or not all(isinstance(branch, Mapping) for branch in branches):
+        return result  # `from_dict` refuses it
+    grid = [dict(branch) for branch in branches]
     for option, value in overrides.items():
-        section, _, key = option.partition(".")
-        if not key:
-            result[option] = value
-            continue
-        for branch in grid:
-            branch.pop(option, None)
-        meant = options_of(option, value)
-        if isinstance(meant, Choices) and len(meant.values) == 1:
-            result[section] = {**(result.get(section) or {}), key: meant.values[0]}
+        if "." in option:
+            grid = _put(option, value, result, grid)
         else:
-            grid = [{**branch, option: value} for branch in grid]
+            result[option] = value
     return {**result, "grid": grid}
+
+
+def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the grid with an override in it, or put it into the base."""
+    meant = options_of(option, value)
+    chosen = _of_models(grid, meant.values) if option == "model.name" else []
+    if chosen:
+        return chosen
+    if any(option in branch for branch in grid):
+        return [{**branch, option: value} if option in branch else branch for branch in grid]
+    if isinstance(meant, Choices) and len(meant.values) == 1:
+        section, _, key = option.partition(".")
+        base[section] = {**(base.get(section) or {}), key: meant.values[0]}
+        return grid
+    return [{**branch, option: value} for branch in grid]
+
+
+def _of_models(grid: list[dict[str, Any]], names: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """Return the parts of a grid that name one of these models, with these alone."""
+    found = []
+    for branch in (branch for branch in grid if "model.name" in branch):
+        its = [name for name in options_of("model.name", branch["model.name"]).values if name in names]
+        found += [{**branch, "model.name": its}] if its else []
+    return found
 
 
 def _grid(grid: Any, base: Mapping[str, Any]) -> tuple[dict[str, Options], ...]:

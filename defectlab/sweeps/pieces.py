@@ -37,13 +37,21 @@ class Pieces:
         self.store = store
         self.dtype = dtype
         self.layers: dict[Hashable, list[str]] = defaultdict(list)
-        for one in configurations:
-            if one.shares:
-                known = self.layers[one.feature_key]
-                known += [layer for layer in one.model.options["layers"] if layer not in known]
         self.seconds: dict[str, float] = defaultdict(float)
         self._features: dict[Hashable, Features] = {}
         self._masks: dict[Hashable, torch.Tensor | None] = {}
+        self.expect(configurations)
+
+    def expect(self, configurations: Iterable[Configuration]) -> None:
+        """Take notice of configurations: the layers that they need come from one pass."""
+        for one in configurations:
+            if one.shares:
+                known = self.layers[one.feature_key]
+                wanted = dict.fromkeys([*one.model.options["layers"], *one.more_layers])
+                new = [layer for layer in wanted if layer not in known]
+                if new:
+                    known += new
+                    self._features.pop(one.feature_key, None)
 
     @contextmanager
     def timed(self, piece: str) -> Any:
@@ -95,8 +103,19 @@ class Pieces:
 def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[Entry]) -> torch.Tensor | None:
     if not manifest.has_masks:
         return None
-    transform = preprocessing.transform()
-    read = [transform(load_mask(manifest.absolute_mask(entry), (entry.height, entry.width))) for entry in entries]
+    resize, transform = preprocessing.resize(), preprocessing.transform()
+    read = [
+        transform(
+            resize(
+                load_mask(
+                    manifest.absolute_mask(entry),
+                    (entry.height, entry.width),
+                    all_defect=manifest.is_all_defect(entry),
+                )
+            )
+        )
+        for entry in entries
+    ]
     return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
 
 

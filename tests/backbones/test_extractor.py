@@ -25,6 +25,13 @@ def test_equals_anomalibs_extractor_in_keys_and_features(resnet18: nn.Module) ->
     assert ours.out_dims == list(plain.out_dims)
 
 
+def test_an_images_features_are_free_of_its_batch(resnet18: nn.Module) -> None:
+    extractor = FeatureExtractor(resnet18, ["layer1", "layer3"])
+    together, alone = extractor(images(96)), extractor(images(96)[1:])
+    for layer, features in together.items():
+        assert (features[1:] - alone[layer]).abs().max() <= 1e-5 * features.abs().max()
+
+
 def test_the_users_order_is_kept_and_correct(resnet18: nn.Module) -> None:
     extractor = FeatureExtractor(resnet18, ["layer3", "layer1"])
     features = extractor(images())

@@ -1,0 +1,8 @@
+"""The command line, a module a group of commands. Nothing here imports torch until a command needs it.
+
+A new command: its function and arguments in a module of its own, and one line in `entry.COMMANDS`.
+"""
+
+from defectlab.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,48 @@
+"""What a command is, and the parser each one gets."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its function, and how its arguments are declared where its signature does not say it all.
+
+    The first line of the function's docstring is the command's help. `prepare` sees what was typed, and the names of
+    all options, before it is parsed.
+    """
+
+    function: Callable[..., int | None]
+    arguments: Callable[[ArgumentParser], None] | None = None
+    prepare: Callable[[Sequence[str], Sequence[str]], list[str]] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (self.function.__doc__ or "").splitlines()[0]
+
+    def parser(self) -> ArgumentParser:
+        """Return the parser of this command's arguments."""
+        parser = new_parser(description=self.summary)
+        if self.arguments is None:
+            parser.add_function_arguments(self.function, as_positional=True)
+        else:
+            self.arguments(parser)
+        return parser
+
+    def option_names(self) -> list[str]:
+        """Return every option of this command, as it is typed."""
+        return option_names(self.parser())
+
+
+def new_parser(**kwargs: Any) -> ArgumentParser:
+    """Return a parser that raises instead of ending the process, and takes options by their whole names only."""
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
+
+
+def option_names(parser: ArgumentParser) -> list[str]:
+    """Return every option of a parser, as it is typed."""
+    return [option for action in parser._actions for option in action.option_strings]

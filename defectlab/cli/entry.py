@@ -1,0 +1,120 @@
+"""The parser of all commands, and the way from arguments to an exit code."""
+
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from defectlab import __version__
+from defectlab.cli import cache, data, models, records, running, sweeping, weights
+from defectlab.cli.command import Command, new_parser, option_names
+from defectlab.errors import InputError, did_you_mean
+from defectlab.logs import ignore_import_warnings, show_log
+
+
+def demo(data: str = "data/coins", epochs: int = 1) -> None:
+    """Train PaDiM, PatchCore and CFlow on the built-in sample and show what they found.
+
+    Args:
+        data: Where the sample `coins` is, or is made.
+        epochs: Epochs of CFlow.
+    """
+    from defectlab.demo import run_demo
+
+    run_demo(data, epochs)
+
+
+# name -> the command, or the commands of a group
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "demo": Command(demo),
+    "data": data.COMMANDS,
+    "weights": weights.COMMANDS,
+    "models": models.COMMANDS,
+    "train": running.TRAIN,
+    "sweep": sweeping.SWEEP,
+    "evaluate": running.EVALUATE,
+    "threshold": records.THRESHOLD,
+    "compare": records.COMPARE,
+    "report": records.REPORT,
+    "predict": running.PREDICT,
+    "convert": records.CONVERT,
+    "cache": cache.COMMANDS,
+}
+GROUPS = {
+    "data": "Look at images, make samples.",
+    "weights": "Backbone weights.",
+    "models": "What can be trained.",
+    "cache": "Features kept on disk.",
+}
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all commands."""
+    parser = new_parser(
+        prog="defectlab", description="Visual anomaly detection: train, compare, predict.", version=__version__
+    )
+    subcommands = parser.add_subcommands(dest="command")
+    groups = []
+    for name, command in COMMANDS.items():
+        if isinstance(command, dict):
+            group = new_parser(description=GROUPS[name])
+            subcommands.add_subcommand(name, group, help=GROUPS[name])
+            groups.append((group, command))
+        else:
+            subcommands.add_subcommand(name, command.parser(), help=command.summary)
+    for group, commands in groups:  # jsonargparse wants one level after the other
+        inner = group.add_subcommands(dest="subcommand")
+        for inner_name, inner_command in commands.items():
+            inner.add_subcommand(inner_name, inner_command.parser(), help=inner_command.summary)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for a failed check, 2 for an input that cannot work."""
+    show_log()
+    ignore_import_warnings()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    try:
+        command = _named(arguments)
+        if command is not None and command.prepare is not None:
+            arguments = command.prepare(arguments, command.option_names())
+        settings = parser.instantiate_classes(parser.parse_args(arguments))
+        function, values = _selected(settings)
+        return function(**values) or 0
+    except ArgumentError as error:
+        print(f"defectlab: {_with_suggestion(parser, arguments, str(error))}", file=sys.stderr)
+    except InputError as error:
+        print(f"defectlab: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("defectlab: interrupted; the same command starts again.", file=sys.stderr)
+        return 130
+    return 2
+
+
+def _selected(settings: Namespace) -> tuple[Callable[..., int | None], dict[str, Any]]:
+    command, values = COMMANDS[settings.command], settings[settings.command]
+    if isinstance(command, dict):
+        command, values = command[values.subcommand], values[values.subcommand]
+    return command.function, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
+
+
+def _with_suggestion(parser: ArgumentParser, arguments: Sequence[str], message: str) -> str:
+    unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
+    known = _option_strings(parser, arguments)
+    return message + "".join(did_you_mean(option, known) for option in unknown)
+
+
+def _option_strings(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    command = _named(arguments)
+    return option_names(parser) if command is None else command.option_names()
+
+
+def _named(arguments: Sequence[str]) -> Command | None:
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if isinstance(command, dict):
+        return command.get(arguments[1]) if len(arguments) > 1 else None
+    return command

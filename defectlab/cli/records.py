@@ -1,0 +1,126 @@
+"""Commands that read records: threshold, compare, report; and convert."""
+
+from collections import Counter
+
+from jsonargparse import ArgumentParser
+
+from defectlab import paths
+from defectlab.cli.command import Command
+from defectlab.errors import InputError
+
+
+def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
+    """Choose a run's thresholds by another rule, from its record alone."""
+    from defectlab.evaluation.rule_options import rule_options
+    from defectlab.results.record import Run
+    from defectlab.results.rethreshold import LEVELS, set_threshold
+    from defectlab.results.show import summary
+    from defectlab.results.workbook import update_workbook
+
+    given = rule_options(rule, options)
+    opened = Run.open(run)
+    for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
+        print(f"{name}: {found.value!r} ({found.reason})")
+    if opened.status == "finished":
+        from defectlab.pictures import save_panel
+
+        save_panel(opened)  # the old one shows what the old threshold found
+        summary(opened, update_workbook(opened).rows)
+
+
+def compare(
+    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None
+) -> int:
+    """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
+    if runs:
+        if import_ or prune or best:
+            raise InputError("With run folders, compare tests them against each other: leave out the other options.")
+        from defectlab.results.compare import compare_runs, comparison_table
+        from defectlab.results.record import Run
+
+        comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
+        return 0
+    if metric:
+        raise InputError("--metric is for testing runs against each other: name at least two run folders.")
+    from defectlab.results.workbook import best_table, imported_rows, update_workbook
+
+    rows = imported_rows(import_, dataset) if import_ else []
+    outcome = update_workbook(imported=rows, prune=prune)
+    if not outcome.written:
+        return 1
+    counts = Counter(row["state"] for row in outcome.rows)
+    print(
+        f"{paths.relative(outcome.path)}: {len(outcome.rows)} rows" + "".join(f", {n} {s}" for s, n in counts.items())
+    )
+    if rows:
+        print(f"Imported: {len(rows)} configurations")
+    if prune:
+        print(f"Removed: {outcome.pruned} rows whose record is gone")
+    if best:
+        print(best_table(outcome.rows))
+    return 0
+
+
+def report(runs: list[str], output: str | None) -> None:
+    """Write one self-contained HTML file about runs."""
+    from defectlab.results.record import Run
+
+    opened = [Run.open(run) for run in runs]
+    default = opened[0].folder / "report.html" if len(opened) == 1 else paths.results_dir() / "report.html"
+    target = paths.resolve(output) if output else default
+    from defectlab.report import write_report
+
+    print(paths.relative(write_report(opened, target)))
+
+
+def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
+    """Write a trained model as a checkpoint that plain anomalib loads.
+
+    Args:
+        run: Run folder or checkpoint.
+        to: anomalib, the only one.
+        output: File to write; default is weights/anomalib/model.ckpt in the run folder.
+    """
+    from defectlab.convert import check_target, to_anomalib
+
+    check_target(to)
+    print(paths.relative(to_anomalib(paths.resolve(run), paths.resolve(output) if output else None)))
+
+
+def _threshold_arguments(parser: ArgumentParser) -> None:
+    rules = "f1, good_max, mean_of_means, mean_plus_k_std, quantile, conformal, recall, cost or manual"
+    parser.add_argument("--run", type=str, required=True, help="Run folder.")
+    parser.add_argument("--rule", type=str, required=True, help=f"{rules}.")
+    parser.add_argument("--level", type=str, default="both", help="image, pixel or both.")
+    for option, text in (
+        ("k", "Standard deviations above the mean (mean_plus_k_std)."),
+        ("false-alarm-rate", "Share of good images that may be flagged (quantile, conformal)."),
+        ("recall", "Share of defects to catch (recall)."),
+        ("miss-cost", "Price of a defect that passes (cost)."),
+        ("false-alarm-cost", "Price of a good part that is flagged (cost)."),
+        ("defect-share", "Share of defects on the line (cost)."),
+        ("value", "The raw threshold (manual)."),
+    ):
+        parser.add_argument(f"--{option}", type=float, help=text)
+
+
+def _compare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
+    metrics = "What they are compared by, such as pixel_AUPRO or image_F1Score; default is image_AUROC."
+    parser.add_argument("--metric", type=str, help=metrics)
+    importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
+    parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
+    parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
+    parser.add_argument("--prune", action="store_true", help="Remove rows whose record is gone.")
+    parser.add_argument("--best", action="store_true", help="Print the best run of each model, as Markdown.")
+
+
+def _report_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", type=str, nargs="+", help="Run folders.")
+    parser.add_argument("--output", type=str, help="File to write; default is report.html in the run folder.")
+
+
+THRESHOLD = Command(threshold, _threshold_arguments)
+COMPARE = Command(compare, _compare_arguments)
+REPORT = Command(report, _report_arguments)
+CONVERT = Command(convert)

@@ -1,0 +1,149 @@
+"""Commands that run a model: train, evaluate, predict."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+
+from defectlab import paths
+from defectlab.cli.command import Command
+from defectlab.errors import InputError
+from defectlab.experiment import Experiment
+from defectlab.settings import as_yaml, config_file, read_yaml
+
+if TYPE_CHECKING:
+    from defectlab.data.folder import Folder
+    from defectlab.results.record import Run
+
+
+def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, print_config: bool, **settings: Any) -> int:
+    """Train and test one experiment, once or with several seeds."""
+    from defectlab.many import parse_seeds, run_many, with_seeds
+
+    experiment = Experiment(**settings)
+    if print_config:
+        print(as_yaml(experiment.to_dict()), end="")
+        return 0
+    if seeds is None and experiment.repeat == 1:
+        from defectlab.experiment import run
+
+        run(experiment, test=not fit_only)
+        return 0
+    if fit_only:
+        raise InputError("--fit-only trains once: leave out --seeds and repeat.")
+    repeats = with_seeds(experiment, None if seeds is None else parse_seeds(seeds), vary_split=vary_split)
+    return 0 if len(run_many(repeats, rerun=rerun)) == len(repeats) else 1
+
+
+def evaluate(run: str, rescore: bool, data: str | None) -> None:
+    """Compute a run's metrics again from its raw record, or test it on other images."""
+    from defectlab.results.evaluate import evaluate_run
+    from defectlab.results.record import Run
+    from defectlab.results.show import summary
+    from defectlab.results.workbook import update_workbook
+
+    opened = Run.open(run)
+    if rescore or data is not None:
+        from defectlab.engine import Engine
+
+        Engine().test(datamodule=_tested_images(opened, data), ckpt_path=opened.checkpoint_file())
+        return
+    if not opened.scores("test"):
+        raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
+    opened.update(**evaluate_run(opened))
+    summary(opened, update_workbook(opened).rows)
+
+
+def _tested_images(run: "Run", data: str | None) -> "Folder":
+    """Return the run's own images, or those of another folder: a dataset in a known layout, or bare test folders."""
+    from defectlab.data.folder import Folder
+    from defectlab.data.tested import TestedFolder, is_tested_only
+
+    options = run.record["experiment"]["data"]
+    kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+    bare = not run.record["dataset"]["counts"]["train"] if data is None else is_tested_only(paths.resolve(data))
+    if bare:
+        names = ("eval_batch_size", "num_workers", "extensions")
+        return TestedFolder(data or kept["root"], **{name: kept[name] for name in names if name in kept})
+    if data is None:
+        return Folder(**kept)
+    own = ("name", "valid_area_mask", "crop_area")  # the checkpoint brings the last two
+    kept = {key: value for key, value in kept.items() if key not in own and not key.endswith("_dir")}
+    return Folder(**kept | {"root": data})  # in a layout of its own
+
+
+def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool, view: str) -> None:
+    """Score images with a trained model and write scores.csv."""
+    from defectlab.data.sources import find_images
+    from defectlab.evaluation.views import check_view
+
+    if not paths.resolve(run).exists():
+        raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
+    # a shell expands globs where it stands, which may be below the project root
+    here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
+    check_view(view)
+    find_images(here)  # before the seconds that torch and anomalib take to load
+    from defectlab.scoring import predict_to_folder
+
+    folder = output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    predict_to_folder(run, here, paths.resolve(folder), heatmaps=heatmaps, masks=masks, view=view)
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action="config", help="YAML file of an experiment; options given here win over it.")
+    parser.add_class_arguments(Experiment, as_positional=False)
+    parser.add_argument("--seeds", type=str, help="Train with each of these seeds, such as 0..4 or 0,1,2.")
+    parser.add_argument("--vary-split", action="store_true", help="Split anew with each seed.")
+    later = "Train without the test; `evaluate RUN --rescore` makes it up."
+    parser.add_argument("--fit-only", action="store_true", help=later)
+    parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
+    printed = "Print all settings, as file and command line give them together, as YAML for --config; train nothing."
+    parser.add_argument("--print_config", action="store_true", help=printed)
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="Run folder.")
+    parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
+    other = "Test on other images: a dataset in a known layout, or a folder of good/ and bad/ (or kinds of defect)."
+    parser.add_argument("--data", type=str, metavar="FOLDER", help=other)
+
+
+def _predict_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="Run folder or checkpoint.")
+    parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
+    parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
+    parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
+    parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    views = "Of the scores: raw, min_max (0.5 is the threshold) or percent (100 is the threshold)."
+    parser.add_argument("--view", type=str, default="raw", help=views)
+
+
+def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Put the --config files, found here or in the project, before all else: what is typed wins wherever it stands.
+
+    Raises:
+        OptionError: Names every key of a file that does not exist, with the closest that does.
+    """
+    del options
+    files: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--config" and left:
+            files.append(left.pop(0))
+        elif argument.startswith("--config="):
+            files.append(argument.removeprefix("--config="))
+        else:
+            rest.append(argument)
+    found = [config_file(file) for file in files]
+    for file in found:
+        Experiment.check_names(read_yaml(file))
+    return [*rest[:1], *(part for file in found for part in ("--config", str(file))), *rest[1:]]
+
+
+TRAIN = Command(train, _train_arguments, _config_first)
+EVALUATE = Command(evaluate, _evaluate_arguments)
+PREDICT = Command(predict, _predict_arguments)

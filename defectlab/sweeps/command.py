@@ -1,0 +1,89 @@
+"""The command `defectlab sweep`: a file, options put over it, one exit code. No torch until the sweep starts."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from defectlab.errors import OptionError, did_you_mean
+from defectlab.settings import load_yaml
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+OVERRIDE = re.compile(r"[A-Za-z][\w.]*=")
+SET = "--set"
+
+
+def add_sweep_arguments(parser: "ArgumentParser") -> None:
+    """Add the options of `defectlab sweep`."""
+    parser.add_argument("--config", dest="file", metavar="FILE", type=str, required=True, help="YAML file of a sweep.")
+    parser.add_argument("--plan", action="store_true", help="Show what would be computed, and stop.")
+    parser.add_argument("--retry-failed", action="store_true", help="Run what failed earlier again.")
+    setting = "An option over the file's, such as model.num_neighbors=1,5,9; bare, or as --model.num_neighbors 1,5,9."
+    parser.add_argument(SET, dest="overrides", action="append", metavar="KEY=VALUE", help=setting)
+
+
+def run_sweep_command(file: str, plan: bool, retry_failed: bool, overrides: Sequence[str] | None) -> int:
+    """Run or plan a sweep; returns 1 if a configuration failed or cannot work, else 0."""
+    values = parse_overrides(overrides or [])
+    from defectlab.sweeps.run import sweep
+
+    result = sweep(file, overrides=values, plan_only=plan, retry_failed=retry_failed)
+    return 1 if result.failed or result.plan.refused else 0
+
+
+def sweep_arguments(arguments: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the arguments with every override, `KEY=VALUE` or `--KEY VALUE`, as `--set KEY=VALUE`.
+
+    Args:
+        arguments: As typed, `sweep` first.
+        known: Options that the command has.
+
+    Raises:
+        OptionError: An option that is neither the command's nor followed by a value.
+
+    >>> sweep_arguments(["sweep", "--config", "a.yaml", "seeds=0..4", "--model.name", "padim"], ["--config"])
+    ['sweep', '--config', 'a.yaml', '--set', 'seeds=0..4', '--set', 'model.name=padim']
+    """
+    options, left, result = list(known), list(arguments), []
+    while left:
+        argument = left.pop(0)
+        name, has_value, value = argument.partition("=")
+        if name in ("--config", SET) and not has_value:
+            result += [argument, *left[:1]]
+            del left[:1]
+        elif name in options or not argument.startswith("--"):
+            result += [SET, argument] if OVERRIDE.match(argument) else [argument]
+        else:
+            if not has_value and (not left or left[0].startswith("--")):
+                raise OptionError(f"sweep has no option '{name}' without a value.{did_you_mean(name, options)}")
+            result += [SET, f"{name[2:]}={value if has_value else left.pop(0)}"]
+    return result
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Return options by dotted name; values are YAML, and several of them, joined by commas, are choices.
+
+    Raises:
+        OptionError: No `KEY=VALUE`, or a value that is no YAML.
+
+    >>> parse_overrides(["model.num_neighbors=1,9", "model.layers=[layer1],[layer2, layer3]", "seeds=0..4"])
+    {'model.num_neighbors': [1, 9], 'model.layers': [['layer1'], ['layer2', 'layer3']], 'seeds': '0..4'}
+    """
+    values = {}
+    for text in texts:
+        key, is_pair, value = text.partition("=")
+        if not is_pair or not OVERRIDE.match(text):
+            raise OptionError(f"An option over the file's is KEY=VALUE, such as model.num_neighbors=5; got {text!r}.")
+        values[key] = _value(key, value)
+    return values
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        found = load_yaml(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise OptionError(f"{key}: {text!r} is no valid YAML: {error}") from error
+    return None if not found else found[0] if len(found) == 1 else found

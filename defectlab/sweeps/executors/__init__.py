@@ -1,0 +1,40 @@
+"""Where a sweep's work is done: in this process, or in tasks on a Ray cluster."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from defectlab.errors import OptionError, unknown_name
+from defectlab.features.store import FeatureStore
+from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.execute import Report
+
+NAMES = ("local", "ray")
+
+
+class Executor(Protocol):
+    """Runs configurations; keeps what they share from one call to the next."""
+
+    def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
+        """Run what is pending of a sweep's configurations and report each outcome as it comes."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was started; called once, whatever happened."""
+        ...
+
+
+def make_executor(name: str, store: FeatureStore, sweep: str, address: str | None = None) -> Executor:
+    """Return the executor called `name`, for a sweep of that name; `address` is that of a running Ray cluster.
+
+    Raises:
+        OptionError: There is no such executor, or an address without one that takes it.
+    """
+    from defectlab.sweeps.executors.local import LocalExecutor
+
+    if name not in NAMES:
+        raise OptionError(unknown_name("executor", name, NAMES))
+    if name == "local":
+        if address is not None:
+            raise OptionError(f"address={address!r} is that of a Ray cluster: say executor ray too, or leave it out.")
+        return LocalExecutor(store, sweep)
+    raise OptionError("executor ray is not built yet.")
