@@ -52,7 +52,9 @@ def test_photographs_may_be_jpegs_as_the_references_are(tmp_path: Path):
     assert paths(manifest, "test", 1) == ["test/imgs/q.jpg"]
     assert paths(manifest, "validation", 1) == ["proliv/x.jpg", "proliv/y.jpg"]
     assert len(paths(manifest, "train", 0)) == 4
-    batch = next(iter(Folder(root=tmp_path, num_workers=0, eval_batch_size=2).test_dataloader()))
+    data = Folder(root=tmp_path, num_workers=0, eval_batch_size=2)
+    data.setup()
+    batch = next(iter(data.test_dataloader()))
     assert batch.gt_label.tolist() == [0, 1]
 
 

@@ -33,7 +33,7 @@ _WIDTHS = {
     "run": 54,
     "checkpoint": 13,
     "report": 9,
-    "note": 70,
+    "note": 96,
 }
 
 COLUMNS = (
@@ -223,7 +223,5 @@ def _put(sheet: Worksheet, place: int, name: str, value: Any, font: Font | None 
     cell = sheet.cell(place, AT[name], value)
     if font is not None:
         cell.font = font
-    if name == "note":
-        cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal="left")
     if name not in _TEXT:
         cell.number_format = "0.0" if name in _SHORT else "0.0000"

@@ -29,7 +29,8 @@ from defectlab.results.workbook.foreign import has_extras
 from defectlab.results.workbook.rows import KEY, Row, best_rows, ranked_within
 
 TITLE = Font(name="Calibri", size=12, bold=True)
-WIDEST, NARROWEST, WIDEST_TITLE = 30, 16, 40
+WIDEST, NARROWEST, WIDEST_TITLE = 34, 16, 40
+LINE_HEIGHT, IN_A_LINE = 15.5, 26  # points, and characters of a bold label in the widest column
 
 
 def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row]) -> None:
@@ -39,6 +40,8 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
     if actual == expected and not has_extras(sheet):
         if actual:
             sheet.delete_rows(1, sheet.max_row)
+            for dimension in sheet.row_dimensions.values():
+                dimension.height = None
         cells = layout(rows)
     else:
         cells = _around(actual, rows, before)
@@ -92,6 +95,10 @@ def _label_on_sheet(block: Block, label: str, row: Row, known: bool) -> str:
 
 
 def _style_block(sheet: Worksheet, block: Block, shown: Mapping[str, Row | None], best: Mapping[Any, Any]) -> None:
+    lines = max((-(-len(label) // IN_A_LINE) for label in block.labels if shown[label] is not None), default=1)
+    if lines > 1:
+        row_dimension = sheet.row_dimensions[block.top]
+        row_dimension.height = max(lines * LINE_HEIGHT, row_dimension.height or 0.0)
     title = sheet.cell(block.top, 1)
     title.font, title.alignment = TITLE, Alignment(vertical="top", wrap_text=True)
     for label, at in block.labels.items():
