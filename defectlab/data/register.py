@@ -123,7 +123,7 @@ def _inside(places: Places, size: int) -> tuple[NDArray[np.bool_], NDArray[np.bo
 def _applied(pictures: NDArray[np.float32], places: Places) -> NDArray[np.float32]:
     """Return pictures (n, S, S), or one for all places, resampled linearly; border pixels go on outside."""
     down, across = (_weights(places[:, at], places[:, at + 1], pictures.shape[-1]) for at in (0, 2))
-    return down @ pictures @ across.transpose(0, 2, 1)
+    return (down @ pictures @ across.transpose(0, 2, 1)).astype(np.float32, copy=False)
 
 
 def _weights(scale: NDArray[np.float64], shift: NDArray[np.float64], size: int) -> NDArray[np.float32]:
