@@ -38,8 +38,8 @@ def load_backbone(
     `DEFECTLAB_WEIGHTS`), a state dict, or ``"random"``; None searches those folders for a file of this backbone.
     Mean and std come from the argument, the manifest's entry of this very file, or the architecture's default.
     `precision` "bfloat16" or "float16" runs the network under torch.autocast: faster on GPUs and on CPUs that multiply
-    such numbers. Scores change by a per cent or so, more than what tells good models apart (benchmarks/README.md); it is
-    on record with the run.
+    such numbers. Scores change by a per cent or so, more than what tells good models apart (benchmarks/README.md). It
+    is on record with the run.
 
     Raises:
         OptionError: Unknown name or precision, or a mean / std that is not three numbers.

@@ -25,6 +25,7 @@ MOST_THREADS = 4
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float32]
+Table = NDArray[np.uint32] | NDArray[np.int64]
 _In = TypeVar("_In")
 _Found = TypeVar("_Found")
 
@@ -113,7 +114,7 @@ class _ByKey:
     def __init__(self, low: int, high: int, total: int) -> None:
         self._low = low
         self._high = high
-        self._table = np.zeros(high - low + 3, dtype=np.uint32 if total < 1 << 32 else np.int64)
+        self._table = _empty_table(high - low + 3, total)
 
     def _places(self, scores: Scores) -> NDArray[np.int32]:
         keys = _keys(scores.copy())
@@ -126,7 +127,7 @@ class _ByKey:
 
     def join(self, other: _Tally) -> None:
         assert isinstance(other, _ByKey)
-        self._table += other._table
+        np.add(self._table, other._table, out=self._table)
 
     def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
         _add_up(self._table)
@@ -147,7 +148,7 @@ class _Binned:
         self._taken = np.zeros(BINS, dtype=np.bool_)
         for start in range(0, distinct.size, AT_ONCE):
             self._taken[self.place(distinct[start : start + AT_ONCE])] = True
-        self._table = np.zeros(BINS, dtype=np.uint32 if total < 1 << 32 else np.int64)
+        self._table = _empty_table(BINS, total)
         self._close = _Sorted()
 
     def place(self, scores: Scores) -> NDArray[np.int32]:
@@ -164,7 +165,7 @@ class _Binned:
 
     def join(self, other: _Tally) -> None:
         assert isinstance(other, _Binned)
-        self._table += other._table
+        np.add(self._table, other._table, out=self._table)
         self._close.join(other._close)
 
     def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
@@ -173,7 +174,7 @@ class _Binned:
         below, upto = self._close.counts(distinct)
         for start in range(0, distinct.size, AT_ONCE):
             here = slice(start, start + AT_ONCE)
-            outside = self._table[self.place(distinct[here])]
+            outside = self._table[self.place(distinct[here])].astype(np.int64)
             below[here] += outside
             upto[here] += outside
         return below, upto
@@ -193,7 +194,12 @@ def _ends(ascending: Scores, distinct: Scores) -> tuple[Counts, Counts]:
     return below, upto
 
 
-def _add_up(table: NDArray[np.uint32] | Counts) -> None:
+def _empty_table(places: int, total: int) -> Table:
+    """Return zeros for `places` counts that add up to `total` at most: small numbers where these are enough."""
+    return np.zeros(places, dtype=np.uint32) if total < 1 << 32 else np.zeros(places, dtype=np.int64)
+
+
+def _add_up(table: Table) -> None:
     """Make each place the sum of all up to it, in place."""
     for start in range(0, table.size, AT_ONCE):
         here = table[start : start + AT_ONCE]
