@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from defectlab.kernels.flow import flow_log_likelihood, grid_log_likelihood, permutation_of
+from defectlab.kernels.flow import flow_log_likelihood, permutation_of
+from defectlab.kernels.flow_grid import GridFlow
 from defectlab.models.cflow import couplings
 
 
@@ -53,7 +54,7 @@ def test_scoring_a_grid_is_scoring_its_fibers(channels: int, soft: bool, columns
     random = torch.Generator().manual_seed(1)
     features, encoding = torch.randn(3, channels, 2, 3, generator=random), torch.randn(8, 6, generator=random)
     before = features.clone()
-    found = grid_log_likelihood(features, encoding, couplings(head), columns=columns)
+    found = GridFlow(encoding, couplings(head)).log_likelihood(features, columns=columns)
     rows = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (B, C, h, w) -> (B*h*w, C)
     with torch.no_grad():
         expected = plain_log_likelihood(head, rows, encoding.T.repeat(3, 1))

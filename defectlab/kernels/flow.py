@@ -2,9 +2,8 @@
 
 A block of anomalib's decoder (FrEIA's AllInOneBlock) joins the position encoding to one half of the channels, predicts
 scale and shift of the other half, scales all channels and permutes them by a matrix product. Here vectors are columns
-(C, F), so that halves are views and a permutation is a copy of rows; scoring computes the encoding's part of the first
-layer once for all images; training has its gradients written out, without those of the encoding and of the features.
-Numbers equal plain's up to float32 rounding.
+(C, F), so that halves are views and a permutation is a copy of rows. Training has its gradients written out, without
+those of the encoding and of the features; `flow_grid` scores. Numbers equal plain's up to float32 rounding.
 """
 
 import math
@@ -14,8 +13,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-
-from defectlab.kernels.parallel import over_chunks
 
 SHRINK = 0.1  # of scale and shift, and of the global scale: constants of FrEIA's block
 BETA = 0.5  # of the global scale's softplus
@@ -84,49 +81,6 @@ def permutation_of(matrix: torch.Tensor) -> torch.Tensor | None:
     order = matrix.argmax(1)
     exact = torch.zeros_like(matrix).scatter_(1, order.unsqueeze(1), 1.0)
     return order if torch.equal(matrix, exact) and len(order.unique()) == len(order) else None
-
-
-@torch.no_grad()
-def grid_log_likelihood(
-    features: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling], *, columns: int = 512
-) -> torch.Tensor:
-    """Return the log-likelihood of each position, (B, h, w), of features (B, C, h, w).
-
-    `encoding` is (P, h*w). About `columns` vectors are worked at a time: some positions of all images.
-    """
-    batch, channels, height, width = features.shape
-    vectors = features.flatten(2)  # (B, C, h, w) -> (B, C, h*w)
-    found = features.new_empty((batch, height * width))
-    # The bias as one more column: adding it by addmm would copy it over the whole result first.
-    seconds = [SHRINK * torch.cat([b.w2, b.b2.unsqueeze(1)], dim=1) for b in blocks]
-    scales = [(b.global_scale(), b.offset.unsqueeze(1)) for b in blocks]
-    constant = channels * LOG_SQRT_2PI + sum(float(b.global_scale().log().sum()) for b in blocks)
-    widest = max(w2.shape[1] for w2 in seconds)
-
-    def work(part: slice) -> None:
-        chosen = vectors[:, :, part]
-        x = chosen.new_empty((channels, batch, chosen.shape[2]))
-        x = x.copy_(chosen.transpose(0, 1)).flatten(1)  # (B, C, p) -> (C, B*p)
-        inner = x.new_ones((widest, x.shape[1]))
-        log_jacobian = x.new_full((x.shape[1],), constant)
-        for block, w2, (scale, offset) in zip(blocks, seconds, scales, strict=True):
-            split = block.split
-            # The encoding's part of the first layer is the same for all images.
-            term = torch.addmm(block.b1.unsqueeze(1), block.w1[:, split:], encoding[:, part])  # (H, P) @ (P, p)
-            hidden = inner[: w2.shape[1]]  # (H + 1, B*p), ones in the last row
-            hidden[-1].fill_(1)
-            torch.mm(block.w1[:, :split], x[:split], out=hidden[:-1])
-            hidden[:-1].unflatten(1, (batch, -1)).add_(term.unsqueeze(1)).relu_()
-            coefficients = w2 @ hidden  # (2 (C - S), B*p)
-            log_scale = coefficients[: channels - split].tanh_().mul_(block.clamp)
-            log_jacobian += log_scale.sum(0)
-            x[split:].mul_(log_scale.exp_()).add_(coefficients[channels - split :])
-            x = block.mix(x.mul_(scale).add_(offset))
-        log_jacobian -= x.square_().sum(0).mul_(0.5)
-        found[:, part] = log_jacobian.unflatten(0, (batch, -1))
-
-    over_chunks(work, height * width, max(1, columns // batch), features.device)
-    return found.unflatten(1, (height, width))
 
 
 def flow_log_likelihood(fibers: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling]) -> torch.Tensor:

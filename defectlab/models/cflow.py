@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError
-from defectlab.kernels.flow import Coupling, flow_log_likelihood, grid_log_likelihood, permutation_of
+from defectlab.kernels.flow import Coupling, flow_log_likelihood, permutation_of
+from defectlab.kernels.flow_grid import GridFlow, checksum
 from defectlab.models.base import BaseDetector, check_layers
 from defectlab.models.kept import KeptFeatures, need_images
 from defectlab.options import check_range, check_whole, checked_options
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Positions scored at a time: they are independent of each other, so these only bound memory.
 CPU_COLUMNS, GPU_COLUMNS = 512, 65536
+KEPT_GRIDS = 256 * 2**20  # bytes a layer; what a larger grid needs is computed for each batch
 
 
 class CflowModel(AnomalibCflowModel):
@@ -61,6 +63,7 @@ class CflowModel(AnomalibCflowModel):
                 for n_features in self.pool_dims
             )
         self.anomaly_map_generator = AnomalyMapGenerator(pool_layers=self.pool_layers)
+        self._kept_grids: dict[int, tuple[Any, GridFlow]] = {}
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -94,10 +97,22 @@ class CflowModel(AnomalibCflowModel):
         """Return the log-likelihood per feature at each position of each layer, (B, h, w)."""
         columns = CPU_COLUMNS if embedding[0].device.type == "cpu" else GPU_COLUMNS
         return [
-            grid_log_likelihood(feature, self._encoding(feature), couplings(decoder), columns=columns)
-            / feature.shape[1]
-            for decoder, feature in zip(self.decoders, embedding, strict=True)
+            self._grid_flow(number, feature).log_likelihood(feature, columns=columns) / feature.shape[1]
+            for number, feature in enumerate(embedding)
         ]
+
+    @torch.no_grad()
+    def _grid_flow(self, number: int, feature: torch.Tensor) -> GridFlow:
+        """Return a layer's flow, prepared for the grid of its features; kept as long as the weights stay the same."""
+        decoder: Any = self.decoders[number]
+        key = (feature.shape[-2:], feature.device, feature.dtype, checksum(decoder.parameters()))
+        kept_key, kept = self._kept_grids.get(number, (None, None))
+        if kept is not None and kept_key == key:
+            return kept
+        prepared = GridFlow(self._encoding(feature), couplings(decoder))
+        if prepared.nbytes <= KEPT_GRIDS:
+            self._kept_grids[number] = key, prepared
+        return prepared
 
     def score(self, embedding: list[torch.Tensor], image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W).
