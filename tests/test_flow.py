@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from defectlab.kernels.flow import flow_log_likelihood, permutation_of
+from defectlab.kernels.flow import flow_log_likelihood, permutation_of, trained_tensors
 from defectlab.kernels.flow_grid import GridFlow
 from defectlab.models.cflow import couplings
 
@@ -45,6 +45,19 @@ def test_values_and_gradients_are_those_of_anomalibs_decoder(channels: int, soft
             assert a.grad is None, name
         else:
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_one_flat_gradient_holds_those_of_all_tensors():
+    random = torch.Generator().manual_seed(1)
+    fibers, encoding = torch.randn(20, 7, generator=random), torch.randn(20, 8, generator=random)
+    head = decoder(7)
+    blocks = couplings(head)
+    flow_log_likelihood(fibers, encoding, blocks).sum().backward()
+    flat = torch.cat([tensor.detach().flatten() for tensor in trained_tensors(blocks)]).requires_grad_()
+    flow_log_likelihood(fibers, encoding, blocks, flat).sum().backward()
+    parameters = [*(b.global_scale for b in head.module_list), *(b.global_offset for b in head.module_list)]
+    parameters += [p for b in head.module_list for p in b.subnet.parameters()]
+    torch.testing.assert_close(flat.grad, torch.cat([p.grad.flatten() for p in parameters]))
 
 
 @pytest.mark.parametrize("columns", [1, 12, 1000])

@@ -48,11 +48,6 @@ class Coupling:
         """Channels that are read."""
         return len(self.offset) - len(self.b2) // 2
 
-    @property
-    def trained(self) -> tuple[torch.Tensor, ...]:
-        """The tensors that get gradients."""
-        return self.w1, self.b1, self.w2, self.b2, self.scale, self.offset
-
     def mix(self, columns: torch.Tensor) -> torch.Tensor:
         """Permute or rotate the channels of (C, F)."""
         if self.order is not None:
@@ -83,9 +78,20 @@ def permutation_of(matrix: torch.Tensor) -> torch.Tensor | None:
     return order if torch.equal(matrix, exact) and len(order.unique()) == len(order) else None
 
 
-def flow_log_likelihood(fibers: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling]) -> torch.Tensor:
-    """Return the log-likelihood (F,) of fibers (F, C) at encodings (F, P), differentiable in the blocks' tensors."""
-    tensors = [tensor for block in blocks for tensor in block.trained]
+def trained_tensors(blocks: Sequence[Coupling]) -> list[torch.Tensor]:
+    """Return the tensors that get gradients, in the order of one flat gradient: scales, offsets, then the subnets."""
+    subnets = [tensor for block in blocks for tensor in (block.w1, block.b1, block.w2, block.b2)]
+    return [*(block.scale for block in blocks), *(block.offset for block in blocks), *subnets]
+
+
+def flow_log_likelihood(
+    fibers: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling], flat: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the log-likelihood (F,) of fibers (F, C) at encodings (F, P), differentiable in the blocks' tensors.
+
+    Where these are views of one tensor `flat`, in the order of `trained_tensors`, that one gets the gradient.
+    """
+    tensors = trained_tensors(blocks) if flat is None else [flat]
     result: torch.Tensor = _Flow.apply(fibers.T.contiguous(), encoding.T.contiguous(), list(blocks), *tensors)
     return result
 
@@ -97,59 +103,69 @@ class _Flow(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, c: torch.Tensor, blocks: list[Coupling], *tensors: torch.Tensor
     ) -> torch.Tensor:
-        del tensors  # the blocks hold them; they are arguments so that autograd asks for their gradients
+        # the blocks hold the tensors too; they are arguments so that autograd asks for their gradients
         channels = len(x)
-        log_jacobian = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
+        scales = SHRINK * F.softplus(torch.stack([block.scale for block in blocks]), beta=BETA)  # (K, C)
+        log_jacobian = scales.log().sum().expand(x.shape[1]).clone()
         kept = []
-        for block in blocks:
-            split = block.split
+        for block, scale in zip(blocks, scales.unsqueeze(2), strict=True):
+            split, active = block.split, channels - block.split
             joined = torch.cat([x[:split], c])  # (S + P, F)
             hidden = torch.addmm(block.b1.unsqueeze(1), block.w1, joined).relu_()  # (H, F)
-            coefficients = torch.addmm(block.b2.unsqueeze(1), block.w2, hidden).mul_(SHRINK)
-            tanh = coefficients[: channels - split].tanh()
-            log_scale = tanh * block.clamp
-            factor = log_scale.exp()
-            changed = torch.addcmul(coefficients[channels - split :], x[split:], factor)
-            both = torch.cat([x[:split], changed])  # (C, F)
-            scale = block.global_scale()
+            coefficients = torch.addmm(block.b2.unsqueeze(1), block.w2, hidden, beta=SHRINK, alpha=SHRINK)
+            tanh = coefficients[:active].tanh_()
+            factor = (tanh * block.clamp).exp_()
+            both = torch.empty_like(x)  # (C, F)
+            both[:split].copy_(x[:split])
+            torch.addcmul(coefficients[active:], x[split:], factor, out=both[split:])
             kept.append((joined, hidden, tanh, factor, x[split:], both, scale))
-            log_jacobian += log_scale.sum(0) + scale.log().sum()
+            log_jacobian.add_(tanh.sum(0), alpha=block.clamp)
             x = block.mix(torch.addcmul(block.offset.unsqueeze(1), both, scale))
-        ctx.blocks, ctx.kept, ctx.latent = blocks, kept, x
+        ctx.blocks, ctx.kept, ctx.latent, ctx.shapes = blocks, kept, x, [tensor.shape for tensor in tensors]
         return log_jacobian.sub_(x.square().sum(0), alpha=0.5).add_(channels * LOG_SQRT_2PI)
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        weight = outer[0]  # (F,)
-        total = weight.sum()
+        weight, blocks = outer[0], ctx.blocks  # (F,)
         gradient = ctx.latent.mul(weight).neg_()  # of the half square of the latent columns
-        found: list[tuple[torch.Tensor | None, ...]] = []
-        for number in range(len(ctx.blocks) - 1, -1, -1):
-            block = ctx.blocks[number]
+        sizes = [tensor.numel() for tensor in trained_tensors(blocks)]
+        flat = gradient.new_empty(sum(sizes))
+        found = flat.split(sizes)
+        of_scales, of_offsets, of_subnets = found[: len(blocks)], found[len(blocks) :], found[2 * len(blocks) :]
+        for number in range(len(blocks) - 1, -1, -1):
+            block = blocks[number]
             joined, hidden, tanh, factor, passive, both, scale = ctx.kept[number]
             split = block.split
+            of_w1, of_b1, of_w2, of_b2 = of_subnets[4 * number : 4 * number + 4]
             gradient = block.unmix(gradient)  # (C, F)
-            of_offset = gradient.sum(1)
-            of_scale = (gradient * both).sum(1) + total / scale.squeeze(1)
-            of_scale *= SHRINK * torch.sigmoid(BETA * block.scale)
-            gradient = gradient.mul_(scale)
-            active = gradient[split:]  # also the shift's gradient
-            scaled = active * factor
-            log_scale = (scaled * passive).add_(weight).mul_(block.clamp)
-            of_tanh = torch.addcmul(log_scale, log_scale, tanh.square_(), value=-1)
-            coefficients = torch.cat([of_tanh, active]).mul_(SHRINK)  # (2 (C - S), F)
-            of_hidden = (block.w2.T @ coefficients).mul_(hidden > 0)
-            found.append(
-                (
-                    of_hidden @ joined.T,
-                    of_hidden.sum(1),
-                    coefficients @ hidden.T,
-                    coefficients.sum(1),
-                    of_scale,
-                    of_offset,
-                )
-            )
+            torch.sum(gradient, 1, out=of_offsets[number])
+            torch.sum(gradient * both, 1, out=of_scales[number])
+            gradient.mul_(scale)
+            of_shift = gradient[split:]
+            scaled = of_shift * factor
+            of_log_scale = torch.addcmul(weight, scaled, passive).mul_(block.clamp)
+            coefficients = torch.cat([torch.ops.aten.tanh_backward(of_log_scale, tanh), of_shift]).mul_(SHRINK)
+            of_hidden = torch.ops.aten.threshold_backward(block.w2.T @ coefficients, hidden, 0)  # (H, F)
+            torch.mm(of_hidden, joined.T, out=of_w1.view_as(block.w1))
+            torch.sum(of_hidden, 1, out=of_b1)
+            torch.mm(coefficients, hidden.T, out=of_w2.view_as(block.w2))
+            torch.sum(coefficients, 1, out=of_b2)
             if number:  # the features in front of the first block are frozen
-                gradient = torch.cat([torch.addmm(gradient[:split], block.w1[:, :split].T, of_hidden), scaled])
+                below = torch.empty_like(gradient)
+                torch.addmm(gradient[:split], block.w1[:, :split].T, of_hidden, out=below[:split])
+                below[split:].copy_(scaled)
+                gradient = below
+        _through_softplus(flat[: sum(sizes[: len(blocks)])], blocks, ctx.kept, weight)
         ctx.kept = ctx.latent = None
-        return None, None, None, *(tensor for block_gradients in reversed(found) for tensor in block_gradients)
+        if len(ctx.shapes) == 1:
+            return None, None, None, flat
+        return None, None, None, *(part.view(shape) for part, shape in zip(found, ctx.shapes, strict=True))
+
+
+def _through_softplus(
+    gradient: torch.Tensor, blocks: Sequence[Coupling], kept: Sequence[tuple[torch.Tensor, ...]], weight: torch.Tensor
+) -> None:
+    """Turn gradients of the blocks' global scales (K*C,), in place, into those in front of their softplus."""
+    scales = torch.cat([scale for *_, scale in kept]).squeeze(1)  # (K*C,)
+    before = torch.cat([block.scale for block in blocks])
+    gradient.add_(weight.sum() / scales).mul_(SHRINK * torch.sigmoid(BETA * before))

@@ -64,6 +64,7 @@ class CflowModel(AnomalibCflowModel):
             )
         self.anomaly_map_generator = AnomalyMapGenerator(pool_layers=self.pool_layers)
         self._kept_grids: dict[int, tuple[Any, GridFlow]] = {}
+        self._flats: list[nn.Parameter] = []  # while it trains, one for each decoder
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -73,15 +74,36 @@ class CflowModel(AnomalibCflowModel):
         """Return the layers' features in order, each (B, C, h, w): every layer has a flow of its own."""
         return [features[layer].detach() for layer in self.pool_layers]
 
+    def tie(self) -> list[nn.Parameter]:
+        """Make each decoder's trained tensors views of one, and return these: `fit` gives them the gradients.
+
+        An optimiser that steps on one tensor in place of fifty small ones does the same in half the time.
+        """
+        self._flats = []
+        for decoder in self.decoders:
+            tensors = _trained(decoder)
+            flat = nn.Parameter(torch.cat([tensor.detach().flatten() for tensor in tensors]))
+            for tensor, part in zip(tensors, flat.detach().split([t.numel() for t in tensors]), strict=True):
+                tensor.data = part.view_as(tensor)
+            self._flats.append(flat)
+        return self._flats
+
+    def untie(self) -> None:
+        """Give the decoders' tensors their gradients again."""
+        self._flats = []
+
     def fit(self, embedding: list[torch.Tensor], random: torch.Generator) -> Iterator[torch.Tensor]:
         """Yield the losses (F,) of one fiber batch after another; the caller steps the optimiser on each mean.
 
         A fiber is one position's feature vector. Their order is drawn from `random`; as in plain anomalib the last
         batch of a layer holds the remainder.
         """
-        for decoder, feature in zip(self.decoders, embedding, strict=True):
+        flats: Sequence[nn.Parameter | None] = self._flats or [None] * len(embedding)
+        for decoder, feature, flat in zip(self.decoders, embedding, flats, strict=True):
             channels, positions = feature.shape[1], feature.shape[2] * feature.shape[3]
             blocks = couplings(decoder)
+            if flat is not None and flat.data_ptr() != blocks[0].scale.data_ptr():
+                raise RuntimeError("CFlow's decoders were moved or replaced since `tie`: call it again.")
             encoding = self._encoding(feature).T.contiguous()  # (P, h*w) -> (h*w, P)
             fibers = feature.permute(0, 2, 3, 1).reshape(-1, channels)  # (B, C, h, w) -> (B*h*w, C)
             n_batches = max(1, len(fibers) // self.fiber_batch_size)  # a last short batch of images is one fiber batch
@@ -90,7 +112,7 @@ class CflowModel(AnomalibCflowModel):
                 last = number == n_batches - 1
                 start = number * self.fiber_batch_size
                 chosen = order[start : None if last else start + self.fiber_batch_size]
-                found = flow_log_likelihood(fibers[chosen], encoding[chosen % positions], blocks)
+                found = flow_log_likelihood(fibers[chosen], encoding[chosen % positions], blocks, flat)
                 yield -F.logsigmoid(found / channels)
 
     def log_likelihoods(self, embedding: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -140,6 +162,13 @@ class CflowModel(AnomalibCflowModel):
     def _encoding(self, feature: torch.Tensor) -> torch.Tensor:
         """Return the position encodings (P, h*w) of a layer's features (B, C, h, w)."""
         return positional_encoding_2d(self.condition_vector, *feature.shape[-2:]).flatten(1).to(feature.device)
+
+
+def _trained(decoder: Any) -> list[torch.Tensor]:
+    """Return a decoder's parameters in the order of a flat gradient (`kernels.flow.trained_tensors`)."""
+    blocks = list(decoder.module_list)
+    subnets = [tensor for block in blocks for layer in (0, 2) for tensor in block.subnet[layer].parameters()]
+    return [*(block.global_scale for block in blocks), *(block.global_offset for block in blocks), *subnets]
 
 
 def couplings(decoder: Any) -> list[Coupling]:
@@ -247,8 +276,8 @@ class Cflow(BaseDetector, AnomalibCflow):
         self._kept: KeptFeatures | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return anomalib's Adam over the decoders, in its fused form: one pass over each tensor instead of ten."""
-        return torch.optim.Adam(self.model.decoders.parameters(), lr=self.learning_rate, fused=True)
+        """Return anomalib's Adam over the decoders, each as one tensor, in its fused form: one pass instead of ten."""
+        return torch.optim.Adam(self.model.tie(), lr=self.learning_rate, fused=True)
 
     def on_train_start(self) -> None:
         """Keep features from the first epoch on, where they are the same in each."""
@@ -263,6 +292,7 @@ class Cflow(BaseDetector, AnomalibCflow):
         """Let go of the features."""
         self._kept = None
         need_images(self, None)
+        self.model.untie()
 
     def on_train_epoch_start(self) -> None:
         """Order the fibers of each epoch by a stream of its own, so that a resumed training draws the same."""
