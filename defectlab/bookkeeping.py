@@ -15,6 +15,7 @@ from defectlab.backbones import weights_sha256
 from defectlab.backbones.manifest import file_sha256
 from defectlab.data.folder import Folder
 from defectlab.errors import InputError
+from defectlab.git_state import git_state
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.results.grid import PixelSize, pixel_size_of
@@ -30,6 +31,8 @@ _TRAINING_ONLY = {
     *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
     "threshold_k",
 }
+
+_OF_THE_DATA = {"area"}  # what a checkpoint took over from the images it was trained on, and brings with it
 
 
 def start_run(
@@ -72,6 +75,7 @@ def start_run(
             "thresholds": {},
             "timings": {},
             "environment": environment("unknown"),
+            "git": git_state(paths.project_root()),
             "checkpoint": CHECKPOINT,
             **({"sources": dict(model.sources)} if model.sources else {}),
         },
@@ -154,8 +158,13 @@ def run_to_test(
 
 
 def dataset_record(datamodule: Folder) -> dict[str, Any]:
-    """Return name, counts, manifest hash and protocol, as run.json holds them."""
+    """Return name, counts, manifest hash and protocol, as run.json holds them.
+
+    `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
+    """
     manifest = datamodule.manifest
+    left_out = manifest.without_mask if manifest.protocol.missing_masks == "leave_out" else ()
+    without_mask = [paths.relative(manifest.absolute(entry)) for entry in left_out]
     return {
         "name": datamodule.name,
         "root": paths.relative(manifest.root),
@@ -163,6 +172,7 @@ def dataset_record(datamodule: Folder) -> dict[str, Any]:
         "manifest": manifest.hash,
         "has_masks": manifest.has_masks,
         "protocol": asdict(manifest.protocol),
+        **({"without_mask": without_mask} if without_mask else {}),
     }
 
 
@@ -192,7 +202,7 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
     for theirs, ours in ((record["options"], model.options), (record["preprocessing"], model.preprocessing.to_dict())):
         differences += [
             f"{option}: {theirs.get(option)} there, {ours.get(option)} here"
-            for option in sorted({*theirs, *ours} - _TRAINING_ONLY)
+            for option in sorted({*theirs, *ours} - _TRAINING_ONLY - _OF_THE_DATA)
             if theirs.get(option) != ours.get(option)
         ]
     there, here = (_architecture(facts) for facts in (record["backbone"], model.backbone_record))

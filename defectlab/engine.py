@@ -18,6 +18,7 @@ from defectlab.bookkeeping import check_same_model, describe_run, environment, r
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
+from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_data
 from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
@@ -122,6 +123,7 @@ class Engine(AnomalibEngine):
         """
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
         checkpoint = self._resolve_checkpoint(ckpt_path)
+        follow_data(model, datamodule)
         model.check_training(datamodule)
         options = self._options(model)
         run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
@@ -161,6 +163,7 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
+        check_follows(model, datamodule)
         source = weights_run(model, checkpoint)
         run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results, **self._evaluation)
         self._new_trainer(model, run)
@@ -199,6 +202,7 @@ class Engine(AnomalibEngine):
     def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
         """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
         datamodule = self._checked(model, datamodule)
+        follow_data(model, datamodule)
         return start_run(model, datamodule, self._options(model), self._run_name, self._results, **self._evaluation)
 
     def complete(
@@ -235,6 +239,7 @@ class Engine(AnomalibEngine):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
+        check_follows(model, datamodule)
         source = weights_run(model, checkpoint)
         self._new_trainer(model, None)
         with quiet_lightning():
@@ -268,6 +273,8 @@ class Engine(AnomalibEngine):
             raise InputError(
                 "predict needs images: give datamodule=..., data_path=..., dataset=... or dataloaders=...."
             )
+        if isinstance(datamodule, Folder):
+            check_follows(model, datamodule)
         source = weights_run(model, checkpoint)
         self._new_trainer(model, source)
         with quiet_lightning():
@@ -292,6 +299,7 @@ class Engine(AnomalibEngine):
 
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
         """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
+        follow_data(model, datamodule)
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
@@ -299,6 +307,7 @@ class Engine(AnomalibEngine):
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
+        follow_data(model, datamodule)
         _, facts = describe_run(model, datamodule, self._options(model), self._run_name, **self._evaluation)
         return experiment_id(facts)
 
@@ -399,6 +408,7 @@ class Engine(AnomalibEngine):
             return fitted
         if checkpoint is not None:
             check_same_model(model, checkpoint)
+            follow_checkpoint(model, checkpoint)
         elif isinstance(model, BaseDetector) and not model.is_fitted:
             raise InputError(f"This {model.name} has not been fitted: call fit first, or give ckpt_path=....")
         return model

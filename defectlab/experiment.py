@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from defectlab import paths
-from defectlab.errors import DataError, InputError, OptionError
+from defectlab.errors import DataError, OptionError
 from defectlab.models.registry import model_info
 from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
+from defectlab.settings import as_yaml, config_file, read_yaml
 
 if TYPE_CHECKING:
     from defectlab.backbones import Backbone
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Directories = str | list[str] | None
+SETTINGS = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class DataConfig:
         group: Regular expression on the image's path that names the part it shows, where a part has several images.
         n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
             validation folders hold anomalous images only.
+        unknown_dir: Test images without a label: predicted and shown, never scored.
+        mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
+        missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
+            defect) or leave_out (of the pixel metrics).
+        valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
+        crop_area: Left, top, right, bottom in pixels of what is looked at.
+        task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
     """
 
     root: str | None = None
@@ -76,6 +83,12 @@ class DataConfig:
     on_duplicate: str = "error"
     group: str | None = None
     n_val_good: int | None = None
+    unknown_dir: Directories = None
+    mask_suffix: str | None = None
+    missing_masks: str = "error"
+    task: str | None = None
+    valid_area_mask: str | None = None
+    crop_area: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,36 +203,8 @@ class Experiment:
     def to_yaml(self, path: str | Path) -> Path:
         """Write the experiment, all settings spelled out."""
         path = paths.resolve(path)
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(as_yaml(self.to_dict()), encoding="utf-8")
         return path
-
-
-def config_file(path: str | Path) -> Path:
-    """Return the file, from the working directory or else the project root.
-
-    Raises:
-        InputError: It is in neither.
-    """
-    file = Path(path) if Path(path).is_file() else paths.resolve(path)
-    if not file.is_file():
-        raise InputError(f"There is no file {file}.")
-    return file
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        InputError: No such file, or no mapping in it.
-    """
-    file = config_file(path)
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is no valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{file} must hold a mapping of settings, such as `data: {{root: data/bottle}}`.")
-    return data
 
 
 class Parts:
@@ -263,6 +248,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
         InputError: An option, a weights file or a layer that cannot work.
     """
     from defectlab.engine import Engine
+    from defectlab.fields_of_view import follow_data
     from defectlab.models.registry import model_class
 
     parts = parts or Parts()
@@ -273,6 +259,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     backbone = parts.backbone(experiment)
     given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
     model: BaseDetector = cls(**given, **options)
+    follow_data(model, datamodule)
     return model, datamodule, engine
 
 
@@ -285,14 +272,23 @@ def run(experiment: Experiment, *, test: bool = True) -> "Run":
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():  # before the seconds that torch and anomalib take to load
         raise DataError(f"There is no folder {paths.resolve(root)} (data.root).")
-    return train_built(*build(experiment), test=test)
+    return train_built(experiment, *build(experiment), test=test)
 
 
-def train_built(model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True) -> "Run":
-    """Train, and test unless told otherwise, what `build` has made; return its run."""
+def train_built(
+    experiment: Experiment, model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True
+) -> "Run":
+    """Train, and test unless told otherwise, what `build` has made; return its run.
+
+    The run folder gets `experiment.yaml`, all settings spelled out: `defectlab train --config` does the same again.
+    """
     from defectlab.results.record import Run
 
     engine.fit(model=model, datamodule=datamodule)
+    experiment.to_yaml((model.run_folder or Path()) / SETTINGS)
     if test:
         engine.test(model=model, datamodule=datamodule)
     return Run.open(model.run_folder or "")
+
+
+__all__ = ["Experiment", "build", "config_file", "read_yaml", "run", "train_built"]

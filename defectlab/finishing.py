@@ -7,6 +7,7 @@ from typing import Any
 from defectlab.data.manifest import Manifest
 from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.rule_options import DefaultRule
+from defectlab.evaluation.sources import Chosen
 from defectlab.models.base import BaseDetector
 from defectlab.pictures import save_panel
 from defectlab.pimo import aupimo as compute_aupimo
@@ -19,7 +20,7 @@ from defectlab.results.evaluate import (
     threshold_by,
     threshold_record,
 )
-from defectlab.results.grid import pixel_images, write_grid_masks
+from defectlab.results.grid import left_out, pixel_images, pixel_labels, write_grid_masks
 from defectlab.results.keep import drop_maps
 from defectlab.results.parts import choose_part_threshold
 from defectlab.results.record import Run, ScoreRow
@@ -32,7 +33,8 @@ def record_thresholds(
 ) -> None:
     """Choose the thresholds from the validation rows and the run's validation maps, and put both on record."""
     source = "test" if manifest.protocol.validation_is_test else "validation"
-    image, pixel = choose_thresholds(rows, run.maps("validation"), run.packed_masks("validation"), by)
+    maps, masks = run.maps("validation"), run.packed_masks("validation")
+    image, pixel = choose_thresholds(rows, maps, masks, by, pixel_labels(run, rows))
     run.write_scores([*(labelled(row, image.value) for row in rows), *run.scores("test")])
     run.update(
         thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
@@ -81,7 +83,10 @@ def _part_threshold(model: BaseDetector, run: Run) -> dict[str, Any] | None:
 def _with_aupimo(run: Run) -> dict[str, Any]:
     """Return the record's metrics and reasons with pixel_AUPIMO among them; no threshold changes it."""
     images, lack = pixel_images(run)
-    found = Metric(None, lack) if images is None else compute_aupimo(images)
+    rows = run.scores("test")
+    blank = frozenset(left_out(run, rows))
+    known = [place for place, row in enumerate(rows) if row.label >= 0 and place not in blank]
+    found = Metric(None, lack) if images is None else compute_aupimo(Chosen(images, known))
     reasons = run.record.get("metric_reasons", {})
     return {
         "metrics": {**run.record["metrics"], AUPIMO: found.value},

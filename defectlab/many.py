@@ -98,7 +98,7 @@ def run_many(experiments: Sequence[Experiment], *, rerun: bool = False) -> "list
                 logger.info("Run %s: finished already, not trained again: %s", what, earlier.folder)
             else:
                 logger.info("Run %s", what)
-            finished.append(earlier or train_built(model, datamodule, engine))
+            finished.append(earlier or train_built(experiment, model, datamodule, engine))
         except Exception as error:  # one bad run must not cost the others their night
             logger.exception("Run %s failed; going on with the next", what)
             failed.append(f"{what}: {error}")

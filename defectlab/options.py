@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec
 
 from defectlab.errors import OptionError, did_you_mean
@@ -27,16 +27,31 @@ def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str)
 
 
 def checked_options(init: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a constructor so that an unknown keyword names the closest known one."""
-    allowed = [name for name in inspect.signature(init).parameters if name != "self"]
+    """Wrap a constructor: an unknown keyword names the closest known one, and what is annotated `bool` is one."""
+    parameters = inspect.signature(init).parameters
+    allowed = [name for name in parameters if name != "self"]
     owner = init.__qualname__.split(".")[0]
 
     @functools.wraps(init)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         check_option_names(kwargs, allowed, owner)
+        check_flags(owner, kwargs, parameters)
         init(*args, **kwargs)
 
     return wrapper
+
+
+def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse anything but true and false for an option whose annotation is `bool`: the text "False" is true in Python.
+
+    Raises:
+        OptionError: With the value and where it was given.
+    """
+    for name, value in given.items():
+        annotation = parameters[name].annotation if name in parameters else None
+        optional = annotation == (bool | None)
+        if (annotation is bool or optional) and not (isinstance(value, bool) or (optional and value is None)):
+            raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
 
 
 def check_whole(where: str, name: str, value: Any, *, low: int) -> None:

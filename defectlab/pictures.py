@@ -13,6 +13,7 @@ from PIL import Image
 from defectlab import paths
 from defectlab.data.images import as_uint8, read_image
 from defectlab.errors import DataError, InputError
+from defectlab.evaluation.grids import resize_nearest
 from defectlab.evaluation.thresholds import below32
 from defectlab.evaluation.views import heat_range
 from defectlab.models.registry import model_info
@@ -79,11 +80,12 @@ class ShownImages:
             DataError: The image cannot be read.
         """
         row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
-        image = _thumbnail(read_image(paths.resolve(row.image_path)))
-        found = _on_image(self.preprocessing, self.maps[index], image)
+        whole = read_image(paths.resolve(row.image_path))
+        image, size = _thumbnail(whole), (whole.shape[0], whole.shape[1])
+        found = _on_image(self.preprocessing, self.maps[index], image, size)
         outlined, marked = image, np.zeros(image.shape[:2], dtype=np.bool_)
         if self.masks is not None and row.label == 1:
-            marked = _on_image(self.preprocessing, self.masks[index], image) > 0.5
+            marked = _on_image(self.preprocessing, self.masks[index], image, size) > 0.5
             outlined = contour(outlined, marked, TRUTH)
         if threshold is not None:
             outlined = contour(outlined, found > np.float32(below32(threshold)))
@@ -239,7 +241,13 @@ def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
     return np.asarray(small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale)))))
 
 
-def _on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Bring an (h, w) map or mask on the model's input onto an image: (H, W) float32, NaN where a crop cut it away."""
+def _on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring an (h, w) map or mask on the model's input onto an image, shown smaller than its own (height, width).
+
+    Returns (H, W) float32, NaN where a crop cut it away.
+    """
     values = torch.from_numpy(np.array(grid, dtype=np.float32))  # a copy: maps on disk are read-only
-    return preprocessing.to_image(values[None], (image.shape[0], image.shape[1]))[0].numpy()
+    shown = (image.shape[0], image.shape[1])
+    if preprocessing.area is None or shown == size:
+        return preprocessing.to_image(values[None], shown)[0].numpy()
+    return resize_nearest(preprocessing.to_image(values[None], size)[0].numpy(), shown)  # areas are in own pixels

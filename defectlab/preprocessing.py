@@ -4,17 +4,19 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
-from defectlab.errors import OptionError
+from defectlab.errors import DataError, OptionError
+from defectlab.evaluation.area import Area
 from defectlab.evaluation.grids import crop_padding, fitted_box
 
 EDGE = 1e-6  # pixels; a product that is a whole number but for rounding is that number
@@ -26,7 +28,8 @@ class Preprocessing:
     """Resize, optional centre crop, normalisation: frozen, hashed, saved with the model.
 
     `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
-    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does.
+    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `area` is cut out of
+    the image first.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -35,6 +38,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
+    area: Area | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _pair("image_size", self.size))
@@ -57,29 +61,43 @@ class Preprocessing:
     @property
     def hash(self) -> str:
         """Sixteen hex digits that change with any of the fields."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        data = self.to_dict()
+        if self.area is not None:
+            data["area"] = {key: value for key, value in data["area"].items() if key != "code"}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON and checkpoints."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain = asdict(replace(self, area=None))
+        data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        del data["area"]  # left out where there is none: hashes from before there was a choice stay
+        return data if self.area is None else {**data, "area": self.area.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
         """Return what `to_dict` was made of."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
-        return cls(**fields)
+        return cls(**{**fields, "area": Area.from_dict(data.get("area"))})
 
     def resize(self) -> Transform:
-        """Return the part that brings images of any size to one size; done by the loader, before batching."""
+        """Return the part that cuts the area out and brings images of any size to one; done before batching."""
+        return Compose([*self.area_cut(), self.sized()]) if self.area else self.sized()
+
+    def area_cut(self) -> list[Transform]:
+        """Return what cuts the area out of images and masks; nothing where all of them is looked at."""
+        return [] if self.area is None else [AreaCut(self.area)]
+
+    def sized(self) -> Transform:
+        """Return the part that brings images of any size, their area cut out, to one."""
         mode = InterpolationMode(self.interpolation)
         if self.keep_aspect:
             return Letterbox(self.size, mode, tuple(self.mean))
         return Resize(self.size, interpolation=mode, antialias=True)
 
     def transform(self) -> Compose:
-        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks."""
+        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks, but for the area's cut."""
         crop = [CenterCrop(self.crop)] if self.crop else []
-        return Compose([self.resize(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
+        return Compose([self.sized(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
 
     @classmethod
     def from_transform(cls, transform: Transform | None) -> "Preprocessing":
@@ -118,8 +136,20 @@ class Preprocessing:
             image_size: Height and width of the image.
 
         Returns:
-            (B, H, W), bilinear. What a centre crop cut away was never seen by the model and is NaN.
+            (B, H, W), bilinear. What a centre crop cut away, or lies outside the area, was never seen by the model and
+            is NaN.
         """
+        if self.area is None:
+            return self._to_cut(maps, image_size)
+        left, top, right, bottom = self.area.box_on(image_size)
+        whole = maps.new_full((len(maps), *image_size), float("nan"))
+        whole[:, top:bottom, left:right] = self._to_cut(maps, (bottom - top, right - left))
+        if self.area.mask is not None:
+            whole = whole.masked_fill(~torch.from_numpy(self.area.mask).to(maps.device), float("nan"))
+        return whole
+
+    def _to_cut(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """As `to_image`, onto what was cut out of the image."""
         height, width = self.size
         top, left, bottom, right = 0, 0, height, width
         inside = torch.ones(1, 1, height, width)
@@ -150,6 +180,10 @@ class Preprocessing:
         Returns:
             The smallest box of whole pixels of the image around it; without area where the input shows padding only.
         """
+        if self.area is not None:
+            first, over, _, _ = self.area.box_on(image_size)
+            cut = replace(self, area=None).box_to_image(box, self.area.cut_size(image_size))
+            return cut[0] + first, cut[1] + over, cut[2] + first, cut[3] + over
         offset_top, offset_left = self._crop_offset()
         fitted = fitted_box(image_size, self.size) if self.keep_aspect else (0, 0, *self.size)
         scale_y = image_size[0] / (fitted[2] - fitted[0])
@@ -170,6 +204,30 @@ class Preprocessing:
             return 0, 0
         rows, columns = crop_padding(self.size, self.crop)
         return rows[0], columns[0]
+
+
+class AreaCut(Transform):
+    """Cut an area out of images (..., C, H, W) and masks (..., H, W); pixels that do not count become 0.
+
+    Raises:
+        DataError: An image of another size than the area is of.
+    """
+
+    def __init__(self, area: Area) -> None:
+        super().__init__()
+        self.area = area
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Apply to one image or mask."""
+        del params
+        size = (inpt.shape[-2], inpt.shape[-1])
+        if why := self.area.problem(size):
+            raise DataError(f"This image is {why}: it cannot be looked at as the training images were.")
+        left, top, right, bottom = self.area.box_on(size)
+        pixels = inpt.as_subclass(torch.Tensor)
+        if self.area.mask is not None:
+            pixels = pixels * torch.from_numpy(self.area.mask).to(pixels)
+        return tv_tensors.wrap(pixels[..., top:bottom, left:right].contiguous(), like=inpt)
 
 
 class Letterbox(Transform):

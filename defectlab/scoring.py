@@ -44,14 +44,20 @@ def predict_to_folder(
     check_view(view)
     output = paths.resolve(output)
     files = find_images(source)
+    facts_of = probe_all(files)
     broken = [
         f"  {paths.relative(file)}: {facts.problem}"
-        for file, facts in zip(files, probe_all(files), strict=True)
+        for file, facts in zip(files, facts_of, strict=True)
         if facts.problem
     ]
     if broken:
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
     detector = Detector.load(run)
+    if (area := detector.model.preprocessing.area) is not None:
+        sizes = ((file, area.problem((facts.height, facts.width))) for file, facts in zip(files, facts_of, strict=True))
+        unfit = [f"  {paths.relative(file)}: {why}" for file, why in sizes if why]
+        if unfit:
+            raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
     detector.check_view(view)
     low, high = detector.heat_range
     if heatmaps and not math.isfinite(low):

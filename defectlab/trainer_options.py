@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from defectlab.errors import OptionError
-from defectlab.options import check_option_names
+from defectlab.options import check_flags, check_option_names
 
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
@@ -16,8 +16,9 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
     Raises:
         OptionError: With the closest name, or the reason.
     """
-    names = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
-    check_option_names(options, [*names, "name", "keep_maps"], "Engine")
+    parameters = inspect.signature(Trainer.__init__).parameters
+    check_option_names(options, [*(name for name in parameters if name != "self"), "name", "keep_maps"], "Engine")
+    check_flags("Engine", options, parameters)
     epochs, devices = options.get("max_epochs"), options.get("devices", 1)
     if epochs is not None and (not isinstance(epochs, int) or epochs == 0 or epochs < -1):
         raise OptionError(f"Engine: max_epochs must be a whole number of at least 1, got {epochs!r}.")

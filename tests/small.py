@@ -36,12 +36,12 @@ MORE: dict[str, tuple[type, dict[str, Any]]] = {
     "linear_vae": (LinearVae, {"latent_dim": 4, "hidden": [16, 8], "lr": 1e-2}),
     "small_conv_vae": (SmallConvVae, {"latent_dim": 4, "lr": 3e-3}),
     "big_conv_vae": (BigConvVae, {"latent_dim": 4, "lr": 1e-3}),
-    "draem": (Draem, {"reconstructive_width": 8, "discriminative_width": 8, "lr": 1e-3}),
+    "draem": (Draem, {"reconstructive_width": 8, "discriminative_width": 8, "beta": (0.5, 1.0), "lr": 1e-3}),
     "csflow": (Csflow, {"layers": ["layer3"], "n_coupling_blocks": 2, "cross_conv_hidden_channels": 16, "lr": 1e-3}),
     "efficient_ad": (EfficientAd, {"model_size": "tiny", "teacher_out_channels": 8, "teacher": "random", "lr": 1e-3}),
     "featcae": (FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}),
 }
-EPOCHS = {"stfpm": 4, "fastflow": 4, "draem": 8, "csflow": 6, "efficient_ad": 2, "featcae": 4}
+EPOCHS = {"stfpm": 4, "fastflow": 4, "draem": 12, "csflow": 6, "efficient_ad": 2, "featcae": 4}
 
 
 @lru_cache(maxsize=2)

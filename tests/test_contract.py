@@ -17,6 +17,7 @@ from defectlab.models.registry import MODELS
 from defectlab.results.record import Run
 
 LONG = {"efficient_ad"}  # 256 px are its least
+BATCHES = {"efficient_ad": 1, "draem": 2}  # DRAEM sees few simulated defects in a small training: more steps
 NAMES = [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in SMALL | MORE]
 
 
@@ -33,7 +34,7 @@ def train(name: str, root: Path, results: Path, epochs: int, **options: Any) -> 
     engine = Engine(
         max_epochs=epochs, check_val_every_n_epoch=epochs, default_root_dir=results, enable_progress_bar=False
     )
-    engine.train(model=model, datamodule=data(root, train_batch_size=1 if name == "efficient_ad" else 3))
+    engine.train(model=model, datamodule=data(root, train_batch_size=BATCHES.get(name, 3)))
     return model, Run.open(model.run_folder)
 
 

@@ -57,6 +57,9 @@ def test_unknown_keys_name_the_closest(data: dict, message: str):
         ({"model": SMALL["model"] | {"name": "padin"}}, "Did you mean 'padim'"),
         ({"model": SMALL["model"] | {"n_fetures": 3}}, "Did you mean 'n_features'"),
         ({"trainer": {"max_epoch": 3}}, "Did you mean 'max_epochs'"),
+        ({"trainer": {"enable_progress_bar": "no"}}, "enable_progress_bar must be true or false, got 'no'"),
+        ({"model": {"name": "draem", "enable_sspcab": "False"}, "backbone": {}}, "enable_sspcab must be true or false"),
+        ({"model": SMALL["model"] | {"layers": "layer1,layer2"}}, "layers must be a list"),
         ({"backbone": {"name": "resnet81", "weights": "random"}}, "resnet18"),
     ],
 )

@@ -61,7 +61,7 @@ def test_two_synonyms_are_ambiguous(tmp_path):
 def test_unlabelled_and_other_folders_are_noted(tmp_path):
     found = detect(tree(tmp_path, "train/good", "train/extra", "test/good", "test/unknown", "test/crack"))
     assert found.abnormal_dirs == ("test/crack",)
-    assert any("unknown" in note for note in found.notes)
+    assert found.unknown_dirs == ("test/unknown",)
     assert any("train/extra" in note for note in found.notes)
 
 

@@ -49,7 +49,7 @@ def test_one_error_lists_all(tmp_path):
         "train/good/big.jpg: image file is truncated",
         "test/good/text.png: not an image",
         "ground_truth/crack/000_mask.png: not an image, or cut off",
-        "Images without a mask: add it, or leave mask_dir out for image metrics only (2):",
+        "or task: classification for image metrics only (2):",
         "test/crack/001.png: no mask",
         "test/hole/002.png: no mask",
         "images of one stem: 000.jpg, 000.png",

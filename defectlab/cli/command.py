@@ -40,7 +40,7 @@ class Command:
 
 def new_parser(**kwargs: Any) -> ArgumentParser:
     """Return a parser that raises instead of ending the process, and takes options by their whole names only."""
-    return ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
 
 
 def option_names(parser: ArgumentParser) -> list[str]:

@@ -3,21 +3,29 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from defectlab import paths
 from defectlab.cli.command import Command
 from defectlab.errors import InputError
-from defectlab.experiment import Experiment, config_file, read_yaml
+from defectlab.experiment import Experiment
+from defectlab.settings import as_yaml, config_file, read_yaml
+
+if TYPE_CHECKING:
+    from defectlab.data.folder import Folder
+    from defectlab.results.record import Run
 
 
-def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, **settings: Any) -> int:
+def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, print_config: bool, **settings: Any) -> int:
     """Train and test one experiment, once or with several seeds."""
     from defectlab.many import parse_seeds, run_many, with_seeds
 
     experiment = Experiment(**settings)
+    if print_config:
+        print(as_yaml(experiment.to_dict()), end="")
+        return 0
     if seeds is None and experiment.repeat == 1:
         from defectlab.experiment import run
 
@@ -38,20 +46,32 @@ def evaluate(run: str, rescore: bool, data: str | None) -> None:
 
     opened = Run.open(run)
     if rescore or data is not None:
-        from defectlab.data.folder import Folder
         from defectlab.engine import Engine
 
-        options = opened.record["experiment"]["data"]
-        kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
-        if data is not None:  # in a layout of its own
-            kept = {key: value for key, value in kept.items() if key != "name" and not key.endswith("_dir")}
-            kept["root"] = data
-        Engine().test(datamodule=Folder(**kept), ckpt_path=opened.checkpoint_file())
+        Engine().test(datamodule=_tested_images(opened, data), ckpt_path=opened.checkpoint_file())
         return
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
     opened.update(**evaluate_run(opened))
     summary(opened, update_workbook(opened).rows)
+
+
+def _tested_images(run: "Run", data: str | None) -> "Folder":
+    """Return the run's own images, or those of another folder: a dataset in a known layout, or bare test folders."""
+    from defectlab.data.folder import Folder
+    from defectlab.data.tested import TestedFolder, is_tested_only
+
+    options = run.record["experiment"]["data"]
+    kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+    bare = not run.record["dataset"]["counts"]["train"] if data is None else is_tested_only(paths.resolve(data))
+    if bare:
+        names = ("eval_batch_size", "num_workers", "extensions")
+        return TestedFolder(data or kept["root"], **{name: kept[name] for name in names if name in kept})
+    if data is None:
+        return Folder(**kept)
+    own = ("name", "valid_area_mask", "crop_area")  # the checkpoint brings the last two
+    kept = {key: value for key, value in kept.items() if key not in own and not key.endswith("_dir")}
+    return Folder(**kept | {"root": data})  # in a layout of its own
 
 
 def predict(run: str, source: list[str], output: str | None, heatmaps: bool, masks: bool, view: str) -> None:
@@ -79,12 +99,14 @@ def _train_arguments(parser: ArgumentParser) -> None:
     later = "Train without the test; `evaluate RUN --rescore` makes it up."
     parser.add_argument("--fit-only", action="store_true", help=later)
     parser.add_argument("--rerun", action="store_true", help="With several seeds: train finished ones again too.")
+    printed = "Print all settings, as file and command line give them together, as YAML for --config; train nothing."
+    parser.add_argument("--print_config", action="store_true", help=printed)
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="Run folder.")
     parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
-    other = "Test on the images of another dataset, a folder in a known layout: a run of its own."
+    other = "Test on other images: a dataset in a known layout, or a folder of good/ and bad/ (or kinds of defect)."
     parser.add_argument("--data", type=str, metavar="FOLDER", help=other)
 
 
@@ -98,23 +120,30 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--view", type=str, default="raw", help=views)
 
 
-def _with_config(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Find each --config file, here or in the project, and name the closest key for every unknown one in it."""
+def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Put the --config files, found here or in the project, before all else: what is typed wins wherever it stands.
+
+    Raises:
+        OptionError: Names every key of a file that does not exist, with the closest that does.
+    """
     del options
-    found = list(arguments)
-    for position, argument in enumerate(found):
-        if argument == "--config" and position + 1 < len(found):
-            file = config_file(found[position + 1])
-            found[position + 1] = str(file)
+    files: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--config" and left:
+            files.append(left.pop(0))
         elif argument.startswith("--config="):
-            file = config_file(argument.removeprefix("--config="))
-            found[position] = f"--config={file}"
+            files.append(argument.removeprefix("--config="))
         else:
-            continue
+            rest.append(argument)
+    found = [config_file(file) for file in files]
+    for file in found:
         Experiment.check_names(read_yaml(file))
-    return found
+    return [*rest[:1], *(part for file in found for part in ("--config", str(file))), *rest[1:]]
 
 
-TRAIN = Command(train, _train_arguments, _with_config)
+TRAIN = Command(train, _train_arguments, _config_first)
 EVALUATE = Command(evaluate, _evaluate_arguments)
 PREDICT = Command(predict, _predict_arguments)

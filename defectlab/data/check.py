@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,6 +42,12 @@ def check(
     on_duplicate: str = "error",
     group: str | None = None,
     n_val_good: int | None = None,
+    unknown_dir: Dirs = None,
+    mask_suffix: str | None = None,
+    missing_masks: str = "error",
+    task: str | None = None,
+    valid_area_mask: str | os.PathLike[str] | None = None,
+    crop_area: Sequence[int] | None = None,
     near: bool = True,
 ) -> CheckReport:
     """Check a dataset as `build_manifest` would read it, with the same arguments; problems are told, not raised.
@@ -65,8 +71,8 @@ def check(
 def _warn_of_copies(found: Survey) -> None:
     from defectlab.data.near import describe, near_duplicates
 
-    splits = {item.path: str(role) for item, role in found.splits}
-    pairs = near_duplicates(found.root, splits, {item.path: item.facts.sha256 for item, _ in found.splits})
+    splits = {item.path: str(role) for item, role in found.splits if item.label >= 0}
+    pairs = near_duplicates(found.root, splits, {i.path: i.facts.sha256 for i, _ in found.splits if i.path in splits})
     title = "Near-duplicates in two splits, copies of one photograph: the test would know them, remove one of each"
     found.findings.warn(title, describe(pairs, splits))
 
@@ -96,11 +102,12 @@ def _images(found: Survey) -> list[str]:
     shown = [f"{count} of {size}" for size, count in sizes.most_common(SIZES_SHOWN)]
     if len(sizes) > SIZES_SHOWN:
         shown.append(f"{len(sizes) - SIZES_SHOWN} other sizes")
-    anomalous = [item for item in found.items if item.label]
+    anomalous = [item for item in found.items if item.label == 1]
     masked = sum(item.mask is not None for item in anomalous)
     masks = f"{masked} for {len(anomalous)} anomalous images"
     if found.layout.mask_dirs is None and found.layout.val_mask_dirs is None:
-        masks = "none: image metrics only" if anomalous else "none: good images only"
+        why = " (task: classification)" if found.protocol.task == "classification" else ""
+        masks = f"none: image metrics only{why}" if anomalous else "none: good images only"
     return [f"Images: {len(found.items)} readable ({', '.join(shown) or 'none'})", f"Masks: {masks}"]
 
 

@@ -19,10 +19,12 @@ from torchvision.transforms.v2 import functional as tvf
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab import paths
+from defectlab.data.area import check_crop_area, read_area
 from defectlab.data.groups import compiled
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
 from defectlab.errors import OptionError, unknown_name
+from defectlab.evaluation.area import Area
 from defectlab.options import check_whole, checked_options
 from defectlab.preprocessing import Preprocessing
 from defectlab.seeds import generator
@@ -60,6 +62,7 @@ class ManifestDataset(AnomalibDataset):
                 "image_path": [str(manifest.absolute(entry)) for entry in entries],
                 "label_index": [entry.label for entry in entries],
                 "mask_path": [str(manifest.absolute_mask(entry) or "") for entry in entries],
+                "all_defect": [manifest.is_all_defect(entry) for entry in entries],
                 "split": split,
             }
         )
@@ -86,7 +89,7 @@ class ManifestDataset(AnomalibDataset):
         image = load_image(row.image_path)
         mask = None
         if self.task == TaskType.SEGMENTATION:
-            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]))
+            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return ImageItem(
@@ -98,10 +101,10 @@ class ManifestDataset(AnomalibDataset):
         )
 
 
-def load_mask(path: str | Path | None, image_size: tuple[int, int]) -> Mask:
-    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path means nothing is marked."""
+def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False) -> Mask:
+    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path: nothing is marked, or everything."""
     if not path:
-        return Mask(torch.zeros(image_size, dtype=torch.uint8))
+        return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
     mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
     return mask if tuple(mask.shape[-2:]) == image_size else tvf.resize(mask, list(image_size))
 
@@ -146,6 +149,8 @@ class Folder(AnomalibDataModule):
     splits and rules. `normal_dir` may be left out where `root` has a known layout. `normal_split_ratio` is the share of
     good images moved to the test where there is no `normal_test_dir` (anomalib documents it and reads
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
+    `unknown_dir`, `mask_suffix`, `missing_masks`, `task`, `valid_area_mask` and `crop_area` are `build_manifest`'s; the
+    last two go with the model that is trained, into its checkpoint.
     `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
     validate too (`build_manifest`).
 
@@ -183,6 +188,12 @@ class Folder(AnomalibDataModule):
         on_duplicate: str = "error",
         group: str | None = None,
         n_val_good: int | None = None,
+        unknown_dir: Directory | None = None,
+        mask_suffix: str | None = None,
+        missing_masks: str = "error",
+        task: TaskType | str | None = None,
+        valid_area_mask: str | Path | None = None,
+        crop_area: Sequence[int] | None = None,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -233,11 +244,18 @@ class Folder(AnomalibDataModule):
             "normal_val_dir": normal_val_dir,
             "abnormal_val_dir": abnormal_val_dir,
             "val_mask_dir": val_mask_dir,
+            "unknown_dir": unknown_dir,
         }
         self.extensions = tuple(extensions) if extensions else None
         self.on_duplicate = on_duplicate
         self.group = group
         self.n_val_good = n_val_good
+        self.mask_suffix = mask_suffix
+        self.missing_masks = missing_masks
+        self.wanted_task = None if task is None else str(getattr(task, "value", task))
+        self.valid_area_mask = None if valid_area_mask is None else str(valid_area_mask)
+        box = check_crop_area(crop_area)
+        self.crop_area = None if box is None else list(box)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -254,10 +272,22 @@ class Folder(AnomalibDataModule):
             on_duplicate=self.on_duplicate,
             group=self.group,
             n_val_good=self.n_val_good,
+            mask_suffix=self.mask_suffix,
+            missing_masks=self.missing_masks,
+            task=self.wanted_task,
+            valid_area_mask=self.valid_area_mask,
+            crop_area=self.crop_area,
             **self.directories,
         )
         self._is_setup = True
         return manifest
+
+    @cached_property
+    def area(self) -> Area | None:
+        """What part of every image is looked at; None is all of it."""
+        if self.valid_area_mask is None and self.crop_area is None:
+            return None
+        return read_area(self.root or self.manifest.root, self.valid_area_mask, self.crop_area)
 
     @property
     def name(self) -> str:
@@ -271,6 +301,11 @@ class Folder(AnomalibDataModule):
         given: dict[str, Any] = {"on_duplicate": self.on_duplicate} if self.on_duplicate != "error" else {}
         given |= {"group": self.group} if self.group is not None else {}
         given |= {"n_val_good": self.n_val_good} if self.n_val_good is not None else {}
+        given |= {"mask_suffix": self.mask_suffix} if self.mask_suffix is not None else {}
+        given |= {"missing_masks": self.missing_masks} if self.missing_masks != "error" else {}
+        given |= {"task": self.wanted_task} if self.wanted_task is not None else {}
+        given |= {"valid_area_mask": self.valid_area_mask} if self.valid_area_mask is not None else {}
+        given |= {"crop_area": self.crop_area} if self.crop_area is not None else {}
         augmentations = {
             f"{split}_augmentations": repr(augmentation)
             for split in ("train", "val", "test")
@@ -315,7 +350,8 @@ class Folder(AnomalibDataModule):
         for split in ("train", "val", "test"):
             own = getattr(self, f"{split}_augmentations")
             parts = [] if own is None else own.transforms if isinstance(own, Compose) else [own]
-            getattr(self, f"{split}_data").augmentations = Compose([*parts, preprocessing.resize()])
+            transforms = [*preprocessing.area_cut(), *parts, preprocessing.sized()]
+            getattr(self, f"{split}_data").augmentations = Compose(transforms)
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""

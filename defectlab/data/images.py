@@ -20,7 +20,7 @@ from defectlab.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm")
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".pxm")
 
 # Pillow refuses pictures above twice its limit (89 Mpx by default) as decompression bombs. Line-scan cameras exceed
 # that, and the files are the user's own; above two gigapixels it is a damaged header rather than a photograph.

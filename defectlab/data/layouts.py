@@ -19,7 +19,7 @@ SPILLS = "proliv"
 ANNOTATED, ANNOTATION = "test/imgs", "test/test_annotation.txt"
 
 KNOWN = """Layouts known by themselves:
-  mvtec     train/good, test/good, test/<defect>, ground_truth/<defect>; optionally val/good, val/<defect>
+  mvtec     train/good, test/good, test/<defect>, ground_truth/<defect>; optionally val/good, val/<defect>, test/unknown
   good_bad  train/good, test/good, test/bad; optionally ground_truth
   wells     train, test/imgs with test/test_annotation.txt (lines "name label", 1 is anomalous), and proliv (or
             another of bad / defect / ...): anomalous images that validate
@@ -45,6 +45,7 @@ class Layout:
     val_mask_dirs: tuple[str, ...] | None = None
     annotated_dirs: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()
+    unknown_dirs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -112,11 +113,11 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
     good = _child(train, GOOD)
     assert good is not None
     val = _child(root, VALIDATION)
-    test_good, test_kinds, notes = _good_and_kinds(root, test)
-    val_good, val_kinds, val_notes = _good_and_kinds(root, val)
+    test_good, test_kinds, unknown = _good_and_kinds(test)
+    val_good, val_kinds, val_unknown = _good_and_kinds(val)
     mask_root = _child(root, MASKS) or (_child(test, MASKS) if test is not None else None)
     others = [child for child in _folders(train) if child != good]
-    notes += val_notes
+    notes = [f"{_posix(root, child)} is not used: its images have no label to validate by" for child in val_unknown]
     notes += [f"{_posix(root, child)} is not used: training takes {_posix(root, good)} only" for child in others]
     plain = len(test_kinds) == 1 and test_kinds[0].name.lower() in BAD
     return Layout(
@@ -128,6 +129,7 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
         normal_val_dirs=tuple(_posix(root, p) for p in val_good),
         abnormal_val_dirs=tuple(_posix(root, p) for p in val_kinds),
         val_mask_dirs=_mask_dirs(root, mask_root, val_kinds),
+        unknown_dirs=tuple(_posix(root, p) for p in unknown),
         notes=tuple(notes),
     )
 
@@ -146,18 +148,18 @@ def _wells(root: Path, train: Path, test: Path) -> Layout:
     )
 
 
-def _good_and_kinds(root: Path, folder: Path | None) -> tuple[list[Path], list[Path], list[str]]:
-    """Split test/ or val/ into the folder of good images and one folder for each kind of defect."""
+def _good_and_kinds(folder: Path | None) -> tuple[list[Path], list[Path], list[Path]]:
+    """Split test/ or val/ into the folders of good images, of each kind of defect, and of images without a label."""
     if folder is None:
         return [], [], []
     good = _child(folder, GOOD)
-    kinds, notes = [], []
+    kinds, unknown = [], []
     for child in _folders(folder):
         if child.name.lower() == UNKNOWN:
-            notes.append(f"{_posix(root, child)} is not used: its images have no label (score them with predict)")
+            unknown.append(child)
         elif child != good and child.name.lower() not in MASKS:
             kinds.append(child)
-    return ([good] if good else []), kinds, notes
+    return ([good] if good else []), kinds, unknown
 
 
 def _mask_dirs(root: Path, mask_root: Path | None, kinds: Sequence[Path]) -> tuple[str, ...] | None:

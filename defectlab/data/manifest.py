@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property
@@ -24,9 +24,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """One image; paths are posix, relative to the root, spelled as on disk. Label 0 is good, 1 anomalous.
+    """One image; paths are posix, relative to the root, spelled as on disk. Label 0 is good, 1 anomalous, -1 unknown.
 
-    `defect` is "good" or the name of the abnormal folder; `width` and `height` are pixels after EXIF rotation.
+    `defect` is "good", "unknown" or the name of the abnormal folder; `width` and `height` are pixels after EXIF
+    rotation.
     """
 
     path: str
@@ -54,9 +55,16 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over what the images are and how they are used; neither the root nor the seed itself counts."""
+        """sha256 over what the images are and how they are used; neither the root nor the seed itself counts.
+
+        Nor do images of unknown label: they decide nothing.
+        """
         digest = hashlib.sha256(f"validation_is_test={self.protocol.validation_is_test}\n".encode())
+        if self.without_mask:
+            digest.update(f"missing_masks={self.protocol.missing_masks}\n".encode())
         for e in self.entries:
+            if e.label < 0:
+                continue
             line = [nfc(e.path), e.split, str(e.label), nfc(e.defect), e.sha256, e.mask_sha256 or ""]
             digest.update(("\t".join(line) + "\n").encode())
         return digest.hexdigest()
@@ -65,6 +73,17 @@ class Manifest:
     def has_masks(self) -> bool:
         """Whether anomalous images have masks, so that pixel metrics can be computed."""
         return any(entry.mask is not None for entry in self.entries)
+
+    @property
+    def without_mask(self) -> tuple[Entry, ...]:
+        """The anomalous images that have no mask where others have one; `protocol.missing_masks` says what is done."""
+        if not self.has_masks or self.protocol.missing_masks is None:
+            return ()
+        return tuple(entry for entry in self.entries if entry.label == 1 and entry.mask is None)
+
+    def is_all_defect(self, entry: Entry) -> bool:
+        """Whether the whole image counts as defect: it is anomalous, has no mask, and that is the rule for such."""
+        return self.protocol.missing_masks == "whole" and entry.label == 1 and entry.mask is None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images by split and defect kind, e.g. `{"test": {"good": 10, "crack": 11}}`."""
@@ -76,11 +95,14 @@ class Manifest:
         return counts
 
     def split(self, name: str) -> tuple[Entry, ...]:
-        """Return the entries of "train", "validation" or "test"; validation gives test's where it is the test set."""
+        """Return the entries of "train", "validation" or "test".
+
+        Where the test set validates, validation gives its entries, those of unknown label left out.
+        """
         if name not in SPLITS:
             raise DataError(unknown_name("split", name, SPLITS))
         if name == "validation" and self.protocol.validation_is_test:
-            name = "test"
+            return tuple(entry for entry in self.entries if entry.split == "test" and entry.label >= 0)
         return tuple(entry for entry in self.entries if entry.split == name)
 
     def index(self, path: str | Path) -> int:
@@ -179,12 +201,24 @@ def build_manifest(
     on_duplicate: str = "error",
     group: str | None = None,
     n_val_good: int | None = None,
+    unknown_dir: Dirs = None,
+    mask_suffix: str | None = None,
+    missing_masks: str = "error",
+    task: str | None = None,
+    valid_area_mask: str | os.PathLike[str] | None = None,
+    crop_area: Sequence[int] | None = None,
 ) -> Manifest:
     """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
 
     Modes are anomalib's, as names or enum members. "from_test", the default, gives way to "from_dir" where there are
     validation folders, and to a seeded 20 % of the training images where there are only good ones. Without
     `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained on.
+
+    Images of `unknown_dir` (test/unknown) are predicted and shown, and never scored. `mask_suffix` is what masks have
+    after their image's stem. `missing_masks` says what is done with a defect that has no mask where others have one:
+    "error"; "whole", all of the image counts as defect; "leave_out" of the pixel metrics. `task` "classification" uses
+    no masks, "segmentation" insists on them. `valid_area_mask` (an image, not zero where pixels count; of the images'
+    own size) and `crop_area` (left, top, right, bottom in pixels) say what part of every image is looked at.
 
     The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
 

@@ -20,11 +20,12 @@ class Pairing:
     doubled: list[str] = field(default_factory=list)
 
 
-def pair_masks(images: Sequence[str], masks: Sequence[str]) -> Pairing:
+def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None = None) -> Pairing:
     """Pair relative posix paths of one image folder with those of its mask folder.
 
     A mask belongs to the image in the same subfolder whose stem it has, or has with one of `MASK_SUFFIXES` added.
-    A mask with the exact stem of an image is never taken as another image's suffixed mask.
+    A mask with the exact stem of an image is never taken as another image's suffixed mask. With `suffix` given, a mask
+    is called by the stem and that suffix, nothing else ("" is the bare stem).
 
     >>> pair_masks(["b.png", "a.jpg"], ["a_mask.png", "b.png"]).masks
     {0: 1, 1: 0}
@@ -41,8 +42,10 @@ def pair_masks(images: Sequence[str], masks: Sequence[str]) -> Pairing:
         if len(indices) > 1:
             pairing.doubled.append("images of one stem: " + ", ".join(images[i] for i in indices))
             continue
-        suffixed = [(folder, stem + suffix) for suffix in MASK_SUFFIXES]
+        suffixed = [(folder, stem + ending) for ending in MASK_SUFFIXES]
         keys = [(folder, stem), *(key for key in suffixed if key not in image_keys)]
+        if suffix is not None:
+            keys = [(folder, nfc(stem + suffix))]
         candidates = [mask for key in keys for mask in by_key.get(key, [])]
         if len(candidates) > 1:
             names = ", ".join(masks[mask] for mask in candidates)

@@ -30,6 +30,12 @@ class DataRequest:
     on_duplicate: str = "error"
     group: str | None = None
     n_val_good: int | None = None
+    unknown_dir: Dirs = None
+    mask_suffix: str | None = None
+    missing_masks: str = "error"
+    task: str | None = None
+    valid_area_mask: str | os.PathLike[str] | None = None
+    crop_area: Sequence[int] | None = None
 
     def folders(self) -> dict[str, tuple[str, ...]]:
         """Return the folders that are given by name, by argument; arguments without any are left out."""
@@ -41,6 +47,7 @@ class DataRequest:
             "normal_val_dir": self.normal_val_dir,
             "abnormal_val_dir": self.abnormal_val_dir,
             "val_mask_dir": self.val_mask_dir,
+            "unknown_dir": self.unknown_dir,
         }
         return {argument: _as_tuple(dirs) for argument, dirs in given.items() if _as_tuple(dirs)}
 

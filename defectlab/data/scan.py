@@ -26,7 +26,7 @@ class Item:
 
     path: str  # posix, relative to the root
     role: Role
-    label: int  # 0 good, 1 anomalous
+    label: int  # 0 good, 1 anomalous, -1 unknown
     defect: str
     facts: ImageFacts
     mask: str | None = None
@@ -43,12 +43,26 @@ class _Part:
     defect: str = ""  # empty: the folder's name
 
 
-def scan(root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings) -> tuple[Item, ...]:
+@dataclass(frozen=True)
+class MaskRules:
+    """How masks are called (None: by any of the usual suffixes), and what is done with a defect that has none."""
+
+    suffix: str | None = None
+    missing: str = "error"
+
+
+def scan(
+    root: Path,
+    layout: Layout,
+    extensions: Iterable[str] | str | None,
+    findings: Findings,
+    rules: MaskRules | None = None,
+) -> tuple[Item, ...]:
     """Read every image and mask of the layout once, and return the usable images sorted by path."""
     started = time.monotonic()
     findings.warn("Folders not used", layout.notes)
     parts = _parts(root, layout, extensions, findings)
-    masks = _pair_all(root, layout, parts, findings)
+    masks = _pair_all(root, layout, parts, findings, rules or MaskRules())
 
     images = [(part, path) for part in parts for path in part.files]
     facts = probe_all([path for _, path in images])
@@ -73,7 +87,8 @@ def scan(root: Path, layout: Layout, extensions: Iterable[str] | str | None, fin
                 resized.append(line)
             if mask.suffix.lower() in (".jpg", ".jpeg"):
                 lossy.append(relative_to_root(root, mask))
-        defect = "good" if part.label == 0 else part.defect or Path(root, part.folder).name
+        kind = {0: "good", -1: "unknown"}.get(part.label, part.defect)
+        defect = kind or Path(root, part.folder).name
         mask_name = None if mask is None else relative_to_root(root, mask)
         items.append(Item(relative, part.role, part.label, defect, fact, mask_name, mask_fact))
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
@@ -92,6 +107,7 @@ def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, f
         ("abnormal_dir", layout.abnormal_dirs, "test", 1),
         ("normal_val_dir", layout.normal_val_dirs, "validation", 0),
         ("abnormal_val_dir", layout.abnormal_val_dirs, "validation", 1),
+        ("unknown_dir", layout.unknown_dirs, "test", -1),
     ]
     given = [(name, folder, role, label) for name, folders, role, label in roles for folder in folders]
     everything = {Path(root, folder) for _, folder, _, _ in given}
@@ -151,7 +167,9 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _pair_all(root: Path, layout: Layout, parts: Sequence[_Part], findings: Findings) -> dict[Path, Path]:
+def _pair_all(
+    root: Path, layout: Layout, parts: Sequence[_Part], findings: Findings, rules: MaskRules
+) -> dict[Path, Path]:
     """Return the mask of each anomalous image, over test and validation folders together."""
     pairs: dict[Path, Path] = {}
     available: set[Path] = set()
@@ -165,7 +183,8 @@ def _pair_all(root: Path, layout: Layout, parts: Sequence[_Part], findings: Find
             continue
         absent = [folder for folder in mask_dirs if not Path(root, folder).is_dir()]
         lines = [f"{mask_argument} {folder!r}: no such folder.{closest_folder(root, folder)}" for folder in absent]
-        findings.problem("Missing folders", lines)
+        if rules.missing == "error" or layout.name == "named":
+            findings.problem("Missing folders", lines)
         abnormal = [Path(root, folder) for folder in abnormal_dirs]
         try:
             folders, note = mask_folders(abnormal, [Path(root, folder) for folder in mask_dirs])
@@ -185,10 +204,13 @@ def _pair_all(root: Path, layout: Layout, parts: Sequence[_Part], findings: Find
             pairing = pair_masks(
                 [path.relative_to(source).as_posix() for path in part.files],
                 [path.relative_to(masks).as_posix() for path in files],
+                rules.suffix,
             )
             where = relative_to_root(root, masks)
             missing = [f"{relative_to_root(root, part.files[i])}: no mask in {where}" for i in pairing.missing]
-            findings.problem("Images without a mask: add it, or leave mask_dir out for image metrics only", missing)
+            fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
+            if rules.missing == "error":
+                findings.problem(f"Images without a mask: {fix}", missing)
             lines = [f"{part.folder}: {line}" for line in pairing.doubled]
             findings.problem("Names that fit twice: give each image and mask of a folder its own stem", lines)
             for image, mask in pairing.masks.items():

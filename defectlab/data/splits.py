@@ -65,7 +65,8 @@ class Protocol:
     """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous].
 
     `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
-    `group` is the pattern that names parts and `parts` their counts; both are None without one.
+    `group` is the pattern that names parts and `parts` their counts; both are None without one. `missing_masks` is None
+    where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None where none was asked for.
     """
 
     test_split_mode: str
@@ -79,6 +80,8 @@ class Protocol:
     group: str | None = None
     parts: Mapping[str, Mapping[str, int]] | None = None
     n_val_good: int | None = None
+    missing_masks: str | None = None
+    task: str | None = None
 
 
 def assign(
@@ -121,9 +124,11 @@ def assign(
     if n_val_good is not None:
         validation += f", and {n_val_good} good training images by the seed"
     splits = [(item, roles[item.path]) for item in items if item.path in roles]
-    counts = _counts(splits)
+    counts = count_labels(splits)
+    if unknown := counts["test"].get("unknown"):
+        findings.choose(f"{unknown} images of unknown label are predicted and shown, and never scored.")
     is_test = mode == "same_as_test"
-    if is_test and not any(role == "test" for _, role in splits):
+    if is_test and not any(role == "test" and item.label >= 0 for item, role in splits):
         findings.problem("Options", ["val_split_mode='same_as_test' needs test images, and there are none"])
     if not any(role == "train" for _, role in splits) and not findings.problems:
         findings.problem("No training images left", ["every good image went to test or validation: lower the ratios"])
@@ -137,7 +142,7 @@ def assign(
         validation_from=validation,
         counts=counts,
         group=group,
-        parts=None if parts is None else count_parts(roles, {item.path: item.label for item in items}, parts),
+        parts=None if parts is None else count_parts(_known(items, roles), {i.path: i.label for i in items}, parts),
         n_val_good=n_val_good,
     )
     return splits, protocol
@@ -183,7 +188,7 @@ def _images_of_tested_parts(
     """Return the good images of parts whose defects are tested: training would know these parts."""
     if parts is None:
         return set()
-    tested = {parts[item.path] for item in items if roles.get(item.path) == "test"}
+    tested = {parts[item.path] for item in items if roles.get(item.path) == "test" and item.label >= 0}
     found = {item.path for item in candidates if parts[item.path] in tested}
     if found:
         findings.choose(f"{len(found)} good images are tested, because other images of their parts are.")
@@ -210,7 +215,7 @@ def _split_validation(
     if mode == "from_dir":
         return "their own folders"
     source: Role = "train" if mode == "from_train" else "test"
-    candidates = [item for item in items if roles.get(item.path) == source]
+    candidates = [item for item in items if roles.get(item.path) == source and item.label >= 0]
     if parts is not None:  # a part may have images of both labels
         roles.update(dict.fromkeys(pick_items(candidates, ratio, seed, "validation", parts), "validation"))
     else:
@@ -252,6 +257,11 @@ def _take_good(
     return len(moved)
 
 
+def _known(items: Sequence[Item], roles: Mapping[str, Role]) -> dict[str, Role]:
+    """Return the roles of images whose label is known."""
+    return {item.path: roles[item.path] for item in items if item.path in roles and item.label >= 0}
+
+
 def _mode(name: str, value: str | Enum | None, allowed: Sequence[str]) -> str:
     mode = "none" if value is None else str(value.value if isinstance(value, Enum) else value)
     if mode == "synthetic":
@@ -269,8 +279,10 @@ def _left_out(items: Sequence[Item], roles: Mapping[str, Role], role: Role | Non
     return [f"{defect}: {count} images" for defect, count in left.items()]
 
 
-def _counts(splits: Sequence[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
+def count_labels(splits: Sequence[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
+    """Return counts[split][good | anomalous], and of the test set those unknown where there are any."""
     counts = {split: {"good": 0, "anomalous": 0} for split in ("train", "validation", "test")}
     for item, role in splits:
-        counts[role]["anomalous" if item.label else "good"] += 1
+        kind = {0: "good", 1: "anomalous"}.get(item.label, "unknown")
+        counts[role][kind] = counts[role].get(kind, 0) + 1
     return counts

@@ -4,19 +4,23 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from defectlab.data.area import check_sizes, read_area
 from defectlab.data.groups import compiled, find_parts, parted
 from defectlab.data.layouts import Layout, detect, named
 from defectlab.data.problems import Findings
 from defectlab.data.request import DataRequest
-from defectlab.data.scan import Item, Role, scan
+from defectlab.data.scan import Item, MaskRules, Role, scan
 from defectlab.data.splits import Protocol, SplitOptions, assign
 from defectlab.errors import OptionError, unknown_name
 from defectlab.paths import resolve
 
 logger = logging.getLogger(__name__)
+
+MISSING_MASKS = ("error", "whole", "leave_out")
+TASKS = ("segmentation", "classification")
 
 
 @dataclass(frozen=True)
@@ -52,18 +56,19 @@ def survey(request: DataRequest) -> Survey:
         request.seed,
         request.n_val_good,
     )
-    if request.on_duplicate not in ("error", "warn"):
-        raise OptionError(unknown_name("on_duplicate", str(request.on_duplicate), ("error", "warn")))
-    if request.group is not None:
-        compiled(request.group)
+    _check_choices(request)
     base, layout = _layout(request)
+    area = read_area(base, request.valid_area_mask, request.crop_area)
     findings = Findings()
-    items = scan(base, layout, request.extensions, findings)
+    items = scan(base, layout, request.extensions, findings, MaskRules(request.mask_suffix, request.missing_masks))
+    check_sizes(area, items, findings)
     parts = None if request.group is None else find_parts((item.path for item in items), request.group, findings)
     splits, protocol = assign(items, options, findings, request.group, parts)
+    protocol = replace(protocol, task=request.task, missing_masks=_missing_masks(splits, request, findings))
+    known = [(item, role) for item, role in splits if item.label >= 0]
     if parts is not None:
-        _check_parts(splits, parts, request.on_duplicate, findings)
-    _check_duplicates(splits, request.on_duplicate, findings)
+        _check_parts(known, parts, request.on_duplicate, findings)
+    _check_duplicates(known, request.on_duplicate, findings)
     _check_labels(protocol, findings)
     name = request.name or base.name
     return Survey(name, base, layout, request.seed, items, tuple(splits), protocol, findings, parts)
@@ -72,6 +77,9 @@ def survey(request: DataRequest) -> Survey:
 def _layout(request: DataRequest) -> tuple[Path, Layout]:
     """Return the root and its layout, recognised unless `normal_dir` is given."""
     given = request.folders()
+    if request.task == "classification":
+        given = {argument: dirs for argument, dirs in given.items() if not argument.endswith("mask_dir")}
+        request = replace(request, mask_dir=None, val_mask_dir=None)
     if "normal_dir" in given:
         for masks, images in (("mask_dir", "abnormal_dir"), ("val_mask_dir", "abnormal_val_dir")):
             if masks in given and images not in given:
@@ -83,8 +91,39 @@ def _layout(request: DataRequest) -> tuple[Path, Layout]:
         raise OptionError("Data: give root, or normal_dir.")
     base = Path(os.path.normpath(resolve(os.fspath(request.root))))
     layout = detect(base)
+    if request.task == "classification":
+        layout = replace(layout, mask_dirs=None, val_mask_dirs=None)
     logger.info("Layout %s recognised in %s: %s", layout.name, base, layout.describe().replace("\n", "; "))
     return base, layout
+
+
+def _check_choices(request: DataRequest) -> None:
+    """Refuse options that no image could make work."""
+    for name, value, allowed in (
+        ("on_duplicate", request.on_duplicate, ("error", "warn")),
+        ("missing_masks", request.missing_masks, MISSING_MASKS),
+        ("task", request.task or TASKS[0], TASKS),
+    ):
+        if value not in allowed:
+            raise OptionError(unknown_name(name, str(value), allowed))
+    if request.mask_suffix is not None and not isinstance(request.mask_suffix, str):
+        raise OptionError(f"Data: mask_suffix must be a text such as _mask, got {request.mask_suffix!r}.")
+    if request.group is not None:
+        compiled(request.group)
+
+
+def _missing_masks(splits: Sequence[tuple[Item, Role]], request: DataRequest, findings: Findings) -> str | None:
+    """Return what is done with defects without a mask where others have one, and say it; None: there are none."""
+    defects = [item for item, _ in splits if item.label == 1]
+    bare = [item for item in defects if item.mask is None]
+    if request.task == "segmentation" and defects and len(bare) == len(defects):
+        fix = "add masks (ground_truth/<defect>, or mask_dir), or say task: classification"
+        findings.problem(f"No masks, but task is segmentation: {fix}", [f"{len(bare)} anomalous images"])
+    if request.missing_masks == "error" or not bare or len(bare) == len(defects):
+        return None
+    done = "count as defect as a whole" if request.missing_masks == "whole" else "are left out of the pixel metrics"
+    findings.choose(f"{len(bare)} of {len(defects)} anomalous images have no mask: they {done} (missing_masks).")
+    return request.missing_masks
 
 
 def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, findings: Findings) -> None:

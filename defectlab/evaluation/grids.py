@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Size = tuple[int, int]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def resize_bilinear(values: NDArray[np.float32], size: Size) -> NDArray[np.float
         return _mix(rows[:, left], rows[:, right], along)  # (H, w) -> (H, W)
 
 
-def resize_nearest(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
+def resize_nearest(mask: NDArray[T], size: Size) -> NDArray[T]:
     """Resize (h, w) to (H, W) as torch's nearest does."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)]

@@ -1,6 +1,6 @@
 """Anomaly maps and masks image by image: from memory or from disk, of one size or of many."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -80,6 +80,27 @@ class Chosen:
     def mask(self, index: int) -> NDArray[np.bool_]:
         """Mask (H, W) of one image."""
         return self._images.mask(self._positions[index])
+
+
+class Blanked:
+    """Another source's images, some of them without any pixel: positions stay, and nothing of these is counted."""
+
+    def __init__(self, images: PixelImages, positions: Iterable[int]) -> None:
+        self._images = images
+        self._blank = frozenset(positions)
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Height and width of each image, 0 and 0 of a blank one."""
+        return [(0, 0) if place in self._blank else size for place, size in enumerate(self._images.sizes)]
+
+    def map(self, index: int) -> NDArray[np.float32]:
+        """Raw anomaly map (H, W) of one image."""
+        return np.empty((0, 0), dtype=np.float32) if index in self._blank else self._images.map(index)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Mask (H, W) of one image."""
+        return np.empty((0, 0), dtype=np.bool_) if index in self._blank else self._images.mask(index)
 
 
 def blocks_of(sizes: Sequence[tuple[int, int]], pixels: int) -> Iterator[range]:

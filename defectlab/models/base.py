@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import nn
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.errors import OptionError
+from defectlab.evaluation.area import Area
 from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
@@ -146,6 +148,10 @@ class BaseDetector(AnomalibModule):
     def preprocessing(self) -> Preprocessing:
         """How images become this model's input."""
         return self.pre_processor.preprocessing
+
+    def look_at(self, area: Area | None) -> None:
+        """Look at this part of every image from now on: in training, test and prediction, and in the checkpoint."""
+        self.pre_processor.use(replace(self.preprocessing, area=area))
 
     @property
     def default_rule(self) -> DefaultRule:

@@ -22,7 +22,7 @@ from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector
 from defectlab.models.processors import RecordedPreProcessor
 from defectlab.models.registry import OTHERS, ModelInfo
-from defectlab.options import check_option_names
+from defectlab.options import check_flags, check_option_names
 from defectlab.preprocessing import Preprocessing
 from defectlab.seeds import seeded
 
@@ -53,6 +53,7 @@ class OtherDetector(BaseDetector):
         signature = inspect.signature(self.plain.__init__).parameters
         known = [name for name in signature if name not in ("self", "backbone", "pre_trained", *_COMPONENTS)]
         check_option_names(own, [*known, *_OURS, *(["backbone"] if self.info.backbone else [])], type(self).__name__)
+        check_flags(type(self).__name__, own, signature)
         network = None
         if self.info.backbone is not None:
             network = self.resolve_backbone(backbone or self.info.backbone, pre_trained, seed)

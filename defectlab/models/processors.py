@@ -24,6 +24,11 @@ class RecordedPreProcessor(PreProcessor):
         self.preprocessing = preprocessing
         self.export_transform = self.transform
 
+    def use(self, preprocessing: Preprocessing) -> None:
+        """Prepare images as `preprocessing` says from now on."""
+        self.preprocessing = preprocessing
+        self.transform = self.export_transform = preprocessing.transform()
+
     def checkpoint_config(self) -> dict[str, Any]:
         """Return plain data; `transform` is anomalib's own form, where it has one, so that plain anomalib reads it."""
         plain = None if self.preprocessing.keep_aspect else transform_to_spec(self.transform)
@@ -35,8 +40,7 @@ class RecordedPreProcessor(PreProcessor):
             super().load_checkpoint_config(config)
             self.preprocessing = Preprocessing.from_transform(self.transform)
         else:
-            self.preprocessing = Preprocessing.from_dict(config["preprocessing"])
-            self.transform = self.preprocessing.transform()
+            self.use(Preprocessing.from_dict(config["preprocessing"]))
         self.export_transform = self.transform
 
 

@@ -32,10 +32,12 @@ def choose_thresholds(
     maps: np.ndarray | None,
     masks: np.ndarray | None,
     by: DefaultRule | None = None,
+    pixel_labels: np.ndarray | None = None,
 ) -> tuple[Threshold, Threshold]:
     """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), as a model does.
 
-    Masks may be packed along their width, as records hold them.
+    Masks may be packed along their width, as records hold them. `pixel_labels` (n,) are those of the rows where left
+    out, -1 where an image's pixels do not count.
     """
     scores, labels = columns(rows)
     by = by or DefaultRule()
@@ -44,7 +46,7 @@ def choose_thresholds(
         return image, Threshold(None, "none", "validation", "the model gives no maps")
     if by.pixel_as_image and image.value is not None:
         return image, replace(image, reason=f"the image threshold, for maps have the scores' unit: {image.reason}")
-    return image, choose_pixel_threshold(maps, masks, labels)
+    return image, choose_pixel_threshold(maps, masks, labels if pixel_labels is None else pixel_labels)
 
 
 def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Threshold:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from defectlab.data.images import read_mask
 from defectlab.data.manifest import Manifest
 from defectlab.errors import OptionError
+from defectlab.evaluation.area import Area
 from defectlab.evaluation.grids import Frame, Size, resize_nearest
-from defectlab.evaluation.sources import ArrayImages, PixelImages
+from defectlab.evaluation.sources import ArrayImages, Blanked, PixelImages
 from defectlab.files import replacing
 from defectlab.paths import relative
-from defectlab.results.record import Run
+from defectlab.results.record import Run, ScoreRow
 
 PixelSize = str | list[int]
 SPLIT = "test"
@@ -66,13 +67,18 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
         return
     entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
     sizes: list[tuple[int, int, int, int]] = []
+    area = Area.from_dict(run.record["preprocessing"].get("area"))
     packed_path, sizes_path = run.grid_paths(SPLIT)
     with replacing(packed_path) as partial, partial.open("wb") as file:
         for row in run.scores(SPLIT):
             entry = entries[row.image_path]
             path = manifest.absolute_mask(entry)
             image_size = (entry.height, entry.width)
-            mask = np.zeros(image_size, dtype=np.bool_) if path is None else read_mask(path)
+            mask = (
+                np.full(image_size, manifest.is_all_defect(entry), dtype=np.bool_) if path is None else read_mask(path)
+            )
+            if area is not None:  # what was cut out is the image; the rest was never looked at
+                mask, image_size = area.cut(resize_nearest(mask, image_size)), area.cut_size(image_size)
             if not isinstance(pixel_size, str):
                 mask = resize_nearest(mask, (pixel_size[0], pixel_size[1]))
             sizes.append((*image_size, *mask.shape))
@@ -87,14 +93,34 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
     if maps is None:
         return None, "there are no anomaly maps"
     if not run.masks_path(SPLIT).is_file():
-        return None, "there are no masks"
+        classified = run.record.get("dataset", {}).get("protocol", {}).get("task") == "classification"
+        return None, "the task is classification: no masks are used" if classified else "there are no masks"
     if pixel_size_of(run) == "input":
-        return ArrayImages(maps, np.load(run.masks_path(SPLIT), mmap_mode="r")), None
+        return _counted(run, ArrayImages(maps, np.load(run.masks_path(SPLIT), mmap_mode="r"))), None
     packed, sizes = run.grid_paths(SPLIT)
     if not packed.is_file() or not sizes.is_file():
         return None, f"there are no masks on the grid {pixel_size_of(run)}: {packed.name} is gone from the run's maps"
     bits = np.memmap(packed, dtype=np.uint8, mode="r")
-    return GridImages(maps, Frame.from_record(run.record["preprocessing"]), np.load(sizes), bits), None
+    images = GridImages(maps, Frame.from_record(run.record["preprocessing"]), np.load(sizes), bits)
+    return _counted(run, images), None
+
+
+def left_out(run: Run, rows: Sequence[ScoreRow]) -> list[int]:
+    """Return the positions of rows whose pixels are not counted: defects without a mask that are left out."""
+    names = frozenset(run.record.get("dataset", {}).get("without_mask", ()))
+    return [place for place, row in enumerate(rows) if row.image_path in names] if names else []
+
+
+def pixel_labels(run: Run, rows: Sequence[ScoreRow]) -> NDArray[np.int64]:
+    """Return the labels (n,) of rows as pixels count: -1 (unknown) also where the mask is missing and left out."""
+    labels = np.array([row.label for row in rows], dtype=np.int64)
+    labels[left_out(run, rows)] = -1
+    return labels
+
+
+def _counted(run: Run, images: PixelImages) -> PixelImages:
+    places = left_out(run, run.scores(SPLIT))
+    return Blanked(images, places) if places else images
 
 
 class GridImages:

@@ -7,7 +7,7 @@ from typing import Any
 
 # Where images lie and how fast they are read changes no number beyond rounding.
 _NOT_IDENTITY = {
-    "data": {"root", "name", "num_workers", "eval_batch_size"},
+    "data": {"root", "name", "num_workers", "eval_batch_size", "valid_area_mask"},  # its content counts, not its place
     "trainer": {"accelerator", "devices", "strategy"},
     "backbone": {"weights"},
     "model": set[str](),

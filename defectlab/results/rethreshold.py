@@ -12,6 +12,7 @@ from defectlab.evaluation.rule_options import RuleOptions, check_options
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.evaluate import columns, evaluate_run, threshold_record
+from defectlab.results.grid import pixel_labels
 from defectlab.results.parts import choose_part_threshold
 from defectlab.results.record import Run, ScoreRow
 
@@ -90,4 +91,4 @@ def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rul
         return choose(rule, [], [], options, source)
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
-    return choose_by_pixels(rule, maps, run.packed_masks("validation"), columns(rows)[1], options, source)
+    return choose_by_pixels(rule, maps, run.packed_masks("validation"), pixel_labels(run, rows), options, source)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from defectlab.errors import OptionError, did_you_mean
+from defectlab.settings import load_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -82,7 +83,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
 
 def _value(key: str, text: str) -> Any:
     try:
-        found = yaml.safe_load(f"[{text}]")
+        found = load_yaml(f"[{text}]")
     except yaml.YAMLError as error:
         raise OptionError(f"{key}: {text!r} is no valid YAML: {error}") from error
     return None if not found else found[0] if len(found) == 1 else found

@@ -102,8 +102,19 @@ class Pieces:
 def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[Entry]) -> torch.Tensor | None:
     if not manifest.has_masks:
         return None
-    transform = preprocessing.transform()
-    read = [transform(load_mask(manifest.absolute_mask(entry), (entry.height, entry.width))) for entry in entries]
+    resize, transform = preprocessing.resize(), preprocessing.transform()
+    read = [
+        transform(
+            resize(
+                load_mask(
+                    manifest.absolute_mask(entry),
+                    (entry.height, entry.width),
+                    all_defect=manifest.is_all_defect(entry),
+                )
+            )
+        )
+        for entry in entries
+    ]
     return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
 
 

@@ -254,7 +254,15 @@ def _not_available(reasons: Mapping[str, str]) -> str:
 
 def _protocol(protocol: Mapping[str, Any]) -> str:
     validation = "the test images themselves" if protocol["validation_is_test"] else protocol["validation_from"]
-    return f"validation: {validation}; good test images: {protocol['test_normal_from']}"
+    parts = [f"validation: {validation}; good test images: {protocol['test_normal_from']}"]
+    if protocol.get("missing_masks"):
+        counted = {"whole": "count as defect as a whole", "leave_out": "are left out of the pixel metrics"}
+        parts.append(f"defects without a mask {counted[protocol['missing_masks']]}")
+    if protocol.get("task") == "classification":
+        parts.append("task: classification, masks not used")
+    if unknown := protocol["counts"]["test"].get("unknown"):
+        parts.append(f"{unknown} images of unknown label predicted, not scored")
+    return "; ".join(parts)
 
 
 def _checkpoint(run: Run) -> str | None:

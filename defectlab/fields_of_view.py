@@ -1,0 +1,49 @@
+"""What part of the images a model looks at: taken from the data it trains on, kept ever after."""
+
+from pathlib import Path
+
+from defectlab.data.folder import Folder
+from defectlab.errors import DataError, InputError
+from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import read_record
+from defectlab.preprocessing import Preprocessing
+
+SHOWN = 20
+
+
+def follow_data(model: BaseDetector, datamodule: Folder) -> None:
+    """Let a model that is about to train look at the part of the images that the datamodule names.
+
+    Raises:
+        InputError: The part cannot be read.
+    """
+    if model.preprocessing.area != datamodule.area:
+        model.look_at(datamodule.area)
+
+
+def follow_checkpoint(model: BaseDetector, checkpoint: Path) -> None:
+    """Let a model that is about to load a checkpoint look at what the checkpoint's did."""
+    model.look_at(Preprocessing.from_dict(read_record(checkpoint)["preprocessing"]).area)
+
+
+def check_follows(model: BaseDetector, datamodule: Folder) -> None:
+    """Refuse images that a trained model cannot look at as it did in training.
+
+    A datamodule that names no part of its images is looked at as the training images were.
+
+    Raises:
+        InputError: It names another part than the model was trained on.
+        DataError: Images that the part does not fit.
+    """
+    area = model.preprocessing.area
+    if datamodule.area not in (None, area):
+        raise InputError(
+            "valid_area_mask or crop_area differ from those that the model was trained with: leave them out, the "
+            "checkpoint brings its own; or train again."
+        )
+    if area is None:
+        return
+    sizes = ((entry.path, area.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)
+    lines = [f"  {path}: {why}" for path, why in sizes if why]
+    if lines:
+        raise DataError("The part of the image that this model looks at does not fit:\n" + "\n".join(lines[:SHOWN]))
