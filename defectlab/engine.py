@@ -91,6 +91,10 @@ class Engine(AnomalibEngine):
         """Checkpoint of the last fit, the best one where a callback monitors something."""
         return str(self._checkpoints["best"]) if self._checkpoints else None
 
+    def add_callback(self, callback: Callback) -> None:
+        """Add a Lightning callback to those given; trainings from now on have it."""
+        self._given_callbacks.append(callback)
+
     @property
     def results_folder(self) -> Path:
         """Where runs go."""
