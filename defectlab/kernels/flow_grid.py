@@ -59,7 +59,10 @@ class GridFlow:
         def work(part: slice) -> None:
             found[:, part] = self._chunk(vectors[:, :, part], part)
 
-        over_chunks(work, height * width, max(1, columns // batch), features.device)
+        chunk = columns // batch
+        if features.device.type == "cpu":  # no core without work, however small the grid
+            chunk = min(chunk, -(-height * width // torch.get_num_threads()))
+        over_chunks(work, height * width, max(1, chunk), features.device)
         return found.unflatten(1, (height, width))
 
     def _chunk(self, vectors: torch.Tensor, part: slice) -> torch.Tensor:
