@@ -25,9 +25,10 @@ from defectlab.evaluation.intervals import (
     deviations,
     holm,
     interval_on_logit,
+    newcombe,
     placements,
 )
-from defectlab.results.parts import parts_of_paths
+from defectlab.results.parts import parts_of_paths, paths_below_root
 from defectlab.results.record import Run
 
 Floats = NDArray[np.float64]
@@ -36,6 +37,8 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class TestScores:
     """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,).
+
+    Paths are relative to the dataset's root, so that a dataset may lie elsewhere for another run.
 
     `parts` (n,) are the names of the parts that the images show, for a run with `data.group`.
     """
@@ -82,11 +85,12 @@ def read_test_scores(run: Run) -> TestScores | None:
         rows = [row for row in reader if row and row[at["split"]] == "test"]
     if not rows:
         return None
-    rows.sort(key=lambda row: row[at["image_path"]])
-    columns = list(zip(*rows, strict=True))
+    names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])
+    ordered = sorted(zip(names, rows, strict=True), key=lambda pair: pair[0])
+    columns = list(zip(*(row for _, row in ordered), strict=True))
     parts = parts_of_paths(run.record, columns[at["image_path"]])
     return TestScores(
-        columns[at["image_path"]],
+        tuple(name for name, _ in ordered),
         columns[at["defect"]],
         np.array(columns[at["label"]], dtype=np.int64),
         np.array(columns[at["score"]], dtype=np.float64),
@@ -97,12 +101,15 @@ def read_test_scores(run: Run) -> TestScores | None:
 def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
     """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
     first = seeds[0]
-    if len(seeds) == 1 or not all(one.testable for one in seeds):
-        return auroc_interval(first.scores, first.labels, confidence, first.parts)
+    found = [auroc_interval(one.scores, one.labels, confidence, one.parts) for one in seeds]
+    unknown = next((one for one in found if one.low is None), None)
+    if len(seeds) == 1 or unknown is not None:
+        return unknown or found[0]
     top, bottom = _placed(seeds)
-    auroc, variance = float(top.mean()), _variance(first, top, bottom)
+    auroc, variance = float(top.mean()), _variance(first, top, bottom) if first.testable else math.nan
     if not variance > 0 or auroc in (0.0, 1.0):
-        return auroc_interval(_mean_ranks(seeds), first.labels, confidence, first.parts)
+        m, n = (np.unique(units).size for units in _units_by_class(first))
+        return newcombe(auroc, m, n, deviations(confidence), of_parts=first.parts is not None)
     how = auroc_method(top.size, bottom.size, None if first.parts is None else _units_by_class(first))
     return interval_on_logit(auroc, variance, deviations(confidence), f"{how}, mean of {len(seeds)} seeds")
 
