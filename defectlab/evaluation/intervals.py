@@ -215,7 +215,7 @@ def delong_variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> fl
 
 
 def newcombe(auroc: float, m: int, n: int, z: float, of_parts: bool = False) -> Interval:
-    """Return the interval of an AUROC by Newcombe's method 5, from the counts of anomalous and good images, or parts."""
+    """Return the interval of an AUROC by Newcombe's method 5, from counts of anomalous and good images, or parts."""
     size = (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
