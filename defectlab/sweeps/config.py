@@ -221,6 +221,10 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
 
 def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the grid with an override in it, or put it into the base."""
+    section, _, key = option.partition(".")
+    if section not in SECTIONS:  # such as datasets.categories, where a list is one value
+        base[section] = {**(base.get(section) or {}), key: value}
+        return grid
     meant = options_of(option, value)
     chosen = _of_models(grid, meant.values) if option == "model.name" else []
     if chosen:
@@ -228,7 +232,6 @@ def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any
     if any(option in branch for branch in grid):
         return [{**branch, option: value} if option in branch else branch for branch in grid]
     if isinstance(meant, Choices) and len(meant.values) == 1:
-        section, _, key = option.partition(".")
         base[section] = {**(base.get(section) or {}), key: meant.values[0]}
         return grid
     return [{**branch, option: value} for branch in grid]
