@@ -15,6 +15,7 @@ from defectlab.features.store import DTYPES
 from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
 from defectlab.options import check_option_names, check_range
+from defectlab.results.across import GROUPS
 from defectlab.results.identity import safe_name
 from defectlab.sweeps.search import SearchConfig
 from defectlab.sweeps.space import Choices, Options, expand, options_of
@@ -23,10 +24,6 @@ logger = logging.getLogger(__name__)
 
 SEVERAL = 2
 CHECKPOINTS = ("none", "best", "all")
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-OBJECTS = (
-    *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
-)  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
 OWN = (
     *("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb", "cache_dtype", "checkpoints"),
@@ -152,7 +149,7 @@ class SweepConfig:
 
     def named_groups(self) -> dict[str, list[str]]:
         """Return every named group of categories."""
-        return {"textures": list(TEXTURES), "objects": list(OBJECTS), **self.groups}
+        return {name: list(members) for name, members in GROUPS.items()} | self.groups
 
     def expanded(self) -> Iterator[dict[str, Any]]:
         """Yield the experiments of a grid as plain data: every dataset, seed and combination, none twice."""

@@ -130,6 +130,7 @@ def sweep(
     kept = Kept()
     try:
         runner.run(plan.configurations, plan.pending, live.report)
+        _note_groups(settings, live.outcomes)
         pieces = Pieces(configurations, store)
         kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces)
     finally:
@@ -148,6 +149,18 @@ def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
     return outcomes
+
+
+def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
+    """Put the sweep's own groups of datasets on record: the workbook has means over them."""
+    if not settings.groups:
+        return
+    for run in finished_runs(outcomes).values():
+        dataset = run.record["dataset"]["name"]
+        groups = [name for name, members in settings.groups.items() if dataset in members]
+        sweep_facts = run.record.get("sweep") or {}
+        if groups != sweep_facts.get("groups", []):
+            run.update(sweep={**sweep_facts, "groups": groups})
 
 
 def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
