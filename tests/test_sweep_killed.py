@@ -1,5 +1,6 @@
 """A sweep killed three times and called again ends in the same workbook as an undisturbed one."""
 
+import json
 import os
 import random
 import subprocess
@@ -63,3 +64,23 @@ def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(parts: Path, tmp_
     tables = [(home / "results/sweeps/sweep/table.csv").read_text() for home in (killed, undisturbed)]
     assert tables[0].replace("kept", "finished") == tables[1]
     assert not list(killed.glob("results/*/parts/.*.rerun-*"))
+
+
+@pytest.mark.long
+def test_two_sweeps_at_once_share_one_cache(parts: Path, tmp_path: Path):
+    home, alone = tmp_path / "both", tmp_path / "alone"
+    processes = []
+    for place, branch in enumerate(GRID):
+        file = tmp_path / f"sweep{place}.yaml"
+        file.write_text(yaml.safe_dump(settings(parts, grid=[branch])))
+        home.mkdir(exist_ok=True)
+        processes.append(start(home, file))
+    assert [process.wait(300) for process in processes] == [0, 0]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(settings(parts)))
+    alone.mkdir()
+    assert start(alone, file).wait(300) == 0
+    assert rows(home) == rows(alone)
+    features = [json.loads(path.read_text())["key"] for path in (home / ".cache/features").glob("*.json")]
+    layers = [key["layer"] for key in features if key["what"] == "features"]
+    assert sorted(layers) == ["layer1", "layer2", "layer3"]

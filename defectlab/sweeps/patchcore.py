@@ -70,7 +70,7 @@ def _nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return distances and places (S, Q) of each patch's nearest row in every prefix of the bank."""
     keys = [pieces.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
-    with pieces.timed("nearest"):
+    with pieces.timed("nearest"), pieces.store.making(keys[0]):  # another process waits for it, and then reads it
         stored = [pieces.store.get(key) for key in keys]
         if stored[0] is None or stored[1] is None:
             nearest = _nearest_of_prefixes(patches.float(), bank.float(), sizes)
