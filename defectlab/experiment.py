@@ -59,6 +59,9 @@ class DataConfig:
             defect) or leave_out (of the pixel metrics).
         valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
+        augment: Changes of training images, by name with a strength, such as `{hflip: 0.5, rotate: 10}`: hflip, vflip,
+            quarter_turns, rotate, shift, zoom, brightness, contrast, blur, noise.
+        passes: How often an epoch sees each augmented image; models that fit once fit on all of it.
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
     """
 
@@ -89,6 +92,8 @@ class DataConfig:
     task: str | None = None
     valid_area_mask: str | None = None
     crop_area: list[int] | None = None
+    augment: dict[str, float] | None = None
+    passes: int = 1
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
         )
     if model.bank_origin is None:
         raise InputError(
-            "This checkpoint does not say which images its memory bank comes from: it was written by an earlier "
-            "version. Train it again; the scores stay the same."
+            "This checkpoint does not say which images its memory bank comes from: it was trained on augmented images, "
+            "whose patches no image shows, or written by an earlier version. Train it again, without augment."
         )
     if model.run_folder is None or not (model.run_folder / "manifest.json").is_file():
         raise InputError(

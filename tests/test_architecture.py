@@ -25,6 +25,7 @@ LAYERS = {
     "defectlab.quiet": 0,
     "defectlab.kernels": 1,
     "defectlab.evaluation": 1,
+    "defectlab.augmentations": 2,
     "defectlab.data": 2,
     "defectlab.preprocessing": 2,
     "defectlab.backbones": 2,

@@ -62,7 +62,8 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
     from defectlab.data.tested import TestedFolder, is_tested_only
 
     options = run.record["experiment"]["data"]
-    kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+    training = ("passes", "train_augmentations", "val_augmentations", "test_augmentations")
+    kept = {key: value for key, value in options.items() if key not in training}
     bare = not run.record["dataset"]["counts"]["train"] if data is None else is_tested_only(paths.resolve(data))
     if bare:
         names = ("eval_batch_size", "num_workers", "extensions")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from torchvision.transforms.v2 import functional as tvf
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab import paths
+from defectlab.augmentations import Augment, build_augmentations, checked_augment
 from defectlab.data.area import check_crop_area, read_area
 from defectlab.data.groups import compiled
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
+from defectlab.data.passes import Passes
 from defectlab.errors import OptionError, unknown_name
 from defectlab.evaluation.area import Area
 from defectlab.options import check_whole, checked_options
 from defectlab.preprocessing import Preprocessing
-from defectlab.seeds import generator
+from defectlab.seeds import generator, seeded
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class ManifestDataset(AnomalibDataset):
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
         self._category = ""
+        self.draws_by: int | None = None  # the seed of what augmentations draw; None: they draw nothing
         # set past the property, which would sort by path text instead of keeping the manifest's order
         self._samples = pd.DataFrame(
             {
@@ -78,7 +82,8 @@ class ManifestDataset(AnomalibDataset):
         self._without_pixels.fill_(value)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image with its mask where the manifest has masks."""
+        """Return one image with its mask where the manifest has masks; see `Passes` for indices beyond the last."""
+        drawing, index = divmod(index, len(self.entries))
         row = self.samples.iloc[index]
         if self.without_pixels:
             return ImageItem(
@@ -91,7 +96,8 @@ class ManifestDataset(AnomalibDataset):
         if self.task == TaskType.SEGMENTATION:
             mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
         if self.augmentations:
-            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+            with nullcontext() if self.draws_by is None else seeded(self.draws_by, f"augment {drawing} {index}"):
+                image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return ImageItem(
             image=image,
             gt_mask=mask,
@@ -151,6 +157,8 @@ class Folder(AnomalibDataModule):
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
     `unknown_dir`, `mask_suffix`, `missing_masks`, `task`, `valid_area_mask` and `crop_area` are `build_manifest`'s; the
     last two go with the model that is trained, into its checkpoint.
+    `augment` changes training images by name (`defectlab.augmentations`), anew each time by the seed; with `passes` an
+    epoch sees each so many times, and models that fit once, PaDiM and PatchCore, fit on all of these views.
     `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
     validate too (`build_manifest`).
 
@@ -194,6 +202,8 @@ class Folder(AnomalibDataModule):
         task: TaskType | str | None = None,
         valid_area_mask: str | Path | None = None,
         crop_area: Sequence[int] | None = None,
+        augment: Augment | None = None,
+        passes: int = 1,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -218,6 +228,15 @@ class Folder(AnomalibDataModule):
             compiled(group)
         if n_val_good is not None:
             check_whole("Folder", "n_val_good", n_val_good, low=0)
+        self.augment = None if augment is None else checked_augment(augment)
+        if self.augment is not None:
+            if train_augmentations is not None or augmentations is not None:
+                raise OptionError("Folder: give augment (names) or train_augmentations (a transform), not both.")
+            train_augmentations = build_augmentations(self.augment)
+        check_whole("Folder", "passes", passes, low=1)
+        if passes > 1 and train_augmentations is None and augmentations is None:
+            raise OptionError(f"Folder: passes={passes} over images that nothing changes would see the same: augment.")
+        self.passes = passes
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -290,6 +309,11 @@ class Folder(AnomalibDataModule):
         return read_area(self.root or self.manifest.root, self.valid_area_mask, self.crop_area)
 
     @property
+    def training_views(self) -> int:
+        """How many images one epoch of training sees: each as often as there are passes."""
+        return len(self.manifest.split("train")) * self.passes
+
+    @property
     def name(self) -> str:
         """The dataset's name: given, or the root's own."""
         return self._name or self.manifest.name
@@ -309,8 +333,10 @@ class Folder(AnomalibDataModule):
         augmentations = {
             f"{split}_augmentations": repr(augmentation)
             for split in ("train", "val", "test")
-            if (augmentation := getattr(self, f"{split}_augmentations"))
+            if (augmentation := getattr(self, f"{split}_augmentations")) and not (split == "train" and self.augment)
         }
+        given |= {"augment": self.augment} if self.augment is not None else {}
+        given |= {"passes": self.passes} if self.passes > 1 else {}
         return {
             "root": None if self.root is None else str(self.root),
             **({"name": self._name} if self._name else {}),
@@ -351,12 +377,24 @@ class Folder(AnomalibDataModule):
             own = getattr(self, f"{split}_augmentations")
             parts = [] if own is None else own.transforms if isinstance(own, Compose) else [own]
             transforms = [*preprocessing.area_cut(), *parts, preprocessing.sized()]
-            getattr(self, f"{split}_data").augmentations = Compose(transforms)
+            dataset = getattr(self, f"{split}_data")
+            dataset.augmentations = Compose(transforms)
+            dataset.draws_by = None if own is None else self.seed
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""
         module = getattr(self.trainer, "lightning_module", None)
         names = module is not None and getattr(module, "trains_on_names", lambda _: False)(self)
+        if self.train_augmentations is not None and not names:
+            draws = generator(self.seed, "batches")
+            return DataLoader(
+                self.train_data,
+                sampler=Passes(len(self.train_data), self.passes, draws),
+                batch_size=self.train_batch_size,
+                num_workers=self.num_workers,
+                collate_fn=self.external_collate_fn or self.train_data.collate_fn,
+                generator=draws,
+            )
         return DataLoader(
             ImageNames(self.train_data) if names else self.train_data,
             shuffle=True,

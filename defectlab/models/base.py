@@ -1,6 +1,7 @@
 """What every model adds to anomalib's: checked options, local backbones, raw scores, a checkpoint that reloads."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,7 @@ class BaseDetector(AnomalibModule):
         Raises:
             InputError: With what is missing or wrong and the fix.
         """
-        self.check_training_images(len(datamodule.manifest.split("train")))
+        self.check_training_images(datamodule.training_views)
 
     def trains_on_names(self, datamodule: Any) -> bool:
         """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""
@@ -231,24 +232,35 @@ class MemoryBankDetector(BaseDetector):
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
-        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter."""
-        paths = [path for batch_paths, _ in self._kept for path in batch_paths]
-        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
-        order = sorted(paths) if manifest is None else sorted(paths, key=manifest.index)
-        rank = {path: index for index, path in enumerate(order)}
+        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter.
+
+        An image that was seen several times, each time augmented anew, counts as often: pass by pass.
+        """
+        seen: Counter[str] = Counter()
+        views = []  # (path, pass) in the order of the batches
+        for batch_paths, _ in self._kept:
+            for path in batch_paths:
+                views.append((path, seen[path]))
+                seen[path] += 1
+        data = getattr(self.trainer, "datamodule", None)
+        manifest = getattr(data, "manifest", None)
+        order = sorted(views, key=lambda view: (view[0] if manifest is None else manifest.index(view[0]), view[1]))
+        rank = {view: index for index, view in enumerate(order)}
+        ranks = [rank[view] for view in views]
         _, first = self._kept[0]
         # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
         # exist once; on a GPU twice for a moment.
         layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
-        shape = (len(paths), *first.shape[1:])
+        shape = (len(views), *first.shape[1:])
         stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
         while self._kept:
             batch_paths, embedding = self._kept.pop()
-            stacked[[rank[path] for path in batch_paths]] = embedding
+            stacked[ranks[len(ranks) - len(batch_paths) :]] = embedding
+            del ranks[len(ranks) - len(batch_paths) :]
         grid = (stacked.shape[-2], stacked.shape[-1])
         self.model.fit(self.model.rows(stacked))
-        if manifest is not None:
-            self.fitted_on([manifest.index(path) for path in order], grid)
+        if manifest is not None and getattr(data, "train_augmentations", None) is None:
+            self.fitted_on([manifest.index(path) for path, _ in order], grid)
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""

@@ -251,6 +251,11 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.model = model.half() if precision == "float16" else model
 
+    def on_train_start(self) -> None:
+        """Forget an earlier fit, and where its bank came from."""
+        super().on_train_start()
+        self.bank_origin = None
+
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Keep where the bank's rows come from."""
         per_image = grid[0] * grid[1]
