@@ -38,6 +38,7 @@ LAYERS = {
     "defectlab.features": 3,
     "defectlab.fields_of_view": 4,
     "defectlab.finishing": 4,
+    "defectlab.tile_picture": 4,
     "defectlab.recorder": 4,
     "defectlab.trainer_options": 4,
     "defectlab.bookkeeping": 4,

@@ -70,7 +70,7 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
         return TestedFolder(data or kept["root"], **{name: kept[name] for name in names if name in kept})
     if data is None:
         return Folder(**kept)
-    own = ("name", "valid_area_mask", "crop_area")  # the checkpoint brings the last two
+    own = ("name", "valid_area_mask", "crop_area", "tiling")  # the checkpoint brings all but the first
     kept = {key: value for key, value in kept.items() if key not in own and not key.endswith("_dir")}
     return Folder(**kept | {"root": data})  # in a layout of its own
 

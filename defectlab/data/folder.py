@@ -1,7 +1,7 @@
 """The datamodule: a manifest's images and masks as batches."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from defectlab.data.groups import compiled
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
 from defectlab.data.passes import Passes
+from defectlab.data.tiling import Tiling
 from defectlab.errors import OptionError, unknown_name
 from defectlab.evaluation.area import Area
 from defectlab.options import check_whole, checked_options
@@ -159,6 +160,7 @@ class Folder(AnomalibDataModule):
     last two go with the model that is trained, into its checkpoint.
     `augment` changes training images by name (`defectlab.augmentations`), anew each time by the seed; with `passes` an
     epoch sees each so many times, and models that fit once, PaDiM and PatchCore, fit on all of these views.
+    `tiling` (see `Tiling`) lets the model look at large images tile by tile; it goes into the checkpoint too.
     `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
     validate too (`build_manifest`).
 
@@ -204,6 +206,7 @@ class Folder(AnomalibDataModule):
         crop_area: Sequence[int] | None = None,
         augment: Augment | None = None,
         passes: int = 1,
+        tiling: Mapping[str, Any] | Tiling | None = None,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -233,6 +236,7 @@ class Folder(AnomalibDataModule):
             if train_augmentations is not None or augmentations is not None:
                 raise OptionError("Folder: give augment (names) or train_augmentations (a transform), not both.")
             train_augmentations = build_augmentations(self.augment)
+        self.tiling = Tiling.of(tiling)
         check_whole("Folder", "passes", passes, low=1)
         if passes > 1 and train_augmentations is None and augmentations is None:
             raise OptionError(f"Folder: passes={passes} over images that nothing changes would see the same: augment.")
@@ -337,6 +341,7 @@ class Folder(AnomalibDataModule):
         }
         given |= {"augment": self.augment} if self.augment is not None else {}
         given |= {"passes": self.passes} if self.passes > 1 else {}
+        given |= {"tiling": self.tiling.to_dict()} if self.tiling is not None else {}
         return {
             "root": None if self.root is None else str(self.root),
             **({"name": self._name} if self._name else {}),

@@ -13,12 +13,15 @@ from torch import nn
 
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
+from defectlab.data.tiling import Tiling
 from defectlab.errors import OptionError
 from defectlab.evaluation.area import Area
 from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
+from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
+from defectlab.models.tiled import TiledFeatures, TiledScores
 from defectlab.preprocessing import Preprocessing
 from defectlab.results.record import Run
 
@@ -41,6 +44,7 @@ class BaseDetector(AnomalibModule):
     backbone_record: dict[str, Any]
     run_folder: Path | None = None
     sources: Mapping[str, str] = {}
+    tiled_by: ClassVar[str | None] = "images"  # "features": the tiles' are joined; None: it cannot be tiled
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
         """Return the backbone a constructor was given, by name or as a module.
@@ -93,7 +97,11 @@ class BaseDetector(AnomalibModule):
                 std=(1.0, 1.0, 1.0) if backbone is None else _triple(backbone.spec.std),
             )
         else:
-            preprocessing = Preprocessing.from_transform(getattr(pre_processor, "transform", None))
+            preprocessing = (
+                pre_processor.preprocessing
+                if isinstance(pre_processor, RecordedPreProcessor)
+                else Preprocessing.from_transform(getattr(pre_processor, "transform", None))
+            )
         initialise(
             pre_processor=RecordedPreProcessor(preprocessing),
             post_processor=RawPostProcessor() if post_processor is True else post_processor,
@@ -150,9 +158,39 @@ class BaseDetector(AnomalibModule):
         """How images become this model's input."""
         return self.pre_processor.preprocessing
 
-    def look_at(self, area: Area | None) -> None:
-        """Look at this part of every image from now on: in training, test and prediction, and in the checkpoint."""
-        self.pre_processor.use(replace(self.preprocessing, area=area))
+    def look_at(self, area: Area | None, tiling: Tiling | None = None) -> None:
+        """Look at this part of every image, tile by tile, from now on: in training, test, prediction and checkpoint.
+
+        Raises:
+            OptionError: This model cannot be tiled, or not so.
+        """
+        if tiling is not None and self.tiled_by is None:
+            raise OptionError(
+                f"{self.name} cannot look at images tile by tile: leave tiling out, or take another model."
+            )
+        self.pre_processor.use(replace(self.preprocessing, area=area, tiling=tiling))
+        for part in ("forward", "features"):
+            vars(self.model).pop(part, None)  # an earlier tiling's
+        grid = self.preprocessing.grid
+        if grid is None:
+            return
+        if self.tiled_by == "images":
+            self.model.forward = TiledScores(self.model.forward, grid)
+        else:
+            self._check_layers_meet(grid)
+            self.model.features = TiledFeatures(self.model.features, grid)
+
+    def _check_layers_meet(self, grid: TileGrid) -> None:
+        """Refuse tiles whose features cannot be joined."""
+        shapes = self.model.feature_extractor.feature_shapes(grid.tile)
+        for layer, (_, height, width) in shapes.items():
+            try:
+                grid.scaled((height, width))
+            except ValueError as error:
+                raise OptionError(
+                    f"{self.name}: tiling does not fit {layer}: {error}. Let both image_size of tiling and of the model "
+                    "be multiples of 32, and overlap at most half a tile."
+                ) from error
 
     @property
     def default_rule(self) -> DefaultRule:
@@ -208,6 +246,7 @@ class BaseDetector(AnomalibModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
         assert isinstance(loaded, cls)
+        loaded.look_at(loaded.preprocessing.area, loaded.preprocessing.tiling)
         run = Run.of_checkpoint(Path(checkpoint_path))
         loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded
@@ -216,6 +255,7 @@ class BaseDetector(AnomalibModule):
 class MemoryBankDetector(BaseDetector):
     """A model that fits once on the embeddings of all training images, in the order of the manifest."""
 
+    tiled_by: ClassVar[str | None] = "features"
     rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
 
     def on_train_start(self) -> None:

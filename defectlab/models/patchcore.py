@@ -277,7 +277,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
 
     def check_training_images(self, count: int) -> None:
         """Refuse a ratio that would keep no patch."""
-        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.input_size)
+        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)
         _, height, width = shapes[self.model.layers[0]]
         coreset_size(count * height * width, self.coreset_sampling_ratio)
 
