@@ -61,9 +61,9 @@ class DataConfig:
         crop_area: Left, top, right, bottom in pixels of what is looked at.
         augment: Changes of training images, by name with a strength, such as `{hflip: 0.5, rotate: 10}`: hflip, vflip,
             quarter_turns, rotate, shift, zoom, brightness, contrast, blur, noise.
-        tiling: Images are brought to `image_size` and cut into tiles of the model's own image_size, which `overlap` by a
-            share of at least 0.25: `{image_size: [1024, 1024], overlap: 0.25}`; `random_tiles` of each image at a step
-            of the training, default is all.
+        tiling: `{image_size: [1024, 1024], overlap: 0.25}`: images are brought to this size and cut into tiles of the
+            model's own image_size, which overlap by at least this share; `random_tiles` of each image at a step of the
+            training, default is all.
         passes: How often an epoch sees each augmented image; models that fit once fit on all of it.
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
     """

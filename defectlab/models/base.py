@@ -188,8 +188,8 @@ class BaseDetector(AnomalibModule):
                 grid.scaled((height, width))
             except ValueError as error:
                 raise OptionError(
-                    f"{self.name}: tiling does not fit {layer}: {error}. Let both image_size of tiling and of the model "
-                    "be multiples of 32, and overlap at most half a tile."
+                    f"{self.name}: tiling does not fit {layer}: {error}. Let image_size of the tiling and that of the "
+                    "model be multiples of 32, and overlap at most half a tile."
                 ) from error
 
     @property
