@@ -1,7 +1,7 @@
 """The engine: anomalib's Lightning loop, with options checked first and every run on record."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_data
 from defectlab.finishing import complete_thresholds, finish_run
+from defectlab.loggers import Spec, make_loggers
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS, model_info
@@ -49,6 +50,7 @@ class Engine(AnomalibEngine):
     Args:
         callbacks: More Lightning callbacks; one with `on_run_finished(run)` hears of each tested run on record.
         logger: As in anomalib; none by default.
+        loggers: Trackers that get a copy of each run, such as ["csv", {"name": "mlflow"}]: see `defectlab.loggers`.
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
         keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.
@@ -70,9 +72,11 @@ class Engine(AnomalibEngine):
         keep_maps: str = "all",
         pixel_size: PixelSize = "input",
         aupimo: bool = False,
+        loggers: Sequence[Spec] = (),
         **kwargs: Any,
     ) -> None:
         check_trainer_options(kwargs)
+        callbacks = [*(callbacks or []), *make_loggers(loggers)]
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
@@ -81,7 +85,7 @@ class Engine(AnomalibEngine):
         defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
         self._arguments = {**defaults, **kwargs, "devices": devices}
         show_log()
-        self._given_callbacks = list(callbacks or [])
+        self._given_callbacks = list(callbacks)
         self._given_logger = False if logger is None else logger
         self._recorder = Recorder()
         self._checkpoints: dict[str, Path] = {}
@@ -91,6 +95,10 @@ class Engine(AnomalibEngine):
     def best_model_path(self) -> str | None:
         """Checkpoint of the last fit, the best one where a callback monitors something."""
         return str(self._checkpoints["best"]) if self._checkpoints else None
+
+    def add_callback(self, callback: Callback) -> None:
+        """Add a Lightning callback to those given; trainings from now on have it."""
+        self._given_callbacks.append(callback)
 
     @property
     def results_folder(self) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from defectlab import paths
 from defectlab.errors import DataError, OptionError
+from defectlab.loggers import check_loggers
 from defectlab.models.registry import model_info
 from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
@@ -143,6 +144,8 @@ class Experiment:
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
         repeat: Train so many times, with seeds from `seed` on, on one split.
+        loggers: Trackers that get a copy of the run: mlflow, tensorboard, csv, wandb, comet; with options as
+            {name: wandb, project: wells}.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -153,6 +156,7 @@ class Experiment:
     seed: int = 42
     name: str | None = None
     repeat: int = 1
+    loggers: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -166,6 +170,7 @@ class Experiment:
         info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
         check_whole("An experiment", "repeat", self.repeat, low=1)
+        check_loggers(self.loggers)
         if info.backbone is None and self.backbone != BackboneConfig() and self.backbone.name != "none":
             raise OptionError(f"Model {info.name} has no backbone: leave section 'backbone' out.")
         if not isinstance(self.evaluation.aupimo, bool):
@@ -263,7 +268,9 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
-    engine = Engine(name=experiment.name, **asdict(experiment.evaluation), **experiment.trainer)
+    engine = Engine(
+        name=experiment.name, loggers=experiment.loggers, **asdict(experiment.evaluation), **experiment.trainer
+    )
     datamodule = parts.datamodule(experiment)
     backbone = parts.backbone(experiment)
     given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}

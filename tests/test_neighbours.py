@@ -1,15 +1,10 @@
 """Nearest neighbours against anomalib's PatchcoreModel and against float64."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from defectlab.errors import InputError, OptionError
-from defectlab.kernels.leading import Leading
-from defectlab.kernels.neighbours import PreparedBank, nearest_neighbours, nearest_of_prefixes, squared_norms
-
-Rows = Callable[[int, int, int], torch.Tensor]
+from defectlab.kernels.neighbours import nearest_neighbours, nearest_of_prefixes, squared_norms
 
 
 def random(n: int, d: int, seed: int) -> torch.Tensor:
@@ -71,38 +66,6 @@ def test_one_pass_serves_every_prefix_of_a_bank(k: int) -> None:
         assert torch.equal(indices, expected.indices)
     with pytest.raises(OptionError, match=r"1\.\.5000"):
         nearest_of_prefixes(queries, bank, [10, 5001], k)
-
-
-def low_rank(n: int, d: int, seed: int) -> torch.Tensor:
-    draws = torch.Generator().manual_seed(seed)
-    axes = torch.randn(12, d, generator=torch.Generator().manual_seed(100))
-    return torch.randn(n, 12, generator=draws) @ axes + 0.3 * torch.randn(n, d, generator=draws)
-
-
-@pytest.mark.parametrize("rows", [random, low_rank])
-@pytest.mark.parametrize("offset", [0.0, 50.0])
-@pytest.mark.parametrize("size", [1, 70, 5003])
-def test_a_prepared_bank_finds_the_nearest_row_itself(rows: Rows, offset: float, size: int) -> None:
-    queries, bank = rows(500, 64, 2) + offset, rows(size, 64, 3) + offset
-    bank[size // 2 :] = bank[: size - size // 2].clone()  # every row twice: the lower index wins
-    queries[:50] = bank[torch.arange(50) % size]
-    queries[50, 3] = torch.nan
-    prepared = PreparedBank(bank)
-    distances, indices = prepared.nearest(queries)
-    true, place = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist").min(1)
-    known = torch.arange(500) != 50
-    assert bool(distances[50].isnan())
-    torch.testing.assert_close(distances[known].double(), true[known], rtol=1e-5, atol=1e-6)
-    assert int(indices[known].max()) < max(1, size - size // 2)
-    assert float((indices == place)[known].float().mean()) > 0.99
-    small = prepared.nearest(queries, memory_budget=1)
-    assert torch.equal(small[0][known], distances[known])
-    assert torch.equal(small[1][known], indices[known])
-
-
-def test_short_rows_leave_out_directions_only_where_little_lies_in_them() -> None:
-    assert Leading(low_rank(3000, 128, 0)).of(low_rank(5, 128, 1)).shape[1] < 64 + 2
-    assert Leading(random(3000, 128, 0)).of(random(5, 128, 1)).shape == (5, 128)
 
 
 def test_ties_take_the_lowest_index_and_a_bank_row_is_at_distance_zero() -> None:

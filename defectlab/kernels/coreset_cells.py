@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-SAMPLE = 64  # rows a cell's mean is found on
-ROUNDS = 4  # of k-means
+from defectlab.kernels.means import cell_means
 
 
 class Cells:
@@ -23,7 +22,7 @@ class Cells:
         self, rows: torch.Tensor, half_norms: torch.Tensor, count: int, n_centres: int, error: float, block: int
     ) -> None:
         self.error = error
-        self.means = _means(rows, count)
+        self.means = cell_means(rows, count)
         self.half_norms = self.means.square().sum(1).mul_(0.5)
         self.of = torch.empty(len(rows), dtype=torch.int64)
         self.radius = torch.empty(len(rows))
@@ -67,17 +66,3 @@ class Cells:
         """Centres, from the `first` on, that may be nearer to one of a cell's `rows` than its `nearest` so far."""
         reach = float((nearest * (1 + 4 * self.error) + self.radius[rows]).max())
         return (self.low[cell, first : self.known] < reach).nonzero().squeeze(1).add_(first)
-
-
-def _means(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Means (count, d) of k-means on evenly spaced rows, the same every time."""
-    sample = rows[:: max(1, len(rows) // (count * SAMPLE))].float()
-    means = sample[torch.linspace(0, len(sample) - 1, count).long()].clone()
-    for _ in range(ROUNDS):
-        half = torch.addmm(means.square().sum(1).mul_(0.5), sample, means.T, alpha=-1)
-        nearest = half.argmin(1)
-        sizes = torch.bincount(nearest, minlength=count)
-        sums = torch.zeros_like(means).index_add_(0, nearest, sample)
-        filled = sizes > 0
-        means[filled] = sums[filled] / sizes[filled, None]
-    return means

@@ -2,6 +2,8 @@
 
 import torch
 
+from defectlab.kernels.leading import leading_axes
+
 HELD = 0.95  # share of the variance that the directions hold
 MANY = 0.02  # share of pairs they may leave: each costs as much as 30 in a product
 PAUSE = 1  # products without them after one that left too many
@@ -53,9 +55,5 @@ class Leading:
 
 def leading_directions(rows: torch.Tensor) -> torch.Tensor | None:
     """Orthonormal directions (d, p) that hold nearly all the variance of `rows`; None if p is not far below d."""
-    size = rows.shape[1]
-    sample = rows[:: max(1, len(rows) // (32 * size))].double()
-    variances, directions = torch.linalg.eigh(torch.cov(sample.T))
-    held = variances.flip(0).cumsum(0) / variances.sum().clamp(min=1e-300)
-    count = 16 * (int((held < HELD).sum()) // 16 + 1)
-    return directions[:, -count:].float().contiguous() if count <= size // 4 else None
+    _, axes = leading_axes(rows, HELD)
+    return axes if axes.shape[1] <= rows.shape[1] // 4 else None

@@ -12,22 +12,12 @@ import torch
 from defectlab.errors import InputError
 from defectlab.kernels import coreset_cells, coreset_plan
 from defectlab.kernels.coreset_leading import Leading, leading_directions
+from defectlab.kernels.leading import product_error
 
 logger = logging.getLogger(__name__)
 
 MAX_FRONT = 65_536  # rows per round
 USEFUL = 0.3  # a cell that leaves more of the pairs than this hands its rows over to the others
-
-
-def product_error(size: int) -> float:
-    """Bound of |computed x.c - true x.c| / (|x| |c|) for vectors of `size` float32 numbers.
-
-    Lightning users lower the precision of products (TF32, bfloat16): the filter then widens instead of failing.
-    """
-    inputs = {"highest": 0.0, "high": 2.0**-10, "medium": 2.0**-7}[torch.get_float32_matmul_precision()]
-    if torch.backends.cuda.matmul.allow_tf32:
-        inputs = max(inputs, 2.0**-10)
-    return inputs + (size + 4) * 2.0**-24
 
 
 class Search:

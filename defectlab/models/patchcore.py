@@ -17,7 +17,8 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError, unknown_name
 from defectlab.kernels.coreset import coreset_size, estimate, k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.kernels.neighbours import PreparedBank, nearest_neighbours
+from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.kernels.prepared_bank import PreparedBank
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.base import BLUR_SIGMA, MemoryBankDetector, check_layers, check_map_size
 from defectlab.models.checkpoint import CHECKPOINT_KEY
@@ -115,11 +116,21 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
         bank = self.memory_bank
         if n_neighbors == 1 and PreparedBank.pays(bank) and not torch.jit.is_tracing():
-            if self._prepared is None or self._prepared.bank is not bank:
-                self._prepared = PreparedBank(bank)
-            return self._prepared.nearest(embedding.float())
+            return self.prepare().nearest(embedding.float())
         distances, indices = nearest_neighbours(embedding.float(), bank.float(), n_neighbors)
         return (distances.squeeze(1), indices.squeeze(1)) if n_neighbors == 1 else (distances, indices)
+
+    def prepare(self) -> PreparedBank:
+        """Make the bank ready for many searches, once for each bank: about half a second for 21,401 rows of 384."""
+        if self._prepared is None or self._prepared.bank is not self.memory_bank:
+            self._prepared = PreparedBank(self.memory_bank)
+        return self._prepared
+
+    def _around(self, rows: torch.Tensor, k: int) -> torch.Tensor:
+        """Return the `k` bank rows nearest to each of some bank rows (n,): (n, k); a prepared bank keeps them."""
+        if self._prepared is not None and self._prepared.bank is self.memory_bank and not torch.jit.is_tracing():
+            return self._prepared.around(rows, k)
+        return self.nearest_neighbors(self.memory_bank[rows], n_neighbors=k)[1]
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         self._prepared = None  # the bank may be filled in place
@@ -156,7 +167,7 @@ class PatchcoreModel(AnomalibPatchcoreModel):
         if most == 1:
             return [score for _ in neighbours]
         patch = patches.reshape(len(distances), distances.shape[1], -1)[images, farthest]  # (B*h*w, C) -> (B, C)
-        _, support = self.nearest_neighbors(self.memory_bank[locations[images, farthest]], n_neighbors=most)
+        support = self._around(locations[images, farthest], most)  # (B, most)
         to_support = self.euclidean_dist(patch.unsqueeze(1), self.memory_bank[support]).squeeze(1)  # (B, most)
         return [score if k == 1 else (1 - torch.softmax(to_support[:, :k], dim=1)[:, 0]) * score for k in neighbours]
 

@@ -15,6 +15,7 @@ from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
 from defectlab.options import check_option_names, check_range
 from defectlab.results.identity import safe_name
+from defectlab.sweeps.search import SearchConfig
 from defectlab.sweeps.space import Choices, Options, expand, options_of
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ OBJECTS = (
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
 )  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = ("name", "grid", "datasets", "groups", "seeds", "vary_split", "cache_gb")
+OWN = ("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class SweepConfig:
         seeds: Seeds of model and training; every configuration is run with each.
         vary_split: Whether each seed also splits anew.
         cache_gb: Size limit of the cache of features.
+        search: Draw trials from the grid instead of running all of it.
     """
 
     name: str = "sweep"
@@ -52,6 +54,7 @@ class SweepConfig:
     seeds: tuple[int, ...] = (42,)
     vary_split: bool = False
     cache_gb: float = 20.0
+    search: SearchConfig | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
@@ -66,6 +69,7 @@ class SweepConfig:
         own = {key: data[key] for key in OWN if data.get(key) is not None}
         if "seed" in data and "seeds" in own:
             raise OptionError("A sweep has seed or seeds, not both.")
+        search = SearchConfig.from_dict(own.pop("search")) if "search" in own else None
         seeds = own.pop("seeds", data.get("seed", 42))
         listed = seeds if isinstance(seeds, list) else [seeds]
         config = cls(
@@ -73,6 +77,7 @@ class SweepConfig:
             base=base,
             grid=_grid(own.pop("grid", [{}]), base),
             seeds=parse_seeds(",".join(map(str, listed))),
+            search=search,
             **own,
         )
         config.check()
@@ -96,6 +101,10 @@ class SweepConfig:
         check_range("A sweep", "cache_gb", self.cache_gb, low=0, open_low=True)
         if not isinstance(self.vary_split, bool):
             raise OptionError(f"A sweep: vary_split must be true or false, got {self.vary_split!r}.")
+        if self.search is None:
+            for branch in self.grid:
+                for options in branch.values():
+                    _ = options.values  # an interval has none: it is for a search
         if self.datasets is not None:
             check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
             if not self.datasets.get("root"):

@@ -18,12 +18,18 @@ from defectlab.results.record import Run, find_runs
 
 logger = logging.getLogger(__name__)
 
-SHARED = ("patchcore", "padim")  # models whose configurations are prefixes of one computation
+# Models whose configurations are prefixes of one computation, and the option that says how long a prefix.
+PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features"}
+SHARED = tuple(PREFIX)
 
 
 @dataclass
 class Configuration:
-    """One experiment of a sweep with the objects it is made of; `run_id` is that of the same experiment run alone."""
+    """One experiment of a sweep with the objects it is made of; `run_id` is that of the same experiment run alone.
+
+    In a search `bound` marks one that is never run but says how far shared pieces reach, `reach` holds the values of
+    its prefix option (see `PREFIX`) that others can have, and `more_layers` the layers that others take.
+    """
 
     number: int
     experiment: Experiment
@@ -33,6 +39,9 @@ class Configuration:
     backbone: Backbone | None
     run_id: str
     label: str
+    bound: bool = False
+    reach: tuple[float, ...] = ()
+    more_layers: tuple[str, ...] = ()
 
     @property
     def shares(self) -> bool:
@@ -77,9 +86,19 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
     Raises:
         InputError: None of them can work: the first reason.
     """
-    parts, ready, refused = Parts(), [], []
+    ready, refused = build_all(experiments, Parts())
+    if not ready:
+        raise InputError(refused[0].error if refused else "The sweep has no configuration.")
+    return _without_doubles(ready), refused
+
+
+def build_all(
+    experiments: Iterable[Mapping[str, Any]], parts: Parts, first: int = 1
+) -> tuple[list[Configuration], list[Refused]]:
+    """Build every experiment, numbered from `first` on, with what `parts` holds; equal ones are not left out."""
+    ready, refused = [], []
     extractors: dict[Hashable, Any] = {}
-    for number, data in enumerate(experiments, start=1):
+    for number, data in enumerate(experiments, start=first):
         try:
             configuration = _configuration(number, Experiment.from_dict(data), parts)
         except InputError as error:
@@ -90,11 +109,9 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
             model = configuration.model.model
             model.feature_extractor = extractors.setdefault(key, model.feature_extractor)
         ready.append(configuration)
-    if not ready:
-        raise InputError(refused[0].error if refused else "The sweep has no configuration.")
     for one in refused:
         logger.warning("Configuration %d, %s, cannot work and is left out: %s", one.number, one.label, one.error)
-    return _without_doubles(ready), refused
+    return ready, refused
 
 
 def _configuration(number: int, experiment: Experiment, parts: Parts) -> Configuration:

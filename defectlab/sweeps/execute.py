@@ -12,6 +12,7 @@ from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.pieces import Pieces, queries_of
+from defectlab.sweeps.pruning import PrunedTrialError
 from defectlab.sweeps.scored import Scored, write_run
 from defectlab.sweeps.table import Outcome
 
@@ -70,6 +71,9 @@ def _train_alone(one: Configuration, report: Report) -> None:
         one.engine.fit(model=one.model, datamodule=one.datamodule)
         one.engine.test(model=one.model, datamodule=one.datamodule, verbose=False)
         run = Run.open(one.model.run_folder or "")
+    except PrunedTrialError as pruned:
+        report(outcome_of(one, "pruned", error=_summary(pruned)))
+        return
     except Exception as error:
         logger.exception("%s failed; going on with the next", one.label)
         report(outcome_of(one, "failed", error=_summary(error)))

@@ -20,7 +20,7 @@ def score_padim(group: Sequence[Configuration], pending: Sequence[Configuration]
     model, device = largest.model.model, largest.engine.device
     manifest, queries = largest.datamodule.manifest, queries_of(largest.datamodule.manifest)
     features = pieces.features(largest)
-    sizes = sorted({one.model.options["n_features"] for one in group})
+    sizes = sorted({size for one in group for size in (one.model.options["n_features"], *one.reach)})
 
     def distances() -> np.ndarray:
         with pieces.timed("embeddings"):

@@ -6,6 +6,7 @@ import torch
 
 from defectlab.kernels.coreset import coreset_size
 from defectlab.kernels.neighbours import nearest_of_prefixes
+from defectlab.kernels.prepared_bank import PreparedBank
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.pieces import Pieces, as_tensor, embedded, queries_of
 from defectlab.sweeps.scored import Scored
@@ -22,13 +23,12 @@ def score_patchcore(
     model, device = group[0].model.model, group[0].engine.device
     manifest = group[0].datamodule.manifest
     features, queries = pieces.features(group[0]), queries_of(manifest)
-    bank, sizes = _bank(group, pieces)
+    bank, sizes, steps = _bank(group, pieces)
     with pieces.timed("embeddings"):
         embedding = embedded(model, features, queries, device)
         height, width = embedding.shape[-2:]
         patches = model.rows(embedding)
         del embedding
-    steps = sorted(set(sizes.values()))
     distances, locations = _nearest(group, pieces, patches, bank, steps)
     for step, size in enumerate(steps):
         chosen = [one for one in pending if sizes[one.run_id] == size]
@@ -48,19 +48,21 @@ def score_patchcore(
     model.memory_bank = torch.empty(0)
 
 
-def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int]]:
-    """Return the largest bank (M, C) in the order picked, and how many of its rows each configuration takes."""
+def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int], list[int]]:
+    """Return the largest bank (M, C) in the order picked, how many rows each configuration takes, and all numbers."""
     model, device = group[0].model.model, group[0].engine.device
     train = group[0].datamodule.manifest.split("train")
     features = pieces.features(group[0])
     with pieces.timed("embeddings"):
         rows = model.rows(embedded(model, features, train, device))
     sizes = {one.run_id: coreset_size(len(rows), one.model.options["coreset_sampling_ratio"]) for one in group}
+    steps = {sizes[one.run_id] for one in group if not one.bound}
+    steps |= {coreset_size(len(rows), ratio) for one in group for ratio in one.reach}
     largest = max(sizes.values())
     with pieces.timed("coreset"):
         key = pieces.key(group, "coreset", size=largest)
         order = pieces.store.get_or_make(key, lambda: model.order(rows, largest).cpu().numpy())
-    return rows[as_tensor(order, device)], sizes
+    return rows[as_tensor(order, device)], sizes, sorted(steps)
 
 
 def _nearest(
@@ -71,11 +73,25 @@ def _nearest(
     with pieces.timed("nearest"):
         stored = [pieces.store.get(key) for key in keys]
         if stored[0] is None or stored[1] is None:
-            nearest = nearest_of_prefixes(patches.float(), bank.float(), sizes, 1)
-            found = [torch.stack([pair[index].squeeze(1) for pair in nearest]).cpu().numpy() for index in range(2)]
+            nearest = _nearest_of_prefixes(patches.float(), bank.float(), sizes)
+            found = [torch.stack([pair[index] for pair in nearest]).cpu().numpy() for index in range(2)]
             with pieces.store.writing([(k, a.shape, a.dtype) for k, a in zip(keys, found, strict=True)]) as arrays:
                 for array, values in zip(arrays, found, strict=True):
                     array[...] = values
             stored = list(found)
     distances, places = (as_tensor(array, patches.device) for array in stored if array is not None)
     return distances, places
+
+
+def _nearest_of_prefixes(
+    patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Search each prefix that is worth preparing by itself, the smaller ones in one pass: distances and places (Q,)."""
+    small = [size for size in sizes if not PreparedBank.pays(bank[:size])]
+    found = dict(zip(small, nearest_of_prefixes(patches, bank, small, 1), strict=True)) if small else {}
+    return [
+        (found[size][0].squeeze(1), found[size][1].squeeze(1))
+        if size in found
+        else PreparedBank(bank[:size]).nearest(patches)
+        for size in sizes
+    ]

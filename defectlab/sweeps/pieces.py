@@ -47,7 +47,8 @@ class Pieces:
         for one in configurations:
             if one.shares:
                 known = self.layers[one.feature_key]
-                new = [layer for layer in one.model.options["layers"] if layer not in known]
+                wanted = dict.fromkeys([*one.model.options["layers"], *one.more_layers])
+                new = [layer for layer in wanted if layer not in known]
                 if new:
                     known += new
                     self._features.pop(one.feature_key, None)

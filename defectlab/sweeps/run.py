@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.live import Live
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.table import Outcome, best_first, mean_rows, print_table, write_csv
+from defectlab.sweeps.trials import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +34,14 @@ class SweepResult:
     Attributes:
         plan: What was computed.
         outcomes: One for each configuration, in the order of the sweep; none where only the plan was asked for.
-        folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`.
+        folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`; of a search `trials.csv` too.
+        trials: Of a search: what was drawn, and what its validation images say of it.
     """
 
     plan: Plan
     outcomes: Sequence[Outcome]
     folder: Path
+    trials: Sequence[Trial] = ()
 
     @property
     def runs(self) -> list[Run]:
@@ -47,8 +50,8 @@ class SweepResult:
 
     @property
     def failed(self) -> list[Outcome]:
-        """What failed or cannot work."""
-        return [one for one in self.outcomes if not one.has_metrics]
+        """What failed or cannot work; not what a search has pruned."""
+        return [one for one in self.outcomes if not one.has_metrics and one.status != "pruned"]
 
     def best(self, metric: str = "image_AUROC") -> Outcome:
         """Return the configuration with the highest test metric: a look at the test images that picks on them.
@@ -90,6 +93,11 @@ def sweep(
     """
     show_log()
     settings = _read(config, overrides)
+    if settings.search is not None:
+        from defectlab.sweeps.search_sweep import search_sweep
+
+        options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed}
+        return search_sweep(settings, **options, executor=executor, address=address)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb)
     runner = make_executor(executor, store, settings.name, address)
@@ -98,20 +106,26 @@ def sweep(
     folder = paths.results_dir() / "sweeps" / settings.name
     if plan_only:
         return SweepResult(plan, [], folder)
-    _write_settings(folder, settings)
+    write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
     try:
         runner.run(plan.configurations, plan.pending, live.report)
     finally:
         runner.close()
-        outcomes = sorted(live.outcomes, key=lambda one: one.number)
-        means = mean_rows(outcomes, settings.named_groups())
-        write_csv(folder / "table.csv", outcomes, means)
-        update_workbook()
-        live.close()
+        outcomes = conclude(folder, settings, live)
+    return SweepResult(plan, outcomes, folder)
+
+
+def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
+    """Write a sweep's tables as far as it came, show them, and return its outcomes in the order of their numbers."""
+    outcomes = sorted(live.outcomes, key=lambda one: one.number)
+    means = mean_rows(outcomes, settings.named_groups())
+    write_csv(folder / "table.csv", outcomes, means)
+    update_workbook()
+    live.close()
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
-    return SweepResult(plan, outcomes, folder)
+    return outcomes
 
 
 def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:
@@ -142,13 +156,13 @@ def _earlier(one: Configuration, run: Run) -> Outcome:
     return outcome_of(one, "failed", run, error=(run.record["error"] or {}).get("summary"))
 
 
-def _write_settings(folder: Path, settings: SweepConfig) -> None:
+def write_settings(folder: Path, settings: SweepConfig) -> None:
     """Keep what was asked for beside the table."""
     data: dict[str, Any] = {
         "name": settings.name,
         "base": settings.base,
         "seeds": list(settings.seeds),
-        "experiments": list(settings.expanded()),
+        **({"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}),
     }
     with replacing(folder / "sweep.yaml") as partial:
         partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -29,7 +29,7 @@ class LocalExecutor:
         self.pieces.expect(configurations)
         groups = groups_of(configurations)
         for place, group in enumerate(groups, start=1):
-            its = [one for one in group if one.run_id in waiting]
+            its = [one for one in group if one.run_id in waiting and not one.bound]
             if not its:
                 continue
             logger.info("Group %d of %d: %d configurations like %s", place, len(groups), len(its), its[0].label)
