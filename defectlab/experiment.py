@@ -144,6 +144,9 @@ class Experiment:
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
         repeat: Train so many times, with seeds from `seed` on, on one split.
+        categories: Run once for each of these folders below data.root: all, a group (textures, objects, or one of
+            `groups`), a name, or a list.
+        groups: Named groups of categories.
         loggers: Trackers that get a copy of the run: mlflow, tensorboard, csv, wandb, comet; with options as
             {name: wandb, project: wells}.
     """
@@ -157,6 +160,8 @@ class Experiment:
     name: str | None = None
     repeat: int = 1
     loggers: list[Any] = field(default_factory=list)
+    categories: str | list[str] | None = None
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -265,6 +270,8 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     from defectlab.fields_of_view import follow_data
     from defectlab.models.registry import model_class
 
+    if experiment.categories is not None:
+        raise OptionError("An experiment on categories is several: see defectlab.categories.")
     parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))

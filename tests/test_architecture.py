@@ -15,6 +15,7 @@ PACKAGE = Path(defectlab.__file__).parent
 LAYERS = {
     "defectlab.errors": 0,
     "defectlab.files": 0,
+    "defectlab.fetch": 0,
     "defectlab.options": 0,
     "defectlab.paths": 0,
     "defectlab.settings": 0,
@@ -55,6 +56,7 @@ LAYERS = {
     "defectlab.convert": 4,
     "defectlab.experiment": 5,
     "defectlab.many": 5,
+    "defectlab.categories": 5,
     "defectlab.sweeps": 6,
     "defectlab.demo": 7,
     "defectlab.cli": 7,
