@@ -52,7 +52,7 @@ def test_an_experiment_for_each_category(shelf: Path):
     assert [(one.data.name, Path(one.data.root).name, one.categories) for one in each] == [
         ("mine", "mine", None), ("bottle", "bottle", None)
     ]  # fmt: skip
-    with pytest.raises(OptionError, match="leave out data.name"):
+    with pytest.raises(OptionError, match=r"leave out data\.name"):
         per_category(experiment(shelf, data={"name": "x"}))
     with pytest.raises(OptionError, match="is several"):
         build(experiment(shelf))
