@@ -19,6 +19,7 @@ from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_data
+from defectlab.files import replacing
 from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.loggers import Spec, make_loggers
 from defectlab.logs import show_log
@@ -27,11 +28,11 @@ from defectlab.models.registry import MODELS, model_info
 from defectlab.models.restore import restore
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
-from defectlab.recorder import Recorder
+from defectlab.recorder import Recorder, set_decisions
 from defectlab.results.grid import PixelSize, check_pixel_size
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps
-from defectlab.results.record import Run, find_runs
+from defectlab.results.record import CHECKPOINT, Run, find_runs
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
@@ -225,6 +226,20 @@ class Engine(AnomalibEngine):
         complete_thresholds(run)
         options: dict[str, Any] = {"keep_maps": self._keep_maps, "aupimo": self._evaluation["aupimo"]}
         finish_run(run, model, datamodule.manifest, timings, **options, **fields)
+
+    def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
+        """Write the checkpoint of a model that was fitted elsewhere to what `run` has on record, thresholds included.
+
+        It loads as the one that `fit` writes; `test` and `predict` continue from it.
+        """
+        set_decisions(model, run)
+        self._new_trainer(model, run)
+        self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
+        with replacing(run.checkpoint) as partial:
+            self.trainer.save_checkpoint(partial)
+        run.update(checkpoint=CHECKPOINT)
+        model.run_folder = run.folder
+        return run.checkpoint
 
     def train(
         self,

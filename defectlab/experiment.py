@@ -299,9 +299,15 @@ def run(experiment: Experiment, *, test: bool = True) -> "Run":
 
 
 def train_built(
-    experiment: Experiment, model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True
+    experiment: Experiment,
+    model: "BaseDetector",
+    datamodule: "Folder",
+    engine: "Engine",
+    *,
+    test: bool = True,
+    verbose: bool = True,
 ) -> "Run":
-    """Train, and test unless told otherwise, what `build` has made; return its run.
+    """Train, and test unless told otherwise, what `build` has made; return its run. `verbose` prints its metrics.
 
     The run folder gets `experiment.yaml`, all settings spelled out: `defectlab train --config` does the same again.
     """
@@ -310,7 +316,7 @@ def train_built(
     engine.fit(model=model, datamodule=datamodule)
     experiment.to_yaml((model.run_folder or Path()) / SETTINGS)
     if test:
-        engine.test(model=model, datamodule=datamodule)
+        engine.test(model=model, datamodule=datamodule, verbose=verbose)
     return Run.open(model.run_folder or "")
 
 
