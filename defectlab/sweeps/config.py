@@ -10,7 +10,7 @@ from typing import Any
 
 from defectlab import paths
 from defectlab.data.categories import categories_in, chosen_categories, named_groups
-from defectlab.errors import OptionError
+from defectlab.errors import OptionError, unknown_name
 from defectlab.experiment import Experiment, config_file, read_yaml
 from defectlab.features.store import DTYPES
 from defectlab.many import parse_seeds
