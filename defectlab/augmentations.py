@@ -1,10 +1,11 @@
-"""Changes of training images by name: mirrored, turned, moved, brighter, blurred, noisier than they were."""
+"""Changes of training images by name, anew in each pass: mirrored, turned, moved, brighter, blurred, noisier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.utils.data import Sampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomVerticalFlip, Transform
 from torchvision.transforms.v2 import functional as tvf
@@ -151,3 +152,28 @@ class Relit(Transform):
         if self.noise:
             pixels = pixels + self.noise * noise * torch.randn(pixels.shape)
         return tv_tensors.wrap(pixels.clamp(0, 1), like=inpt)
+
+
+class Passes(Sampler[int]):
+    """Every image `passes` times an epoch, in seeded orders.
+
+    It yields places in an endless row of passes: `divmod(place, images)` is which pass it is since the training began,
+    and which image. What is drawn for it then depends on neither worker nor batch.
+    """
+
+    def __init__(self, images: int, passes: int, draws: torch.Generator) -> None:
+        self.images = images
+        self.passes = passes
+        self._draws = draws
+        self._done = 0
+
+    def __len__(self) -> int:
+        return self.images * self.passes
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the places of one epoch."""
+        for _ in range(self.passes):
+            order = torch.randperm(self.images, generator=self._draws)
+            first = self.images * self._done
+            self._done += 1
+            yield from (first + order).tolist()

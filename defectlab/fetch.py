@@ -1,4 +1,4 @@
-"""Files from the network, on request only: continued after a cut. The one place that opens a connection."""
+"""Files from the network, on request only: continued after a cut."""
 
 import http.client
 import logging

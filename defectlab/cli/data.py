@@ -6,17 +6,40 @@ from defectlab import paths
 from defectlab.cli.command import Command
 
 
-def data_check(root: str, group: str | None = None, near: bool = True) -> int:
+def data_check(
+    root: str,
+    group: str | None = None,
+    near: bool = True,
+    mask_suffix: str | None = None,
+    missing_masks: str = "error",
+    task: str | None = None,
+    valid_area_mask: str | None = None,
+    crop_area: list[int] | None = None,
+) -> int:
     """Say what images were found, how training would split them, and every problem.
 
     Args:
         root: Folder of the dataset.
         group: Regular expression on the image's path that names the part it shows.
         near: Look for copies of one photograph in two splits.
+        mask_suffix: What masks have after their image's stem.
+        missing_masks: error, whole or leave_out, for defects without a mask where others have one.
+        task: classification or segmentation.
+        valid_area_mask: Picture of the images' own size, not zero where pixels count.
+        crop_area: Left, top, right, bottom in pixels of what is looked at.
     """
     from defectlab.data.check import check
 
-    report = check(paths.resolve(root), group=group, near=near)
+    report = check(
+        paths.resolve(root),
+        group=group,
+        near=near,
+        mask_suffix=mask_suffix,
+        missing_masks=missing_masks,
+        task=task,
+        valid_area_mask=valid_area_mask,
+        crop_area=crop_area,
+    )
     print(report.text)
     return 0 if report.ok else 1
 

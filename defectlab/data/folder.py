@@ -20,12 +20,11 @@ from torchvision.transforms.v2 import functional as tvf
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab import paths
-from defectlab.augmentations import Augment, build_augmentations, checked_augment
+from defectlab.augmentations import Augment, Passes, build_augmentations, checked_augment
 from defectlab.data.area import check_crop_area, read_area
 from defectlab.data.groups import compiled
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest import Entry, Manifest, build_manifest
-from defectlab.data.passes import Passes
 from defectlab.data.tiling import Tiling
 from defectlab.errors import OptionError, unknown_name
 from defectlab.evaluation.area import Area
