@@ -94,7 +94,7 @@ def server() -> Iterator[Server]:
             end = len(state.content)
             if state.cuts:
                 state.cuts -= 1
-                end = start + len(state.content) // 3
+                end = start + len(state.content) // 5
             self.wfile.write(state.content[start:end])
 
         def log_message(self, *_args: object) -> None:
