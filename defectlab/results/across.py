@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from defectlab.data.categories import named_groups
 from defectlab.results.leaderboard import RANKED_BY, SHOWN, Board, Entry
 
-# MVTec AD's own groups of categories; a sweep's records name others.
-GROUPS = {
-    "textures": ("carpet", "grid", "leather", "tile", "wood"),
-    "objects": (
-        *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
-    ),
-}
 ALL = "all"
 _SETTINGS = ("model.", "trainer.", "evaluation.")
 
@@ -72,7 +66,7 @@ def _order(one: Across) -> tuple[float, float]:
 
 def _groups(one: Across) -> list[Across]:
     """Return the means over groups of which there are at least two datasets, and others beside them."""
-    named: dict[str, set[str]] = {name: set(members) for name, members in GROUPS.items()}
+    named: dict[str, set[str]] = {name: set(members) for name, members in named_groups({}).items()}
     for dataset, entry in one.entries.items():
         for row in entry.rows:
             for name in filter(None, str(row.get("groups") or "").split(", ")):
