@@ -26,7 +26,7 @@ OBJECTS = (
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
 )  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = ("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb")
+OWN = ("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split", "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class SweepConfig:
         vary_split: Whether each seed also splits anew.
         cache_gb: Size limit of the cache of features.
         search: Draw trials from the grid instead of running all of it.
+        ray: Options of executor ray, as `RayConfig` has them.
     """
 
     name: str = "sweep"
@@ -55,6 +56,7 @@ class SweepConfig:
     vary_split: bool = False
     cache_gb: float = 20.0
     search: SearchConfig | None = None
+    ray: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":

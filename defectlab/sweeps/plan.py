@@ -144,6 +144,15 @@ def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Con
     return pieces
 
 
+def memory_of(group: Sequence[Configuration]) -> int:
+    """Return the bytes that the largest shared piece of a group takes; 0 for models that share none."""
+    if not group[0].shares:
+        return 0
+    if group[0].model.model_name == "patchcore":
+        return max(piece.bytes for piece in _patchcore_pieces(group, 1, 1.0))
+    return _padim_piece(group, 1, 1.0).bytes
+
+
 def _grid(one: Configuration) -> tuple[int, int, int]:
     """Return channels of all layers together, height and width of the first layer's grid."""
     model = one.model.model

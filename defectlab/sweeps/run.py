@@ -100,7 +100,7 @@ def sweep(
         return search_sweep(settings, **options, executor=executor, address=address)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb)
-    runner = make_executor(executor, store, settings.name, address)
+    runner = make_executor(executor, store, settings.name, address, settings.ray)
     plan = make_plan(configurations, refused, earlier_runs(configurations), store, retry_failed=retry_failed)
     plan.print()
     folder = paths.results_dir() / "sweeps" / settings.name

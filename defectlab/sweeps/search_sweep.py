@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from defectlab import paths
+from defectlab.errors import OptionError
 from defectlab.features.store import FeatureStore
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.executors import make_executor
@@ -33,9 +34,13 @@ def search_sweep(
     """
     assert settings.search is not None
     config = settings.search
+    if config.pruning is not None and executor != "local":
+        raise OptionError("search: pruning watches trainings in this process: leave executor at local.")
     store = FeatureStore(limit_gb=settings.cache_gb)
     folder = paths.results_dir() / "sweeps" / settings.name
-    search = Search(settings, config, make_executor(executor, store, settings.name, address), store, retry_failed)
+    search = Search(
+        settings, config, make_executor(executor, store, settings.name, address, settings.ray), store, retry_failed
+    )
     judges = search.check()
     with study_of(search, folder) as study:
         told = study.told()
