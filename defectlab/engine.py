@@ -1,7 +1,7 @@
 """The engine: anomalib's Lightning loop, with options checked first and every run on record."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,20 @@ from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
 from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_data
+from defectlab.files import replacing
 from defectlab.finishing import complete_thresholds, finish_run
+from defectlab.loggers import Spec, make_loggers
 from defectlab.logs import show_log
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import MODELS, model_info
 from defectlab.models.restore import restore
 from defectlab.progress import watched
 from defectlab.quiet import quiet_lightning
-from defectlab.recorder import Recorder
+from defectlab.recorder import Recorder, set_decisions
 from defectlab.results.grid import PixelSize, check_pixel_size
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps
-from defectlab.results.record import Run, find_runs
+from defectlab.results.record import CHECKPOINT, Run, find_runs
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
@@ -48,6 +50,7 @@ class Engine(AnomalibEngine):
     Args:
         callbacks: More Lightning callbacks; one with `on_run_finished(run)` hears of each tested run on record.
         logger: As in anomalib; none by default.
+        loggers: Trackers that get a copy of each run, such as ["csv", {"name": "mlflow"}]: see `defectlab.loggers`.
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
         keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.
@@ -69,9 +72,11 @@ class Engine(AnomalibEngine):
         keep_maps: str = "all",
         pixel_size: PixelSize = "input",
         aupimo: bool = False,
+        loggers: Sequence[Spec] = (),
         **kwargs: Any,
     ) -> None:
         check_trainer_options(kwargs)
+        callbacks = [*(callbacks or []), *make_loggers(loggers)]
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
@@ -80,7 +85,7 @@ class Engine(AnomalibEngine):
         defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
         self._arguments = {**defaults, **kwargs, "devices": devices}
         show_log()
-        self._given_callbacks = list(callbacks or [])
+        self._given_callbacks = list(callbacks)
         self._given_logger = False if logger is None else logger
         self._recorder = Recorder()
         self._checkpoints: dict[str, Path] = {}
@@ -216,6 +221,20 @@ class Engine(AnomalibEngine):
         complete_thresholds(run)
         options: dict[str, Any] = {"keep_maps": self._keep_maps, "aupimo": self._evaluation["aupimo"]}
         finish_run(run, model, datamodule.manifest, timings, **options, **fields)
+
+    def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
+        """Write the checkpoint of a model that was fitted elsewhere to what `run` has on record, thresholds included.
+
+        It loads as the one that `fit` writes; `test` and `predict` continue from it.
+        """
+        set_decisions(model, run)
+        self._new_trainer(model, run)
+        self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
+        with replacing(run.checkpoint) as partial:
+            self.trainer.save_checkpoint(partial)
+        run.update(checkpoint=CHECKPOINT)
+        model.run_folder = run.folder
+        return run.checkpoint
 
     def train(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from defectlab import paths
 from defectlab.errors import DataError, OptionError
+from defectlab.loggers import check_loggers
 from defectlab.models.registry import model_info
 from defectlab.options import check_option_names, check_whole
 from defectlab.results.grid import check_pixel_size
@@ -134,6 +135,8 @@ class Experiment:
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
         repeat: Train so many times, with seeds from `seed` on, on one split.
+        loggers: Trackers that get a copy of the run: mlflow, tensorboard, csv, wandb, comet; with options as
+            {name: wandb, project: wells}.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -144,6 +147,7 @@ class Experiment:
     seed: int = 42
     name: str | None = None
     repeat: int = 1
+    loggers: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -157,6 +161,7 @@ class Experiment:
         info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
         check_whole("An experiment", "repeat", self.repeat, low=1)
+        check_loggers(self.loggers)
         if info.backbone is None and self.backbone != BackboneConfig() and self.backbone.name != "none":
             raise OptionError(f"Model {info.name} has no backbone: leave section 'backbone' out.")
         if not isinstance(self.evaluation.aupimo, bool):
@@ -254,7 +259,9 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
-    engine = Engine(name=experiment.name, **asdict(experiment.evaluation), **experiment.trainer)
+    engine = Engine(
+        name=experiment.name, loggers=experiment.loggers, **asdict(experiment.evaluation), **experiment.trainer
+    )
     datamodule = parts.datamodule(experiment)
     backbone = parts.backbone(experiment)
     given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
@@ -276,9 +283,15 @@ def run(experiment: Experiment, *, test: bool = True) -> "Run":
 
 
 def train_built(
-    experiment: Experiment, model: "BaseDetector", datamodule: "Folder", engine: "Engine", *, test: bool = True
+    experiment: Experiment,
+    model: "BaseDetector",
+    datamodule: "Folder",
+    engine: "Engine",
+    *,
+    test: bool = True,
+    verbose: bool = True,
 ) -> "Run":
-    """Train, and test unless told otherwise, what `build` has made; return its run.
+    """Train, and test unless told otherwise, what `build` has made; return its run. `verbose` prints its metrics.
 
     The run folder gets `experiment.yaml`, all settings spelled out: `defectlab train --config` does the same again.
     """
@@ -287,7 +300,7 @@ def train_built(
     engine.fit(model=model, datamodule=datamodule)
     experiment.to_yaml((model.run_folder or Path()) / SETTINGS)
     if test:
-        engine.test(model=model, datamodule=datamodule)
+        engine.test(model=model, datamodule=datamodule, verbose=verbose)
     return Run.open(model.run_folder or "")
 
 

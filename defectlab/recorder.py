@@ -146,14 +146,7 @@ class Recorder(Callback):
             return
         by = pl_module.default_rule if isinstance(pl_module, BaseDetector) else None
         record_thresholds(run, collector.rows, _data(trainer).manifest, by, trainer.current_epoch)
-        if isinstance(pl_module.post_processor, RawPostProcessor):
-            scores = np.array([row.score for row in collector.rows])
-            maps = run.maps("validation")
-            image_range = (float(scores.min()), float(scores.max()))
-            pl_module.post_processor.set_ranges(
-                image_range, image_range if maps is None else (float(maps.min()), float(maps.max()))
-            )
-        self._set_thresholds(pl_module)
+        set_decisions(pl_module, run)
         self._keep_losses(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -226,7 +219,24 @@ class Recorder(Callback):
         return collector, self.run
 
     def _set_thresholds(self, module: LightningModule) -> None:
-        thresholds = self.run.record.get("thresholds") if self.run else None
-        if thresholds and isinstance(module.post_processor, RawPostProcessor):
-            with torch.no_grad():
-                module.post_processor.set_thresholds(thresholds["image"]["value"], thresholds["pixel"]["value"])
+        if self.run is not None:
+            _set_thresholds(module, self.run)
+
+
+def set_decisions(module: LightningModule, run: Run) -> None:
+    """Set the thresholds of a run, and the ranges of its validation scores and maps, on a model."""
+    scores = np.array([row.score for row in run.scores("validation")])
+    if isinstance(module.post_processor, RawPostProcessor) and scores.size:
+        maps = run.maps("validation")
+        image_range = (float(scores.min()), float(scores.max()))
+        module.post_processor.set_ranges(
+            image_range, image_range if maps is None else (float(maps.min()), float(maps.max()))
+        )
+    _set_thresholds(module, run)
+
+
+def _set_thresholds(module: LightningModule, run: Run) -> None:
+    thresholds = run.record.get("thresholds")
+    if thresholds and isinstance(module.post_processor, RawPostProcessor):
+        with torch.no_grad():
+            module.post_processor.set_thresholds(thresholds["image"]["value"], thresholds["pixel"]["value"])

@@ -33,7 +33,7 @@ LAYERS = {
     "defectlab.losses": 4,
     "defectlab.eda": 4,
     "defectlab.reconstruct": 4,
-    "defectlab.wandb_log": 4,
+    "defectlab.loggers": 4,
     "defectlab.features": 3,
     "defectlab.fields_of_view": 4,
     "defectlab.finishing": 4,

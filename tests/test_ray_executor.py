@@ -42,6 +42,7 @@ def settings(root: Path, **more: Any) -> dict[str, Any]:
         "model": {"image_size": [64, 64]},
         "trainer": {"accelerator": "cpu"},
         "grid": GRID,
+        "checkpoints": "none",
     } | more
 
 
@@ -136,7 +137,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
     local: list[Run], parts: Path, monkeypatch: pytest.MonkeyPatch, share: str
 ):
     ray = FakeRay()
-    monkeypatch.setattr(on_ray, "import_ray", lambda: ray)
+    monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
     grid = GRID if share == "objects" else GRID[1:]
     result = sweep(settings(parts, grid=grid, ray={"share": share, "together": 2}), executor="ray")
     assert not result.failed
@@ -155,7 +156,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
 
 def test_what_fails_in_a_task_is_on_record_and_stops_no_other(parts: Path, monkeypatch: pytest.MonkeyPatch):
     ray = FakeRay()
-    monkeypatch.setattr(on_ray, "import_ray", lambda: ray)
+    monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
     monkeypatch.setitem(tasks.STEPS["patchcore"], "nearest", lambda *_: 1 / 0)
     result = sweep(settings(parts), executor="ray")
     assert [one.status for one in result.outcomes] == ["failed"] * 4 + ["finished"] * 2
@@ -180,7 +181,7 @@ def test_a_task_too_large_for_every_machine_is_refused_before_anything_runs(
     parts: Path, monkeypatch: pytest.MonkeyPatch
 ):
     ray = FakeRay(memory=1e9)
-    monkeypatch.setattr(on_ray, "import_ray", lambda: ray)
+    monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
     with pytest.raises(InputError, match="No machine of the Ray cluster can run Patchcore"):
         sweep(settings(parts), executor="ray")
     assert not ray.submitted

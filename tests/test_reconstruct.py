@@ -1,8 +1,6 @@
 """What the autoencoders rebuild and make of noise, a first look at a dataset, experiments side by side, W&B."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +13,10 @@ from defectlab import Detector, Engine, Folder, SmallConvVae, make_sample
 from defectlab.curves import metric_bars, training_figure
 from defectlab.data.images import read_image
 from defectlab.eda import counts_table, labels_figure, samples_figure, size_table
-from defectlab.errors import InputError, OptionError
+from defectlab.errors import InputError
 from defectlab.reconstruct import generate, generated_figure, reconstruct, reconstruction_figure
 from defectlab.results.experiments import experiment_table
 from defectlab.results.record import Run
-from defectlab.wandb_log import WandbLog
 
 
 @pytest.fixture(scope="module")
@@ -118,64 +115,3 @@ def test_a_first_look_at_a_dataset(wells: Path):
     assert samples_figure(manifest, "test", 1, count=5).width < samples_figure(manifest, "test", 0, count=5).width
     with pytest.raises(InputError, match="no anomalous images in train"):
         samples_figure(manifest, "train", 1)
-
-
-class FakeWandb:
-    """As much of wandb as is used: what `init` was told and what was logged, run by run."""
-
-    def __init__(self) -> None:
-        self.runs: list[SimpleNamespace] = []
-
-    def init(self, **told):
-        logged: list[tuple[int | None, dict]] = []
-        run = SimpleNamespace(told=told, logged=logged, exit_code=None)
-        run.log = lambda values, step=None: logged.append((step, values))
-        run.finish = lambda exit_code=0: setattr(run, "exit_code", exit_code)
-        self.runs.append(run)
-        return run
-
-
-def test_weights_and_biases_gets_the_references_keys(wells: Path, monkeypatch: pytest.MonkeyPatch):
-    fake = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    run = trained(wells, callbacks=[WandbLog("wells")], check_val_every_n_epoch=2)
-    train, test = fake.runs
-    assert [one.told["tags"] for one in fake.runs] == [["train"], ["test"]]
-    assert all(one.told["project"] == "wells" and one.told["mode"] == "offline" for one in fake.runs)
-    assert train.told["config"]["model"]["latent_dim"] == 8
-    assert [one.exit_code for one in fake.runs] == [0, 0]
-    batches = [step for step, values in train.logged if "train loss (batch)" in values]
-    assert batches == [5, 10, 15, 16, 21, 26, 31, 32, 37, 42, 47, 48]  # images seen: 16 an epoch
-    epochs = {step: values for step, values in train.logged if "train loss (epoch)" in values}
-    history = run.record["history"]
-    assert list(epochs) == [16, 32, 48]
-    assert [values["train loss (epoch)"] for values in epochs.values()] == pytest.approx(history["train_loss"])
-    assert set(epochs[32]) == {"train loss (epoch)", "val proliv loss (epoch)", "val not proliv loss (epoch)"}
-    assert set(epochs[16]) == {"train loss (epoch)"}
-    assert epochs[32]["val proliv loss (epoch)"] == pytest.approx(history["val_anomalous_loss"][1])
-    assert epochs[32]["val not proliv loss (epoch)"] == pytest.approx(history["val_good_loss"][1])
-    metrics = run.record["metrics"]
-    assert test.logged == [(None, {"TPR": metrics["image_TPR"], "TNR": metrics["image_TNR"]})]
-
-
-def test_a_failed_training_ends_its_mirror_as_failed(wells: Path, monkeypatch: pytest.MonkeyPatch):
-    fake = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr(SmallConvVae, "training_step", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        trained(wells, callbacks=[WandbLog("wells")])
-    assert [one.exit_code for one in fake.runs] == [1]
-
-
-def test_wandb_is_asked_for_where_it_is_absent(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match="pip install wandb"):
-        WandbLog("wells")
-    with pytest.raises(OptionError, match="offline"):
-        WandbLog("wells", mode="off")
-
-
-def test_the_real_wandb_works_offline(wells: Path):
-    pytest.importorskip("wandb")
-    run = trained(wells, callbacks=[WandbLog("wells")])
-    assert len(list(run.folder.glob("wandb/offline-run-*"))) == 2

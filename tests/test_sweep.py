@@ -40,6 +40,7 @@ def settings(root: Path, **more: Any) -> dict[str, Any]:
         "model": {"image_size": [64, 64]},
         "trainer": {"accelerator": "cpu"},
         "grid": GRID,
+        "checkpoints": "none",
     } | more
 
 

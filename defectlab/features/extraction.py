@@ -14,7 +14,7 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.data.folder import Folder, load_image
 from defectlab.data.manifest import Entry, Manifest
 from defectlab.errors import InputError, OptionError
-from defectlab.features.store import FeatureStore
+from defectlab.features.store import DTYPES, FeatureStore
 from defectlab.preprocessing import Preprocessing
 from defectlab.progress import progress_bar
 
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # raise it when images are read or features are computed otherwise than before
 BATCH = 8
-DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,14 @@ class Features:
     manifest: Manifest
     layers: dict[str, np.ndarray]
 
-    def of(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
-        """Return the features of some images, in the order given: {layer: (n, C, h, w)} float32 tensors."""
+    def of(self, entries: Sequence[Entry], layers: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Return the features of some images, in the order given: {layer: (n, C, h, w)} float32 tensors.
+
+        `layers` are those wanted; None is all.
+        """
         rows = [self.manifest.index(entry.path) for entry in entries]
-        return {layer: torch.from_numpy(np.asarray(array[rows])).float() for layer, array in self.layers.items()}
+        wanted = self.layers if layers is None else layers
+        return {layer: torch.from_numpy(np.asarray(self.layers[layer][rows])).float() for layer in wanted}
 
 
 def extract(
@@ -45,7 +48,7 @@ def extract(
     layers: Sequence[str],
     store: FeatureStore,
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -61,13 +64,14 @@ def extract(
         preprocessing: A model's `preprocessing`.
         layers: Names, in any order.
         store: Where they are kept.
-        dtype: float32, or float16 for half the space. Half precision rounds each number by up to 0.05 %.
+        dtype: float32, or float16 for half the space, which rounds each number by up to 0.05 %; None is the store's.
         device: Where the backbone runs.
         workers: Processes that read images.
 
     Raises:
         OptionError: A layer that the backbone does not have, another dtype, or features too large for float16.
     """
+    dtype = store.dtype if dtype is None else dtype
     if dtype not in DTYPES:
         raise OptionError(f"extract: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     manifest = data.manifest if isinstance(data, Folder) else data

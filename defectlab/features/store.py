@@ -21,6 +21,7 @@ from defectlab.files import replacing, write_json
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_GB = 20.0
+DTYPES = ("float32", "float16")  # that features may be kept in
 STALE_SECONDS = 24 * 3600  # of a file that a killed process left half-written
 BLOCK = 8 * 2**20
 
@@ -48,9 +49,10 @@ class FeatureStore:
     Args:
         root: Folder; None is the project's (`DEFECTLAB_CACHE`, else `.cache/features`).
         limit_gb: Size limit in GB (1e9 bytes).
+        dtype: That features of backbones are kept in; other arrays keep their own.
 
     Raises:
-        OptionError: A limit that is not above 0.
+        OptionError: A limit that is not above 0, or a dtype that is none of DTYPES.
 
     >>> import tempfile
     >>> store = FeatureStore(tempfile.mkdtemp())
@@ -59,11 +61,16 @@ class FeatureStore:
     ([0, 1, 4, 9], [0, 1, 4, 9])
     """
 
-    def __init__(self, root: str | Path | None = None, limit_gb: float = DEFAULT_LIMIT_GB) -> None:
+    def __init__(
+        self, root: str | Path | None = None, limit_gb: float = DEFAULT_LIMIT_GB, dtype: str = DTYPES[0]
+    ) -> None:
+        if dtype not in DTYPES:
+            raise OptionError(f"FeatureStore: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
         if not isinstance(limit_gb, int | float) or not limit_gb > 0:
             raise OptionError(f"FeatureStore: limit_gb must be a number above 0, got {limit_gb!r}.")
         self.root = paths.cache_dir() / "features" if root is None else paths.resolve(root)
         self.limit = int(limit_gb * 1e9)
+        self.dtype = dtype
         self._verified: dict[str, int] = {}  # digest -> mtime of the array whose checksum was compared
 
     def get_or_make(self, key: Key, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.errors import OptionError
 from defectlab.kernels.flow import Coupling, flow_log_likelihood, grid_log_likelihood, permutation_of
-from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.base import check_layers
+from defectlab.models.cached import TakesFeatures
+from defectlab.models.frozen import is_frozen
 from defectlab.models.kept import KeptFeatures, need_images
 from defectlab.options import check_range, check_whole, checked_options
 from defectlab.seeds import generator, seeded
@@ -115,10 +117,16 @@ class CflowModel(AnomalibCflowModel):
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Score images (B, 3, H, W)."""
+        with torch.no_grad():
+            features = self.features(images)
+        return self.scored(features, (images.shape[-2], images.shape[-1]))
+
+    @torch.no_grad()
+    def scored(self, features: dict[str, torch.Tensor], image_size: tuple[int, int]) -> InferenceBatch:
+        """Score images by their features (B, C, h, w) of each layer."""
         training = self.decoders.training
         self.decoders.eval()
-        with torch.no_grad():
-            scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
+        scores, maps = self.score(self.embed(features), image_size)
         self.decoders.train(training)
         return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
@@ -145,7 +153,7 @@ def couplings(decoder: Any) -> list[Coupling]:
     ]
 
 
-class Cflow(BaseDetector, AnomalibCflow):
+class Cflow(TakesFeatures, AnomalibCflow):
     """anomalib's CFlow with a local backbone, seeded flows, scores free of the batch, a checkpoint that reloads.
 
     Args:
@@ -235,9 +243,14 @@ class Cflow(BaseDetector, AnomalibCflow):
         """Return anomalib's Adam over the decoders, in its fused form: one pass over each tensor instead of ten."""
         return torch.optim.Adam(self.model.decoders.parameters(), lr=self.learning_rate, fused=True)
 
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels, for their features are in a cache: not where images are augmented."""
+        return self._cached is not None and is_frozen(datamodule)
+
     def on_train_start(self) -> None:
-        """Keep features from the first epoch on, where they are the same in each."""
-        self._kept = KeptFeatures.for_training(self)
+        """Keep features from the first epoch on, where they are the same in each and no cache has them."""
+        cached = self.trains_on_names(getattr(self.trainer, "datamodule", None))
+        self._kept = None if cached else KeptFeatures.for_training(self)
         need_images(self, self._kept)
 
     def on_train_epoch_end(self) -> None:
@@ -274,11 +287,24 @@ class Cflow(BaseDetector, AnomalibCflow):
         kept = self._kept.get(batch.image_path, self.device) if self._kept else None
         if kept is not None:
             return kept
+        features = self.cached_features(batch) if is_frozen(getattr(self.trainer, "datamodule", None)) else None
         with torch.no_grad():
-            embedding = self.model.embed(self.model.features(batch.image))
+            embedding = self.model.embed(self.model.features(batch.image) if features is None else features)
         if self._kept:
             self._kept.put(batch.image_path, embedding)
         return embedding
+
+    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score one batch, from the cache's features where it has them."""
+        del args, kwargs
+        features = self.cached_features(batch)
+        size = self.preprocessing.input_size
+        predictions = self.model(batch.image) if features is None else self.model.scored(features, size)
+        return batch.update(**predictions._asdict())
+
+    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score one batch, as in validation."""
+        return self.validation_step(batch, *args, **kwargs)
 
 
 __all__ = ["Cflow", "CflowModel"]

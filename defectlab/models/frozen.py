@@ -4,7 +4,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,8 @@ from torch.utils.data import DataLoader
 
 from defectlab.data.folder import Folder, ImageFiles
 from defectlab.data.manifest import Entry
-from defectlab.errors import InputError
-from defectlab.models.base import BaseDetector
+from defectlab.models.cached import TakesFeatures
 from defectlab.progress import progress_bar
-
-if TYPE_CHECKING:
-    from defectlab.features.extraction import Features
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +21,7 @@ BATCH = 8
 IN_MEMORY = 2 * 2**30  # bytes; more is kept in a file, which the system holds in memory where it has some to spare
 
 
-class FrozenBackboneDetector(BaseDetector):
+class FrozenBackboneDetector(TakesFeatures):
     """A model that trains on embeddings of a frozen backbone: each image's is computed once, before the first epoch.
 
     Images that training augments are the exception: they are seen anew each time. `model` has the parts `features` and
@@ -33,24 +29,6 @@ class FrozenBackboneDetector(BaseDetector):
     """
 
     _frozen: "FrozenFeatures | None" = None
-    _cached: "Features | None" = None
-
-    def use_features(self, features: "Features | None") -> None:
-        """Take the backbone's features of a dataset's images from a cache from now on; None computes them again.
-
-        They must be those of this model's backbone and pre-processing, as `defectlab.features.extract` gives them.
-
-        Raises:
-            InputError: A layer is missing.
-        """
-        missing = (
-            [] if features is None else [layer for layer in self.options["layers"] if layer not in features.layers]
-        )
-        if missing:
-            raise InputError(
-                f"{self.name}: these features lack {', '.join(missing)}: extract all of the model's layers."
-            )
-        self._cached = features
 
     def trains_on_names(self, datamodule: Any) -> bool:
         """Whether training needs no pixels, for their features are at hand: not where images are augmented."""
@@ -74,19 +52,12 @@ class FrozenBackboneDetector(BaseDetector):
     @torch.no_grad()
     def compute_embedding(self, batch: Any) -> torch.Tensor:
         """Return (B, C, h, w) of a batch's pixels, or of its images' features in the cache."""
-        if self._cached is None or not batch.image_path:
-            return self.model.embed(self.model.features(batch.image))
-        manifest = self._cached.manifest
-        entries = {str(manifest.absolute(entry)): entry for entry in manifest.entries}
-        if not all(path in entries for path in batch.image_path):
-            return self.model.embed(self.model.features(batch.image))
-        return self.embed_cached([entries[path] for path in batch.image_path])
+        features = self.cached_features(batch)
+        return self.model.embed(self.model.features(batch.image) if features is None else features)
 
     def embed_cached(self, entries: Sequence[Entry]) -> torch.Tensor:
         """Return (n, C, h, w) of images in the cache, on the model's device."""
-        assert self._cached is not None
-        layers = self._cached.of(entries)
-        return self.model.embed({layer: layers[layer].to(self.device) for layer in self.options["layers"]})
+        return self.model.embed(self.features_of(entries))
 
 
 def is_frozen(datamodule: Any) -> bool:

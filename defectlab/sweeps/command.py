@@ -21,17 +21,21 @@ def add_sweep_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--config", dest="file", metavar="FILE", type=str, required=True, help="YAML file of a sweep.")
     parser.add_argument("--plan", action="store_true", help="Show what would be computed, and stop.")
     parser.add_argument("--retry-failed", action="store_true", help="Run what failed earlier again.")
+    refitting = "Make checkpoints: BEST (on validation images), BEST:METRIC, or configurations by number or name."
+    parser.add_argument("--refit", type=str, nargs="+", metavar="BEST", help=refitting)
     setting = "An option over the file's, such as model.num_neighbors=1,5,9; bare, or as --model.num_neighbors 1,5,9."
     parser.add_argument(SET, dest="overrides", action="append", metavar="KEY=VALUE", help=setting)
 
 
-def run_sweep_command(file: str, plan: bool, retry_failed: bool, overrides: Sequence[str] | None) -> int:
-    """Run or plan a sweep; returns 1 if a configuration failed or cannot work, else 0."""
+def run_sweep_command(
+    file: str, plan: bool, retry_failed: bool, refit: Sequence[str] | None, overrides: Sequence[str] | None
+) -> int:
+    """Run or plan a sweep; returns 1 if anything failed or cannot work, else 0."""
     values = parse_overrides(overrides or [])
     from defectlab.sweeps.run import sweep
 
-    result = sweep(file, overrides=values, plan_only=plan, retry_failed=retry_failed)
-    return 1 if result.failed or result.plan.refused else 0
+    result = sweep(file, overrides=values, plan_only=plan, retry_failed=retry_failed, refit=refit or ())
+    return 1 if result.failed or result.plan.refused or result.kept.problems else 0
 
 
 def sweep_arguments(arguments: Sequence[str], known: Iterable[str]) -> list[str]:

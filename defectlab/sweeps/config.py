@@ -11,6 +11,7 @@ from typing import Any
 from defectlab import paths
 from defectlab.errors import DataError, OptionError, unknown_name
 from defectlab.experiment import Experiment, config_file, read_yaml
+from defectlab.features.store import DTYPES
 from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
 from defectlab.options import check_option_names, check_range
@@ -21,12 +22,16 @@ from defectlab.sweeps.space import Choices, Options, expand, options_of
 logger = logging.getLogger(__name__)
 
 SEVERAL = 2
+CHECKPOINTS = ("none", "best", "all")
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
 )  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = ("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split", "cache_gb")
+OWN = (
+    *("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split"),
+    *("cache_gb", "cache_dtype", "checkpoints"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class SweepConfig:
         seeds: Seeds of model and training; every configuration is run with each.
         vary_split: Whether each seed also splits anew.
         cache_gb: Size limit of the cache of features.
+        cache_dtype: float32, or float16 for half the space: every feature rounded by up to 0.05 %.
+        checkpoints: none, best (of each dataset, on its validation images) or all; None keeps all where they take at
+            most 2 GB, else the best.
         search: Draw trials from the grid instead of running all of it.
         ray: Options of executor ray, as `RayConfig` has them.
     """
@@ -55,6 +63,8 @@ class SweepConfig:
     seeds: tuple[int, ...] = (42,)
     vary_split: bool = False
     cache_gb: float = 20.0
+    cache_dtype: str = "float32"
+    checkpoints: str | None = None
     search: SearchConfig | None = None
     ray: dict[str, Any] = field(default_factory=dict)
 
@@ -103,6 +113,10 @@ class SweepConfig:
         check_range("A sweep", "cache_gb", self.cache_gb, low=0, open_low=True)
         if not isinstance(self.vary_split, bool):
             raise OptionError(f"A sweep: vary_split must be true or false, got {self.vary_split!r}.")
+        if self.cache_dtype not in DTYPES:
+            raise OptionError(f"A sweep: {unknown_name('cache_dtype', str(self.cache_dtype), DTYPES)}")
+        if self.checkpoints is not None and self.checkpoints not in CHECKPOINTS:
+            raise OptionError(f"A sweep: {unknown_name('checkpoints', str(self.checkpoints), CHECKPOINTS)}")
         if self.search is None:
             for branch in self.grid:
                 for options in branch.values():

@@ -18,6 +18,7 @@ from defectlab.results.record import Run, find_runs
 
 logger = logging.getLogger(__name__)
 
+EXTRACTORS = ("feature_extractor", "encoder")  # what models call theirs
 # Models whose configurations are prefixes of one computation, and the option that says how long a prefix.
 PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features"}
 SHARED = tuple(PREFIX)
@@ -50,6 +51,11 @@ class Configuration:
         plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
         augmented = self.datamodule.train_augmentations is not None
         return self.model.model_name in SHARED and plain and not augmented
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether it is trained and tested on features from the cache, by itself or as a part of its group."""
+        return self.shares or (hasattr(self.model, "use_features") and self.datamodule.train_augmentations is None)
 
     @property
     def feature_key(self) -> Hashable:
@@ -104,10 +110,11 @@ def build_all(
         except InputError as error:
             refused.append(Refused(number, dict(data), str(error)))
             continue
-        if configuration.shares:  # one copy of the backbone for all configurations of the same layers
+        if configuration.takes_features:  # one copy of the backbone for all configurations of the same layers
             key = (configuration.feature_key, tuple(configuration.model.options["layers"]))
             model = configuration.model.model
-            model.feature_extractor = extractors.setdefault(key, model.feature_extractor)
+            name = next(name for name in EXTRACTORS if hasattr(model, name))
+            setattr(model, name, extractors.setdefault(key, getattr(model, name)))
         ready.append(configuration)
     for one in refused:
         logger.warning("Configuration %d, %s, cannot work and is left out: %s", one.number, one.label, one.error)

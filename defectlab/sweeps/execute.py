@@ -7,6 +7,7 @@ from typing import Any
 
 from defectlab import paths
 from defectlab.errors import InputError
+from defectlab.experiment import train_built
 from defectlab.results.record import Run
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.padim import score_padim
@@ -42,7 +43,7 @@ def run_group(
     """Run the pending configurations of a group; what fails is on record and reported, and stops no other."""
     if not group[0].shares:
         for one in pending:
-            _train_alone(one, report)
+            _train_alone(one, pieces, sweep, report)
         return
     waiting = {one.run_id: one for one in pending}
     try:
@@ -65,12 +66,14 @@ def run_group(
             report(outcome_of(one, "failed", error=_summary(error)))
 
 
-def _train_alone(one: Configuration, report: Report) -> None:
+def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report) -> None:
+    """Train and test one configuration through Lightning, on features from the cache where its model takes them."""
     begin = time.perf_counter()
     try:
-        one.engine.fit(model=one.model, datamodule=one.datamodule)
-        one.engine.test(model=one.model, datamodule=one.datamodule, verbose=False)
-        run = Run.open(one.model.run_folder or "")
+        if one.takes_features:
+            one.model.use_features(pieces.features(one))  # type: ignore[operator]
+        run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
+        run.update(sweep={"name": sweep, "number": one.number, "shared_seconds": _rounded(pieces)})
     except PrunedTrialError as pruned:
         report(outcome_of(one, "pruned", error=_summary(pruned)))
         return

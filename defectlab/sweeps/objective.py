@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from defectlab.data.manifest import Manifest
-from defectlab.errors import DataError
+from defectlab.errors import DataError, InputError
 from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.sources import ArrayImages, PixelImages
 from defectlab.evaluation.suite import evaluate_images
@@ -57,7 +57,13 @@ def objective_value(runs: Sequence[Run], objective: str) -> Metric:
 
 
 def validation_metric(run: Run, objective: str) -> Metric:
-    """Return a metric of a run's validation images, from the raw scores and maps on record."""
+    """Return a metric of a run's validation images, from the raw scores and maps on record.
+
+    Raises:
+        InputError: There is no such metric.
+    """
+    if run.record["dataset"]["protocol"]["validation_is_test"]:
+        return Metric(None, "the validation images are the test images")
     maps, masks = run.maps(SPLIT), run.packed_masks(SPLIT)
     thresholds = run.record["thresholds"]
     values = [thresholds[level]["value"] if thresholds else None for level in ("image", "pixel")]
@@ -86,4 +92,6 @@ def metric_of(
     found = evaluate_images(
         scores, labels, images, lack, image_threshold=image_threshold, pixel_threshold=pixel_threshold
     )
+    if objective not in found:
+        raise InputError(f"There is no metric {objective!r}. Metrics are {', '.join(found)}.")
     return found[objective]

@@ -30,12 +30,10 @@ class Pieces:
         configurations: All of the sweep, finished ones too: what is asked of a shared piece never depends on where a
             killed sweep goes on.
         store: Where arrays are kept.
-        dtype: Of features on disk.
     """
 
-    def __init__(self, configurations: Iterable[Configuration], store: FeatureStore, dtype: str = "float32") -> None:
+    def __init__(self, configurations: Iterable[Configuration], store: FeatureStore) -> None:
         self.store = store
-        self.dtype = dtype
         self.layers: dict[Hashable, list[str]] = defaultdict(list)
         self.seconds: dict[str, float] = defaultdict(float)
         self._features: dict[Hashable, Features] = {}
@@ -45,7 +43,7 @@ class Pieces:
     def expect(self, configurations: Iterable[Configuration]) -> None:
         """Take notice of configurations: the layers that they need come from one pass."""
         for one in configurations:
-            if one.shares:
+            if one.takes_features:
                 known = self.layers[one.feature_key]
                 wanted = dict.fromkeys([*one.model.options["layers"], *one.more_layers])
                 new = [layer for layer in wanted if layer not in known]
@@ -68,12 +66,10 @@ class Pieces:
         if key not in self._features:
             assert one.backbone is not None
             manifest = one.datamodule.manifest
-            options: dict[str, Any] = {"dtype": self.dtype, "device": one.engine.device}
+            options: dict[str, Any] = {"device": one.engine.device, "workers": one.datamodule.num_workers}
+            layers = sorted(self.layers[key])
             with self.timed("features"):
-                arrays = extract(
-                    manifest, one.backbone, one.model.preprocessing, sorted(self.layers[key]), self.store,
-                    workers=one.datamodule.num_workers, **options,
-                )  # fmt: skip
+                arrays = extract(manifest, one.backbone, one.model.preprocessing, layers, self.store, **options)
             self._features[key] = Features(manifest, arrays)
         return self._features[key]
 
@@ -82,7 +78,9 @@ class Pieces:
         one = group[0]
         assert one.backbone is not None
         manifest, options = one.datamodule.manifest, one.model.options
-        source = feature_source(manifest, one.backbone, one.model.preprocessing, self.dtype, one.engine.device.type)
+        source = feature_source(
+            manifest, one.backbone, one.model.preprocessing, self.store.dtype, one.engine.device.type
+        )
         facts = {"split": manifest.hash, "layers": options["layers"], "seed": options["seed"], "format": FORMAT}
         return {**source, **facts, "what": piece, "layer": f"{'+'.join(options['layers'])} {piece}", **more}
 
@@ -122,9 +120,8 @@ def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[E
 def embedded(model: Any, features: Features, entries: Sequence[Entry], device: torch.device) -> torch.Tensor:
     """Return a model's embeddings (n, C, h, w) of images from their features, in the order of `entries`."""
     result = torch.empty(0)
-    layers = Features(features.manifest, {layer: features.layers[layer] for layer in model.layers})
     for begin in range(0, len(entries), EMBEDDED_AT_ONCE):
-        chunk = layers.of(entries[begin : begin + EMBEDDED_AT_ONCE])
+        chunk = features.of(entries[begin : begin + EMBEDDED_AT_ONCE], model.layers)
         with torch.no_grad():
             part = model.embed({layer: values.to(device) for layer, values in chunk.items()})
         if not begin:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +16,12 @@ from defectlab.kernels.coreset import coreset_size, estimate
 from defectlab.kernels.projection import projected_size
 from defectlab.progress import clock
 from defectlab.results.record import Run
+from defectlab.sweeps.checkpoints import checkpoint_bytes
 from defectlab.sweeps.configurations import Configuration, Refused, groups_of
 from defectlab.sweeps.pieces import Pieces, queries_of
 
 READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
+PER_CHECKPOINT, WRITING = 1.0, 2e8  # seconds to fit again from features, bytes a second to disk: assumed
 PER_TEST_IMAGE = 0.03  # seconds of metrics, intervals and files for one test image: assumed, not measured
 
 
@@ -84,6 +87,7 @@ def make_plan(
     store: FeatureStore,
     *,
     retry_failed: bool = False,
+    checkpoints: str = "none",
 ) -> Plan:
     """Decide what runs now and estimate it; takes about a second, in which products are timed."""
     pending = [one for one in configurations if is_pending(earlier.get(one.run_id), retry_failed)]
@@ -91,6 +95,7 @@ def make_plan(
     if pending:
         images = sum(len(one.datamodule.manifest.split("test")) for one in pending)
         pieces.append(Piece("metrics, intervals, pictures", len(pending), PER_TEST_IMAGE * images))
+    pieces += _checkpoint_pieces(configurations, checkpoints)
     return Plan(configurations, refused, earlier, pending, pieces)
 
 
@@ -107,16 +112,16 @@ def _feature_pieces(
 ) -> list[Piece]:
     pieces = []
     layers = Pieces(configurations, store).layers
-    firsts = {one.feature_key: one for one in reversed(pending) if one.shares}
+    firsts = {one.feature_key: one for one in reversed(pending) if one.takes_features}
     for key, one in reversed(firsts.items()):
         assert one.backbone is not None
         manifest, preprocessing = one.datamodule.manifest, one.model.preprocessing
-        source = feature_source(manifest, one.backbone, preprocessing, device=one.engine.device.type)
+        source = feature_source(manifest, one.backbone, preprocessing, store.dtype, one.engine.device.type)
         wanted = sorted(layers[key])
         extractor = FeatureExtractor(one.backbone, wanted)
         shapes = extractor.feature_shapes(preprocessing.input_size)
         count = len(manifest.entries)
-        size = 4 * count * sum(torch.Size(shape).numel() for shape in shapes.values())
+        size = np.dtype(store.dtype).itemsize * count * sum(torch.Size(shape).numel() for shape in shapes.values())
         missing = [layer for layer in wanted if not store.has({**source, "layer": layer})]
         begin = time.perf_counter()
         if missing:
@@ -136,7 +141,8 @@ def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Con
         if not uses:
             continue
         if not group[0].shares:
-            pieces.append(Piece(f"training: {group[0].label} on {group[0].datamodule.name}", uses, None))
+            on = "cached features of " if group[0].takes_features else ""
+            pieces.append(Piece(f"training: {group[0].label} on {on}{group[0].datamodule.name}", uses, None))
         elif group[0].model.model_name == "patchcore":
             pieces += _patchcore_pieces(group, uses, rate)
         else:
@@ -151,6 +157,19 @@ def memory_of(group: Sequence[Configuration]) -> int:
     if group[0].model.model_name == "patchcore":
         return max(piece.bytes for piece in _patchcore_pieces(group, 1, 1.0))
     return _padim_piece(group, 1, 1.0).bytes
+
+
+def _checkpoint_pieces(configurations: Sequence[Configuration], policy: str) -> list[Piece]:
+    """Return the checkpoints that are kept; which one is the best is not known yet, so the largest stands for it."""
+    sizes: dict[str, list[int]] = {}
+    for one in configurations:
+        sizes.setdefault(one.datamodule.name, []).append(checkpoint_bytes(one))
+    if policy == "none":
+        return []
+    chosen = [size for its in sizes.values() for size in ([max(its)] if policy == "best" else its)]
+    what = "checkpoint of the best on each dataset, at most" if policy == "best" else "checkpoints of all"
+    seconds = sum(PER_CHECKPOINT + size / WRITING for size in chosen)
+    return [Piece(f"{what} ({sum(chosen) / 1e9:.1f} GB on disk)", len(chosen), seconds, max(chosen))]
 
 
 def _grid(one: Configuration) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from defectlab.files import replacing
 from defectlab.logs import show_log
 from defectlab.results.record import Run
 from defectlab.results.workbook import update_workbook
+from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
 from defectlab.sweeps.execute import outcome_of
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.live import Live
+from defectlab.sweeps.pieces import Pieces
 from defectlab.sweeps.plan import Plan, make_plan
-from defectlab.sweeps.table import Outcome, best_first, mean_rows, print_table, write_csv
+from defectlab.sweeps.refit import DEFAULT_METRIC, wanted_of
+from defectlab.sweeps.table import Outcome, mean_rows, print_table, write_csv
 from defectlab.sweeps.trials import Trial
+from defectlab.sweeps.validation import choose
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +40,14 @@ class SweepResult:
         outcomes: One for each configuration, in the order of the sweep; none where only the plan was asked for.
         folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`; of a search `trials.csv` too.
         trials: Of a search: what was drawn, and what its validation images say of it.
+        kept: The runs whose checkpoints were asked for, and what could not be made.
     """
 
     plan: Plan
     outcomes: Sequence[Outcome]
     folder: Path
     trials: Sequence[Trial] = ()
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def runs(self) -> list[Run]:
@@ -53,16 +59,22 @@ class SweepResult:
         """What failed or cannot work; not what a search has pruned."""
         return [one for one in self.outcomes if not one.has_metrics and one.status != "pruned"]
 
-    def best(self, metric: str = "image_AUROC") -> Outcome:
-        """Return the configuration with the highest test metric: a look at the test images that picks on them.
+    def best(self, metric: str = DEFAULT_METRIC) -> Run:
+        """Return the run with the best metric of the validation images; equal ones are told apart by their pixels.
 
         Raises:
-            InputError: Nothing is finished.
+            InputError: Nothing is finished, datasets are several, or there is no labelled validation image.
         """
-        ranked = best_first(self.outcomes, metric)
-        if not ranked:
-            raise InputError("No configuration is finished.")
-        return ranked[0]
+        runs = self.runs
+        if len({run.record["dataset"]["name"] for run in runs}) != 1:
+            raise InputError("There is a best configuration of one dataset only: nothing is finished, or on several.")
+        chosen = choose(runs, metric)
+        if chosen is None:
+            raise InputError(
+                f"No validation image has {metric}: the best can be chosen on the test images only, which their "
+                "metrics do not survive. table.csv has all of them."
+            )
+        return chosen.run
 
 
 def sweep(
@@ -71,6 +83,7 @@ def sweep(
     overrides: Mapping[str, Any] | None = None,
     plan_only: bool = False,
     retry_failed: bool = False,
+    refit: Sequence[str] = (),
     executor: str = "local",
     address: str | None = None,
 ) -> SweepResult:
@@ -85,6 +98,9 @@ def sweep(
         overrides: Options by dotted name that win over it, such as `{"model.num_neighbors": [1, 9]}`.
         plan_only: Stop after the plan.
         retry_failed: Run configurations that failed earlier again.
+        refit: Whose checkpoints to make beside those that `checkpoints` keeps: `BEST` by image_AUROC of the validation
+            images, `BEST:METRIC`, or configurations by number, name or run folder. Without a labelled validation image
+            BEST is chosen on the test images, which log and record then say.
         executor: local, in this process, or ray, in tasks on a cluster.
         address: The Ray cluster's; None starts one on this machine.
 
@@ -96,24 +112,30 @@ def sweep(
     if settings.search is not None:
         from defectlab.sweeps.search_sweep import search_sweep
 
-        options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed}
+        options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed, "refit": refit}
         return search_sweep(settings, **options, executor=executor, address=address)
     configurations, refused = prepare(settings.expanded())
-    store = FeatureStore(limit_gb=settings.cache_gb)
+    store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     runner = make_executor(executor, store, settings.name, address, settings.ray)
-    plan = make_plan(configurations, refused, earlier_runs(configurations), store, retry_failed=retry_failed)
+    earlier = earlier_runs(configurations)
+    wanted = wanted_of([refit] if isinstance(refit, str) else refit, configurations, earlier)
+    policy = policy_of(settings.checkpoints, configurations)
+    plan = make_plan(configurations, refused, earlier, store, retry_failed=retry_failed, checkpoints=policy)
     plan.print()
     folder = paths.results_dir() / "sweeps" / settings.name
     if plan_only:
         return SweepResult(plan, [], folder)
     write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
+    kept = Kept()
     try:
         runner.run(plan.configurations, plan.pending, live.report)
+        pieces = Pieces(configurations, store)
+        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces)
     finally:
         runner.close()
         outcomes = conclude(folder, settings, live)
-    return SweepResult(plan, outcomes, folder)
+    return SweepResult(plan, outcomes, folder, kept=kept)
 
 
 def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
@@ -126,6 +148,13 @@ def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
     return outcomes
+
+
+def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
+    """Return the finished runs by run id, in the order of the sweep."""
+    ordered = sorted((one for one in outcomes if one.has_metrics and one.record), key=lambda one: one.number)
+    runs = [Run.open(one.record or "") for one in ordered]
+    return {run.record["run_id"]: run for run in runs}
 
 
 def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:

@@ -9,6 +9,7 @@ import torch
 
 from defectlab.bookkeeping import environment
 from defectlab.data.manifest import Entry
+from defectlab.experiment import SETTINGS
 from defectlab.finishing import record_thresholds
 from defectlab.recorder import SplitCollector
 from defectlab.results.record import Run
@@ -53,6 +54,7 @@ def write_run(
             record_thresholds(run, rows["validation"], manifest, one.model.default_rule, 0)
         run.write_scores([*run.scores("validation"), *rows["test"]])
         run.advance("fitted", history={}, environment=environment(str(one.engine.device)), checkpoint=None)
+        one.experiment.to_yaml(run.folder / SETTINGS)
         one.engine.complete(one.model, run, one.datamodule, dict(timings), sweep=dict(sweep))
     return run
 

@@ -1,6 +1,7 @@
 """A sweep whose configurations a search draws: what `sweep` does for a file with a section `search`."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,11 +9,15 @@ from rich.console import Console
 from defectlab import paths
 from defectlab.errors import OptionError
 from defectlab.features.store import FeatureStore
+from defectlab.results.record import Run
+from defectlab.sweeps.checkpoints import Kept, keep_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.live import Live
+from defectlab.sweeps.pieces import Pieces
 from defectlab.sweeps.plan import Plan
-from defectlab.sweeps.run import SweepResult, conclude, write_settings
+from defectlab.sweeps.refit import BEST, configurations_of, wanted_of
+from defectlab.sweeps.run import SweepResult, conclude, finished_runs, write_settings
 from defectlab.sweeps.searching import Search, describe, plan_of, run_search, study_of
 from defectlab.sweeps.trials import RandomStudy, Trial, print_trials, ranked
 
@@ -24,6 +29,7 @@ def search_sweep(
     *,
     plan_only: bool = False,
     retry_failed: bool = False,
+    refit: Sequence[str] = (),
     executor: str = "local",
     address: str | None = None,
 ) -> SweepResult:
@@ -36,7 +42,7 @@ def search_sweep(
     config = settings.search
     if config.pruning is not None and executor != "local":
         raise OptionError("search: pruning watches trainings in this process: leave executor at local.")
-    store = FeatureStore(limit_gb=settings.cache_gb)
+    store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     folder = paths.results_dir() / "sweeps" / settings.name
     search = Search(
         settings, config, make_executor(executor, store, settings.name, address, settings.ray), store, retry_failed
@@ -53,8 +59,10 @@ def search_sweep(
         write_settings(folder, settings)
         live = Live(config.trials * search.per_trial, _kept(told))
         trials: list[Trial] = list(told)
+        kept = Kept()
         try:
             run_search(search, folder, live.report, study, lambda now: trials.__setitem__(slice(None), now))
+            kept = keep_of_search(settings, refit, finished_runs(live.outcomes), store)
         finally:
             search.executor.close()
             outcomes = conclude(folder, settings, live)
@@ -62,7 +70,20 @@ def search_sweep(
     best = ranked(trials, config.maximizes)
     if best:
         logger.info("Best trial %d: %s; all of them: %s", best[0].number, _records(best[0]), folder / "trials.csv")
-    return SweepResult(Plan((), search.refused, {}, ()), outcomes, folder, tuple(trials))
+    return SweepResult(Plan((), search.refused, {}, ()), outcomes, folder, tuple(trials), kept)
+
+
+def keep_of_search(settings: SweepConfig, refit: Sequence[str], runs: Mapping[str, Run], store: FeatureStore) -> Kept:
+    """Make the checkpoints of a finished search: unless it says otherwise, of the best by its own objective."""
+    assert settings.search is not None
+    if not runs or (settings.checkpoints == "none" and not refit):
+        return Kept()
+    configurations = configurations_of(runs.values())
+    asked = [f"{BEST}:{settings.search.objective}" if text == BEST else text for text in refit]
+    wanted = wanted_of(asked, configurations, runs)
+    policy = settings.checkpoints or "best"
+    pieces = Pieces(configurations, store)
+    return keep_checkpoints(policy, wanted, configurations, runs, pieces, objective=settings.search.objective)
 
 
 def _kept(told: list[Trial]) -> list[Any]:

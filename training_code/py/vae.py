@@ -184,7 +184,7 @@ for name in ("LinearVae", "SmallConvVae", "BigConvVae"):
 
 # %% tags=["raises-exception"]
 from defectlab import Engine, Folder, SmallConvVae
-from defectlab.wandb_log import WandbLog
+from defectlab.loggers.wandb_log import WandbLog
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = SmallConvVae(latent_dim=64, lr=3e-4)

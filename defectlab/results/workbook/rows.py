@@ -59,6 +59,7 @@ _LAST = (
     "test_images",
     GRID,
     "not_available",
+    "chosen",
 )
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
@@ -109,6 +110,7 @@ def row_of(run: Run) -> Row:
         **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
         GRID: cell_value(record.get("evaluation", {}).get("grid")),
         "not_available": _not_available(record["metric_reasons"]),
+        "chosen": _chosen(record),
         "device": record["environment"]["device"],
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),
@@ -263,6 +265,15 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
     if unknown := protocol["counts"]["test"].get("unknown"):
         parts.append(f"{unknown} images of unknown label predicted, not scored")
     return "; ".join(parts)
+
+
+def _chosen(record: Mapping[str, Any]) -> str | None:
+    """Return by what a sweep chose this run as its best."""
+    found = (record.get("sweep") or {}).get("refit") or {}
+    if "metric" not in found:
+        return None
+    images = "test images (oracle)" if found["oracle"] else "validation images"
+    return f"best of {found['among']} by {found['metric']} of the {images}"
 
 
 def _checkpoint(run: Run) -> str | None:

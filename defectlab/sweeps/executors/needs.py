@@ -78,8 +78,8 @@ def check_needs(label: str, needs: Mapping[str, float], nodes: Sequence[Mapping[
     there = _said(largest["CPU"], largest["GPU"], largest["memory"])
     raise InputError(
         f"No machine of the Ray cluster can run {label}: a task needs {needed}, and the most that the {len(nodes)} "
-        f"machines have is {there}. Add a larger machine, ask for less (ray.cpus, ray.gpus), or lower ratio, n_features "
-        "or image size."
+        f"machines have is {there}. Add a larger machine, ask for less (ray.cpus, ray.gpus), or lower ratio, "
+        "n_features or image size."
     )
 
 

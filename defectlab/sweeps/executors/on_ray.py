@@ -25,13 +25,15 @@ logger = logging.getLogger(__name__)
 VARIABLES = ("DEFECTLAB_WEIGHTS", "DEFECTLAB_CACHE")
 
 
-def import_ray() -> Any:
-    """Return the package; it reports nothing to anybody.
+def import_ray(address: str | None) -> Any:
+    """Return the package, set to report nothing to anybody, and without an address to talk to this machine alone.
 
     Raises:
         InputError: It is not installed; says how to get it.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address is None:  # read when ray is imported: a cluster started here listens on the loopback address alone
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError as error:
@@ -73,7 +75,7 @@ class RayExecutor:
     """
 
     def __init__(self, store: FeatureStore, sweep: str, address: str | None, config: RayConfig) -> None:
-        self._ray = import_ray()
+        self._ray = import_ray(address)
         self._config = config
         self._started = not self._ray.is_initialized()
         if self._started:
@@ -85,6 +87,7 @@ class RayExecutor:
             config.cpus,
             str(store.root) if config.share == "cache" else None,
             store.limit / 1e9,
+            store.dtype,
         )
         self._layers = Pieces([], store)
         self._features: dict[Any, dict[str, Any]] = {}
@@ -153,7 +156,7 @@ class RayExecutor:
         }
 
     def _layers_of(self, one: Configuration) -> tuple[str, ...]:
-        return tuple(one.model.options["layers"]) if one.shares else ()
+        return tuple(one.model.options["layers"]) if one.takes_features else ()
 
     def _feature_tasks(self, one: Configuration, layers: Sequence[str], options: dict[str, Any]) -> list[Any]:
         """Return what holds the features of some layers; one task makes those of all layers that are asked for."""

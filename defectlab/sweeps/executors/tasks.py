@@ -157,7 +157,7 @@ def _at_work(setting: Setting, given: Mapping[str, np.ndarray]) -> Iterator[tupl
     torch.set_num_threads(setting.threads)
     with environment(setting.variables):
         if setting.cache is not None:
-            store: Any = FeatureStore(setting.cache, setting.cache_gb)
+            store: Any = FeatureStore(setting.cache, setting.cache_gb, setting.dtype)
         else:
             store = MemoryStore(given, setting.dtype)
         yield Pieces([], store), store

@@ -1,0 +1,111 @@
+"""Which checkpoints a sweep keeps: all, the best one of each dataset, or none; and making those that are missing."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from defectlab.kernels.coreset import coreset_size
+from defectlab.results.record import Run
+from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.pieces import Pieces
+from defectlab.sweeps.refit import DEFAULT_METRIC, Wanted, best_runs, drop_checkpoints, write_checkpoints
+
+logger = logging.getLogger(__name__)
+
+AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep says otherwise
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Runs that have a checkpoint as asked for, and in words what could not be made."""
+
+    runs: Sequence[Run] = ()
+    problems: Sequence[str] = field(default=())
+
+
+def policy_of(asked: str | None, configurations: Sequence[Configuration]) -> str:
+    """Return what is kept: what was asked for, else `all` where that is little and `best` where it is much."""
+    if asked is not None:
+        return asked
+    size = sum(checkpoint_bytes(one) for one in configurations)
+    policy = "all" if size <= AUTOMATIC_BYTES else "best"
+    logger.info(
+        "checkpoints: %s, since all %d would take about %.1f GB (%s; checkpoints: none | best | all decides otherwise)",
+        policy, len(configurations), size / 1e9, "at most 2 GB are kept without asking",
+    )  # fmt: skip
+    return policy
+
+
+def checkpoint_bytes(one: Configuration) -> int:
+    """Return about how large a configuration's checkpoint is."""
+    model, options = one.model.model, one.model.options
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    if one.model.model_name not in ("patchcore", "padim"):
+        return size
+    shapes = model.feature_extractor.feature_shapes(one.model.preprocessing.input_size)
+    _, height, width = shapes[model.layers[0]]
+    images = len(one.datamodule.manifest.split("train"))
+    if one.model.model_name == "patchcore":
+        rows = coreset_size(images * height * width, options["coreset_sampling_ratio"])
+        return size + 4 * rows * sum(shape[0] for shape in shapes.values())
+    channels = options["n_features"]
+    per_position = channels + (images * (images + channels) if images < channels else channels**2)
+    return size + 4 * height * width * per_position
+
+
+def keep_checkpoints(
+    policy: str,
+    wanted: Wanted,
+    configurations: Sequence[Configuration],
+    runs: Mapping[str, Run],
+    pieces: Pieces,
+    objective: str = DEFAULT_METRIC,
+) -> Kept:
+    """Make the checkpoints that a finished sweep is to have, and remove those that it is not.
+
+    Args:
+        policy: One of CHECKPOINTS in `config`.
+        wanted: What was asked for beside it.
+        configurations: All of the sweep.
+        runs: Its finished runs, by run id.
+        pieces: Its shared work.
+        objective: By which the best is chosen where the policy asks for it.
+    """
+    chosen = dict(runs) if policy == "all" else {}
+    why: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    metrics = dict.fromkeys(wanted.metrics, True)
+    if policy == "best":
+        metrics = {objective: False} | metrics
+    for metric, asked in metrics.items():
+        found = best_runs(runs.values(), metric, test_if_needed=asked)
+        chosen |= {one.run.record["run_id"]: one.run for one in found}
+        why |= {one.run.record["run_id"]: one.to_dict() for one in found}
+        if not found and not asked:
+            logger.warning("No checkpoint: name one (refit), or ask for BEST, which then looks at the test images")
+        elif not found:
+            problems.append(f"nothing could be chosen by {metric}")
+    for run_id, name in wanted.named.items():
+        if run_id in runs:
+            chosen[run_id] = runs[run_id]
+            why.setdefault(run_id, {"named": name})
+        else:
+            problems.append(f"{name} is not finished")
+    made = write_checkpoints(configurations, chosen, pieces, why)
+    missing = len(chosen) - len(made)
+    problems += [f"{missing} of {len(chosen)} checkpoints could not be made; the log says why"] if missing else []
+    if policy != "all":
+        _drop(runs, made)
+    for problem in problems:
+        logger.error("Checkpoints: %s", problem)
+    return Kept(made, problems)
+
+
+def _drop(runs: Mapping[str, Run], made: Sequence[Run]) -> None:
+    marked = [run for run in runs.values() if "refit" in (run.record.get("sweep") or {})]
+    gone = list(drop_checkpoints(runs.values(), [*made, *marked]))
+    if gone:
+        logger.info(
+            "Removed the checkpoints of %d other trained configurations (checkpoints: all keeps them)", len(gone)
+        )
