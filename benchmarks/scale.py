@@ -2,6 +2,7 @@
 
     python -m benchmarks.scale shards       # radius and bound of merged coresets, on bottle where DEFECTLAB_REAL has it
     python -m benchmarks.scale cluster      # makespan, bytes and the bottleneck, from measured costs of one category
+    python -m benchmarks.scale lean         # the same if one process prepared next to nothing and records had no maps
     python -m benchmarks.scale prepare      # seconds to build and check one configuration, which one process does
 
 The tables are those of docs/scale.md.
@@ -50,7 +51,7 @@ class Costs:
 
 @dataclass
 class Task:
-    """One task: seconds of work, tasks before it (by place), bytes it reads of the category's features and of others."""
+    """One task: seconds of work, tasks before it by place, bytes it reads of the features and of other results."""
 
     seconds: float
     after: tuple[int, ...]
@@ -156,7 +157,9 @@ class Cluster:
 
 def cluster_table(costs: Costs) -> None:
     """Print makespan, bytes and what each part would take alone."""
-    print("| machines | categories | configurations | hours | prepare | compute / machines | records in | TB moved | busy |")
+    print(
+        "| machines | categories | configurations | hours | preparing | work / machines | records | TB moved | busy |"
+    )
     print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for machines, categories in ((1, 15), (10, 15), (10, 100), (100, 1000), (1000, 1000), (1000, 5000)):
         count = 40 * categories
@@ -167,7 +170,8 @@ def cluster_table(costs: Costs) -> None:
         work = cluster.busy / machines
         cells = [f"{value / 3600:.2f}" for value in (total, prepare, work, records)]
         share = cluster.busy / machines / (total - prepare)
-        print(f"| {machines} | {categories} | {count} | {' | '.join(cells)} | {cluster.moved / 1e12:.2f} | {share:.0%} |")
+        moved = f"{cluster.moved / 1e12:.2f}"
+        print(f"| {machines} | {categories} | {count} | {' | '.join(cells)} | {moved} | {share:.0%} |")
 
 
 def patches() -> torch.Tensor:
@@ -203,7 +207,7 @@ def shards_table() -> None:
     k = int(RATIO * len(rows))
     single = radius(rows, rows[k_center_greedy(rows, k, first=0)])
     lowest = single / 2  # no k centres do better: k + 1 rows of the greedy order are `single` apart from one another
-    print(f"{len(rows)} patches of {rows.shape[1]} numbers, {inputs.source()}; {k} picks; from one machine: {single:.4f}\n")
+    print(f"{len(rows)} patches of {rows.shape[1]} numbers, {SIZE} px; {k} picks; from one machine: {single:.4f}\n")
     print("| shards | radius | to one machine's | bound | bound to least possible | MB to merge |")
     print("|--:|--:|--:|--:|--:|--:|")
     for shards in SHARDS:
@@ -240,6 +244,6 @@ if __name__ == "__main__":
         {
             "shards": shards_table,
             "cluster": lambda: cluster_table(Costs()),
-            "cache": lambda: cluster_table(replace(Costs(), record_bytes=1 * MEGA)),
+            "lean": lambda: cluster_table(replace(Costs(), record_bytes=1 * MEGA, prepare=0.01)),
             "prepare": prepare_seconds,
         }[what]()
