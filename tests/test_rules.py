@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from defectlab.errors import OptionError
 from defectlab.evaluation.rule_options import USED, RuleOptions, rule_options
 from defectlab.evaluation.rules import RULES, choose, conformal_upper_bound, images_needed, recall_lower_bound
-from defectlab.evaluation.views import MIDDLES, at_100, min_max, viewed
+from defectlab.evaluation.views import MIDDLES, at_100, min_max, percent_window, viewed
 
 GOOD = np.array([1.0, 2.0, 2.0, 4.0])
 BAD = np.array([3.0, 5.0, 5.0, 9.0])
@@ -238,6 +238,12 @@ def test_views_by_name_keep_type_decision_and_nan(scores, threshold, digits, dty
     middle = threshold if MIDDLES[view] is None else MIDDLES[view]
     assert ((found.astype(float) > middle) == (raw.astype(float) > threshold)).all()
     assert np.isnan(found[-1])
+
+
+@pytest.mark.parametrize("threshold", [3.7, 1e-6, 0.0, -2.5])
+def test_the_window_of_the_percent_view_goes_from_50_to_150(threshold: float):
+    low, high = percent_window(threshold)
+    assert at_100([low, threshold, high], threshold).tolist() == pytest.approx([50, 100, 150])
 
 
 def test_the_views_formulas():

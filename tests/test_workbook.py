@@ -26,9 +26,9 @@ from defectlab.errors import InputError
 from defectlab.results.record import Run
 from defectlab.results.workbook import best_table, imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.blocks import find_blocks
+from defectlab.results.workbook.cells import BEST, read_cells
 from defectlab.results.workbook.generated import GENERATED
 from defectlab.results.workbook.rows import BARE_METRICS
-from defectlab.results.workbook.sheets import BEST, read_cells
 
 
 def open_book(path: Path | None = None):

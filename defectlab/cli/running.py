@@ -114,7 +114,9 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="Run folder or checkpoint.")
     parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
     parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
-    parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
+    parser.add_argument(
+        "--heatmaps", action="store_true", help="Write heat maps, all on one scale; in view percent, 50 to 150."
+    )
     parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
     views = "Of the scores: raw, min_max (0.5 is the threshold) or percent (100 is the threshold)."
     parser.add_argument("--view", type=str, default="raw", help=views)

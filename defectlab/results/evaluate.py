@@ -57,7 +57,14 @@ def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Thr
     """
     if by.rule != "f1":
         try:
-            return choose(by.rule, scores, labels, by.options, "validation")
+            found = choose(by.rule, scores, labels, by.options, "validation")
+            if by.rule == "mean_plus_k_std" and (labels == 0).sum() == 1:
+                logger.warning(
+                    "One good validation image has no standard deviation: the threshold is its score, %.6g. Give the "
+                    "validation more good images, or choose by another rule.",
+                    found.value,
+                )
+            return found
         except OptionError as error:
             logger.warning("%s The threshold is chosen by the default rule instead.", error)
     return choose_image_threshold(scores, labels)

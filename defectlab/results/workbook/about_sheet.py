@@ -105,6 +105,6 @@ def _write_section(sheet: Worksheet, title: str, meanings: Mapping[str, str], pl
         for at, value in enumerate((name, meaning), 1):
             sheet.cell(place, at, value).alignment = Alignment(wrap_text=True, vertical="top")
         # said, since not every program fits the height to wrapped text on opening
-        lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] - 15)))
+        lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] + 5)))
         sheet.row_dimensions[place].height = 15.0 * lines
     return place + 1
