@@ -48,12 +48,15 @@ def settings(root: Path, **more: Any) -> dict[str, Any]:
 
 class Task:
     def __init__(self, ray: "FakeRay", function: Any, **options: Any) -> None:
-        self.ray, self.function, self.options = ray, function, options
+        self.ray, self.function, self.given = ray, function, options
+
+    def options(self, **options: Any) -> "Task":
+        return Task(self.ray, self.function, **options)
 
     def remote(self, *given: Any) -> Any:
         """Run at once, on copies: a task on another machine shares no object."""
-        count = self.options.get("num_returns", 1)
-        self.ray.submitted.append((self.function.__name__, self.options))
+        count = self.given.get("num_returns", 1)
+        self.ray.submitted.append((self.function.__name__, self.given))
         try:
             given = tuple(self.ray.get(one) if isinstance(one, Ref) else one for one in given)
             values = self.function(*pickle.loads(pickle.dumps(given)))
@@ -90,8 +93,8 @@ class FakeRay:
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": self.node}, {"Alive": False, "Resources": {"CPU": 64.0}}]
 
-    def remote(self, **options: Any) -> Any:
-        return lambda function: Task(self, function, **options)
+    def remote(self, function: Any) -> Task:
+        return Task(self, function)
 
     def get(self, ref: Ref) -> Any:
         if isinstance(ref.value, Exception):

@@ -89,6 +89,8 @@ class RayExecutor:
             store.limit / 1e9,
             store.dtype,
         )
+        functions = (tasks.make_features, tasks.make_piece, tasks.run_members)
+        self._features_task, self._piece_task, self._score_task = (self._ray.remote(one) for one in functions)
         self._layers = Pieces([], store)
         self._features: dict[Any, dict[str, Any]] = {}
         self._written = time.monotonic()
@@ -134,7 +136,7 @@ class RayExecutor:
     def _submit(self, group: Sequence[Configuration], its: Sequence[Configuration]) -> dict[Any, list[Configuration]]:
         """Submit everything that pending configurations of a group need; returns the tasks that score them."""
         options = {**needs_of(group, self._config), "max_retries": self._config.retries}
-        score = self._ray.remote(**options)(tasks.run_members)
+        score = self._score_task.options(**options)
         if not group[0].shares:
             found = {}
             for one in its:
@@ -145,8 +147,8 @@ class RayExecutor:
         leader = tasks.leader_of(group)
         given = self._feature_tasks(group[0], leader.layers, options)
         for step in tasks.STEPS[group[0].model.model_name]:
-            make = self._ray.remote(**options)(tasks.make_piece)
-            given = [*given, make.remote(self._setting, leader, step, *given)]
+            made = self._piece_task.options(**options).remote(self._setting, leader, step, *given)
+            given = [*given, made]
         prefix = PREFIX[group[0].model.model_name]
         ordered = sorted(its, key=lambda one: one.model.options[prefix])
         chunks = [ordered[i : i + self._config.together] for i in range(0, len(ordered), self._config.together)]
@@ -166,8 +168,8 @@ class RayExecutor:
         known = self._features.setdefault(key, {})
         if any(layer not in known for layer in layers):
             wanted = [layer for layer in self._layers.layers[key] if layer not in known]
-            make = self._ray.remote(num_returns=len(wanted), **options)(tasks.make_features)
-            made = make.remote(self._setting, tasks.member_of(one, wanted))
+            task = self._features_task.options(num_returns=len(wanted), **options)
+            made = task.remote(self._setting, tasks.member_of(one, wanted))
             known |= dict(zip(wanted, made if len(wanted) > 1 else [made], strict=True))
         return [known[layer] for layer in layers]
 
