@@ -71,15 +71,13 @@ class RayExecutor:
         config: Needs of a task, retries.
 
     Raises:
-        InputError: Ray is missing or there is no cluster at the address.
+        InputError: Ray is missing.
     """
 
     def __init__(self, store: FeatureStore, sweep: str, address: str | None, config: RayConfig) -> None:
         self._ray = import_ray(address)
         self._config = config
-        self._started = not self._ray.is_initialized()
-        if self._started:
-            self._connect(address)
+        self._address, self._started = address, False
         self._setting = tasks.Setting(
             sweep,
             uuid.uuid4().hex,
@@ -96,7 +94,15 @@ class RayExecutor:
         self._written = time.monotonic()
 
     def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
-        """Run what is pending of a sweep's configurations and report each outcome as it comes."""
+        """Run what is pending of a sweep's configurations and report each outcome as it comes.
+
+        Raises:
+            InputError: There is no cluster at the address, or no machine of it can run a task.
+        """
+        if not pending:
+            return
+        if not self._ray.is_initialized():
+            self._connect()
         waiting = {one.run_id for one in pending}
         self._layers.expect(configurations)
         groups = []
@@ -123,15 +129,16 @@ class RayExecutor:
         if self._started:
             self._ray.shutdown()
 
-    def _connect(self, address: str | None) -> None:
+    def _connect(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-        if address is None:
+        if self._address is None:
             logger.info("Ray: a cluster of this machine alone, without dashboard")
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
-            self._ray.init(address=address or "local", **options)
+            self._ray.init(address=self._address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"There is no Ray cluster at {address!r}: {error}") from error
+            raise InputError(f"There is no Ray cluster at {self._address!r}: {error}") from error
+        self._started = True
 
     def _submit(self, group: Sequence[Configuration], its: Sequence[Configuration]) -> dict[Any, list[Configuration]]:
         """Submit everything that pending configurations of a group need; returns the tasks that score them."""
