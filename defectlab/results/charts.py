@@ -123,12 +123,14 @@ def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, 
 
 
 def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str:
-    """Draw losses by epoch; epochs without a value are passed over."""
+    """Draw losses by epoch, on a logarithmic axis where all are above 0; epochs without a value are passed over."""
     figure, axis = _figure(6.4, 2.8)
     for name, values in history.items():
         measured = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
         epochs, losses = zip(*measured, strict=True) if measured else ((), ())
         axis.plot(epochs, losses, "o-", label=name, ms=3)
+    if all(value is None or value > 0 for values in history.values() for value in values):
+        axis.set_yscale("log")  # the first epochs would hide the others
     axis.set(xlabel="epoch", ylabel="loss", title=title)
     axis.legend(fontsize=8)
     return _svg(figure)
