@@ -26,7 +26,8 @@ SEVERAL = 2
 CHECKPOINTS = ("none", "best", "all")
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
 OWN = (
-    *("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb", "cache_dtype", "checkpoints"),
+    *("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split"),
+    *("cache_gb", "cache_dtype", "checkpoints"),
 )
 
 
@@ -48,6 +49,7 @@ class SweepConfig:
         checkpoints: none, best (of each dataset, on its validation images) or all; None keeps all where they take at
             most 2 GB, else the best.
         search: Draw trials from the grid instead of running all of it.
+        ray: Options of executor ray, as `RayConfig` has them.
     """
 
     name: str = "sweep"
@@ -61,6 +63,7 @@ class SweepConfig:
     cache_dtype: str = "float32"
     checkpoints: str | None = None
     search: SearchConfig | None = None
+    ray: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":

@@ -116,7 +116,7 @@ def sweep(
         return search_sweep(settings, **options, executor=executor, address=address)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
-    runner = make_executor(executor, store, settings.name, address)
+    runner = make_executor(executor, store, settings.name, address, settings.ray)
     earlier = earlier_runs(configurations)
     wanted = wanted_of([refit] if isinstance(refit, str) else refit, configurations, earlier)
     policy = policy_of(settings.checkpoints, configurations)
