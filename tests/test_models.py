@@ -392,7 +392,7 @@ def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.M
         read[Path(path).parts[-3:]] += 1
         return load_image(path)
 
-    monkeypatch.setattr("defectlab.data.folder.load_image", counted)
+    monkeypatch.setattr("defectlab.data.datasets.load_image", counted)
     seen = []
     monkeypatch.setattr("defectlab.models.kept.KeptFeatures.get", _spied(KeptFeatures.get, seen))
     model = small("cflow")

@@ -89,8 +89,8 @@ class Run:
         parent = results / safe_name(model) / safe_name(dataset)
         parent.mkdir(parents=True, exist_ok=True)
         identity = experiment_id(facts)
-        with _locked(parent):
-            final = folder = _place(parent, safe_name(name), facts, identity)
+        with locked(parent):
+            final = folder = place_of(parent, safe_name(name), facts, identity)
             earlier = _record(final)
             if earlier is not None and _elsewhere(earlier):
                 raise InputError(
@@ -126,7 +126,7 @@ class Run:
         self.update(status=status, error=None, **{status: _now()}, **fields_)
         if self.folder == self._final:
             return
-        with _locked(self._final.parent):
+        with locked(self._final.parent):
             earlier = _record(self._final)
             if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
                 old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
@@ -276,7 +276,7 @@ def find_runs(results: Path | None = None) -> list[Run]:
     return sorted(runs, key=lambda run: run.record["process"]["started"])
 
 
-def _place(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
+def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
     """Return the folder of this experiment: its earlier one of this name, or a free one."""
     for file in sorted(parent.glob(f"{glob.escape(name)}*/run.json")):
         earlier = _record(file.parent)
@@ -293,7 +293,7 @@ def _place(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> 
     )
 
 
-def _locked(parent: Path) -> FileLock:
+def locked(parent: Path) -> FileLock:
     """Keep two processes from taking one name, or one place, at the same moment."""
     return FileLock(parent / ".lock")
 

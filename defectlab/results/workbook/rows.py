@@ -61,6 +61,7 @@ _LAST = (
     GRID,
     "not_available",
     "chosen",
+    "groups",
 )
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
@@ -112,6 +113,7 @@ def row_of(run: Run) -> Row:
         GRID: grid_words(record),
         "not_available": _not_available(record["metric_reasons"]),
         "chosen": _chosen(record),
+        "groups": ", ".join((record.get("sweep") or {}).get("groups", ())),
         "device": record["environment"]["device"],
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),
