@@ -12,6 +12,7 @@ from small import data, small
 
 from defectlab import Engine
 from defectlab.cli import main
+from defectlab.errors import InputError
 from defectlab.evaluation.metrics import sorted_curve
 from defectlab.report import write_report
 from defectlab.results.charts import histogram
@@ -209,3 +210,13 @@ def test_scores_that_are_nan_are_undecided_and_stand_last():
 )
 def test_scores_too_close_to_be_parted_are_drawn(scores: tuple[float, float]):
     assert histogram(scores[:1], scores[1:], 1.0, "").startswith("<svg")
+
+
+def test_where_no_report_can_be_written_is_said_first(tmp_path: Path):
+    run = finished("a")
+    run.write_scores([ScoreRow("a.png", "test", "good", 0, 0.1, 0)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"is a folder: name the file to write, such as .*report\.html"):
+        write_report([run], tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report([run], tmp_path / "file" / "report.html")

@@ -90,7 +90,7 @@ def _quantile(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     need("quantile", good.size, bad.size, source)
     rate = options.false_alarm_rate
-    value = float(good[good.size - math.floor(round(rate * good.size, 9)) - 1])
+    value = float(good[max(0, good.size - math.floor(round(rate * good.size, 9)) - 1)])
     flagged = int((good > value).sum())
     reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
     return found("quantile", value, source, reason)
@@ -101,7 +101,7 @@ def _conformal(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     need("conformal", good.size, bad.size, source)
     rate = options.false_alarm_rate
-    rank = math.ceil(round((good.size + 1) * (1 - rate), 9))
+    rank = max(1, math.ceil(round((good.size + 1) * (1 - rate), 9)))
     if rank > good.size:
         raise OptionError(
             f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
@@ -166,7 +166,7 @@ def recall_cut(ascending: Floats, recall: float) -> float:
     >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
     2.0
     """
-    return float(ascending[ascending.size - math.ceil(round(recall * ascending.size, 9))])
+    return float(ascending[ascending.size - max(1, math.ceil(round(recall * ascending.size, 9)))])
 
 
 def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
