@@ -177,3 +177,12 @@ def test_draws_that_all_say_the_same():
     assert (apart.p, apart.low) == (0.01, None)
     known = np.array([0.5, np.nan, 0.7, 0.6])
     assert paired_bootstrap(0.1, known, known - [0.1, 0.0, 0.2, 0.0]).low is not None
+
+
+def test_images_of_unknown_label_keep_no_runs_apart():
+    one, other = scored("one", 0.5, 0), scored("two", 3.0, 2)
+    expected = compare_runs([one, other])[1]
+    other.write_scores([ScoreRow("000a.png", "test", "", -1, 99.0, -1), *other.scores()])
+    found = compare_runs([one, other])[1]
+    assert (found.value, found.p) == (expected.value, expected.p)
+    assert against_best([[read_test_scores(one)], [read_test_scores(other)]], 0)[1] == expected.p

@@ -212,3 +212,11 @@ def test_groups_of_datasets_have_means_of_their_own():
     textures = next(one for one in together if one.over == "textures")
     assert textures.means["image_AUROC"] == pytest.approx((area["tile"] + area["wood"]) / 2)
     assert textures.note.startswith("mean of textures: 2 datasets: ")
+
+
+def test_a_run_that_a_sweep_chose_on_the_test_images_says_so():
+    refit = {"metric": "image_AUROC", "oracle": True, "among": 12}
+    runs = [finished("chosen", sweep={"refit": refit}), finished("honest", sweep={"refit": refit | {"oracle": False}})]
+    (board,) = boards_of(*runs)
+    notes = {entry.name: entry.note for entry in board.entries}
+    assert notes == {"chosen": "best of 12 by image_AUROC of the test images (oracle)", "honest": ""}

@@ -31,7 +31,7 @@ Ends = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class _Matched:
-    """The test images that runs share, in one order: labels and parts (n,), each run's scores (n,) and rows' places."""
+    """The labelled test images that runs share, in one order: labels and parts (n,); of each run scores and places."""
 
     labels: NDArray[np.int64]
     parts: list[str] | None
@@ -160,7 +160,8 @@ def _matched(runs: Sequence[Run]) -> _Matched:
         if not rows:
             raise InputError(f"{run.folder} has no test scores (status {run.status}).")
         paths = paths_below_root(run.record, [row.image_path for row in rows])
-        order = sorted(range(len(rows)), key=lambda place: paths[place])
+        known = (place for place, row in enumerate(rows) if row.label >= 0)  # the others decide nothing
+        order = sorted(known, key=lambda place: paths[place])
         ordered = [rows[place] for place in order]
         images.append([(paths[place], rows[place].label) for place in order])
         parts.append(row_parts(run.record, ordered))

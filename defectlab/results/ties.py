@@ -63,10 +63,21 @@ class TestScores:
         counts = [np.unique(self.units[self.labels == label]).size for label in (0, 1)]
         return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
 
+    @property
+    def labelled(self) -> "TestScores":
+        """The images of known label: the others decide nothing."""
+        if (self.labels >= 0).all():
+            return self
+        at = np.flatnonzero(self.labels >= 0).tolist()
+        paths, defects = (tuple(names[place] for place in at) for names in (self.paths, self.defects))
+        parts = None if self.parts is None else tuple(self.parts[place] for place in at)
+        return TestScores(paths, defects, self.labels[at], self.scores[at], parts)
+
     def same_images(self, other: "TestScores") -> bool:
-        """Whether both are scores of the same images of the same parts, known by the same labels."""
-        same = self.paths == other.paths and self.parts == other.parts
-        return same and bool((self.labels == other.labels).all())
+        """Whether both are scores of the same labelled images of the same parts, by the same labels."""
+        one, two = self.labelled, other.labelled
+        same = one.paths == two.paths and one.parts == two.parts
+        return same and bool((one.labels == two.labels).all())
 
 
 def read_test_scores(run: Run) -> TestScores | None:
@@ -100,6 +111,7 @@ def read_test_scores(run: Run) -> TestScores | None:
 
 def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
     """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
+    seeds = [one.labelled for one in seeds]
     first = seeds[0]
     found = [auroc_interval(one.scores, one.labels, confidence, one.parts) for one in seeds]
     unknown = next((one for one in found if one.low is None), None)
@@ -124,6 +136,7 @@ def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[flo
     Returns:
         None for the best itself and for what cannot be tested: no scores, other images, or too few of a class.
     """
+    entries = [[one.labelled for one in seeds] for seeds in entries]
     usable = [bool(seeds) and all(one.testable for one in seeds) for seeds in entries]
     p_values: dict[str, float] = {}
     for place, seeds in enumerate(entries):
@@ -165,10 +178,5 @@ def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:
 
 
 def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
-    """Return each image's mean rank among those whose label is known; for one seed its scores, which rank alike."""
-    if len(seeds) == 1:
-        return seeds[0].scores
-    known = seeds[0].labels >= 0
-    ranks = np.zeros(known.size)
-    ranks[known] = np.mean([rankdata(one.scores[known]) for one in seeds], axis=0)
-    return ranks
+    """Return each image's mean rank; for one seed its scores, which rank alike."""
+    return seeds[0].scores if len(seeds) == 1 else np.mean([rankdata(one.scores) for one in seeds], axis=0)
