@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from defectlab.data.images import read_mask
 from defectlab.data.manifest import Manifest
-from defectlab.errors import OptionError
+from defectlab.errors import InputError, OptionError
 from defectlab.evaluation.area import Area
 from defectlab.evaluation.grids import Frame, Size, resize_nearest
 from defectlab.evaluation.sources import ArrayImages, Blanked, PixelImages
@@ -112,10 +112,15 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
 
 
 def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
-    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none."""
+    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none.
+
+    Raises:
+        InputError: Maps or masks are damaged, or the maps are not those of the rows of scores.csv.
+    """
     maps = run.maps(SPLIT)
     if maps is None:
         return None, "there are no anomaly maps"
+    check_rows(run, maps, SPLIT)
     masks = run.packed_masks(SPLIT)
     if masks is None:
         classified = run.record.get("dataset", {}).get("protocol", {}).get("task") == "classification"
@@ -129,6 +134,20 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
     bits = np.memmap(packed, dtype=np.uint8, mode="r")
     images = GridImages(maps, Frame.from_record(run.record["preprocessing"]), sizes, bits)
     return _counted(run, images), None
+
+
+def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
+    """Refuse maps that are not one for each row of scores.csv, which would be taken for other images'.
+
+    Raises:
+        InputError: With both counts.
+    """
+    rows = len(run.scores(split))
+    if len(maps) != rows:
+        raise InputError(
+            f"{run.folder}: scores.csv has {rows} {split} images, and there are {len(maps)} maps. One is damaged: "
+            "restore it, or test the run again."
+        )
 
 
 def left_out(run: Run, rows: Sequence[ScoreRow]) -> list[int]:

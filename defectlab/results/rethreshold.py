@@ -13,7 +13,7 @@ from defectlab.evaluation.rule_options import RuleOptions, check_options
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.evaluate import columns, evaluate_run, threshold_record
-from defectlab.results.grid import pixel_labels
+from defectlab.results.grid import check_rows, pixel_labels
 from defectlab.results.parts import choose_part_threshold, part_columns, row_parts
 from defectlab.results.record import Run, ScoreRow
 
@@ -112,6 +112,7 @@ def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rul
         return choose(rule, [], [], options, source)
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
+    check_rows(run, maps, "validation")
     parts, labels = row_parts(run.record, rows), pixel_labels(run, rows)
     found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, parts)
     return found if parts is None or rule != "conformal" else _of_parts(found)
