@@ -60,6 +60,12 @@ class DataConfig:
             defect) or leave_out (of the pixel metrics).
         valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
+        augment: Changes of training images, by name with a strength, such as `{hflip: 0.5, rotate: 10}`: hflip, vflip,
+            quarter_turns, rotate, shift, zoom, brightness, contrast, blur, noise.
+        tiling: `{image_size: [1024, 1024], overlap: 0.25}`: images are brought to this size and cut into tiles of the
+            model's own image_size, which overlap by at least this share; `random_tiles` of each image at a step of the
+            training, default is all.
+        passes: How often an epoch sees each augmented image; models that fit once fit on all of it.
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
     """
 
@@ -90,6 +96,9 @@ class DataConfig:
     task: str | None = None
     valid_area_mask: str | None = None
     crop_area: list[int] | None = None
+    augment: dict[str, float] | None = None
+    passes: int = 1
+    tiling: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,9 @@ class Experiment:
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
         repeat: Train so many times, with seeds from `seed` on, on one split.
+        categories: Run once for each of these folders below data.root: all, a group (textures, objects, or one of
+            `groups`), a name, or a list.
+        groups: Named groups of categories.
         loggers: Trackers that get a copy of the run: mlflow, tensorboard, csv, wandb, comet; with options as
             {name: wandb, project: wells}.
     """
@@ -150,6 +162,8 @@ class Experiment:
     name: str | None = None
     repeat: int = 1
     loggers: list[Any] = field(default_factory=list)
+    categories: str | list[str] | None = None
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -260,6 +274,8 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     from defectlab.fields_of_view import follow_data
     from defectlab.models.registry import model_class
 
+    if experiment.categories is not None:
+        raise OptionError("An experiment on categories is several: see defectlab.categories.")
     parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))

@@ -328,7 +328,8 @@ def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
     assert radius[0] < radius[1]
 
 
-def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(parts: Path):
+@pytest.mark.parametrize("tied", [True, False], ids=["one tensor", "many tensors"])
+def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(tied: bool):
     """Both train one step on one batch, from the same flows, with the fibers in the same order."""
     from anomalib.models import Cflow as Plain
 
@@ -338,7 +339,7 @@ def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(parts: Path):
     plain.model.load_state_dict(ours.model.state_dict())
     images = torch.rand(2, 3, 64, 64)
     theirs = _plain_cflow_step(plain, images)
-    optimizer = torch.optim.Adam(ours.model.decoders.parameters(), lr=1e-4)
+    optimizer = ours.configure_optimizers() if tied else torch.optim.Adam(ours.model.decoders.parameters(), lr=1e-4)
     total = torch.zeros(1, dtype=torch.float64)
     for losses in ours.model.fit(ours.model.embed(ours.model.features(images)), torch.Generator().manual_seed(5)):
         optimizer.zero_grad()
@@ -391,7 +392,7 @@ def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.M
         read[Path(path).parts[-3:]] += 1
         return load_image(path)
 
-    monkeypatch.setattr("defectlab.data.folder.load_image", counted)
+    monkeypatch.setattr("defectlab.data.datasets.load_image", counted)
     seen = []
     monkeypatch.setattr("defectlab.models.kept.KeptFeatures.get", _spied(KeptFeatures.get, seen))
     model = small("cflow")

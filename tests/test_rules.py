@@ -251,3 +251,15 @@ def test_the_views_formulas():
     assert at_100(np.array([0.5, 99.0]), 0.0).tolist() == [150, 1000]
     assert at_100(np.array([-3.0, -2.0, -1.0]), -2.0).tolist() == [50, 100, 150]
     assert min_max([0.0, 5.0, 10.0, 99.0], 4.0, 0.0, 10.0).tolist() == pytest.approx([0.1, 0.6, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "value"),
+    [
+        ("recall", RuleOptions(recall=1e-12), 4.5),
+        ("quantile", RuleOptions(false_alarm_rate=1 - 1e-12), 0.0),
+        ("conformal", RuleOptions(false_alarm_rate=1 - 1e-12), 0.0),
+    ],
+)
+def test_shares_that_round_to_none_or_all_take_the_last_score(rule: str, options: RuleOptions, value: float):
+    assert choose(rule, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0, 0, 0, 1, 1, 1], options, "validation").value == value

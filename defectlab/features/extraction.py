@@ -74,6 +74,8 @@ def extract(
     dtype = store.dtype if dtype is None else dtype
     if dtype not in DTYPES:
         raise OptionError(f"extract: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if preprocessing.tiling is not None:
+        raise OptionError("extract: features of tiled images are not kept; leave tiling out.")
     manifest = data.manifest if isinstance(data, Folder) else data
     wanted = list(dict.fromkeys(layers))
     source = feature_source(manifest, backbone, preprocessing, dtype, torch.device(device).type)

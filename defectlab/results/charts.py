@@ -37,7 +37,7 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
     figure, (top, bottom) = _figure(6.4, 4.8, rows=2, sharex=True)
     scores = np.array([*good, *bad])
     finite = scores[np.isfinite(scores)]
-    edges = np.histogram_bin_edges(finite, bins=min(40, max(8, finite.size // 3)))
+    edges = _edges(finite, min(40, max(8, finite.size // 3)))
     for values, name, colour in ((good, "good", GOOD), (bad, "anomalous", BAD)):
         if not len(values):
             continue
@@ -48,6 +48,15 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
     top.legend(fontsize=8)
     _cumulative(bottom, good, bad, threshold)
     return _svg(figure)
+
+
+def _edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """Return the edges of histogram bins, wider than the values where these are too close to be parted."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        margin = max(abs(low), abs(high), 1.0) / 2
+        low, high = low - margin, high + margin
+    return np.linspace(low, high, bins + 1)
 
 
 def cumulative_figure(good: Sequence[float], bad: Sequence[float], threshold: float | None, title: str) -> Any:
@@ -123,12 +132,14 @@ def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, 
 
 
 def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str:
-    """Draw losses by epoch; epochs without a value are passed over."""
+    """Draw losses by epoch, on a logarithmic axis where all are above 0; epochs without a value are passed over."""
     figure, axis = _figure(6.4, 2.8)
     for name, values in history.items():
         measured = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
         epochs, losses = zip(*measured, strict=True) if measured else ((), ())
         axis.plot(epochs, losses, "o-", label=name, ms=3)
+    if all(value is None or value > 0 for values in history.values() for value in values):
+        axis.set_yscale("log")  # the first epochs would hide the others
     axis.set(xlabel="epoch", ylabel="loss", title=title)
     axis.legend(fontsize=8)
     return _svg(figure)

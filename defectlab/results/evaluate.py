@@ -16,7 +16,7 @@ from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
+from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, decision
 from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.parts import evaluate_parts, row_parts
@@ -151,8 +151,7 @@ def threshold_record(threshold: Threshold, split: str) -> dict[str, Any]:
 
 def labelled(row: ScoreRow, threshold: float | None) -> ScoreRow:
     """Return the row with its decision at `threshold`."""
-    decision = -1 if threshold is None else int(row.score > threshold)
-    return ScoreRow(row.image_path, row.split, row.defect, row.label, row.score, decision)
+    return replace(row, pred_label=decision(row.score, threshold))
 
 
 def columns(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:

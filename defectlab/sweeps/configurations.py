@@ -49,8 +49,8 @@ class Configuration:
         """Whether its features, fit and scores are parts of what its group computes."""
         options = self.model.options
         plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
-        augmented = self.datamodule.train_augmentations is not None
-        return self.model.model_name in SHARED and plain and not augmented
+        other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
+        return self.model.model_name in SHARED and plain and not other
 
     @property
     def takes_features(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 import zipfile
+import zlib
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +37,14 @@ def open_book(path: Path) -> "Workbook":
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             book = load(path)
+        dropped = _dropped(path)
     except InputError as error:
         aside = _copy_name(path, "unreadable")
         path.rename(aside)
         logger.warning("%s It is kept as %s; a new workbook is made from the records.", error, aside.name)
         return open_book(path)
     lost = [str(one.message) for one in said if "removed" in str(one.message) or "not supported" in str(one.message)]
-    lost += _dropped(path)
+    lost += dropped
     if lost:
         copy = _copy_name(path, "before")
         shutil.copy2(path, copy)
@@ -60,18 +62,27 @@ def load(path: Path, values: bool = False) -> "Workbook":
         InputError: The file is no workbook.
     """
     from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         return load_workbook(path, rich_text=not values, data_only=values)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError, SyntaxError) as error:  # XML
-        raise InputError(f"{path} cannot be read as an .xlsx workbook ({type(error).__name__}: {error}).") from error
+    except OSError:
+        raise  # not the file's content
+    except Exception as error:  # a damaged file can fail anywhere in zip, zlib, XML or openpyxl
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read as an .xlsx workbook ({type(error).__name__}: {error}).")
 
 
 def _dropped(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        parts = [name for name in archive.namelist() if name.startswith(("xl/drawings/drawing", "xl/worksheets/sheet"))]
-        texts = [archive.read(name) for name in parts]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            parts = [name for name in names if name.startswith(("xl/drawings/drawing", "xl/worksheets/sheet"))]
+            texts = [archive.read(name) for name in parts]
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:  # a part that openpyxl passed over
+        raise _unreadable(path, error) from error
     return [what for what, mark in _DROPPED.items() if any(mark in text for text in texts)]
 
 
