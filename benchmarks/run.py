@@ -30,6 +30,7 @@ BENCHMARKS = {
     "cflow": ("bench_cflow", "rows"),
     "neighbours": ("bench_neighbours", "rows"),
     "coreset": ("bench_coreset", "rows"),
+    "coreset_tenth": ("bench_coreset", "tenth_rows"),
     "coreset_long": ("bench_coreset", "long_rows"),
     "run": ("bench_run", "rows"),
 }

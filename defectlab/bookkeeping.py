@@ -18,6 +18,7 @@ from defectlab.errors import InputError
 from defectlab.git_state import git_state
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
+from defectlab.models.tiled import BY_FEATURES, BY_IMAGES
 from defectlab.results.grid import PixelSize, pixel_size_of
 from defectlab.results.identity import experiment_facts, readable_name
 from defectlab.results.record import CHECKPOINT, Run
@@ -32,7 +33,7 @@ _TRAINING_ONLY = {
     "threshold_k",
 }
 
-_OF_THE_DATA = {"area"}  # what a checkpoint took over from the images it was trained on, and brings with it
+_OF_THE_DATA = {"area", "tiling"}  # what a checkpoint took over from the images it was trained on, and brings with it
 
 
 def start_run(
@@ -78,6 +79,7 @@ def start_run(
             "git": git_state(paths.project_root()),
             "checkpoint": CHECKPOINT,
             **({"sources": dict(model.sources)} if model.sources else {}),
+            **_tiling_record(model),
         },
     )
     manifest.write(run.folder / "manifest.json")
@@ -100,7 +102,7 @@ def describe_run(
         "name": name,
         "seed": model.seed,
         "data": datamodule.options,
-        "backbone": {"name": record["name"], "weights": record["source"]},
+        "backbone": {"name": record["name"], "weights": record["source"]} | _precision(record),
         "model": {"name": model.model_name, **model.options},
         "evaluation": {"pixel_size": pixel_size} | ({"aupimo": True} if aupimo else {}),
         "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
@@ -109,6 +111,17 @@ def describe_run(
     facts["model.preprocessing"] = model.preprocessing.hash
     facts |= {f"model.{name}": summary for name, summary in model.sources.items()}
     return experiment, facts
+
+
+def _tiling_record(model: BaseDetector) -> dict[str, Any]:
+    """Return where tiles lie and how an image's score comes of them; nothing where images are not tiled."""
+    grid = model.preprocessing.grid
+    if grid is None:
+        return {}
+    rule = BY_FEATURES if model.tiled_by == "features" else BY_IMAGES
+    logger.info("Each image is %d tiles of %d x %d: %s", len(grid.places), *grid.tile, rule)
+    tiles = {"tile": list(grid.tile), "rows": list(grid.rows), "columns": list(grid.columns)}
+    return {"tiling": {**tiles, "image_size": list(grid.whole), "image_score": rule}}
 
 
 def weights_run(model: BaseDetector, checkpoint: Path | None) -> Run | None:
@@ -213,6 +226,11 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
             f"{checkpoint} does not fit the model given ({'; '.join(differences)}). Build the model with the "
             "checkpoint's settings, or leave model out: the checkpoint builds its own."
         )
+
+
+def _precision(backbone: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is on record of a backbone's precision: nothing where it is the usual one."""
+    return {key: value for key, value in (backbone["spec"] or {}).items() if key == "precision"}
 
 
 def _architecture(backbone: Mapping[str, Any]) -> str:

@@ -42,8 +42,9 @@ def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
     checkpoint_file = run.checkpoint_file() if run is not None and source.suffix != ".ckpt" else source
     record = read_record(checkpoint_file)
     plain_class = _plain_class(record["model"])
-    if "area" in record["preprocessing"]:
-        raise InputError(f"{checkpoint_file} looks at a part of each image, which plain anomalib cannot.")
+    for part, what in (("area", "at a part of each image"), ("tiling", "at images tile by tile")):
+        if part in record["preprocessing"]:
+            raise InputError(f"{checkpoint_file} looks {what}, which plain anomalib's checkpoints cannot say.")
     if output is None:
         output = checkpoint_file.parent.parent / "anomalib" / checkpoint_file.name
 

@@ -43,6 +43,7 @@ from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
 from defectlab.stage_bars import StageBars
+from defectlab.tile_picture import save_tile_picture
 from defectlab.trainer_options import check_trainer_options
 
 logger = logging.getLogger(__name__)
@@ -164,6 +165,10 @@ class Engine(AnomalibEngine):
         options = self._options(model) | keeping.facts()
         run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
         model.run_folder = None
+        if model.preprocessing.tiling is not None:
+            manifest = datamodule.manifest
+            first = manifest.absolute(manifest.split("train")[0])
+            save_tile_picture(first, model.preprocessing, run.folder / "tiles.png")
         self._new_trainer(model, run, keeping, max_epochs=options["max_epochs"])
         with self._on_record(run), seeded(model.seed, "training"):
             super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)

@@ -60,6 +60,12 @@ class DataConfig:
             defect) or leave_out (of the pixel metrics).
         valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
+        augment: Changes of training images, by name with a strength, such as `{hflip: 0.5, rotate: 10}`: hflip, vflip,
+            quarter_turns, rotate, shift, zoom, brightness, contrast, blur, noise.
+        tiling: `{image_size: [1024, 1024], overlap: 0.25}`: images are brought to this size and cut into tiles of the
+            model's own image_size, which overlap by at least this share; `random_tiles` of each image at a step of the
+            training, default is all.
+        passes: How often an epoch sees each augmented image; models that fit once fit on all of it.
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
     """
 
@@ -90,6 +96,9 @@ class DataConfig:
     task: str | None = None
     valid_area_mask: str | None = None
     crop_area: list[int] | None = None
+    augment: dict[str, float] | None = None
+    passes: int = 1
+    tiling: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,12 @@ class BackboneConfig:
         name: resnet18, resnet50, wide_resnet50_2, efficientnet_b7, cspdarknet53 or any timm model; default is the
             model's own, which `defectlab models list` shows.
         weights: A file, `random`, or nothing: then the name is looked for in the weights folders.
+        precision: `bfloat16` or `float16` runs it under autocast, faster on GPUs; nothing is float32.
     """
 
     name: str | None = None
     weights: str | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,9 @@ class Experiment:
         seed: Of split, model and training.
         name: Name of the run; default is made from the settings.
         repeat: Train so many times, with seeds from `seed` on, on one split.
+        categories: Run once for each of these folders below data.root: all, a group (textures, objects, or one of
+            `groups`), a name, or a list.
+        groups: Named groups of categories.
         loggers: Trackers that get a copy of the run: mlflow, tensorboard, csv, wandb, comet; with options as
             {name: wandb, project: wells}.
     """
@@ -148,6 +162,8 @@ class Experiment:
     name: str | None = None
     repeat: int = 1
     loggers: list[Any] = field(default_factory=list)
+    categories: str | list[str] | None = None
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Mapping) or not isinstance(self.trainer, Mapping):
@@ -230,9 +246,11 @@ class Parts:
         given, info = experiment.backbone, model_info(experiment.model["name"])
         if info.backbone is None:
             return None
-        key = (given.name or info.backbone, given.weights, experiment.seed)
+        key = (given.name or info.backbone, given.weights, experiment.seed, given.precision)
         if key not in self._backbones:
-            self._backbones[key] = load_backbone(key[0], weights=given.weights, seed=experiment.seed)
+            self._backbones[key] = load_backbone(
+                key[0], weights=given.weights, seed=experiment.seed, precision=given.precision or "float32"
+            )
         return self._backbones[key]
 
     def datamodule(self, experiment: Experiment) -> "Folder":
@@ -256,6 +274,8 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     from defectlab.fields_of_view import follow_data
     from defectlab.models.registry import model_class
 
+    if experiment.categories is not None:
+        raise OptionError("An experiment on categories is several: see defectlab.categories.")
     parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))

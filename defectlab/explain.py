@@ -87,8 +87,8 @@ def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
         )
     if model.bank_origin is None:
         raise InputError(
-            "This checkpoint does not say which images its memory bank comes from: it was written by an earlier "
-            "version. Train it again; the scores stay the same."
+            "This checkpoint does not say which images its memory bank comes from: it was trained on augmented images, "
+            "whose patches no image shows, or written by an earlier version. Train it again, without augment."
         )
     if model.run_folder is None or not (model.run_folder / "manifest.json").is_file():
         raise InputError(
@@ -101,7 +101,7 @@ def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
 def _box(preprocessing: Preprocessing, place: int, grid: tuple[int, int], image_size: tuple[int, int]) -> Box:
     """Return the cell of patch `place` (row by row) of a (height, width) grid in an image's own pixels."""
     row, column = divmod(place, grid[1])
-    height, width = preprocessing.input_size
+    height, width = preprocessing.map_size
     cell = (
         column * width / grid[1], row * height / grid[0],
         (column + 1) * width / grid[1], (row + 1) * height / grid[0],

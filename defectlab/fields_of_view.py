@@ -1,4 +1,4 @@
-"""What part of the images a model looks at: taken from the data it trains on, kept ever after."""
+"""What part of the images a model looks at, and in which tiles: taken from the data it trains on, kept ever after."""
 
 from pathlib import Path
 
@@ -17,13 +17,14 @@ def follow_data(model: BaseDetector, datamodule: Folder) -> None:
     Raises:
         InputError: The part cannot be read.
     """
-    if model.preprocessing.area != datamodule.area:
-        model.look_at(datamodule.area)
+    if (model.preprocessing.area, model.preprocessing.tiling) != (datamodule.area, datamodule.tiling):
+        model.look_at(datamodule.area, datamodule.tiling)
 
 
 def follow_checkpoint(model: BaseDetector, checkpoint: Path) -> None:
     """Let a model that is about to load a checkpoint look at what the checkpoint's did."""
-    model.look_at(Preprocessing.from_dict(read_record(checkpoint)["preprocessing"]).area)
+    seen = Preprocessing.from_dict(read_record(checkpoint)["preprocessing"])
+    model.look_at(seen.area, seen.tiling)
 
 
 def check_follows(model: BaseDetector, datamodule: Folder) -> None:
@@ -41,6 +42,8 @@ def check_follows(model: BaseDetector, datamodule: Folder) -> None:
             "valid_area_mask or crop_area differ from those that the model was trained with: leave them out, the "
             "checkpoint brings its own; or train again."
         )
+    if datamodule.tiling not in (None, model.preprocessing.tiling):
+        raise InputError("tiling differs from that of the training: leave it out, the checkpoint brings its own.")
     if area is None:
         return
     sizes = ((entry.path, area.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -74,12 +74,18 @@ def with_seeds(
     ]
 
 
-def run_many(experiments: Sequence[Experiment], *, rerun: bool = False) -> "list[Run]":
+def run_many(
+    experiments: Sequence[Experiment],
+    *,
+    rerun: bool = False,
+    after: "Callable[[Experiment, Run | None, str | None], None] | None" = None,
+) -> "list[Run]":
     """Run experiments one after another and return the finished runs; one with `repeat` runs with several seeds.
 
     All are built, so checked, before the first is trained: those that differ in nothing but their seed once. One that
     is on record as finished is not trained again, unless `rerun`. One that fails leaves its error in its record and in
     the log, and the next is run. The end says what failed, and sums up runs that differ in nothing but their seed.
+    `after` hears of each one as it ends, with its run or its error.
 
     Raises:
         InputError: An experiment that cannot work, before any is trained.
@@ -102,6 +108,11 @@ def run_many(experiments: Sequence[Experiment], *, rerun: bool = False) -> "list
         except Exception as error:  # one bad run must not cost the others their night
             logger.exception("Run %s failed; going on with the next", what)
             failed.append(f"{what}: {error}")
+            if after is not None:
+                after(experiment, None, str(error))
+            continue
+        if after is not None:
+            after(experiment, finished[-1], None)
     _say_repeats(finished)
     if failed:
         logger.error("%d of %d runs failed:\n  %s", len(failed), len(every), "\n  ".join(failed))

@@ -19,6 +19,7 @@ from defectlab.evaluation.views import heat_range
 from defectlab.models.registry import model_info
 from defectlab.predict import Detector, Prediction
 from defectlab.preprocessing import Preprocessing
+from defectlab.results.facts import by_score
 from defectlab.results.panel import PanelRow, Scale, draw_panel
 from defectlab.results.plots import CONTOUR, TRUTH, colour_map, contour, overlay, save_image
 from defectlab.results.record import Run, ScoreRow
@@ -129,7 +130,7 @@ def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:
     >>> telling_rows(good)
     [('a typical good image', 2), ('the highest-scoring good image', 0)]
     """
-    order = sorted(range(len(rows)), key=lambda index: rows[index].score)
+    order = by_score(rows)
     good = [index for index in order if rows[index].label == 0]
     bad = [index for index in order if rows[index].label == 1]
     other = [index for index in order if rows[index].label == -1]

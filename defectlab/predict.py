@@ -16,7 +16,7 @@ from defectlab.data.folder import load_image, to_tensor
 from defectlab.data.images import to_rgb_array
 from defectlab.data.sources import find_images
 from defectlab.errors import InputError
-from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.thresholds import below32, decision
 from defectlab.evaluation.views import check_view, heat_range, viewed
 from defectlab.logs import show_log
 from defectlab.memory import free_memory, is_out_of_memory
@@ -36,9 +36,9 @@ Source = str | Path | np.ndarray | Sequence[str | Path] | Sequence[np.ndarray]
 class Prediction:
     """One image's result. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
 
-    `label`: 1 anomalous, 0 good, -1 where the run has no image threshold. `anomaly_map` (H, W) float32 and `mask`
-    (H, W) bool have the image's own size; a centre crop leaves NaN and False outside, a model without maps everywhere.
-    `mask` is None without a map threshold.
+    `label`: 1 anomalous, 0 good, -1 where the run has no image threshold or the score is NaN. `anomaly_map` (H, W)
+    float32 and `mask` (H, W) bool have the image's own size; a centre crop leaves NaN and False outside, a model
+    without maps everywhere. `mask` is None without a map threshold.
 
     In another view than raw, `score` and `anomaly_map` lie above the view's own threshold, 0.5 or 100, exactly where
     the raw ones are above the run's; `label` and `mask` are the same in every view.
@@ -213,7 +213,7 @@ class Detector:
             yield Prediction(
                 image_path=path,
                 score=score,
-                label=-1 if self.image_threshold is None else int(score > self.image_threshold),
+                label=decision(score, self.image_threshold),
                 anomaly_map=own_size,
                 mask=None if self.pixel_threshold is None else own_size > np.float32(below32(self.pixel_threshold)),
             )

@@ -15,9 +15,11 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Tr
 from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
+from defectlab.data.tiling import Tiling
 from defectlab.errors import DataError, OptionError
 from defectlab.evaluation.area import Area
 from defectlab.evaluation.grids import crop_padding, fitted_box
+from defectlab.kernels.tiles import TileGrid
 
 EDGE = 1e-6  # pixels; a product that is a whole number but for rounding is that number
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -29,7 +31,7 @@ class Preprocessing:
 
     `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
     the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `area` is cut out of
-    the image first.
+    the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -39,6 +41,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
     area: Area | None = None
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _pair("image_size", self.size))
@@ -53,10 +56,28 @@ class Preprocessing:
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise OptionError(f"mean and std need three numbers, std above 0; got {self.mean} and {self.std}.")
 
+        if self.tiling is not None:
+            _check_tiling(self.tiling, self.size, self.crop)
+
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width of what the model sees."""
+        """Height and width of what the model sees: of a tile, where images are tiled."""
         return self.crop or self.size
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Height and width that images are brought to, before a centre crop."""
+        return self.size if self.tiling is None else self.tiling.image_size
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of maps: of the model's input, or of all its tiles together."""
+        return self.input_size if self.tiling is None else self.tiling.image_size
+
+    @property
+    def grid(self) -> TileGrid | None:
+        """Where the tiles lie; None where images are not tiled."""
+        return None if self.tiling is None else TileGrid.of(self.tiling.image_size, self.size, self.tiling.overlap)
 
     @property
     def hash(self) -> str:
@@ -68,16 +89,17 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON and checkpoints."""
-        plain = asdict(replace(self, area=None))
+        plain = asdict(replace(self, area=None, tiling=None))
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-        del data["area"]  # left out where there is none: hashes from before there was a choice stay
-        return data if self.area is None else {**data, "area": self.area.to_dict()}
+        del data["area"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
+        data |= {} if self.area is None else {"area": self.area.to_dict()}
+        return data if self.tiling is None else {**data, "tiling": self.tiling.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
         """Return what `to_dict` was made of."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
-        return cls(**{**fields, "area": Area.from_dict(data.get("area"))})
+        return cls(**{**fields, "area": Area.from_dict(data.get("area")), "tiling": Tiling.of(data.get("tiling"))})
 
     def resize(self) -> Transform:
         """Return the part that cuts the area out and brings images of any size to one; done before batching."""
@@ -91,8 +113,8 @@ class Preprocessing:
         """Return the part that brings images of any size, their area cut out, to one."""
         mode = InterpolationMode(self.interpolation)
         if self.keep_aspect:
-            return Letterbox(self.size, mode, tuple(self.mean))
-        return Resize(self.size, interpolation=mode, antialias=True)
+            return Letterbox(self.whole_size, mode, tuple(self.mean))
+        return Resize(self.whole_size, interpolation=mode, antialias=True)
 
     def transform(self) -> Compose:
         """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks, but for the area's cut."""
@@ -150,7 +172,7 @@ class Preprocessing:
 
     def _to_cut(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
         """As `to_image`, onto what was cut out of the image."""
-        height, width = self.size
+        height, width = self.whole_size
         top, left, bottom, right = 0, 0, height, width
         inside = torch.ones(1, 1, height, width)
         if self.crop:
@@ -159,7 +181,7 @@ class Preprocessing:
             maps = F.pad(maps.unsqueeze(1), padding, mode="replicate").squeeze(1)
             inside = F.pad(torch.ones(1, 1, *self.crop), padding)
         if self.keep_aspect:
-            top, left, bottom, right = fitted_box(image_size, self.size)
+            top, left, bottom, right = fitted_box(image_size, self.whole_size)
         maps, inside = maps[:, top:bottom, left:right], inside[..., top:bottom, left:right]
         if maps.shape[-2:] != tuple(image_size):
             maps = F.interpolate(maps.unsqueeze(1), size=image_size, mode="bilinear", align_corners=False).squeeze(1)
@@ -185,7 +207,7 @@ class Preprocessing:
             cut = replace(self, area=None).box_to_image(box, self.area.cut_size(image_size))
             return cut[0] + first, cut[1] + over, cut[2] + first, cut[3] + over
         offset_top, offset_left = self._crop_offset()
-        fitted = fitted_box(image_size, self.size) if self.keep_aspect else (0, 0, *self.size)
+        fitted = fitted_box(image_size, self.whole_size) if self.keep_aspect else (0, 0, *self.whole_size)
         scale_y = image_size[0] / (fitted[2] - fitted[0])
         scale_x = image_size[1] / (fitted[3] - fitted[1])
         left, right = ((value + offset_left - fitted[1]) * scale_x for value in (box[0], box[2]))
@@ -252,6 +274,16 @@ class Letterbox(Transform):
         fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=interpolation, antialias=True)
         padding = [left, top, self.size[1] - right, self.size[0] - bottom]
         return tvf.pad(fitted, padding, fill=0 if _is_mask(inpt) else list(self.fill))
+
+
+def _check_tiling(tiling: Tiling, tile: tuple[int, int], crop: tuple[int, int] | None) -> None:
+    whole = tiling.image_size
+    if crop is not None:
+        raise OptionError("Tiled images have no center_crop: leave it out.")
+    if whole[0] < tile[0] or whole[1] < tile[1] or whole == tile:
+        raise OptionError(
+            f"tiling: image_size {whole} must be larger than a tile, which is the model's own image_size {tile}."
+        )
 
 
 def _is_mask(inpt: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from defectlab.errors import InputError
+from defectlab.evaluation.thresholds import decision
 from defectlab.figures import new_axes, rendered
 from defectlab.models.vae import VaeModel
 from defectlab.pictures import VERDICTS
@@ -20,7 +21,8 @@ COLUMNS = 8
 class Reconstruction:
     """One image as the model sees it and as it rebuilds it, (h, w, 3) uint8 each, with the model's verdict.
 
-    `score` is the image's loss; `label`: 1 anomalous, 0 good, -1 where the run has no image threshold.
+    `score` is the image's loss; `label`: 1 anomalous, 0 good, -1 where the run has no image threshold or the score is
+    NaN.
     """
 
     image_path: str | None
@@ -43,8 +45,7 @@ def reconstruct(detector: Detector, source: Source) -> list[Reconstruction]:
     for path, image in read_images(source):
         seen = detector.model_input([image])  # (1, 3, h, w)
         score = float(model(seen).pred_score[0])
-        threshold = detector.image_threshold
-        label = -1 if threshold is None else int(score > threshold)
+        label = decision(score, detector.image_threshold)
         found.append(Reconstruction(path, _pixels(seen)[0], _pixels(model.reconstruct(seen))[0], score, label))
     return found
 

@@ -66,10 +66,16 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     """Write the report of finished runs.
 
     Raises:
-        InputError: No run, or one without test scores.
+        InputError: No run, one without test scores, or no file that can be written.
     """
     if not runs:
         raise InputError("A report needs at least one run folder.")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: name the file to write, such as {target / 'report.html'}.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The report cannot be written to {target} ({error}): name another file.") from error
     runs = list({run.record["run_id"]: run for run in runs}.values())
     tested = {run.record["run_id"]: (run, run.scores("test")) for run in runs}
     for run, rows in tested.values():

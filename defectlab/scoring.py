@@ -9,7 +9,7 @@ from defectlab import paths
 from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.data.sources import find_images
 from defectlab.errors import DataError, InputError
-from defectlab.evaluation.views import MIDDLES, check_view
+from defectlab.evaluation.views import MIDDLES, check_view, percent_window
 from defectlab.models.registry import model_info
 from defectlab.predict import Detector
 from defectlab.progress import progress_bar
@@ -35,8 +35,9 @@ def predict_to_folder(
     `view` is that of the scores in scores.csv: raw, min_max (0.5 is the threshold, four digits) or percent (100 is the
     threshold, two digits). Rounding never moves a score across the threshold.
 
-    All heat maps share one scale (`Detector.heat_range`), so that two pictures can be compared. Pictures are named
-    after the image's path below what all images share.
+    All heat maps share one scale, so that two pictures can be compared: `Detector.heat_range`, or in view percent from
+    50 to 150 around the maps' threshold, which compares runs too. Pictures are named after the image's path below what
+    all images share.
 
     Raises:
         InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
@@ -61,6 +62,8 @@ def predict_to_folder(
             raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
     detector.check_view(view)
     low, high = detector.heat_range
+    if view == "percent" and detector.pixel_threshold is not None:
+        low, high = percent_window(detector.pixel_threshold)
     if heatmaps and not math.isfinite(low):
         raise InputError("This run had no validation images, so its heat maps have no scale; leave out --heatmaps.")
     if heatmaps and not model_info(detector.model.model_name).maps:

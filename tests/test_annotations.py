@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from imagesets import mvtec, write_image
 
+from defectlab.data.folder import Folder
 from defectlab.data.layouts import detect
 from defectlab.data.manifest import Manifest, build_manifest
 from defectlab.errors import DataError, OptionError
@@ -39,6 +40,22 @@ def test_it_is_recognised_and_split(tmp_path: Path):
     assert manifest.protocol.n_val_good == 2
     assert "2 good training images" in manifest.protocol.validation_from
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_photographs_may_be_jpegs_as_the_references_are(tmp_path: Path):
+    for folder, names in (("train", "abcde"), ("proliv", "xy"), ("test/imgs", "pq")):
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.jpg", size=(9, 7))
+    (tmp_path / "test/test_annotation.txt").write_text("p.jpg 0\nq.jpg 1\n", encoding="utf-8")
+    manifest = build_manifest(tmp_path)
+    assert manifest.layout == "wells"
+    assert paths(manifest, "test", 1) == ["test/imgs/q.jpg"]
+    assert paths(manifest, "validation", 1) == ["proliv/x.jpg", "proliv/y.jpg"]
+    assert len(paths(manifest, "train", 0)) == 4
+    data = Folder(root=tmp_path, num_workers=0, eval_batch_size=2)
+    data.setup()
+    batch = next(iter(data.test_dataloader()))
+    assert batch.gt_label.tolist() == [0, 1]
 
 
 def test_blank_lines_tabs_of_windows_and_a_byte_order_mark_are_read(tmp_path: Path):

@@ -154,6 +154,7 @@ def test_many_pixels_in_many_ranges_of_scores(levels: int | None, monkeypatch: p
     assert (len(ranges) > 5) == (levels != 2)  # two levels are two scores, however many pixels have them
     assert all(a.scores[-1] < b.scores[0] for a, b in pairwise(ranges))
     monkeypatch.setattr("defectlab.evaluation.blocks.SLICE", 7)
+    monkeypatch.setattr("defectlab.evaluation.blocks.READ", 9_000)
     for memory in (13_000, 400_000, MEMORY):
         assert pixel_metrics(images, threshold=0.5, memory=memory) == whole
     assert whole["AUROC"].value == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)

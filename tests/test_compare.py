@@ -1,5 +1,6 @@
 """Runs compared on the same images: ties, differences, and what must not be compared."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from defectlab.errors import InputError
 from defectlab.evaluation.bootstrap import drawn_image_metrics, image_draws, with_all
 from defectlab.evaluation.intervals import delong_test
 from defectlab.evaluation.paired import paired_bootstrap
+from defectlab.preprocessing import Preprocessing
 from defectlab.results.compare import compare_runs
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.record import Run, ScoreRow
+from defectlab.results.ties import against_best, read_test_scores
+from defectlab.results.workbook.rows import ranked_within, row_of
 
 
 def scored(name: str, noise: float, seed: int = 0, count: int = 60, **options) -> Run:
@@ -104,10 +108,49 @@ def test_pixels_are_drawn_with_their_images(own_project: Path):
         assert best.run is good
         assert other.p < 0.001
         assert other.test.low < best.value - other.value < other.test.high
-        assert compare_runs([good, Run.open(good.folder)], metric)[1].p == 1.0
     poor.update(evaluation={"pixel_size": "original", "grid": None})
     with pytest.raises(InputError, match="different grids"):
         compare_runs([poor, good], "pixel_AUROC")
+
+
+def test_a_centre_crop_has_other_pixels_than_a_whole_image_of_its_size(own_project: Path):
+    whole, cropped = drawn_run("whole", 0, 30, 0.5, own_project), drawn_run("cropped", 1, 30, 0.5, own_project)
+    cropped.update(preprocessing=Preprocessing(size=(24, 24), crop=(16, 16)).to_dict())
+    with pytest.raises(InputError, match=r"different grids .16 x 16; 16 x 16, the centre of 24 x 24"):
+        compare_runs([whole, cropped], "pixel_AUROC")
+    assert ranked_within(row_of(whole), "pixel_AUROC") != ranked_within(row_of(cropped), "pixel_AUROC")
+    assert ranked_within(row_of(whole), "image_AUROC")[0] == ranked_within(row_of(cropped), "image_AUROC")[0]
+
+
+def elsewhere(run: Run) -> Run:
+    """The same run, made of the same images in another folder."""
+    run.update(dataset={**run.record["dataset"], "root": "/mnt/coins"})
+    run.write_scores([replace(row, image_path=f"/mnt/coins/{row.image_path}") for row in run.scores()])
+    return run
+
+
+def test_a_dataset_may_lie_elsewhere():
+    one, other = scored("one", 0.5, 0), scored("two", 3.0, 2)
+    expected = compare_runs([one, other])[1].p
+    elsewhere(other)
+    assert compare_runs([one, other])[1].p == expected
+    assert against_best([[read_test_scores(one)], [read_test_scores(other)]], 0)[1] == expected
+
+
+def test_what_is_not_the_same_is_not_compared():
+    one, other = scored("one", 0.5, 0), scored("two", 3.0, 2)
+    with pytest.raises(InputError, match="named twice"):
+        compare_runs([one, other, Run.open(one.folder)])
+    rows = other.scores()
+    other.write_scores([replace(rows[0], label=1 - rows[0].label), *rows[1:]])
+    with pytest.raises(InputError, match="label them otherwise"):
+        compare_runs([one, other])
+    other.write_scores(rows)
+    dataset = other.record["dataset"]
+    other.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"^(\d\d)"}})
+    for runs in ([one, other], [other, one]):
+        with pytest.raises(InputError, match=r"which images show one part .data\.group"):
+            compare_runs(runs)
 
 
 @pytest.mark.parametrize("simulations", [150, pytest.param(2000, marks=pytest.mark.long)])
@@ -134,3 +177,12 @@ def test_draws_that_all_say_the_same():
     assert (apart.p, apart.low) == (0.01, None)
     known = np.array([0.5, np.nan, 0.7, 0.6])
     assert paired_bootstrap(0.1, known, known - [0.1, 0.0, 0.2, 0.0]).low is not None
+
+
+def test_images_of_unknown_label_keep_no_runs_apart():
+    one, other = scored("one", 0.5, 0), scored("two", 3.0, 2)
+    expected = compare_runs([one, other])[1]
+    other.write_scores([ScoreRow("000a.png", "test", "", -1, 99.0, -1), *other.scores()])
+    found = compare_runs([one, other])[1]
+    assert (found.value, found.p) == (expected.value, expected.p)
+    assert against_best([[read_test_scores(one)], [read_test_scores(other)]], 0)[1] == expected.p

@@ -8,6 +8,7 @@ import pytest
 from imagesets import mvtec, write_image, write_mask
 from PIL import Image
 
+from defectlab.cli.entry import main
 from defectlab.data.check import check
 from defectlab.data.images import IMAGE_EXTENSIONS
 from defectlab.data.manifest import Manifest, build_manifest
@@ -133,6 +134,13 @@ def test_validation_folders_share_the_ground_truth(tmp_path):
     assert manifest.counts()["validation"] == {"good": 2, "crack": 2}
     assert manifest.counts()["test"] == {"good": 6, "crack": 2}
     assert all(e.mask for e in manifest.entries if e.label)
+
+
+def test_the_command_takes_the_rules(tmp_path, capsys):
+    assert main(["data", "check", str(bare(tmp_path)), "--near", "false"]) == 1
+    arguments = ["--missing_masks", "leave_out", "--crop_area", "[1, 1, 5, 5]", "--near", "false"]
+    assert main(["data", "check", str(tmp_path), *arguments]) == 0
+    assert "left out of the pixel metrics (missing_masks)" in capsys.readouterr().out
 
 
 def test_older_manifests_have_no_rules(tmp_path):

@@ -146,6 +146,17 @@ def test_a_models_own_rule_chooses_the_image_threshold_and_where_it_says_so_the_
     assert "the image threshold" in pixel.reason
 
 
+def test_one_good_validation_image_is_warned_of_where_the_rule_needs_a_deviation(caplog: pytest.LogCaptureFixture):
+    one = [ScoreRow("a.png", "validation", "good", 0, 2.5, -1), ScoreRow("b.png", "validation", "hole", 1, 9.0, -1)]
+    by = DefaultRule("mean_plus_k_std", RuleOptions(k=3.0))
+    image, _ = choose_thresholds(one, None, None, by)
+    assert image.value == 2.5
+    assert "One good validation image has no standard deviation" in caplog.text
+    caplog.clear()
+    choose_thresholds([*one, replace(one[0], score=3.5)], None, None, by)
+    assert not caplog.text
+
+
 def test_a_rule_that_these_images_do_not_allow_gives_way_and_says_so(run: Run, caplog: pytest.LogCaptureFixture):
     image, _ = choose_thresholds(own_rows(run, (0,)), None, None, DefaultRule("mean_of_means"))
     assert image.rule == "good_max"

@@ -116,6 +116,29 @@ def test_the_score_is_the_mean_of_the_largest_errors_within_the_border():
     assert np.all(maps.numpy().max(axis=(1, 2, 3)) <= inner.max(axis=1) * (1 + 1e-6))
 
 
+def test_without_a_border_every_cell_up_to_the_edge_counts():
+    model = small("featcae", border=0, top_pixels=3).model
+    errors = torch.full((1, 1, 16, 16), 0.5)
+    errors[..., 0, 0] = errors[..., 0, 15] = errors[..., 15, 0] = 100.0
+    scores, maps = model.scored(errors, (64, 64))
+    assert scores.item() == 100.0
+    assert maps[0, 0, 0, 0] == maps[0, 0, 0, 63] == maps[0, 0, 63, 0] == 100.0
+    assert bool((maps > 0).all())
+
+
+def test_the_reference_size_of_512_pixels_has_a_grid_of_64(resnet50):
+    model = FeatCae(backbone=resnet50, layers=("layer2", "layer3"), image_size=512).eval().model
+    with torch.no_grad():
+        embedding = model.embed(model.features(torch.rand(1, 3, 512, 512)))
+        errors = model.errors(embedding)
+        scores, maps = model.scored(errors, (512, 512))
+    assert embedding.shape == (1, 1536, 64, 64)
+    assert maps.shape == (1, 1, 512, 512)
+    assert bool((maps[..., :24, :] == 0).all())  # three cells of eight pixels
+    assert bool((maps[..., 24:488, 24:488] > 0).all())
+    assert scores.item() == pytest.approx(errors[0, 0, 3:-3, 3:-3].flatten().topk(10).values.mean().item())
+
+
 def test_a_defect_in_the_border_is_seen_by_neither_score_nor_map():
     model = small("featcae", border=2, top_pixels=3).model
     errors = torch.full((1, 1, 16, 16), 0.5)

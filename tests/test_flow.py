@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from defectlab.kernels.flow import flow_log_likelihood, grid_log_likelihood, permutation_of
+from defectlab.kernels.flow import flow_log_likelihood, permutation_of, trained_tensors
+from defectlab.kernels.flow_grid import GridFlow
 from defectlab.models.cflow import couplings
 
 
@@ -46,6 +47,19 @@ def test_values_and_gradients_are_those_of_anomalibs_decoder(channels: int, soft
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4, msg=name)
 
 
+def test_one_flat_gradient_holds_those_of_all_tensors():
+    random = torch.Generator().manual_seed(1)
+    fibers, encoding = torch.randn(20, 7, generator=random), torch.randn(20, 8, generator=random)
+    head = decoder(7)
+    blocks = couplings(head)
+    flow_log_likelihood(fibers, encoding, blocks).sum().backward()
+    flat = torch.cat([tensor.detach().flatten() for tensor in trained_tensors(blocks)]).requires_grad_()
+    flow_log_likelihood(fibers, encoding, blocks, flat).sum().backward()
+    parameters = [*(b.global_scale for b in head.module_list), *(b.global_offset for b in head.module_list)]
+    parameters += [p for b in head.module_list for p in b.subnet.parameters()]
+    torch.testing.assert_close(flat.grad, torch.cat([p.grad.flatten() for p in parameters]))
+
+
 @pytest.mark.parametrize("columns", [1, 12, 1000])
 @pytest.mark.parametrize(("channels", "soft"), [(12, False), (7, True)])
 def test_scoring_a_grid_is_scoring_its_fibers(channels: int, soft: bool, columns: int):
@@ -53,7 +67,7 @@ def test_scoring_a_grid_is_scoring_its_fibers(channels: int, soft: bool, columns
     random = torch.Generator().manual_seed(1)
     features, encoding = torch.randn(3, channels, 2, 3, generator=random), torch.randn(8, 6, generator=random)
     before = features.clone()
-    found = grid_log_likelihood(features, encoding, couplings(head), columns=columns)
+    found = GridFlow(encoding, couplings(head)).log_likelihood(features, columns=columns)
     rows = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (B, C, h, w) -> (B*h*w, C)
     with torch.no_grad():
         expected = plain_log_likelihood(head, rows, encoding.T.repeat(3, 1))

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,6 +58,38 @@ def test_training_batches_are_shuffled_by_the_seed_alone(parts: Path):
 
     assert order(42, 0) == order(42, 1)
     assert order(42, 0) != order(7, 0)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "augmentations", "times"), [(3, None, 1), (1, None, 3), (3, RandomHorizontalFlip(), 3)]
+)
+def test_trainings_of_many_epochs_decode_each_image_once(
+    parts: Path, epochs: int, augmentations: object, times: int, monkeypatch: pytest.MonkeyPatch
+):
+    data, read = folder(parts, train_augmentations=augmentations), []
+    monkeypatch.setattr("defectlab.data.datasets.load_image", lambda path: (read.append(path), load_image(path))[1])
+    for size in (32, 48):  # a second model on the same images sees its own size
+        module = SimpleNamespace(preprocessing=Preprocessing(size=(size, size)))
+        data.trainer = SimpleNamespace(lightning_module=module, max_epochs=epochs)
+        data.setup()
+        read.clear()
+        places = range(len(data.train_data))
+        passes = [{item.image_path: item for item in map(data.train_data.__getitem__, places)} for _ in range(3)]
+        assert len(read) == times * len(data.train_data)
+        for path, item in passes[2].items():
+            assert item.image.shape == (3, size, size)
+            if augmentations is None:
+                assert torch.equal(item.image, passes[0][path].image)
+
+
+def test_images_that_do_not_fit_are_read_again(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    data, read = ready(parts), []
+    data.train_data.keep_decoded(2 * data.train_data[0].image.nbytes)
+    monkeypatch.setattr("defectlab.data.datasets.load_image", lambda path: (read.append(path), load_image(path))[1])
+    for _ in range(2):
+        assert len([data.train_data[index] for index in range(len(data.train_data))]) == len(data.train_data)
+    kept = 2 * len(data.train_data) - len(read)
+    assert 1 <= kept <= 2
 
 
 def test_images_of_many_sizes_make_one_batch(tmp_path: Path):

@@ -195,3 +195,28 @@ def test_a_configuration_on_several_datasets_has_its_mean_over_them():
     )
     assert other.means["image_AUROC"] == pytest.approx(np.mean(areas[3:5]))
     assert across_datasets(boards_of(*coins)) == []
+
+
+def test_groups_of_datasets_have_means_of_their_own():
+    runs = [measured("a", 0.5, n, dataset=name) for n, name in enumerate(("bottle", "tile", "wood", "mine"))]
+    for run in (runs[0], runs[3]):
+        run.update(sweep={"name": "s", "groups": ["metal"]})
+    together = across_datasets(boards_of(*runs))
+    assert {one.over: set(one.entries) for one in together} == {
+        "all": {"bottle", "tile", "wood", "mine"},
+        "textures": {"tile", "wood"},
+        "metal": {"bottle", "mine"},
+    }
+    assert together[0].over == "all"
+    area = {run.record["dataset"]["name"]: run.record["metrics"]["image_AUROC"] for run in runs}
+    textures = next(one for one in together if one.over == "textures")
+    assert textures.means["image_AUROC"] == pytest.approx((area["tile"] + area["wood"]) / 2)
+    assert textures.note.startswith("mean of textures: 2 datasets: ")
+
+
+def test_a_run_that_a_sweep_chose_on_the_test_images_says_so():
+    refit = {"metric": "image_AUROC", "oracle": True, "among": 12}
+    runs = [finished("chosen", sweep={"refit": refit}), finished("honest", sweep={"refit": refit | {"oracle": False}})]
+    (board,) = boards_of(*runs)
+    notes = {entry.name: entry.note for entry in board.entries}
+    assert notes == {"chosen": "best of 12 by image_AUROC of the test images (oracle)", "honest": ""}

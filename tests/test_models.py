@@ -14,7 +14,7 @@ from lightning.pytorch import seed_everything
 from small import NAMES, data, small
 from tiny import make_parts
 
-from defectlab import Detector, Engine, load_backbone
+from defectlab import Detector, Engine, load_backbone, paths
 from defectlab.convert import check_target, to_anomalib
 from defectlab.data.folder import load_image
 from defectlab.errors import InputError, OptionError, WeightsError
@@ -328,7 +328,8 @@ def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
     assert radius[0] < radius[1]
 
 
-def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(parts: Path):
+@pytest.mark.parametrize("tied", [True, False], ids=["one tensor", "many tensors"])
+def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(tied: bool):
     """Both train one step on one batch, from the same flows, with the fibers in the same order."""
     from anomalib.models import Cflow as Plain
 
@@ -338,7 +339,7 @@ def test_cflow_losses_are_plain_anomalibs_under_the_same_draws(parts: Path):
     plain.model.load_state_dict(ours.model.state_dict())
     images = torch.rand(2, 3, 64, 64)
     theirs = _plain_cflow_step(plain, images)
-    optimizer = torch.optim.Adam(ours.model.decoders.parameters(), lr=1e-4)
+    optimizer = ours.configure_optimizers() if tied else torch.optim.Adam(ours.model.decoders.parameters(), lr=1e-4)
     total = torch.zeros(1, dtype=torch.float64)
     for losses in ours.model.fit(ours.model.embed(ours.model.features(images)), torch.Generator().manual_seed(5)):
         optimizer.zero_grad()
@@ -391,7 +392,7 @@ def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.M
         read[Path(path).parts[-3:]] += 1
         return load_image(path)
 
-    monkeypatch.setattr("defectlab.data.folder.load_image", counted)
+    monkeypatch.setattr("defectlab.data.datasets.load_image", counted)
     seen = []
     monkeypatch.setattr("defectlab.models.kept.KeptFeatures.get", _spied(KeptFeatures.get, seen))
     model = small("cflow")
@@ -429,6 +430,19 @@ def test_a_last_short_batch_of_images_trains_too(parts: Path):
     model = small("cflow", fiber_batch_size=4096)
     Engine(max_epochs=1, enable_progress_bar=False).fit(model=model, datamodule=data(parts))
     assert Run.open(model.run_folder).status == "fitted"
+
+
+def test_a_backbone_of_lower_precision_is_on_record_and_reloads(parts: Path):
+    lower = load_backbone("resnet18", "random", precision="bfloat16")
+    engine, images = Engine(enable_progress_bar=False), data(parts)
+    model = small("patchcore", backbone=lower)
+    assert engine.run_id(model, images) != engine.run_id(small("patchcore"), images)
+    engine.train(model=model, datamodule=images)
+    run = Run.open(model.run_folder)
+    assert run.record["experiment"]["backbone"]["precision"] == "bfloat16"
+    rows = run.scores("test")
+    found = Detector.load(run.folder).predict([str(paths.resolve(row.image_path)) for row in rows])
+    assert [one.score for one in found] == pytest.approx([row.score for row in rows], rel=1e-5)
 
 
 def test_random_weights_are_named_in_the_record():

@@ -2,16 +2,17 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from defectlab.data.check import check
 from defectlab.data.near import near_duplicates
-from defectlab.data.register import Placement, register
+from defectlab.data.register import Placement, register, register_all
 
 
 def line(root: Path, *, train: int = 30, test: int = 12, size: int = 160) -> Path:
@@ -119,6 +120,23 @@ def test_a_crop_is_laid_back_in_its_place():
         assert both == pytest.approx(1, abs=0.01)
     assert Placement().inside(8).all()
     assert Placement(0.2).inside(8).mean() < 1
+
+
+def test_many_pictures_are_laid_back_as_one_by_one_and_resampled_as_scipy_does():
+    random = np.random.default_rng(1)
+    wholes = gaussian_filter(random.normal(0, 1, (5, 64, 64)), (0, 3, 3)).astype(np.float32)
+    true = [Placement(*place) for place in random.uniform(-0.06, 0.06, (5, 4))]
+    moving = np.stack([place.apply(whole) for place, whole in zip(true, wholes, strict=True)])
+    moving[3] = 7.0  # flat: nothing to hold on to
+    together = register_all(moving, wholes, (16, 32))
+    assert [place is None for place in together] == [False, False, False, True, False]
+    for place, picture, whole in zip(together, moving, wholes, strict=True):
+        alone = register(picture, whole, (16, 32))
+        assert (place is None and alone is None) or astuple(place) == pytest.approx(astuple(alone), abs=1e-6)
+    place, centre = true[0], 31.5
+    scale, shift = np.array([1 + place.scale_y, 1 + place.scale_x]), np.array([place.shift_y, place.shift_x])
+    plain = affine_transform(wholes[0], scale, centre - scale * centre + shift * centre, order=1, mode="nearest")
+    np.testing.assert_allclose(place.apply(wholes[0]), plain, atol=1e-5)
 
 
 def test_check_warns_and_training_would_still_start(tmp_path: Path):

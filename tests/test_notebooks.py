@@ -50,8 +50,8 @@ def test_all_are_there():
         "inference_code/review.ipynb", "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
         "training_code/cflow.ipynb", "training_code/compare.ipynb",
         "training_code/featcae.ipynb", "training_code/more_models.ipynb",
-        "training_code/padim.ipynb", "training_code/patchcore.ipynb", "training_code/vae.ipynb",
-        "training_code/your_own_data.ipynb",
+        "training_code/padim.ipynb", "training_code/patchcore.ipynb", "training_code/sweep.ipynb",
+        "training_code/vae.ipynb", "training_code/your_own_data.ipynb",
     ]  # fmt: skip
 
 
@@ -227,6 +227,28 @@ def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeyp
     history = run.record["history"]
     assert len(history["train_loss"]) == len(history["val_good_loss"]) == len(history["val_anomalous_loss"]) == 20
     assert history["train_loss"][-1] < history["train_loss"][0]
+
+
+def test_a_sweep_runs_and_its_best_scores_images(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    root = project(own_project, train=2, good=2, bad=2)
+    name = "training_code/sweep.ipynb"
+    notebook = nbformat.read(root / name, as_version=4)
+    cheap = {
+        "settings = {": 'settings = {\n    "model": {"image_size": [64, 64]},',
+        "[0.01, 0.1]": "[0.01]",
+        '"step": 50': '"step": 150',
+        '"max_epochs": 5': '"max_epochs": 1',
+        "[25, 50]": "[25]",
+    }
+    for cell, (text, instead) in itertools.product(notebook.cells, cheap.items()):
+        cell.source = cell.source.replace(text, instead)
+    nbformat.write(notebook, root / name)
+    assert execute(root, [name], monkeypatch) == {name: []}
+    runs = find_runs(root / "results")
+    models = sorted(run.folder.parent.parent.name for run in runs)
+    assert models == ["FeatCae"] * 2 + ["Padim"] * 2 + ["Patchcore"] * 4
+    assert all(run.status == "finished" and run.checkpoint.is_file() for run in runs)
+    assert len(read_workbook(root / "models_comparing.xlsx")) == 8
 
 
 def test_the_autoencoders_run_on_a_few_wells(own_project: Path, monkeypatch: pytest.MonkeyPatch):

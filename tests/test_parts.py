@@ -1,5 +1,6 @@
 """A part's score is its highest photograph's: from the record alone, and in a run from images to run.json."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.cli import main
 from defectlab.data.groups import group_of
+from defectlab.errors import OptionError
 from defectlab.evaluation.rule_options import RuleOptions
-from defectlab.results.evaluate import evaluate_run
+from defectlab.evaluation.rules import choose
+from defectlab.results.evaluate import columns, evaluate_run
 from defectlab.results.parts import part_columns, row_parts
 from defectlab.results.record import Run, ScoreRow
-from defectlab.results.rethreshold import set_threshold
+from defectlab.results.rethreshold import image_threshold, set_threshold
 
 PATTERN = r"(.*/\d+)_"
 
@@ -94,13 +97,13 @@ def test_the_parts_threshold_follows_the_rule_and_stays(run: Run):
     chosen = opened.record["parts"]["thresholds"]["part"]
     assert (chosen["value"], chosen["rule"]) == (good[8], "conformal")  # ceil(11 * 0.8) of 10
     assert evaluate_run(opened)["parts"]["thresholds"]["part"] == chosen
-    # 50 good photographs are enough for 3 %, ten good parts are not: said, and the image threshold stands
-    set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.03), ["image"])
-    record = Run.open(run.folder).record
-    assert record["thresholds"]["image"]["rule"] == "conformal"
-    assert record["parts"]["thresholds"]["part"]["value"] is None
-    assert "needs at least 33" in record["parts"]["thresholds"]["part"]["reason"]
-    assert record["parts"]["metrics"]["part_F1Score"] is None
+    assert opened.record["thresholds"]["image"]["value"] == good[8], "a good image is not above its part's highest"
+    assert "counted in parts" in opened.record["thresholds"]["image"]["reason"]
+    # 50 good photographs would be enough for 3 %, were they independent; ten good parts are not
+    with pytest.raises(OptionError, match="needs at least 33 held-out good images, and parts of validation has 10"):
+        set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.03), ["image"])
+    set_threshold(run, "recall", RuleOptions(recall=0.8), ["image"])
+    assert "those of one part are not" in run.record["thresholds"]["image"]["reason"]
     set_threshold(run, "manual", RuleOptions(value=1.25), ["image"])
     chosen = Run.open(run.folder).record["parts"]["thresholds"]["part"]
     assert (chosen["value"], chosen["source"], chosen["oracle"]) == (1.25, "the user", False)
@@ -141,3 +144,35 @@ def test_from_images_to_run_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["evaluate", str(run.folder)]) == 0
     assert "part_AUROC" in capsys.readouterr().out
     assert Run.open(run.folder).record["parts"] == run.record["parts"]
+
+
+def test_conformal_keeps_its_rate_where_the_photographs_of_a_part_are_alike(run: Run):
+    """By simulation, 5 % asked: 19 good parts suffice; 9 parts do not, however many photographs they have."""
+    random = np.random.default_rng(0)
+    dataset = run.record["dataset"]
+    run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"(\d+)_"}})
+    options, new = RuleOptions(false_alarm_rate=0.05), random.normal(size=2000)
+
+    def photographs_of(parts: int, each: int) -> list[ScoreRow]:
+        scores = np.repeat(random.normal(size=parts), each)
+        places = enumerate(scores.tolist())
+        return [ScoreRow(f"{n // each}_{n % each}.png", "validation", "good", 0, one, -1) for n, one in places]
+
+    found = (image_threshold(run, photographs_of(19, 4), "conformal", options, "validation") for _ in range(300))
+    assert np.mean([np.mean(new > one.value) for one in found]) <= 0.058
+    few = [photographs_of(9, 10) for _ in range(300)]
+    naive = (choose("conformal", *columns(rows), options, "validation") for rows in few)
+    assert np.mean([np.mean(new > one.value) for one in naive]) > 0.08
+    with pytest.raises(OptionError, match="needs at least 19 held-out good images, and parts of validation has 9"):
+        image_threshold(run, few[0], "conformal", options, "validation")
+
+
+def test_a_rule_that_parts_do_not_allow_leaves_the_image_threshold(run: Run):
+    run.write_scores([replace(row, label=1) if row.image_path.endswith("_0.png") else row for row in run.scores()])
+    run.update(**evaluate_run(run))
+    set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.1), ["image"])
+    record = Run.open(run.folder).record
+    assert record["thresholds"]["image"]["rule"] == "quantile"
+    assert record["parts"]["thresholds"]["part"]["value"] is None
+    assert "needs good images, and parts of validation has none" in record["parts"]["thresholds"]["part"]["reason"]
+    assert record["parts"]["metrics"]["part_F1Score"] is None

@@ -11,8 +11,11 @@ from small import data, small
 from tiny import make_parts
 
 from defectlab import Detector, Engine, Prediction
+from defectlab.data.images import read_image
 from defectlab.errors import DataError, InputError
 from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.views import at_100, percent_window
+from defectlab.results.plots import contour, overlay
 from defectlab.results.record import Run
 from defectlab.scoring import predict_to_folder
 
@@ -134,6 +137,19 @@ def test_a_view_decides_as_the_raw_score_does(run: Run, detector: Detector, tmp_
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) > middle for row in rows] == [row["pred_label"] == "1" for row in rows]
     assert all(len(row["score"].split(".")[1]) <= 4 for row in rows)
+
+
+def test_heat_maps_in_percent_share_a_window_around_the_threshold(run: Run, detector: Detector, tmp_path: Path):
+    folder = Path(run.scores("test")[0].image_path).parents[1]
+    predict_to_folder(run.folder, [str(folder)], tmp_path, heatmaps=True, view="percent")
+    limit = detector.pixel_threshold
+    window = percent_window(limit)
+    assert at_100([window[0], limit, window[1]], limit).tolist() == pytest.approx([50, 100, 150])
+    for found in detector.predict(folder):  # one scale for all: the same raw value has the same colour in every picture
+        path = Path(found.image_path)
+        expected = contour(overlay(read_image(path), found.anomaly_map, *window), found.mask)
+        written = tmp_path / "heatmaps" / path.relative_to(folder).with_name(f"{path.name}.png")
+        assert np.array_equal(np.asarray(Image.open(written)), expected)
 
 
 @given(st.floats(-1e3, 1e3), st.integers(-3, 3), st.sampled_from(["min_max", "percent"]), st.sampled_from([None, 2, 4]))

@@ -98,7 +98,8 @@ def test_queries_far_from_all_the_bank_holds() -> None:
     torch.testing.assert_close(PreparedBank(bank).nearest(queries)[0].double(), true, rtol=1e-6, atol=0)
 
 
-def test_threads_change_nothing() -> None:
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared_bank, "FEWEST", 50)
     queries, prepared = clustered(301, 48, 2), PreparedBank(clustered(1500, 48, 3))
     before = torch.get_num_threads()
     try:

@@ -85,7 +85,9 @@ def test_a_model_that_rebuilds_no_images_says_so(parts: Path):
 
 
 def test_experiments_stand_side_by_side(run: Run):
-    header, rule, row, other = experiment_table([run, finished("x", metrics={"image_TPR": None})]).splitlines()
+    header, rule, row, other = experiment_table(
+        [run, finished("x", dataset="wells", metrics={"image_TPR": None})]
+    ).splitlines()
     columns = [cell.strip() for cell in header.strip("|").split("|")]
     assert columns == [
         "model", "run", "parameters", "epochs", "lr", "threshold", "image_TPR", "image_TNR", "image_AUROC", "fit s",

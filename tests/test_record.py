@@ -152,3 +152,36 @@ def test_names_stay_file_names():
     assert readable_name("padim", "timm/resnet18", {"layers": ["a"], "n_features": 5}, 1) == "timm-resnet18_a_5"
     many = {f"model.option{number}": number for number in range(9)}
     assert differing_suffix(many, {}) == f"_{experiment_id(many)[:6]}"
+
+
+DAMAGED = {
+    "cut off": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "no text": lambda whole: b"\xff\xfe\x00",
+    "no record": lambda whole: b"[]",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_record_is_named_and_keeps_no_other_run_from_being_found(tmp_path: Path, how: str):
+    other = start(tmp_path, name="other")
+    run = start(tmp_path, FACTS | {"seed": 1})
+    file = run.folder / "run.json"
+    file.write_bytes(DAMAGED[how](file.read_bytes()))
+    with pytest.raises(InputError, match=r"run\.json is damaged.*Restore it, or train the run again"):
+        Run.open(run.folder)
+    assert [found.folder for found in find_runs(tmp_path)] == [other.folder]
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_damaged_scores_and_maps_are_named(tmp_path: Path, how: str):
+    run = start(tmp_path)
+    run.write_scores([ScoreRow("a.png", "test", "good", 0, 0.25, 0)])
+    run.maps_path("test").parent.mkdir()
+    for path in (run.maps_path("test"), run.masks_path("test")):
+        np.save(path, np.zeros((1, 8, 8), np.uint8))
+    for path in (run.folder / "scores.csv", run.maps_path("test"), run.masks_path("test")):
+        path.write_bytes(DAMAGED[how](path.read_bytes()))
+    for read in (lambda: run.scores("test"), lambda: run.maps("test"), lambda: run.packed_masks("test")):
+        with pytest.raises(InputError, match=r"is damaged .*Restore it, or test the run again"):
+            read()

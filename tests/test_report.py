@@ -12,9 +12,11 @@ from small import data, small
 
 from defectlab import Engine
 from defectlab.cli import main
+from defectlab.errors import InputError
 from defectlab.evaluation.metrics import sorted_curve
 from defectlab.report import write_report
-from defectlab.results.evaluate import evaluate_run
+from defectlab.results.charts import histogram
+from defectlab.results.evaluate import evaluate_run, labelled
 from defectlab.results.facts import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.record import Run, ScoreRow
 
@@ -190,3 +192,31 @@ def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path)
     assert "scores are NaN" in text
     assert "image ROC" in text
     assert "pixel ROC" not in text
+
+
+def test_scores_that_are_nan_are_undecided_and_stand_last():
+    scores = [0.2, np.nan, 0.9, 0.4, np.nan, 0.1]
+    rows = [ScoreRow(f"{n}.png", "test", "", n % 2, score, -1) for n, score in enumerate(scores)]
+    assert [labelled(row, 0.3).pred_label for row in rows] == [0, -1, 1, 1, -1, 0]
+    found = where_it_fails(rows, 0.35, 2)
+    assert found["Good images that score highest"] == [4, 2]
+    assert found["Defects that score lowest"] == [5, 3]
+    assert found["Closest to the threshold"] == [3, 0]
+    assert [kind.flagged for kind in sorted(by_kind(rows, 0.35), key=lambda kind: kind.label)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "scores", [(1.0, np.nextafter(1, 2)), (5e300, 5e300), (0.0, 0.0), (np.nan, np.inf), (1e-9, 2e-9)]
+)
+def test_scores_too_close_to_be_parted_are_drawn(scores: tuple[float, float]):
+    assert histogram(scores[:1], scores[1:], 1.0, "").startswith("<svg")
+
+
+def test_where_no_report_can_be_written_is_said_first(tmp_path: Path):
+    run = finished("a")
+    run.write_scores([ScoreRow("a.png", "test", "good", 0, 0.1, 0)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"is a folder: name the file to write, such as .*report\.html"):
+        write_report([run], tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report([run], tmp_path / "file" / "report.html")

@@ -105,3 +105,13 @@ def test_the_command_needs_no_model_and_renews_the_row(run: Run, capsys: pytest.
     (row,) = read_workbook()
     assert row["threshold_rule"] == "recall / f1"
     assert row["image_threshold"] == pytest.approx(Run.open(run.folder).record["thresholds"]["image"]["value"])
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_maps_of_other_rows_are_refused_and_nothing_changes(run: Run, split: str):
+    first = next(row for row in run.scores() if row.split == split)
+    run.write_scores([row for row in run.scores() if row != first])
+    before = run.record
+    with pytest.raises(InputError, match=f"scores.csv has 29 {split} images, and there are 30 maps"):
+        set_threshold(run, "f1", RuleOptions(), ["pixel"])
+    assert Run.open(run.folder).record == before

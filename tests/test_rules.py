@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from defectlab.errors import OptionError
 from defectlab.evaluation.rule_options import USED, RuleOptions, rule_options
 from defectlab.evaluation.rules import RULES, choose, conformal_upper_bound, images_needed, recall_lower_bound
-from defectlab.evaluation.views import MIDDLES, at_100, min_max, viewed
+from defectlab.evaluation.views import MIDDLES, at_100, min_max, percent_window, viewed
 
 GOOD = np.array([1.0, 2.0, 2.0, 4.0])
 BAD = np.array([3.0, 5.0, 5.0, 9.0])
@@ -240,8 +240,26 @@ def test_views_by_name_keep_type_decision_and_nan(scores, threshold, digits, dty
     assert np.isnan(found[-1])
 
 
+@pytest.mark.parametrize("threshold", [3.7, 1e-6, 0.0, -2.5])
+def test_the_window_of_the_percent_view_goes_from_50_to_150(threshold: float):
+    low, high = percent_window(threshold)
+    assert at_100([low, threshold, high], threshold).tolist() == pytest.approx([50, 100, 150])
+
+
 def test_the_views_formulas():
     assert at_100(np.array([4.0, 10.0]), 2.0).tolist() == [200, 500]
     assert at_100(np.array([0.5, 99.0]), 0.0).tolist() == [150, 1000]
     assert at_100(np.array([-3.0, -2.0, -1.0]), -2.0).tolist() == [50, 100, 150]
     assert min_max([0.0, 5.0, 10.0, 99.0], 4.0, 0.0, 10.0).tolist() == pytest.approx([0.1, 0.6, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "value"),
+    [
+        ("recall", RuleOptions(recall=1e-12), 4.5),
+        ("quantile", RuleOptions(false_alarm_rate=1 - 1e-12), 0.0),
+        ("conformal", RuleOptions(false_alarm_rate=1 - 1e-12), 0.0),
+    ],
+)
+def test_shares_that_round_to_none_or_all_take_the_last_score(rule: str, options: RuleOptions, value: float):
+    assert choose(rule, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0, 0, 0, 1, 1, 1], options, "validation").value == value

@@ -47,3 +47,12 @@ def test_the_table_of_best_models_takes_one_row_a_model_and_says_out_of_how_many
     assert first.endswith("| 1 |")
     assert second.startswith("| coins | PaDiM | resnet18 | layers layer1, layer2, 100 features | 0.750 |")
     assert second.endswith("| n/a | 2 |")
+
+
+def test_pixel_metrics_on_grids_of_another_size_have_no_place_among_them(capsys: pytest.CaptureFixture[str]):
+    finished("large", metrics={"pixel_AUROC": 0.9}, evaluation={"pixel_size": "input", "grid": [512, 512]})
+    run = finished("b", metrics={"pixel_AUROC": 0.8}, evaluation={"pixel_size": "input", "grid": [256, 256]})
+    standing_table(run, update_workbook(run).rows)
+    printed = capsys.readouterr().out
+    assert "of 2 by image_AUROC" in printed
+    assert "place 1 of 1 by pixel_AUROC" in printed

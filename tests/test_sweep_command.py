@@ -7,9 +7,11 @@ import pytest
 import yaml
 from test_sweep import settings
 
+import defectlab
 import defectlab.sweeps.execute as execute
 from defectlab.cli import main
 from defectlab.errors import OptionError
+from defectlab.experiment import Experiment
 from defectlab.results.record import find_runs
 from defectlab.sweeps.command import parse_overrides, sweep_arguments
 from defectlab.sweeps.config import SweepConfig, with_overrides
@@ -86,3 +88,17 @@ def test_the_command_plans_runs_and_says_by_its_exit_code_whether_all_went_well(
     error = capsys.readouterr().err
     assert "There is no file" in error
     assert "Did you mean 'model'" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("sweep_40", 40), ("sweep_padim", 23), ("sweep_patchcore", 210), ("sweep_mvtec", 8), ("sweep_featcae", 12)],
+)
+def test_the_files_that_come_along_are_sweeps(name: str, count: int, tmp_path: Path):
+    for category in ("carpet", "bottle", "screw"):
+        (tmp_path / category / "train/good").mkdir(parents=True)
+    more = {"datasets.root": str(tmp_path), "datasets.categories": ["carpet", "screw"]} if name == "sweep_mvtec" else {}
+    config = SweepConfig.from_yaml(Path(defectlab.__file__).parents[1] / f"configs/{name}.yaml", more)
+    experiments = [Experiment.from_dict(one) for one in config.expanded()]
+    assert len(experiments) == count
+    assert len({experiment.data.root for experiment in experiments}) == (2 if more else 1)

@@ -145,3 +145,22 @@ def test_with_any_ties_p_is_a_probability_and_the_interval_holds_the_mean(drawn_
               + (np.subtract.outer(s.scores[3:], s.scores[:3]) == 0).mean() / 2 for s in seeds]  # fmt: skip
     assert 0 <= interval.low <= np.mean(values) + 1e-9
     assert np.mean(values) - 1e-9 <= interval.high <= 1
+
+
+def test_seeds_with_one_image_of_a_class_have_the_interval_of_their_mean():
+    labels, names = np.array([0, 0, 0, 0, 1]), tuple("abcde")
+    scores = (np.array([1.0, 2, 3, 4, 5]), np.array([1.0, 2, 3, 4, 0.5]))  # AUROC 1 and 0
+    found = mean_auroc_interval([TestScores(names, names, labels, one) for one in scores])
+    assert found.low < 0.5 < found.high
+    assert found.high == pytest.approx(1 - mean_auroc_interval(
+        [TestScores(names, names, labels, -one) for one in scores]
+    ).low)  # fmt: skip
+
+
+def test_seeds_of_which_one_is_nan_have_no_interval():
+    one = drawn()
+    nan = replace(one, scores=np.where(one.scores > 2, np.nan, one.scores))
+    for seeds in ([one, nan], [nan, one]):
+        found = mean_auroc_interval(seeds)
+        assert found.low is None
+        assert "are NaN" in found.method

@@ -267,3 +267,18 @@ def test_a_normalising_pre_processor_is_refused():
     with pytest.raises(OptionError, match="leave Normalize out"):
         SmallConvVae(pre_processor=PreProcessor(Compose([Resize(SIZE), Normalize([0.5] * 3, [0.2] * 3)])))
     assert SmallConvVae(pre_processor=PreProcessor(Resize(SIZE))).model.image_size == SIZE
+
+
+@pytest.mark.parametrize("side", [3, 4, 5, 8, 9])
+@pytest.mark.parametrize("name", VAES)
+def test_a_single_image_is_passed_over_exactly_where_batch_norm_cannot_take_it(name: str, side: int):
+    model = vae(name, image_size=side)
+    model.model.train()
+    single = torch.rand(1, 3, side, side)
+    try:
+        model.model.embed(model.model.features(single))
+        model.model.decoder(torch.zeros(1, 4))
+        works = True
+    except ValueError:  # torch: expected more than 1 value per channel
+        works = False
+    assert model.needs_pairs is not works

@@ -26,9 +26,9 @@ from defectlab.errors import InputError
 from defectlab.results.record import Run
 from defectlab.results.workbook import best_table, imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.blocks import find_blocks
+from defectlab.results.workbook.cells import BEST, read_cells
 from defectlab.results.workbook.generated import GENERATED
 from defectlab.results.workbook.rows import BARE_METRICS
-from defectlab.results.workbook.sheets import BEST, read_cells
 
 
 def open_book(path: Path | None = None):
@@ -308,6 +308,31 @@ def test_an_unreadable_workbook_is_set_aside_not_overwritten():
     (aside,) = paths.workbook().parent.glob("models_comparing_unreadable_*.xlsx")
     assert aside.read_bytes() == b"not a zip"
     assert [row["run"] for row in table()] == ["a"]
+
+
+def test_a_workbook_damaged_anywhere_is_said_to_be():
+    update_workbook(finished("a"))
+    whole = paths.workbook().read_bytes()
+    refused = 0
+    for place in range(60, len(whole), len(whole) // 25):  # in what is compressed, in names, in the directory
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        paths.workbook().write_bytes(broken)
+        try:
+            read_workbook()
+        except InputError:  # anything else is a crash
+            refused += 1
+    assert refused > 10
+
+
+def test_a_workbook_whose_sheet_is_damaged_is_set_aside():
+    update_workbook(finished("a"))
+    whole = paths.workbook().read_bytes()
+    start = whole.index(b"xl/worksheets/sheet1.xml") + 40
+    paths.workbook().write_bytes(whole[:start] + b"\xff" * 20 + whole[start + 20 :])
+    assert update_workbook().written
+    assert [row["run"] for row in table()] == ["a"]
+    assert len(list(paths.workbook().parent.glob("models_comparing_unreadable_*.xlsx"))) == 1
 
 
 def test_an_empty_file_is_a_workbook_to_begin():

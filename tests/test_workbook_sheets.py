@@ -13,8 +13,8 @@ from defectlab import paths
 from defectlab.results.record import Run
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.board_sheet import AT, TRIVIAL
+from defectlab.results.workbook.cells import read_cells
 from defectlab.results.workbook.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
-from defectlab.results.workbook.sheets import read_cells
 
 
 def open_book():
@@ -294,3 +294,15 @@ def test_a_run_says_how_many_parameters_it_has_and_on_which_grid_its_pixels_were
     best = best_rows([row, other])
     assert best[ranked_within(other, "pixel_AUROC")] == 0.1, "another grid: not ranked together"
     assert best[ranked_within(other, "image_AUROC")] == max(row["image_AUROC"], other["image_AUROC"])
+
+
+def test_long_labels_of_the_comparison_wrap_into_rows_high_enough_and_its_titles_are_whole():
+    finished("a_label_of_a_configuration_that_is_longer_than_a_column_is_wide_seed-43", dataset="a longish dataset")
+    update_workbook(finished("short"))
+    sheet = open_book()["comparison"]
+    heads = {sheet.cell(row, 1).value: row for row in range(1, sheet.max_row + 1) if sheet.cell(row, 2).value}
+    long, short = (next(row for title, row in heads.items() if name in title) for name in ("longish", "coins"))
+    assert sheet.cell(long, 2).alignment.wrap_text
+    assert sheet.row_dimensions[long].height >= 3 * 15
+    assert sheet.row_dimensions[short].height in (None, 15)
+    assert sheet.column_dimensions["A"].width > len("PaDiM (a longish dataset)")

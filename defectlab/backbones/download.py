@@ -1,27 +1,17 @@
-"""`defectlab weights get`: the only place that uses the network."""
+"""`defectlab weights get`: backbone weights from the network, on request."""
 
-import http.client
 import logging
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from defectlab import paths
 from defectlab.backbones import manifest
 from defectlab.backbones.manifest import WeightsEntry
 from defectlab.backbones.reading import container_problem
 from defectlab.errors import WeightsError, did_you_mean
+from defectlab.fetch import Progress, check_url, fetch
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int | None], None]
-
-_CHUNK = 1 << 20
-_ATTEMPTS = 3
-_TIMEOUT_S = 30
 
 
 def get(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
@@ -47,14 +37,13 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
     url = f"{base_url.rstrip('/')}/{entry.file}" if base_url else entry.url
     if url is None:
         raise WeightsError(f"No public source is known for {entry.file}. Use `defectlab weights import FILE`.")
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise WeightsError(f"Only http and https can be downloaded, not {url}. For a file: `weights import FILE`.")
+    check_url(url, error=WeightsError, otherwise="For a file: `weights import FILE`.")
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     if entry.expected is None:
         part.unlink(missing_ok=True)  # without a checksum nothing would notice halves of two different files
     logger.info("Downloading %s (%s)", url, entry.licence or "licence unknown")
-    _download(url, part, progress)
+    fetch(url, part, progress, error=WeightsError, otherwise="run `defectlab weights import FILE`")
     sha256 = _check(entry, part, url)
     part.replace(path)
     logger.info("%s: %s, sha256 %s", path, _how_sure(entry), sha256)
@@ -114,58 +103,6 @@ def _how_sure(entry: WeightsEntry) -> str:
     if entry.sha256_prefix:
         return f"verified against the published beginning of its checksum, {entry.sha256_prefix}"
     return "no checksum is published: trusted on first use and recorded"
-
-
-def _download(url: str, part: Path, progress: Progress | None) -> None:
-    """Fetch `url` into `part`, continuing it after each cut, at most three times."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            if _fetch(url, part, progress):
-                return
-            problem = "the connection was cut"
-        except urllib.error.HTTPError as error:
-            raise WeightsError(f"{url}: the server answers {error.code} {error.reason}.") from error
-        except (OSError, http.client.HTTPException) as error:
-            problem = str(getattr(error, "reason", error)) or type(error).__name__
-        done = part.stat().st_size if part.is_file() else 0
-        logger.warning("%s: %s after %d bytes (attempt %d of %d)", url, problem, done, attempt, _ATTEMPTS)
-    raise WeightsError(
-        f"{url}: {problem}; {done} bytes are kept in {part}. Run the same command again to continue, or copy the file "
-        "from elsewhere and run `defectlab weights import FILE`."
-    )
-
-
-def _fetch(url: str, part: Path, progress: Progress | None) -> bool:
-    """Make one request; return whether the file is complete."""
-    start = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "defectlab", "Accept-Encoding": "identity"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        # Range beyond the end: the part is whole (its checksum will tell) or of another, longer file.
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
-            return True
-        part.unlink()
-        return False
-    with response:
-        length = response.headers.get("Content-Length")
-        content_range = response.headers.get("Content-Range", "")
-        if start and not (response.status == 206 and content_range.startswith(f"bytes {start}-")):
-            logger.info("The server does not continue downloads: starting again")
-            start = 0
-        total = start + int(length) if length else None
-        done = start
-        with part.open("ab" if start else "wb") as file:
-            while block := response.read(_CHUNK):
-                file.write(block)
-                done += len(block)
-                if progress:
-                    progress(done, total)
-    return total is None or done == total
 
 
 def _check(entry: WeightsEntry, part: Path, url: str) -> str:

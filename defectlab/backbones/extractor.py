@@ -22,7 +22,7 @@ class FeatureExtractor(nn.Module):
     Holds its own frozen copy of the needed part of the network as `feature_extractor`, under the network's own keys
     (for ResNets those of anomalib's `TimmFeatureExtractor`). Always in eval mode, never with gradients. A layer is a
     module (`layer2`, `features.3`) or any other node of the graph; a network that torch.fx cannot trace is kept whole
-    and read through hooks.
+    and read through hooks. A backbone of lower precision runs under torch.autocast and gives float32 features.
 
     Raises:
         OptionError: No layer, one twice, an unknown one, or one whose output is not (B, C, h, w).
@@ -40,7 +40,9 @@ class FeatureExtractor(nn.Module):
     ) -> None:
         super().__init__()
         size = (256, 256)
+        self.precision = "float32"
         if isinstance(network, Backbone):
+            self.precision = network.spec.precision
             main_layers = main_layers or network.spec.layers
             unfilled = unfilled or network.unfilled
             network = network.network
@@ -73,6 +75,14 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {layer: (B, C, h, w)} for images (B, 3, H, W), layers in the user's order."""
+        # Shapes are computed on the meta device, which knows no autocast.
+        if self.precision == "float32" or images.device.type == "meta":
+            return self._features(images)
+        with torch.autocast(images.device.type, dtype=getattr(torch, self.precision)):
+            features = self._features(images)
+        return {layer: feature.float() for layer, feature in features.items()}
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             if self.hooked:
                 return self._through_hooks(images)

@@ -13,9 +13,9 @@ from defectlab.backbones import manifest
 from defectlab.backbones.backbone import Backbone, tensors_sha256, weights_sha256
 from defectlab.backbones.matching import Match, best_match
 from defectlab.backbones.reading import read_weights, unwrap
-from defectlab.backbones.registry import BackboneSpec, build, get_spec, head_prefixes, variants
+from defectlab.backbones.registry import PRECISIONS, BackboneSpec, build, get_spec, head_prefixes, variants
 from defectlab.backbones.weights import WeightsInfo, find_weights
-from defectlab.errors import OptionError
+from defectlab.errors import OptionError, unknown_name
 from defectlab.logs import show_log
 
 logger = logging.getLogger(__name__)
@@ -30,27 +30,33 @@ def load_backbone(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 42,
+    precision: str = "float32",
 ) -> Backbone:
     """Return the backbone `name` with weights from a local file.
 
     `weights` is a file (a path from the working directory or the project root, or a name in `weights/` or
     `DEFECTLAB_WEIGHTS`), a state dict, or ``"random"``; None searches those folders for a file of this backbone.
     Mean and std come from the argument, the manifest's entry of this very file, or the architecture's default.
+    `precision` "bfloat16" or "float16" runs the network under torch.autocast: faster on GPUs and on CPUs that multiply
+    such numbers. Scores change by a per cent or so, more than what tells good models apart (benchmarks/README.md). It
+    is on record with the run.
 
     Raises:
-        OptionError: Unknown name, or a mean / std that is not three numbers.
+        OptionError: Unknown name or precision, or a mean / std that is not three numbers.
         WeightsError: No file, a damaged one, or one for another architecture.
 
     """
     show_log()
+    if precision not in PRECISIONS:
+        raise OptionError(f"load_backbone: {unknown_name('precision', str(precision), PRECISIONS)}")
     spec = get_spec(name)
     if isinstance(weights, str) and weights == RANDOM:
-        return _random(_with_statistics(spec, mean, std), seed)
+        return _random(_as_asked(spec, mean, std, precision), seed)
     if isinstance(weights, Mapping):
         state = unwrap(weights, "The given state dict")
         found = best_match(state, variants(name), "The given state dict")
         info = WeightsInfo("a state dict", None, tensors_sha256(state), "module")
-        return _filled(state, found, _with_statistics(found.spec, mean, std), info)
+        return _filled(state, found, _as_asked(found.spec, mean, std, precision), info)
     if weights is not None and not isinstance(weights, str | Path):
         raise OptionError(
             f"weights must be a file, a state dict, 'random' or None, got {type(weights).__name__}. "
@@ -60,7 +66,7 @@ def load_backbone(
     state = read_weights(path)
     found = best_match(state, variants(name), str(path))
     info = WeightsInfo(path.name if weights is None else str(weights), path, manifest.file_sha256(path), "file")
-    spec = _with_statistics(_described(found.spec, path, info.sha256), mean, std)
+    spec = _as_asked(_described(found.spec, path, info.sha256), mean, std, precision)
     if spec.architecture != get_spec(name).architecture:
         logger.info(
             "%s holds %s keys: built as %s %s with its own batch-norm epsilon and padding, layers %s",
@@ -98,7 +104,12 @@ def _described(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
     return spec
 
 
-def _with_statistics(spec: BackboneSpec, mean: Sequence[float] | None, std: Sequence[float] | None) -> BackboneSpec:
+def _as_asked(
+    spec: BackboneSpec, mean: Sequence[float] | None, std: Sequence[float] | None, precision: str
+) -> BackboneSpec:
+    if precision != "float32":
+        logger.info("%s runs in %s: its features are rounded, scores differ a little", spec.name, precision)
+        spec = replace(spec, precision=precision)
     for which, values in (("mean", mean), ("std", std)):
         if values is None:
             continue

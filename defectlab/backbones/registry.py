@@ -23,6 +23,7 @@ class BackboneSpec:
 
     `layers` are the main layers in network order (other graph nodes work too); `mean` and `std` hold one value per RGB
     channel for images in [0, 1]; `input_size` is (height, width) of the weights' own training or test images.
+    `precision` is that of the layers' products: the weights stay float32, and so do the features given out.
     """
 
     name: str
@@ -33,10 +34,14 @@ class BackboneSpec:
     std: tuple[float, ...] = IMAGENET_STD
     input_size: tuple[int, int] = (224, 224)
     interpolation: str = "bilinear"
+    precision: str = "float32"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, YAML or a checkpoint's hyperparameters."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.precision == "float32":  # left out where it is the usual one: records from before have no such key
+            del data["precision"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "BackboneSpec":
@@ -53,6 +58,9 @@ class BackboneSpec:
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
         return cls(**values)
+
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def _resnet(name: str, architecture: str, last: int = 4) -> BackboneSpec:

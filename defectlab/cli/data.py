@@ -1,20 +1,45 @@
 """Commands about images."""
 
+from jsonargparse import ArgumentParser
+
 from defectlab import paths
 from defectlab.cli.command import Command
 
 
-def data_check(root: str, group: str | None = None, near: bool = True) -> int:
+def data_check(
+    root: str,
+    group: str | None = None,
+    near: bool = True,
+    mask_suffix: str | None = None,
+    missing_masks: str = "error",
+    task: str | None = None,
+    valid_area_mask: str | None = None,
+    crop_area: list[int] | None = None,
+) -> int:
     """Say what images were found, how training would split them, and every problem.
 
     Args:
         root: Folder of the dataset.
         group: Regular expression on the image's path that names the part it shows.
         near: Look for copies of one photograph in two splits.
+        mask_suffix: What masks have after their image's stem.
+        missing_masks: error, whole or leave_out, for defects without a mask where others have one.
+        task: classification or segmentation.
+        valid_area_mask: Picture of the images' own size, not zero where pixels count.
+        crop_area: Left, top, right, bottom in pixels of what is looked at.
     """
     from defectlab.data.check import check
 
-    report = check(paths.resolve(root), group=group, near=near)
+    report = check(
+        paths.resolve(root),
+        group=group,
+        near=near,
+        mask_suffix=mask_suffix,
+        missing_masks=missing_masks,
+        task=task,
+        valid_area_mask=valid_area_mask,
+        crop_area=crop_area,
+    )
     print(report.text)
     return 0 if report.ok else 1
 
@@ -48,4 +73,39 @@ def data_sample(
     print(f"{name}: {paths.relative(make_sample(name, paths.resolve(destination), seed=seed, **options))}")
 
 
-COMMANDS = {"check": Command(data_check), "sample": Command(data_sample)}
+def data_download(
+    name: str,
+    category: list[str] | None,
+    destination: str | None,
+    url: str | None,
+    file: str | None,
+    sha256: str | None,
+) -> None:
+    """Download a public dataset (mvtec, visa) into a layout known by itself; resumes, verifies, overwrites nothing."""
+    from defectlab.data.download import download
+    from defectlab.progress import progress_bar
+
+    target = paths.resolve(destination or f"data/{name}")
+    local = None if file is None else paths.resolve(file)
+    with progress_bar(name, None, of_bytes=True) as progress:
+        folders = download(
+            name, target, categories=category or (), url=url, file=local, sha256=sha256, progress=progress
+        )
+    for folder in folders:
+        print(paths.relative(folder))
+
+
+def _download_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", type=str, help="mvtec, visa, or one of downloads.json in the destination.")
+    parser.add_argument("--category", type=str, nargs="+", help="Which categories; default is all.")
+    parser.add_argument("--destination", type=str, help="Folder for the categories' folders; default is data/NAME.")
+    parser.add_argument("--url", type=str, help="Another address of the archive.")
+    parser.add_argument("--file", type=str, help="An archive that is here already; nothing is downloaded.")
+    parser.add_argument("--sha256", type=str, help="What the archive's hash must be.")
+
+
+COMMANDS = {
+    "check": Command(data_check),
+    "sample": Command(data_sample),
+    "download": Command(data_download, _download_arguments),
+}

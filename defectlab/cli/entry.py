@@ -44,7 +44,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "cache": cache.COMMANDS,
 }
 GROUPS = {
-    "data": "Look at images, make samples.",
+    "data": "Look at images, make samples, download public datasets.",
     "weights": "Backbone weights.",
     "models": "What can be trained.",
     "cache": "Features kept on disk.",

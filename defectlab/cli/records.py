@@ -29,9 +29,14 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
 
 
 def compare(
-    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None
+    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None, table: bool
 ) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
+    if table:
+        if import_ or prune or best or metric:
+            raise InputError("--table prints runs side by side and changes nothing: leave out the other options.")
+        print(_table(runs))
+        return 0
     if runs:
         if import_ or prune or best:
             raise InputError("With run folders, compare tests them against each other: leave out the other options.")
@@ -61,7 +66,21 @@ def compare(
     return 0
 
 
-def report(runs: list[str], output: str | None) -> None:
+def _table(named: list[str]) -> str:
+    """Return runs, or all finished ones of the project, side by side as Markdown."""
+    from defectlab.results.experiments import ALL_RATES, experiment_table
+    from defectlab.results.record import Run, find_runs
+
+    runs = [Run.open(run) for run in named] or [run for run in find_runs() if run.status == "finished"]
+    unfinished = [run for run in runs if run.status != "finished"]
+    if unfinished:
+        raise InputError(f"{unfinished[0].folder} is not finished (status {unfinished[0].status}).")
+    if not runs:
+        raise InputError(f"There is no finished run under {paths.results_dir()}.")
+    return experiment_table(sorted(runs, key=lambda run: str(run.record["dataset"]["name"])), ALL_RATES)
+
+
+def report(runs: list[str], output: str | None, files: bool) -> None:
     """Write one self-contained HTML file about runs."""
     from defectlab.results.record import Run
 
@@ -69,8 +88,12 @@ def report(runs: list[str], output: str | None) -> None:
     default = opened[0].folder / "report.html" if len(opened) == 1 else paths.results_dir() / "report.html"
     target = paths.resolve(output) if output else default
     from defectlab.report import write_report
+    from defectlab.results.result_files import write_result_files
 
     print(paths.relative(write_report(opened, target)))
+    for run in opened if files else ():
+        for file in write_result_files(run, run.folder / "report"):
+            print(paths.relative(file))
 
 
 def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
@@ -112,12 +135,16 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
     parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")
     parser.add_argument("--prune", action="store_true", help="Remove rows whose record is gone.")
+    table = "Print runs side by side as Markdown, all finished ones or those named; the workbook stays as it is."
+    parser.add_argument("--table", action="store_true", help=table)
     parser.add_argument("--best", action="store_true", help="Print the best run of each model, as Markdown.")
 
 
 def _report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("runs", type=str, nargs="+", help="Run folders.")
     parser.add_argument("--output", type=str, help="File to write; default is report.html in the run folder.")
+    files = "Also write each run's predictions, average scores, confusion matrix and cumulative histogram into report/."
+    parser.add_argument("--files", action="store_true", help=files)
 
 
 THRESHOLD = Command(threshold, _threshold_arguments)

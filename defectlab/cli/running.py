@@ -23,6 +23,14 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, prin
     from defectlab.many import parse_seeds, run_many, with_seeds
 
     experiment = Experiment(**settings)
+    if experiment.categories is not None:
+        if fit_only:
+            raise InputError("--fit-only trains once: leave out --categories.")
+        from defectlab.categories import per_category, run_categories, table_of
+
+        given = None if seeds is None else parse_seeds(seeds)
+        each = [one for part in per_category(experiment) for one in with_seeds(part, given, vary_split=vary_split)]
+        return 0 if len(run_categories(each, table_of(experiment), rerun=rerun)) == len(each) else 1
     if print_config:
         print(as_yaml(experiment.to_dict()), end="")
         return 0
@@ -62,14 +70,15 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
     from defectlab.data.tested import TestedFolder, is_tested_only
 
     options = run.record["experiment"]["data"]
-    kept = {key: value for key, value in options.items() if not key.endswith("augmentations")}
+    training = ("passes", "train_augmentations", "val_augmentations", "test_augmentations")
+    kept = {key: value for key, value in options.items() if key not in training}
     bare = not run.record["dataset"]["counts"]["train"] if data is None else is_tested_only(paths.resolve(data))
     if bare:
         names = ("eval_batch_size", "num_workers", "extensions")
         return TestedFolder(data or kept["root"], **{name: kept[name] for name in names if name in kept})
     if data is None:
         return Folder(**kept)
-    own = ("name", "valid_area_mask", "crop_area")  # the checkpoint brings the last two
+    own = ("name", "valid_area_mask", "crop_area", "tiling")  # the checkpoint brings all but the first
     kept = {key: value for key, value in kept.items() if key not in own and not key.endswith("_dir")}
     return Folder(**kept | {"root": data})  # in a layout of its own
 
@@ -134,7 +143,9 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="Run folder or checkpoint.")
     parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
     parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
-    parser.add_argument("--heatmaps", action="store_true", help="Write heat maps, all on one scale.")
+    parser.add_argument(
+        "--heatmaps", action="store_true", help="Write heat maps, all on one scale; in view percent, 50 to 150."
+    )
     parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
     views = "Of the scores: raw, min_max (0.5 is the threshold) or percent (100 is the threshold)."
     parser.add_argument("--view", type=str, default="raw", help=views)

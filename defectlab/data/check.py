@@ -52,8 +52,8 @@ def check(
 ) -> CheckReport:
     """Check a dataset as `build_manifest` would read it, with the same arguments; problems are told, not raised.
 
-    With `near`, copies of one photograph in two splits are looked for and warned of, which takes some seconds for a
-    thousand images (`defectlab.data.near`).
+    With `near`, copies of one photograph in two splits are looked for and warned of, which takes seconds for a thousand
+    images (`defectlab.data.near`).
 
     Raises:
         OptionError: A mode, ratio or option that cannot work.

@@ -1,145 +1,34 @@
 """The datamodule: a manifest's images and masks as batches."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem
-from anomalib.data.datasets.base.image import AnomalibDataset
+from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import TestSplitMode, ValSplitMode
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Transform
-from torchvision.transforms.v2 import functional as tvf
-from torchvision.tv_tensors import Image, Mask
 
 from defectlab import paths
+from defectlab.augmentations import Augment, Passes, build_augmentations, checked_augment
 from defectlab.data.area import check_crop_area, read_area
+from defectlab.data.datasets import ImageFiles, ImageNames, ManifestDataset, load_image, load_mask, to_tensor
 from defectlab.data.groups import compiled
-from defectlab.data.images import read_image, read_mask
-from defectlab.data.manifest import Entry, Manifest, build_manifest
+from defectlab.data.manifest import Manifest, build_manifest
+from defectlab.data.tiling import Tiling
 from defectlab.errors import OptionError, unknown_name
 from defectlab.evaluation.area import Area
 from defectlab.options import check_whole, checked_options
-from defectlab.preprocessing import Preprocessing
 from defectlab.seeds import generator
 
 logger = logging.getLogger(__name__)
 
 Directory = str | Path | Sequence[str | Path]
 
-
-def to_tensor(image: np.ndarray) -> Image:
-    """Turn an (H, W, 3) array, uint8 or float in [0, 1], into a (3, H, W) float image in [0, 1]."""
-    own = image if image.flags.writeable else image.copy()  # torch warns of arrays that others may read
-    return Image(tvf.to_dtype(tvf.to_image(own), torch.float32, scale=True))
-
-
-def load_image(path: str | Path) -> Image:
-    """Read an image file as (3, H, W) float in [0, 1]: the one way, in training, test and prediction."""
-    return to_tensor(read_image(path))
-
-
-class ManifestDataset(AnomalibDataset):
-    """One split of a manifest, in its order; items are anomalib's."""
-
-    def __init__(
-        self, manifest: Manifest, entries: Sequence[Entry], split: str, augmentations: Transform | None
-    ) -> None:
-        super().__init__(augmentations)
-        # Shared memory: workers that live through many epochs see a change.
-        self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
-        self.entries = tuple(entries)
-        self._category = ""
-        # set past the property, which would sort by path text instead of keeping the manifest's order
-        self._samples = pd.DataFrame(
-            {
-                "image_path": [str(manifest.absolute(entry)) for entry in entries],
-                "label_index": [entry.label for entry in entries],
-                "mask_path": [str(manifest.absolute_mask(entry) or "") for entry in entries],
-                "all_defect": [manifest.is_all_defect(entry) for entry in entries],
-                "split": split,
-            }
-        )
-        self._samples.attrs["task"] = (TaskType.SEGMENTATION if manifest.has_masks else TaskType.CLASSIFICATION).value
-
-    @property
-    def without_pixels(self) -> bool:
-        """Whether items are one black pixel instead of the image, for a model that knows its features by the path."""
-        return bool(self._without_pixels)
-
-    @without_pixels.setter
-    def without_pixels(self, value: bool) -> None:
-        self._without_pixels.fill_(value)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        """Return one image with its mask where the manifest has masks."""
-        row = self.samples.iloc[index]
-        if self.without_pixels:
-            return ImageItem(
-                image=Image(torch.zeros(3, 1, 1)),
-                gt_label=torch.tensor(int(row.label_index)),
-                image_path=row.image_path,
-            )
-        image = load_image(row.image_path)
-        mask = None
-        if self.task == TaskType.SEGMENTATION:
-            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
-        if self.augmentations:
-            image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
-        return ImageItem(
-            image=image,
-            gt_mask=mask,
-            gt_label=torch.tensor(int(row.label_index)),
-            image_path=row.image_path,
-            mask_path=row.mask_path or None,
-        )
-
-
-def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False) -> Mask:
-    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path: nothing is marked, or everything."""
-    if not path:
-        return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
-    mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
-    return mask if tuple(mask.shape[-2:]) == image_size else tvf.resize(mask, list(image_size))
-
-
-class ImageNames(Dataset):
-    """A dataset's images by their paths alone, each with one pixel: for a model that has their features at hand."""
-
-    def __init__(self, dataset: AnomalibDataset) -> None:
-        self.rows = dataset.samples[["image_path", "label_index"]].to_numpy().tolist()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        """Return one image's path and label."""
-        path, label = self.rows[index]
-        return ImageItem(image=Image(torch.zeros(3, 1, 1)), gt_label=torch.tensor(int(label)), image_path=path)
-
-
-class ImageFiles(Dataset):
-    """Image files without labels, resized for a model; for prediction."""
-
-    def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self.files = list(files)
-        self.resize = preprocessing.resize()
-
-    name, category = "predict", ""
-    collate_fn = staticmethod(ImageBatch.collate)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        """Return one image."""
-        return ImageItem(image=self.resize(load_image(self.files[index])), image_path=str(self.files[index]))
+KEPT_BYTES = 2**30  # of decoded and resized images, for trainings of many epochs
 
 
 class Folder(AnomalibDataModule):
@@ -151,6 +40,9 @@ class Folder(AnomalibDataModule):
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
     `unknown_dir`, `mask_suffix`, `missing_masks`, `task`, `valid_area_mask` and `crop_area` are `build_manifest`'s; the
     last two go with the model that is trained, into its checkpoint.
+    `augment` changes training images by name (`defectlab.augmentations`), anew each time by the seed; with `passes` an
+    epoch sees each so many times, and models that fit once, PaDiM and PatchCore, fit on all of these views.
+    `tiling` (see `Tiling`) lets the model look at large images tile by tile; it goes into the checkpoint too.
     `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
     validate too (`build_manifest`).
 
@@ -194,6 +86,9 @@ class Folder(AnomalibDataModule):
         task: TaskType | str | None = None,
         valid_area_mask: str | Path | None = None,
         crop_area: Sequence[int] | None = None,
+        augment: Augment | None = None,
+        passes: int = 1,
+        tiling: Mapping[str, Any] | Tiling | None = None,
     ) -> None:
         if root is None and normal_dir is None:
             raise OptionError("Folder needs root (a folder in a known layout), or normal_dir, or both.")
@@ -218,6 +113,16 @@ class Folder(AnomalibDataModule):
             compiled(group)
         if n_val_good is not None:
             check_whole("Folder", "n_val_good", n_val_good, low=0)
+        self.augment = None if augment is None else checked_augment(augment)
+        if self.augment is not None:
+            if train_augmentations is not None or augmentations is not None:
+                raise OptionError("Folder: give augment (names) or train_augmentations (a transform), not both.")
+            train_augmentations = build_augmentations(self.augment)
+        self.tiling = Tiling.of(tiling)
+        check_whole("Folder", "passes", passes, low=1)
+        if passes > 1 and train_augmentations is None and augmentations is None:
+            raise OptionError(f"Folder: passes={passes} over images that nothing changes would see the same: augment.")
+        self.passes = passes
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -290,6 +195,11 @@ class Folder(AnomalibDataModule):
         return read_area(self.root or self.manifest.root, self.valid_area_mask, self.crop_area)
 
     @property
+    def training_views(self) -> int:
+        """How many images one epoch of training sees: each as often as there are passes."""
+        return len(self.manifest.split("train")) * self.passes
+
+    @property
     def name(self) -> str:
         """The dataset's name: given, or the root's own."""
         return self._name or self.manifest.name
@@ -309,8 +219,11 @@ class Folder(AnomalibDataModule):
         augmentations = {
             f"{split}_augmentations": repr(augmentation)
             for split in ("train", "val", "test")
-            if (augmentation := getattr(self, f"{split}_augmentations"))
+            if (augmentation := getattr(self, f"{split}_augmentations")) and not (split == "train" and self.augment)
         }
+        given |= {"augment": self.augment} if self.augment is not None else {}
+        given |= {"passes": self.passes} if self.passes > 1 else {}
+        given |= {"tiling": self.tiling.to_dict()} if self.tiling is not None else {}
         return {
             "root": None if self.root is None else str(self.root),
             **({"name": self._name} if self._name else {}),
@@ -351,12 +264,28 @@ class Folder(AnomalibDataModule):
             own = getattr(self, f"{split}_augmentations")
             parts = [] if own is None else own.transforms if isinstance(own, Compose) else [own]
             transforms = [*preprocessing.area_cut(), *parts, preprocessing.sized()]
-            getattr(self, f"{split}_data").augmentations = Compose(transforms)
+            dataset = getattr(self, f"{split}_data")
+            dataset.augmentations = Compose(transforms)
+            dataset.draws_by = None if own is None else self.seed
+            # Workers end with the epoch and what they keep with them. Persistent ones would draw fewer seeds, and so
+            # make the order of batches depend on the number of workers.
+            again = split != "test" and own is None and self.num_workers == 0
+            dataset.keep_decoded(KEPT_BYTES // 2 if again and getattr(self.trainer, "max_epochs", 1) != 1 else 0)
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""
         module = getattr(self.trainer, "lightning_module", None)
         names = module is not None and getattr(module, "trains_on_names", lambda _: False)(self)
+        if self.train_augmentations is not None and not names:
+            draws = generator(self.seed, "batches")
+            return DataLoader(
+                self.train_data,
+                sampler=Passes(len(self.train_data), self.passes, draws),
+                batch_size=self.train_batch_size,
+                num_workers=self.num_workers,
+                collate_fn=self.external_collate_fn or self.train_data.collate_fn,
+                generator=draws,
+            )
         return DataLoader(
             ImageNames(self.train_data) if names else self.train_data,
             shuffle=True,
@@ -376,3 +305,6 @@ def _mode(option: str, value: Any, modes: type[TestSplitMode] | type[ValSplitMod
 
 def _plain(value: Directory) -> Any:
     return str(value) if isinstance(value, str | Path) else [str(item) for item in value]
+
+
+__all__ = ["Folder", "ImageFiles", "ImageNames", "ManifestDataset", "load_image", "load_mask", "to_tensor"]

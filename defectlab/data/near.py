@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from defectlab.data.images import as_uint8, read_image
-from defectlab.data.register import Picture, Placement, register, shrink
+from defectlab.data.register import Picture, Placement, register_all, shrink
 
 SIZE, COARSE = 128, 32  # pixels of the pictures compared, and of those searched
 CANDIDATES = 2  # for each picture
@@ -29,6 +29,8 @@ LOOK_ALIKES = 12
 DETAIL = 3.0  # pixels: structure coarser than this is light, not detail
 SATURATED = (3.0, 252.0)  # grey values that a brightened copy may have lost
 LEAST_DETAIL = 0.05  # grey values
+AT_ONCE = 256  # pictures, or pairs
+COMMON_OF = 200  # pictures whose median stands for all
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,8 @@ def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str
         pictures = np.stack(list(pool.map(lambda path: thumbnail(root / path), paths)))  # (n, SIZE, SIZE)
     hashes = np.array([contents[path] for path in paths])
     search = _Search(pictures)
-    pairs: dict[tuple[int, int], float] = {}
-    for index in np.flatnonzero(names != "train"):
-        allowed = (names != names[index]) & (hashes != hashes[index])
-        for other in search.candidates(int(index), allowed):
-            pair = (min(int(index), other), max(int(index), other))
-            if pair not in pairs:
-                pairs[pair] = search.likeness(*pair)
-    found = [NearPair(paths[one], paths[other], alike) for (one, other), alike in pairs.items() if alike >= COPY]
+    alike = search.likenesses(search.pairs(names, hashes))
+    found = [NearPair(paths[one], paths[other], alike) for (one, other), alike in alike.items() if alike >= COPY]
     return sorted(found, key=lambda pair: (-pair.alike, pair.one, pair.other))
 
 
@@ -77,48 +73,68 @@ class _Search:
     """Pictures (n, SIZE, SIZE) laid over their common one, with what deviates from it."""
 
     def __init__(self, pictures: NDArray[np.float32]) -> None:
-        common = np.median(pictures, axis=0)
-        places = [register(picture, common, (16, 32)) or Placement() for picture in pictures]
+        common = _common(pictures)
+        places = [place or Placement() for place in register_all(pictures, common[None], (16, 32))]
         self.raw = pictures
         self._details: dict[int, Picture] = {}
         self.pictures = np.stack([place.apply(p) for place, p in zip(places, pictures, strict=True)])
         self.inside = [place.inside(SIZE) & _unsaturated(p) for place, p in zip(places, self.pictures, strict=True)]
-        common = np.median(self.pictures, axis=0)
+        common = _common(self.pictures)
         self.deviations = np.stack(
             [_deviation(p, common, inside) for p, inside in zip(self.pictures, self.inside, strict=True)]
         )  # (n, COARSE * COARSE), each of length 1
 
-    def candidates(self, index: int, allowed: NDArray[np.bool_]) -> list[int]:
+    def pairs(self, names: NDArray[np.str_], hashes: NDArray[np.str_]) -> list[tuple[int, int]]:
+        """Return the pairs worth a look, in different splits (n,) and of different content (n,)."""
+        asked = np.flatnonzero(names != "train")
+        found: dict[tuple[int, int], None] = {}
+        for start in range(0, len(asked), AT_ONCE):
+            indices = asked[start : start + AT_ONCE]
+            likeness = self.deviations[indices] @ self.deviations.T  # (AT_ONCE, n)
+            allowed = (names != names[indices, None]) & (hashes != hashes[indices, None])
+            for index, its, may in zip(indices.tolist(), likeness, allowed, strict=True):
+                found |= {(min(index, other), max(index, other)): None for other in self._candidates(its, may)}
+        return list(found)
+
+    def _candidates(self, likeness: NDArray[np.float32], allowed: NDArray[np.bool_]) -> list[int]:
         """Return the allowed pictures that deviate most alike; of very few pictures all."""
         if len(self.raw) <= LOOK_ALIKES:
-            return [int(other) for other in np.flatnonzero(allowed)]
-        likeness = np.where(allowed, self.deviations @ self.deviations[index], -1.0)
+            return np.flatnonzero(allowed).tolist()
+        likeness = np.where(allowed, likeness, -1.0)
         best = np.argsort(-likeness, kind="stable")[:CANDIDATES]
         return [int(other) for other in best if likeness[other] >= WORTH_A_LOOK]
 
-    def likeness(self, one: int, other: int) -> float:
-        """Return the correlation of what the look-alikes of two pictures do not explain; 1 for equal pixels."""
+    def likenesses(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        """Return each pair's correlation of what look-alikes do not explain; 1 for equal pixels."""
+        found: dict[tuple[int, int], float] = {}
+        for start in range(0, len(pairs), AT_ONCE):
+            batch = list(pairs[start : start + AT_ONCE])
+            moving, fixed = (self.pictures[[pair[side] for pair in batch]] for side in (0, 1))
+            places = register_all(moving, fixed, (64,))
+            found |= {pair: self._likeness(*pair, place) for pair, place in zip(batch, places, strict=True)}
+        return found
+
+    def _likeness(self, one: int, other: int, place: Placement | None) -> float:
         if np.array_equal(self.raw[one], self.raw[other]):
             return 1.0
         fixed, moving, inside = self.pictures[other], self.pictures[one], self.inside[one] & self.inside[other]
-        place = register(moving, fixed, (64,))
         if place is not None:
             moving = place.apply(moving)
             inside = inside & place.inside(SIZE) & (place.apply(self.inside[one].astype(np.float32)) > 0.99)
         inside[:2] = inside[-2:] = inside[:, :2] = inside[:, -2:] = False  # resizing makes borders of its own
         if inside.mean() < 0.1:
             return 0.0
+        both = np.stack([_detail(moving)[inside], self._detail_of(other)[inside]], axis=1).astype(np.float64)
+        whole = _correlation(both - both.mean(axis=0))
+        if whole < COPY:  # what look-alikes explain is in both: the rest is no more alike than the whole
+            return whole
         slopes = (np.gradient(gaussian_filter(fixed, 0.5), axis=axis) for axis in (0, 1))
         explaining = [_detail(slope) for slope in slopes]  # what a rest of misplacement looks like
         explaining += [self._detail_of(at) for at in self._look_alikes(one, other)]
         design = np.stack([detail[inside] for detail in explaining] + [np.ones(inside.sum())], axis=1)
-        both = np.stack([_detail(moving)[inside], self._detail_of(other)[inside]], axis=1).astype(np.float64)
         normal = design.T @ design + 1e-3 * np.eye(design.shape[1])
         rest = both - design @ np.linalg.solve(normal, design.T @ both)  # (pixels, 2)
-        lengths = np.sqrt((rest**2).sum(axis=0))
-        if lengths.min() < LEAST_DETAIL * np.sqrt(len(rest)):
-            return 0.0
-        return float(rest[:, 0] @ rest[:, 1] / lengths.prod())
+        return _correlation(rest)
 
     def _detail_of(self, index: int) -> Picture:
         if index not in self._details:
@@ -133,6 +149,19 @@ class _Search:
         likeness[[one, other]] = -2.0
         best = np.argsort(-likeness, kind="stable")[:LOOK_ALIKES]
         return [int(at) for at in best if likeness[at] > -2.0]
+
+
+def _common(pictures: NDArray[np.float32]) -> Picture:
+    """Return the median of pictures (n, S, S), of very many of some in even distances."""
+    return np.median(pictures[:: -(-len(pictures) // COMMON_OF)], axis=0)
+
+
+def _correlation(both: NDArray[np.float64]) -> float:
+    """Return the correlation of two columns of mean 0, (pixels, 2); 0 where there is hardly anything in one."""
+    lengths = np.sqrt((both**2).sum(axis=0))
+    if lengths.min() < LEAST_DETAIL * np.sqrt(len(both)):
+        return 0.0
+    return float(both[:, 0] @ both[:, 1] / lengths.prod())
 
 
 def _unsaturated(picture: Picture) -> NDArray[np.bool_]:

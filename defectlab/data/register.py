@@ -1,16 +1,22 @@
-"""Two pictures of one thing brought over each other: a crop is undone by scale and shift. Numpy and scipy only."""
+"""Two pictures of one thing brought over each other: a crop is undone by scale and shift. Numpy and scipy only.
+
+Many pairs at once: scale and shift along the axes resample rows and columns apart, so that every step is a few matrix
+products over all pairs.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 Picture = NDArray[np.float32]  # (S, S), S a power of two
+Places = NDArray[np.float64]  # (n, 4): scale_y, shift_y, scale_x, shift_x of each pair
 
 MOST = 0.25  # of half the picture, in scale or shift: a "slight" crop
 LEAST_OVERLAP = 0.6
 BLUR = 0.7  # pixels, at every scale
+AT_ONCE = 2**18  # pixels of a batch: what stays in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -29,53 +35,100 @@ class Placement:
 
     def apply(self, picture: Picture) -> Picture:
         """Return the picture (S, S) as the other one shows it; its border pixels go on outside."""
-        centre = (len(picture) - 1) / 2
-        matrix = [1 + self.scale_y, 1 + self.scale_x]
-        offset = [
-            centre - matrix[0] * centre + self.shift_y * centre,
-            centre - matrix[1] * centre + self.shift_x * centre,
-        ]
-        return affine_transform(picture, matrix, offset, order=1, mode="nearest")
+        return _applied(picture[None], self._places)[0]
 
     def inside(self, size: int) -> NDArray[np.bool_]:
         """Return where (S, S) the picture has pixels of its own."""
-        line, limit = np.linspace(-1, 1, size), 1 + 0.5 / size
-        rows = np.abs((1 + self.scale_y) * line + self.shift_y) <= limit
-        return rows[:, None] & (np.abs((1 + self.scale_x) * line + self.shift_x) <= limit)
+        rows, columns = _inside(self._places, size)
+        return rows[0, :, None] & columns[0]
+
+    @property
+    def _places(self) -> Places:
+        return np.array([[self.scale_y, self.shift_y, self.scale_x, self.shift_x]])
 
 
 def shrink(picture: Picture, size: int) -> Picture:
-    """Return means over blocks: (S, S) -> (size, size)."""
-    block = len(picture) // size
-    return picture.reshape(size, block, size, block).mean((1, 3))
+    """Return means over blocks: (..., S, S) -> (..., size, size)."""
+    block = picture.shape[-1] // size
+    return picture.reshape(*picture.shape[:-2], size, block, size, block).mean((-3, -1))
 
 
 def register(moving: Picture, fixed: Picture, sizes: tuple[int, ...], steps: int = 6) -> Placement | None:
-    """Return where `moving` lies over `fixed`, whatever its gain and offset; None where no slight crop explains it.
+    """Return where `moving` lies over `fixed`, whatever its gain and offset; None where no slight crop explains it."""
+    return register_all(moving[None], fixed[None], sizes, steps)[0]
+
+
+def register_all(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int = 6
+) -> list[Placement | None]:
+    """As `register`, for pairs (n, S, S) and (n, S, S), or one `fixed` (1, S, S) for all.
 
     Gauss-Newton on grey values, coarse to fine (Lucas and Kanade, 1981).
     """
-    place = np.zeros(4)
+    found: list[Placement | None] = []
+    many = max(1, AT_ONCE // max(sizes) ** 2)
+    for start in range(0, len(moving), many):
+        batch = slice(start, start + many)
+        places, held = _register(moving[batch], fixed if len(fixed) == 1 else fixed[batch], sizes, steps)
+        found += [Placement(*place) if ok else None for place, ok in zip(places.tolist(), held.tolist(), strict=True)]
+    return found
+
+
+def _register(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int
+) -> tuple[Places, NDArray[np.bool_]]:
+    """Return the places (n, 4) and for which pairs (n,) there is one."""
+    places, held = np.zeros((len(moving), 4)), np.ones(len(moving), np.bool_)
     for size in sizes:
-        ours, theirs = (gaussian_filter(shrink(picture, size), BLUR) for picture in (moving, fixed))
-        line = np.linspace(-1, 1, size)
+        ours, theirs = (gaussian_filter(shrink(pictures, size), (0, BLUR, BLUR)) for pictures in (moving, fixed))
+        going = held.copy()
         for _ in range(steps):
-            current = Placement(*place)
-            overlap = current.inside(size)
-            if overlap.mean() < LEAST_OVERLAP:
-                return None
-            seen = current.apply(ours)
-            down, right = (np.gradient(seen, axis=axis) * (size - 1) / 2 for axis in (0, 1))
-            columns = (down * line[:, None], down, right * line, right, seen, np.ones_like(seen))
-            design = np.stack([column[overlap] for column in columns], axis=1).astype(np.float64)  # (pixels, 6)
-            normal = design.T @ design + 1e-6 * np.eye(6)
-            found = np.linalg.solve(normal, design.T @ theirs[overlap].astype(np.float64))
-            if not found[4] > 0.05:  # the gain: below it there is nothing to hold on to
-                return None
-            step = np.clip(found[:4] / found[4], -0.05, 0.05)
-            place = place + step
-            if np.abs(place).max() > MOST:
-                return None
-            if np.abs(step).max() < 0.02 / size:
+            at = np.flatnonzero(going)
+            if not at.size:
                 break
-    return Placement(*place)
+            step, ok = _step(ours[at], theirs if len(theirs) == 1 else theirs[at], places[at])
+            places[at[ok]] += step[ok]
+            ok &= np.abs(places[at]).max(axis=1) <= MOST
+            held[at[~ok]] = False
+            going[at] = ok & (np.abs(step).max(axis=1) >= 0.02 / size)
+    return places, held
+
+
+def _step(ours: NDArray[np.float32], theirs: NDArray[np.float32], places: Places) -> tuple[Places, NDArray[np.bool_]]:
+    """Return the next step (n, 4) of each pair, and whether (n,) it has one: enough overlap, and a gain."""
+    count, size = len(ours), ours.shape[-1]
+    rows, columns = _inside(places, size)
+    overlap = (rows[:, :, None] & columns[:, None, :]).reshape(count, -1)
+    line = np.linspace(-1, 1, size)
+    seen = _applied(ours, places)
+    down, right = (np.gradient(seen, axis=axis) * (size - 1) / 2 for axis in (1, 2))
+    parts = (down * line[:, None], down, right * line, right, seen, np.ones_like(seen))
+    design = np.stack([part.reshape(count, -1) for part in parts], axis=1).astype(np.float64)  # (n, 6, pixels)
+    design *= overlap[:, None]
+    normal = design @ design.transpose(0, 2, 1) + 1e-6 * np.eye(6)
+    aim = design @ np.broadcast_to(theirs, ours.shape).reshape(count, -1, 1).astype(np.float64)
+    found = np.linalg.solve(normal, aim)[..., 0]
+    gain = found[:, 4]  # below 0.05 there is nothing to hold on to
+    ok = (overlap.mean(axis=1) >= LEAST_OVERLAP) & (gain > 0.05)
+    return np.clip(found[:, :4] / np.where(ok, gain, 1.0)[:, None], -0.05, 0.05), ok
+
+
+def _inside(places: Places, size: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the rows and the columns (n, size) in which each picture has pixels of its own."""
+    line, limit = np.linspace(-1, 1, size), 1 + 0.5 / size
+    rows, columns = (np.abs((1 + places[:, at, None]) * line + places[:, at + 1, None]) <= limit for at in (0, 2))
+    return rows, columns
+
+
+def _applied(pictures: NDArray[np.float32], places: Places) -> NDArray[np.float32]:
+    """Return pictures (n, S, S), or one for all places, resampled linearly; border pixels go on outside."""
+    down, across = (_weights(places[:, at], places[:, at + 1], pictures.shape[-1]) for at in (0, 2))
+    return (down @ pictures @ across.transpose(0, 2, 1)).astype(np.float32, copy=False)
+
+
+def _weights(scale: NDArray[np.float64], shift: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """Return the weights (n, size, size) of each pixel of a line in each pixel of the resampled line."""
+    centre = (size - 1) / 2
+    at = (1 + scale[:, None]) * (np.arange(size) - centre) + (1 + shift[:, None]) * centre  # (n, size)
+    at = np.clip(at, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(at[..., None] - np.arange(size))).astype(np.float32)

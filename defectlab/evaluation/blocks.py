@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from defectlab.evaluation.counting import add_counts
+from defectlab.evaluation.counting import count_scores
 from defectlab.evaluation.metrics import Confusion, round_down
 from defectlab.evaluation.sources import PixelImages, blocks_of
 
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 MEMORY = 3 << 29  # bytes: 1.5 GiB
 BYTES_PER_PIXEL = 12  # of a block: score, mask, and the scores close to a defect pixel's
 BYTES_PER_DEFECT_PIXEL = 48  # score and region packed, distinct scores, counts at each
-SLICE = 1 << 20  # distinct scores handled at one time
+SLICE = 1 << 18  # distinct scores handled at one time
+READ = 1 << 18  # pixels read at one time, where the bound on memory allows: they stay in the cache
 NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are one region
 _KEY_BITS = 16  # ranges of scores are cut at these leading bits of a float32
 
@@ -82,14 +83,14 @@ class Blocks:
 
     def __init__(self, images: PixelImages, memory: int = MEMORY) -> None:
         self.images = images
-        self.blocks = list(blocks_of(images.sizes, max(memory // 2 // BYTES_PER_PIXEL, 1)))
+        most = max(memory // 2 // BYTES_PER_PIXEL, 1)
+        self.blocks = list(blocks_of(images.sizes, min(most, READ)))
         self.most_defect_pixels = max(memory // 2 // BYTES_PER_DEFECT_PIXEL, 1)
-        self._whole: Scores | None = None
-        if len(self.blocks) > 1:
-            pixels = sum(height * width for height, width in images.sizes)
+        self._pixels = sum(height * width for height, width in images.sizes)
+        if self._pixels > most:
             logger.info(
                 "Pixel metrics: %d million pixels in %d blocks, within %d MiB",
-                round(pixels / 1e6),
+                round(self._pixels / 1e6),
                 len(self.blocks),
                 memory >> 20,
             )
@@ -119,8 +120,6 @@ class Blocks:
             if kept is not None:
                 kept.append(packed)
                 kept = kept if defect <= self.most_defect_pixels else None
-            if len(self.blocks) == 1:
-                self._whole = scores
         confusion = None if limit is None else Confusion(hits, above - hits, defect - hits, good - above + hits)
         whole = None if kept is None else np.concatenate([*kept, np.empty(0, np.uint64)])
         none = np.empty(0, dtype=np.int64)
@@ -176,11 +175,7 @@ class Blocks:
 
     def _count(self, distinct: Scores) -> tuple[Counts, Counts]:
         """Return how many pixels of all images score below each of the distinct scores, and up to it."""
-        below, upto = np.zeros(distinct.size, dtype=np.int64), np.zeros(distinct.size, dtype=np.int64)
-        for block in self.blocks:
-            scores = self._scores(block) if self._whole is None else self._whole
-            add_counts(scores, distinct, below, upto)
-        return below, upto
+        return count_scores(self.blocks, self._scores, distinct, self._pixels)
 
     def _scores(self, block: range) -> Scores:
         sizes = self.images.sizes

@@ -13,7 +13,7 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the model's input lies on the image: `size` and `crop` are (height, width), as in `Preprocessing`."""
+    """Where the model's input, or all its tiles, lie on the image: `size` and `crop` are (height, width)."""
 
     size: Size
     crop: Size | None = None
@@ -22,7 +22,8 @@ class Frame:
     @classmethod
     def from_record(cls, preprocessing: Mapping[str, Any]) -> "Frame":
         """Read it from a run's `preprocessing`."""
-        height, width = preprocessing["size"]
+        tiling = preprocessing.get("tiling")
+        height, width = tiling["image_size"] if tiling else preprocessing["size"]
         crop = preprocessing.get("crop")
         return cls((height, width), (crop[0], crop[1]) if crop else None, bool(preprocessing.get("keep_aspect")))
 

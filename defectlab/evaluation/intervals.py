@@ -57,7 +57,7 @@ def auroc_interval(
     m, n = curve.positives.size, curve.negatives.size
     variance = math.nan if min(m, n) < 2 else delong_variance(*placements(curve.positives, curve.negatives))
     if not variance > 0 or auroc in (0.0, 1.0):
-        return _newcombe(auroc, m, n, z)
+        return newcombe(auroc, m, n, z)
     return interval_on_logit(auroc, variance, z, auroc_method(m, n))
 
 
@@ -73,7 +73,7 @@ def _grouped_auroc_interval(
     variance = clustered_variance(top, bottom, numbers[bad], numbers[good])
     m, n = (np.unique(numbers[kind]).size for kind in (bad, good))
     if not variance > 0 or found.value in (0.0, 1.0):
-        return _newcombe(found.value, m, n, z, "parts with anomalous and {n} with good images")
+        return newcombe(found.value, m, n, z, of_parts=True)
     how = auroc_method(int(bad.sum()), int(good.sum()), (numbers[bad], numbers[good]))
     return interval_on_logit(found.value, variance, z, how)
 
@@ -214,7 +214,8 @@ def delong_variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> fl
     return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
 
 
-def _newcombe(auroc: float, m: int, n: int, z: float, units: str = "anomalous and {n} good images") -> Interval:
+def newcombe(auroc: float, m: int, n: int, z: float, of_parts: bool = False) -> Interval:
+    """Return the interval of an AUROC by Newcombe's method 5, from counts of anomalous and good images, or parts."""
     size = (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
@@ -223,7 +224,8 @@ def _newcombe(auroc: float, m: int, n: int, z: float, units: str = "anomalous an
 
     low = 0.0 if auroc == 0 else _root(excess, 0.0, auroc)
     high = 1.0 if auroc == 1 else _root(excess, 1.0, auroc)
-    return Interval(low, high, f"Newcombe's method 5, {m} {units.format(n=n)}")
+    counts = f"{m} parts with anomalous and {n} with good images" if of_parts else f"{m} anomalous and {n} good images"
+    return Interval(low, high, f"Newcombe's method 5, {counts}")
 
 
 def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:

@@ -1,6 +1,6 @@
 """Thresholds of maps, chosen from pixels image by image, within the memory of the pixel metrics: exact all the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ from defectlab.errors import OptionError
 from defectlab.evaluation.blocks import MEMORY, Blocks, Survey
 from defectlab.evaluation.metrics import Floats
 from defectlab.evaluation.rule_options import RuleOptions, check_options
-from defectlab.evaluation.rules import choose, mean_of_means, mean_plus_k_std, need, recall_cut
+from defectlab.evaluation.rules import choose, found, mean_of_means, mean_plus_k_std, need, recall_cut, recall_value
 from defectlab.evaluation.sources import ArrayImages, Chosen, PixelImages
 from defectlab.evaluation.thresholds import Threshold, between, good_max_threshold
 
@@ -52,8 +52,12 @@ def choose_by_pixels(
     labels: ArrayLike,
     options: RuleOptions,
     source: str,
+    parts: Sequence[str] | None = None,
 ) -> Threshold:
     """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold` and `rules.choose`.
+
+    `parts` (n,) name the part that each image shows, where parts have several: conformal takes each good part's highest
+    pixel then, for its guarantee is of what is independent.
 
     good_max, quantile and conformal take each good image's highest pixel, mean_plus_k_std the pixels of good images,
     f1, mean_of_means and recall the pixels by their masks.
@@ -67,7 +71,10 @@ def choose_by_pixels(
     if rule == "manual":
         return choose(rule, [], [], options, source)
     if rule in BY_IMAGE:
-        return choose(rule, [float(one.max()) for one in good], [0] * len(good), options, source)
+        highest = [float(one.max()) for one in good]
+        if rule == "conformal" and parts is not None:
+            highest = _by_part(highest, [parts[index] for index in np.flatnonzero(known == 0).tolist()])
+        return choose(rule, highest, [0] * len(highest), options, source)
     if rule in BY_GOOD_PIXELS:
         return mean_plus_k_std(good, options.k, source)
     if masks is None:
@@ -78,6 +85,14 @@ def choose_by_pixels(
         )
     images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
     return _by_masks(rule, images, options, source)
+
+
+def _by_part(scores: Sequence[float], parts: Sequence[str]) -> list[float]:
+    """Return the highest score of each part."""
+    highest: dict[str, float] = {}
+    for score, part in zip(scores, parts, strict=True):
+        highest[part] = float(np.maximum(highest.get(part, -np.inf), score))  # NaN stays NaN
+    return list(highest.values())
 
 
 def _by_masks(rule: str, images: PixelImages, options: RuleOptions, source: str) -> Threshold:
@@ -108,14 +123,17 @@ class _Pixels:
 
 def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold:
     """Choose from all defect pixels, which are few, and of each image the good pixel that matters: the next lower."""
-    bad = np.concatenate([np.empty(0, np.float32), *_Pixels(images, marked=True)])
+    bad = np.sort(np.concatenate([np.empty(0, np.float32), *_Pixels(images, marked=True)]))
     lower: list[float] = []
     if bad.size:
-        cut = np.float32(recall_cut(np.sort(bad), options.recall))
-        found = (_highest_below(pixels, cut) for pixels in _Pixels(images, marked=False))
-        lower = [score for score in found if score is not None]
-    scores = np.concatenate([bad, np.array(lower, dtype=np.float32)])
-    return choose("recall", scores, np.repeat([1, 0], [bad.size, len(lower)]), options, source)
+        cut = np.float32(recall_cut(bad, options.recall))
+        highest = (_highest_below(pixels, cut) for pixels in _Pixels(images, marked=False))
+        lower = [score for score in highest if score is not None]
+    good = np.sort(np.array(lower, dtype=np.float32))
+    need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    value, caught = recall_value(good, bad, options.recall)
+    lack = "pixels of one image are not independent, so nothing is said of other images"
+    return found("recall", value, source, f"catches {caught} of {bad.size} defect pixels of {source}; {lack}")
 
 
 def _f1(images: PixelImages, blocks: Blocks, survey: Survey, source: str) -> Threshold:

@@ -66,7 +66,7 @@ def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) ->
     need("mean_of_means", good_count, bad_count, source, needs_bad=True)
     value = (good_sum / good_count + bad_sum / bad_count) / 2
     reason = f"midway between the means of {good_count} good and {bad_count} anomalous scores"
-    return _found("mean_of_means", value, source, reason)
+    return found("mean_of_means", value, source, reason)
 
 
 def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0) -> Threshold:
@@ -83,17 +83,17 @@ def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0)
     with np.errstate(invalid="ignore"):  # an infinite score leaves no finite threshold, which is refused below
         squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in good)
         value = mean + k * math.sqrt(squares / count)
-    return _found("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
+    return found("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
 
 
 def _quantile(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     need("quantile", good.size, bad.size, source)
     rate = options.false_alarm_rate
-    value = float(good[good.size - math.floor(round(rate * good.size, 9)) - 1])
+    value = float(good[max(0, good.size - math.floor(round(rate * good.size, 9)) - 1)])
     flagged = int((good > value).sum())
     reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
-    return _found("quantile", value, source, reason)
+    return found("quantile", value, source, reason)
 
 
 def _conformal(given: _Given) -> Threshold:
@@ -101,7 +101,7 @@ def _conformal(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     need("conformal", good.size, bad.size, source)
     rate = options.false_alarm_rate
-    rank = math.ceil(round((good.size + 1) * (1 - rate), 9))
+    rank = max(1, math.ceil(round((good.size + 1) * (1 - rate), 9)))
     if rank > good.size:
         raise OptionError(
             f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
@@ -113,7 +113,7 @@ def _conformal(given: _Given) -> Threshold:
         f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
         f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
     )
-    return _found("conformal", float(good[rank - 1]), source, reason)
+    return found("conformal", float(good[rank - 1]), source, reason)
 
 
 def images_needed(false_alarm_rate: float) -> int:
@@ -142,14 +142,22 @@ def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> fl
 def _recall(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
     need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
-    cut = recall_cut(bad, options.recall)
-    caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
-    value = _just_below(cut, good, bad)
+    value, caught = recall_value(good, bad, options.recall)
     reason = (
         f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
         f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
     )
-    return _found("recall", value, source, reason)
+    return found("recall", value, source, reason)
+
+
+def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
+    """Return the highest threshold that catches such a share of anomalous scores, and how many it catches.
+
+    Both kinds of scores ascend; of the good ones only the next below the threshold matters.
+    """
+    cut = recall_cut(bad, recall)
+    caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
+    return _just_below(cut, good, bad), caught
 
 
 def recall_cut(ascending: Floats, recall: float) -> float:
@@ -158,7 +166,7 @@ def recall_cut(ascending: Floats, recall: float) -> float:
     >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
     2.0
     """
-    return float(ascending[ascending.size - math.ceil(round(recall * ascending.size, 9))])
+    return float(ascending[ascending.size - max(1, math.ceil(round(recall * ascending.size, 9)))])
 
 
 def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
@@ -197,7 +205,7 @@ def _cost(given: _Given) -> Threshold:
         f"{miss:g} and a false alarm at {alarm:g}: misses {missed[best]:.3f}, "
         f"false alarms {alarms[best]:.3f} on {bad.size} anomalous and {good.size} good images of {source}"
     )
-    return _found("cost", value, source, reason)
+    return found("cost", value, source, reason)
 
 
 def _manual(given: _Given) -> Threshold:
@@ -220,7 +228,12 @@ RULES: dict[str, Callable[[_Given], Threshold]] = {
 assert RULES.keys() == USED.keys()
 
 
-def _found(rule: str, value: float, source: str, reason: str) -> Threshold:
+def found(rule: str, value: float, source: str, reason: str) -> Threshold:
+    """Return the threshold that a rule came to.
+
+    Raises:
+        OptionError: It is not finite.
+    """
     if not math.isfinite(value):
         raise OptionError(
             f"Rule {rule} gives no finite threshold ({value}): some scores are infinite or NaN. Use rule f1."

@@ -21,6 +21,15 @@ class Threshold:
     reason: str
 
 
+def decision(score: float, threshold: float | None) -> int:
+    """Return 1 for a score above a threshold, 0 for one that is not, -1 where there is none or the score is NaN.
+
+    >>> decision(2.0, 1.0), decision(1.0, 1.0), decision(float("nan"), 1.0), decision(1.0, None)
+    (1, 0, -1, -1)
+    """
+    return -1 if threshold is None or math.isnan(score) else int(score > threshold)
+
+
 def f1_threshold(scores: ArrayLike, labels: ArrayLike, *, source: str = "validation") -> Threshold:
     """Choose the threshold that maximises F1, halfway between two neighbouring distinct scores.
 

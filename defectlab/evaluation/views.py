@@ -101,6 +101,16 @@ def _on_its_side(
     return np.where(~anomalous & (view > middle), middle, view)
 
 
+def percent_window(threshold: float) -> tuple[float, float]:
+    """Return the raw values that lie at 50 and at 150 in the view `percent`, whose threshold is at 100.
+
+    >>> percent_window(2.0), percent_window(-2.0), percent_window(0.0)
+    ((1.0, 3.0), (-3.0, -1.0), (-0.5, 0.5))
+    """
+    half = abs(threshold) / 2 or 0.5
+    return threshold - half, threshold + half
+
+
 def heat_range(low: float, high: float, threshold: float | None, relative: bool = False) -> tuple[float, float]:
     """Return the ends of the colour scale that all heat maps of a run share.
 

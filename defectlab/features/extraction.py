@@ -74,6 +74,8 @@ def extract(
     dtype = store.dtype if dtype is None else dtype
     if dtype not in DTYPES:
         raise OptionError(f"extract: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if preprocessing.tiling is not None:
+        raise OptionError("extract: features of tiled images are not kept; leave tiling out.")
     manifest = data.manifest if isinstance(data, Folder) else data
     wanted = list(dict.fromkeys(layers))
     source = feature_source(manifest, backbone, preprocessing, dtype, torch.device(device).type)
@@ -98,6 +100,7 @@ def feature_source(
 ) -> dict[str, Any]:
     """Return everything but the layer that decides features: the store's key of a layer is this and `layer`."""
     images = hashlib.sha256("\n".join(entry.sha256 for entry in manifest.entries).encode()).hexdigest()
+    precision = backbone.spec.precision
     return {
         "what": "features",
         "format": FORMAT,
@@ -109,6 +112,7 @@ def feature_source(
         "weights": backbone.weights.sha256,
         "dtype": dtype,
         "device": device,
+        **({} if precision == "float32" else {"precision": precision}),
     }
 
 

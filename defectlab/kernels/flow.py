@@ -2,9 +2,8 @@
 
 A block of anomalib's decoder (FrEIA's AllInOneBlock) joins the position encoding to one half of the channels, predicts
 scale and shift of the other half, scales all channels and permutes them by a matrix product. Here vectors are columns
-(C, F), so that halves are views and a permutation is a copy of rows; scoring computes the encoding's part of the first
-layer once for all images; training has its gradients written out, without those of the encoding and of the features.
-Numbers equal plain's up to float32 rounding.
+(C, F), so that halves are views and a permutation is a copy of rows. Training has its gradients written out, without
+those of the encoding and of the features; `flow_grid` scores. Numbers equal plain's up to float32 rounding.
 """
 
 import math
@@ -14,8 +13,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-
-from defectlab.kernels.parallel import over_chunks
 
 SHRINK = 0.1  # of scale and shift, and of the global scale: constants of FrEIA's block
 BETA = 0.5  # of the global scale's softplus
@@ -51,11 +48,6 @@ class Coupling:
         """Channels that are read."""
         return len(self.offset) - len(self.b2) // 2
 
-    @property
-    def trained(self) -> tuple[torch.Tensor, ...]:
-        """The tensors that get gradients."""
-        return self.w1, self.b1, self.w2, self.b2, self.scale, self.offset
-
     def mix(self, columns: torch.Tensor) -> torch.Tensor:
         """Permute or rotate the channels of (C, F)."""
         if self.order is not None:
@@ -86,52 +78,20 @@ def permutation_of(matrix: torch.Tensor) -> torch.Tensor | None:
     return order if torch.equal(matrix, exact) and len(order.unique()) == len(order) else None
 
 
-@torch.no_grad()
-def grid_log_likelihood(
-    features: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling], *, columns: int = 512
+def trained_tensors(blocks: Sequence[Coupling]) -> list[torch.Tensor]:
+    """Return the tensors that get gradients, in the order of one flat gradient: scales, offsets, then the subnets."""
+    subnets = [tensor for block in blocks for tensor in (block.w1, block.b1, block.w2, block.b2)]
+    return [*(block.scale for block in blocks), *(block.offset for block in blocks), *subnets]
+
+
+def flow_log_likelihood(
+    fibers: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling], flat: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the log-likelihood of each position, (B, h, w), of features (B, C, h, w).
+    """Return the log-likelihood (F,) of fibers (F, C) at encodings (F, P), differentiable in the blocks' tensors.
 
-    `encoding` is (P, h*w). About `columns` vectors are worked at a time: some positions of all images.
+    Where these are views of one tensor `flat`, in the order of `trained_tensors`, that one gets the gradient.
     """
-    batch, channels, height, width = features.shape
-    vectors = features.flatten(2)  # (B, C, h, w) -> (B, C, h*w)
-    found = features.new_empty((batch, height * width))
-    # The bias as one more column: adding it by addmm would copy it over the whole result first.
-    seconds = [SHRINK * torch.cat([b.w2, b.b2.unsqueeze(1)], dim=1) for b in blocks]
-    scales = [(b.global_scale(), b.offset.unsqueeze(1)) for b in blocks]
-    constant = channels * LOG_SQRT_2PI + sum(float(b.global_scale().log().sum()) for b in blocks)
-    widest = max(w2.shape[1] for w2 in seconds)
-
-    def work(part: slice) -> None:
-        chosen = vectors[:, :, part]
-        x = chosen.new_empty((channels, batch, chosen.shape[2]))
-        x = x.copy_(chosen.transpose(0, 1)).flatten(1)  # (B, C, p) -> (C, B*p)
-        inner = x.new_ones((widest, x.shape[1]))
-        log_jacobian = x.new_full((x.shape[1],), constant)
-        for block, w2, (scale, offset) in zip(blocks, seconds, scales, strict=True):
-            split = block.split
-            # The encoding's part of the first layer is the same for all images.
-            term = torch.addmm(block.b1.unsqueeze(1), block.w1[:, split:], encoding[:, part])  # (H, P) @ (P, p)
-            hidden = inner[: w2.shape[1]]  # (H + 1, B*p), ones in the last row
-            hidden[-1].fill_(1)
-            torch.mm(block.w1[:, :split], x[:split], out=hidden[:-1])
-            hidden[:-1].unflatten(1, (batch, -1)).add_(term.unsqueeze(1)).relu_()
-            coefficients = w2 @ hidden  # (2 (C - S), B*p)
-            log_scale = coefficients[: channels - split].tanh_().mul_(block.clamp)
-            log_jacobian += log_scale.sum(0)
-            x[split:].mul_(log_scale.exp_()).add_(coefficients[channels - split :])
-            x = block.mix(x.mul_(scale).add_(offset))
-        log_jacobian -= x.square_().sum(0).mul_(0.5)
-        found[:, part] = log_jacobian.unflatten(0, (batch, -1))
-
-    over_chunks(work, height * width, max(1, columns // batch), features.device)
-    return found.unflatten(1, (height, width))
-
-
-def flow_log_likelihood(fibers: torch.Tensor, encoding: torch.Tensor, blocks: Sequence[Coupling]) -> torch.Tensor:
-    """Return the log-likelihood (F,) of fibers (F, C) at encodings (F, P), differentiable in the blocks' tensors."""
-    tensors = [tensor for block in blocks for tensor in block.trained]
+    tensors = trained_tensors(blocks) if flat is None else [flat]
     result: torch.Tensor = _Flow.apply(fibers.T.contiguous(), encoding.T.contiguous(), list(blocks), *tensors)
     return result
 
@@ -143,59 +103,69 @@ class _Flow(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, c: torch.Tensor, blocks: list[Coupling], *tensors: torch.Tensor
     ) -> torch.Tensor:
-        del tensors  # the blocks hold them; they are arguments so that autograd asks for their gradients
+        # the blocks hold the tensors too; they are arguments so that autograd asks for their gradients
         channels = len(x)
-        log_jacobian = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
+        scales = SHRINK * F.softplus(torch.stack([block.scale for block in blocks]), beta=BETA)  # (K, C)
+        log_jacobian = scales.log().sum().expand(x.shape[1]).clone()
         kept = []
-        for block in blocks:
-            split = block.split
+        for block, scale in zip(blocks, scales.unsqueeze(2), strict=True):
+            split, active = block.split, channels - block.split
             joined = torch.cat([x[:split], c])  # (S + P, F)
             hidden = torch.addmm(block.b1.unsqueeze(1), block.w1, joined).relu_()  # (H, F)
-            coefficients = torch.addmm(block.b2.unsqueeze(1), block.w2, hidden).mul_(SHRINK)
-            tanh = coefficients[: channels - split].tanh()
-            log_scale = tanh * block.clamp
-            factor = log_scale.exp()
-            changed = torch.addcmul(coefficients[channels - split :], x[split:], factor)
-            both = torch.cat([x[:split], changed])  # (C, F)
-            scale = block.global_scale()
+            coefficients = torch.addmm(block.b2.unsqueeze(1), block.w2, hidden, beta=SHRINK, alpha=SHRINK)
+            tanh = coefficients[:active].tanh_()
+            factor = (tanh * block.clamp).exp_()
+            both = torch.empty_like(x)  # (C, F)
+            both[:split].copy_(x[:split])
+            torch.addcmul(coefficients[active:], x[split:], factor, out=both[split:])
             kept.append((joined, hidden, tanh, factor, x[split:], both, scale))
-            log_jacobian += log_scale.sum(0) + scale.log().sum()
+            log_jacobian.add_(tanh.sum(0), alpha=block.clamp)
             x = block.mix(torch.addcmul(block.offset.unsqueeze(1), both, scale))
-        ctx.blocks, ctx.kept, ctx.latent = blocks, kept, x
+        ctx.blocks, ctx.kept, ctx.latent, ctx.shapes = blocks, kept, x, [tensor.shape for tensor in tensors]
         return log_jacobian.sub_(x.square().sum(0), alpha=0.5).add_(channels * LOG_SQRT_2PI)
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        weight = outer[0]  # (F,)
-        total = weight.sum()
+        weight, blocks = outer[0], ctx.blocks  # (F,)
         gradient = ctx.latent.mul(weight).neg_()  # of the half square of the latent columns
-        found: list[tuple[torch.Tensor | None, ...]] = []
-        for number in range(len(ctx.blocks) - 1, -1, -1):
-            block = ctx.blocks[number]
+        sizes = [tensor.numel() for tensor in trained_tensors(blocks)]
+        flat = gradient.new_empty(sum(sizes))
+        found = flat.split(sizes)
+        of_scales, of_offsets, of_subnets = found[: len(blocks)], found[len(blocks) :], found[2 * len(blocks) :]
+        for number in range(len(blocks) - 1, -1, -1):
+            block = blocks[number]
             joined, hidden, tanh, factor, passive, both, scale = ctx.kept[number]
             split = block.split
+            of_w1, of_b1, of_w2, of_b2 = of_subnets[4 * number : 4 * number + 4]
             gradient = block.unmix(gradient)  # (C, F)
-            of_offset = gradient.sum(1)
-            of_scale = (gradient * both).sum(1) + total / scale.squeeze(1)
-            of_scale *= SHRINK * torch.sigmoid(BETA * block.scale)
-            gradient = gradient.mul_(scale)
-            active = gradient[split:]  # also the shift's gradient
-            scaled = active * factor
-            log_scale = (scaled * passive).add_(weight).mul_(block.clamp)
-            of_tanh = torch.addcmul(log_scale, log_scale, tanh.square_(), value=-1)
-            coefficients = torch.cat([of_tanh, active]).mul_(SHRINK)  # (2 (C - S), F)
-            of_hidden = (block.w2.T @ coefficients).mul_(hidden > 0)
-            found.append(
-                (
-                    of_hidden @ joined.T,
-                    of_hidden.sum(1),
-                    coefficients @ hidden.T,
-                    coefficients.sum(1),
-                    of_scale,
-                    of_offset,
-                )
-            )
+            torch.sum(gradient, 1, out=of_offsets[number])
+            torch.sum(gradient * both, 1, out=of_scales[number])
+            gradient.mul_(scale)
+            of_shift = gradient[split:]
+            scaled = of_shift * factor
+            of_log_scale = torch.addcmul(weight, scaled, passive).mul_(block.clamp)
+            coefficients = torch.cat([torch.ops.aten.tanh_backward(of_log_scale, tanh), of_shift]).mul_(SHRINK)
+            of_hidden = torch.ops.aten.threshold_backward(block.w2.T @ coefficients, hidden, 0)  # (H, F)
+            torch.mm(of_hidden, joined.T, out=of_w1.view_as(block.w1))
+            torch.sum(of_hidden, 1, out=of_b1)
+            torch.mm(coefficients, hidden.T, out=of_w2.view_as(block.w2))
+            torch.sum(coefficients, 1, out=of_b2)
             if number:  # the features in front of the first block are frozen
-                gradient = torch.cat([torch.addmm(gradient[:split], block.w1[:, :split].T, of_hidden), scaled])
+                below = torch.empty_like(gradient)
+                torch.addmm(gradient[:split], block.w1[:, :split].T, of_hidden, out=below[:split])
+                below[split:].copy_(scaled)
+                gradient = below
+        _through_softplus(flat[: sum(sizes[: len(blocks)])], blocks, ctx.kept, weight)
         ctx.kept = ctx.latent = None
-        return None, None, None, *(tensor for block_gradients in reversed(found) for tensor in block_gradients)
+        if len(ctx.shapes) == 1:
+            return None, None, None, flat
+        return None, None, None, *(part.view(shape) for part, shape in zip(found, ctx.shapes, strict=True))
+
+
+def _through_softplus(
+    gradient: torch.Tensor, blocks: Sequence[Coupling], kept: Sequence[tuple[torch.Tensor, ...]], weight: torch.Tensor
+) -> None:
+    """Turn gradients of the blocks' global scales (K*C,), in place, into those in front of their softplus."""
+    scales = torch.cat([scale for *_, scale in kept]).squeeze(1)  # (K*C,)
+    before = torch.cat([block.scale for block in blocks])
+    gradient.add_(weight.sum() / scales).mul_(SHRINK * torch.sigmoid(BETA * before))

@@ -12,12 +12,13 @@ from defectlab.kernels.means import cell_means
 from defectlab.kernels.neighbours import check_search, nearest_neighbours, squared_norms
 from defectlab.kernels.parallel import over_chunks
 
-HELD = 0.99  # share of the spread that short rows hold
-CELL = 160  # rows in a cell
+HELD = 0.98  # share of the spread that short rows hold
+CELL = 128  # rows in a cell
 WORTH = 2048  # bank rows from which cells save more than they cost
 BUDGET = 64 * 2**20  # bytes of working memory
 PAIRS = 2**16  # kept before they are measured
 PART = 1024  # pairs measured at once
+FEWEST = 2048  # queries in a thread: each thread visits every cell, and the interpreter lets one thread in at a time
 
 
 class PreparedBank:
@@ -68,7 +69,7 @@ class PreparedBank:
         indices = torch.zeros(len(queries), dtype=torch.int64)
         threads = torch.get_num_threads()
         per_query = 4 * (2 * queries.shape[1] + len(self._radius) * 4) * threads
-        block = min(max(1, memory_budget // per_query), max(1, -(-len(queries) // threads)))
+        block = min(max(1, memory_budget // per_query), max(FEWEST, -(-len(queries) // threads)))
 
         def search(part: slice) -> None:
             _Search(self, queries[part], distances[part], indices[part]).run()

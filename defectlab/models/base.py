@@ -1,6 +1,7 @@
 """What every model adds to anomalib's: checked options, local backbones, raw scores, a checkpoint that reloads."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ from torch import nn
 
 from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
+from defectlab.data.tiling import Tiling
 from defectlab.errors import OptionError
 from defectlab.evaluation.area import Area
 from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.kernels.maps import border_size
+from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
+from defectlab.models.tiled import TiledFeatures, TiledScores
 from defectlab.preprocessing import Preprocessing
 from defectlab.results.record import Run
 
@@ -42,6 +46,7 @@ class BaseDetector(AnomalibModule):
     sources: Mapping[str, str] = {}
     monitor: ClassVar[str | None] = None  # by which the best epoch is kept, unless the engine is told otherwise
     keeps_optimizer: ClassVar[bool] = True  # checkpoints hold the optimiser's state, from which a training can go on
+    tiled_by: ClassVar[str | None] = "images"  # "features": the tiles' are joined; None: it cannot be tiled
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
         """Return the backbone a constructor was given, by name or as a module.
@@ -94,7 +99,11 @@ class BaseDetector(AnomalibModule):
                 std=(1.0, 1.0, 1.0) if backbone is None else _triple(backbone.spec.std),
             )
         else:
-            preprocessing = Preprocessing.from_transform(getattr(pre_processor, "transform", None))
+            preprocessing = (
+                pre_processor.preprocessing
+                if isinstance(pre_processor, RecordedPreProcessor)
+                else Preprocessing.from_transform(getattr(pre_processor, "transform", None))
+            )
         initialise(
             pre_processor=RecordedPreProcessor(preprocessing),
             post_processor=RawPostProcessor() if post_processor is True else post_processor,
@@ -122,7 +131,7 @@ class BaseDetector(AnomalibModule):
         Raises:
             InputError: With what is missing or wrong and the fix.
         """
-        self.check_training_images(len(datamodule.manifest.split("train")))
+        self.check_training_images(datamodule.training_views)
 
     def trains_on_names(self, datamodule: Any) -> bool:
         """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""
@@ -151,9 +160,39 @@ class BaseDetector(AnomalibModule):
         """How images become this model's input."""
         return self.pre_processor.preprocessing
 
-    def look_at(self, area: Area | None) -> None:
-        """Look at this part of every image from now on: in training, test and prediction, and in the checkpoint."""
-        self.pre_processor.use(replace(self.preprocessing, area=area))
+    def look_at(self, area: Area | None, tiling: Tiling | None = None) -> None:
+        """Look at this part of every image, tile by tile, from now on: in training, test, prediction and checkpoint.
+
+        Raises:
+            OptionError: This model cannot be tiled, or not so.
+        """
+        if tiling is not None and self.tiled_by is None:
+            raise OptionError(
+                f"{self.name} cannot look at images tile by tile: leave tiling out, or take another model."
+            )
+        self.pre_processor.use(replace(self.preprocessing, area=area, tiling=tiling))
+        for part in ("forward", "features"):
+            vars(self.model).pop(part, None)  # an earlier tiling's
+        grid = self.preprocessing.grid
+        if grid is None:
+            return
+        if self.tiled_by == "images":
+            self.model.forward = TiledScores(self.model.forward, grid)
+        else:
+            self._check_layers_meet(grid)
+            self.model.features = TiledFeatures(self.model.features, grid)
+
+    def _check_layers_meet(self, grid: TileGrid) -> None:
+        """Refuse tiles whose features cannot be joined."""
+        shapes = self.model.feature_extractor.feature_shapes(grid.tile)
+        for layer, (_, height, width) in shapes.items():
+            try:
+                grid.scaled((height, width))
+            except ValueError as error:
+                raise OptionError(
+                    f"{self.name}: tiling does not fit {layer}: {error}. Let image_size of the tiling and that of the "
+                    "model be multiples of 32, and overlap at most half a tile."
+                ) from error
 
     @property
     def default_rule(self) -> DefaultRule:
@@ -209,6 +248,7 @@ class BaseDetector(AnomalibModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
         assert isinstance(loaded, cls)
+        loaded.look_at(loaded.preprocessing.area, loaded.preprocessing.tiling)
         run = Run.of_checkpoint(Path(checkpoint_path))
         loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded
@@ -217,6 +257,7 @@ class BaseDetector(AnomalibModule):
 class MemoryBankDetector(BaseDetector):
     """A model that fits once on the embeddings of all training images, in the order of the manifest."""
 
+    tiled_by: ClassVar[str | None] = "features"
     rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
 
     def on_train_start(self) -> None:
@@ -233,24 +274,35 @@ class MemoryBankDetector(BaseDetector):
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
-        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter."""
-        paths = [path for batch_paths, _ in self._kept for path in batch_paths]
-        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
-        order = sorted(paths) if manifest is None else sorted(paths, key=manifest.index)
-        rank = {path: index for index, path in enumerate(order)}
+        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter.
+
+        An image that was seen several times, each time augmented anew, counts as often: pass by pass.
+        """
+        seen: Counter[str] = Counter()
+        views = []  # (path, pass) in the order of the batches
+        for batch_paths, _ in self._kept:
+            for path in batch_paths:
+                views.append((path, seen[path]))
+                seen[path] += 1
+        data = getattr(self.trainer, "datamodule", None)
+        manifest = getattr(data, "manifest", None)
+        order = sorted(views, key=lambda view: (view[0] if manifest is None else manifest.index(view[0]), view[1]))
+        rank = {view: index for index, view in enumerate(order)}
+        ranks = [rank[view] for view in views]
         _, first = self._kept[0]
         # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
         # exist once; on a GPU twice for a moment.
         layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
-        shape = (len(paths), *first.shape[1:])
+        shape = (len(views), *first.shape[1:])
         stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
         while self._kept:
             batch_paths, embedding = self._kept.pop()
-            stacked[[rank[path] for path in batch_paths]] = embedding
+            stacked[ranks[len(ranks) - len(batch_paths) :]] = embedding
+            del ranks[len(ranks) - len(batch_paths) :]
         grid = (stacked.shape[-2], stacked.shape[-1])
         self.model.fit(self.model.rows(stacked))
-        if manifest is not None:
-            self.fitted_on([manifest.index(path) for path in order], grid)
+        if manifest is not None and getattr(data, "train_augmentations", None) is None:
+            self.fitted_on([manifest.index(path) for path, _ in order], grid)
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""

@@ -126,6 +126,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
     """
 
     model_name: ClassVar[str] = "efficient_ad"
+    tiled_by: ClassVar[str | None] = None  # its maps' scales are measured on whole images
 
     @checked_options
     def __init__(

@@ -188,6 +188,7 @@ class FeatCae(FrozenBackboneDetector):
     """
 
     model_name: ClassVar[str] = "featcae"
+    tiled_by: ClassVar[str | None] = "features"
     model: FeatCaeModel
 
     @checked_options
@@ -280,13 +281,13 @@ class FeatCae(FrozenBackboneDetector):
         del args, kwargs
         errors = self.model.errors(self.embedding(batch))
         self._losses = errors.mean(dim=(1, 2, 3))
-        scores, maps = self.model.scored(errors, self.preprocessing.input_size)
+        scores, maps = self.model.scored(errors, self.preprocessing.map_size)
         return batch.update(pred_score=scores, anomaly_map=maps)
 
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Score one batch."""
         del args, kwargs
-        scores, maps = self.model.score(self.embedding(batch), self.preprocessing.input_size)
+        scores, maps = self.model.score(self.embedding(batch), self.preprocessing.map_size)
         return batch.update(pred_score=scores, anomaly_map=maps)
 
     def image_losses(self, batch: Any) -> torch.Tensor | None:

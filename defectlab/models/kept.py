@@ -33,6 +33,8 @@ class KeptFeatures:
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, Folder) or data.train_augmentations is not None or (trainer.max_epochs or 0) == 1:
             return None
+        if model.preprocessing.tiling is not None:  # an image's tiles share its path
+            return None
         return cls(len(data.manifest.split("train")))
 
     @property

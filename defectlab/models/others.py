@@ -33,6 +33,7 @@ _OURS = ("image_size", "center_crop", "keep_aspect", "seed")
 class OtherDetector(BaseDetector):
     """Mixin before anomalib's class; its options are anomalib's, plus image_size, center_crop, keep_aspect and seed."""
 
+    tiled_by: ClassVar[str | None] = None  # what each does with a batch of tiles is not known
     info: ClassVar[ModelInfo]
     plain: ClassVar[Any]  # anomalib's class
 

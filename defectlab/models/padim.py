@@ -154,9 +154,8 @@ class Padim(MemoryBankDetector, AnomalibPadim):
     def on_train_start(self) -> None:
         """Forget an earlier fit, and choose between keeping embeddings and keeping sums."""
         super().on_train_start()
-        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
-        images = 0 if manifest is None else len(manifest.split("train"))
-        _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.input_size)[
+        images = getattr(getattr(self.trainer, "datamodule", None), "training_views", 0)
+        _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)[
             self.model.layers[0]
         ]
         features = self.model.n_features

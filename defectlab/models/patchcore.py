@@ -262,6 +262,11 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.model = model.half() if precision == "float16" else model
 
+    def on_train_start(self) -> None:
+        """Forget an earlier fit, and where its bank came from."""
+        super().on_train_start()
+        self.bank_origin = None
+
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Keep where the bank's rows come from."""
         per_image = grid[0] * grid[1]
@@ -283,7 +288,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
 
     def check_training_images(self, count: int) -> None:
         """Refuse a ratio that would keep no patch."""
-        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.input_size)
+        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)
         _, height, width = shapes[self.model.layers[0]]
         coreset_size(count * height * width, self.coreset_sampling_ratio)
 

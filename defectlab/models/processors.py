@@ -10,6 +10,7 @@ from anomalib.pre_processing.utils.spec import transform_to_spec
 from lightning import LightningModule, Trainer
 
 from defectlab.evaluation.thresholds import below32
+from defectlab.models.tiled import drawn_tiles
 from defectlab.preprocessing import Preprocessing
 
 
@@ -28,6 +29,13 @@ class RecordedPreProcessor(PreProcessor):
         """Prepare images as `preprocessing` says from now on."""
         self.preprocessing = preprocessing
         self.transform = self.export_transform = preprocessing.transform()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Prepare a training batch; a model that trains on tiles gets these."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        tiling, grid = self.preprocessing.tiling, self.preprocessing.grid
+        if tiling is not None and grid is not None and getattr(pl_module, "tiled_by", None) == "images":
+            drawn_tiles(batch, grid, tiling.random_tiles)
 
     def checkpoint_config(self) -> dict[str, Any]:
         """Return plain data; `transform` is anomalib's own form, where it has one, so that plain anomalib reads it."""

@@ -15,7 +15,7 @@ from torch import nn
 from defectlab.errors import OptionError
 from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.models.base import BaseDetector
-from defectlab.models.vae_networks import HIDDEN, big_networks, linear_networks, small_networks
+from defectlab.models.vae_networks import HIDDEN, POOLS, big_networks, linear_networks, pooled, small_networks
 from defectlab.options import check_range, check_whole, checked_options
 from defectlab.preprocessing import Preprocessing
 from defectlab.seeds import generator, seeded
@@ -131,7 +131,7 @@ class evaluating:  # noqa: N801 - a context manager, as torch.no_grad
 class VaeDetector(BaseDetector):
     """What the three autoencoders share; loss and score are a summed squared error plus divergence, an image."""
 
-    needs_pairs: ClassVar[bool] = False  # batch norm over fully connected features: a batch of one has no deviation
+    pools_before_norm: ClassVar[int | None] = None  # halvings before the smallest grid with batch norm; None: no grid
     model: VaeModel
     learning_rate: float
 
@@ -179,6 +179,12 @@ class VaeDetector(BaseDetector):
     def default_rule(self) -> DefaultRule:
         """Midway between the mean losses of good and of anomalous validation images."""
         return DefaultRule("mean_of_means")
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether batch norm gets one value an image, so that a batch of one image has no deviation."""
+        pools = self.pools_before_norm
+        return pools is None or pooled(self.preprocessing.input_size, pools) == (1, 1)
 
     def image_losses(self, batch: Any) -> torch.Tensor:
         """Return each image's loss (B,), which is its score."""
@@ -250,7 +256,6 @@ class LinearVae(VaeDetector):
     """
 
     model_name: ClassVar[str] = "linear_vae"
-    needs_pairs: ClassVar[bool] = True
     monitor: ClassVar[str | None] = "val_good_loss"  # it swings from epoch to epoch
     keeps_optimizer: ClassVar[bool] = False  # a gigabyte instead of a third of one
 
@@ -298,6 +303,7 @@ class SmallConvVae(VaeDetector):
     """
 
     model_name: ClassVar[str] = "small_conv_vae"
+    pools_before_norm: ClassVar[int | None] = POOLS - 1
 
     @checked_options
     def __init__(
@@ -337,6 +343,7 @@ class BigConvVae(VaeDetector):
     """
 
     model_name: ClassVar[str] = "big_conv_vae"
+    pools_before_norm: ClassVar[int | None] = POOLS
 
     @checked_options
     def __init__(

@@ -59,14 +59,14 @@ class ConvDecoder(nn.Module):
         return images[..., : self.size[0], : self.size[1]]  # sizes that are no multiple of 8 were rounded up
 
 
-def pooled(size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width after three halvings that round up.
+def pooled(size: tuple[int, int], times: int = POOLS) -> tuple[int, int]:
+    """Return height and width after so many halvings that round up.
 
     >>> pooled((40, 72)), pooled((41, 33))
     ((5, 9), (6, 5))
     """
     height, width = size
-    return -(-height // 2**POOLS), -(-width // 2**POOLS)
+    return -(-height // 2**times), -(-width // 2**times)
 
 
 def linear_networks(

@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from defectlab.data.categories import named_groups
 from defectlab.results.leaderboard import RANKED_BY, SHOWN, Board, Entry
 
+ALL = "all"
 _SETTINGS = ("model.", "trainer.", "evaluation.")
 
 
 @dataclass(frozen=True)
 class Across:
-    """A configuration's entries by dataset, and the mean over datasets of each metric that any of them has."""
+    """A configuration's entries by dataset, and the mean over datasets of each metric that any of them has.
+
+    `over` names the group that the datasets are; `all` is every one that the configuration is on.
+    """
 
     entries: dict[str, Entry]
     means: dict[str, float]
+    over: str = ALL
 
     @property
     def first(self) -> Entry:
@@ -26,7 +32,8 @@ class Across:
         areas = {
             dataset: mean for dataset, entry in self.entries.items() if (mean := entry.mean(RANKED_BY)) is not None
         }
-        words = [f"{len(self.entries)} datasets: {', '.join(self.entries)}"]
+        group = "" if self.over == ALL else f"mean of {self.over}: "
+        words = [f"{group}{len(self.entries)} datasets: {', '.join(self.entries)}"]
         if areas:
             lowest = min(areas, key=lambda dataset: areas[dataset])
             words.append(f"image AUROC lowest on {lowest} ({areas[lowest]:.3f})")
@@ -41,14 +48,35 @@ def across_datasets(boards: Sequence[Board]) -> list[Across]:
     """Return the configurations that are ranked on more than one dataset: most datasets first, then by image AUROC.
 
     Several seeds count as their mean, every dataset as much as another. Of a dataset with several splits the first
-    board counts. Only rows on the same datasets can be set against each other.
+    board counts. Only rows on the same datasets can be set against each other. Below them come the means over groups of
+    datasets, those of MVTec AD and those that sweeps have named.
     """
     found: dict[tuple[object, ...], dict[str, Entry]] = {}
     for board in boards:
         for entry in board.entries:
             found.setdefault(_settings(entry), {}).setdefault(board.group[0], entry)
     several = [Across(entries, _means(list(entries.values()))) for entries in found.values() if len(entries) > 1]
-    return sorted(several, key=lambda one: (-len(one.entries), -one.means.get(RANKED_BY, -1.0)))
+    groups = [part for one in several for part in _groups(one)]
+    return [*sorted(several, key=_order), *sorted(groups, key=lambda one: (one.over, *_order(one)))]
+
+
+def _order(one: Across) -> tuple[float, float]:
+    return -len(one.entries), -one.means.get(RANKED_BY, -1.0)
+
+
+def _groups(one: Across) -> list[Across]:
+    """Return the means over groups of which there are at least two datasets, and others beside them."""
+    named: dict[str, set[str]] = {name: set(members) for name, members in named_groups({}).items()}
+    for dataset, entry in one.entries.items():
+        for row in entry.rows:
+            for name in filter(None, str(row.get("groups") or "").split(", ")):
+                named.setdefault(name, set()).add(dataset)
+    parts = {name: {key: one.entries[key] for key in one.entries if key in its} for name, its in named.items()}
+    return [
+        Across(entries, _means(list(entries.values())), name)
+        for name, entries in parts.items()
+        if 1 < len(entries) < len(one.entries)
+    ]
 
 
 def _settings(entry: Entry) -> tuple[object, ...]:

@@ -19,15 +19,25 @@ from defectlab.evaluation.pixel_bootstrap import drawn_in_turn, pixel_counts
 from defectlab.evaluation.pixels import NAMES
 from defectlab.evaluation.sources import Chosen
 from defectlab.results.evaluate import columns
-from defectlab.results.grid import pixel_images
-from defectlab.results.parts import row_parts
-from defectlab.results.record import Run, ScoreRow
+from defectlab.results.grid import grid_words, pixel_images
+from defectlab.results.parts import paths_below_root, row_parts
+from defectlab.results.record import Run
 from defectlab.results.workbook.rows import LOWER_IS_BETTER
 
 SIGNIFICANT = 0.05
 RANKED_BY = "image_AUROC"
 METRICS = (*(f"image_{name}" for name in NAMES if name != "AUPRO"), *(f"pixel_{name}" for name in NAMES))
 Ends = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """The labelled test images that runs share, in one order: labels and parts (n,); of each run scores and places."""
+
+    labels: NDArray[np.int64]
+    parts: list[str] | None
+    scores: list[NDArray[np.float64]]
+    places: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -65,16 +75,18 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
         raise OptionError(unknown_name("metric", metric, METRICS))
     if len(runs) < 2:
         raise InputError("Comparing needs at least two runs: defectlab compare RUN RUN ...")
-    rows, labels, scores = _matched(runs)
-    groups = row_parts(runs[0].record, rows)
-    values, intervals = _values(runs, metric, labels, scores, groups)
+    if len({run.folder.resolve() for run in runs}) < len(runs):
+        raise InputError("A run is named twice: it cannot differ from itself, and would count as a comparison.")
+    matched = _matched(runs)
+    values, intervals = _values(runs, metric, matched)
     better = min if metric in LOWER_IS_BETTER else max
     best = better(range(len(runs)), key=lambda index: values[index])  # of equals the first given
     others = [index for index in range(len(runs)) if index != best]
     if metric == RANKED_BY:
-        tests = {str(index): delong_test(scores[best], scores[index], labels, groups=groups) for index in others}
+        scores, labels = matched.scores, matched.labels
+        tests = {str(index): delong_test(scores[best], scores[index], labels, groups=matched.parts) for index in others}
     else:
-        drawn = _drawn(runs, metric, rows, labels, scores, groups)
+        drawn = _drawn(runs, metric, matched)
         tests = {
             str(index): paired_bootstrap(values[best] - values[index], drawn[best], drawn[index]) for index in others
         }
@@ -87,16 +99,14 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
     return sorted(found, key=lambda one: (one.test is not None, sign * one.value))
 
 
-def _values(
-    runs: Sequence[Run], metric: str, labels: np.ndarray, scores: Sequence[np.ndarray], groups: Sequence[str] | None
-) -> tuple[list[float], list[Ends]]:
+def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[float], list[Ends]]:
     """Return each run's metric and the ends of its interval: of the image AUROC from the scores, else as recorded."""
     if metric == RANKED_BY:
-        found = [auroc(its, labels) for its in scores]
+        found = [auroc(its, matched.labels) for its in matched.scores]
         missing = next((one.reason for one in found if one.value is None), None)
         if missing:
             raise InputError(f"The image AUROC has no value on these test images: {missing}.")
-        sure = [auroc_interval(its, labels, groups=groups) for its in scores]
+        sure = [auroc_interval(its, matched.labels, groups=matched.parts) for its in matched.scores]
         return [one.value or 0.0 for one in found], [(one.low, one.high) for one in sure]
     values, ends = [], []
     for run in runs:
@@ -110,25 +120,19 @@ def _values(
     return values, ends
 
 
-def _drawn(
-    runs: Sequence[Run],
-    metric: str,
-    rows: Sequence[ScoreRow],
-    labels: np.ndarray,
-    scores: Sequence[np.ndarray],
-    groups: Sequence[str] | None,
-) -> list[NDArray[np.float64]]:
+def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
     """Return each run's metric on the same draws of the test images: (b,)."""
-    lack = too_few(labels, groups)
+    labels = matched.labels
+    lack = too_few(labels, matched.parts)
     if lack:
         raise InputError(f"A paired test has nothing to go by: {lack}.")
-    draws = image_draws(labels, groups)
+    draws = image_draws(labels, matched.parts)
     level, name = metric.split("_", 1)
-    grids = {str(run.record.get("evaluation", {})) for run in runs}
+    grids = {grid_words(run.record) for run in runs}
     if level == "pixel" and len(grids) > 1:
         raise InputError(f"These runs' pixel metrics are on different grids ({'; '.join(sorted(grids))}).")
     found = []
-    for run, its in zip(runs, scores, strict=True):
+    for run, its, places in zip(runs, matched.scores, matched.places, strict=True):
         threshold = run.record["thresholds"][level]["value"]
         if level == "image":
             found.append(drawn_image_metrics(its, labels, threshold, draws)[name])
@@ -136,8 +140,7 @@ def _drawn(
         images, why = pixel_images(run) if run.has_all_maps else (None, "its maps were not kept")
         if images is None:
             raise InputError(f"{run.folder.name}: {why}, so its pixels cannot be drawn again.")
-        place = {row.image_path: at for at, row in enumerate(run.scores("test"))}
-        counts = pixel_counts(Chosen(images, [place[row.image_path] for row in rows]), threshold)
+        counts = pixel_counts(Chosen(images, places), threshold)
         found.append(drawn_in_turn(counts, draws)[name])
     return found
 
@@ -151,13 +154,16 @@ def _tested_on(run: Run) -> str:
     if not file.is_file():
         return run.record["dataset"]["manifest"]
     entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
-    tested = [(entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"]) for entry in entries
-              if entry["split"] == "test"]  # fmt: skip
+    tested = [
+        (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"])
+        for entry in entries
+        if entry["split"] == "test"
+    ]
     return repr(sorted(tested, key=repr))
 
 
-def _matched(runs: Sequence[Run]) -> tuple[list[ScoreRow], np.ndarray, list[np.ndarray]]:
-    """Return the first run's rows, the labels of the shared test images and each run's scores of them, in one order."""
+def _matched(runs: Sequence[Run]) -> _Matched:
+    """Match the runs' test images by their paths below the dataset's root, wherever that lies."""
     first = runs[0]
     manifests = {run.record["dataset"]["manifest"] for run in runs}
     if len(manifests) > 1 and len({_tested_on(run) for run in runs}) > 1:
@@ -166,13 +172,30 @@ def _matched(runs: Sequence[Run]) -> tuple[list[ScoreRow], np.ndarray, list[np.n
             f"These runs have different images or splits ({names}): scores of different images cannot be paired. "
             "Train them on the same folder with the same seed and split options."
         )
-    rows = [sorted(run.scores("test"), key=lambda row: row.image_path) for run in runs]
-    for run, its in zip(runs, rows, strict=True):
-        if not its:
+    scores, places, images, parts = [], [], [], []
+    for run in runs:
+        rows = run.scores("test")
+        if not rows:
             raise InputError(f"{run.folder} has no test scores (status {run.status}).")
-        if [row.image_path for row in its] != [row.image_path for row in rows[0]]:
-            raise InputError(f"{run.folder.name} and {first.folder.name} list other test images.")
-    return rows[0], columns(rows[0])[1], [columns(its)[0] for its in rows]
+        paths = paths_below_root(run.record, [row.image_path for row in rows])
+        known = (place for place, row in enumerate(rows) if row.label >= 0)  # the others decide nothing
+        order = sorted(known, key=lambda place: paths[place])
+        ordered = [rows[place] for place in order]
+        images.append([(paths[place], rows[place].label) for place in order])
+        parts.append(row_parts(run.record, ordered))
+        scores.append(columns(ordered)[0])
+        places.append(order)
+        if images[-1] != images[0]:
+            raise InputError(
+                f"{run.folder.name} and {first.folder.name} list other test images, or label them otherwise."
+            )
+        if parts[-1] != parts[0]:
+            raise InputError(
+                f"{run.folder.name} and {first.folder.name} say otherwise which images show one part (data.group): "
+                "give both the same."
+            )
+    labels = np.array([label for _, label in images[0]], dtype=np.int64)
+    return _Matched(labels, parts[0], scores, places)
 
 
 def comparison_table(found: Sequence[Compared]) -> None:
@@ -189,7 +212,7 @@ def comparison_table(found: Sequence[Compared]) -> None:
         test = one.test
         difference = _difference(test) if test else ""
         verdict = "best" if test is None else ("tied with the best" if one.tied else "worse")
-        p = "" if one.p is None else f"{one.p:.4f}"
+        p = "" if one.p is None else (f"{one.p:.4f}" if one.p >= 0.0001 else "< 0.0001")
         names = (one.run.folder.parent.parent.name, one.run.folder.name)
         table.add_row(*names, f"{one.value:.4f}", interval, difference, p, verdict)
     console = Console()

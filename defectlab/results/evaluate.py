@@ -16,7 +16,7 @@ from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.sources import PixelImages
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
+from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, decision
 from defectlab.results.defects import per_defect
 from defectlab.results.grid import evaluation_record, pixel_images
 from defectlab.results.parts import evaluate_parts, row_parts
@@ -57,7 +57,14 @@ def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Thr
     """
     if by.rule != "f1":
         try:
-            return choose(by.rule, scores, labels, by.options, "validation")
+            found = choose(by.rule, scores, labels, by.options, "validation")
+            if by.rule == "mean_plus_k_std" and (labels == 0).sum() == 1:
+                logger.warning(
+                    "One good validation image has no standard deviation: the threshold is its score, %.6g. Give the "
+                    "validation more good images, or choose by another rule.",
+                    found.value,
+                )
+            return found
         except OptionError as error:
             logger.warning("%s The threshold is chosen by the default rule instead.", error)
     return choose_image_threshold(scores, labels)
@@ -144,8 +151,7 @@ def threshold_record(threshold: Threshold, split: str) -> dict[str, Any]:
 
 def labelled(row: ScoreRow, threshold: float | None) -> ScoreRow:
     """Return the row with its decision at `threshold`."""
-    decision = -1 if threshold is None else int(row.score > threshold)
-    return ScoreRow(row.image_path, row.split, row.defect, row.label, row.score, decision)
+    return replace(row, pred_label=decision(row.score, threshold))
 
 
 def columns(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,18 +6,35 @@ from typing import Any
 from defectlab.results.record import Run
 
 RATES = ("image_TPR", "image_TNR", "image_AUROC")
+ALL_RATES = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "image_TPR", "image_TNR")
 
 
 def experiment_table(runs: Sequence[Run], metrics: Sequence[str] = RATES) -> str:
     """Return type, parameters, epochs, learning rate, threshold, metrics and seconds of each run, a row each.
 
-    A metric that cannot be computed is "-", as is a learning rate that a model does not have.
+    A metric that cannot be computed is "-", as is a learning rate that a model does not have. Runs of several datasets
+    get a column that says which.
     """
-    header = ["model", "run", "parameters", "epochs", "lr", "threshold", *metrics, "fit s"]
-    lines = [f"| {' | '.join(header)} |", "| --- | --- |" + " ---: |" * (len(header) - 2)]
+    several = len({run.record["dataset"]["name"] for run in runs}) > 1
+    header = [
+        *(["dataset"] if several else []),
+        "model",
+        "run",
+        "parameters",
+        "epochs",
+        "lr",
+        "threshold",
+        *metrics,
+        "fit s",
+    ]
+    lines = [
+        f"| {' | '.join(header)} |",
+        "| --- | --- |" + " --- |" * several + " ---: |" * (len(header) - 2 - several),
+    ]
     for run in runs:
         experiment = run.record["experiment"]
         cells = [
+            *([run.record["dataset"]["name"]] if several else []),
             run.folder.parent.parent.name,
             run.record["name"],
             _millions(run.record.get("parameters")),

@@ -1,5 +1,6 @@
 """What a report says of a run, computed from its record: curves, counts by kind of defect, where it fails."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def kinds_of_columns(
     for label, defect in sorted(set(zip(labels.tolist(), defects, strict=True))):
         own = (labels == label) & (names == defect)
         its = scores[own]
-        flagged = None if threshold is None else int((its > threshold).sum())
+        flagged = None if threshold is None else int((~(its <= threshold)).sum())  # NaN is not called good
         area, interval = None, None
         if label == 1:
             used = own | (labels == 0)
@@ -94,14 +95,20 @@ def _cuts(curve: Curve) -> NDArray[np.floating]:
     return np.unique(np.concatenate([*places, curve.positives[:1], curve.negatives[:1]]))[::-1]
 
 
+def by_score(rows: Sequence[ScoreRow]) -> list[int]:
+    """Return the positions of rows from the lowest score to the highest, those that are NaN last."""
+    return sorted(range(len(rows)), key=lambda index: (math.isnan(rows[index].score), rows[index].score))
+
+
 def where_it_fails(rows: Sequence[ScoreRow], threshold: float | None, count: int = 6) -> dict[str, list[int]]:
     """Return positions in `rows` worth looking at: highest good, lowest defects, closest to the threshold."""
-    order = sorted(range(len(rows)), key=lambda index: rows[index].score)
+    order = by_score(rows)
     found = {
         "Good images that score highest": [index for index in reversed(order) if rows[index].label == 0][:count],
         "Defects that score lowest": [index for index in order if rows[index].label == 1][:count],
     }
     if threshold is not None:
-        close = sorted(order, key=lambda index: abs(rows[index].score - threshold))
+        finite = [index for index in order if math.isfinite(rows[index].score)]
+        close = sorted(finite, key=lambda index: abs(rows[index].score - threshold))
         found["Closest to the threshold"] = close[:count]
     return {title: indices for title, indices in found.items() if indices}

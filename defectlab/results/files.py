@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defectlab.errors import InputError
 from defectlab.files import replacing
 
 
@@ -44,6 +45,20 @@ class ArrayWriter:
     def discard(self) -> None:
         """Leave no file."""
         self._partial.unlink(missing_ok=True)
+
+
+def mapped(path: Path) -> np.ndarray | None:
+    """Return a .npy file's array, memory-mapped; None where there is no such file.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}). Restore it, or test the run again.") from error
 
 
 def pack_masks(masks: np.ndarray) -> np.ndarray:

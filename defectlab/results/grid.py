@@ -1,6 +1,6 @@
 """The grid on which a run's pixel metrics are computed, and the masks kept on it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from defectlab.data.images import read_mask
 from defectlab.data.manifest import Manifest
-from defectlab.errors import OptionError
+from defectlab.errors import InputError, OptionError
 from defectlab.evaluation.area import Area
 from defectlab.evaluation.grids import Frame, Size, resize_nearest
 from defectlab.evaluation.sources import ArrayImages, Blanked, PixelImages
 from defectlab.files import replacing
 from defectlab.paths import relative
+from defectlab.results.files import mapped
 from defectlab.results.record import Run, ScoreRow
 
 PixelSize = str | list[int]
@@ -57,6 +58,29 @@ def evaluation_record(run: Run) -> dict[str, Any]:
     return {**earlier, "pixel_size": pixel_size, "grid": grid}
 
 
+def grid_words(record: Mapping[str, Any]) -> str:
+    """Say which pixels a run's pixel metrics are of: only runs that agree in it can be ranked by them.
+
+    >>> record = {"evaluation": {"grid": [224, 224]}, "preprocessing": {"size": [256, 256], "crop": [224, 224]}}
+    >>> grid_words(record)
+    '224 x 224, the centre of 256 x 256'
+    """
+    evaluation, preprocessing = record.get("evaluation", {}), record.get("preprocessing", {})
+    pixel_size, grid = evaluation.get("pixel_size", "input"), evaluation.get("grid")
+    words = [_sides(grid)] if grid else [str(pixel_size)] * (pixel_size == "original")
+    if pixel_size == "input":
+        words += [f"the centre of {_sides(preprocessing['size'])}"] if preprocessing.get("crop") else []
+        words += ["with what fills the sides"] if preprocessing.get("keep_aspect") else []
+    area = preprocessing.get("area") or {}
+    words += [f"cut to {', '.join(map(str, area['box']))}"] if area.get("box") else []
+    words += [f"valid area {area['sha256'][:6]}"] if area.get("sha256") else []
+    return ", ".join(words)
+
+
+def _sides(size: Sequence[int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
 def write_grid_masks(run: Run, manifest: Manifest) -> None:
     """Keep the test masks on the run's grid, packed eight pixels to a byte, where it is not the model's own.
 
@@ -88,21 +112,42 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
 
 
 def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
-    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none."""
+    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none.
+
+    Raises:
+        InputError: Maps or masks are damaged, or the maps are not those of the rows of scores.csv.
+    """
     maps = run.maps(SPLIT)
     if maps is None:
         return None, "there are no anomaly maps"
-    if not run.masks_path(SPLIT).is_file():
+    check_rows(run, maps, SPLIT)
+    masks = run.packed_masks(SPLIT)
+    if masks is None:
         classified = run.record.get("dataset", {}).get("protocol", {}).get("task") == "classification"
         return None, "the task is classification: no masks are used" if classified else "there are no masks"
     if pixel_size_of(run) == "input":
-        return _counted(run, ArrayImages(maps, np.load(run.masks_path(SPLIT), mmap_mode="r"))), None
-    packed, sizes = run.grid_paths(SPLIT)
-    if not packed.is_file() or not sizes.is_file():
+        return _counted(run, ArrayImages(maps, masks)), None
+    packed, sizes_path = run.grid_paths(SPLIT)
+    sizes = mapped(sizes_path)
+    if not packed.is_file() or sizes is None:
         return None, f"there are no masks on the grid {pixel_size_of(run)}: {packed.name} is gone from the run's maps"
     bits = np.memmap(packed, dtype=np.uint8, mode="r")
-    images = GridImages(maps, Frame.from_record(run.record["preprocessing"]), np.load(sizes), bits)
+    images = GridImages(maps, Frame.from_record(run.record["preprocessing"]), sizes, bits)
     return _counted(run, images), None
+
+
+def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
+    """Refuse maps that are not one for each row of scores.csv, which would be taken for other images'.
+
+    Raises:
+        InputError: With both counts.
+    """
+    rows = len(run.scores(split))
+    if len(maps) != rows:
+        raise InputError(
+            f"{run.folder}: scores.csv has {rows} {split} images, and there are {len(maps)} maps. One is damaged: "
+            "restore it, or test the run again."
+        )
 
 
 def left_out(run: Run, rows: Sequence[ScoreRow]) -> list[int]:

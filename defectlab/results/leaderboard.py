@@ -84,6 +84,7 @@ class Entry:
         notes = []
         if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
             notes.append("threshold chosen on the test images (oracle)")
+        notes += dict.fromkeys(chosen for row in self.rows if "(oracle)" in (chosen := str(row.get("chosen", ""))))
         notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
         return "; ".join(notes)
 

@@ -27,10 +27,13 @@ def row_parts(record: Mapping[str, Any], rows: Sequence[ScoreRow]) -> list[str] 
 def parts_of_paths(record: Mapping[str, Any], paths: Sequence[str]) -> list[str] | None:
     """Return the part that each image shows, by its path as scores.csv has it; None for a run without `data.group`."""
     pattern = record.get("dataset", {}).get("protocol", {}).get("group")
-    if pattern is None:
-        return None
-    root = record["dataset"].get("root") or "."
-    return [group_of(_below(path, root), pattern) for path in paths]
+    return None if pattern is None else [group_of(path, pattern) for path in paths_below_root(record, paths)]
+
+
+def paths_below_root(record: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    """Return a run's image paths relative to its dataset's root: equal for equal images, wherever the dataset lies."""
+    root = record.get("dataset", {}).get("root") or "."
+    return [_below(path, root) for path in paths]
 
 
 def _below(path: str, root: str) -> str:

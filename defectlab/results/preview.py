@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from defectlab.errors import InputError, OptionError
-from defectlab.evaluation.rules import RuleOptions, choose
+from defectlab.evaluation.rule_options import RuleOptions
 from defectlab.results.charts import cuts_chart
 from defectlab.results.evaluate import columns
 from defectlab.results.record import Run
+from defectlab.results.rethreshold import image_threshold
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcom
     Raises:
         InputError: The run has no validation images.
     """
-    scores, labels = columns(run.scores("validation"))
+    rows = run.scores("validation")
+    scores, labels = columns(rows)
     if not scores.size:
         raise InputError(f"{run.folder} has no validation images to choose a threshold on.")
     source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
     found = []
     for rule, options in rules.items():
         try:
-            chosen = choose(rule, scores, labels, options, source)
+            chosen = image_threshold(run, rows, rule, options, source)
         except OptionError as error:
             found.append(RuleOutcome(rule, None, None, None, str(error)))
             continue

@@ -21,7 +21,7 @@ from filelock import FileLock
 from defectlab import paths
 from defectlab.errors import InputError
 from defectlab.files import replacing, write_json
-from defectlab.results.files import unpack_masks
+from defectlab.results.files import mapped, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 STATUSES = ("failed", "running", "fitted", "finished")
 CHECKPOINT = "weights/lightning/model.ckpt"
+_ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class Run:
         """Open a run folder.
 
         Raises:
-            InputError: There is no run there.
+            InputError: There is no run there, or its record is damaged.
         """
         folder = paths.resolve(folder)
         if not (folder / "run.json").is_file():
             raise InputError(f"{folder} is no run folder: it has no run.json. {runs_there_are(folder)}")
-        return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        record = _record(folder)
+        if record is None:
+            raise InputError(f"{folder / 'run.json'} is damaged: it is no record. Restore it, or train the run again.")
+        return cls(folder, record)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "Run | None":
@@ -85,8 +89,8 @@ class Run:
         parent = results / safe_name(model) / safe_name(dataset)
         parent.mkdir(parents=True, exist_ok=True)
         identity = experiment_id(facts)
-        with _locked(parent):
-            final = folder = _place(parent, safe_name(name), facts, identity)
+        with locked(parent):
+            final = folder = place_of(parent, safe_name(name), facts, identity)
             earlier = _record(final)
             if earlier is not None and _elsewhere(earlier):
                 raise InputError(
@@ -122,7 +126,7 @@ class Run:
         self.update(status=status, error=None, **{status: _now()}, **fields_)
         if self.folder == self._final:
             return
-        with _locked(self._final.parent):
+        with locked(self._final.parent):
             earlier = _record(self._final)
             if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
                 old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
@@ -180,22 +184,20 @@ class Run:
         write_scores(self.folder / "scores.csv", rows)
 
     def scores(self, split: str | None = None) -> list[ScoreRow]:
-        """Read scores.csv: all rows, or those of one split, in the order of the maps' rows."""
+        """Read scores.csv: all rows, or those of one split, in the order of the maps' rows.
+
+        Raises:
+            InputError: The file is damaged.
+        """
         file_path = self.folder / "scores.csv"
         if not file_path.is_file():
             return []
-        with file_path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                ScoreRow(
-                    row["image_path"],
-                    row["split"],
-                    row["defect"],
-                    int(row["label"]),
-                    float(row["score"]),
-                    int(row["pred_label"]),
-                )
-                for row in csv.DictReader(file)
-            ]
+        try:
+            rows = _read_scores(file_path)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise InputError(
+                f"{file_path} is damaged ({type(error).__name__}: {error}). Restore it, or test the run again."
+            ) from error
         return [row for row in rows if split in (None, row.split)]
 
     @property
@@ -216,19 +218,21 @@ class Run:
         return self.folder / "maps" / f"{split}_grid_masks.bin", self.folder / "maps" / f"{split}_grid_sizes.npy"
 
     def maps(self, split: str) -> np.ndarray | None:
-        """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept."""
-        path = self.maps_path(split)
-        return np.load(path, mmap_mode="r") if path.is_file() else None
+        """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        return mapped(self.maps_path(split))
 
     def packed_masks(self, split: str) -> np.ndarray | None:
         """As `masks`, memory-mapped as they lie on disk: (n, H, W / 8) bits packed along the width, rounded up."""
-        path = self.masks_path(split)
-        return np.load(path, mmap_mode="r") if path.is_file() else None
+        return mapped(self.masks_path(split))
 
     def masks(self, split: str) -> np.ndarray | None:
         """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
-        path, maps = self.masks_path(split), self.maps(split)
-        return unpack_masks(np.load(path), maps.shape[-1]) if path.is_file() and maps is not None else None
+        packed, maps = self.packed_masks(split), self.maps(split)
+        return None if packed is None or maps is None else unpack_masks(packed, maps.shape[-1])
 
 
 def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
@@ -237,6 +241,25 @@ def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(ScoreRow)])
         writer.writerows(astuple(row) for row in rows)
+
+
+def _read_scores(path: Path) -> list[ScoreRow]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = {field.name for field in fields(ScoreRow)} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        return [
+            ScoreRow(
+                row["image_path"],
+                row["split"],
+                row["defect"],
+                int(row["label"]),
+                float(row["score"]),
+                int(row["pred_label"]),
+            )
+            for row in reader
+        ]
 
 
 def find_runs(results: Path | None = None) -> list[Run]:
@@ -253,7 +276,7 @@ def find_runs(results: Path | None = None) -> list[Run]:
     return sorted(runs, key=lambda run: run.record["process"]["started"])
 
 
-def _place(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
+def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
     """Return the folder of this experiment: its earlier one of this name, or a free one."""
     for file in sorted(parent.glob(f"{glob.escape(name)}*/run.json")):
         earlier = _record(file.parent)
@@ -270,7 +293,7 @@ def _place(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> 
     )
 
 
-def _locked(parent: Path) -> FileLock:
+def locked(parent: Path) -> FileLock:
     """Keep two processes from taking one name, or one place, at the same moment."""
     return FileLock(parent / ".lock")
 
@@ -290,10 +313,12 @@ def _elsewhere(record: Mapping[str, Any]) -> bool:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a folder; None where there is none, or what is there is none."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    return record if isinstance(record, dict) and all(key in record for key in _ALWAYS) else None
 
 
 def _alive(record: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from defectlab.evaluation.rule_options import RuleOptions, check_options
 from defectlab.evaluation.rules import choose
 from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.evaluate import columns, evaluate_run, threshold_record
-from defectlab.results.grid import pixel_labels
-from defectlab.results.parts import choose_part_threshold
+from defectlab.results.grid import check_rows, pixel_labels
+from defectlab.results.parts import choose_part_threshold, part_columns, row_parts
 from defectlab.results.record import Run, ScoreRow
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,9 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
 
     At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
     good images with any pixel flagged; mean_plus_k_std takes the pixels of good images; f1, mean_of_means and recall
-    take pixels by their masks. The record changes at once or, on an error, not at all.
+    take pixels by their masks. Where parts have several images (`data.group`) conformal counts parts, each by its
+    highest image: images of one part are not independent, and its guarantee would not hold. The record changes at once
+    or, on an error, not at all.
 
     Raises:
         InputError: The run has no validation scores, or its maps were dropped.
@@ -36,12 +39,8 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     check_options(rule, options)
     rows = run.scores("validation")
     source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
-    chosen: dict[str, Threshold] = {}
-    for level in levels:
-        if level == "image":
-            chosen[level] = choose(rule, *columns(rows), options, source)
-        else:
-            chosen[level] = _pixel_threshold(run, rows, rule, options, source)
+    choosers = {"image": image_threshold, "pixel": _pixel_threshold}
+    chosen = {level: choosers[level](run, rows, rule, options, source) for level in levels}
     by_hand = rule == "manual"
     records = {
         level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
@@ -85,10 +84,35 @@ def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
         )
 
 
+def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
+    """Choose the image threshold from validation rows, for conformal from parts where these have several images.
+
+    Raises:
+        OptionError: The rule cannot work on these images.
+    """
+    parts = row_parts(run.record, rows)
+    if parts is None or rule not in ("conformal", "recall"):
+        return choose(rule, *columns(rows), options, source)
+    if rule == "recall":
+        found = choose(rule, *columns(rows), options, source)
+        return replace(
+            found,
+            reason=f"{found.reason}; this holds for independent images, and those of one part are not (data.group)",
+        )
+    return _of_parts(choose(rule, *part_columns(rows, parts), options, f"parts of {source}"))
+
+
+def _of_parts(found: Threshold) -> Threshold:
+    return replace(found, reason=f"{found.reason}; counted in parts, each by its highest image (data.group)")
+
+
 def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
     maps = run.maps("validation")
     if rule == "manual":
         return choose(rule, [], [], options, source)
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
-    return choose_by_pixels(rule, maps, run.packed_masks("validation"), pixel_labels(run, rows), options, source)
+    check_rows(run, maps, "validation")
+    parts, labels = row_parts(run.record, rows), pixel_labels(run, rows)
+    found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, parts)
+    return found if parts is None or rule != "conformal" else _of_parts(found)

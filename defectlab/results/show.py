@@ -10,7 +10,7 @@ from defectlab import paths
 from defectlab.progress import in_notebook
 from defectlab.results.record import Run
 from defectlab.results.repeats import Repeats
-from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number
+from defectlab.results.workbook.rows import BARE_METRICS, KEY, group_of, number, ranked_within
 
 SHOWN_RUNS = 5
 PART_METRICS = ("part_AUROC", "part_F1Score")  # beside them where data.group is set
@@ -93,10 +93,11 @@ def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _places(own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the place by each metric, equal values sharing the better one."""
+    """Return the place by each metric, equals sharing the better one; by pixel metrics among those of one grid."""
     parts = []
     for metric in BARE_METRICS:
-        values = [value for row in peers if (value := number(row, metric)) is not None]
+        among = [row for row in peers if ranked_within(row, metric) == ranked_within(own, metric)]
+        values = [value for row in among if (value := number(row, metric)) is not None]
         mine = number(own, metric)
         if mine is not None:
             parts.append(f"place {1 + sum(value > mine for value in values)} of {len(values)} by {metric}")

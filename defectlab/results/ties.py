@@ -25,9 +25,10 @@ from defectlab.evaluation.intervals import (
     deviations,
     holm,
     interval_on_logit,
+    newcombe,
     placements,
 )
-from defectlab.results.parts import parts_of_paths
+from defectlab.results.parts import parts_of_paths, paths_below_root
 from defectlab.results.record import Run
 
 Floats = NDArray[np.float64]
@@ -36,6 +37,8 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class TestScores:
     """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,).
+
+    Paths are relative to the dataset's root, so that a dataset may lie elsewhere for another run.
 
     `parts` (n,) are the names of the parts that the images show, for a run with `data.group`.
     """
@@ -60,10 +63,21 @@ class TestScores:
         counts = [np.unique(self.units[self.labels == label]).size for label in (0, 1)]
         return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
 
+    @property
+    def labelled(self) -> "TestScores":
+        """The images of known label: the others decide nothing."""
+        if (self.labels >= 0).all():
+            return self
+        at = np.flatnonzero(self.labels >= 0).tolist()
+        paths, defects = (tuple(names[place] for place in at) for names in (self.paths, self.defects))
+        parts = None if self.parts is None else tuple(self.parts[place] for place in at)
+        return TestScores(paths, defects, self.labels[at], self.scores[at], parts)
+
     def same_images(self, other: "TestScores") -> bool:
-        """Whether both are scores of the same images of the same parts, known by the same labels."""
-        same = self.paths == other.paths and self.parts == other.parts
-        return same and bool((self.labels == other.labels).all())
+        """Whether both are scores of the same labelled images of the same parts, by the same labels."""
+        one, two = self.labelled, other.labelled
+        same = one.paths == two.paths and one.parts == two.parts
+        return same and bool((one.labels == two.labels).all())
 
 
 def read_test_scores(run: Run) -> TestScores | None:
@@ -82,11 +96,12 @@ def read_test_scores(run: Run) -> TestScores | None:
         rows = [row for row in reader if row and row[at["split"]] == "test"]
     if not rows:
         return None
-    rows.sort(key=lambda row: row[at["image_path"]])
-    columns = list(zip(*rows, strict=True))
+    names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])
+    ordered = sorted(zip(names, rows, strict=True), key=lambda pair: pair[0])
+    columns = list(zip(*(row for _, row in ordered), strict=True))
     parts = parts_of_paths(run.record, columns[at["image_path"]])
     return TestScores(
-        columns[at["image_path"]],
+        tuple(name for name, _ in ordered),
         columns[at["defect"]],
         np.array(columns[at["label"]], dtype=np.int64),
         np.array(columns[at["score"]], dtype=np.float64),
@@ -96,13 +111,17 @@ def read_test_scores(run: Run) -> TestScores | None:
 
 def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
     """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
+    seeds = [one.labelled for one in seeds]
     first = seeds[0]
-    if len(seeds) == 1 or not all(one.testable for one in seeds):
-        return auroc_interval(first.scores, first.labels, confidence, first.parts)
+    found = [auroc_interval(one.scores, one.labels, confidence, one.parts) for one in seeds]
+    unknown = next((one for one in found if one.low is None), None)
+    if len(seeds) == 1 or unknown is not None:
+        return unknown or found[0]
     top, bottom = _placed(seeds)
-    auroc, variance = float(top.mean()), _variance(first, top, bottom)
+    auroc, variance = float(top.mean()), _variance(first, top, bottom) if first.testable else math.nan
     if not variance > 0 or auroc in (0.0, 1.0):
-        return auroc_interval(_mean_ranks(seeds), first.labels, confidence, first.parts)
+        m, n = (np.unique(units).size for units in _units_by_class(first))
+        return newcombe(auroc, m, n, deviations(confidence), of_parts=first.parts is not None)
     how = auroc_method(top.size, bottom.size, None if first.parts is None else _units_by_class(first))
     return interval_on_logit(auroc, variance, deviations(confidence), f"{how}, mean of {len(seeds)} seeds")
 
@@ -117,6 +136,7 @@ def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[flo
     Returns:
         None for the best itself and for what cannot be tested: no scores, other images, or too few of a class.
     """
+    entries = [[one.labelled for one in seeds] for seeds in entries]
     usable = [bool(seeds) and all(one.testable for one in seeds) for seeds in entries]
     p_values: dict[str, float] = {}
     for place, seeds in enumerate(entries):
@@ -158,10 +178,5 @@ def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:
 
 
 def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
-    """Return each image's mean rank among those whose label is known; for one seed its scores, which rank alike."""
-    if len(seeds) == 1:
-        return seeds[0].scores
-    known = seeds[0].labels >= 0
-    ranks = np.zeros(known.size)
-    ranks[known] = np.mean([rankdata(one.scores[known]) for one in seeds], axis=0)
-    return ranks
+    """Return each image's mean rank; for one seed its scores, which rank alike."""
+    return seeds[0].scores if len(seeds) == 1 else np.mean([rankdata(one.scores) for one in seeds], axis=0)

@@ -23,18 +23,27 @@ def add_sweep_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--retry-failed", action="store_true", help="Run what failed earlier again.")
     refitting = "Make checkpoints: BEST (on validation images), BEST:METRIC, or configurations by number or name."
     parser.add_argument("--refit", type=str, nargs="+", metavar="BEST", help=refitting)
+    parser.add_argument("--executor", type=str, default="local", help="local, or ray: tasks on a cluster.")
+    parser.add_argument("--address", type=str, help="Of a running Ray cluster, such as auto; default starts one here.")
     setting = "An option over the file's, such as model.num_neighbors=1,5,9; bare, or as --model.num_neighbors 1,5,9."
     parser.add_argument(SET, dest="overrides", action="append", metavar="KEY=VALUE", help=setting)
 
 
 def run_sweep_command(
-    file: str, plan: bool, retry_failed: bool, refit: Sequence[str] | None, overrides: Sequence[str] | None
+    file: str,
+    plan: bool,
+    retry_failed: bool,
+    refit: Sequence[str] | None,
+    executor: str,
+    address: str | None,
+    overrides: Sequence[str] | None,
 ) -> int:
     """Run or plan a sweep; returns 1 if anything failed or cannot work, else 0."""
     values = parse_overrides(overrides or [])
     from defectlab.sweeps.run import sweep
 
-    result = sweep(file, overrides=values, plan_only=plan, retry_failed=retry_failed, refit=refit or ())
+    options: dict[str, Any] = {"plan_only": plan, "retry_failed": retry_failed, "refit": refit or ()}
+    result = sweep(file, overrides=values, **options, executor=executor, address=address)
     return 1 if result.failed or result.plan.refused or result.kept.problems else 0
 
 

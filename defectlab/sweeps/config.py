@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from defectlab import paths
-from defectlab.errors import DataError, OptionError, unknown_name
+from defectlab.data.categories import categories_in, chosen_categories, named_groups
+from defectlab.errors import OptionError, unknown_name
 from defectlab.experiment import Experiment, config_file, read_yaml
 from defectlab.features.store import DTYPES
 from defectlab.many import parse_seeds
@@ -23,13 +24,10 @@ logger = logging.getLogger(__name__)
 
 SEVERAL = 2
 CHECKPOINTS = ("none", "best", "all")
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-OBJECTS = (
-    *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
-)  # MVTec AD's own groups
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
 OWN = (
-    *("name", "grid", "search", "datasets", "groups", "seeds", "vary_split", "cache_gb", "cache_dtype", "checkpoints"),
+    *("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split"),
+    *("cache_gb", "cache_dtype", "checkpoints"),
 )
 
 
@@ -51,6 +49,7 @@ class SweepConfig:
         checkpoints: none, best (of each dataset, on its validation images) or all; None keeps all where they take at
             most 2 GB, else the best.
         search: Draw trials from the grid instead of running all of it.
+        ray: Options of executor ray, as `RayConfig` has them.
     """
 
     name: str = "sweep"
@@ -64,6 +63,7 @@ class SweepConfig:
     cache_dtype: str = "float32"
     checkpoints: str | None = None
     search: SearchConfig | None = None
+    ray: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
@@ -131,28 +131,13 @@ class SweepConfig:
         """
         if self.datasets is None:
             return {}
-        root = paths.resolve(self.datasets["root"])
-        there = sorted(folder.name for folder in root.glob("*") if (folder / "train/good").is_dir())
-        if not there:
-            raise DataError(f"{root} holds no datasets: no folder below it has train/good.")
-        names = self.categories(there)
-        missing = [name for name in names if name not in there]
-        if missing:
-            raise DataError("\n".join(unknown_name("category", name, there) for name in missing))
+        there = categories_in(paths.resolve(self.datasets["root"]))
+        names = chosen_categories(self.datasets.get("categories", "all"), there, self.groups)
         return {name: f"{self.datasets['root']}/{name}" for name in names}
-
-    def categories(self, there: list[str]) -> list[str]:
-        """Return the categories asked for, of those that are there."""
-        asked = (self.datasets or {}).get("categories", "all")
-        if asked == "all":
-            return there
-        if isinstance(asked, str):
-            return list(self.named_groups().get(asked, [asked]))
-        return list(asked)
 
     def named_groups(self) -> dict[str, list[str]]:
         """Return every named group of categories."""
-        return {"textures": list(TEXTURES), "objects": list(OBJECTS), **self.groups}
+        return named_groups(self.groups)
 
     def expanded(self) -> Iterator[dict[str, Any]]:
         """Yield the experiments of a grid as plain data: every dataset, seed and combination, none twice."""
@@ -221,6 +206,10 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
 
 def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the grid with an override in it, or put it into the base."""
+    section, _, key = option.partition(".")
+    if section not in SECTIONS:  # such as datasets.categories, where a list is one value
+        base[section] = {**(base.get(section) or {}), key: value}
+        return grid
     meant = options_of(option, value)
     chosen = _of_models(grid, meant.values) if option == "model.name" else []
     if chosen:
@@ -228,7 +217,6 @@ def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any
     if any(option in branch for branch in grid):
         return [{**branch, option: value} if option in branch else branch for branch in grid]
     if isinstance(meant, Choices) and len(meant.values) == 1:
-        section, _, key = option.partition(".")
         base[section] = {**(base.get(section) or {}), key: meant.values[0]}
         return grid
     return [{**branch, option: value} for branch in grid]

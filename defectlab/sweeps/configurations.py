@@ -49,8 +49,8 @@ class Configuration:
         """Whether its features, fit and scores are parts of what its group computes."""
         options = self.model.options
         plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
-        augmented = self.datamodule.train_augmentations is not None
-        return self.model.model_name in SHARED and plain and not augmented
+        other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
+        return self.model.model_name in SHARED and plain and not other
 
     @property
     def takes_features(self) -> bool:
@@ -60,7 +60,9 @@ class Configuration:
     @property
     def feature_key(self) -> Hashable:
         """Equal for configurations that see the same images through the same backbone."""
-        return (id(self.datamodule), self.model.preprocessing.hash, self.model.backbone_record["sha256"])
+        record = self.model.backbone_record
+        precision = (record["spec"] or {}).get("precision")
+        return (id(self.datamodule), self.model.preprocessing.hash, record["sha256"], precision)
 
     @property
     def group_key(self) -> Hashable:

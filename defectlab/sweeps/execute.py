@@ -50,7 +50,7 @@ def run_group(
         masks = pieces.masks(group[0], queries_of(group[0].datamodule.manifest))
         for scored in SCORERS[group[0].model.model_name](group, pending, pieces):
             one = waiting.pop(scored.configuration.run_id)
-            facts = {"name": sweep, "number": one.number, "shared_seconds": _rounded(pieces), "shared_by": len(pending)}
+            facts = _facts(one, pieces, sweep) | {"shared_by": len(pending)}
             begin = time.perf_counter()
             try:
                 run = write_run(scored, masks, {}, facts)
@@ -73,7 +73,7 @@ def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report)
         if one.takes_features:
             one.model.use_features(pieces.features(one))  # type: ignore[operator]
         run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
-        run.update(sweep={"name": sweep, "number": one.number, "shared_seconds": _rounded(pieces)})
+        run.update(sweep=_facts(one, pieces, sweep))
     except PrunedTrialError as pruned:
         report(outcome_of(one, "pruned", error=_summary(pruned)))
         return
@@ -98,8 +98,11 @@ def record_failure(one: Configuration, error: BaseException) -> None:
             raise
 
 
-def _rounded(pieces: Pieces) -> dict[str, float]:
-    return {piece: round(seconds, 3) for piece, seconds in pieces.seconds.items()}
+def _facts(one: Configuration, pieces: Pieces, sweep: str) -> dict[str, Any]:
+    """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
+    seconds = {piece: round(value, 3) for piece, value in pieces.seconds.items()}
+    dtype = {} if pieces.store.dtype == "float32" else {"cache_dtype": pieces.store.dtype}
+    return {"name": sweep, "number": one.number, "shared_seconds": seconds, **dtype}
 
 
 def _summary(error: BaseException) -> str:

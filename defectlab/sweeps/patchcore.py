@@ -20,15 +20,9 @@ def score_patchcore(
     A coreset of any size is a prefix of the largest one's order, so that one order and one pass over the ordered bank
     serve every ratio; one search among the bank's rows serves every number of neighbours.
     """
-    model, device = group[0].model.model, group[0].engine.device
-    manifest = group[0].datamodule.manifest
-    features, queries = pieces.features(group[0]), queries_of(manifest)
-    bank, sizes, steps = _bank(group, pieces)
-    with pieces.timed("embeddings"):
-        embedding = embedded(model, features, queries, device)
-        height, width = embedding.shape[-2:]
-        patches = model.rows(embedding)
-        del embedding
+    model, queries = group[0].model.model, queries_of(group[0].datamodule.manifest)
+    bank, sizes, steps = ordered_bank(group, pieces)
+    patches, (height, width) = _patches(group[0], pieces)
     distances, locations = _nearest(group, pieces, patches, bank, steps)
     for step, size in enumerate(steps):
         chosen = [one for one in pending if sizes[one.run_id] == size]
@@ -48,7 +42,7 @@ def score_patchcore(
     model.memory_bank = torch.empty(0)
 
 
-def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int], list[int]]:
+def ordered_bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int], list[int]]:
     """Return the largest bank (M, C) in the order picked, how many rows each configuration takes, and all numbers."""
     model, device = group[0].model.model, group[0].engine.device
     train = group[0].datamodule.manifest.split("train")
@@ -65,12 +59,26 @@ def _bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor,
     return rows[as_tensor(order, device)], sizes, sorted(steps)
 
 
+def search_bank(group: Sequence[Configuration], pieces: Pieces) -> None:
+    """Make the search of every prefix of the ordered bank, which `score_patchcore` then finds in the store."""
+    bank, _, steps = ordered_bank(group, pieces)
+    _nearest(group, pieces, _patches(group[0], pieces)[0], bank, steps)
+
+
+def _patches(one: Configuration, pieces: Pieces) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Return the patches (Q*h*w, C) of every scored image, and h and w."""
+    model, queries = one.model.model, queries_of(one.datamodule.manifest)
+    with pieces.timed("embeddings"):
+        embedding = embedded(model, pieces.features(one), queries, one.engine.device)
+        return model.rows(embedding), (embedding.shape[-2], embedding.shape[-1])
+
+
 def _nearest(
     group: Sequence[Configuration], pieces: Pieces, patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return distances and places (S, Q) of each patch's nearest row in every prefix of the bank."""
     keys = [pieces.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
-    with pieces.timed("nearest"):
+    with pieces.timed("nearest"), pieces.store.making(keys[0]):  # another process waits for it, and then reads it
         stored = [pieces.store.get(key) for key in keys]
         if stored[0] is None or stored[1] is None:
             nearest = _nearest_of_prefixes(patches.float(), bank.float(), sizes)

@@ -150,6 +150,15 @@ def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Con
     return pieces
 
 
+def memory_of(group: Sequence[Configuration]) -> int:
+    """Return the bytes that the largest shared piece of a group takes; 0 for models that share none."""
+    if not group[0].shares:
+        return 0
+    if group[0].model.model_name == "patchcore":
+        return max(piece.bytes for piece in _patchcore_pieces(group, 1, 1.0))
+    return _padim_piece(group, 1, 1.0).bytes
+
+
 def _checkpoint_pieces(configurations: Sequence[Configuration], policy: str) -> list[Piece]:
     """Return the checkpoints that are kept; which one is the best is not known yet, so the largest stands for it."""
     sizes: dict[str, list[int]] = {}

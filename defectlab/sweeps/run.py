@@ -116,7 +116,7 @@ def sweep(
         return search_sweep(settings, **options, executor=executor, address=address)
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
-    runner = make_executor(executor, store, settings.name, address)
+    runner = make_executor(executor, store, settings.name, address, settings.ray)
     earlier = earlier_runs(configurations)
     wanted = wanted_of([refit] if isinstance(refit, str) else refit, configurations, earlier)
     policy = policy_of(settings.checkpoints, configurations)
@@ -130,6 +130,7 @@ def sweep(
     kept = Kept()
     try:
         runner.run(plan.configurations, plan.pending, live.report)
+        _note_groups(settings, live.outcomes)
         pieces = Pieces(configurations, store)
         kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces)
     finally:
@@ -148,6 +149,18 @@ def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
     return outcomes
+
+
+def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
+    """Put the sweep's own groups of datasets on record: the workbook has means over them."""
+    if not settings.groups:
+        return
+    for run in finished_runs(outcomes).values():
+        dataset = run.record["dataset"]["name"]
+        groups = [name for name, members in settings.groups.items() if dataset in members]
+        sweep_facts = run.record.get("sweep") or {}
+        if groups != sweep_facts.get("groups", []):
+            run.update(sweep={**sweep_facts, "groups": groups})
 
 
 def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:

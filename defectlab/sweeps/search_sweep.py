@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from defectlab import paths
+from defectlab.errors import OptionError
 from defectlab.features.store import FeatureStore
 from defectlab.results.record import Run
 from defectlab.sweeps.checkpoints import Kept, keep_checkpoints
@@ -39,9 +40,13 @@ def search_sweep(
     """
     assert settings.search is not None
     config = settings.search
+    if config.pruning is not None and executor != "local":
+        raise OptionError("search: pruning watches trainings in this process: leave executor at local.")
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     folder = paths.results_dir() / "sweeps" / settings.name
-    search = Search(settings, config, make_executor(executor, store, settings.name, address), store, retry_failed)
+    search = Search(
+        settings, config, make_executor(executor, store, settings.name, address, settings.ray), store, retry_failed
+    )
     judges = search.check()
     with study_of(search, folder) as study:
         told = study.told()

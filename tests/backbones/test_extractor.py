@@ -8,6 +8,7 @@ import torchvision
 from backbone_helpers import images, shaken
 from torch import Tensor, nn
 
+from defectlab.backbones import load_backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.errors import OptionError, WeightsError
 
@@ -23,6 +24,22 @@ def test_equals_anomalibs_extractor_in_keys_and_features(resnet18: nn.Module) ->
     for layer, features in ours(images(96)).items():
         assert torch.equal(features, theirs[layer])
     assert ours.out_dims == list(plain.out_dims)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_rounds_features_and_leaves_the_weights(precision: str) -> None:
+    full, lower = (
+        FeatureExtractor(load_backbone("resnet18", "random", precision=each), ["layer1", "layer2"])
+        for each in ("float32", precision)
+    )
+    expected = full(images(64))
+    for layer, features in lower(images(64)).items():
+        assert features.dtype == torch.float32
+        apart = float((features - expected[layer]).norm() / expected[layer].norm())
+        assert 0 < apart < (0.02 if precision == "bfloat16" else 0.003)
+    assert lower.feature_shapes((64, 64)) == full.feature_shapes((64, 64))
+    states = [extractor.state_dict() for extractor in (full, lower)]
+    assert all(torch.equal(states[1][key], value) for key, value in states[0].items())
 
 
 def test_an_images_features_are_free_of_its_batch(resnet18: nn.Module) -> None:

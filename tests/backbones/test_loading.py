@@ -10,7 +10,7 @@ from backbone_helpers import images, shaken
 from safetensors.torch import save_file
 from torch import nn
 
-from defectlab.backbones import FeatureExtractor, load_backbone, weights_sha256
+from defectlab.backbones import BackboneSpec, FeatureExtractor, load_backbone, weights_sha256
 from defectlab.backbones.manifest import file_sha256
 from defectlab.errors import OptionError, WeightsError
 
@@ -229,3 +229,11 @@ def test_the_real_resnet18_with_folded_batch_norm() -> None:
     backbone = load_backbone("resnet18", Path(os.environ["DEFECTLAB_REAL"]) / "weights" / "resnet18.pth")
     assert backbone.unfilled == frozenset()
     assert _features(backbone, ["layer3"])["layer3"].std() > 0.1
+
+
+def test_precision_is_checked_and_goes_with_the_specification() -> None:
+    with pytest.raises(OptionError, match="bfloat16"):
+        load_backbone("resnet18", "random", precision="bfloat61")
+    spec = load_backbone("resnet18", "random", precision="bfloat16").spec
+    assert BackboneSpec.from_dict(spec.to_dict()) == spec
+    assert "precision" not in load_backbone("resnet18", "random").spec.to_dict()

@@ -64,6 +64,7 @@ COLUMNS = {
     "p (Holm)": "p-value of equal image AUROC with the best, corrected for the number of comparisons.",
     "protocol": "Where validation images and good test images came from.",
     "not_available": "Metrics without a value, and why.",
+    "groups": "Groups of datasets that a sweep has named and this dataset is of.",
     "chosen": "By which metric, and on which images, a sweep chose this run as its best.",
     "pixel_grid": "Height and width on which the pixel metrics are computed; only those of one size are marked as best "
     "among each other. evaluation.pixel_size: original or [h, w] gives models of other input sizes one grid.",
@@ -105,6 +106,6 @@ def _write_section(sheet: Worksheet, title: str, meanings: Mapping[str, str], pl
         for at, value in enumerate((name, meaning), 1):
             sheet.cell(place, at, value).alignment = Alignment(wrap_text=True, vertical="top")
         # said, since not every program fits the height to wrapped text on opening
-        lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] - 15)))
+        lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] + 5)))
         sheet.row_dimensions[place].height = 15.0 * lines
     return place + 1

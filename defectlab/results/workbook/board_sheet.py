@@ -33,7 +33,7 @@ _WIDTHS = {
     "run": 54,
     "checkpoint": 13,
     "report": 9,
-    "note": 44,
+    "note": 96,
 }
 
 COLUMNS = (
@@ -45,6 +45,7 @@ COLUMNS = (
 _OF_CONFIGURATION = ("rank", "model", "backbone", "weights", "run")
 AT = {name: at for at, name in enumerate(COLUMNS, 1)}
 _TEXT = {"rank", "verdict", "model", "backbone", "weights", "run", "seed", "checkpoint", "report", "note"}
+_LINKS = {"checkpoint", "report"}
 _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
 
 
@@ -77,7 +78,7 @@ def _write_board(sheet: Worksheet, board: Board, top: int, workbook: Path) -> in
     for name, at in AT.items():
         cell = sheet.cell(header, at, name)
         cell.font, cell.fill = BOLD, HEADER
-        cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal=None if name in _TEXT else "right")
+        cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal=_side(name))
     place = header + 1
     for rank, entry in enumerate(board.entries, 1):
         place = _write_entry(sheet, entry, rank, place, workbook)
@@ -100,7 +101,7 @@ def _write_across(sheet: Worksheet, together: Sequence[Across], top: int) -> int
     for name, at in AT.items():
         cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN, "note") else None)
         cell.font, cell.fill = BOLD, HEADER
-        cell.alignment = Alignment(horizontal=None if name in _TEXT else "right")
+        cell.alignment = Alignment(horizontal=_side(name))
     for place, one in enumerate(together, top + 3):
         own = {"rank": place - top - 2, **{name: _values(one.first)[name] for name in _OF_CONFIGURATION[1:]}}
         for name, value in {**own, **one.means, "note": one.note}.items():
@@ -126,7 +127,7 @@ def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook
     for below, part in enumerate(entry.parts, place + 1):
         for name, value in _values(part).items():
             _put(sheet, below, name, value, QUIET)
-        sheet.cell(below, AT["run"]).alignment = Alignment(indent=2)
+        sheet.cell(below, AT["run"]).alignment = Alignment(horizontal="left", indent=2)
         _link(sheet, below, part.rows[0], workbook)
     last = place + len(entry.rows)
     sheet.row_dimensions.group(place + 1, last, outline_level=1, hidden=True)
@@ -210,6 +211,10 @@ def _from(workbook: Path, target: Path) -> str:
         return quote(Path(os.path.relpath(target, workbook.parent)).as_posix())
     except ValueError:  # another drive
         return target.as_uri()
+
+
+def _side(name: str) -> str:
+    return "center" if name in _LINKS else "left" if name in _TEXT else "right"
 
 
 def _put(sheet: Worksheet, place: int, name: str, value: Any, font: Font | None = None) -> None:

@@ -13,7 +13,7 @@ from defectlab.results.workbook.board_sheet import BOLD, HEADER, QUIET, TITLE, a
 from defectlab.results.workbook.rows import KEY, Row, number
 
 _WHO = ("model", "backbone", "run", "seed", RANKED_BY, "weakest kind")
-_WIDTHS = (11, 19, 40, 7, 15, 20)
+_WIDTHS = (11, 19, 56, 7, 15, 20)
 IMAGE, PIXEL, FLAGGED, ALARMS = "image AUROC", "pixel AUROC", "caught", "false alarms"
 
 Kinds = Mapping[str, Sequence[KindResult]]  # by run id
@@ -52,7 +52,7 @@ def _write_block(sheet: Worksheet, board: Board, rows: Sequence[Row], left_out: 
         cell = sheet.cell(heads, at, head)
         cell.font, cell.fill = BOLD, HEADER
         if head == _WHO[-1]:
-            cell.alignment = Alignment(indent=1)
+            cell.alignment = Alignment(horizontal="left", indent=1)
         elif at > _WHO.index(RANKED_BY):
             cell.alignment = Alignment(horizontal="right")
     for place, (defect, label, _) in enumerate(columns):
@@ -86,7 +86,7 @@ def _columns(rows: Sequence[Row], kinds: Kinds) -> list[Column]:
 
 def _put_title(sheet: Worksheet, place: int, at: int, title: str) -> None:
     cell = sheet.cell(place, at, title)
-    cell.font, cell.alignment = BOLD, Alignment(indent=1)
+    cell.font, cell.alignment = BOLD, Alignment(horizontal="left", indent=1)
 
 
 def _title(defect: str, label: int, rows: Sequence[Row], kinds: Kinds) -> str:
@@ -101,7 +101,7 @@ def _write_run(sheet: Worksheet, row: Row, place: int, columns: Sequence[Column]
     who = [row.get("model"), row.get("backbone"), row.get("run"), row.get("seed"), number(row, RANKED_BY), weakest]
     for at, value in enumerate(who, 1):
         sheet.cell(place, at, value)
-    sheet.cell(place, len(_WHO)).alignment = Alignment(indent=1)
+    sheet.cell(place, len(_WHO)).alignment = Alignment(horizontal="left", indent=1)
     sheet.cell(place, _WHO.index(RANKED_BY) + 1).number_format = "0.0000"
     by_kind = {(kind.defect, kind.label): kind for kind in its}
     for at, (defect, label, what) in enumerate(columns, len(_WHO) + 1):

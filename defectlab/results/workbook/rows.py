@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from defectlab import paths
+from defectlab.results.grid import grid_words
 from defectlab.results.record import CHECKPOINT, Run
 from defectlab.results.repeats import repeat_key
 
@@ -60,6 +61,7 @@ _LAST = (
     GRID,
     "not_available",
     "chosen",
+    "groups",
 )
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
@@ -108,9 +110,10 @@ def row_of(run: Run) -> Row:
         "parameters": record.get("parameters"),
         "protocol": _protocol(dataset["protocol"]),
         **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
-        GRID: cell_value(record.get("evaluation", {}).get("grid")),
+        GRID: grid_words(record),
         "not_available": _not_available(record["metric_reasons"]),
         "chosen": _chosen(record),
+        "groups": ", ".join((record.get("sweep") or {}).get("groups", ())),
         "device": record["environment"]["device"],
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),

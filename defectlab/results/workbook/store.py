@@ -3,13 +3,9 @@
 import glob
 import logging
 import os
-import shutil
 import time
-import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +16,7 @@ from defectlab.errors import InputError
 from defectlab.files import replacing
 from defectlab.results.record import Run, find_runs
 from defectlab.results.workbook.blocks import find_blocks, import_blocks
+from defectlab.results.workbook.book import COMPARISON, RUNS, create_sheet, find_sheet, load, open_book
 from defectlab.results.workbook.rows import (
     ELSEWHERE,
     FINISHED,
@@ -34,15 +31,11 @@ from defectlab.results.workbook.rows import (
 )
 
 if TYPE_CHECKING:
-    from openpyxl import Workbook
     from openpyxl.worksheet.worksheet import Worksheet
 
 logger = logging.getLogger(__name__)
 
 LOCK_SECONDS = 120.0
-RUNS, COMPARISON = "runs", "comparison"
-# What openpyxl drops on loading without a word, by what it looks like in the file.
-_DROPPED = {"text boxes or shapes": b"<xdr:sp>", "shapes": b"<xdr:sp ", "sparklines": b"sparklineGroup"}
 
 
 @dataclass(frozen=True)
@@ -89,13 +82,13 @@ def read_workbook(path: str | Path | None = None) -> list[Row]:
     Raises:
         InputError: The file is no workbook.
     """
-    from defectlab.results.workbook.sheets import read_runs
+    from defectlab.results.workbook.runs_sheet import read_runs
 
     path = paths.workbook() if path is None else paths.resolve(path)
     if not path.is_file() or not path.stat().st_size:
         return []
-    book = _load(path)
-    sheet = _find(book, RUNS)
+    book = load(path)
+    sheet = find_sheet(book, RUNS)
     return [] if sheet is None else list(read_runs(sheet).values())
 
 
@@ -105,14 +98,14 @@ def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
     Raises:
         InputError: No such file, no workbook, no block, or a value that is no metric.
     """
+    from defectlab.results.workbook.cells import read_cells
     from defectlab.results.workbook.generated import is_generated
-    from defectlab.results.workbook.sheets import read_cells
 
     path = Path(file) if Path(file).is_file() else paths.resolve(file)
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    book, values = _load(path), _load(path, values=True)
-    ours = [_find(book, RUNS), _find(book, COMPARISON)] if _find(book, RUNS) else []
+    book, values = load(path), load(path, values=True)
+    ours = [find_sheet(book, RUNS), find_sheet(book, COMPARISON)] if find_sheet(book, RUNS) else []
     ours += [sheet for sheet in book.worksheets if is_generated(book, sheet)]
     sheets = [sheet for sheet in book.worksheets if sheet not in ours]
     found: list[Row] = []
@@ -147,25 +140,26 @@ def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], sour
 
 
 def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> Outcome:
+    from defectlab.results.workbook.comparison_sheet import write_comparison
     from defectlab.results.workbook.derived import write_derived
     from defectlab.results.workbook.generated import take_out
-    from defectlab.results.workbook.sheets import read_runs, write_comparison, write_runs
+    from defectlab.results.workbook.runs_sheet import read_runs, write_runs
 
     for partial in path.parent.glob(f".{path.name}.*.part"):  # of a writer that was killed: only one writes at a time
         partial.unlink(missing_ok=True)
     waiting = _take_waiting(path)
     pending = [line for file in waiting for line in file.read_text(encoding="utf-8").splitlines()]
-    book = _open(path)
+    book = open_book(path)
     places = take_out(book)
-    sheet, comparison = _find(book, RUNS), _find(book, COMPARISON)
+    sheet, comparison = find_sheet(book, RUNS), find_sheet(book, COMPARISON)
     before = {} if sheet is None else read_runs(sheet)
     found = _found(before, [*pending, *([str(run.folder.absolute())] if run else [])])
     rows = _merged(before, found, imported)
     gone = [key for key, row in rows.items() if row.get("state") == GONE]
     if prune:
         rows = {key: row for key, row in rows.items() if key not in gone}
-    comparison = comparison or _create(book, COMPARISON)
-    sheet = sheet or _create(book, RUNS)
+    comparison = comparison or create_sheet(book, COMPARISON)
+    sheet = sheet or create_sheet(book, RUNS)
     write_runs(sheet, list(rows.values()))
     write_comparison(comparison, list(rows.values()), list(before.values()))
     write_derived(book, places, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
@@ -232,77 +226,3 @@ def _runs_at(folders: Iterable[str]) -> list[Run]:
         except (OSError, ValueError) as error:
             logger.warning("Unreadable record in %s (%s)", paths.relative(place), error)
     return found
-
-
-def _open(path: Path) -> "Workbook":
-    """Open the workbook or begin one; an unreadable file is set aside, and one that would lose something is copied."""
-    from openpyxl import Workbook
-
-    if not path.is_file() or not path.stat().st_size:
-        book = Workbook()
-        book.remove(book.worksheets[0])
-        return book
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            book = _load(path)
-    except InputError as error:
-        aside = _copy_name(path, "unreadable")
-        path.rename(aside)
-        logger.warning("%s It is kept as %s; a new workbook is made from the records.", error, aside.name)
-        return _open(path)
-    lost = [str(one.message) for one in said if "removed" in str(one.message) or "not supported" in str(one.message)]
-    lost += _dropped(path)
-    if lost:
-        copy = _copy_name(path, "before")
-        shutil.copy2(path, copy)
-        logger.warning(
-            "%s holds what cannot be carried over (%s): the file as it was is kept as %s",
-            path.name, "; ".join(dict.fromkeys(lost)), copy.name,
-        )  # fmt: skip
-    return book
-
-
-def _load(path: Path, values: bool = False) -> "Workbook":
-    from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    try:
-        return load_workbook(path, rich_text=not values, data_only=values)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError, SyntaxError) as error:  # XML
-        raise InputError(f"{path} cannot be read as an .xlsx workbook ({type(error).__name__}: {error}).") from error
-
-
-def _dropped(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        parts = [name for name in archive.namelist() if name.startswith(("xl/drawings/drawing", "xl/worksheets/sheet"))]
-        texts = [archive.read(name) for name in parts]
-    return [what for what, mark in _DROPPED.items() if any(mark in text for text in texts)]
-
-
-def _copy_name(path: Path, why: str) -> Path:
-    return path.with_name(f"{path.stem}_{why}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}{path.suffix}")
-
-
-def _find(book: "Workbook", name: str) -> "Worksheet | None":
-    """Return our own sheet of this name, whatever its case; a person's that happens to be called so is left alone."""
-    from defectlab.results.workbook.sheets import headers_of, read_cells
-
-    for sheet in book.worksheets:
-        if sheet.title.lower() not in (name, _second_name(name).lower()):
-            continue
-        if KEY in headers_of(sheet) if name == RUNS else find_blocks(read_cells(sheet)):
-            return sheet
-    return None
-
-
-def _create(book: "Workbook", name: str) -> "Worksheet":
-    taken = {sheet.title.lower() for sheet in book.worksheets}
-    title = name if name not in taken else _second_name(name)
-    if title != name:
-        logger.warning("The workbook has a sheet %s that is not DefectLab's: writing to %s", name, title)
-    return book.create_sheet(title)
-
-
-def _second_name(name: str) -> str:
-    return f"{name} (DefectLab)"

@@ -1,7 +1,7 @@
 """Where a sweep's work is done: in this process, or in tasks on a Ray cluster."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from defectlab.errors import OptionError, unknown_name
 from defectlab.features.store import FeatureStore
@@ -23,11 +23,24 @@ class Executor(Protocol):
         ...
 
 
-def make_executor(name: str, store: FeatureStore, sweep: str, address: str | None = None) -> Executor:
-    """Return the executor called `name`, for a sweep of that name; `address` is that of a running Ray cluster.
+def make_executor(
+    name: str,
+    store: FeatureStore,
+    sweep: str,
+    address: str | None = None,
+    ray: Mapping[str, Any] | None = None,
+) -> Executor:
+    """Return the executor called `name`, for a sweep of that name.
+
+    Args:
+        name: One of `NAMES`.
+        store: The project's cache.
+        sweep: Names the sweep in its records.
+        address: That of a running Ray cluster.
+        ray: Options of `RayConfig`.
 
     Raises:
-        OptionError: There is no such executor, or an address without one that takes it.
+        InputError: There is no such executor, no cluster at the address, or an address without an executor for it.
     """
     from defectlab.sweeps.executors.local import LocalExecutor
 
@@ -37,4 +50,7 @@ def make_executor(name: str, store: FeatureStore, sweep: str, address: str | Non
         if address is not None:
             raise OptionError(f"address={address!r} is that of a Ray cluster: say executor ray too, or leave it out.")
         return LocalExecutor(store, sweep)
-    raise OptionError("executor ray is not built yet.")
+    from defectlab.sweeps.executors.needs import RayConfig
+    from defectlab.sweeps.executors.on_ray import RayExecutor
+
+    return RayExecutor(store, sweep, address, RayConfig.from_dict(ray or {}))

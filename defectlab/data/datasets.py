@@ -1,0 +1,149 @@
+"""Images of a manifest, or files by themselves, as datasets."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anomalib import TaskType
+from anomalib.data import ImageBatch, ImageItem
+from anomalib.data.datasets.base.image import AnomalibDataset
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Transform
+from torchvision.transforms.v2 import functional as tvf
+from torchvision.tv_tensors import Image, Mask
+
+from defectlab.data.images import read_image, read_mask
+from defectlab.data.manifest import Entry, Manifest
+from defectlab.preprocessing import Preprocessing
+from defectlab.seeds import seeded
+
+
+def to_tensor(image: np.ndarray) -> Image:
+    """Turn an (H, W, 3) array, uint8 or float in [0, 1], into a (3, H, W) float image in [0, 1]."""
+    own = image if image.flags.writeable else image.copy()  # torch warns of arrays that others may read
+    return Image(tvf.to_dtype(tvf.to_image(own), torch.float32, scale=True))
+
+
+def load_image(path: str | Path) -> Image:
+    """Read an image file as (3, H, W) float in [0, 1]: the one way, in training, test and prediction."""
+    return to_tensor(read_image(path))
+
+
+class ManifestDataset(AnomalibDataset):
+    """One split of a manifest, in its order; items are anomalib's."""
+
+    def __init__(
+        self, manifest: Manifest, entries: Sequence[Entry], split: str, augmentations: Transform | None
+    ) -> None:
+        super().__init__(augmentations)
+        # Shared memory: workers that live through many epochs see a change.
+        self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self.entries = tuple(entries)
+        self._category = ""
+        self._kept: dict[int, tuple[Image, Mask | None]] = {}
+        self._room = 0
+        self.draws_by: int | None = None  # the seed of what augmentations draw; None: they draw nothing
+        # set past the property, which would sort by path text instead of keeping the manifest's order
+        self._samples = pd.DataFrame(
+            {
+                "image_path": [str(manifest.absolute(entry)) for entry in entries],
+                "label_index": [entry.label for entry in entries],
+                "mask_path": [str(manifest.absolute_mask(entry) or "") for entry in entries],
+                "all_defect": [manifest.is_all_defect(entry) for entry in entries],
+                "split": split,
+            }
+        )
+        self._samples.attrs["task"] = (TaskType.SEGMENTATION if manifest.has_masks else TaskType.CLASSIFICATION).value
+
+    @property
+    def without_pixels(self) -> bool:
+        """Whether items are one black pixel instead of the image, for a model that knows its features by the path."""
+        return bool(self._without_pixels)
+
+    @without_pixels.setter
+    def without_pixels(self, value: bool) -> None:
+        self._without_pixels.fill_(value)
+
+    def keep_decoded(self, room: int) -> None:
+        """Decode and resize each image once and keep it, up to `room` bytes in all; forget what was kept."""
+        self._kept = {}
+        self._room = room
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image with its mask where the manifest has masks; see `Passes` for indices beyond the last."""
+        drawing, index = divmod(index, len(self.entries))
+        row = self.samples.iloc[index]
+        if self.without_pixels:
+            return ImageItem(
+                image=Image(torch.zeros(3, 1, 1)),
+                gt_label=torch.tensor(int(row.label_index)),
+                image_path=row.image_path,
+            )
+        image, mask = self._kept.get(index) or self._read(row, f"augment {drawing} {index}")
+        if self._room and index not in self._kept:
+            size = image.nbytes + (0 if mask is None else mask.nbytes)
+            if size <= self._room:
+                self._kept[index] = image, mask
+                self._room -= size
+        return ImageItem(
+            image=image,
+            gt_mask=mask,
+            gt_label=torch.tensor(int(row.label_index)),
+            image_path=row.image_path,
+            mask_path=row.mask_path or None,
+        )
+
+    def _read(self, row: Any, purpose: str) -> tuple[Image, Mask | None]:
+        image = load_image(row.image_path)
+        mask = None
+        if self.task == TaskType.SEGMENTATION:
+            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
+        if self.augmentations:
+            with nullcontext() if self.draws_by is None else seeded(self.draws_by, purpose):
+                image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+        return image, mask
+
+
+def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False) -> Mask:
+    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path: nothing is marked, or everything."""
+    if not path:
+        return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
+    mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
+    return mask if tuple(mask.shape[-2:]) == image_size else tvf.resize(mask, list(image_size))
+
+
+class ImageNames(Dataset):
+    """A dataset's images by their paths alone, each with one pixel: for a model that has their features at hand."""
+
+    def __init__(self, dataset: AnomalibDataset) -> None:
+        self.rows = dataset.samples[["image_path", "label_index"]].to_numpy().tolist()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image's path and label."""
+        path, label = self.rows[index]
+        return ImageItem(image=Image(torch.zeros(3, 1, 1)), gt_label=torch.tensor(int(label)), image_path=path)
+
+
+class ImageFiles(Dataset):
+    """Image files without labels, resized for a model; for prediction."""
+
+    def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.files = list(files)
+        self.resize = preprocessing.resize()
+
+    name, category = "predict", ""
+    collate_fn = staticmethod(ImageBatch.collate)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Return one image."""
+        return ImageItem(image=self.resize(load_image(self.files[index])), image_path=str(self.files[index]))

@@ -1,0 +1,84 @@
+"""A model that looks at large images tile by tile: its parts wrapped, so that the rest of it sees whole images."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from anomalib.data import InferenceBatch
+from torch.nn import functional as F
+
+from defectlab.kernels.tiles import TileGrid
+
+AT_ONCE = 16  # tiles
+BY_FEATURES = "features of the tiles are joined, and the whole image is scored by the model's own rule"
+BY_IMAGES = "each tile is scored as an image; an image's score is the highest of its tiles'"
+
+
+class TiledScores:
+    """In place of a torch model's `forward`: scores whole images by their tiles; tiles themselves as before."""
+
+    def __init__(self, forward: Callable[[torch.Tensor], Any], grid: TileGrid) -> None:
+        self.forward = forward
+        self.grid = grid
+
+    def __call__(self, images: torch.Tensor, *more: Any, **options: Any) -> Any:
+        """Score images (B, 3, H, W): scores (B,), the highest of the tiles', and maps (B, 1, H, W), joined."""
+        if tuple(images.shape[-2:]) != self.grid.whole:
+            return self.forward(images, *more, **options)
+        scores, maps = [], []
+        for tiles in _some(self.grid.cut(images)):
+            found = self.forward(tiles)
+            scores.append(found.pred_score.flatten())
+            one = found.anomaly_map.reshape(len(tiles), 1, *found.anomaly_map.shape[-2:])
+            if tuple(one.shape[-2:]) != self.grid.tile:
+                one = F.interpolate(one, size=self.grid.tile, mode="bilinear", align_corners=False)
+            maps.append(one)
+        highest = torch.cat(scores).unflatten(0, (len(images), -1)).amax(dim=1)  # (B * T,) -> (B,)
+        return InferenceBatch(pred_score=highest, anomaly_map=self.grid.join(torch.cat(maps)))
+
+
+class TiledFeatures:
+    """In place of a torch model's `features`: those of whole images, joined from their tiles'."""
+
+    def __init__(self, features: Callable[[torch.Tensor], dict[str, torch.Tensor]], grid: TileGrid) -> None:
+        self.features = features
+        self.grid = grid
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
+        if tuple(images.shape[-2:]) != self.grid.whole:
+            return self.features(images)
+        found: dict[str, list[torch.Tensor]] = {}
+        for tiles in _some(self.grid.cut(images)):
+            for layer, values in self.features(tiles).items():
+                found.setdefault(layer, []).append(values)
+        joined = {}
+        for layer, parts in found.items():
+            values = torch.cat(parts)
+            joined[layer] = self.grid.scaled((values.shape[-2], values.shape[-1])).join(values)
+        return joined
+
+
+def _some(tiles: torch.Tensor) -> Iterator[torch.Tensor]:
+    for start in range(0, len(tiles), AT_ONCE):
+        yield tiles[start : start + AT_ONCE]
+
+
+def drawn_tiles(batch: Any, grid: TileGrid, count: int | None) -> None:
+    """Turn a training batch of whole images into one of their tiles, of each image `count` at random (None: all).
+
+    Draws from torch's global generator, which the engine seeds.
+    """
+    images = batch.image
+    tiles = grid.cut(images).unflatten(0, (len(images), -1))  # (B, T, 3, h, w)
+    number = tiles.shape[1] if count is None else min(count, tiles.shape[1])
+    if number < tiles.shape[1]:
+        chosen = torch.stack([torch.randperm(tiles.shape[1])[:number] for _ in range(len(images))])
+        tiles = torch.stack([tiles[row, its.to(tiles.device)] for row, its in enumerate(chosen)])
+    batch.image = tiles.flatten(0, 1)
+    batch.gt_mask = None
+    if batch.gt_label is not None:
+        batch.gt_label = batch.gt_label.repeat_interleave(number)
+    if batch.image_path is not None:
+        batch.image_path = [path for path in batch.image_path for _ in range(number)]
+    batch.mask_path = None

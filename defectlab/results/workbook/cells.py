@@ -1,0 +1,68 @@
+"""Cells as sheets of the workbook share them: colours, what is written where, marks, printed pages."""
+
+from typing import Any
+
+from openpyxl.cell.cell import MergedCell
+from openpyxl.styles import Font, PatternFill
+from openpyxl.worksheet.properties import PageSetupProperties
+from openpyxl.worksheet.worksheet import Worksheet
+
+from defectlab.results.workbook.blocks import Cells
+from defectlab.results.workbook.rows import KEY, current_name
+
+BEST = PatternFill("solid", fgColor="FFC6E8C3")
+HEADER = PatternFill("solid", fgColor="FFE3E9F1")
+ORACLE_HEADER = PatternFill("solid", fgColor="FFF8DDB5")
+PLAIN = Font(name="Calibri", size=11)
+BOLD = Font(name="Calibri", size=11, bold=True)
+
+
+def read_cells(sheet: Worksheet) -> Cells:
+    """Return what is written on a sheet, without empty cells."""
+    return {(cell.row, cell.column): cell.value for row in sheet.iter_rows() for cell in row if cell.value is not None}
+
+
+def headers_of(sheet: Worksheet) -> dict[str, int]:
+    """Return the column of each header in row 1; of equal ones the first."""
+    found: dict[str, int] = {}
+    for cell in sheet[1]:
+        if cell.value is not None:
+            found.setdefault(current_name(str(cell.value)), cell.column)
+    return found
+
+
+def rows_by_key(sheet: Worksheet) -> dict[str, int]:
+    """Return the row of each run id below row 1; of equal ones the first."""
+    at = headers_of(sheet).get(KEY)
+    if at is None:
+        return {}
+    keys = ((str(sheet.cell(place, at).value), place) for place in range(2, sheet.max_row + 1))
+    found: dict[str, int] = {}
+    for key, place in keys:
+        if key != "None":
+            found.setdefault(key, place)
+    return found
+
+
+def write_value(cell: Any, value: Any) -> None:
+    """Write a value, unless a person merged the cell into another one."""
+    if not isinstance(cell, MergedCell):
+        cell.value = value
+
+
+def mark(cell: Any, is_best: bool) -> None:
+    """Mark a cell as the best, or take an earlier mark away; other colours stay."""
+    if isinstance(cell, MergedCell):
+        return
+    if is_best:
+        cell.fill, cell.font = BEST, BOLD
+    elif cell.fill.fgColor.rgb == BEST.fgColor.rgb:
+        cell.fill, cell.font = PatternFill(), PLAIN
+
+
+def set_pages(sheet: Worksheet, wide: int) -> None:
+    """Print on landscape A4, `wide` pages side by side."""
+    sheet.page_setup.orientation = "landscape"
+    sheet.page_setup.paperSize = sheet.PAPERSIZE_A4
+    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = wide, 0
+    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)

@@ -1,0 +1,120 @@
+"""The sheet `comparison`: a block for each model, written around whatever a person added, which never moves.
+
+Where the sheet holds nothing but what was written here, it is laid out anew. Once a person has added something, new
+configurations go to the right and new blocks to the end.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openpyxl.styles import Alignment, Font
+from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.worksheet import Worksheet
+
+from defectlab.results.workbook.blocks import (
+    GAP,
+    HEIGHT,
+    Block,
+    Cells,
+    column,
+    find_blocks,
+    frame,
+    labelled,
+    layout,
+    titles,
+    used,
+)
+from defectlab.results.workbook.cells import BOLD, HEADER, mark, read_cells, set_pages, write_value
+from defectlab.results.workbook.foreign import has_extras
+from defectlab.results.workbook.rows import KEY, Row, best_rows, ranked_within
+
+TITLE = Font(name="Calibri", size=12, bold=True)
+WIDEST, NARROWEST, WIDEST_TITLE = 34, 16, 40
+LINE_HEIGHT, IN_A_LINE = 15.5, 26  # points, and characters of a bold label in the widest column
+
+
+def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row]) -> None:
+    """Write the rows as blocks; `before` are the rows that the sheet showed until now."""
+    actual = read_cells(sheet)
+    expected = {place: value for place, value in layout(before).items() if value is not None}
+    if actual == expected and not has_extras(sheet):
+        if actual:
+            sheet.delete_rows(1, sheet.max_row)
+            for dimension in sheet.row_dimensions.values():
+                dimension.height = None
+        cells = layout(rows)
+    else:
+        cells = _around(actual, rows, before)
+    best = best_rows(rows)
+    by_name = labelled(rows)
+    for (line, at), value in sorted(cells.items()):
+        write_value(sheet.cell(line, at), value)
+    for block in find_blocks(read_cells(sheet)):
+        _style_block(sheet, block, {label: by_name.get((block.title, label)) for label in block.labels}, best)
+    if not actual:
+        set_pages(sheet, 1)
+    longest = max((len(title) for title, _ in by_name), default=0)
+    first = sheet.column_dimensions["A"]
+    first.width = max(NARROWEST, min(1.2 * longest + 2, WIDEST_TITLE), first.width)
+
+
+def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
+    """Return the cells to write into a sheet that holds more than our own: every block keeps its place."""
+    old, new = titles(before), titles(rows)
+    renamed = {old[key]: new[key] for key in old if key in new}
+    shown = {(renamed.get(title, title), label): row for (title, label), row in labelled(before).items()}
+    wanted = labelled(rows)
+    cells: Cells = {}
+    blocks: dict[str, Block] = {}
+    for block in find_blocks(actual):
+        blocks.setdefault(renamed.get(block.title, block.title), block)
+    for (title, label), row in shown.items():  # clear what has gone
+        if title in blocks and (title, label) not in wanted:
+            at = blocks[title].labels.get(_label_on_sheet(blocks[title], label, row, known=True))
+            cells |= dict.fromkeys(column(blocks[title].top, at, label, {})) if at else {}
+    bottom = used(actual)
+    for (title, label), row in wanted.items():
+        if title not in blocks:
+            top = bottom + GAP + 1 if bottom else 1
+            blocks[title] = Block(top, title, {})
+            bottom = top + HEIGHT - 1
+        block = blocks[title]
+        label = _label_on_sheet(block, label, row, known=(title, label) in shown)
+        if label not in block.labels:
+            taken = {at for (line, at) in actual if block.top <= line < block.top + HEIGHT}
+            free = max([*taken, *block.labels.values(), 1]) + 1
+            blocks[title] = block = Block(block.top, title, {**block.labels, label: free})
+        cells |= frame(block.top, title) | column(block.top, block.labels[label], label, row)
+    return cells
+
+
+def _label_on_sheet(block: Block, label: str, row: Row, known: bool) -> str:
+    """Return the label of a row's column: with its id where a person's own configuration has that name."""
+    own = f"{label} {str(row[KEY])[-6:]}"
+    return own if own in block.labels or (label in block.labels and not known) else label
+
+
+def _style_block(sheet: Worksheet, block: Block, shown: Mapping[str, Row | None], best: Mapping[Any, Any]) -> None:
+    lines = max((-(-len(label) // IN_A_LINE) for label in block.labels if shown[label] is not None), default=1)
+    if lines > 1:
+        row_dimension = sheet.row_dimensions[block.top]
+        row_dimension.height = max(lines * LINE_HEIGHT, row_dimension.height or 0.0)
+    title = sheet.cell(block.top, 1)
+    title.font, title.alignment = TITLE, Alignment(vertical="top", wrap_text=True)
+    for label, at in block.labels.items():
+        row = shown[label]
+        if row is None:
+            continue  # a person's own configuration
+        head = sheet.cell(block.top, at)
+        head.font, head.fill, head.alignment = (
+            BOLD,
+            HEADER,
+            Alignment(horizontal="right", vertical="top", wrap_text=True),
+        )
+        dimension = sheet.column_dimensions[get_column_letter(at)]
+        dimension.width = max(NARROWEST, min(len(label) + 3, WIDEST), dimension.width)
+        for place in range(1, HEIGHT):
+            cell = sheet.cell(block.top + place, at)
+            metric = str(sheet.cell(block.top + place, 1).value)
+            cell.number_format = "0.0000"
+            mark(cell, cell.value is not None and cell.value == best.get(ranked_within(row, metric)))

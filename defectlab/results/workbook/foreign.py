@@ -1,0 +1,62 @@
+"""What a person added to a sheet beyond its own cells: it never moves, and what refers to places keeps them there."""
+
+import html
+from collections.abc import Iterable
+
+from openpyxl.worksheet.worksheet import Worksheet
+from openpyxl.xml.functions import tostring
+
+from defectlab.results.workbook.cells import BEST, HEADER, ORACLE_HEADER, headers_of, read_cells, rows_by_key
+from defectlab.results.workbook.rows import is_ours
+
+
+def has_own_content(sheet: Worksheet) -> bool:
+    """Whether a person added columns, rows, notes, colours, charts, rules or formulas that refer to this sheet."""
+    headers = {at: header for header, at in headers_of(sheet).items()}
+    rows = {1, *rows_by_key(sheet).values()}
+    foreign = any(at not in headers or not is_ours(headers[at]) or row not in rows for row, at in read_cells(sheet))
+    return foreign or has_extras(sheet)
+
+
+def has_extras(sheet: Worksheet) -> bool:
+    """Whether a person added anything but values: what would be lost, or shown elsewhere, if cells moved."""
+    drawn = sheet._charts or sheet._images or sheet.tables or sheet.merged_cells.ranges
+    rules = sheet.data_validations.dataValidation or len(sheet.conditional_formatting) or sheet.auto_filter.filterColumn
+    return bool(drawn or rules or _has_notes(sheet) or _has_colours(sheet) or is_referred_to(sheet))
+
+
+def _has_colours(sheet: Worksheet) -> bool:
+    ours = {fill.fgColor.rgb for fill in (BEST, HEADER, ORACLE_HEADER)}
+    cells = (cell for row in sheet.iter_rows() for cell in row if cell.has_style)
+    return any(cell.fill.patternType and cell.fill.fgColor.rgb not in ours for cell in cells)
+
+
+def _has_notes(sheet: Worksheet) -> bool:
+    return any(cell.comment for row in sheet.iter_rows() for cell in row)
+
+
+def is_referred_to(sheet: Worksheet) -> bool:
+    """Whether a formula or a chart of another sheet, or a defined name, refers to this one."""
+    names = (f"{sheet.title}!", f"'{sheet.title}'!")
+    if any(name in str(defined.value) for name in names for defined in sheet.parent.defined_names.values()):
+        return True
+    for other in sheet.parent.worksheets:
+        if other is sheet:
+            continue
+        if any(name in text for text in (*_formulas(other), *_drawn(other)) for name in names):
+            return True
+    return False
+
+
+def _drawn(sheet: Worksheet) -> Iterable[str]:
+    """Return each chart of a sheet as XML, where the places it draws stand."""
+    return (html.unescape(tostring(chart._write()).decode()) for chart in sheet._charts)
+
+
+def _formulas(sheet: Worksheet) -> Iterable[str]:
+    return (
+        str(getattr(cell.value, "text", cell.value))
+        for row in sheet.iter_rows()
+        for cell in row
+        if cell.data_type == "f"
+    )

@@ -1,0 +1,169 @@
+"""The sheet `runs`: a row for each run, written around whatever a person added, which never moves.
+
+Where the sheet holds nothing but what was written here, it is laid out anew, columns in their best order. Once a
+person has added something, everything stays where it is (formulas refer to places): new rows go below, new columns to
+the right.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openpyxl.cell.cell import MergedCell
+from openpyxl.styles import Alignment
+from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.filters import AutoFilter
+from openpyxl.worksheet.worksheet import Worksheet
+
+from defectlab.results.workbook.blocks import used
+from defectlab.results.workbook.cells import (
+    BOLD,
+    HEADER,
+    ORACLE_HEADER,
+    headers_of,
+    mark,
+    read_cells,
+    rows_by_key,
+    set_pages,
+    write_value,
+)
+from defectlab.results.workbook.foreign import has_own_content, is_referred_to
+from defectlab.results.workbook.rows import (
+    KEY,
+    Row,
+    best_rows,
+    column_order,
+    is_interval,
+    is_metric,
+    is_oracle,
+    is_ours,
+    number,
+    ranked_within,
+)
+
+WIDEST = 44
+
+
+def read_runs(sheet: Worksheet) -> dict[str, Row]:
+    """Return the sheet's rows by their id, in the sheet's order, with the columns that a person added."""
+    headers = headers_of(sheet)
+    rows: dict[str, Row] = {}
+    for place in rows_by_key(sheet).values():
+        row = {header: sheet.cell(place, at).value for header, at in headers.items()}
+        rows[str(row[KEY])] = {header: value for header, value in row.items() if value is not None}
+    return rows
+
+
+def write_runs(sheet: Worksheet, rows: Sequence[Row]) -> None:
+    """Write the rows in their order, one column for each key; only columns of ours are written to."""
+    _ungroup_columns(sheet)
+    views = {header: _view(sheet, at) for header, at in headers_of(sheet).items()}
+    new = not views
+    own = has_own_content(sheet)
+    if not own:
+        sheet.delete_rows(1, sheet.max_row)
+        headers = {header: at for at, header in enumerate(column_order(rows), 1)}
+        places = {str(row[KEY]): place for place, row in enumerate(rows, 2)}
+        for dimension in sheet.row_dimensions.values():
+            dimension.hidden = False
+    else:
+        _remove_rows(sheet, {str(row[KEY]) for row in rows})
+        headers, places = headers_of(sheet), rows_by_key(sheet)
+        written = read_cells(sheet)
+        right, below = max(at for _, at in written), used(written)
+        for header in column_order(rows):
+            if header not in headers:
+                right += 1
+                headers[header] = right
+        for row in rows:
+            if row[KEY] not in places:
+                below += 1
+                places[str(row[KEY])] = below
+    _fill(sheet, rows, headers, places)
+    for header, at in headers.items():
+        _set_width(sheet, at, header, rows, views.get(header))
+    if not sheet.tables:  # a table has a filter of its own
+        last = max([*places.values(), 1])
+        reference = f"A1:{get_column_letter(max(headers.values()))}{last}"
+        if own:
+            sheet.auto_filter.ref = reference
+        else:
+            sheet.auto_filter = AutoFilter(ref=reference)
+    if new:
+        sheet.freeze_panes = "A2"
+        set_pages(sheet, 4)
+
+
+def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], places: Mapping[str, int]) -> None:
+    best = best_rows(rows)
+    for header, at in headers.items():
+        if is_ours(header):
+            cell = sheet.cell(1, at, header)
+            fill = ORACLE_HEADER if is_oracle(header) else HEADER
+            cell.font, cell.fill, cell.alignment = BOLD, fill, Alignment(vertical="top")
+    for row in rows:
+        for header, at in headers.items():
+            cell = sheet.cell(places[str(row[KEY])], at)
+            if not is_ours(header):
+                continue
+            write_value(cell, row.get(header))
+            cell.number_format = _number_format(header)
+            if is_metric(header):
+                value = number(row, header)
+                mark(cell, value is not None and value == best[ranked_within(row, header)])
+
+
+def _remove_rows(sheet: Worksheet, kept: set[str]) -> None:
+    """Remove rows; those below move up, unless something elsewhere refers to their places."""
+    right, referred = get_column_letter(sheet.max_column), is_referred_to(sheet)
+    for key, place in sorted(rows_by_key(sheet).items(), key=lambda item: -item[1]):
+        if key in kept:
+            continue
+        last = sheet.max_row
+        for cell in sheet[place]:
+            if not isinstance(cell, MergedCell):
+                cell.value = cell.comment = None
+        if not referred and not sheet.merged_cells.ranges:
+            if place < last:
+                sheet.move_range(f"A{place + 1}:{right}{last}", rows=-1, translate=True)
+            sheet.delete_rows(last)
+
+
+def _ungroup_columns(sheet: Worksheet) -> None:
+    """Give each column its own width: a file stores one for a whole range of columns."""
+    for letter, dimension in list(sheet.column_dimensions.items()):
+        first, last = dimension.min or 0, min(dimension.max or 0, sheet.max_column)
+        if last <= first:
+            continue
+        for at in range(first, last + 1):
+            own = sheet.column_dimensions[get_column_letter(at)]
+            own.width, own.hidden, own.min, own.max = dimension.width, dimension.hidden, at, at
+        dimension = sheet.column_dimensions[letter]
+        dimension.min = dimension.max = first
+
+
+def _view(sheet: Worksheet, at: int) -> tuple[float, bool]:
+    dimension = sheet.column_dimensions[get_column_letter(at)]
+    return dimension.width, dimension.hidden
+
+
+def _set_width(sheet: Worksheet, at: int, header: str, rows: Sequence[Row], earlier: tuple[float, bool] | None) -> None:
+    dimension = sheet.column_dimensions[get_column_letter(at)]
+    shown = max((len(_shown(header, row[header])) for row in rows if header in row), default=0)
+    wanted = min(max(shown, len(header) + 2) + 2, WIDEST)  # a filter's button beside the header
+    dimension.width, dimension.hidden = (wanted, False) if earlier is None else (max(wanted, earlier[0]), earlier[1])
+
+
+def _shown(header: str, value: Any) -> str:
+    if isinstance(value, float):
+        return "0.000000"
+    return "2026-01-01 00:00" if header.startswith("date") else str(value)
+
+
+def _number_format(header: str) -> str:
+    if is_metric(header) or is_oracle(header) or is_interval(header) or header.startswith("trivial"):
+        return "0.0000"
+    if header.endswith("_threshold"):
+        return "0.000000"
+    if header.endswith(("_seconds", "_MB")):
+        return "0.0"
+    return "yyyy-mm-dd hh:mm" if header.startswith("date") else "General"

@@ -1,0 +1,221 @@
+"""A sweep as Ray tasks: each shared piece once, on any machine; what a dead machine held is made again."""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from defectlab import paths
+from defectlab.errors import InputError
+from defectlab.features.store import FeatureStore
+from defectlab.results.adopt import adopt_run
+from defectlab.results.workbook import update_workbook
+from defectlab.sweeps.configurations import PREFIX, Configuration, groups_of
+from defectlab.sweeps.execute import Report, outcome_of, record_failure
+from defectlab.sweeps.executors import tasks
+from defectlab.sweeps.executors.local import WORKBOOK_SECONDS
+from defectlab.sweeps.executors.needs import RayConfig, check_needs, needs_of
+from defectlab.sweeps.pieces import Pieces
+
+logger = logging.getLogger(__name__)
+
+VARIABLES = ("DEFECTLAB_WEIGHTS", "DEFECTLAB_CACHE")
+
+
+def import_ray(address: str | None) -> Any:
+    """Return the package, set to report nothing to anybody, and without an address to talk to this machine alone.
+
+    Raises:
+        InputError: It is not installed; says how to get it.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address is None:  # read when ray is imported: a cluster started here listens on the loopback address alone
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("executor ray needs the package ray: `pip install 'defectlab[ray]'`.") from error
+    return ray
+
+
+@dataclass
+class Ordered:
+    """Runs of one model, dataset and readable name, which take their places in the order of a local sweep.
+
+    The first to come keeps the name, and others get a suffix: arrival must not decide which.
+    """
+
+    waiting: list[int]
+    come: dict[int, tasks.Result | None] = field(default_factory=dict)
+
+    def ready(self, number: int, result: "tasks.Result | None") -> list[tuple[int, "tasks.Result | None"]]:
+        """Take what came of one, and return all whose turn it is now."""
+        self.come[number] = result
+        found = []
+        while self.waiting and self.waiting[0] in self.come:
+            first = self.waiting.pop(0)
+            found.append((first, self.come.pop(first)))
+        return found
+
+
+class RayExecutor:
+    """Runs groups of configurations as tasks of a Ray cluster.
+
+    Args:
+        store: The project's cache; shared by all machines with `share: cache`, else not used.
+        sweep: Name of the sweep.
+        address: Of a running cluster; None starts one on this machine, closed to others.
+        config: Needs of a task, retries.
+
+    Raises:
+        InputError: Ray is missing.
+    """
+
+    def __init__(self, store: FeatureStore, sweep: str, address: str | None, config: RayConfig) -> None:
+        self._ray = import_ray(address)
+        self._config = config
+        self._address, self._started = address, False
+        self._setting = tasks.Setting(
+            sweep,
+            uuid.uuid4().hex,
+            {"DEFECTLAB_HOME": str(paths.project_root()), **{n: os.environ[n] for n in VARIABLES if n in os.environ}},
+            config.cpus,
+            str(store.root) if config.share == "cache" else None,
+            store.limit / 1e9,
+            store.dtype,
+        )
+        functions = (tasks.make_features, tasks.make_piece, tasks.run_members)
+        self._features_task, self._piece_task, self._score_task = (self._ray.remote(one) for one in functions)
+        self._layers = Pieces([], store)
+        self._features: dict[Any, dict[str, Any]] = {}
+        self._written = time.monotonic()
+
+    def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
+        """Run what is pending of a sweep's configurations and report each outcome as it comes.
+
+        Raises:
+            InputError: There is no cluster at the address, or no machine of it can run a task.
+        """
+        if not pending:
+            return
+        if not self._ray.is_initialized():
+            self._connect()
+        waiting = {one.run_id for one in pending}
+        self._layers.expect(configurations)
+        groups = []
+        for group in groups_of(configurations):
+            its = [one for one in group if one.run_id in waiting and not one.bound]
+            if its:
+                groups.append((group, its))
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        for group, its in groups:
+            check_needs(f"{its[0].label} on {its[0].datamodule.name}", needs_of(group, self._config), nodes)
+        running: dict[Any, list[Configuration]] = {}
+        try:
+            for group, its in groups:
+                running |= self._submit(group, its)
+            logger.info("Ray: %d tasks score %d configurations on %d machines", len(running), len(pending), len(nodes))
+            self._collect(running, [one for _, its in groups for one in its], report)
+        finally:
+            for task in running:
+                self._ray.cancel(task)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        self._features.clear()
+        if self._started:
+            self._ray.shutdown()
+
+    def _connect(self) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if self._address is None:
+            logger.info("Ray: a cluster of this machine alone, without dashboard")
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        try:
+            self._ray.init(address=self._address or "local", **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"There is no Ray cluster at {self._address!r}: {error}") from error
+        self._started = True
+
+    def _submit(self, group: Sequence[Configuration], its: Sequence[Configuration]) -> dict[Any, list[Configuration]]:
+        """Submit everything that pending configurations of a group need; returns the tasks that score them."""
+        options = {**needs_of(group, self._config), "max_retries": self._config.retries}
+        score = self._score_task.options(**options)
+        if not group[0].shares:
+            found = {}
+            for one in its:
+                layers = self._layers_of(one)
+                given = self._feature_tasks(one, layers, options)
+                found[score.remote(self._setting, None, [tasks.member_of(one, layers)], *given)] = [one]
+            return found
+        leader = tasks.leader_of(group)
+        given = self._feature_tasks(group[0], leader.layers, options)
+        for step in tasks.STEPS[group[0].model.model_name]:
+            made = self._piece_task.options(**options).remote(self._setting, leader, step, *given)
+            given = [*given, made]
+        prefix = PREFIX[group[0].model.model_name]
+        ordered = sorted(its, key=lambda one: one.model.options[prefix])
+        chunks = [ordered[i : i + self._config.together] for i in range(0, len(ordered), self._config.together)]
+        return {
+            score.remote(self._setting, leader, [tasks.member_of(one, leader.layers) for one in chunk], *given): chunk
+            for chunk in chunks
+        }
+
+    def _layers_of(self, one: Configuration) -> tuple[str, ...]:
+        return tuple(one.model.options["layers"]) if one.takes_features else ()
+
+    def _feature_tasks(self, one: Configuration, layers: Sequence[str], options: dict[str, Any]) -> list[Any]:
+        """Return what holds the features of some layers; one task makes those of all layers that are asked for."""
+        if not layers:
+            return []
+        key = one.feature_key
+        known = self._features.setdefault(key, {})
+        if any(layer not in known for layer in layers):
+            wanted = [layer for layer in self._layers.layers[key] if layer not in known]
+            task = self._features_task.options(num_returns=len(wanted), **options)
+            made = task.remote(self._setting, tasks.member_of(one, wanted))
+            known |= dict(zip(wanted, made if len(wanted) > 1 else [made], strict=True))
+        return [known[layer] for layer in layers]
+
+    def _collect(self, running: dict[Any, list[Configuration]], order: Sequence[Configuration], report: Report) -> None:
+        """Take results as they come; `running` keeps what is still to come."""
+        by_number = {one.number: one for one in order}
+        names: dict[tuple[str, str], Ordered] = {}
+        for one in order:
+            names.setdefault((one.datamodule.name, one.label), Ordered([])).waiting.append(one.number)
+        while running:
+            (done,), _ = self._ray.wait(list(running), num_returns=1)
+            chunk = running.pop(done)
+            for number, result in self._results(done, chunk, report):
+                one = by_number[number]
+                for its, found in names[one.datamodule.name, one.label].ready(number, result):
+                    if found is not None:
+                        report(self._adopted(by_number[its], found))
+            if time.monotonic() - self._written > WORKBOOK_SECONDS:
+                update_workbook()
+                self._written = time.monotonic()
+
+    def _results(
+        self, done: Any, chunk: Sequence[Configuration], report: Report
+    ) -> list[tuple[int, "tasks.Result | None"]]:
+        """Return a task's results by number; where it failed as a whole, that is on record and reported, and None."""
+        try:
+            return [(result.number, result) for result in self._ray.get(done)]
+        except self._ray.exceptions.RayError as raised:
+            error: Exception = getattr(raised, "cause", None) or raised
+            logger.error("The work that %d configurations share failed: %s", len(chunk), raised)
+            for one in chunk:
+                record_failure(one, error)
+                report(outcome_of(one, "failed", error=f"{type(error).__name__}: {error}"))
+            return [(one.number, None) for one in chunk]
+
+    def _adopted(self, one: Configuration, result: "tasks.Result") -> Any:
+        """Put a run in its place and return its outcome."""
+        found = result.outcome
+        if not result.files:
+            return outcome_of(one, found.status, error=found.error)
+        run = adopt_run(result.files, one.engine.results_folder, *result.place)
+        return outcome_of(one, found.status, run, error=found.error, seconds=found.seconds)
