@@ -9,7 +9,7 @@ from defectlab.options import check_option_names, check_range, check_whole
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.plan import memory_of
 
-PROCESS = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: measured at 0.9 to 1.2 GB
+PROCESS = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
 SHARE = ("objects", "cache")
 
 
