@@ -17,7 +17,7 @@ from defectlab.losses import VALIDATION_LOSSES
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.options import check_whole
-from defectlab.recorder import Recorder
+from defectlab.recorder import MONITORED, Recorder
 from defectlab.results.evaluate import columns
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class BestEpoch(Callback):
             return
         epoch, value = trainer.current_epoch, self._value()
         self.values.append((epoch, value))
-        pl_module.log(f"monitored_{self.keeping.monitor}", value)
+        pl_module.log(f"{MONITORED}{self.keeping.monitor}", value)
         if self._is_better(value):
             self.best = (epoch, value)
             if self.keeping.keep == "best":

@@ -25,6 +25,7 @@ from defectlab.results.record import Run, ScoreRow
 logger = logging.getLogger(__name__)
 
 EPOCH_LINES = 5  # of a training of many epochs; run.json has every loss
+MONITORED = "monitored_"  # put before the metric that decides which epoch is kept, where trackers copy it
 
 
 class SplitCollector:
@@ -107,7 +108,8 @@ class Recorder(Callback):
         losses = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if name.endswith("loss") and name not in VALIDATION_LOSSES.values()  # these may be of an earlier epoch
+            # the losses of validation may be of an earlier epoch, and so may a copy of one that is monitored
+            if name.endswith("loss") and name not in VALIDATION_LOSSES.values() and not name.startswith(MONITORED)
         }
         losses |= self._validated
         self._validated = {}

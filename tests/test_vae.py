@@ -37,7 +37,7 @@ def data(root: Path, **options) -> Folder:
 
 def trained(name: str, root: Path, epochs: int = 2, **options) -> Run:
     model = vae(name, **options)
-    Engine(max_epochs=epochs, enable_progress_bar=False).train(model=model, datamodule=data(root))
+    Engine(max_epochs=epochs, keep="last", enable_progress_bar=False).train(model=model, datamodule=data(root))
     return Run.open(model.run_folder)
 
 
@@ -207,7 +207,7 @@ def test_samples_of_a_score_are_the_checkpoints(parts: Path):
 
 def test_losses_of_epochs_without_validation_are_left_out(parts: Path):
     model = vae("linear_vae")
-    engine = Engine(max_epochs=3, check_val_every_n_epoch=2, enable_progress_bar=False)
+    engine = Engine(max_epochs=3, keep="last", check_val_every_n_epoch=2, enable_progress_bar=False)
     engine.fit(model=model, datamodule=data(parts))
     history = Run.open(model.run_folder).record["history"]
     assert None not in history["train_loss"]
