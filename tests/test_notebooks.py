@@ -196,7 +196,7 @@ def test_runs_are_compared_and_a_threshold_is_set(own_project: Path, monkeypatch
 
 def test_own_data_are_trained_on_reviewed_and_trained_on_again(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=3, good=4, bad=4)
-    make_parts(root / "data/coins_new", train=2, good=4, bad=4)  # other noise than the images above
+    make_parts(root / "data/coins_new", train=12, good=4, bad=4)  # past the noise that the images above were drawn from
     names = ["training_code/your_own_data.ipynb", "inference_code/review.ipynb"]
     assert execute(root, names, monkeypatch) == {name: [] for name in names}
     old, new = find_runs(root / "results")

@@ -47,11 +47,13 @@ prediction_panel(detector, shown[:6])
 # Write `good`, `anomalous` or `unsure` beside a file's name or path. The sample's folders know the answer, so here they speak for you; with your own images the dictionary is yours, as in `{"017.png": "good", "023.png": "anomalous"}`. The CSV grows from day to day, a later verdict replaces an earlier one, and you may edit it in a spreadsheet. You should see the count of each verdict.
 
 # %%
+from pathlib import Path
+
 import pandas as pd
 
 from defectlab.review import write_verdicts
 
-verdicts = {item.image_path: "good" if "/good/" in item.image_path else "anomalous" for item in shown}
+verdicts = {item.image_path: "good" if Path(item.image_path).parent.name == "good" else "anomalous" for item in shown}
 written = write_verdicts(shown, verdicts, "data/verdicts.csv")
 pd.read_csv(written).verdict.value_counts()
 
