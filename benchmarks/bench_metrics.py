@@ -11,12 +11,9 @@ than its number of pixels. Memory is what the process holds beyond the maps them
 """
 
 import argparse
-import contextlib
-import ctypes
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +29,7 @@ from anomalib.metrics.f1_score import _F1Max
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.measure import peak_mib
 from defectlab.evaluation.grids import resize_bilinear
 from defectlab.evaluation.pixels import pixel_metrics
 from defectlab.evaluation.sources import ArrayImages
@@ -69,39 +67,18 @@ def made_up(number: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.boo
 
 
 def measured(work: Callable[[], dict[str, float]]) -> Cost:
-    """Run once: seconds, and the peak of the memory that is no file's, looked at every five milliseconds."""
-    _give_back()
-    start_memory = _own_memory()
-    peak, done = start_memory, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.005):
-            peak = max(peak, _own_memory())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    """Run once: seconds, and the peak of the memory that is no file's."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    begin = clock()
-    values = work()
-    seconds = clock() - begin
-    done.set()
-    watcher.join()
-    return Cost(seconds, (peak - start_memory) / 1024 if peak else None, values)
+    runs: list[tuple[float, dict[str, float]]] = []
 
+    def timed_work() -> None:
+        begin = clock()
+        values = work()
+        runs.append((clock() - begin, values))
 
-def _own_memory() -> int:
-    """Kibibytes of this process that belong to no file; 0 where the system does not say."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0
-    return next((int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon")), 0)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, or what one side freed would serve the other unseen (Linux, glibc)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    peak = peak_mib(timed_work)
+    seconds, values = runs[0]
+    return Cost(seconds, peak, values)
 
 
 def plain(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> dict[str, float]:
