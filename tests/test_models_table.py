@@ -1,0 +1,110 @@
+"""The table of docs/models.md: what the workbook says, for every model of the registry."""
+
+from pathlib import Path
+
+import pytest
+from finished import finished
+
+from benchmarks.every_model import PAGE, SETS, wanted, write_page
+from benchmarks.models_table import BEGIN, END, HEADER, row_for
+from defectlab.experiment import Experiment
+from defectlab.files import replace_between
+from defectlab.models.registry import MODELS
+from defectlab.results.workbook import read_workbook, update_workbook
+
+LAYERS = ["layer1", "layer2"]
+
+
+def experiment(model: str = "padim", epochs: int = 5, **options) -> dict:
+    return {
+        "data": {"root": "somewhere/coins", "train_batch_size": 10, "num_workers": 7},
+        "backbone": {"name": "resnet18"},
+        "model": {"name": model, "layers": LAYERS, **options},
+        "trainer": {"max_epochs": epochs},
+        "seed": 42,
+    }
+
+
+def lines_of(page: Path) -> list[dict[str, str]]:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines()[2:-2]]
+    assert tuple(cells[0]) == HEADER
+    return [dict(zip(HEADER, line, strict=True)) for line in cells[2:]]
+
+
+def test_the_table_is_what_the_workbook_says(tmp_path: Path):
+    page = tmp_path / "models.md"
+    page.write_text(f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n")
+    finished(
+        "one", options={"layers": LAYERS, "n_features": 100, "image_size": [64, 64]}, metrics={"pixel_AUROC": None}
+    )
+    finished("two", options={"layers": LAYERS, "n_features": 50})
+    finished("else", dataset="digits", options={"layers": LAYERS, "n_features": 50})
+    every = [experiment(n_features=n_features) for n_features in (50, 100, 200)]
+    assert write_page(every, page) == 1
+    assert page.read_text().startswith(f"Before.\n{BEGIN}\n|")
+    assert page.read_text().endswith(f"|\n{END}\nAfter.\n")
+    fifty, hundred, absent = lines_of(page)
+    rows = {row["run"]: row for row in read_workbook() if row["dataset"] == "coins"}
+    for line, name in ((fifty, "two"), (hundred, "one")):
+        for title, metric in (
+            ("image AUROC", "image_AUROC"),
+            ("image F1", "image_F1Score"),
+            ("pixel F1", "pixel_F1Score"),
+        ):
+            assert line[title] == f"{rows[name][metric]:.3f}"
+        assert (line["set"], line["model"], line["backbone"], line["fit s"]) == ("coins", "PaDiM", "resnet18", "12")
+        assert float(line["images/s"]) == pytest.approx(5 / 3.25, abs=0.05)
+        assert line["epochs"] == "1"  # what it was trained for, not the 5 asked for
+    assert (hundred["px"], hundred["pixel AUROC"], hundred["pixel AUPRO"]) == ("64x64", "n/a", "n/a")
+    assert fifty["settings"] == "layers layer1, layer2, n_features 50"
+    assert (absent["epochs"], absent["image AUROC"], absent["pixel F1"]) == ("", "not on record", "")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        experiment(n_features=99),
+        experiment("patchcore", n_features=100),
+        experiment(n_features=100) | {"seed": 43},
+        experiment(n_features=100) | {"backbone": {"name": "resnet50"}},
+        experiment(n_features=100) | {"data": {"root": "digits"}},
+        experiment(n_features=100) | {"evaluation": {"pixel_size": "original"}},
+    ],
+)
+def test_a_row_of_another_experiment_is_not_taken(other: dict):
+    run = finished("one")
+    rows = update_workbook(run).rows
+    assert row_for(experiment(n_features=100), rows) is not None
+    assert row_for(other, rows) is None
+
+
+def test_epochs_that_the_user_chooses_count():
+    rows = update_workbook(finished("flow", "cflow", options={"layers": LAYERS})).rows
+    assert row_for(experiment("cflow", epochs=1), rows) is not None
+    assert row_for(experiment("cflow", epochs=2), rows) is None
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_model_is_in_the_configurations(name: str):
+    every = [Experiment.from_dict(data) for data in wanted([name])]
+    assert {one.model["name"] for one in every} == set(MODELS)
+    assert len({str(one.to_dict()) for one in every}) == len(every)
+
+
+def test_the_page_has_a_line_for_each_configuration():
+    text = PAGE.read_text(encoding="utf-8")
+    lines = text[text.index(BEGIN) : text.index(END)].splitlines()[3:]
+    assert len(lines) == len(wanted(SETS))
+    assert "not on record" not in "".join(lines)
+
+
+def test_markers_must_be_there_once_and_in_order(tmp_path: Path):
+    page = tmp_path / "page.md"
+    for text in ("none", f"{BEGIN}", f"{END} {BEGIN}", f"{BEGIN}{BEGIN}{END}"):
+        page.write_text(text)
+        with pytest.raises(ValueError, match="once each"):
+            replace_between(page, BEGIN, END, "new")
+        assert page.read_text() == text
+    page.write_text(f"a {BEGIN}old{END} b")
+    replace_between(page, BEGIN, END, r"\1 new")
+    assert page.read_text() == f"a {BEGIN}\n\\1 new\n{END} b"
