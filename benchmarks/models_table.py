@@ -1,16 +1,23 @@
-"""Every model on every set as one Markdown table, from the workbook's rows; needs no torch."""
+"""Every model on every set as one Markdown table, from the workbook's rows."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from defectlab.models.registry import model_info
+from defectlab.experiment import DataConfig
+from defectlab.models.registry import model_class, model_info
 from defectlab.results.workbook.rows import BARE_METRICS, MODEL_TITLES, Row, cell_value, interval_columns, number
 
 BEGIN, END = "<!-- every model: made by `make models` -->", "<!-- end of every model -->"
 SECTIONS = ("data", "model", "trainer", "evaluation")
-# Where images lie, how fast they are read, and what has a column of its own under another name.
-NOT_COMPARED = ("data.root", "data.name", "data.num_workers", "data.eval_batch_size", "model.name")
+# Where images lie, how fast they are read, what is kept, and what has a column of its own under another name.
+NOT_COMPARED = (
+    *("data.root", "data.name", "data.num_workers", "data.eval_batch_size", "model.name"),
+    *("trainer.keep_checkpoint", "trainer.accelerator", "trainer.devices"),
+)
 NOT_SETTINGS = ("image_size", "name", "teacher")  # the first two have columns, the third goes with the model
 METRICS = (*BARE_METRICS, "pixel_AUPRO")
 HEADER = (
@@ -34,16 +41,36 @@ def title_of(wanted: Wanted) -> str:
 
 
 def row_for(wanted: Wanted, rows: Sequence[Row]) -> Row | None:
-    """Return the newest finished row that has all the settings an experiment names; None: it is not on record."""
-    options = {f"{section}.{key}": value for section in SECTIONS for key, value in wanted.get(section, {}).items()}
-    if model_info(wanted["model"]["name"]).epochs is not None:
-        options.pop("trainer.max_epochs", None)  # the model knows better
-    told = {key: cell_value(value) for key, value in options.items() if key not in NOT_COMPARED}
-    told |= {"dataset": dataset_of(wanted), "model": title_of(wanted), "seed": wanted["seed"]}
+    """Return the newest row of an experiment; None: it is not on record.
+
+    What the experiment does not name must be at its default in the row, as far as the row says: another learning rate
+    makes another experiment.
+    """
+    told = {"dataset": dataset_of(wanted), "model": title_of(wanted), "seed": wanted["seed"]}
     if wanted.get("backbone", {}).get("name"):
         told["backbone"] = wanted["backbone"]["name"]
-    found = [row for row in rows if all(row.get(key) == value for key, value in told.items())]
+    named = {f"{section}.{key}": cell_value(v) for section in SECTIONS for key, v in wanted.get(section, {}).items()}
+    if model_info(wanted["model"]["name"]).epochs is not None:
+        named.pop("trainer.max_epochs", None)  # the model knows better
+    told |= {key: value for key, value in named.items() if key not in NOT_COMPARED}
+    unnamed = {key: value for key, value in _defaults(wanted["model"]["name"]).items() if key not in named}
+    found = [
+        row
+        for row in rows
+        if all(row.get(key) == value for key, value in told.items())
+        and all(row[key] == value for key, value in unnamed.items() if key in row)
+    ]
     return max(found, key=lambda row: row["date (UTC)"], default=None)
+
+
+@cache
+def _defaults(model: str) -> dict[str, Any]:
+    """Return the defaults of a model's options and of the data's as cells; a model's None is left out: it chooses."""
+    options = inspect.signature(model_class(model)).parameters.values()
+    its = {f"model.{one.name}": one.default for one in options if one.default not in (None, inspect.Parameter.empty)}
+    its |= {f"data.{one.name}": one.default for one in fields(DataConfig) if not one.name.endswith("_dir")}
+    left_out = (*NOT_COMPARED, "model.seed", "data.seed")
+    return {key: cell_value(value) for key, value in its.items() if key not in left_out}
 
 
 def table(every: Sequence[Wanted], rows: Sequence[Row]) -> str:

@@ -20,7 +20,7 @@ def experiment(model: str = "padim", epochs: int = 5, **options) -> dict:
         "data": {"root": "somewhere/coins", "train_batch_size": 10, "num_workers": 7},
         "backbone": {"name": "resnet18"},
         "model": {"name": model, "layers": LAYERS, **options},
-        "trainer": {"max_epochs": epochs},
+        "trainer": {"max_epochs": epochs, "keep_checkpoint": "weights"},
         "seed": 42,
     }
 
@@ -76,6 +76,18 @@ def test_a_row_of_another_experiment_is_not_taken(other: dict):
     rows = update_workbook(run).rows
     assert row_for(experiment(n_features=100), rows) is not None
     assert row_for(other, rows) is None
+
+
+def test_what_is_not_named_must_be_at_its_default():
+    plain = {"layers": LAYERS, "coreset_sampling_ratio": 0.1, "num_neighbors": 9}
+    mine = experiment("patchcore", coreset_sampling_ratio=0.1)
+    for name, options in (("neighbours", {"num_neighbors": 5}), ("random", {"bank_sampling": "random"})):
+        rows = update_workbook(finished(name, "patchcore", options=plain | options)).rows
+        assert row_for(mine, rows) is None
+    rows = update_workbook(finished("plain", "patchcore", options=plain)).rows
+    assert (row_for(mine, rows) or {})["run"] == "plain"
+    random = experiment("patchcore", coreset_sampling_ratio=0.1, bank_sampling="random")
+    assert (row_for(random, rows) or {})["run"] == "random"
 
 
 def test_epochs_that_the_user_chooses_count():
