@@ -142,7 +142,7 @@ def test_what_cannot_be_monitored_is_refused_before_training(parts: Path, tmp_pa
     for root, options, model, message in (
         (good, {"monitor": "image_AUROC"}, None, "needs anomalous validation images"),
         (parts, {"keep": "best"}, None, "keep='best' needs monitor"),
-        (parts, {"monitor": "val_good_loss"}, small("stfpm"), "has no loss of validation images"),
+        (parts, {"monitor": "val_good_loss"}, small("fastflow"), "has no loss of validation images"),
     ):
         with pytest.raises(OptionError, match=message):
             fitted(root, 1, model, **options)

@@ -199,7 +199,7 @@ def drop_checkpoints(runs: Iterable[Run], kept: Sequence[Run]) -> Iterator[Path]
     """Remove, and yield, the checkpoints that training left in this sweep's runs, but for those of `kept`."""
     folders = {run.folder for run in kept}
     for run in runs:
-        if run.folder not in folders and run.checkpoint.is_file() and run.record.get("sweep"):
+        if run.folder not in folders and run.checkpoint.is_file():
             run.checkpoint.unlink()
             run.update(checkpoint=None)
             yield run.checkpoint

@@ -41,6 +41,7 @@ class Search:
     parts: Parts = field(default_factory=Parts)
     refused: list[Refused] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
+    weights: list[str] = field(default_factory=list)
     _known: dict[Path, dict[str, Run]] = field(default_factory=dict)
 
     def check(self) -> int:
@@ -66,7 +67,25 @@ class Search:
                     manifests[manifest.hash] = manifest
         check_objective(manifests.values(), self.search.objective)
         self.identity = {"base": self.settings.base, "seeds": self.settings.seeds, "images": sorted(manifests)}
+        self.weights = sorted(self._weights())
         return sum(len(manifest.split("validation")) for manifest in manifests.values())
+
+    def _weights(self) -> set[str]:
+        """Return the hashes of all weights that trials can take: a file may hold others than when it was last read."""
+        found = set()
+        for branch in self.settings.grid:
+            options = {name: value for name, value in branch.items() if name.startswith("backbone.")}
+            options["model.name"] = branch.get(
+                "model.name", Choices((self.settings.base.get("model", {}).get("name"),))
+            )
+            for values in expand(options):
+                for experiment in self.settings.completed(values):
+                    try:
+                        backbone = self.parts.backbone(Experiment.from_dict(experiment))
+                    except InputError:  # its trials say so by themselves
+                        continue
+                    found |= {backbone.weights.sha256} if backbone is not None else set()
+        return found
 
     @property
     def per_trial(self) -> int:
@@ -90,7 +109,8 @@ class Search:
             if folder not in self._known:
                 self._known[folder] = {}
                 for run in find_runs(folder):
-                    self._learn(folder, run)
+                    if run.features_dtype in ("float32", self.store.dtype):
+                        self._learn(folder, run)
             if one.run_id in self._known[folder]:
                 found[one.run_id] = self._known[folder][one.run_id]
         return found
@@ -185,7 +205,9 @@ def study_of(search: Search, folder: Path) -> Iterator[Study]:
     if search.search.strategy == "random":
         yield RandomStudy(search.search, search.settings.grid)
         return
-    with open_study(folder, search.search, search.settings.grid, search.identity, search.retry_failed) as study:
+    with open_study(
+        folder, search.search, search.settings.grid, search.identity, search.weights, search.retry_failed
+    ) as study:
         yield study
 
 

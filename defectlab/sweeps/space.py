@@ -94,7 +94,7 @@ def options_of(name: str, value: Any) -> Options:
     if isinstance(value, Mapping) and ("from" in value or "to" in value):
         return _range(name, value)
     if name in LISTS:
-        plain = not isinstance(value, list) or any(not isinstance(item, list | None) for item in value)
+        plain = not isinstance(value, list) or not any(isinstance(item, list) for item in value)
         return Choices((value,)) if plain else _choices(name, value)
     return _choices(name, value) if isinstance(value, list) else Choices((value,))
 
