@@ -1,5 +1,6 @@
 """STFPM against plain anomalib, and its options."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_a_module_of_unknown_code_gets_a_fresh_student_or_is_refused():
         small("stfpm", backbone=Own(Scale()), layers=["layer1"])
 
 
-def test_the_best_epoch_by_validation_error_is_kept(parts: Path):
+def test_the_best_epoch_by_validation_error_is_kept(parts: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
     model = small("stfpm")
     images = data(parts, val_split_mode="from_train", val_split_ratio=0.25)
     engine = Engine(max_epochs=3, monitor="val_good_loss", enable_progress_bar=False)

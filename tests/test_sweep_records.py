@@ -36,6 +36,7 @@ from defectlab.sweeps.optuna_study import open_study
 from defectlab.sweeps.refit import Wanted
 from defectlab.sweeps.run import sweep
 from defectlab.sweeps.searching import Search
+from defectlab.sweeps.space import options_of
 from defectlab.sweeps.table import mean_rows
 
 PADIM = {"model.name": "padim", "model.layers": [["layer2"]], "model.n_features": [5]}
@@ -95,13 +96,16 @@ def test_what_shared_work_would_not_do_as_asked_is_trained_alone(parts: Path, mo
     if more.get("model.name") == "patchcore":
         del grid["model.n_features"]
     (one,) = built(parts, grid)
-    assert one.shares == shared
+    assert one.shares == one.takes_features == shared
 
 
 def test_an_option_that_sweeps_do_not_know_of_is_trained_alone(parts: Path):
     (one,) = built(parts)
     one.model.options["scoring"] = "another"
     assert not one.shares
+    featcae = {"model.name": "featcae", "model.layers": [["layer1"]], "model.latent_dim": 4, "model.border": 1}
+    assert built(parts, featcae)[0].takes_features
+    assert not built(parts, {**featcae, "data.tiling": {"image_size": [96, 96]}})[0].takes_features
 
 
 def test_images_that_change_before_they_are_read_are_refused(parts: Path, tmp_path: Path):
@@ -143,6 +147,22 @@ def test_a_run_whose_images_change_is_not_finished(parts: Path, tmp_path: Path, 
     assert outcome.status == "failed"
     assert "have changed since" in (outcome.error or "")
     assert [one.status for one in find_runs()] == ["failed"]
+
+
+def test_what_a_finished_run_lacks_is_computed(copy: Run, parts: Path):
+    (one,) = built(parts, evaluation={"aupimo": True})
+    assert one.run_id == copy.record["run_id"]
+    assert earlier_runs([one]) == {}
+    copy.update(metrics=copy.record["metrics"] | {"pixel_AUPIMO": 0.5})
+    assert one.run_id in earlier_runs([one])
+
+
+def test_images_that_have_moved_are_known_when_a_checkpoint_is_made(copy: Run, parts: Path, tmp_path: Path):
+    shutil.copytree(parts, tmp_path / "elsewhere/parts")
+    result = sweep(settings(tmp_path / "elsewhere/parts", grid=[PADIM]), refit=["BEST"])
+    assert [one.status for one in result.outcomes] == ["kept"]
+    assert not result.kept.problems
+    assert copy.checkpoint.is_file()
 
 
 def test_checkpoints_that_others_made_stay(parts: Path):
@@ -218,6 +238,11 @@ def test_one_folder_under_two_names_is_said_not_left_out(parts: Path, tmp_path: 
     same = [{**PADIM, "model.image_size": [64, [64, 64]]}]
     ready, refused = prepare(SweepConfig.from_dict(settings(parts, grid=same, model={})).expanded())
     assert (len(ready), refused) == (1, []), "one size, written twice"
+
+
+def test_an_option_that_is_a_list_is_one_value():
+    assert options_of("data.crop_area", [4, 4, 60, 60]).values == ([4, 4, 60, 60],)
+    assert options_of("model.image_size", [64, [32, 48]]).values == (64, [32, 48])
 
 
 def test_folders_with_blanks_and_letters_of_any_kind(tmp_path: Path):

@@ -13,6 +13,7 @@ from defectlab.errors import InputError
 from defectlab.experiment import Experiment, Parts, build
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
+from defectlab.results.evaluate import AUPIMO
 from defectlab.results.identity import readable_name
 from defectlab.results.record import Run, find_runs
 
@@ -62,7 +63,8 @@ class Configuration:
     @property
     def takes_features(self) -> bool:
         """Whether it is trained and tested on features from the cache, by itself or as a part of its group."""
-        return self.shares or (hasattr(self.model, "use_features") and self.datamodule.train_augmentations is None)
+        other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
+        return self.shares or (hasattr(self.model, "use_features") and not other)
 
     @property
     def feature_key(self) -> Hashable:
@@ -176,15 +178,24 @@ def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuratio
 def earlier_runs(configurations: Iterable[Configuration], dtype: str = "float32") -> dict[str, Run]:
     """Return the runs on record of these experiments, by run id; of several the one that came farthest.
 
-    Runs on features rounded more than `dtype` rounds them have other numbers, and do not count.
+    Those that lack what is asked for do not count; see `serves`.
     """
-    wanted = {one.run_id for one in configurations}
+    wanted = {one.run_id: one for one in configurations}
     found: dict[str, Run] = {}
-    folders = {one.engine.results_folder for one in configurations}
+    folders = {one.engine.results_folder for one in wanted.values()}
     for run in (run for folder in sorted(folders) for run in find_runs(folder)):
         identity = run.record["run_id"]
-        if identity not in wanted or run.features_dtype not in ("float32", dtype):
+        if identity not in wanted or not serves(run, wanted[identity], dtype):
             continue
         if identity not in found or found[identity].status != "finished":
             found[identity] = run
     return found
+
+
+def serves(run: Run, one: Configuration, dtype: str) -> bool:
+    """Whether a run of the same experiment has all that is asked for now.
+
+    Features rounded more than `dtype` rounds them give other numbers; AUPIMO is no part of an experiment's identity.
+    """
+    lacks_aupimo = one.experiment.evaluation.aupimo and run.status == "finished" and AUPIMO not in run.record["metrics"]
+    return run.features_dtype in ("float32", dtype) and not lacks_aupimo

@@ -13,7 +13,7 @@ from defectlab.features.store import FeatureStore
 from defectlab.models.registry import model_info
 from defectlab.results.record import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
-from defectlab.sweeps.configurations import Configuration, Refused, build_all
+from defectlab.sweeps.configurations import Configuration, Refused, build_all, serves
 from defectlab.sweeps.draw import size_of
 from defectlab.sweeps.execute import Report, outcome_of
 from defectlab.sweeps.executors import Executor
@@ -67,6 +67,8 @@ class Search:
                     manifests[manifest.hash] = manifest
         check_objective(manifests.values(), self.search.objective)
         self.identity = {"base": self.settings.base, "seeds": self.settings.seeds, "images": sorted(manifests)}
+        if self.settings.cache_dtype != "float32":  # left out where it is: studies from before stay the same
+            self.identity["cache_dtype"] = self.settings.cache_dtype
         self.weights = sorted(self._weights())
         return sum(len(manifest.split("validation")) for manifest in manifests.values())
 
@@ -109,10 +111,10 @@ class Search:
             if folder not in self._known:
                 self._known[folder] = {}
                 for run in find_runs(folder):
-                    if run.features_dtype in ("float32", self.store.dtype):
-                        self._learn(folder, run)
-            if one.run_id in self._known[folder]:
-                found[one.run_id] = self._known[folder][one.run_id]
+                    self._learn(folder, run)
+            known = self._known[folder].get(one.run_id)
+            if known is not None and serves(known, one, self.store.dtype):
+                found[one.run_id] = known
         return found
 
     def _learn(self, folder: Path, run: Run) -> None:
