@@ -64,8 +64,8 @@ class Engine(AnomalibEngine):
         pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
             it) or [height, width].
         aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
-        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max or
-            val_good_loss (see `Keeping`, for the next three too).
+        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max, pixel_AUROC,
+            pixel_F1Max, pixel_AUPR, pixel_AUPRO or val_good_loss (see `Keeping`, for the next three too).
         patience: So many validations without a better one end the training, as does a score of 1.
         keep: Weights of the best epoch (where something is monitored) or of the last.
         keep_checkpoint: all, weights (without the optimiser's state) or none (removed once the run is tested).
@@ -392,7 +392,7 @@ class Engine(AnomalibEngine):
         if its_own_wish and not any(entry.label == 0 for entry in datamodule.manifest.split("validation")):
             logger.info("No good validation images: %s keeps its last epoch, not its best", model.name)
             return replace(keeping, monitor=None, keep="last")
-        keeping.check_images(datamodule)
+        keeping.check_images(model, datamodule)
         return keeping
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:
