@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import MORE, backbone, data, small
+from small import data, small
 
 from defectlab import Engine
 from defectlab.backbones import as_backbone
@@ -119,10 +119,3 @@ def test_the_best_epoch_by_validation_error_is_kept(parts: Path, caplog: pytest.
 def test_options_that_cannot_work_are_refused(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         small("stfpm", **options)
-
-
-def test_defaults_are_anomalibs():
-    model = MORE["stfpm"][0](backbone=backbone())
-    assert model.options["layers"] == ["layer1", "layer2", "layer3"]
-    group = model.configure_optimizers().param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.4, 0.9, 1e-3)

@@ -111,7 +111,8 @@ def record_failure(one: Configuration, error: BaseException) -> None:
 def _facts(one: Configuration, pieces: Pieces, sweep: str) -> dict[str, Any]:
     """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
     seconds = {piece: round(value, 3) for piece, value in pieces.seconds.items()}
-    dtype = {} if pieces.store.dtype == "float32" else {"cache_dtype": pieces.store.dtype}
+    rounded = one.takes_features and pieces.store.dtype != "float32"
+    dtype = {"cache_dtype": pieces.store.dtype} if rounded else {}
     return {"name": sweep, "number": one.number, "shared_seconds": seconds, **dtype}
 
 
