@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab import paths
-from defectlab.batch_size import find_batch_size
+from defectlab.batch_size import find_batch_size, gives_batch_size_back
 from defectlab.bookkeeping import check_same_model, describe_run, environment, run_to_test, start_run, weights_run
 from defectlab.checkpoints import check_resumable, drop_checkpoint, weights_only_checkpoints
 from defectlab.data.folder import Folder, ImageFiles
@@ -25,6 +25,7 @@ from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_da
 from defectlab.files import replacing
 from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.loggers import Spec, make_loggers
+from defectlab.loggers.mirror import Mirror
 from defectlab.logs import show_log
 from defectlab.memory import free_memory, is_out_of_memory
 from defectlab.models.base import BaseDetector
@@ -39,6 +40,7 @@ from defectlab.results.grid import PixelSize, check_pixel_size
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps
 from defectlab.results.record import CHECKPOINT, Run, find_runs
+from defectlab.results.run_log import logged
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
@@ -64,8 +66,8 @@ class Engine(AnomalibEngine):
         pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
             it) or [height, width].
         aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
-        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max or
-            val_good_loss (see `Keeping`, for the next three too).
+        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max, pixel_AUROC,
+            pixel_F1Max, pixel_AUPR, pixel_AUPRO or val_good_loss (see `Keeping`, for the next three too).
         patience: So many validations without a better one end the training, as does a score of 1.
         keep: Weights of the best epoch (where something is monitored) or of the last.
         keep_checkpoint: all, weights (without the optimiser's state) or none (removed once the run is tested).
@@ -138,6 +140,7 @@ class Engine(AnomalibEngine):
             return torch.device("mps")
         return torch.device("cpu")
 
+    @gives_batch_size_back
     def fit(
         self,
         model: BaseDetector,
@@ -224,9 +227,7 @@ class Engine(AnomalibEngine):
             drop_checkpoint(run)
         model.run_folder = source.folder if source else None
         self._publish(run, verbose)
-        for callback in self._given_callbacks:
-            if hasattr(callback, "on_run_finished"):
-                callback.on_run_finished(run)
+        self.announce(run)
         return [dict(run.record["metrics"])]
 
     def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
@@ -258,6 +259,21 @@ class Engine(AnomalibEngine):
                 paths.workbook(),
             )
 
+    def announce(self, run: Run, *, elsewhere: bool = False) -> None:
+        """Tell the callbacks that a run is tested and on record, as `test` does: trackers take their copies.
+
+        With `elsewhere` it was trained where they could not follow: they take its curves from the record too.
+        """
+        for callback in self._given_callbacks:
+            if elsewhere and isinstance(callback, Mirror):
+                callback.copy_curves(run)
+            if hasattr(callback, "on_run_finished"):
+                callback.on_run_finished(run)
+
+    def leave_to_others(self) -> None:
+        """Copy nothing to trackers from now on: another process does it (`announce`)."""
+        self._given_callbacks = [one for one in self._given_callbacks if not isinstance(one, Mirror)]
+
     def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
         """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
         datamodule = self._checked(model, datamodule)
@@ -285,6 +301,9 @@ class Engine(AnomalibEngine):
             self.trainer.save_checkpoint(partial)
         run.update(checkpoint=CHECKPOINT)
         model.run_folder = run.folder
+        for callback in self._given_callbacks:
+            if isinstance(callback, Mirror):
+                callback.take_checkpoint(run)
         return run.checkpoint
 
     def train(
@@ -377,7 +396,8 @@ class Engine(AnomalibEngine):
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
-        return next((run for run in same if run.status == "finished"), None)
+        exact = (run for run in same if run.features_dtype == "float32")
+        return next((run for run in exact if run.status == "finished"), None)
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
@@ -392,11 +412,12 @@ class Engine(AnomalibEngine):
         if its_own_wish and not any(entry.label == 0 for entry in datamodule.manifest.split("validation")):
             logger.info("No good validation images: %s keeps its last epoch, not its best", model.name)
             return replace(keeping, monitor=None, keep="last")
-        keeping.check_images(datamodule)
+        keeping.check_images(model, datamodule)
         return keeping
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:
-        return self._arguments | {"max_epochs": self._epochs(model)}
+        found = {"find_batch_size": True} if self._find_batch_size else {}
+        return self._arguments | found | {"max_epochs": self._epochs(model)}
 
     def _epochs(self, model: BaseDetector) -> int:
         given, info = self._arguments.get("max_epochs"), model_info(model.model_name)
@@ -413,7 +434,7 @@ class Engine(AnomalibEngine):
     @contextmanager
     def _on_record(self, run: Run) -> Iterator[None]:
         """Run Lightning quietly; what goes wrong is kept in the record, Ctrl-C as what it was."""
-        with run.recording_failure(), quiet_lightning():
+        with logged(run), run.recording_failure(), quiet_lightning():
             try:
                 yield
             except SystemExit as stop:  # what Lightning makes of Ctrl-C

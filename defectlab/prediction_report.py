@@ -88,9 +88,9 @@ def _warnings(expected: Sequence[Expected], threshold: str) -> list[str]:
     known = {one.label for one in expected} - {-1}
     found = []
     if not known:
-        found.append("No folder says what is good: every image is unknown, so there is no F1 and nothing is wrong.")
+        found.append("No folder says what is good: every image is unknown, so f1_score is 0 and nothing is wrong.")
     elif known != {0, 1}:
-        found.append(f"All images with a label are {CLASSES[known.pop()]}: F1 needs both kinds.")
+        found.append(f"All images with a label are {CLASSES[known.pop()]}: f1_score says little without both kinds.")
     if threshold == "recomputed" and found:
         found.append("No threshold can be recomputed on these images: the run's own is used.")
     for text in found:
