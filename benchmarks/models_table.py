@@ -47,7 +47,7 @@ def row_for(wanted: Wanted, rows: Sequence[Row]) -> Row | None:
     makes another experiment.
     """
     told = {"dataset": dataset_of(wanted), "model": title_of(wanted), "seed": wanted["seed"]}
-    if wanted.get("backbone", {}).get("name"):
+    if wanted.get("backbone", {}).get("name", "none") != "none":  # in a row EfficientAD's teacher stands there
         told["backbone"] = wanted["backbone"]["name"]
     named = {f"{section}.{key}": cell_value(v) for section in SECTIONS for key, v in wanted.get(section, {}).items()}
     if model_info(wanted["model"]["name"]).epochs is not None:
@@ -93,7 +93,7 @@ def _line(wanted: Wanted, row: Row) -> list[str]:
     return [
         str(row["dataset"]),
         str(row["model"]),
-        str(row.get("backbone", "none")),
+        Path(str(row.get("model.teacher") or row.get("backbone", "none"))).stem,
         str(row.get("model.image_size", "")).replace(" x ", "x"),
         _settings(wanted),
         _shown(number(row, "trainer.max_epochs"), ".0f"),

@@ -68,6 +68,7 @@ def test_the_table_is_what_the_workbook_says(tmp_path: Path):
         experiment(n_features=100) | {"seed": 43},
         experiment(n_features=100) | {"backbone": {"name": "resnet50"}},
         experiment(n_features=100) | {"data": {"root": "digits"}},
+        experiment(n_features=100) | {"data": {"root": "coins", "augment": {"hflip": 0.5}}},
         experiment(n_features=100) | {"evaluation": {"pixel_size": "original"}},
     ],
 )
@@ -88,6 +89,16 @@ def test_what_is_not_named_must_be_at_its_default():
     assert (row_for(mine, rows) or {})["run"] == "plain"
     random = experiment("patchcore", coreset_sampling_ratio=0.1, bank_sampling="random")
     assert (row_for(random, rows) or {})["run"] == "random"
+
+
+def test_the_teacher_stands_in_the_backbones_column(tmp_path: Path):
+    page = tmp_path / "models.md"
+    page.write_text(f"{BEGIN}\n{END}\n\n")
+    options = {"layers": LAYERS, "n_features": 100, "teacher": "weights/teacher_mine.safetensors"}
+    finished("distilled", options=options)
+    every = [experiment(n_features=100, teacher=options["teacher"]) | {"backbone": {"name": "none"}}]
+    assert write_page(every, page) == 0
+    assert "| coins | PaDiM | teacher_mine |" in page.read_text()
 
 
 def test_epochs_that_the_user_chooses_count():
