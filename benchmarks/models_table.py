@@ -79,7 +79,7 @@ def table(every: Sequence[Wanted], rows: Sequence[Row]) -> str:
     for wanted in every:
         row = row_for(wanted, rows)
         if row is None:
-            missing = ["", "", _settings(wanted), "", "not on record"]
+            missing = ["", "", settings_of(wanted), "", "not on record"]
             lines.append([dataset_of(wanted), title_of(wanted), *missing, *[""] * (len(HEADER) - 2 - len(missing))])
         else:
             lines.append(_line(wanted, row))
@@ -95,7 +95,7 @@ def _line(wanted: Wanted, row: Row) -> list[str]:
         str(row["model"]),
         Path(str(row.get("model.teacher") or row.get("backbone", "none"))).stem,
         str(row.get("model.image_size", "")).replace(" x ", "x"),
-        _settings(wanted),
+        settings_of(wanted),
         _shown(number(row, "trainer.max_epochs"), ".0f"),
         metrics["image_AUROC"],
         "" if low is None or high is None else f"{low:.2f} to {high:.2f}",
@@ -108,7 +108,8 @@ def _line(wanted: Wanted, row: Row) -> list[str]:
     ]
 
 
-def _settings(wanted: Wanted) -> str:
+def settings_of(wanted: Wanted) -> str:
+    """Return the model's options that an experiment names, but for those with a column of their own."""
     given = {key: value for key, value in wanted["model"].items() if key not in NOT_SETTINGS}
     return ", ".join(f"{key} {cell_value(value)}" for key, value in given.items())
 
