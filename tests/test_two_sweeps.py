@@ -59,7 +59,7 @@ def test_what_another_process_is_running_is_said_so_and_no_failure(
 
 
 def test_what_another_process_has_finished_meanwhile_is_kept(copy: Path, parts: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(running, "earlier_runs", lambda _: {})  # when this sweep was planned there was nothing
+    monkeypatch.setattr(running, "earlier_runs", lambda *_: {})  # when this sweep was planned there was nothing
     before = {run.folder: run.record for run in find_runs()}
     result = sweep(settings(parts, grid=GRID))
     assert len(result.plan.pending) == 2

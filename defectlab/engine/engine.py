@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from defectlab.batch_size import find_batch_size
+from defectlab.batch_size import find_batch_size, gives_batch_size_back
 from defectlab.bookkeeping import environment, run_to_test, start_run, weights_run
 from defectlab.checkpoints import check_resumable, drop_checkpoint
 from defectlab.data.folder import Folder, ImageFiles
@@ -51,6 +51,7 @@ class Engine(EngineRecords):
         OptionError: An option that the Trainer does not have, with the closest it has; zero epochs.
     """
 
+    @gives_batch_size_back
     def fit(
         self,
         model: BaseDetector,

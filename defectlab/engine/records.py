@@ -78,7 +78,8 @@ class EngineRecords(EngineTrainers):
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
-        return next((run for run in same if run.status == "finished"), None)
+        exact = (run for run in same if run.features_dtype == "float32")
+        return next((run for run in exact if run.status == "finished"), None)
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""

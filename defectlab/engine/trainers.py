@@ -33,6 +33,7 @@ from defectlab.recorder import Recorder
 from defectlab.results.grid import PixelSize, check_pixel_size
 from defectlab.results.keep import check_keep_maps
 from defectlab.results.record import Run
+from defectlab.results.run_log import logged
 from defectlab.stage_bars import StageBars
 from defectlab.trainer_options import check_trainer_options
 
@@ -127,7 +128,8 @@ class EngineTrainers(AnomalibEngine):
         return keeping
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:
-        return self._arguments | {"max_epochs": self._epochs(model)}
+        found = {"find_batch_size": True} if self._find_batch_size else {}
+        return self._arguments | found | {"max_epochs": self._epochs(model)}
 
     def _epochs(self, model: BaseDetector) -> int:
         given, info = self._arguments.get("max_epochs"), model_info(model.model_name)
@@ -144,7 +146,7 @@ class EngineTrainers(AnomalibEngine):
     @contextmanager
     def _on_record(self, run: Run) -> Iterator[None]:
         """Run Lightning quietly; what goes wrong is kept in the record, Ctrl-C as what it was."""
-        with run.recording_failure(), quiet_lightning():
+        with logged(run), run.recording_failure(), quiet_lightning():
             try:
                 yield
             except SystemExit as stop:  # what Lightning makes of Ctrl-C
