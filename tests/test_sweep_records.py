@@ -225,6 +225,15 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_computed(
     monkeypatch.setattr(LocalExecutor, "run", lambda *_: pytest.fail("computed"))
     with pytest.raises(InputError, match="DEFECTLAB_RESULTS"):
         sweep(settings(parts, grid=[PADIM]))
+    (one,) = built(parts)
+    with pytest.raises(InputError, match="DEFECTLAB_RESULTS"):
+        one.engine.begin(one.model, one.datamodule)
+    monkeypatch.delenv("DEFECTLAB_RESULTS")
+    monkeypatch.setenv("DEFECTLAB_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(InputError, match="DEFECTLAB_CACHE"):
+        sweep(settings(parts, grid=[PADIM]))
+    with pytest.raises(InputError, match="DEFECTLAB_CACHE"), FeatureStore().making({"n": 1}):
+        pass
 
 
 def test_one_folder_under_two_names_is_said_not_left_out(parts: Path, tmp_path: Path):

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from defectlab import paths
 from defectlab.errors import InputError
-from defectlab.files import replacing, write_json
+from defectlab.files import is_writable, replacing, write_json
 from defectlab.results.files import mapped, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
@@ -86,9 +86,11 @@ class Run:
         has come as far; another experiment of the same name gets a suffix naming what differs.
 
         Raises:
-            InputError: Another process is running this experiment at this moment.
+            InputError: Another process is running this experiment at this moment, or results cannot be written.
         """
         parent = results / safe_name(model) / safe_name(dataset)
+        if not is_writable(parent):
+            raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
         parent.mkdir(parents=True, exist_ok=True)
         identity = experiment_id(facts)
         with locked(parent):
