@@ -153,6 +153,7 @@ def test_what_a_finished_run_lacks_is_computed(copy: Run, parts: Path):
     (one,) = built(parts, evaluation={"aupimo": True})
     assert one.run_id == copy.record["run_id"]
     assert earlier_runs([one]) == {}
+    assert one.engine.finished_run(one.model, one.datamodule) is None
     copy.update(metrics=copy.record["metrics"] | {"pixel_AUPIMO": 0.5})
     assert one.run_id in earlier_runs([one])
 
