@@ -1,14 +1,18 @@
 """STFPM against plain anomalib, and its options."""
 
+import logging
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from small import MORE, backbone, small
+from small import data, small
 
+from defectlab import Engine
 from defectlab.backbones import as_backbone
 from defectlab.errors import OptionError
 from defectlab.models.stfpm import untrained
+from defectlab.results.record import Run
 
 
 def plain_of(model, monkeypatch: pytest.MonkeyPatch):
@@ -82,6 +86,26 @@ def test_a_module_of_unknown_code_gets_a_fresh_student_or_is_refused():
         small("stfpm", backbone=Own(Scale()), layers=["layer1"])
 
 
+def test_the_best_epoch_by_validation_error_is_kept(parts: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
+    model = small("stfpm")
+    images = data(parts, val_split_mode="from_train", val_split_ratio=0.25)
+    engine = Engine(max_epochs=3, monitor="val_good_loss", enable_progress_bar=False)
+    engine.fit(model=model, datamodule=images)
+    run = Run.open(model.run_folder)
+    errors = run.record["history"]["val_good_loss"]
+    assert run.record["monitor"]["best_epoch"] == errors.index(min(errors)) + 1
+    assert run.record["dataset"]["counts"]["validation"] == {"good": 2}
+    assert float(run.maps("validation").mean()) == pytest.approx(min(errors), rel=1e-5)
+    lines = [line.split("\t") for line in (run.folder / "log.txt").read_text().splitlines()]
+    epochs = [line for *_, line in lines if line.startswith("Epoch ")]
+    assert len(epochs) == 3
+    assert re.fullmatch(
+        r"Epoch 1 of 3: train_loss [\d.e-]+, .*lr 0\.4, [\d.e-]+ s a batch \([\d.e-]+ s .*\)", epochs[0]
+    )
+    assert all(re.fullmatch(r"2\d{3}-\d\d-\d\d .*", when) for when, *_ in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -95,10 +119,3 @@ def test_a_module_of_unknown_code_gets_a_fresh_student_or_is_refused():
 def test_options_that_cannot_work_are_refused(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         small("stfpm", **options)
-
-
-def test_defaults_are_anomalibs():
-    model = MORE["stfpm"][0](backbone=backbone())
-    assert model.options["layers"] == ["layer1", "layer2", "layer3"]
-    group = model.configure_optimizers().param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.4, 0.9, 1e-3)

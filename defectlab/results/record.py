@@ -10,7 +10,6 @@ import socket
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,29 +18,20 @@ import numpy as np
 from filelock import FileLock
 
 from defectlab import paths
-from defectlab.errors import InputError
-from defectlab.files import replacing, write_json
+from defectlab.errors import BusyError, InputError
+from defectlab.files import is_writable, write_json
 from defectlab.results.files import mapped, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
+from defectlab.results.processes import may_live, this_process
+from defectlab.results.scores import ScoreRow, read_scores, write_scores
 
 logger = logging.getLogger(__name__)
 
 STATUSES = ("failed", "running", "fitted", "finished")
 CHECKPOINT = "weights/lightning/model.ckpt"
+CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
 _ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided."""
-
-    image_path: str
-    split: str
-    defect: str
-    label: int
-    score: float
-    pred_label: int
 
 
 class Run:
@@ -84,20 +74,23 @@ class Run:
         has come as far; another experiment of the same name gets a suffix naming what differs.
 
         Raises:
-            InputError: Another process is running this experiment at this moment.
+            BusyError: Another process is running this experiment at this moment.
+            InputError: Results cannot be written there.
         """
         parent = results / safe_name(model) / safe_name(dataset)
+        if not is_writable(parent):
+            raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
         parent.mkdir(parents=True, exist_ok=True)
         identity = experiment_id(facts)
         with locked(parent):
             final = folder = place_of(parent, safe_name(name), facts, identity)
+            _sweep(parent, final.name)
             earlier = _record(final)
             if earlier is not None and _elsewhere(earlier):
-                raise InputError(
+                raise BusyError(
                     f"Process {earlier['process']['pid']} is running this experiment now, into {final}. "
                     "Wait for it, or stop it."
                 )
-            _sweep(parent, final.name)
             done = earlier is not None and (earlier["status"] in ("fitted", "finished") or _alive(earlier))
             if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
                 folder = parent / f".{final.name}.rerun-{os.getpid()}"
@@ -110,7 +103,7 @@ class Run:
                 status="running",
                 error=None,
                 facts=dict(facts),
-                process={"pid": os.getpid(), "host": socket.gethostname(), "started": _now()},
+                process={**this_process(), "started": _now()},
                 **record,
             )
         return run
@@ -160,10 +153,19 @@ class Run:
         return self.folder / CHECKPOINT
 
     @property
+    def features_dtype(self) -> str:
+        """Type of the features it was computed from; a sweep may have rounded them (`cache_dtype`)."""
+        return str((self.record.get("sweep") or {}).get("cache_dtype", "float32"))
+
+    @property
     def status(self) -> str:
         """Status of the record; a `running` one whose process is gone was interrupted."""
         status = self.record["status"]
         return "interrupted" if status == "running" and not _alive(self.record) else status
+
+    def holds(self, checkpoint: Path) -> bool:
+        """Whether `checkpoint` has the weights that this run's thresholds and scores are of, not another epoch's."""
+        return checkpoint.resolve() in ((self.folder / name).resolve() for name in (CHECKPOINT, CONVERTED))
 
     def checkpoint_file(self) -> Path:
         """Return the checkpoint this run's scores come from: its own, or for a run that only tested, another one's.
@@ -193,7 +195,7 @@ class Run:
         if not file_path.is_file():
             return []
         try:
-            rows = _read_scores(file_path)
+            rows = read_scores(file_path)
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(
                 f"{file_path} is damaged ({type(error).__name__}: {error}). Restore it, or test the run again."
@@ -235,33 +237,6 @@ class Run:
         return None if packed is None or maps is None else unpack_masks(packed, maps.shape[-1])
 
 
-def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """Write rows as CSV, atomically; scores keep every digit."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(ScoreRow)])
-        writer.writerows(astuple(row) for row in rows)
-
-
-def _read_scores(path: Path) -> list[ScoreRow]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {field.name for field in fields(ScoreRow)} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"no column {', '.join(sorted(missing))}")
-        return [
-            ScoreRow(
-                row["image_path"],
-                row["split"],
-                row["defect"],
-                int(row["label"]),
-                float(row["score"]),
-                int(row["pred_label"]),
-            )
-            for row in reader
-        ]
-
-
 def find_runs(results: Path | None = None) -> list[Run]:
     """Return every run under `results` (the project's, if None), oldest first; unreadable records are logged."""
     runs = []
@@ -299,7 +274,15 @@ def locked(parent: Path) -> FileLock:
 
 
 def _sweep(parent: Path, name: str) -> None:
-    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on."""
+    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on.
+
+    One that was killed while it took its earlier run's place may have left none there: then the earlier one comes back.
+    """
+    for old in parent.glob(f".{glob.escape(name)}.old-*"):
+        if (parent / name).exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(parent / name)
     for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
         record = _record(folder)
         if (record is None or not _elsewhere(record)) and not (folder / CHECKPOINT).exists():
@@ -322,17 +305,11 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _alive(record: Mapping[str, Any]) -> bool:
-    process = record["process"]
-    if record["status"] != "running" or process["host"] != socket.gethostname():
-        return record["status"] == "running"
-    try:
-        os.kill(process["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return record["status"] == "running" and may_live(record["process"])
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+__all__ = ["CHECKPOINT", "STATUSES", "Run", "ScoreRow", "find_runs", "locked", "place_of", "write_scores"]

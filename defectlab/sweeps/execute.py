@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from defectlab import paths
-from defectlab.errors import InputError
+from defectlab.errors import BusyError, InputError
 from defectlab.experiment import train_built
 from defectlab.results.record import Run
-from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.configurations import Configuration, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.pieces import Pieces, queries_of
@@ -25,10 +26,14 @@ Report = Callable[[Outcome], None]
 
 def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: Any) -> Outcome:
     """Return what became of a configuration, from its run where there is one."""
+    data = {key: value for key, value in asdict(one.experiment.data).items() if not _is_place(key)}
+    backbone = one.model.backbone_record
     settings = {
         "model": one.experiment.model,
-        "backbone": one.model.backbone_record["name"],
+        "backbone": [backbone["name"], "random" if backbone["source"].startswith("random") else backbone["sha256"]],
         "trainer": one.experiment.trainer,
+        "data": data,
+        "evaluation": asdict(one.experiment.evaluation),
     }
     metrics = dict(run.record["metrics"]) if run is not None and status in ("finished", "kept") else {}
     record = None if run is None else paths.relative(run.folder)
@@ -37,10 +42,21 @@ def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: 
     )
 
 
+def _is_place(option: str) -> bool:
+    """Whether an option of the data says where images are, or by which seed they are split: not how they are used."""
+    return option in ("root", "name", "seed", "valid_area_mask") or option.endswith("_dir")
+
+
 def run_group(
     group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces, sweep: str, report: Report
 ) -> None:
-    """Run the pending configurations of a group; what fails is on record and reported, and stops no other."""
+    """Run the pending configurations of a group; what fails is on record and reported, and stops no other.
+
+    What another process has finished since the sweep was planned is kept; what one is running is left to it.
+    """
+    pending = _still_pending(pending, pieces.store.dtype, report)
+    if not pending:
+        return
     if not group[0].shares:
         for one in pending:
             _train_alone(one, pieces, sweep, report)
@@ -54,6 +70,9 @@ def run_group(
             begin = time.perf_counter()
             try:
                 run = write_run(scored, masks, {}, facts)
+            except BusyError as error:
+                report(_busy(one, error))
+                continue
             except Exception as error:  # one bad configuration must not cost the others their night
                 logger.exception("%s failed; going on with the next", one.label)
                 report(outcome_of(one, "failed", error=_summary(error)))
@@ -66,6 +85,19 @@ def run_group(
             report(outcome_of(one, "failed", error=_summary(error)))
 
 
+def _still_pending(pending: Sequence[Configuration], dtype: str, report: Report) -> list[Configuration]:
+    found = earlier_runs(pending, dtype)
+    done = {run_id for run_id, run in found.items() if run.status == "finished"}
+    for one in pending:
+        if one.run_id in done:
+            report(outcome_of(one, "kept", found[one.run_id]))
+    return [one for one in pending if one.run_id not in done]
+
+
+def _busy(one: Configuration, error: BusyError) -> Outcome:
+    return outcome_of(one, "busy", error=f"being run by another process. {error}")
+
+
 def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report) -> None:
     """Train and test one configuration through Lightning, on features from the cache where its model takes them."""
     begin = time.perf_counter()
@@ -74,6 +106,9 @@ def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report)
             one.model.use_features(pieces.features(one))  # type: ignore[operator]
         run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
         run.update(sweep=_facts(one, pieces, sweep))
+    except BusyError as error:
+        report(_busy(one, error))
+        return
     except PrunedTrialError as pruned:
         report(outcome_of(one, "pruned", error=_summary(pruned)))
         return
@@ -93,15 +128,16 @@ def record_failure(one: Configuration, error: BaseException) -> None:
     except InputError as refusal:  # another process runs this very configuration
         if refusal is not error:
             logger.warning("%s: %s", one.label, refusal)
-    except Exception as raised:
+    except Exception as raised:  # such as a full disk: this configuration has no record, and the others go on
         if raised is not error:
-            raise
+            logger.error("%s: its error cannot be recorded (%s): %s", one.label, raised, error)
 
 
 def _facts(one: Configuration, pieces: Pieces, sweep: str) -> dict[str, Any]:
     """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
     seconds = {piece: round(value, 3) for piece, value in pieces.seconds.items()}
-    dtype = {} if pieces.store.dtype == "float32" else {"cache_dtype": pieces.store.dtype}
+    rounded = one.takes_features and pieces.store.dtype != "float32"
+    dtype = {"cache_dtype": pieces.store.dtype} if rounded else {}
     return {"name": sweep, "number": one.number, "shared_seconds": seconds, **dtype}
 
 
