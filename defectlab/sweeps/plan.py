@@ -18,10 +18,12 @@ from defectlab.progress import clock
 from defectlab.results.record import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
 from defectlab.sweeps.configurations import Configuration, Refused, groups_of
+from defectlab.sweeps.durations import Durations
 from defectlab.sweeps.pieces import Pieces, queries_of
 
 READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
 PER_CHECKPOINT, WRITING = 1.0, 2e8  # seconds to fit again from features, bytes a second to disk: assumed
+FEATURES = "features of"  # begins the pieces that the cache may have
 PER_TEST_IMAGE = 0.03  # seconds of metrics, intervals and files for one test image: assumed, not measured
 
 
@@ -58,6 +60,11 @@ class Plan:
     def seconds(self) -> float:
         """Estimated seconds of everything that can be estimated."""
         return sum(piece.seconds or 0.0 for piece in self.pieces)
+
+    @property
+    def extracts(self) -> bool:
+        """Whether features are computed that the cache does not have."""
+        return any(piece.what.startswith(FEATURES) and not piece.cached for piece in self.pieces)
 
     def print(self) -> None:
         """Print what will be computed."""
@@ -127,14 +134,14 @@ def _feature_pieces(
         if missing:
             extractor(torch.zeros(BATCH, 3, *preprocessing.input_size))
         seconds = count * ((time.perf_counter() - begin) / BATCH + READING) if missing else 0.0
-        what = f"features of {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
+        what = f"{FEATURES} {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
         uses = sum(other.feature_key == key for other in pending)
         pieces.append(Piece(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, 0, not missing))
     return pieces
 
 
 def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[Piece]:
-    pieces, rate = [], _product_rate()
+    pieces, rate, known = [], _product_rate(), Durations()
     waiting = {one.run_id for one in pending}
     for group in groups_of(configurations):
         uses = sum(one.run_id in waiting for one in group)
@@ -142,7 +149,9 @@ def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Con
             continue
         if not group[0].shares:
             on = "cached features of " if group[0].takes_features else ""
-            pieces.append(Piece(f"training: {group[0].label} on {on}{group[0].datamodule.name}", uses, None))
+            seconds, source = known.seconds(group[0])
+            what = f"training: {group[0].label} on {on}{group[0].datamodule.name}{source}"
+            pieces.append(Piece(what, uses, seconds))
         elif group[0].model.model_name == "patchcore":
             pieces += _patchcore_pieces(group, uses, rate)
         else:

@@ -11,7 +11,7 @@ import yaml
 from defectlab import paths
 from defectlab.errors import InputError, OptionError
 from defectlab.features.store import FeatureStore
-from defectlab.files import replacing
+from defectlab.files import is_writable, replacing
 from defectlab.logs import show_log
 from defectlab.results.record import Run
 from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
@@ -55,8 +55,8 @@ class SweepResult:
 
     @property
     def failed(self) -> list[Outcome]:
-        """What failed or cannot work; not what a search has pruned."""
-        return [one for one in self.outcomes if not one.has_metrics and one.status != "pruned"]
+        """What failed or cannot work; not what a search has pruned, nor what another process is running."""
+        return [one for one in self.outcomes if one.is_failure]
 
     def best(self, metric: str = DEFAULT_METRIC) -> Run:
         """Return the run with the best metric of the validation images; equal ones are told apart by their pixels.
@@ -124,6 +124,8 @@ def sweep(
     folder = paths.results_dir() / "sweeps" / settings.name
     if plan_only:
         return SweepResult(plan, [], folder)
+    if plan.extracts and executor == "local" and not is_writable(store.root):
+        raise InputError(f"The cache {store.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
     write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
     kept = Kept()
@@ -149,6 +151,9 @@ def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
         logger.error("%s could not be written (%s); the records have all of it", table, error)
     renew_workbook()
     live.close()
+    busy = sum(one.status == "busy" for one in outcomes)
+    if busy:
+        logger.info("%d being run by another process: call the sweep again when it is done", busy)
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(table), paths.workbook().name)
     return outcomes
