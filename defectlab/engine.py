@@ -282,7 +282,7 @@ class Engine(AnomalibEngine):
         self._new_trainer(model, run)
         self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
         with replacing(run.checkpoint) as partial:
-            self.trainer.save_checkpoint(partial)
+            self.trainer.save_checkpoint(partial, weights_only=False)
         run.update(checkpoint=CHECKPOINT)
         model.run_folder = run.folder
         return run.checkpoint

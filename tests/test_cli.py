@@ -109,7 +109,15 @@ def test_each_option_given_wins_alone(option: str, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "train"),
+        ([], "defectlab needs a command: demo, data,"),
+        (["trian"], "Did you mean 'train'? Available: demo, data,"),
+        (["data"], "defectlab data needs a command: check, sample, download. `defectlab data --help`"),
+        (["data", "chek"], "Did you mean 'check'? Available: check, sample, download."),
+        (["sweep"], "defectlab: sweep needs --config (YAML file of a sweep)."),
+        (["predict"], "predict needs run (Run folder or checkpoint), source (Image files, folders or globs)."),
+        (["threshold", "--run", "x"], "threshold needs --run (Run folder), --rule (f1,"),
+        (["data", "sample"], "data sample needs name (coins, digits or wells), destination"),
+        (["train", "--data.rot", "x"], "Unrecognized arguments: --data.rot x. Did you mean '--data.root'?"),
         (["train", "--data.rooot", "x"], "Did you mean '--data.root'"),
         (["train", "--model.name", "padim"], "data.root"),
         (["train", "--data.root", "x", "--model.name", "padin"], "Did you mean 'padim'"),
