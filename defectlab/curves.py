@@ -33,7 +33,11 @@ def training_figure(run: Run) -> Image.Image:
         epochs, losses = zip(*shown, strict=True) if shown else ((), ())
         axis.plot(epochs, losses, "o-", markersize=3, label=name.replace("_", " "))
     if all(value is None or value > 0 for values in history.values() for value in values):
+        from matplotlib.ticker import LogFormatter  # slow to import
+
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
+        axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     axis.set(xlabel="epoch", ylabel="loss", title=f"{_title(run)}: losses by epoch")
     axis.legend(frameon=False)
     return rendered(figure)

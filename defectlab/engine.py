@@ -25,6 +25,7 @@ from defectlab.fields_of_view import check_follows, follow_checkpoint, follow_da
 from defectlab.files import replacing
 from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.loggers import Spec, make_loggers
+from defectlab.loggers.mirror import Mirror
 from defectlab.logs import show_log
 from defectlab.memory import free_memory, is_out_of_memory
 from defectlab.models.base import BaseDetector
@@ -64,8 +65,8 @@ class Engine(AnomalibEngine):
         pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
             it) or [height, width].
         aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
-        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max or
-            val_good_loss (see `Keeping`, for the next three too).
+        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max, pixel_AUROC,
+            pixel_F1Max, pixel_AUPR, pixel_AUPRO or val_good_loss (see `Keeping`, for the next three too).
         patience: So many validations without a better one end the training, as does a score of 1.
         keep: Weights of the best epoch (where something is monitored) or of the last.
         keep_checkpoint: all, weights (without the optimiser's state) or none (removed once the run is tested).
@@ -224,9 +225,7 @@ class Engine(AnomalibEngine):
             drop_checkpoint(run)
         model.run_folder = source.folder if source else None
         self._publish(run, verbose)
-        for callback in self._given_callbacks:
-            if hasattr(callback, "on_run_finished"):
-                callback.on_run_finished(run)
+        self.announce(run)
         return [dict(run.record["metrics"])]
 
     def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
@@ -258,6 +257,21 @@ class Engine(AnomalibEngine):
                 paths.workbook(),
             )
 
+    def announce(self, run: Run, *, elsewhere: bool = False) -> None:
+        """Tell the callbacks that a run is tested and on record, as `test` does: trackers take their copies.
+
+        With `elsewhere` it was trained where they could not follow: they take its curves from the record too.
+        """
+        for callback in self._given_callbacks:
+            if elsewhere and isinstance(callback, Mirror):
+                callback.copy_curves(run)
+            if hasattr(callback, "on_run_finished"):
+                callback.on_run_finished(run)
+
+    def leave_to_others(self) -> None:
+        """Copy nothing to trackers from now on: another process does it (`announce`)."""
+        self._given_callbacks = [one for one in self._given_callbacks if not isinstance(one, Mirror)]
+
     def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
         """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
         datamodule = self._checked(model, datamodule)
@@ -285,6 +299,9 @@ class Engine(AnomalibEngine):
             self.trainer.save_checkpoint(partial, weights_only=False)
         run.update(checkpoint=CHECKPOINT)
         model.run_folder = run.folder
+        for callback in self._given_callbacks:
+            if isinstance(callback, Mirror):
+                callback.take_checkpoint(run)
         return run.checkpoint
 
     def train(
@@ -392,7 +409,7 @@ class Engine(AnomalibEngine):
         if its_own_wish and not any(entry.label == 0 for entry in datamodule.manifest.split("validation")):
             logger.info("No good validation images: %s keeps its last epoch, not its best", model.name)
             return replace(keeping, monitor=None, keep="last")
-        keeping.check_images(datamodule)
+        keeping.check_images(model, datamodule)
         return keeping
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:

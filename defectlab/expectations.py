@@ -51,14 +51,14 @@ def comparison(scores: np.ndarray, labels: np.ndarray, threshold: float | None) 
 
     `overlapping_scores`: images whose score lies where those of both classes are, between the lowest of the defects and
     the highest of the good ones. `matrix`: rows are what was expected, columns what was predicted, good first. Where
-    nothing can be compared, F1 is None and the matrix of zeros.
+    nothing can be compared, F1 is 0, as Quadra has it, and the matrix of zeros; where there is no defect F1 is 0 too.
     """
     known = labels >= 0
     scores, labels = scores[known], labels[known]
     matrix = [[0, 0], [0, 0]]
-    f1 = None
+    f1 = 0.0
     if scores.size and threshold is not None:
-        f1 = f1_at(scores, labels, threshold).value
+        f1 = f1_at(scores, labels, threshold).value or 0.0
         counts = confusion_at(scores, labels, threshold)
         matrix = [[counts.tn, counts.fp], [counts.fn, counts.tp]]
     good, bad = scores[labels == 0], scores[labels == 1]

@@ -61,7 +61,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
     path, pixels = images[0]
     embedding = model.model.embed(model.model.features(detector.model_input([pixels])))
     grid = (embedding.shape[-2], embedding.shape[-1])
-    patches = model.model.rows(embedding).float()  # (1, C, h, w) -> (h*w, C)
+    patches = model.model.compressed(model.model.rows(embedding)).float()  # (1, C, h, w) -> (h*w, C)
     bank = model.model.memory_bank.float()
     image_size = (pixels.shape[-2], pixels.shape[-1])
     boxes = [_box(model.preprocessing, place, grid, image_size) for place in range(len(patches))]

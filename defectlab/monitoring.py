@@ -2,9 +2,11 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -13,18 +15,23 @@ from lightning.pytorch.trainer.states import TrainerFn
 from defectlab.data.folder import Folder
 from defectlab.errors import OptionError, unknown_name
 from defectlab.evaluation.metrics import auroc, f1_max
+from defectlab.evaluation.pixels import pixel_metrics
+from defectlab.evaluation.sources import ArrayImages, Chosen
 from defectlab.losses import VALIDATION_LOSSES
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.options import check_whole
 from defectlab.recorder import MONITORED, Recorder
 from defectlab.results.evaluate import columns
+from defectlab.results.grid import pixel_labels
+from defectlab.results.record import Run, ScoreRow
 
 logger = logging.getLogger(__name__)
 
 SCORES = {"image_AUROC": auroc, "image_F1Max": f1_max}
+PIXELS = ("pixel_AUROC", "pixel_F1Max", "pixel_AUPR", "pixel_AUPRO")
 GOOD_LOSS = VALIDATION_LOSSES[0]
-MONITORS = (*SCORES, GOOD_LOSS)
+MONITORS = (*SCORES, *PIXELS, GOOD_LOSS)
 KEEP = ("best", "last")
 KEEP_CHECKPOINT = ("all", "weights", "none")
 
@@ -33,8 +40,9 @@ KEEP_CHECKPOINT = ("all", "weights", "none")
 class Keeping:
     """What the engine was asked to keep; None leaves it to the model.
 
-    `monitor`: image_AUROC or image_F1Max of the validation images (higher is better; F1 at its best threshold), or
-    val_good_loss (lower is better). `patience`: so many validations without a better one end the training, as does a
+    `monitor`: a metric of the validation images, higher is better (image_AUROC, image_F1Max and, on the model's own
+    grid, pixel_AUROC, pixel_F1Max, pixel_AUPR, pixel_AUPRO; F1 at its best threshold), or val_good_loss, lower is
+    better. `patience`: so many validations without a better one end the training, as does a
     score of 1. `keep`: weights of the best or of the last epoch; best where something is monitored. `checkpoint`: all
     (a training can go on from it), weights (a third of the size with Adam) or none (removed once tested).
     """
@@ -65,15 +73,13 @@ class Keeping:
         """Return the choices with the model's own where none was made; one that fits in a single pass monitors nothing.
 
         Raises:
-            OptionError: The model has no such loss.
+            OptionError: There is nothing to tell the best epoch by.
         """
         checkpoint = self.checkpoint or ("all" if model.keeps_optimizer else "weights")
         if model_info(model.model_name).epochs is not None:
             if self.monitor is not None:
                 logger.info("%s fits in a single pass; monitor=%s is not used", model.name, self.monitor)
             return Keeping(checkpoint=checkpoint)
-        if self.monitor == GOOD_LOSS and type(model).image_losses is BaseDetector.image_losses:
-            raise OptionError(f"Engine: {model.name} has no loss of validation images: monitor {', '.join(SCORES)}.")
         own = model.monitor if self.keep != "last" else None
         monitor = self.monitor or own
         if self.keep == "best" and monitor is None:
@@ -86,17 +92,48 @@ class Keeping:
             return {}
         return {"monitor": self.monitor, "keep": self.keep} | ({"patience": self.patience} if self.patience else {})
 
-    def check_images(self, datamodule: Folder) -> None:
-        """Refuse to monitor what the validation images cannot tell.
+    def check_images(self, model: BaseDetector, datamodule: Folder) -> None:
+        """Refuse to monitor what this model and the validation images cannot tell.
 
         Raises:
-            OptionError: With what is missing.
+            OptionError: With what is missing, and what can be monitored.
         """
-        labels = {entry.label for entry in datamodule.manifest.split("validation")}
-        needed = {0, 1} if self.monitor in SCORES else {0} if self.monitor else set()
-        if needed - labels:
-            lack = " and ".join({0: "good", 1: "anomalous"}[label] for label in sorted(needed - labels))
-            raise OptionError(f"Engine: monitor={self.monitor!r} needs {lack} validation images, and there are none.")
+        if self.monitor is None:
+            return
+        lacks = {monitor: _lack(monitor, model, datamodule) for monitor in MONITORS}
+        if lacks[self.monitor] is not None:
+            can = [monitor for monitor, lack in lacks.items() if lack is None]
+            choice = f"What can be monitored: {', '.join(can)}." if can else "Nothing can be monitored: leave it out."
+            raise OptionError(f"Engine: monitor={self.monitor!r} needs {lacks[self.monitor]}. {choice}")
+
+
+def _lack(monitor: str, model: BaseDetector, datamodule: Folder) -> str | None:
+    """Say what a metric needs that is not there; None where it can be monitored."""
+    entries = datamodule.manifest.split("validation")
+    needed = (0,) if monitor == GOOD_LOSS else (1,) if monitor in PIXELS else (0, 1)
+    labels = {entry.label for entry in entries}
+    if missing := [{0: "good", 1: "anomalous"}[label] for label in needed if label not in labels]:
+        return f"{' and '.join(missing)} validation images, and there are none"
+    if monitor == GOOD_LOSS and type(model).image_losses is BaseDetector.image_losses:
+        return f"a loss of validation images, and {model.name} has no loss of validation images"
+    if monitor in PIXELS and not model_info(model.model_name).maps:
+        return f"anomaly maps, and {model.name} gives image scores only"
+    if monitor in PIXELS and not any(datamodule.manifest.has_mask(entry) for entry in entries):
+        return "masks of anomalous validation images, and there are none"
+    return None
+
+
+def monitored_value(monitor: str, run: Run, rows: Sequence[ScoreRow]) -> float:
+    """Return a metric of the validation rows, of pixels from the run's maps and masks; NaN where there is none."""
+    if monitor in SCORES:
+        value = SCORES[monitor](*columns(rows)).value
+        return math.nan if value is None else value
+    maps, masks = run.maps("validation"), run.packed_masks("validation")
+    if maps is None or masks is None:
+        return math.nan
+    counted = np.flatnonzero(pixel_labels(run, rows) >= 0).tolist()
+    value = pixel_metrics(Chosen(ArrayImages(maps, masks), counted))[monitor.removeprefix("pixel_")].value
+    return math.nan if value is None else value
 
 
 class BestEpoch(Callback):
@@ -127,7 +164,7 @@ class BestEpoch(Callback):
                 self._weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         if self.keeping.patience is not None and self.stopped is None:
             since = [found for found, _ in self.values if self.best is None or found > self.best[0]]
-            if len(since) >= self.keeping.patience or (self.keeping.monitor in SCORES and value >= 1):
+            if len(since) >= self.keeping.patience or (not self._is_loss and value >= 1):
                 self.stopped = epoch
                 trainer.should_stop = True
                 logger.info("Stopping after epoch %d: %s", epoch + 1, self._why(value, len(since)))
@@ -157,18 +194,21 @@ class BestEpoch(Callback):
         }
 
     def _value(self) -> float:
-        if self.keeping.monitor in SCORES:
-            value = SCORES[self.keeping.monitor](*columns(self.recorder.validated_rows)).value
-            return math.nan if value is None else value
-        return self.recorder.validation_losses.get(GOOD_LOSS, math.nan)
+        if self._is_loss or self.keeping.monitor is None or self.recorder.run is None:
+            return self.recorder.validation_losses.get(GOOD_LOSS, math.nan)
+        return monitored_value(self.keeping.monitor, self.recorder.run, self.recorder.validated_rows)
+
+    @property
+    def _is_loss(self) -> bool:
+        return self.keeping.monitor == GOOD_LOSS
 
     def _is_better(self, value: float) -> bool:
         if math.isnan(value):
             return False
         if self.best is None:
             return True
-        return value > self.best[1] if self.keeping.monitor in SCORES else value < self.best[1]
+        return value < self.best[1] if self._is_loss else value > self.best[1]
 
     def _why(self, value: float, since: int) -> str:
-        perfect = self.keeping.monitor in SCORES and value >= 1
+        perfect = not self._is_loss and value >= 1
         return f"{self.keeping.monitor} is 1" if perfect else f"no better {self.keeping.monitor} in {since} validations"

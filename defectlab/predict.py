@@ -69,7 +69,8 @@ class Detector:
     ) -> "Detector":
         """Load a run folder or a checkpoint. Needs no weights file and no training images.
 
-        The thresholds are those of the run's run.json; a checkpoint without one beside it brings its own copy.
+        The thresholds are those of the run's run.json; a checkpoint without one beside it, or of another epoch than the
+        run's, brings its own copy.
 
         Args:
             path: A run folder or a .ckpt file.
@@ -86,13 +87,14 @@ class Detector:
         run = Run.open(path) if a_folder else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
         model = restore(checkpoint, backbone)
-        thresholds = run.record.get("thresholds") if run else None
+        its_own = run is not None and (a_folder or run.holds(checkpoint))
+        thresholds = run.record.get("thresholds") if run and its_own else None
         if thresholds:
             image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
         else:
             copy = read_record(checkpoint)["thresholds"]
             image, pixel = copy["image"], copy["pixel"]
-            logger.info("No run.json with thresholds beside %s: using the checkpoint's copy", checkpoint.name)
+            logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
             logger.info("Detector runs on %s", device)

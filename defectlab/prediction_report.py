@@ -90,10 +90,10 @@ def _warnings(expected: Sequence[Expected], threshold: str) -> list[str]:
     found = []
     if not known:
         found.append(
-            "No folder says what is good: every image is unknown; there is no F1, and nothing counts as wrong."
+            "No folder says what is good: every image is unknown, so f1_score is 0 and nothing counts as wrong."
         )
     elif known != {0, 1}:
-        found.append(f"All images with a label are {CLASSES[known.pop()]}: F1 needs both kinds.")
+        found.append(f"All images with a label are {CLASSES[known.pop()]}: f1_score says little without both kinds.")
     if threshold == "recomputed" and found:
         found.append("No threshold can be recomputed on these images: the run's own is used.")
     for text in found:

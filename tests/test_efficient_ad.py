@@ -106,13 +106,6 @@ def test_without_validation_the_maps_are_measured_on_training_images(tmp_path: P
     assert float(reloaded.model.mean_std["std"].min()) > 0
 
 
-def test_defaults_are_row_3_13s():
-    model = small("efficient_ad", model_size="small", teacher_out_channels=384, lr=1e-4)
-    wanted = {"padding": False, "pad_maps": True, "weight_decay": 1e-5, "imagenet_dir": None}
-    assert wanted.items() <= model.options.items()
-    assert (model.model.teacher.conv2.out_channels, model.model.student.conv4.out_channels) == (256, 768)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,8 +113,28 @@ def test_defaults_are_row_3_13s():
         ({"image_size": 255}, "at least 256"),
         ({"teacher_out_channels": 0}, "teacher_out_channels"),
         ({"imagenet": "x"}, "imagenet_dir"),
+        ({"pre_padding": [1, 2, 3]}, "four whole numbers"),
+        ({"pre_padding": [-1, 2, 3, 4]}, "four whole numbers"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         small("efficient_ad", **options)
+
+
+def test_pre_padding_puts_black_around_and_cuts_the_maps_back():
+    around = [4, 8, 12, 16]  # left, right, top, bottom
+    plain, padded = small("efficient_ad").model, small("efficient_ad", pre_padding=around).model
+    draw = torch.Generator().manual_seed(0)
+    for value in (plain.mean_std["std"], *plain.quantiles.values()):
+        value.copy_(torch.rand(value.shape, generator=draw) + 0.5)
+    padded.load_state_dict(plain.state_dict())
+    images = torch.rand(1, 3, 256, 256, generator=draw)
+    canvas = torch.zeros(1, 3, 256 + 28, 256 + 12)
+    canvas[..., 12:268, 4:260] = images
+    with torch.no_grad():
+        mine, whole = padded.eval()(images), plain.eval()(canvas)
+    cut = whole.anomaly_map[..., 12:268, 4:260]
+    assert torch.allclose(mine.anomaly_map, cut)
+    assert torch.allclose(mine.pred_score, cut.amax(dim=(-3, -2, -1)))
+    assert small("efficient_ad", image_size=240, pre_padding=[8] * 4).preprocessing.input_size == (240, 240)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import MORE, backbone, small
+from small import small
 
 from defectlab import load_backbone
 from defectlab.errors import OptionError
@@ -55,11 +55,3 @@ def test_another_backbone_and_layer_at_an_odd_size():
 def test_options_that_cannot_work_are_refused(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         small("fastflow", **options)
-
-
-def test_defaults_are_row_3_13s():
-    model = MORE["fastflow"][0](backbone=backbone(), image_size=64)
-    wanted = {"flow_steps": 8, "hidden_ratio": 1.0, "conv3x3_only": False, "lr": 1e-3, "weight_decay": 1e-5}
-    assert wanted.items() <= model.options.items()
-    group = model.configure_optimizers().param_groups[0]
-    assert (group["lr"], group["weight_decay"]) == (1e-3, 1e-5)

@@ -12,6 +12,8 @@ from tiny import make_parts
 
 from defectlab import Detector, Engine, LinearVae, SmallConvVae
 from defectlab.errors import InputError, OptionError
+from defectlab.evaluation.aupro import aupro
+from defectlab.models.registry import model_class
 from defectlab.monitoring import BestEpoch
 from defectlab.results.record import Run, find_runs
 
@@ -96,6 +98,28 @@ def test_the_values_are_those_of_the_validation_images(parts: Path):
     assert other.run_folder != run.folder
 
 
+@pytest.mark.parametrize("monitor", ["pixel_AUROC", "pixel_AUPR", "pixel_AUPRO", "pixel_F1Max"])
+def test_pixel_values_are_those_of_the_validation_maps_and_masks(parts: Path, monitor: str):
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    _, run = fitted(parts, 2, test=False, monitor=monitor)
+    maps, masks = run.maps("validation"), run.masks("validation")
+    assert maps is not None
+    assert masks is not None
+    assert masks.any()
+    truth, found = masks.ravel(), maps.ravel()  # of the last epoch, or of the best one, validated again
+    if monitor == "pixel_F1Max":
+        precision, recall, _ = precision_recall_curve(truth, found)
+        expected = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    elif monitor == "pixel_AUPRO":
+        expected = aupro(np.asarray(maps), masks).value
+    else:
+        expected = (roc_auc_score if monitor == "pixel_AUROC" else average_precision_score)(truth, found)
+    assert run.record["monitor"]["best_value"] == pytest.approx(expected, abs=1e-6)
+    assert run.record["monitor"]["best_value"] == max(run.record["monitor"]["values"].values())
+    assert run.record["experiment"]["trainer"]["monitor"] == monitor
+
+
 def test_the_linear_autoencoder_keeps_its_best_epoch_without_the_optimiser(parts: Path):
     model = LinearVae(latent_dim=2, hidden=[16, 8], image_size=SIZE, lr=0.1)
     _, run = fitted(parts, 4, model, test=False)
@@ -139,8 +163,12 @@ def test_options_are_checked_at_once(options: dict, message: str):
 
 def test_what_cannot_be_monitored_is_refused_before_training(parts: Path, tmp_path: Path):
     good = make_parts(tmp_path / "good", bad=0)
+    bare = make_parts(tmp_path / "bare", train=2, masks=False)
+    losses = "What can be monitored: image_AUROC, image_F1Max, val_good_loss"
     for root, options, model, message in (
         (good, {"monitor": "image_AUROC"}, None, "needs anomalous validation images"),
+        (bare, {"monitor": "pixel_AUROC"}, None, f"needs masks of anomalous validation images.*{losses}"),
+        (parts, {"monitor": "pixel_AUPRO"}, model_class("ganomaly")(image_size=64), "gives image scores only"),
         (parts, {"keep": "best"}, None, "keep='best' needs monitor"),
         (parts, {"monitor": "val_good_loss"}, small("stfpm"), "has no loss of validation images"),
     ):

@@ -131,7 +131,8 @@ def test_a_folder_of_unknown_images_works_with_a_warning(
 ):
     report_predictions(run.folder, images / "unknown", tmp_path / "out", threshold="recomputed")
     report, (row,) = read(tmp_path / "out")
-    assert report["f1_score"] is None
+    assert report["f1_score"] == 0  # row 3.26
+    assert report["unnormalized_threshold"] == run.record["thresholds"]["image"]["value"]
     assert report["metrics"]["confusion_matrix"]["matrix"] == [[0, 0], [0, 0]]
     assert report["threshold_source"] == "training"
     assert report["observations"][0]["is_correct"] is None
@@ -165,6 +166,9 @@ def test_what_cannot_work_is_refused(run: Run, detector: Detector, images: Path,
 
 
 def test_nothing_to_compare():
-    assert comparison(np.array([1.0]), np.array([-1]), 0.5)["f1_score"] is None
+    assert comparison(np.array([1.0]), np.array([-1]), 0.5)["f1_score"] == 0
     only_good = comparison(np.array([1.0, 2.0]), np.array([0, 0]), 1.5)
+    assert only_good["f1_score"] == f1_score([0, 0], [0, 1], zero_division=0) == 0
+    only_bad = comparison(np.array([1.0, 2.0]), np.array([1, 1]), 1.5)
+    assert only_bad["f1_score"] == pytest.approx(f1_score([1, 1], [0, 1]))
     assert only_good["metrics"]["confusion_matrix"]["matrix"] == [[1, 1], [0, 0]]

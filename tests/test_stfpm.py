@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import MORE, backbone, small
+from small import small
 
 from defectlab.backbones import as_backbone
 from defectlab.errors import OptionError
@@ -95,10 +95,3 @@ def test_a_module_of_unknown_code_gets_a_fresh_student_or_is_refused():
 def test_options_that_cannot_work_are_refused(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         small("stfpm", **options)
-
-
-def test_defaults_are_anomalibs():
-    model = MORE["stfpm"][0](backbone=backbone())
-    assert model.options["layers"] == ["layer1", "layer2", "layer3"]
-    group = model.configure_optimizers().param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.4, 0.9, 1e-3)

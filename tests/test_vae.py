@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from small import small
 from tiny import make_parts
 
 from defectlab import BigConvVae, Detector, Engine, Folder, LinearVae, SmallConvVae
+from defectlab.checkpoints import KeepEpochs
 from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector
 from defectlab.models.vae import divergence
@@ -173,7 +175,11 @@ class TestRun:
         assert [row.score for row in again.scores()] == [row.score for row in runs[name].scores()]
 
 
-def test_checkpoints_alone_give_equal_scores_in_another_process(runs: dict[str, Run], tmp_path: Path):
+def test_checkpoints_alone_give_equal_scores_in_another_process(runs: dict[str, Run], parts: Path, tmp_path: Path):
+    """The autoencoders', and FeatCAE's beside them."""
+    featcae = small("featcae")
+    Engine(max_epochs=2, enable_progress_bar=False).train(model=featcae, datamodule=data(parts))
+    runs = {**runs, "featcae": Run.open(featcae.run_folder)}
     checkpoints = {}
     for name, run in runs.items():
         checkpoints[name] = str(tmp_path / f"{name}.ckpt")
@@ -214,19 +220,37 @@ def test_losses_of_epochs_without_validation_are_left_out(parts: Path):
     assert [value is None for value in history["val_good_loss"]] == [True, False, False]  # the last one afterwards
 
 
-def test_every_epoch_can_be_kept_beside_the_last(parts: Path, tmp_path: Path):
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
-    keep = ModelCheckpoint(tmp_path / "kept", "linear_vae_4_4_{epoch}", every_n_epochs=2, save_top_k=-1)
+def test_epochs_can_be_kept_beside_the_runs_own(parts: Path, caplog: pytest.LogCaptureFixture):
     model = vae("linear_vae")
-    Engine(max_epochs=4, callbacks=[keep], enable_progress_bar=False).train(model=model, datamodule=data(parts))
-    names = sorted(path.name for path in (tmp_path / "kept").iterdir())
-    assert names == ["linear_vae_4_4_epoch=1.ckpt", "linear_vae_4_4_epoch=3.ckpt"]
+    engine = Engine(max_epochs=4, callbacks=[KeepEpochs(every=2)], keep="last", enable_progress_bar=False)
+    engine.train(model=model, datamodule=data(parts))
+    assert "KeepEpochs" not in caplog.text
     run = Run.open(model.run_folder)
+    kept = sorted((run.folder / "weights" / "epochs").iterdir())
+    assert [file.name for file in kept] == [f"linear_vae_4_4_{epoch}.ckpt" for epoch in (2, 4, "last")]
     image = run.scores("test")[0].image_path
-    last, early = (Detector.load(path).predict(image)[0].score for path in (run.folder, tmp_path / "kept" / names[0]))
-    assert last == pytest.approx(run.scores("test")[0].score, rel=1e-5)
-    assert early != last
+    early, fourth, last = (Detector.load(file) for file in kept)
+    losses = [run.record["history"][curve][1] for curve in ("val_good_loss", "val_anomalous_loss")]
+    assert early.image_threshold == pytest.approx(sum(losses) / 2, rel=1e-6)  # its own, though in the run's folder
+    for detector in (fourth, last):
+        assert detector.image_threshold == pytest.approx(run.record["thresholds"]["image"]["value"], rel=1e-6)
+        assert detector.predict(image)[0].score == pytest.approx(run.scores("test")[0].score, rel=1e-5)
+    assert early.predict(image)[0].score != pytest.approx(run.scores("test")[0].score, rel=1e-5)
+    assert all("optimizer_states" not in torch.load(file, weights_only=False) for file in kept)
+
+
+def test_a_kept_epoch_without_validation_is_told(parts: Path, caplog: pytest.LogCaptureFixture):
+    keep = KeepEpochs(every=1, optimizer=True)
+    engine = Engine(max_epochs=2, callbacks=[keep], check_val_every_n_epoch=2, enable_progress_bar=False)
+    model = vae("small_conv_vae")
+    engine.fit(model=model, datamodule=data(parts))
+    assert "KeepEpochs: one validation in 2 epochs" in caplog.text
+    first = Run.open(model.run_folder).folder / "weights" / "epochs" / "small_conv_vae_4_2_1.ckpt"
+    resumed = vae("small_conv_vae")
+    Engine(max_epochs=3, enable_progress_bar=False).fit(model=resumed, datamodule=data(parts), ckpt_path=first)
+    assert len(Run.open(resumed.run_folder).record["history"]["train_loss"]) == 2  # the second epoch and the third
+    with pytest.raises(OptionError, match="every"):
+        KeepEpochs(every=0)
 
 
 def test_good_images_alone_train_too(tmp_path: Path, caplog: pytest.LogCaptureFixture):

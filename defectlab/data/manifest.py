@@ -122,6 +122,10 @@ class Manifest:
         """Return where the image is on disk."""
         return self.root / entry.path
 
+    def has_mask(self, entry: Entry) -> bool:
+        """Whether it is said where an image is anomalous: by its mask, or by the rule for those without one."""
+        return entry.label == 1 and (entry.mask is not None or self.is_all_defect(entry))
+
     def absolute_mask(self, entry: Entry) -> Path | None:
         """Return where the mask is on disk, None for an image without one."""
         return None if entry.mask is None else self.root / entry.mask

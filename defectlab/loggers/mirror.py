@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,10 +72,7 @@ class Mirror(Callback):
         """Begin the copy of a training."""
         run = Run.open(trainer.default_root_dir)
         manifest = getattr(trainer, "datamodule").manifest  # noqa: B009 - Lightning attaches it without declaring it
-        kinds = {entry.defect for entry in manifest.split("validation") if entry.label == 1}
-        self.kind = kinds.pop() if len(kinds) == 1 else "anomalous"
-        self._seen, self._validated, self._error = 0, False, None
-        self._begin(run, "train")
+        self._begin_training(run, {entry.defect for entry in manifest.split("validation") if entry.label == 1})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -120,6 +118,33 @@ class Mirror(Callback):
         entry = {"error": self._error} if self._error else {"where": self.where()}
         run.update(loggers={**run.record.get("loggers", {}), self.name: entry})
         self._error = None
+
+    def copy_curves(self, run: Run) -> None:
+        """Copy the curves of a run that was trained where no tracker followed it, from its record."""
+        history: Mapping[str, list[float | None]] = run.record.get("history") or {}
+        if not history:
+            return
+        counts = run.record["dataset"]["protocol"]["counts"]
+        self._begin_training(run, {row.defect for row in run.scores("validation") if row.label == 1})
+        for epoch in range(1, max(map(len, history.values())) + 1):
+            self._seen = epoch * sum(counts["train"].values())
+            measured = {name: curve[epoch - 1] for name, curve in history.items() if len(curve) >= epoch}
+            losses = {name: value for name, value in measured.items() if value is not None}
+            self._tried(partial(self.log_epoch, losses, self._seen, epoch))
+        self._end(failed=False)
+
+    def take_checkpoint(self, run: Run) -> None:
+        """Take the checkpoint of a run that is tested and mirrored already, where checkpoints go along."""
+        if not self.checkpoint or run.status != "finished":
+            return
+        self._begin(run, "test")
+        self._tried(lambda: self.keep(run, [run.checkpoint]))
+        self._end(failed=False)
+
+    def _begin_training(self, run: Run, kinds: set[str]) -> None:
+        self.kind = next(iter(kinds)) if len(kinds) == 1 else "anomalous"
+        self._seen, self._validated, self._error = 0, False, None
+        self._begin(run, "train")
 
     def _begin(self, run: Run, stage: str) -> None:
         self._open = True

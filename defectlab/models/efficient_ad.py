@@ -6,98 +6,32 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.efficient_ad.lightning_model import EfficientAd as AnomalibEfficientAd
-from anomalib.models.image.efficient_ad.torch_model import AutoEncoder, reduce_tensor_elems
-from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel as AnomalibEfficientAdModel
+from anomalib.models.image.efficient_ad.torch_model import reduce_tensor_elems
 from torch import nn
-from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.data.folder import ManifestDataset, load_image
 from defectlab.data.general import GeneralImages, general_images
 from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.efficient_ad_network import NO_PADDING, EfficientAdModel
 from defectlab.models.teacher import (
     RANDOM,
     channel_statistics,
     check_size,
     find_teacher,
     load_teacher,
-    patch_description_network,
     random_teacher,
     teacher_record,
 )
 from defectlab.options import check_range, check_whole, checked_options
-from defectlab.seeds import generator, seeded
+from defectlab.seeds import generator
 
 logger = logging.getLogger(__name__)
 
 LEAST_SIZE = 256  # of the autoencoder: five halvings, then a kernel of 8
 GREY_SHARE = 0.3  # of the general images, as in the paper
-
-
-class EfficientAdModel(AnomalibEfficientAdModel):
-    """The four parts of EfficientAD. State-dict keys are plain anomalib's."""
-
-    def __init__(self, *, teacher_out_channels: int, model_size: str, padding: bool, pad_maps: bool, seed: int) -> None:
-        nn.Module.__init__(self)
-        self.pad_maps = pad_maps
-        self.teacher_out_channels = teacher_out_channels
-        shape: dict[str, Any] = {"padding": padding, "seed": seed}
-        self.teacher = patch_description_network(model_size, teacher_out_channels, purpose="teacher", **shape).eval()
-        self.teacher.requires_grad_(False)
-        self.student = patch_description_network(model_size, 2 * teacher_out_channels, purpose="student", **shape)
-        with seeded(seed, "efficient_ad autoencoder"):
-            self.ae = AutoEncoder(out_channels=teacher_out_channels, padding=padding)
-        zeros = {name: torch.zeros(1, teacher_out_channels, 1, 1) for name in ("mean", "std")}
-        self.mean_std = nn.ParameterDict(zeros)
-        self.quantiles = nn.ParameterDict({name: torch.tensor(0.0) for name in ("qa_st", "qb_st", "qa_ae", "qb_ae")})
-        for values in (self.mean_std, self.quantiles):
-            values.requires_grad_(False)
-
-    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images (B, 3, H, W) to what teacher (normalised) and student say of each patch, and the autoencoder."""
-        return {
-            "teacher": self._normalize_teacher(self.teacher(images)),
-            "student": self.student(images),
-            "autoencoder": self.ae(images, images.shape[-2:]),
-        }
-
-    def embed(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean squared distances of the student to teacher and to autoencoder, (B, 1, h, w) each."""
-        student = features["student"]
-        half = self.teacher_out_channels
-        local = (features["teacher"] - student[:, :half]) ** 2
-        remote = (features["autoencoder"] - student[:, half:]) ** 2
-        return local.mean(dim=1, keepdim=True), remote.mean(dim=1, keepdim=True)
-
-    def fit(self, images: torch.Tensor, general: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the losses of student, autoencoder, and student against autoencoder."""
-        _, distance = self.compute_student_teacher_distance(images)
-        return self.compute_losses(images, general, distance)
-
-    def score(
-        self, embedding: tuple[torch.Tensor, torch.Tensor], image_size: tuple[int, int], normalize: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores (B,) and maps (B, 1, H, W): the mean of both distances, each on its own scale."""
-        local, remote = (self.sized(distance, image_size) for distance in embedding)
-        if normalize and self.is_set(self.quantiles):
-            q = self.quantiles
-            local = 0.1 * (local - q["qa_st"]) / (q["qb_st"] - q["qa_st"])
-            remote = 0.1 * (remote - q["qa_ae"]) / (q["qb_ae"] - q["qa_ae"])
-        maps = 0.5 * local + 0.5 * remote
-        return maps.amax(dim=(-3, -2, -1)), maps
-
-    def sized(self, distance: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Bring distances (B, 1, h, w) to the image's size: (B, 1, H, W)."""
-        padded = F.pad(distance, (4, 4, 4, 4)) if self.pad_maps else distance
-        return F.interpolate(padded, size=image_size, mode="bilinear")
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 class EfficientAd(BaseDetector, AnomalibEfficientAd):
@@ -114,6 +48,8 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         weight_decay: Adam's weight decay.
         padding: Pad in the convolutions.
         pad_maps: Without padding: pad the maps instead.
+        pre_padding: Black pixels (left, right, top, bottom) put around each image before the networks; maps are cut
+            back to the image. Without padding in the convolutions the outermost pixels are judged by less otherwise.
         teacher: Weights file of the teacher; None looks for pretrained_teacher_SIZE in the weights folders; "random"
             asks for random weights. `distil_teacher` makes one from any backbone. Used in training only.
         image_size: (height, width) or one number; None is 256 x 256.
@@ -147,17 +83,21 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         center_crop: int | Sequence[int] | None = None,
         keep_aspect: bool = False,
         seed: int = 42,
+        pre_padding: Sequence[int] = NO_PADDING,
     ) -> None:
         model_size = check_size(model_size)
+        around = _checked_padding(pre_padding)
         check_whole("EfficientAd", "teacher_out_channels", teacher_out_channels, low=1)
         check_range("EfficientAd", "lr", lr, low=0, open_low=True)
         check_range("EfficientAd", "weight_decay", weight_decay, low=0)
-        shape = {
+        shape: dict[str, Any] = {
             "teacher_out_channels": teacher_out_channels,
             "model_size": model_size,
             "padding": padding,
             "pad_maps": pad_maps and not padding,
             "seed": seed,
+            # left out where there is none: runs from before there was a choice stay the same experiment
+            **({"pre_padding": around} if any(around) else {}),
         }
         self.set_up(
             super(AnomalibEfficientAd, self).__init__,
@@ -178,12 +118,14 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
             visualizer=visualizer,
         )
         check_unnormalised("EfficientAd", self.preprocessing)
-        if min(self.preprocessing.input_size) < LEAST_SIZE:
+        height, width = self.preprocessing.input_size
+        padded = (height + around[2] + around[3], width + around[0] + around[1])
+        if min(padded) < LEAST_SIZE:
             raise OptionError(
-                f"EfficientAd: the model's input of {self.preprocessing.input_size} is too small for its autoencoder: "
+                f"EfficientAd: the model's input of {padded} is too small for its autoencoder: "
                 f"at least {LEAST_SIZE} pixels."
             )
-        self.model = EfficientAdModel(**shape)  # type: ignore[arg-type]
+        self.model = EfficientAdModel(**shape)
         self.lr, self.weight_decay = lr, weight_decay
         self.backbone_record = teacher_record(model_size, None)
         self._has_teacher = False
@@ -223,7 +165,9 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         """Measure the teacher on the training images."""
         training = self.model.training
         self.model.eval()
-        mean, std = channel_statistics(self.model.teacher, self._inputs(_datamodule(self).train_data))
+        mean, std = channel_statistics(
+            self.model.teacher, map(self.model.padded, self._inputs(_datamodule(self).train_data))
+        )
         self.model.mean_std["mean"].copy_(mean)
         self.model.mean_std["std"].copy_(std)
         self.model.train(training)
@@ -299,6 +243,16 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         if record is not None:
             self.backbone_record = record["backbone"]
             self._has_teacher = True
+
+
+def _checked_padding(pre_padding: Sequence[int]) -> list[int]:
+    numbers = list(pre_padding) if isinstance(pre_padding, Sequence) and not isinstance(pre_padding, str) else []
+    if len(numbers) != 4 or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
+        raise OptionError(
+            "EfficientAd: pre_padding must be four whole numbers of pixels, [left, right, top, bottom], "
+            f"got {pre_padding!r}."
+        )
+    return numbers
 
 
 def _datamodule(model: EfficientAd) -> Any:

@@ -200,8 +200,8 @@ class VaeDetector(BaseDetector):
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over all weights."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
+        """Adam over all weights, in one pass over them: it took most of LinearVae's time without `fused`."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
 
     def on_train_epoch_start(self) -> None:
         """Draw each epoch's latent samples from a stream of its own, so that a resumed training draws the same."""

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 STATUSES = ("failed", "running", "fitted", "finished")
 CHECKPOINT = "weights/lightning/model.ckpt"
+CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
 _ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
 
 
@@ -164,6 +165,10 @@ class Run:
         """Status of the record; a `running` one whose process is gone was interrupted."""
         status = self.record["status"]
         return "interrupted" if status == "running" and not _alive(self.record) else status
+
+    def holds(self, checkpoint: Path) -> bool:
+        """Whether `checkpoint` has the weights that this run's thresholds and scores are of, not another epoch's."""
+        return checkpoint.resolve() in ((self.folder / name).resolve() for name in (CHECKPOINT, CONVERTED))
 
     def checkpoint_file(self) -> Path:
         """Return the checkpoint this run's scores come from: its own, or for a run that only tested, another one's.

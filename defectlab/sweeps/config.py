@@ -13,6 +13,7 @@ from defectlab.data.categories import categories_in, chosen_categories, named_gr
 from defectlab.errors import OptionError, unknown_name
 from defectlab.experiment import Experiment, config_file, read_yaml
 from defectlab.features.store import DTYPES
+from defectlab.loggers import check_loggers
 from defectlab.many import parse_seeds
 from defectlab.models.registry import MODELS, model_info
 from defectlab.options import check_option_names, check_range
@@ -27,7 +28,7 @@ CHECKPOINTS = ("none", "best", "all")
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
 OWN = (
     *("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split"),
-    *("cache_gb", "cache_dtype", "checkpoints"),
+    *("cache_gb", "cache_dtype", "checkpoints", "loggers"),
 )
 
 
@@ -50,6 +51,7 @@ class SweepConfig:
             most 2 GB, else the best.
         search: Draw trials from the grid instead of running all of it.
         ray: Options of executor ray, as `RayConfig` has them.
+        loggers: Trackers that get a copy of every run, as an experiment names them.
     """
 
     name: str = "sweep"
@@ -64,6 +66,7 @@ class SweepConfig:
     checkpoints: str | None = None
     search: SearchConfig | None = None
     ray: dict[str, Any] = field(default_factory=dict)
+    loggers: list[Any] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], name: str = "sweep") -> "SweepConfig":
@@ -114,6 +117,7 @@ class SweepConfig:
             raise OptionError(f"A sweep: {unknown_name('cache_dtype', str(self.cache_dtype), DTYPES)}")
         if self.checkpoints is not None and self.checkpoints not in CHECKPOINTS:
             raise OptionError(f"A sweep: {unknown_name('checkpoints', str(self.checkpoints), CHECKPOINTS)}")
+        check_loggers(self.loggers)
         if self.search is None:
             for branch in self.grid:
                 for options in branch.values():
@@ -165,7 +169,7 @@ class SweepConfig:
                     data["data"]["seed"] = seed if self.vary_split else self.seeds[0]
                 if self.common_grid and "pixel_size" not in data["evaluation"]:
                     data["evaluation"]["pixel_size"] = self.common_grid
-                yield {**data, "seed": seed}
+                yield {**data, "seed": seed, **({"loggers": self.loggers} if self.loggers else {})}
 
     @cached_property
     def common_grid(self) -> list[int] | None:

@@ -22,6 +22,8 @@ EXTRACTORS = ("feature_extractor", "encoder")  # what models call theirs
 # Models whose configurations are prefixes of one computation, and the option that says how long a prefix.
 PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features"}
 SHARED = tuple(PREFIX)
+# Options of PatchCore, on record where they are not the usual ones, that go another way than the shared work.
+UNSHARED = frozenset({"bank_sampling", "score_computation", "compress_memory_bank"})
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Configuration:
     def shares(self) -> bool:
         """Whether its features, fit and scores are parts of what its group computes."""
         options = self.model.options
-        plain = options.get("precision", "float32") == "float32" and "bank_sampling" not in options
+        plain = options.get("precision", "float32") == "float32" and not UNSHARED & options.keys()
         other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
         return self.model.model_name in SHARED and plain and not other
 

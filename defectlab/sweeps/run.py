@@ -204,6 +204,7 @@ def write_settings(folder: Path, settings: SweepConfig) -> None:
         "name": settings.name,
         "base": settings.base,
         "seeds": list(settings.seeds),
+        **({"loggers": settings.loggers} if settings.loggers else {}),
         **({"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}),
     }
     with replacing(folder / "sweep.yaml") as partial:

@@ -31,6 +31,8 @@ def write_run(
 ) -> Run:
     """Write a configuration's record: raw scores and maps, thresholds, metrics, pictures; return the finished run.
 
+    Its trackers take their copies.
+
     Args:
         scored: What its model gave.
         masks: (n, H, W) of the same images, on the model's input.
@@ -56,6 +58,7 @@ def write_run(
         run.advance("fitted", history={}, environment=environment(str(one.engine.device)), checkpoint=None)
         one.experiment.to_yaml(run.folder / SETTINGS)
         one.engine.complete(one.model, run, one.datamodule, dict(timings), sweep=dict(sweep))
+    one.engine.announce(run)
     return run
 
 

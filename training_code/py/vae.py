@@ -64,42 +64,44 @@ for split, label in (("train", 0), ("validation", 1), ("test", 0), ("test", 1)):
 # %% [markdown]
 # ## Fully connected
 #
-# 89.9 million weights, most of them in the first and the last layer; its checkpoint takes a gigabyte, for the optimiser's state is in it. You should see a falling training loss, then a table of metrics. Its validation losses swing from epoch to epoch.
+# 89.9 million weights, most of them in the first and the last layer; its checkpoint takes a third of a gigabyte (`keep_checkpoint="all"` adds the optimiser's state, two thirds more). You should see a falling training loss, then a table of metrics. Its validation losses swing from epoch to epoch, so the epoch with the smallest one of good images is kept.
 
 # %%
 from defectlab import Engine, Folder, LinearVae
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = LinearVae(latent_dim=128, lr=1e-3)
-engine = Engine(max_epochs=24, check_val_every_n_epoch=2)
+engine = Engine(max_epochs=48)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 
 # %% [markdown]
 # ## Small and convolutional
 #
-# 2.35 million weights. Each epoch is cheap, so it gets more of them.
+# 2.35 million weights. Each epoch is cheap, so it gets more of them. `monitor` keeps the epoch with the smallest loss of good validation images; without it the last one is kept.
 
 # %%
 from defectlab import Engine, Folder, SmallConvVae
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = SmallConvVae(latent_dim=128, lr=3e-4)
-engine = Engine(max_epochs=96, check_val_every_n_epoch=4)
+engine = Engine(max_epochs=144, check_val_every_n_epoch=4, monitor="val_good_loss")
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 
 # %% [markdown]
 # ## Larger and convolutional
 #
-# 11.8 million weights, one more convolution on each side. `ModelCheckpoint(every_n_epochs=10, save_top_k=-1)` among `Engine(callbacks=[...])` would keep every tenth epoch too.
+# 11.8 million weights, one more convolution on each side. `patience` ends the training once that loss has not fallen in so many validations.
+#
+# `Engine(callbacks=[KeepEpochs(10)])`, from `defectlab.checkpoints`, would keep every tenth epoch and the last as well, as `big_conv_vae_128_100_10.ckpt` and so on in the run's `weights/epochs`; `Detector.load` takes each of them.
 
 # %%
 from defectlab import BigConvVae, Engine, Folder
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = BigConvVae(latent_dim=128, lr=3e-4)
-engine = Engine(max_epochs=18, check_val_every_n_epoch=2)
+engine = Engine(max_epochs=100, check_val_every_n_epoch=2, monitor="val_good_loss", patience=8)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 

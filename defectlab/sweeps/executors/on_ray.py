@@ -218,4 +218,6 @@ class RayExecutor:
         if not result.files:
             return outcome_of(one, found.status, error=found.error)
         run = adopt_run(result.files, one.engine.results_folder, *result.place)
+        if run.status == "finished":
+            one.engine.announce(run, elsewhere=True)
         return outcome_of(one, found.status, run, error=found.error, seconds=found.seconds)

@@ -99,16 +99,21 @@ def leader_of(group: Sequence[Configuration]) -> Member:
     return replace(member_of(largest, largest.model.options["layers"]), reach=tuple(sorted(reach)), bound=True)
 
 
-def make_features(setting: Setting, member: Member) -> list[Arrays]:
-    """Compute the features of a dataset's images; returns each layer's array by itself, in the order of `layers`."""
+def make_features(setting: Setting, member: Member) -> list[Arrays] | Arrays:
+    """Compute the features of a dataset's images; returns each layer's array by itself, in the order of `layers`.
+
+    That of one layer alone is no list: Ray gives a task with one return value that very value.
+    """
     with _at_work(setting, {}) as (pieces, store):
         (one,) = _built(setting, [member])
         pieces.layers[one.feature_key] = list(member.layers)
         arrays = pieces.features(one).layers
         if setting.cache is not None:
-            return [{} for _ in member.layers]
-        texts = {id(array): text for text, array in store.made.items()}
-        return [{texts[id(arrays[layer])]: arrays[layer]} for layer in member.layers]
+            found: list[Arrays] = [{} for _ in member.layers]
+        else:
+            texts = {id(array): text for text, array in store.made.items()}
+            found = [{texts[id(arrays[layer])]: arrays[layer]} for layer in member.layers]
+    return found if len(found) > 1 else found[0]
 
 
 def make_piece(setting: Setting, leader: Member, step: str, *given: Arrays) -> Arrays:
@@ -127,6 +132,8 @@ def run_members(setting: Setting, leader: Member | None, members: Sequence[Membe
         for member in members:
             with environment({"DEFECTLAB_RESULTS": f"{folder}/{member.number}"}):
                 pending += _built(setting, [member])
+        for one in pending:
+            one.engine.leave_to_others()  # trackers are where the sweep was started, and so is the run's folder
         leading = [] if leader is None else _built(setting, [leader])
         for one, member in zip([*leading, *pending], [*([leader] if leader else []), *members], strict=True):
             if member.layers:

@@ -1,0 +1,48 @@
+"""Other ways than the paper's from distances in PatchCore's memory bank to scores.
+
+Quadra calls the paper's `amazon` and `own_neighbours` `anomalib`, after what anomalib did in its first years.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+Scores = tuple[torch.Tensor, torch.Tensor]
+
+
+def own_neighbours(distances: torch.Tensor) -> Scores:
+    """Re-weight the farthest patch's distance by a soft-max over its own nearest bank patches; one leaves it as it is.
+
+    Args:
+        distances: (B, P, k) from each patch to its `k` nearest ones in the bank, nearest first.
+
+    Returns:
+        Scores (B,) of images, and of patches (B, P): the distance to the nearest one.
+    """
+    nearest = distances[..., 0]
+    score, farthest = nearest.max(dim=1)
+    if distances.shape[-1] == 1:
+        return score, nearest
+    around = distances[torch.arange(len(distances), device=distances.device), farthest]  # (B, P, k) -> (B, k)
+    return (1 - torch.softmax(around, dim=1).amax(dim=1)) * score, nearest
+
+
+def mean_distances(distances: torch.Tensor) -> Scores:
+    """Take the mean distance to the `k` nearest bank patches, the highest for an image, as amazon-science does.
+
+    Its code means squared distances (faiss's L2); these are not squared, so that scores stay distances as elsewhere.
+
+    Args:
+        distances: (B, P, k) from each patch to its `k` nearest ones in the bank.
+
+    Returns:
+        Scores (B,) of images and (B, P) of patches.
+    """
+    per_patch = distances.mean(dim=-1)
+    return per_patch.amax(dim=1), per_patch
+
+
+PATCH_SCORES: dict[str, Callable[[torch.Tensor], Scores]] = {
+    "amazon": mean_distances,
+    "own_neighbours": own_neighbours,
+}
