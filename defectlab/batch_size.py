@@ -1,7 +1,10 @@
 """The largest training batch that memory holds, by trial."""
 
 import copy
+import functools
 import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,6 +17,9 @@ from defectlab.quiet import quiet_lightning
 from defectlab.seeds import seeded
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def find_batch_size(
@@ -41,6 +47,21 @@ def find_batch_size(
     limit = "memory" if found != sizes[-1] else f"{trials} trials" if found * 2 <= images else f"{images} images"
     logger.info("Batch size %d: the largest that worked (limit: %s)", found, limit)
     return found
+
+
+def gives_batch_size_back(method: Callable[P, T]) -> Callable[P, T]:
+    """Leave the training batch size of a datamodule as it was before the call: others may train with it too."""
+
+    @functools.wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = [(one, one.train_batch_size) for one in (*args, *kwargs.values()) if isinstance(one, Folder)]
+        try:
+            return method(*args, **kwargs)
+        finally:
+            for datamodule, size in given:
+                datamodule.train_batch_size = size
+
+    return called
 
 
 def _fits(model: BaseDetector, datamodule: Folder, size: int, steps: int, device: str) -> bool:

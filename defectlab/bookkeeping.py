@@ -110,6 +110,8 @@ def describe_run(
     }
     facts = experiment_facts(experiment, datamodule.manifest.hash, record["sha256"])
     facts["model.preprocessing"] = model.preprocessing.hash
+    if trainer_options.get("find_batch_size"):
+        facts.pop("data.train_batch_size", None)  # known when the training begins: the experiment is to find it
     facts |= {f"model.{name}": summary for name, summary in model.sources.items()}
     return experiment, facts
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab import paths
-from defectlab.batch_size import find_batch_size
+from defectlab.batch_size import find_batch_size, gives_batch_size_back
 from defectlab.bookkeeping import check_same_model, describe_run, environment, run_to_test, start_run, weights_run
 from defectlab.checkpoints import check_resumable, drop_checkpoint, weights_only_checkpoints
 from defectlab.data.folder import Folder, ImageFiles
@@ -40,6 +40,7 @@ from defectlab.results.grid import PixelSize, check_pixel_size
 from defectlab.results.identity import experiment_id
 from defectlab.results.keep import check_keep_maps
 from defectlab.results.record import CHECKPOINT, Run, find_runs
+from defectlab.results.run_log import logged
 from defectlab.results.show import summary
 from defectlab.results.workbook import update_workbook
 from defectlab.seeds import seeded
@@ -139,6 +140,7 @@ class Engine(AnomalibEngine):
             return torch.device("mps")
         return torch.device("cpu")
 
+    @gives_batch_size_back
     def fit(
         self,
         model: BaseDetector,
@@ -394,7 +396,8 @@ class Engine(AnomalibEngine):
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
-        return next((run for run in same if run.status == "finished"), None)
+        exact = (run for run in same if run.features_dtype == "float32")
+        return next((run for run in exact if run.status == "finished"), None)
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
@@ -413,7 +416,8 @@ class Engine(AnomalibEngine):
         return keeping
 
     def _options(self, model: BaseDetector) -> dict[str, Any]:
-        return self._arguments | {"max_epochs": self._epochs(model)}
+        found = {"find_batch_size": True} if self._find_batch_size else {}
+        return self._arguments | found | {"max_epochs": self._epochs(model)}
 
     def _epochs(self, model: BaseDetector) -> int:
         given, info = self._arguments.get("max_epochs"), model_info(model.model_name)
@@ -430,7 +434,7 @@ class Engine(AnomalibEngine):
     @contextmanager
     def _on_record(self, run: Run) -> Iterator[None]:
         """Run Lightning quietly; what goes wrong is kept in the record, Ctrl-C as what it was."""
-        with run.recording_failure(), quiet_lightning():
+        with logged(run), run.recording_failure(), quiet_lightning():
             try:
                 yield
             except SystemExit as stop:  # what Lightning makes of Ctrl-C

@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -18,6 +19,27 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Make a memory-mapped .npy file to write to, with its place on the disk taken at once.
+
+    A mapped file that finds the disk full while it is filled ends the process without a word (SIGBUS).
+
+    Raises:
+        OSError: There is no room for it.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if array.nbytes and hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:  # a file system that cannot take places beforehand is no reason to stop
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+    return array
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defectlab.data.manifest import Manifest
+from defectlab.data.unchanged import check_unchanged
 from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.rule_options import DefaultRule
 from defectlab.evaluation.sources import Chosen
@@ -59,7 +60,12 @@ def finish_run(
     aupimo: bool = False,
     **fields: Any,
 ) -> None:
-    """Compute the metrics of a run whose test images are scored, draw its pictures and finish its record."""
+    """Compute the metrics of a run whose test images are scored, draw its pictures and finish its record.
+
+    Raises:
+        DataError: Images have changed meanwhile.
+    """
+    check_unchanged(manifest)
     run.update(maps={"kept": "all"})
     write_grid_masks(run, manifest)
     if aupimo:

@@ -21,6 +21,7 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.processors import RawPostProcessor
 from defectlab.results.files import ArrayWriter, pack_masks
 from defectlab.results.record import Run, ScoreRow
+from defectlab.step_clock import StepClock
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Recorder(Callback):
         self.validated_rows: list[ScoreRow] = []  # of the last validation
         self.keeps_epoch_losses = True  # a validation after the training is of its last epoch
         self._started: dict[str, float] = {}
+        self._steps = StepClock()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the fit."""
@@ -102,6 +104,20 @@ class Recorder(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop it: validation that ran in between is counted apart."""
         self.seconds["fit"] = time.perf_counter() - self._started["fit"] - self.seconds["validation"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of an epoch's steps."""
+        self._steps = StepClock()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The images are there."""
+        self._steps.started()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step is done."""
+        self._steps.ended()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the epoch's mean losses, and put them on record: curves can be seen while the training runs."""
@@ -117,7 +133,8 @@ class Recorder(Callback):
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         if losses and (epoch == 1 or epoch % max(1, epochs // EPOCH_LINES) == 0):
             said = ", ".join(f"{name} {value:.6g}" for name, value in losses.items())
-            logger.info("Epoch %d of %d: %s", epoch, epochs, said)
+            rates = ", ".join(f"lr {group['lr']:.3g}" for one in trainer.optimizers for group in one.param_groups[:1])
+            logger.info("Epoch %d of %d: %s, %s, %s", epoch, epochs, said, rates, self._steps.words())
         if losses and self.run is not None:
             self.run.update(history=self.history.record())
 

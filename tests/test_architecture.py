@@ -34,6 +34,7 @@ LAYERS = {
     "defectlab.results": 2,
     "defectlab.models": 3,
     "defectlab.losses": 4,
+    "defectlab.step_clock": 0,
     "defectlab.review": 4,
     "defectlab.expectations": 4,
     "defectlab.prediction_report": 4,

@@ -59,6 +59,13 @@ def test_an_experiment_for_each_category(shelf: Path):
     assert DataConfig().unknown_dir is None
 
 
+def test_print_config_trains_nothing(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["train", "--data.root", str(shelf), "--model.name", "padim", "--categories", "all", "--print_config"]
+    assert main(arguments) == 0
+    assert "categories: all" in capsys.readouterr().out
+    assert not paths.results_dir().exists()
+
+
 def rows_of(table: Path) -> list[dict[str, str]]:
     with table.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

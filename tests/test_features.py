@@ -1,5 +1,6 @@
 """The cache of features: found by content, whole or absent, one pass for all layers."""
 
+import errno
 import multiprocessing
 import os
 import time
@@ -15,6 +16,7 @@ from defectlab.cli import main
 from defectlab.errors import OptionError
 from defectlab.features import Features, FeatureStore, extract
 from defectlab.preprocessing import Preprocessing
+from defectlab.results.files import ArrayWriter
 
 
 def numbers(n: int) -> np.ndarray:
@@ -44,7 +46,10 @@ def test_an_array_is_made_once_and_found_by_what_it_was_made_of(store: FeatureSt
     assert store.get({"n": 5, "layer": "a"}) is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "no facts", "broken facts", "gone"])
+FACTS = {"broken facts": b"{", "no text": b"\xff\xfe", "zeros": bytes(40), "null": b"null", "empty": b"{}"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no facts", *FACTS, "gone"])
 def test_a_damaged_array_is_noticed_and_made_again(store: FeatureStore, damage: str):
     store.get_or_make({"n": 9}, lambda: numbers(9))
     path = store.entries()[0].path
@@ -56,14 +61,42 @@ def test_a_damaged_array_is_noticed_and_made_again(store: FeatureStore, damage: 
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     elif damage == "no facts":  # what a kill between the two files leaves
         facts.unlink()
-    elif damage == "broken facts":
-        facts.write_text("{")
+    elif damage in FACTS:
+        facts.write_bytes(FACTS[damage])
+        store.entries()
     else:
         path.unlink()
     fresh = FeatureStore(store.root)
     assert fresh.get({"n": 9}) is None
     assert np.array_equal(fresh.get_or_make({"n": 9}, lambda: numbers(9)), numbers(9))
     assert path.read_bytes() == whole
+
+
+def test_a_cache_that_may_only_be_read_is_read(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+    store.get_or_make({"n": 9}, lambda: numbers(9))
+
+    def refused(*_: object) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert np.array_equal(FeatureStore(store.root).get_or_make({"n": 9}, never), numbers(9))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system takes no places beforehand")
+def test_a_full_disk_is_an_error_and_leaves_nothing(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+    codes = [errno.ENOSPC]
+
+    def full(*_: int) -> None:
+        raise OSError(codes[-1], os.strerror(codes[-1]))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.get_or_make({"n": 9}, lambda: numbers(9))
+    with pytest.raises(OSError, match="No space left"):
+        ArrayWriter(store.root / "maps.npy", 4, (2, 2), "float32")
+    assert [path.name for path in store.root.iterdir() if path.suffix != ".lock"] == []
+    codes.append(errno.EOPNOTSUPP)  # a file system that knows no such call
+    assert np.array_equal(store.get_or_make({"n": 9}, lambda: numbers(9)), numbers(9))
 
 
 def test_what_fails_while_it_is_made_leaves_nothing(store: FeatureStore):

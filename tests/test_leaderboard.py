@@ -195,6 +195,12 @@ def test_a_configuration_on_several_datasets_has_its_mean_over_them():
     )
     assert other.means["image_AUROC"] == pytest.approx(np.mean(areas[3:5]))
     assert across_datasets(boards_of(*coins)) == []
+    data = runs[1].record["experiment"]["data"]
+    places = {"root": "elsewhere", "abnormal_dir": "bad", "num_workers": 8, "seed": 7}
+    runs[1].update(experiment=runs[1].record["experiment"] | {"data": data | places})
+    assert len(across_datasets(boards_of(*runs[:2]))) == 1
+    runs[1].update(experiment=runs[1].record["experiment"] | {"data": data | {"augment": {"hflip": 0.5}}})
+    assert across_datasets(boards_of(*runs[:2])) == [], "augmented on one and not on the other is no one configuration"
 
 
 def test_groups_of_datasets_have_means_of_their_own():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import pytest
 from small import data
@@ -19,7 +20,8 @@ from defectlab.loggers.csv_log import CsvLog
 from defectlab.loggers.wandb_log import WandbLog
 from defectlab.results.record import Run
 
-TRACKERS = ["csv", "tensorboard", {"name": "mlflow", "checkpoint": True}, {"name": "wandb", "project": "parts"}]
+MLFLOW = {"name": "mlflow", "checkpoint": True, "register": "parts", "stage": "staging"}
+TRACKERS = ["csv", "tensorboard", MLFLOW, {"name": "wandb", "project": "parts"}]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,16 @@ class TestRealTrackers:
         }  # fmt: skip
         assert (kept / "scores.csv").read_bytes() == (run.folder / "scores.csv").read_bytes()
         assert json.loads((kept / "run.json").read_text())["metrics"] == run.record["metrics"]
+
+    def test_mlflows_registry_has_the_checkpoint(self, run: Run, home: Path):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+        (version,) = client.search_model_versions("name = 'parts'")
+        assert version.tags["defectlab.run_id"] == run.record["run_id"]
+        assert client.get_model_version_by_alias("parts", "staging").version == version.version
+        kept = Path(unquote(urlparse(version.source).path))
+        assert kept.read_bytes() == run.checkpoint.read_bytes()
 
     def test_wandb(self, run: Run, numbers: dict[str, float]):
         from wandb.proto.wandb_internal_pb2 import Record
@@ -256,6 +268,8 @@ def test_a_broken_tracker_never_loses_the_record(
         ([{"name": "csv", "fil": "x"}], "Logger csv has no option 'fil'. Did you mean 'file'"),
         ([{"name": "wandb", "mode": "of"}], "offline"),
         ([{"name": "mlflow", "checkpoint": "no"}], "checkpoint must be true or false"),
+        ([{"name": "mlflow", "register": "x"}], "checkpoint: true"),
+        ([{"name": "mlflow", "stage": "x"}], "give register"),
     ],
 )
 def test_what_names_no_tracker_is_refused(specs: Any, message: str):

@@ -170,7 +170,7 @@ def test_what_cannot_be_monitored_is_refused_before_training(parts: Path, tmp_pa
         (bare, {"monitor": "pixel_AUROC"}, None, f"needs masks of anomalous validation images.*{losses}"),
         (parts, {"monitor": "pixel_AUPRO"}, model_class("ganomaly")(image_size=64), "gives image scores only"),
         (parts, {"keep": "best"}, None, "keep='best' needs monitor"),
-        (parts, {"monitor": "val_good_loss"}, small("stfpm"), "has no loss of validation images"),
+        (parts, {"monitor": "val_good_loss"}, small("fastflow"), "has no loss of validation images"),
     ):
         with pytest.raises(OptionError, match=message):
             fitted(root, 1, model, **options)

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from defectlab.errors import InputError
 from defectlab.files import replacing, write_json
 from defectlab.results.files import ArrayWriter, pack_masks, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_facts, experiment_id, readable_name
+from defectlab.results.processes import may_live
 from defectlab.results.record import Run, ScoreRow, find_runs
 
 FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "backbone.sha256": "bbbb"}
@@ -83,6 +85,33 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
     assert Run.open(tmp_path / "Padim/d/r").status == "interrupted"
+
+
+def test_a_number_that_another_process_has_by_now_is_not_the_dead_one(tmp_path: Path):
+    run = start(tmp_path)
+    assert run.record["process"]["pid"] == os.getpid()
+    assert may_live(run.record["process"])
+    parent = run.record["process"] | {"pid": os.getppid()}
+    run.update(process=parent | {"born": "before the last start 17"})
+    assert (run.status == "interrupted") == Path("/proc/self/stat").exists(), "born at another moment"
+    run.update(process=parent | {"born": None})  # a record from before this was written down
+    assert run.status == "running"
+    with pytest.raises(InputError, match="is running this experiment now"):
+        start(tmp_path)
+    assert may_live({"pid": 1, "host": "another machine", "born": "x 1"})
+
+
+def test_a_rerun_killed_while_it_took_its_place_loses_nothing(tmp_path: Path):
+    run = start(tmp_path)
+    run.advance("finished", marker="first")
+    run.folder.rename(run.folder.with_name(f".{run.folder.name}.old-99999"))
+    assert find_runs(tmp_path) == []
+    again = start(tmp_path)
+    (found,) = find_runs(tmp_path)
+    assert found.record["marker"] == "first"
+    again.advance("finished", marker="second")
+    assert [one.record["marker"] for one in find_runs(tmp_path)] == ["second"]
+    assert {folder.name for folder in run.folder.parent.iterdir()} == {".lock", run.folder.name}
 
 
 def test_scores_come_back_to_the_last_digit(tmp_path: Path):

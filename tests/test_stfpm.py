@@ -1,14 +1,18 @@
 """STFPM against plain anomalib, and its options."""
 
+import logging
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from small import small
+from small import data, small
 
+from defectlab import Engine
 from defectlab.backbones import as_backbone
 from defectlab.errors import OptionError
 from defectlab.models.stfpm import untrained
+from defectlab.results.record import Run
 
 
 def plain_of(model, monkeypatch: pytest.MonkeyPatch):
@@ -80,6 +84,26 @@ def test_a_module_of_unknown_code_gets_a_fresh_student_or_is_refused():
     assert torch.equal(own.layer1[0].weight, before)
     with pytest.raises(OptionError, match=r"layer1\.1.*reset_parameters"):
         small("stfpm", backbone=Own(Scale()), layers=["layer1"])
+
+
+def test_the_best_epoch_by_validation_error_is_kept(parts: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
+    model = small("stfpm")
+    images = data(parts, val_split_mode="from_train", val_split_ratio=0.25)
+    engine = Engine(max_epochs=3, monitor="val_good_loss", enable_progress_bar=False)
+    engine.fit(model=model, datamodule=images)
+    run = Run.open(model.run_folder)
+    errors = run.record["history"]["val_good_loss"]
+    assert run.record["monitor"]["best_epoch"] == errors.index(min(errors)) + 1
+    assert run.record["dataset"]["counts"]["validation"] == {"good": 2}
+    assert float(run.maps("validation").mean()) == pytest.approx(min(errors), rel=1e-5)
+    lines = [line.split("\t") for line in (run.folder / "log.txt").read_text().splitlines()]
+    epochs = [line for *_, line in lines if line.startswith("Epoch ")]
+    assert len(epochs) == 3
+    assert re.fullmatch(
+        r"Epoch 1 of 3: train_loss [\d.e-]+, .*lr 0\.4, [\d.e-]+ s a batch \([\d.e-]+ s .*\)", epochs[0]
+    )
+    assert all(re.fullmatch(r"2\d{3}-\d\d-\d\d .*", when) for when, *_ in lines)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, prin
     from defectlab.many import parse_seeds, run_many, with_seeds
 
     experiment = Experiment(**settings)
+    if print_config:
+        print(as_yaml(experiment.to_dict()), end="")
+        return 0
     if experiment.categories is not None:
         if fit_only:
             raise InputError("--fit-only trains once: leave out --categories.")
@@ -31,9 +34,6 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, prin
         given = None if seeds is None else parse_seeds(seeds)
         each = [one for part in per_category(experiment) for one in with_seeds(part, given, vary_split=vary_split)]
         return 0 if len(run_categories(each, table_of(experiment), rerun=rerun)) == len(each) else 1
-    if print_config:
-        print(as_yaml(experiment.to_dict()), end="")
-        return 0
     if seeds is None and experiment.repeat == 1:
         from defectlab.experiment import run
 

@@ -27,6 +27,7 @@ IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", "
 MAX_PIXELS = 1 << 30
 ORIENTATION_TAG = 0x0112
 RANGE_16_BIT = 65535
+REMEMBERED = 200_000  # files
 
 
 @dataclass(frozen=True)
@@ -168,12 +169,12 @@ def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
 
 
 def probe(path: Path) -> ImageFacts:
-    """Read a file once: hash its bytes and decode it to the end. Remembered in this process by path, size and time."""
+    """Read a file once: hash its bytes and decode it to the end. Remembered in this process by path, size and times."""
     try:
         status = path.stat()
     except OSError as error:
         return ImageFacts(0, 0, 0, 0, "", "", _reason(error))
-    return _probe(str(path), status.st_size, status.st_mtime_ns)
+    return _probe(str(path), status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
 
 
 def probe_all(paths: Sequence[Path]) -> list[ImageFacts]:
@@ -182,9 +183,9 @@ def probe_all(paths: Sequence[Path]) -> list[ImageFacts]:
         return list(pool.map(probe, paths))
 
 
-@lru_cache(maxsize=200_000)
-def _probe(path: str, size: int, mtime_ns: int) -> ImageFacts:
-    del size, mtime_ns  # only part of the key: a changed file is read again
+@lru_cache(maxsize=REMEMBERED)
+def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
+    del size, times  # only part of the key: a changed file is read again, also one that was copied with its date
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.data.folder import Folder, load_image
 from defectlab.data.manifest import Entry, Manifest
+from defectlab.data.unchanged import check_unchanged
 from defectlab.errors import InputError, OptionError
 from defectlab.features.store import DTYPES, FeatureStore
 from defectlab.preprocessing import Preprocessing
@@ -142,6 +143,7 @@ def _compute(
                 array[done : done + len(batch)] = values
             done += len(batch)
             progress(done, count)
+        check_unchanged(manifest)  # before they are kept under the names of the old ones
 
 
 def _batches(manifest: Manifest, preprocessing: Preprocessing, workers: int) -> Iterator[torch.Tensor]:

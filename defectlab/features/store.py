@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from defectlab import paths
 from defectlab.errors import OptionError
-from defectlab.files import replacing, write_json
+from defectlab.files import new_memmap, replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,8 @@ class FeatureStore:
                 with self.writing([(key, array.shape, array.dtype)]) as (target,):
                     target[...] = array
                 found = self.get(key)
-        assert found is not None
+                if found is None:  # another process, with a smaller limit, has removed it at once
+                    return array
         return found
 
     def get(self, key: Key) -> np.ndarray | None:
@@ -95,16 +96,21 @@ class FeatureStore:
         try:
             record = json.loads(facts.read_text(encoding="utf-8"))
             state = array.stat()
-        except (OSError, json.JSONDecodeError):
+            if self._verified.get(digest) != state.st_mtime_ns:
+                if state.st_size != record["bytes"] or _checksum(array) != record["sha256"]:
+                    raise ValueError("size or checksum is another")
+                self._verified[digest] = state.st_mtime_ns
+            found = np.load(array, mmap_mode="r")
+        except OSError:  # not there, or just now removed by another process
             return None
-        if self._verified.get(digest) != state.st_mtime_ns:
-            if state.st_size != record["bytes"] or _checksum(array) != record["sha256"]:
-                logger.warning("The cached array %s is damaged: it is made again (%s)", array.name, dict(key))
+        except (ValueError, KeyError, TypeError) as error:  # also facts that are no facts
+            logger.warning("The cached array %s is damaged (%s): it is made again (%s)", array.name, error, dict(key))
+            with suppress(OSError):
                 facts.unlink(missing_ok=True)
-                return None
-            self._verified[digest] = state.st_mtime_ns
-        os.utime(facts)  # the time of the last use, which decides what is removed first
-        return np.load(array, mmap_mode="r")
+            return None
+        with suppress(OSError):  # in a cache that may only be read
+            os.utime(facts)  # the time of the last use, which decides what is removed first
+        return found
 
     def has(self, key: Key) -> bool:
         """Whether there is an array of `key`, without looking for damage."""
@@ -124,10 +130,7 @@ class FeatureStore:
         self.root.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             partial = [stack.enter_context(replacing(self._paths(_digest(key))[0])) for key, _, _ in wanted]
-            arrays = [
-                np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-                for path, (_, shape, dtype) in zip(partial, wanted, strict=True)
-            ]
+            arrays = [new_memmap(path, shape, dtype) for path, (_, shape, dtype) in zip(partial, wanted, strict=True)]
             yield arrays
             records: list[dict[str, Any]] = []
             for path, array, (key, _, _) in zip(partial, arrays, wanted, strict=True):
@@ -147,7 +150,7 @@ class FeatureStore:
             try:
                 record = json.loads(facts.read_text(encoding="utf-8"))
                 found.append(Stored(record["key"], facts.with_suffix(".npy"), record["bytes"], facts.stat().st_mtime))
-            except (OSError, json.JSONDecodeError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 logger.warning("Unreadable in the cache, ignored: %s", facts)
         return sorted(found, key=lambda entry: -entry.used)
 

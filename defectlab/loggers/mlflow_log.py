@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from defectlab import paths
+from defectlab.errors import OptionError
 from defectlab.loggers.mirror import Mirror, flat, title
 from defectlab.options import checked_options
 from defectlab.results.record import Run
@@ -25,14 +26,31 @@ class MlflowLog(Mirror):
         experiment: MLflow's experiment; default is the dataset's name.
         uri: Of the tracking server; default is `MLFLOW_TRACKING_URI`, else mlruns/mlflow.db in the project.
         checkpoint: As in `Mirror`.
+        register: Name in MLflow's registry of models under which each tested checkpoint becomes a version.
+        stage: Alias of the newest version there, such as staging or production; the one before loses it.
+
+    Raises:
+        OptionError: `register` without `checkpoint`, or `stage` without `register`.
     """
 
     name: ClassVar[str] = "mlflow"
 
     @checked_options
-    def __init__(self, experiment: str | None = None, uri: str | None = None, checkpoint: bool = False) -> None:
+    def __init__(
+        self,
+        experiment: str | None = None,
+        uri: str | None = None,
+        checkpoint: bool = False,
+        register: str | None = None,
+        stage: str | None = None,
+    ) -> None:
         super().__init__(checkpoint)
+        if register is not None and not checkpoint:
+            raise OptionError("Logger mlflow: register keeps checkpoints: give checkpoint: true too.")
+        if stage is not None and register is None:
+            raise OptionError("Logger mlflow: stage is of a registered model: give register, its name, too.")
         self.experiment = experiment
+        self.register, self.stage = register, stage
         self._given_uri = uri
         self._client: Any = None
         self._id = ""
@@ -92,6 +110,20 @@ class MlflowLog(Mirror):
         self._client.set_tag(self._id, "defectlab.folder", paths.relative(run.folder))
         for file in files:
             self._client.log_artifact(self._id, str(file))
+        if self.register is not None and run.checkpoint in files:
+            self._register(self.register, run)
+
+    def _register(self, name: str, run: Run) -> None:
+        """Make the run's checkpoint a version of a registered model, once."""
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        known = self._client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
+        source = f"{self._client.get_run(self._id).info.artifact_uri}/{run.checkpoint.name}"
+        made = known[0] if known else self._client.create_model_version(
+            name, source, self._id, tags={ID: run.record["run_id"]}
+        )  # fmt: skip
+        if self.stage is not None:
+            self._client.set_registered_model_alias(name, self.stage, made.version)
 
     def end(self, failed: bool) -> None:
         """End the MLflow run; a test ends it again."""

@@ -157,6 +157,10 @@ class Stfpm(BaseDetector, AnomalibStfpm):
         self.log_losses(batch, train_loss=loss / len(batch.image))
         return {"loss": loss}
 
+    def image_losses(self, batch: Any) -> torch.Tensor:
+        """Return the means (B,) of the maps: the validation error by which STFPM's authors choose the best epoch."""
+        return batch.anomaly_map.flatten(1).mean(1)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return SGD over the student alone."""
         return torch.optim.SGD(

@@ -7,7 +7,9 @@ from defectlab.data.categories import named_groups
 from defectlab.results.leaderboard import RANKED_BY, SHOWN, Board, Entry
 
 ALL = "all"
-_SETTINGS = ("model.", "trainer.", "evaluation.")
+_SETTINGS = ("model.", "trainer.", "evaluation.", "data.")
+# Where images are, how fast they are read, by which seed they are split: not how they are used.
+_PLACES = ("data.root", "data.name", "data.seed", "data.num_workers", "data.eval_batch_size", "data.valid_area_mask")
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ def _groups(one: Across) -> list[Across]:
 
 
 def _settings(entry: Entry) -> tuple[object, ...]:
-    """Return what makes a configuration, whatever its images: model, weights and their options."""
+    """Return what makes a configuration, whatever its images: model, weights, how images are used, and the options."""
     row = entry.rows[0]
-    options = sorted((key, str(value)) for key, value in row.items() if key.startswith(_SETTINGS))
+    own = {key: str(value) for key, value in row.items() if key.startswith(_SETTINGS) and key not in _PLACES}
+    options = sorted((key, value) for key, value in own.items() if not key.endswith("_dir"))
     weights = entry.weights if entry.weights == "random" else row.get("weights_sha256")
     return (row.get("model"), row.get("backbone"), weights, *options)
 

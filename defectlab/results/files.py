@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from defectlab.errors import InputError
-from defectlab.files import replacing
+from defectlab.files import new_memmap, replacing
 
 
 class ArrayWriter:
@@ -25,7 +25,11 @@ class ArrayWriter:
         self.filled = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.rows")
-        self._array = np.lib.format.open_memmap(self._partial, mode="w+", dtype=dtype, shape=(rows, *shape))
+        try:
+            self._array = new_memmap(self._partial, (rows, *shape), dtype)
+        except OSError:
+            self.discard()
+            raise
 
     def append(self, batch: np.ndarray) -> None:
         """Add (B, *shape) rows."""

@@ -24,6 +24,7 @@ from defectlab.files import replacing, write_json
 from defectlab.results.files import mapped, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
+from defectlab.results.processes import may_live, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +93,13 @@ class Run:
         identity = experiment_id(facts)
         with locked(parent):
             final = folder = place_of(parent, safe_name(name), facts, identity)
+            _sweep(parent, final.name)
             earlier = _record(final)
             if earlier is not None and _elsewhere(earlier):
                 raise InputError(
                     f"Process {earlier['process']['pid']} is running this experiment now, into {final}. "
                     "Wait for it, or stop it."
                 )
-            _sweep(parent, final.name)
             done = earlier is not None and (earlier["status"] in ("fitted", "finished") or _alive(earlier))
             if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
                 folder = parent / f".{final.name}.rerun-{os.getpid()}"
@@ -111,7 +112,7 @@ class Run:
                 status="running",
                 error=None,
                 facts=dict(facts),
-                process={"pid": os.getpid(), "host": socket.gethostname(), "started": _now()},
+                process={**this_process(), "started": _now()},
                 **record,
             )
         return run
@@ -159,6 +160,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Where this run's checkpoint lies."""
         return self.folder / CHECKPOINT
+
+    @property
+    def features_dtype(self) -> str:
+        """Type of the features it was computed from; a sweep may have rounded them (`cache_dtype`)."""
+        return str((self.record.get("sweep") or {}).get("cache_dtype", "float32"))
 
     @property
     def status(self) -> str:
@@ -304,7 +310,15 @@ def locked(parent: Path) -> FileLock:
 
 
 def _sweep(parent: Path, name: str) -> None:
-    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on."""
+    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on.
+
+    One that was killed while it took its earlier run's place may have left none there: then the earlier one comes back.
+    """
+    for old in parent.glob(f".{glob.escape(name)}.old-*"):
+        if (parent / name).exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(parent / name)
     for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
         record = _record(folder)
         if (record is None or not _elsewhere(record)) and not (folder / CHECKPOINT).exists():
@@ -327,16 +341,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _alive(record: Mapping[str, Any]) -> bool:
-    process = record["process"]
-    if record["status"] != "running" or process["host"] != socket.gethostname():
-        return record["status"] == "running"
-    try:
-        os.kill(process["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return record["status"] == "running" and may_live(record["process"])
 
 
 def _now() -> str:

@@ -60,6 +60,7 @@ def keep_checkpoints(
     configurations: Sequence[Configuration],
     runs: Mapping[str, Run],
     pieces: Pieces,
+    sweep: str,
     objective: str = DEFAULT_METRIC,
 ) -> Kept:
     """Make the checkpoints that a finished sweep is to have, and remove those that it is not.
@@ -70,6 +71,7 @@ def keep_checkpoints(
         configurations: All of the sweep.
         runs: Its finished runs, by run id.
         pieces: Its shared work.
+        sweep: Its name: checkpoints of runs that another sweep, or nobody's sweep, has made are never removed.
         objective: By which the best is chosen where the policy asks for it.
     """
     chosen = dict(runs) if policy == "all" else {}
@@ -96,15 +98,16 @@ def keep_checkpoints(
     missing = len(chosen) - len(made)
     problems += [f"{missing} of {len(chosen)} checkpoints could not be made; the log says why"] if missing else []
     if policy != "all":
-        _drop(runs, made)
+        _drop(runs, made, sweep)
     for problem in problems:
         logger.error("Checkpoints: %s", problem)
     return Kept(made, problems)
 
 
-def _drop(runs: Mapping[str, Run], made: Sequence[Run]) -> None:
-    marked = [run for run in runs.values() if "refit" in (run.record.get("sweep") or {})]
-    gone = list(drop_checkpoints(runs.values(), [*made, *marked]))
+def _drop(runs: Mapping[str, Run], made: Sequence[Run], sweep: str) -> None:
+    facts = {run_id: run.record.get("sweep") or {} for run_id, run in runs.items()}
+    own = [run for run_id, run in runs.items() if facts[run_id].get("name") == sweep and "refit" not in facts[run_id]]
+    gone = list(drop_checkpoints(own, made))
     if gone:
         logger.info(
             "Removed the checkpoints of %d other trained configurations (checkpoints: all keeps them)", len(gone)

@@ -13,6 +13,7 @@ from defectlab.errors import InputError
 from defectlab.experiment import Experiment, Parts, build
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
+from defectlab.results.evaluate import AUPIMO
 from defectlab.results.identity import readable_name
 from defectlab.results.record import Run, find_runs
 
@@ -22,8 +23,13 @@ EXTRACTORS = ("feature_extractor", "encoder")  # what models call theirs
 # Models whose configurations are prefixes of one computation, and the option that says how long a prefix.
 PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features"}
 SHARED = tuple(PREFIX)
-# Options of PatchCore, on record where they are not the usual ones, that go another way than the shared work.
-UNSHARED = frozenset({"bank_sampling", "score_computation", "compress_memory_bank"})
+# What shared work does as a training does. Anything else that is asked for is trained one by one, as it was asked.
+KNOWN_OPTIONS = {"layers", "seed", "image_size", "center_crop", "keep_aspect", "num_neighbors", *PREFIX.values()}
+KNOWN_TRAINER = {
+    *("accelerator", "devices", "strategy", "max_epochs", "default_root_dir", "logger", "loggers", "name"),
+    *("keep_maps", "keep_checkpoint", "monitor", "patience", "keep", "deterministic", "benchmark"),
+    *("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "num_sanity_val_steps", "inference_mode"),
+}
 
 
 @dataclass
@@ -49,15 +55,16 @@ class Configuration:
     @property
     def shares(self) -> bool:
         """Whether its features, fit and scores are parts of what its group computes."""
-        options = self.model.options
-        plain = options.get("precision", "float32") == "float32" and not UNSHARED & options.keys()
+        options = {key for key, value in self.model.options.items() if (key, value) != ("precision", "float32")}
+        plain = options <= KNOWN_OPTIONS and set(self.experiment.trainer) <= KNOWN_TRAINER
         other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
         return self.model.model_name in SHARED and plain and not other
 
     @property
     def takes_features(self) -> bool:
         """Whether it is trained and tested on features from the cache, by itself or as a part of its group."""
-        return self.shares or (hasattr(self.model, "use_features") and self.datamodule.train_augmentations is None)
+        other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
+        return self.shares or (hasattr(self.model, "use_features") and not other)
 
     @property
     def feature_key(self) -> Hashable:
@@ -104,7 +111,8 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
         what = refused[0].label if len(refused) == 1 else f"None of the {len(refused)} configurations can work"
         raise InputError(f"{what}: {next(iter(reasons))}" if len(reasons) == 1 else "\n".join([f"{what}.", *reasons]))
     _say_what_cannot_work(refused)
-    return _without_doubles(ready), refused
+    ready, doubles = _without_doubles(ready)
+    return ready, [*refused, *doubles]
 
 
 def build_all(
@@ -165,15 +173,25 @@ def _configuration(number: int, experiment: Experiment, parts: Parts) -> Configu
     return Configuration(number, experiment, model, datamodule, engine, backbone, run_id, f"{model.name} {name}")
 
 
-def _without_doubles(configurations: list[Configuration]) -> list[Configuration]:
-    """Leave out what is the same experiment as an earlier one, such as a default spelled out."""
+def _without_doubles(configurations: list[Configuration]) -> tuple[list[Configuration], list[Refused]]:
+    """Leave out what is the same experiment as an earlier one, such as a default spelled out.
+
+    The same images under another dataset's name come back as refused: somebody waits for their row.
+    """
     first: dict[str, Configuration] = {}
+    refused = []
     for one in configurations:
-        if one.run_id in first:
-            same = first[one.run_id]
+        same = first.setdefault(one.run_id, one)
+        if same.datamodule.name != one.datamodule.name:
+            why = (
+                f"Its images and their names are those of {same.datamodule.name}, so that it is the same experiment as "
+                f"configuration {same.number}: leave one of the two folders out."
+            )
+            logger.warning("%s on %s: %s", one.label, one.datamodule.name, why)
+            refused.append(Refused(one.number, one.experiment.to_dict(), why))
+        elif same is not one:
             logger.info("Configuration %d is the same experiment as %d (%s)", one.number, same.number, same.label)
-        first.setdefault(one.run_id, one)
-    return list(first.values())
+    return list(first.values()), refused
 
 
 def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuration]]:
@@ -184,13 +202,27 @@ def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuratio
     return list(groups.values())
 
 
-def earlier_runs(configurations: Iterable[Configuration]) -> dict[str, Run]:
-    """Return the runs on record of these experiments, by run id; of several the one that came farthest."""
-    wanted = {one.run_id for one in configurations}
+def earlier_runs(configurations: Iterable[Configuration], dtype: str = "float32") -> dict[str, Run]:
+    """Return the runs on record of these experiments, by run id; of several the one that came farthest.
+
+    Those that lack what is asked for do not count; see `serves`.
+    """
+    wanted = {one.run_id: one for one in configurations}
     found: dict[str, Run] = {}
-    folders = {one.engine.results_folder for one in configurations}
+    folders = {one.engine.results_folder for one in wanted.values()}
     for run in (run for folder in sorted(folders) for run in find_runs(folder)):
         identity = run.record["run_id"]
-        if identity in wanted and (identity not in found or found[identity].status != "finished"):
+        if identity not in wanted or not serves(run, wanted[identity], dtype):
+            continue
+        if identity not in found or found[identity].status != "finished":
             found[identity] = run
     return found
+
+
+def serves(run: Run, one: Configuration, dtype: str) -> bool:
+    """Whether a run of the same experiment has all that is asked for now.
+
+    Features rounded more than `dtype` rounds them give other numbers; AUPIMO is no part of an experiment's identity.
+    """
+    lacks_aupimo = one.experiment.evaluation.aupimo and run.status == "finished" and AUPIMO not in run.record["metrics"]
+    return run.features_dtype in ("float32", dtype) and not lacks_aupimo

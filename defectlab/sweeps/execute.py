@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from defectlab import paths
@@ -25,16 +26,25 @@ Report = Callable[[Outcome], None]
 
 def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: Any) -> Outcome:
     """Return what became of a configuration, from its run where there is one."""
+    data = {key: value for key, value in asdict(one.experiment.data).items() if not _is_place(key)}
+    backbone = one.model.backbone_record
     settings = {
         "model": one.experiment.model,
-        "backbone": one.model.backbone_record["name"],
+        "backbone": [backbone["name"], "random" if backbone["source"].startswith("random") else backbone["sha256"]],
         "trainer": one.experiment.trainer,
+        "data": data,
+        "evaluation": asdict(one.experiment.evaluation),
     }
     metrics = dict(run.record["metrics"]) if run is not None and status in ("finished", "kept") else {}
     record = None if run is None else paths.relative(run.folder)
     return Outcome(
         one.number, one.label, one.datamodule.name, one.model.seed, status, settings, metrics, record, **more
     )
+
+
+def _is_place(option: str) -> bool:
+    """Whether an option of the data says where images are, or by which seed they are split: not how they are used."""
+    return option in ("root", "name", "seed", "valid_area_mask") or option.endswith("_dir")
 
 
 def run_group(
@@ -93,15 +103,16 @@ def record_failure(one: Configuration, error: BaseException) -> None:
     except InputError as refusal:  # another process runs this very configuration
         if refusal is not error:
             logger.warning("%s: %s", one.label, refusal)
-    except Exception as raised:
+    except Exception as raised:  # such as a full disk: this configuration has no record, and the others go on
         if raised is not error:
-            raise
+            logger.error("%s: its error cannot be recorded (%s): %s", one.label, raised, error)
 
 
 def _facts(one: Configuration, pieces: Pieces, sweep: str) -> dict[str, Any]:
     """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
     seconds = {piece: round(value, 3) for piece, value in pieces.seconds.items()}
-    dtype = {} if pieces.store.dtype == "float32" else {"cache_dtype": pieces.store.dtype}
+    rounded = one.takes_features and pieces.store.dtype != "float32"
+    dtype = {"cache_dtype": pieces.store.dtype} if rounded else {}
     return {"name": sweep, "number": one.number, "shared_seconds": seconds, **dtype}
 
 

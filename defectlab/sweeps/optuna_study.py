@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JOURNAL = "study.journal"
-SPACE, OUTCOMES, ERROR, VALUES, RETRIES = "defectlab space", "outcomes", "error", "values", "retries"
+SPACE, WEIGHTS, OUTCOMES, ERROR, VALUES, RETRIES = (
+    "defectlab space",
+    "defectlab weights",
+    "outcomes",
+    "error",
+    "values",
+    "retries",
+)
 
 
 def import_optuna() -> Any:
@@ -47,7 +54,12 @@ def import_optuna() -> Any:
 
 @contextmanager
 def open_study(
-    folder: Path, search: SearchConfig, space: Space, identity: Mapping[str, Any], retry_failed: bool = False
+    folder: Path,
+    search: SearchConfig,
+    space: Space,
+    identity: Mapping[str, Any],
+    weights: list[str],
+    retry_failed: bool = False,
 ) -> Iterator["OptunaStudy"]:
     """Open, or begin, the study of a search in its folder, for this process alone.
 
@@ -56,6 +68,7 @@ def open_study(
         search: Strategy, number of trials, seed.
         space: Parts of the space.
         identity: What the values of its trials depend on beside the space, as plain data.
+        weights: Hashes of the backbones' weights, on which they depend too.
         retry_failed: Whether trials that failed earlier are tried again, beside the others.
 
     Raises:
@@ -66,7 +79,7 @@ def open_study(
     lock = FileLock(folder / "study.lock")
     try:
         with lock.acquire(timeout=0):
-            yield OptunaStudy(folder / JOURNAL, search, space, identity, retry_failed)
+            yield OptunaStudy(folder / JOURNAL, search, space, identity, weights, retry_failed)
     except Timeout as error:
         raise InputError(f"Another process runs this search now, in {folder}. Wait for it, or stop it.") from error
 
@@ -79,7 +92,13 @@ class OptunaStudy:
     """
 
     def __init__(
-        self, journal: Path, search: SearchConfig, space: Space, identity: Mapping[str, Any], retry_failed: bool
+        self,
+        journal: Path,
+        search: SearchConfig,
+        space: Space,
+        identity: Mapping[str, Any],
+        weights: list[str],
+        retry_failed: bool,
     ) -> None:
         optuna = import_optuna()
         self._optuna, self._search, self._space = optuna, search, space
@@ -97,7 +116,7 @@ class OptunaStudy:
             pruner=pruner,
             load_if_exists=True,
         )
-        self._check_same(journal, identity)
+        self._check_same(journal, identity, weights)
         if retry_failed:
             self._enqueue_failed()
 
@@ -143,7 +162,7 @@ class OptunaStudy:
         trial.set_user_attr(VALUES, json.loads(json.dumps(values)))
         return Trial(trial.number, values, watch=trial)
 
-    def _check_same(self, journal: Path, identity: Mapping[str, Any]) -> None:
+    def _check_same(self, journal: Path, identity: Mapping[str, Any], weights: list[str]) -> None:
         """Refuse to go on with a study whose values were measured otherwise."""
         facts = {"space": self._space, "search": [self._search.objective, self._search.maximizes, self._search.seed]}
         text = json.dumps({**facts, **identity}, sort_keys=True, default=str)
@@ -155,6 +174,14 @@ class OptunaStudy:
             raise InputError(
                 f"The study in {journal} is of another search: its space, objective, seed, settings or images differ. "
                 "Give this one another `name`, or delete that file; only `trials` may grow."
+            )
+        measured_with = self._study.user_attrs.get(WEIGHTS)
+        if measured_with is None:
+            self._study.set_user_attr(WEIGHTS, weights)
+        elif measured_with != weights:
+            raise InputError(
+                f"The trials in {journal} were measured with other weights of the backbone than its files hold now. "
+                "Give this search another `name`, or put the weights back."
             )
 
     def _enqueue_failed(self) -> None:

@@ -159,9 +159,8 @@ def _check_scores(one: Configuration, run: Run, pieces: Pieces) -> None:
     embedding = embedded(one.model.model, pieces.features(one), entries, one.engine.device)
     with torch.no_grad():
         scores, _ = one.model.model.score(embedding, one.model.preprocessing.input_size)
-    recorded = {row.image_path: row.score for row in run.scores()}
-    manifest = one.datamodule.manifest
-    expected = np.array([recorded[paths.relative(manifest.absolute(entry))] for entry in entries])
+    recorded = _recorded(one, run)
+    expected = np.array([recorded[entry.path] for entry in entries])
     _compare(one, scores.detach().flatten().cpu().numpy(), expected)
 
 
@@ -175,14 +174,24 @@ def _compare(one: Configuration, scores: np.ndarray, expected: np.ndarray) -> No
 
 def _train_again(one: Configuration, run: Run, pieces: Pieces) -> Run:
     """Train a model with epochs again, into the run's own place."""
-    earlier = {row.image_path: row.score for row in run.scores()}
+    earlier = _recorded(one, run)
     if one.takes_features:
         one.model.use_features(pieces.features(one))  # type: ignore[operator]
     again = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
     again.update(sweep=run.record.get("sweep", {}))
-    rows = again.scores()
-    _compare(one, np.array([row.score for row in rows]), np.array([earlier.get(row.image_path) for row in rows]))
+    now = _recorded(one, again)
+    _compare(one, np.array(list(now.values())), np.array([earlier[path] for path in now]))
     return again
+
+
+def _recorded(one: Configuration, run: Run) -> dict[str, float]:
+    """Return the scores on record by the images' paths below the root: the folder may have been moved since."""
+    manifest = one.datamodule.manifest
+    return {
+        entry.path: row.score
+        for split in ("validation", "test")
+        for entry, row in zip(manifest.split(split), run.scores(split), strict=True)
+    }
 
 
 def _empty(model: Any) -> None:
@@ -199,7 +208,7 @@ def drop_checkpoints(runs: Iterable[Run], kept: Sequence[Run]) -> Iterator[Path]
     """Remove, and yield, the checkpoints that training left in this sweep's runs, but for those of `kept`."""
     folders = {run.folder for run in kept}
     for run in runs:
-        if run.folder not in folders and run.checkpoint.is_file() and run.record.get("sweep"):
+        if run.folder not in folders and run.checkpoint.is_file():
             run.checkpoint.unlink()
             run.update(checkpoint=None)
             yield run.checkpoint

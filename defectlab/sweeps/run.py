@@ -14,7 +14,6 @@ from defectlab.features.store import FeatureStore
 from defectlab.files import replacing
 from defectlab.logs import show_log
 from defectlab.results.record import Run
-from defectlab.results.workbook import update_workbook
 from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
@@ -24,7 +23,7 @@ from defectlab.sweeps.live import Live
 from defectlab.sweeps.pieces import Pieces
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.refit import DEFAULT_METRIC, wanted_of
-from defectlab.sweeps.table import Outcome, mean_rows, print_table, write_csv
+from defectlab.sweeps.table import Outcome, mean_rows, print_table, renew_workbook, write_csv
 from defectlab.sweeps.trials import Trial
 from defectlab.sweeps.validation import choose
 
@@ -117,7 +116,7 @@ def sweep(
     configurations, refused = prepare(settings.expanded())
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     runner = make_executor(executor, store, settings.name, address, settings.ray)
-    earlier = earlier_runs(configurations)
+    earlier = earlier_runs(configurations, store.dtype)
     wanted = wanted_of([refit] if isinstance(refit, str) else refit, configurations, earlier)
     policy = policy_of(settings.checkpoints, configurations)
     plan = make_plan(configurations, refused, earlier, store, retry_failed=retry_failed, checkpoints=policy)
@@ -132,7 +131,7 @@ def sweep(
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)
         pieces = Pieces(configurations, store)
-        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces)
+        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces, settings.name)
     finally:
         runner.close()
         outcomes = conclude(folder, settings, live)
@@ -143,11 +142,15 @@ def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
     """Write a sweep's tables as far as it came, show them, and return its outcomes in the order of their numbers."""
     outcomes = sorted(live.outcomes, key=lambda one: one.number)
     means = mean_rows(outcomes, settings.named_groups())
-    write_csv(folder / "table.csv", outcomes, means)
-    update_workbook()
+    table = folder / "table.csv"
+    try:
+        write_csv(table, outcomes, means)
+    except OSError as error:  # open in Excel, or the disk is full
+        logger.error("%s could not be written (%s); the records have all of it", table, error)
+    renew_workbook()
     live.close()
     print_table(outcomes, means)
-    logger.info("Table: %s; workbook: %s", paths.relative(folder / "table.csv"), paths.workbook().name)
+    logger.info("Table: %s; workbook: %s", paths.relative(table), paths.workbook().name)
     return outcomes
 
 
@@ -207,5 +210,10 @@ def write_settings(folder: Path, settings: SweepConfig) -> None:
         **({"loggers": settings.loggers} if settings.loggers else {}),
         **({"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}),
     }
-    with replacing(folder / "sweep.yaml") as partial:
-        partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    try:
+        with replacing(folder / "sweep.yaml") as partial:
+            partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The sweep's folder {folder} cannot be written to ({error}). DEFECTLAB_RESULTS puts results elsewhere."
+        ) from error

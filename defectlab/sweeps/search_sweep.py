@@ -83,7 +83,9 @@ def keep_of_search(settings: SweepConfig, refit: Sequence[str], runs: Mapping[st
     wanted = wanted_of(asked, configurations, runs)
     policy = settings.checkpoints or "best"
     pieces = Pieces(configurations, store)
-    return keep_checkpoints(policy, wanted, configurations, runs, pieces, objective=settings.search.objective)
+    return keep_checkpoints(
+        policy, wanted, configurations, runs, pieces, settings.name, objective=settings.search.objective
+    )
 
 
 def _kept(told: list[Trial]) -> list[Any]:

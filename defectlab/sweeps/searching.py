@@ -13,7 +13,7 @@ from defectlab.features.store import FeatureStore
 from defectlab.models.registry import model_info
 from defectlab.results.record import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
-from defectlab.sweeps.configurations import Configuration, Refused, build_all
+from defectlab.sweeps.configurations import Configuration, Refused, build_all, serves
 from defectlab.sweeps.draw import size_of
 from defectlab.sweeps.execute import Report, outcome_of
 from defectlab.sweeps.executors import Executor
@@ -41,6 +41,7 @@ class Search:
     parts: Parts = field(default_factory=Parts)
     refused: list[Refused] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
+    weights: list[str] = field(default_factory=list)
     _known: dict[Path, dict[str, Run]] = field(default_factory=dict)
 
     def check(self) -> int:
@@ -66,7 +67,27 @@ class Search:
                     manifests[manifest.hash] = manifest
         check_objective(manifests.values(), self.search.objective)
         self.identity = {"base": self.settings.base, "seeds": self.settings.seeds, "images": sorted(manifests)}
+        if self.settings.cache_dtype != "float32":  # left out where it is: studies from before stay the same
+            self.identity["cache_dtype"] = self.settings.cache_dtype
+        self.weights = sorted(self._weights())
         return sum(len(manifest.split("validation")) for manifest in manifests.values())
+
+    def _weights(self) -> set[str]:
+        """Return the hashes of all weights that trials can take: a file may hold others than when it was last read."""
+        found = set()
+        for branch in self.settings.grid:
+            options = {name: value for name, value in branch.items() if name.startswith("backbone.")}
+            options["model.name"] = branch.get(
+                "model.name", Choices((self.settings.base.get("model", {}).get("name"),))
+            )
+            for values in expand(options):
+                for experiment in self.settings.completed(values):
+                    try:
+                        backbone = self.parts.backbone(Experiment.from_dict(experiment))
+                    except InputError:  # its trials say so by themselves
+                        continue
+                    found |= {backbone.weights.sha256} if backbone is not None else set()
+        return found
 
     @property
     def per_trial(self) -> int:
@@ -91,8 +112,9 @@ class Search:
                 self._known[folder] = {}
                 for run in find_runs(folder):
                     self._learn(folder, run)
-            if one.run_id in self._known[folder]:
-                found[one.run_id] = self._known[folder][one.run_id]
+            known = self._known[folder].get(one.run_id)
+            if known is not None and serves(known, one, self.store.dtype):
+                found[one.run_id] = known
         return found
 
     def _learn(self, folder: Path, run: Run) -> None:
@@ -185,7 +207,9 @@ def study_of(search: Search, folder: Path) -> Iterator[Study]:
     if search.search.strategy == "random":
         yield RandomStudy(search.search, search.settings.grid)
         return
-    with open_study(folder, search.search, search.settings.grid, search.identity, search.retry_failed) as study:
+    with open_study(
+        folder, search.search, search.settings.grid, search.identity, search.weights, search.retry_failed
+    ) as study:
         yield study
 
 

@@ -12,7 +12,9 @@ from defectlab.options import check_option_names
 # A list of plain values is one value of these; their choices are lists of lists.
 LISTS = {
     *("model.layers", "model.image_size", "model.center_crop", "evaluation.pixel_size", "data.extensions"),
-    *("data.abnormal_dir", "data.mask_dir", "data.normal_dir", "data.normal_test_dir"),
+    *("data.abnormal_dir", "data.mask_dir", "data.normal_dir", "data.normal_test_dir", "data.crop_area"),
+    *("data.normal_val_dir", "data.abnormal_val_dir", "data.val_mask_dir", "data.unknown_dir"),
+    *("model.hidden", "model.beta", "trainer.devices"),
 }
 
 
@@ -94,7 +96,7 @@ def options_of(name: str, value: Any) -> Options:
     if isinstance(value, Mapping) and ("from" in value or "to" in value):
         return _range(name, value)
     if name in LISTS:
-        plain = not isinstance(value, list) or any(not isinstance(item, list | None) for item in value)
+        plain = not isinstance(value, list) or not any(isinstance(item, list) for item in value)
         return Choices((value,)) if plain else _choices(name, value)
     return _choices(name, value) if isinstance(value, list) else Choices((value,))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from defectlab.files import replacing
+from defectlab.results.workbook import update_workbook
 from defectlab.results.workbook.rows import BARE_METRICS
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 15
 SEVERAL = 2
@@ -96,6 +100,14 @@ def write_csv(path: Path, outcomes: Sequence[Outcome], means: Sequence[MeanRow])
             values = [row.metrics[metric] for metric in BARE_METRICS]
             writer.writerow(["", row.over, row.label, "", "mean", *values, "", ""])
     return path
+
+
+def renew_workbook() -> None:
+    """Bring the workbook up to date; whatever a person has made of it, the sweep and its records go on."""
+    try:
+        update_workbook()
+    except Exception:
+        logger.exception("The workbook could not be renewed: mend it or move it away, then run `defectlab compare`.")
 
 
 def print_table(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: str = BARE_METRICS[0]) -> None:

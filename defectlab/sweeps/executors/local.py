@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 
 from defectlab.features.store import FeatureStore
-from defectlab.results.workbook import update_workbook
 from defectlab.sweeps.configurations import Configuration, groups_of
 from defectlab.sweeps.execute import Report, run_group
 from defectlab.sweeps.pieces import Pieces
+from defectlab.sweeps.table import renew_workbook
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class LocalExecutor:
             logger.info("Group %d of %d: %d configurations like %s", place, len(groups), len(its), its[0].label)
             run_group(group, its, self.pieces, self.sweep, report)
             if time.monotonic() - self._written > WORKBOOK_SECONDS:
-                update_workbook()
+                renew_workbook()
                 self._written = time.monotonic()
 
     def close(self) -> None:

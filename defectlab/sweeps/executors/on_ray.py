@@ -12,13 +12,13 @@ from defectlab import paths
 from defectlab.errors import InputError
 from defectlab.features.store import FeatureStore
 from defectlab.results.adopt import adopt_run
-from defectlab.results.workbook import update_workbook
 from defectlab.sweeps.configurations import PREFIX, Configuration, groups_of
 from defectlab.sweeps.execute import Report, outcome_of, record_failure
 from defectlab.sweeps.executors import tasks
 from defectlab.sweeps.executors.local import WORKBOOK_SECONDS
 from defectlab.sweeps.executors.needs import RayConfig, check_needs, needs_of
 from defectlab.sweeps.pieces import Pieces
+from defectlab.sweeps.table import renew_workbook
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class RayExecutor:
                     if found is not None:
                         report(self._adopted(by_number[its], found))
             if time.monotonic() - self._written > WORKBOOK_SECONDS:
-                update_workbook()
+                renew_workbook()
                 self._written = time.monotonic()
 
     def _results(
