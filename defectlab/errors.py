@@ -28,19 +28,15 @@ class OptionError(InputError, TypeError):
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest allowed name, the first of equals, or an empty string.
+    """Return `` Did you mean 'x'?`` for the closest allowed name, or an empty string.
 
     >>> did_you_mean("layer22", ["layer1", "layer2"])
     " Did you mean 'layer2'?"
     >>> did_you_mean("zzz", ["layer1"])
     ''
-    >>> did_you_mean("AUROC", ["image_AUROC", "pixel_AUROC"])
-    " Did you mean 'image_AUROC'?"
     """
-    names = list(allowed)
-    close = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.6)
-    alike = {one: difflib.SequenceMatcher(None, one, name).ratio() for one in names if one in close}
-    return f" Did you mean '{max(alike, key=alike.__getitem__)}'?" if alike else ""
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
