@@ -23,6 +23,10 @@ class WeightsError(InputError):
     """A weights file that is missing, damaged or made for another architecture."""
 
 
+class BusyError(InputError):
+    """What is asked for is being done by another process at this moment."""
+
+
 class OptionError(InputError, TypeError):
     """An option that does not exist or has a value that cannot work."""
 

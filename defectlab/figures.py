@@ -36,7 +36,7 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
         axis.imshow(picture)
         axis.set_title(title)
         axis.set_axis_off()
-    _scale_bar(figure, axes, low, high, detector.pixel_threshold, "anomaly map")
+    scale_bar(figure, axes, low, high, detector.pixel_threshold, "anomaly map")
     return rendered(figure)
 
 
@@ -61,7 +61,7 @@ def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
         axis.imshow(picture)
         axis.set_title(title)
         axis.set_axis_off()
-    _scale_bar(figure, axes, low / pixel, high / pixel, 1.0, "anomaly map, 1.0 is the threshold")
+    scale_bar(figure, axes, low / pixel, high / pixel, 1.0, "anomaly map, 1.0 is the threshold")
     return rendered(figure)
 
 
@@ -73,7 +73,8 @@ def _relative(ratio: float, above: bool) -> str:
     return f"{ratio:.{digits}f}"
 
 
-def _scale_bar(figure: Any, axes: Any, low: float, high: float, threshold: float | None, label: str) -> None:
+def scale_bar(figure: Any, axes: Any, low: float, high: float, threshold: float | None, label: str) -> None:
+    """Draw the colours from `low` to `high` beside axes, with a line at the threshold."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

@@ -83,10 +83,10 @@ class ShownImages:
         row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
         whole = read_image(paths.resolve(row.image_path))
         image, size = _thumbnail(whole), (whole.shape[0], whole.shape[1])
-        found = _on_image(self.preprocessing, self.maps[index], image, size)
+        found = on_image(self.preprocessing, self.maps[index], image, size)
         outlined, marked = image, np.zeros(image.shape[:2], dtype=np.bool_)
         if self.masks is not None and row.label == 1:
-            marked = _on_image(self.preprocessing, self.masks[index], image, size) > 0.5
+            marked = on_image(self.preprocessing, self.masks[index], image, size) > 0.5
             outlined = contour(outlined, marked, TRUTH)
         if threshold is not None:
             outlined = contour(outlined, found > np.float32(below32(threshold)))
@@ -242,7 +242,7 @@ def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
     return np.asarray(small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale)))))
 
 
-def _on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring an (h, w) map or mask on the model's input onto an image, shown smaller than its own (height, width).
 
     Returns (H, W) float32, NaN where a crop cut it away.

@@ -78,9 +78,10 @@ class Detector:
             device: "auto" takes the GPU where there is one.
 
         Raises:
-            InputError: No such run or checkpoint, or `backbone` is needed.
+            InputError: No such run or checkpoint, `backbone` is needed, or this machine has no such device.
         """
         show_log()
+        target = _device(device)
         path = paths.resolve(path)
         # what is not there is taken for what its name says
         a_folder = path.is_dir() or (not path.is_file() and path.suffix != ".ckpt")
@@ -95,11 +96,8 @@ class Detector:
             copy = read_record(checkpoint)["thresholds"]
             image, pixel = copy["image"], copy["pixel"]
             logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            logger.info("Detector runs on %s", device)
         batch_size = run.record["experiment"]["data"]["eval_batch_size"] if run else 8
-        return cls(model.to(device), image, pixel, batch_size)
+        return cls(model.to(target), image, pixel, batch_size)
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -219,6 +217,19 @@ class Detector:
                 anomaly_map=own_size,
                 mask=None if self.pixel_threshold is None else own_size > np.float32(below32(self.pixel_threshold)),
             )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        logger.info("Detector runs on %s", device)
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {device!r}: give auto, cpu, cuda or cuda:0.") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"This machine has {torch.cuda.device_count()} GPUs, and none is {device}: give auto or cpu.")
+    return found
 
 
 def read_images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:

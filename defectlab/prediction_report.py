@@ -14,7 +14,7 @@ from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.data.sources import common_folder, find_images
 from defectlab.errors import DataError, InputError, OptionError, unknown_name
 from defectlab.evaluation.thresholds import choose_image_threshold
-from defectlab.evaluation.views import MIDDLES
+from defectlab.evaluation.views import MIDDLES, from_percent, percent_of
 from defectlab.expectations import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.figures import image_figure, new_axes, rendered
 from defectlab.files import write_json
@@ -27,6 +27,7 @@ from defectlab.results.record import ScoreRow, write_scores
 logger = logging.getLogger(__name__)
 
 THRESHOLDS = ("training", "recomputed")
+TYPES = ("image", "pixel")
 HALF_WINDOW = 50.0  # heat maps go from the threshold less this to the threshold more, where the threshold is 100
 REPORT = "anomaly_test_output.json"
 
@@ -36,9 +37,11 @@ def report_predictions(
     source: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    threshold: str = "training",
+    threshold: str | float = "training",
+    threshold_type: str = "image",
     only_wrong: bool = False,
     panels: bool = False,
+    device: str = "auto",
 ) -> Path:
     """Score images and write everything about them under `output`; returns anomaly_test_output.json.
 
@@ -54,29 +57,38 @@ def report_predictions(
         output: Folder to write to.
         threshold: "training" takes the run's own image threshold; "recomputed" the one with the best F1 on these very
             images, an oracle's, which the JSON says. Where they have no labels, the run's own is taken, with a warning.
+            A number is where the threshold is to lie while the run's own stays at 100: 110 is a tenth above it.
+        threshold_type: Which of the run's own thresholds decides images: "image", or "pixel", that of the maps.
         only_wrong: Pictures only of images that were decided wrongly.
         panels: Whether the panels are drawn too.
+        device: "auto" takes the GPU where there is one; for a `run` that is no detector yet.
 
     Raises:
         InputError: No run, no images, one that cannot be read, or a run without a threshold.
     """
-    if threshold not in THRESHOLDS:
-        raise OptionError(unknown_name("threshold", str(threshold), THRESHOLDS))
+    _check_options(threshold, threshold_type)
     output = paths.resolve(output)
     files = find_images(source)
     broken = [f"  {paths.relative(file)}: {facts.problem}"
               for file, facts in zip(files, probe_all(files), strict=True) if facts.problem]  # fmt: skip
     if broken:
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
-    detector = run if isinstance(run, Detector) else Detector.load(run)
+    detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
+    if threshold_type == "pixel":
+        detector = _decided_at(detector, detector.pixel_threshold)
     detector.check_view("percent")
     expected = expectations(files)
     warnings = _warnings(expected, threshold)
     labels = np.array([one.label for one in expected])
-    source_of = "training"
-    if threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
+    source_of = "training" if threshold_type == "image" else "training, of the maps"
+    middle, own = MIDDLES["percent"] or 100.0, detector.image_threshold or 0.0
+    if isinstance(threshold, int | float):
+        middle, source_of = float(threshold), f"{threshold:g} % of training's"
+        detector = _decided_at(detector, from_percent(middle, own))
+    elif threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
         detector, source_of = _recomputed(detector, files, labels), "recomputed on these images: an oracle's"
-    writer = _Writer(detector, output, only_wrong, panels, common_folder(files))
+        own = detector.image_threshold or 0.0
+    writer = _Writer(detector, output, only_wrong, panels, own, middle, common_folder(files))
     with progress_bar("Scoring", len(files)) as progress:
         for place, found in enumerate(detector.iterate([str(file) for file in files])):
             writer.add(files[place], found, expected[place])
@@ -84,7 +96,22 @@ def report_predictions(
     return writer.finish(labels, source_of, warnings)
 
 
-def _warnings(expected: Sequence[Expected], threshold: str) -> list[str]:
+def _check_options(threshold: str | float, threshold_type: str) -> None:
+    if threshold_type not in TYPES:
+        raise OptionError(unknown_name("threshold_type", str(threshold_type), TYPES))
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        if threshold not in THRESHOLDS:
+            known = f"{unknown_name('threshold', str(threshold), THRESHOLDS)} Or a number, 100 being the run's own."
+            raise OptionError(known)
+    elif not 0 < threshold <= 1000:
+        raise OptionError(f"threshold must be above 0 and at most 1000, where the run's own is 100; got {threshold}.")
+
+
+def _decided_at(detector: Detector, threshold: float | None) -> Detector:
+    return Detector(detector.model, threshold, detector.pixel_threshold, detector.batch_size)
+
+
+def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]:
     """Say, in the log and for the JSON, what cannot be compared."""
     known = {one.label for one in expected} - {-1}
     found = []
@@ -108,18 +135,22 @@ def _recomputed(detector: Detector, files: Sequence[Path], labels: np.ndarray) -
     if chosen.value is None:
         raise InputError(f"No threshold can be recomputed: {chosen.reason}.")
     logger.info("Image threshold %r instead of the run's %r: %s", chosen.value, detector.image_threshold, chosen.reason)
-    return Detector(detector.model, chosen.value, detector.pixel_threshold, detector.batch_size)
+    return _decided_at(detector, chosen.value)
 
 
 class _Writer:
     """Writes one image's pictures after another, then the tables."""
 
-    def __init__(self, detector: Detector, output: Path, only_wrong: bool, panels: bool, common: Path) -> None:
+    def __init__(
+        self, detector: Detector, output: Path, only_wrong: bool, panels: bool, own: float, middle: float, common: Path
+    ) -> None:
         self.detector = detector
         self.common = common
         self.output = output
         self.only_wrong = only_wrong
         self.panels = panels
+        self.own = own  # raw threshold that is shown as 100
+        self.middle = middle  # where the one that decides is shown
         self.rows: list[ScoreRow] = []
         self.observations: list[dict[str, Any]] = []
         self._taken: set[Path] = set()
@@ -133,7 +164,7 @@ class _Writer:
         self.rows.append(
             ScoreRow(paths.relative(file), "predict", expected.kind, expected.label, found.score, found.label)
         )
-        shown = self.detector.as_view(found, "percent", 3).score
+        shown = percent_of(found.score, self.own, middle=self.middle, anomalous=found.label == 1, digits=3)
         self.observations.append(
             {
                 "image_path": paths.relative(file.parent),
@@ -156,7 +187,7 @@ class _Writer:
         figure.save(self.output / "cumulative_histogram.png")
         content = {
             "observations": self.observations,
-            "threshold": MIDDLES["percent"],
+            "threshold": self.middle,
             "unnormalized_threshold": limit,
             "threshold_source": source,
             **comparison(scores, labels, limit),

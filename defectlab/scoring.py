@@ -15,6 +15,7 @@ from defectlab.predict import Detector
 from defectlab.progress import progress_bar
 from defectlab.results.plots import contour, overlay, save_image
 from defectlab.results.record import ScoreRow, write_scores
+from defectlab.segmentation_figures import check_which, prediction_figure, prediction_name
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,13 @@ def predict_to_folder(
     heatmaps: bool = False,
     masks: bool = False,
     view: str = "raw",
+    figures: str | None = None,
+    device: str = "auto",
 ) -> Path:
     """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
+
+    `figures` "first" or "all" writes `figures/DATASET_pre_N_SCORE.png` of the first image or of all: image, heat map,
+    mask and boundaries side by side (`segmentation_figures`), and prints each one's score.
 
     `view` is that of the scores in scores.csv: raw, min_max (0.5 is the threshold, four digits) or percent (100 is the
     threshold, two digits). Rounding never moves a score across the threshold.
@@ -44,6 +50,7 @@ def predict_to_folder(
             validation images to take their scale or threshold from. All before the first image is scored.
     """
     check_view(view)
+    check_which(figures)
     output = paths.resolve(output)
     files = find_images(source)
     facts_of = probe_all(files)
@@ -54,7 +61,7 @@ def predict_to_folder(
     ]
     if broken:
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
-    detector = Detector.load(run)
+    detector = Detector.load(run, device=device)
     if (area := detector.model.preprocessing.area) is not None:
         sizes = ((file, area.problem((facts.height, facts.width))) for file, facts in zip(files, facts_of, strict=True))
         unfit = [f"  {paths.relative(file)}: {why}" for file, why in sizes if why]
@@ -64,12 +71,14 @@ def predict_to_folder(
     low, high = detector.heat_range
     if view == "percent" and detector.pixel_threshold is not None:
         low, high = percent_window(detector.pixel_threshold)
-    if heatmaps and not math.isfinite(low):
-        raise InputError("This run had no validation images, so its heat maps have no scale; leave out --heatmaps.")
-    if heatmaps and not model_info(detector.model.model_name).maps:
-        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out --heatmaps.")
-    if masks and detector.pixel_threshold is None:
-        raise InputError("This run has no map threshold, so it gives no masks; leave out --masks.")
+    drawn = "--heatmaps" if heatmaps else "--figures" if figures else None
+    if drawn and not math.isfinite(low):
+        raise InputError(f"This run had no validation images, so its heat maps have no scale; leave out {drawn}.")
+    if drawn and not model_info(detector.model.model_name).maps:
+        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out {drawn}.")
+    if (masks or figures) and detector.pixel_threshold is None:
+        which = "--masks" if masks else "--figures"
+        raise InputError(f"This run has no map threshold, so it gives no masks; leave out {which}.")
     limit = detector.image_threshold
     common = common_folder(files)
     rows = []
@@ -87,6 +96,11 @@ def predict_to_folder(
                 save_image(output / "heatmaps" / picture, heat)
             if prediction.mask is not None and masks:
                 save_image(output / "masks" / picture, prediction.mask)
+            if figures == "all" or (figures == "first" and len(rows) == 1):
+                path = output / "figures" / prediction_name(detector, prediction, len(rows) - 1)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                prediction_figure(detector, prediction).save(path)
+                print(f"{rows[-1].image_path}: score {prediction.score:.4g}, {paths.relative(path)}")
             progress(len(rows), len(files))
     write_scores(output / "scores.csv", rows)
     flagged = sum(row.pred_label == 1 for row in rows)

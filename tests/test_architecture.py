@@ -61,6 +61,7 @@ LAYERS = {
     "defectlab.pictures": 4,
     "defectlab.explain": 4,
     "defectlab.figures": 4,
+    "defectlab.segmentation_figures": 4,
     "defectlab.curves": 4,
     "defectlab.convert": 4,
     "defectlab.experiment": 5,

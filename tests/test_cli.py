@@ -8,6 +8,7 @@ from test_experiment import SMALL
 
 from defectlab.cli import main
 from defectlab.experiment import EvaluationConfig, Experiment
+from defectlab.models.registry import MODELS
 from defectlab.results.record import Run, find_runs
 from defectlab.settings import load_yaml
 
@@ -157,8 +158,15 @@ def test_data_check_says_whether_training_would_work(parts: Path, tmp_path: Path
     assert main(["data", "check", str(tmp_path)]) == 1
 
 
-def test_lists(capsys: pytest.CaptureFixture):
+def test_lists(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     assert main(["models", "list"]) == 0
-    assert "Patchcore" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "Patchcore" in listed
+    assert ("exports" in listed) == any(info.exports for info in MODELS.values())
+    monkeypatch.setitem(MODELS, "padim", replace(MODELS["padim"], exports=("onnx", "torch")))
+    assert main(["models", "list"]) == 0
+    padim, patchcore = capsys.readouterr().out.splitlines()[1:3]
+    assert "yes   onnx, torch    a Gaussian" in padim
+    assert "yes   -              nearest" in patchcore
     assert main(["weights", "list"]) == 0
     assert "resnet18-f37072fd.pth" in capsys.readouterr().out

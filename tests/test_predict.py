@@ -100,6 +100,13 @@ def test_bad_sources(detector: Detector, source: object, error: type, message: s
         detector.predict(source)
 
 
+def test_a_device_that_is_not_there_is_refused(run: Run):
+    with pytest.raises(InputError, match="no device 'gpuu'"):
+        Detector.load(run.folder, device="gpuu")
+    with pytest.raises(InputError, match="none is cuda:99"):
+        Detector.load(run.folder, device="cuda:99")
+
+
 def test_a_truncated_image_is_named(detector: Detector, run: Run, tmp_path: Path):
     whole = Path(run.scores("test")[0].image_path).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])

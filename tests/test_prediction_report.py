@@ -126,6 +126,28 @@ def test_a_recomputed_threshold_is_the_best_on_these_images_and_says_so(
     assert best["unnormalized_threshold"] != strict.image_threshold
 
 
+@pytest.mark.parametrize(("percent", "kind"), [(110, "image"), (62.5, "image"), (100, "pixel")])
+def test_a_threshold_of_ones_own_decides_and_leaves_the_scale(
+    run: Run, detector: Detector, images: Path, tmp_path: Path, percent: float, kind: str
+):
+    given = [] if percent == 100 else ["--threshold", str(percent)]
+    arguments = [str(run.folder), str(images), "--output", str(tmp_path / "out"), "--report", "--threshold-type", kind]
+    assert main(["predict", *arguments, *given, "--device", "cpu"]) == 0
+    report, rows = read(tmp_path / "out")
+    own = run.record["thresholds"][kind]["value"]
+    assert report["threshold"] == percent
+    assert report["unnormalized_threshold"] == pytest.approx(own * percent / 100)
+    for one, row in zip(report["observations"], rows, strict=True):
+        score = float(row["score"])
+        assert float(one["anomaly_score"]) == pytest.approx(min(score / own * 100, 1000), abs=1.1e-3)
+        assert (
+            (one["prediction"] == "defect") == (float(one["anomaly_score"]) > percent) == (score > own * percent / 100)
+        )
+    for wrong, message in (({"threshold": 0}, "above 0"), ({"threshold_type": "pixl"}, "Did you mean 'pixel'")):
+        with pytest.raises(InputError, match=message):
+            report_predictions(detector, images, tmp_path / "no", **wrong)
+
+
 def test_a_folder_of_unknown_images_works_with_a_warning(
     run: Run, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

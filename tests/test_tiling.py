@@ -15,6 +15,7 @@ from defectlab import Detector, Engine
 from defectlab.data.tiling import Tiling
 from defectlab.errors import InputError, OptionError
 from defectlab.kernels.tiles import TileGrid
+from defectlab.models.registry import model_class
 from defectlab.models.tiled import TiledFeatures, TiledScores, drawn_tiles
 from defectlab.preprocessing import Preprocessing
 from defectlab.results.record import Run
@@ -106,7 +107,7 @@ def test_options_are_checked_and_travel():
     with pytest.raises(OptionError, match="center_crop"):
         Preprocessing(size=(64, 64), crop=(32, 32), tiling=tiling)
     with pytest.raises(OptionError, match="cannot look at images tile by tile"):
-        small("efficient_ad").look_at(None, Tiling((512, 512)))
+        model_class("ganomaly")(image_size=64).look_at(None, Tiling((96, 96)))
     with pytest.raises(OptionError, match="multiples of 32"):
         small("padim").look_at(None, Tiling((100, 100)))
 
@@ -120,6 +121,46 @@ BY_FEATURES = ("padim", "patchcore", "featcae")
 OTHERS = [
     pytest.param(n, marks=pytest.mark.long) for n in ("patchcore", "cflow", "stfpm", "fastflow", "csflow", "draem")
 ]
+
+
+def test_efficient_ad_measures_and_trains_on_tiles_as_on_images(monkeypatch: pytest.MonkeyPatch):
+    model = small("efficient_ad")
+    model.look_at(None, Tiling((320, 256), overlap=0.25))
+    grid, network = model.preprocessing.grid, model.model
+    assert grid is not None
+    images = torch.rand(1, 3, 320, 256, generator=torch.Generator().manual_seed(0))
+    measured = list(model._inputs([SimpleNamespace(image=images[0])]))
+    assert all(torch.equal(tile, cut) for tile, cut in zip(measured, grid.cut(images).split(1), strict=True))
+    network.mean_std["std"].fill_(1.0)
+    for name, value in network.quantiles.items():
+        value.fill_(0.5 if name.startswith("qb") else 0.1)
+    with torch.no_grad():
+        tiles = [type(network).forward(network.eval(), tile) for tile in measured]
+        whole = network(images)
+    assert torch.allclose(whole.anomaly_map, grid.join(torch.cat([tile.anomaly_map for tile in tiles])))
+    assert float(whole.pred_score) == pytest.approx(max(float(tile.pred_score) for tile in tiles))
+    model._files, model.on_train_epoch_start = [Path()], lambda: None
+    monkeypatch.setattr(model, "_general_image", lambda _: images[..., :256, :256])
+    monkeypatch.setattr(model, "log_losses", lambda *_, **losses: None)
+    losses = []
+    for batch in (grid.cut(images), *grid.cut(images).split(1)):
+        torch.manual_seed(0)
+        network.choose_random_aug_image = lambda image: image
+        losses.append(float(model.training_step(SimpleNamespace(image=batch), 0)["loss"].detach()))
+    assert losses[0] == pytest.approx(np.mean(losses[1:]), rel=1e-5)
+
+
+@pytest.mark.long
+def test_efficient_ad_on_tiles(tmp_path: Path):
+    large = make_parts(tmp_path / "large", size=320, train=3, good=2, bad=2)
+    model = small("efficient_ad")
+    tiling = {"image_size": [320, 320], "random_tiles": 1}
+    Engine(max_epochs=2).train(model=model, datamodule=data(large, tiling=tiling, train_batch_size=1))
+    run = Run.open(model.run_folder)
+    assert run.maps("test").shape[1:] == (320, 320)
+    rows = run.scores("test")
+    found = Detector.load(run.folder, device="cpu").predict([row.image_path for row in rows])
+    assert [one.score for one in found] == pytest.approx([row.score for row in rows], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["padim", "featcae", "small_conv_vae", *OTHERS])

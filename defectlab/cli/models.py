@@ -4,20 +4,26 @@ from defectlab.cli.command import Command
 
 
 def models_list() -> None:
-    """List the models and what each needs (epochs, backbone, other files), gives (maps) and is exported as."""
+    """List the models and what each needs (epochs, backbone, other files) and gives (maps, exports)."""
     from defectlab.models.registry import MODELS, OTHERS, UNAVAILABLE
 
+    exported = any(info.exports for info in (MODELS | OTHERS).values())  # a column that would be empty is left out
+    columns = {"class": 21, "epochs": 8, "backbone": 19, "maps": 6, **({"exports": 15} if exported else {})}
     for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", OTHERS)):
-        print(f"{title:<26}{'class':<21}{'epochs':<8}{'backbone':<19}{'maps':<6}{'exports':<15}what it is")
+        heading = "".join(f"{name:<{width}}" for name, width in columns.items())
+        print(f"{title:<26}{heading}what it is")
         for info in models.values():
-            epochs = f"{info.epochs}" if info.epochs else f"{info.default_epochs}*"
-            files = f"; needs {info.files}" if info.files else ""
-            exports = ", ".join(info.exports) or "-"
-            print(
-                f"  {info.name:<24}{info.class_name:<21}{epochs:<8}{info.backbone or 'none':<19}"
-                f"{'yes' if info.maps else 'no':<6}{exports:<15}{info.summary}{files}"
-            )
+            cells = {
+                "class": info.class_name,
+                "epochs": f"{info.epochs}" if info.epochs else f"{info.default_epochs}*",
+                "backbone": info.backbone or "none",
+                "maps": "yes" if info.maps else "no",
+                "exports": ", ".join(info.exports) or "-",
+            }
+            shown = "".join(f"{cells[name]:<{width}}" for name, width in columns.items())
+            print(f"  {info.name:<24}{shown}{info.summary}{f'; needs {info.files}' if info.files else ''}")
     print("* unless trainer.max_epochs says otherwise. Masks are for pixel metrics alone: no model trains on them.")
+    print("Tiles of large images: DefectLab's all. What anomalib's own do with a batch of tiles is not known.")
     print("Downloads: none by itself; a backbone's weights by `weights get NAME`, other files as said above.")
     print("anomalib's that cannot be run here:")
     for name, why in UNAVAILABLE.items():

@@ -82,7 +82,7 @@ def _table(named: list[str]) -> str:
     return experiment_table(sorted(runs, key=lambda run: str(run.record["dataset"]["name"])), ALL_RATES)
 
 
-def report(runs: list[str], output: str | None, files: bool) -> None:
+def report(runs: list[str], output: str | None, files: bool, figures: str | None) -> None:
     """Write one self-contained HTML file about runs."""
     from defectlab.results.record import Run
 
@@ -92,7 +92,14 @@ def report(runs: list[str], output: str | None, files: bool) -> None:
     from defectlab.report import write_report
     from defectlab.results.result_files import write_result_files
 
+    if figures is not None:
+        from defectlab.segmentation_figures import check_which, write_run_figures
+
+        check_which(figures)
     print(paths.relative(write_report(opened, target)))
+    for run in opened if figures is not None else ():
+        for file in write_run_figures(run, run.folder / "report", figures or ""):
+            print(paths.relative(file))
     for run in opened if files else ():
         for file in write_result_files(run, run.folder / "report"):
             print(paths.relative(file))
@@ -147,6 +154,10 @@ def _report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=str, help="File to write; default is report.html in the run folder.")
     files = "Also write each run's predictions, average scores, confusion matrix and cumulative histogram into report/."
     parser.add_argument("--files", action="store_true", help=files)
+    which = (
+        "Also image, ground truth, heat map, mask and boundaries in a row into report/: the first test image or all."
+    )
+    parser.add_argument("--figures", type=str, metavar="first|all", help=which)
 
 
 THRESHOLD = Command(threshold, _threshold_arguments)

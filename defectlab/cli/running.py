@@ -92,8 +92,11 @@ def predict(
     view: str,
     report: bool,
     threshold: str,
+    threshold_type: str,
+    device: str,
     only_wrong: bool,
     panels: bool,
+    figures: str | None,
 ) -> None:
     """Score images with a trained model and write scores.csv."""
     from defectlab.data.sources import find_images
@@ -101,10 +104,12 @@ def predict(
 
     if not paths.resolve(run).exists():
         raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
-    if not report and (only_wrong or panels or threshold != "training"):
-        raise InputError("--threshold, --only-wrong and --panels go with --report.")
-    if report and (heatmaps or masks or view != "raw"):
-        raise InputError("--report writes heat maps and masks by itself: leave out --heatmaps, --masks and --view.")
+    if not report and (only_wrong or panels or threshold != "training" or threshold_type != "image"):
+        raise InputError("--threshold, --threshold-type, --only-wrong and --panels go with --report.")
+    if report and (heatmaps or masks or figures or view != "raw"):
+        raise InputError(
+            "--report writes heat maps and masks by itself: leave out --heatmaps, --masks, --figures and --view."
+        )
     # a shell expands globs where it stands, which may be below the project root
     here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
     check_view(view)
@@ -113,11 +118,19 @@ def predict(
     if report:
         from defectlab.prediction_report import report_predictions
 
-        report_predictions(run, here, folder, threshold=threshold, only_wrong=only_wrong, panels=panels)
+        wanted: dict[str, Any] = {"threshold": _number(threshold), "threshold_type": threshold_type, "device": device}
+        report_predictions(run, here, folder, **wanted, only_wrong=only_wrong, panels=panels)
     else:
         from defectlab.scoring import predict_to_folder
 
-        predict_to_folder(run, here, folder, heatmaps=heatmaps, masks=masks, view=view)
+        predict_to_folder(run, here, folder, heatmaps=heatmaps, masks=masks, view=view, figures=figures, device=device)
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _train_arguments(parser: ArgumentParser) -> None:
@@ -147,12 +160,17 @@ def _predict_arguments(parser: ArgumentParser) -> None:
         "--heatmaps", action="store_true", help="Write heat maps, all on one scale; in view percent, 50 to 150."
     )
     parser.add_argument("--masks", action="store_true", help="Write masks at the images' own size.")
+    which = "Image, heat map, mask and boundaries side by side, of the first image or of all; the score in the name."
+    parser.add_argument("--figures", type=str, metavar="first|all", help=which)
     views = "Of the scores: raw, min_max (0.5 is the threshold) or percent (100 is the threshold)."
     parser.add_argument("--view", type=str, default="raw", help=views)
     everything = "Write all there is: heat maps on the scale 50 to 150 (100 is the threshold), masks, JSON, histogram."
     parser.add_argument("--report", action="store_true", help=everything)
-    whose = "With --report: training (the run's own) or recomputed (best F1 on these images, by their folders)."
-    parser.add_argument("--threshold", type=str, default="training", help=whose)
+    whose = "With --report: training (the run's own) recomputed (best F1 here, by the folders), or 110 for 10 % higher."
+    parser.add_argument("--threshold", type=str, default="training", metavar="training|recomputed|NUMBER", help=whose)
+    which = "With --report: which of the run's thresholds decides images, image or pixel (that of the maps)."
+    parser.add_argument("--threshold-type", type=str, default="image", help=which)
+    parser.add_argument("--device", type=str, default="auto", help="auto (the GPU where there is one), cpu, cuda, ...")
     parser.add_argument("--only-wrong", action="store_true", help="With --report: pictures of wrong decisions only.")
     parser.add_argument(
         "--panels", action="store_true", help="With --report: panels too, in images/ok and images/wrong."

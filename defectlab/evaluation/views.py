@@ -89,6 +89,26 @@ def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> ND
     return _on_its_side(np.clip(view, 0, 1000), raw, threshold, 100.0, digits)
 
 
+def percent_of(score: float, threshold: float, *, middle: float, anomalous: bool, digits: int) -> float:
+    """Return one score as `at_100`, decided not at 100 but at `middle`: above it exactly where it is anomalous.
+
+    >>> percent_of(2.2, 2.0, middle=110.0, anomalous=False, digits=3)
+    110.0
+    """
+    view = _on_its_side(at_100(score, threshold), np.asarray(float(anomalous)), 0.5, middle, digits)
+    return float(view)
+
+
+def from_percent(percent: float, threshold: float) -> float:
+    """Return the raw score that lies at `percent` in the view `percent`, whose threshold is at 100.
+
+    >>> from_percent(110.0, 2.0), from_percent(110.0, 0.0), from_percent(110.0, -2.0)
+    (2.2, 0.1, -1.8)
+    """
+    above = percent / 100 - 1
+    return round(threshold + above * (abs(threshold) or 1.0), 12)
+
+
 def _on_its_side(
     view: NDArray[np.float64], raw: NDArray[np.float64], threshold: float, middle: float, digits: int | None
 ) -> NDArray[np.float64]:

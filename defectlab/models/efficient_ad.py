@@ -37,7 +37,8 @@ GREY_SHARE = 0.3  # of the general images, as in the paper
 class EfficientAd(BaseDetector, AnomalibEfficientAd):
     """anomalib's EfficientAD with teacher and general images from local files, seeded, reloadable.
 
-    Images stay in [0, 1], of at least 256 pixels; the datamodule's `train_batch_size` must be 1.
+    Images stay in [0, 1], of at least 256 pixels; the datamodule's `train_batch_size` must be 1. Tiled, each tile is an
+    image to it, in training, in the measuring of maps and in scores.
 
     Args:
         imagenet_dir: Folder of images of anything else, at any depth: the student must not follow the teacher there.
@@ -62,7 +63,6 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
     """
 
     model_name: ClassVar[str] = "efficient_ad"
-    tiled_by: ClassVar[str | None] = None  # its maps' scales are measured on whole images
 
     @checked_options
     def __init__(
@@ -180,10 +180,12 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         self._files = [files[index] for index in torch.randperm(len(files), generator=self._draws)]
 
     def training_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Train student and autoencoder on one image and one general image."""
+        """Train student and autoencoder on one image and one general image; of tiles, on the mean of their losses."""
         del args, kwargs
-        general = self._general_image(self._files[batch_idx % len(self._files)])
-        student, autoencoder, both = self.model.fit(batch.image, general.to(self.device))
+        general = self._general_image(self._files[batch_idx % len(self._files)]).to(self.device)
+        # the hardest patches are those of one image, as in the paper: tiles are not thrown together
+        losses = [torch.stack(self.model.fit(image, general)) for image in batch.image.split(1)]
+        student, autoencoder, both = torch.stack(losses).mean(dim=0)
         loss = student + autoencoder + both
         self.log_losses(batch, train_loss=loss, student_loss=student, autoencoder_loss=autoencoder)
         return {"loss": loss}
@@ -231,10 +233,11 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         self._measured_epoch = self.current_epoch
 
     def _inputs(self, dataset: ManifestDataset, indices: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
-        """Yield the model's input of one image after another, (1, 3, H, W), in the manifest's order."""
-        transform = self.preprocessing.transform()
+        """Yield the model's input of one image, or tile, after another, (1, 3, H, W), in the manifest's order."""
+        transform, grid = self.preprocessing.transform(), self.preprocessing.grid
         for index in range(len(dataset)) if indices is None else indices:
-            yield transform(dataset[index].image)[None].to(self.device)
+            image = transform(dataset[index].image)[None].to(self.device)
+            yield from [image] if grid is None else grid.cut(image).split(1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the teacher's record over: its weights are in the checkpoint."""

@@ -10,7 +10,6 @@ import socket
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ import numpy as np
 from filelock import FileLock
 
 from defectlab import paths
-from defectlab.errors import InputError
-from defectlab.files import replacing, write_json
+from defectlab.errors import BusyError, InputError
+from defectlab.files import write_json
 from defectlab.results.files import mapped, unpack_masks
 from defectlab.results.identity import differing_suffix, experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
 from defectlab.results.processes import may_live, this_process
+from defectlab.results.scores import ScoreRow, read_scores, write_scores
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +32,6 @@ STATUSES = ("failed", "running", "fitted", "finished")
 CHECKPOINT = "weights/lightning/model.ckpt"
 CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
 _ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided."""
-
-    image_path: str
-    split: str
-    defect: str
-    label: int
-    score: float
-    pred_label: int
 
 
 class Run:
@@ -86,7 +74,7 @@ class Run:
         has come as far; another experiment of the same name gets a suffix naming what differs.
 
         Raises:
-            InputError: Another process is running this experiment at this moment.
+            BusyError: Another process is running this experiment at this moment.
         """
         parent = results / safe_name(model) / safe_name(dataset)
         parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +84,7 @@ class Run:
             _sweep(parent, final.name)
             earlier = _record(final)
             if earlier is not None and _elsewhere(earlier):
-                raise InputError(
+                raise BusyError(
                     f"Process {earlier['process']['pid']} is running this experiment now, into {final}. "
                     "Wait for it, or stop it."
                 )
@@ -204,7 +192,7 @@ class Run:
         if not file_path.is_file():
             return []
         try:
-            rows = _read_scores(file_path)
+            rows = read_scores(file_path)
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(
                 f"{file_path} is damaged ({type(error).__name__}: {error}). Restore it, or test the run again."
@@ -244,33 +232,6 @@ class Run:
         """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
         packed, maps = self.packed_masks(split), self.maps(split)
         return None if packed is None or maps is None else unpack_masks(packed, maps.shape[-1])
-
-
-def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """Write rows as CSV, atomically; scores keep every digit."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(ScoreRow)])
-        writer.writerows(astuple(row) for row in rows)
-
-
-def _read_scores(path: Path) -> list[ScoreRow]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {field.name for field in fields(ScoreRow)} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"no column {', '.join(sorted(missing))}")
-        return [
-            ScoreRow(
-                row["image_path"],
-                row["split"],
-                row["defect"],
-                int(row["label"]),
-                float(row["score"]),
-                int(row["pred_label"]),
-            )
-            for row in reader
-        ]
 
 
 def find_runs(results: Path | None = None) -> list[Run]:
@@ -346,3 +307,6 @@ def _alive(record: Mapping[str, Any]) -> bool:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+__all__ = ["CHECKPOINT", "STATUSES", "Run", "ScoreRow", "find_runs", "locked", "place_of", "write_scores"]

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from defectlab import paths
-from defectlab.errors import InputError
+from defectlab.errors import BusyError, InputError
 from defectlab.experiment import train_built
 from defectlab.results.record import Run
-from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.configurations import Configuration, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.pieces import Pieces, queries_of
@@ -50,7 +50,13 @@ def _is_place(option: str) -> bool:
 def run_group(
     group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces, sweep: str, report: Report
 ) -> None:
-    """Run the pending configurations of a group; what fails is on record and reported, and stops no other."""
+    """Run the pending configurations of a group; what fails is on record and reported, and stops no other.
+
+    What another process has finished since the sweep was planned is kept; what one is running is left to it.
+    """
+    pending = _still_pending(pending, pieces.store.dtype, report)
+    if not pending:
+        return
     if not group[0].shares:
         for one in pending:
             _train_alone(one, pieces, sweep, report)
@@ -64,6 +70,9 @@ def run_group(
             begin = time.perf_counter()
             try:
                 run = write_run(scored, masks, {}, facts)
+            except BusyError as error:
+                report(_busy(one, error))
+                continue
             except Exception as error:  # one bad configuration must not cost the others their night
                 logger.exception("%s failed; going on with the next", one.label)
                 report(outcome_of(one, "failed", error=_summary(error)))
@@ -76,6 +85,19 @@ def run_group(
             report(outcome_of(one, "failed", error=_summary(error)))
 
 
+def _still_pending(pending: Sequence[Configuration], dtype: str, report: Report) -> list[Configuration]:
+    found = earlier_runs(pending, dtype)
+    done = {run_id for run_id, run in found.items() if run.status == "finished"}
+    for one in pending:
+        if one.run_id in done:
+            report(outcome_of(one, "kept", found[one.run_id]))
+    return [one for one in pending if one.run_id not in done]
+
+
+def _busy(one: Configuration, error: BusyError) -> Outcome:
+    return outcome_of(one, "busy", error=f"being run by another process. {error}")
+
+
 def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report) -> None:
     """Train and test one configuration through Lightning, on features from the cache where its model takes them."""
     begin = time.perf_counter()
@@ -84,6 +106,9 @@ def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report)
             one.model.use_features(pieces.features(one))  # type: ignore[operator]
         run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
         run.update(sweep=_facts(one, pieces, sweep))
+    except BusyError as error:
+        report(_busy(one, error))
+        return
     except PrunedTrialError as pruned:
         report(outcome_of(one, "pruned", error=_summary(pruned)))
         return

@@ -58,8 +58,11 @@ class Live:
 
     def html(self) -> str:
         """Return the table: how far it is, and the best so far."""
-        done, failed = len(self.outcomes), sum(not one.has_metrics for one in self.outcomes)
-        state = f"{done} of {self.total} configurations, {failed} failed, {clock(time.monotonic() - self._started)}"
+        done, failed = len(self.outcomes), sum(one.is_failure for one in self.outcomes)
+        busy = sum(one.status == "busy" for one in self.outcomes)
+        elsewhere = f"{busy} being run by another process, " if busy else ""
+        passed = clock(time.monotonic() - self._started)
+        state = f"{done} of {self.total} configurations, {failed} failed, {elsewhere}{passed}"
         heading = "".join(f"<th>{html.escape(name)}</th>" for name in ("dataset", "configuration", *BARE_METRICS))
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(one)) + "</tr>"

@@ -18,6 +18,7 @@ from defectlab.progress import clock
 from defectlab.results.record import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
 from defectlab.sweeps.configurations import Configuration, Refused, groups_of
+from defectlab.sweeps.durations import Durations
 from defectlab.sweeps.pieces import Pieces, queries_of
 
 READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
@@ -134,7 +135,7 @@ def _feature_pieces(
 
 
 def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[Piece]:
-    pieces, rate = [], _product_rate()
+    pieces, rate, known = [], _product_rate(), Durations()
     waiting = {one.run_id for one in pending}
     for group in groups_of(configurations):
         uses = sum(one.run_id in waiting for one in group)
@@ -142,7 +143,9 @@ def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Con
             continue
         if not group[0].shares:
             on = "cached features of " if group[0].takes_features else ""
-            pieces.append(Piece(f"training: {group[0].label} on {on}{group[0].datamodule.name}", uses, None))
+            seconds, source = known.seconds(group[0])
+            what = f"training: {group[0].label} on {on}{group[0].datamodule.name}{source}"
+            pieces.append(Piece(what, uses, seconds))
         elif group[0].model.model_name == "patchcore":
             pieces += _patchcore_pieces(group, uses, rate)
         else:

@@ -55,8 +55,8 @@ class SweepResult:
 
     @property
     def failed(self) -> list[Outcome]:
-        """What failed or cannot work; not what a search has pruned."""
-        return [one for one in self.outcomes if not one.has_metrics and one.status != "pruned"]
+        """What failed or cannot work; not what a search has pruned, nor what another process is running."""
+        return [one for one in self.outcomes if one.is_failure]
 
     def best(self, metric: str = DEFAULT_METRIC) -> Run:
         """Return the run with the best metric of the validation images; equal ones are told apart by their pixels.
@@ -149,6 +149,9 @@ def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
         logger.error("%s could not be written (%s); the records have all of it", table, error)
     renew_workbook()
     live.close()
+    busy = sum(one.status == "busy" for one in outcomes)
+    if busy:
+        logger.info("%d being run by another process: call the sweep again when it is done", busy)
     print_table(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(table), paths.workbook().name)
     return outcomes

@@ -24,7 +24,11 @@ SEVERAL = 2
 
 @dataclass
 class Outcome:
-    """What became of one configuration: finished (now), kept (finished earlier), failed or refused."""
+    """What became of one configuration.
+
+    `status`: finished (now), kept (finished earlier, or meanwhile by another process), busy (another process is running
+    it), pruned (by a search), failed or refused (it cannot work).
+    """
 
     number: int
     label: str
@@ -41,6 +45,11 @@ class Outcome:
     def has_metrics(self) -> bool:
         """Whether it is finished, now or earlier."""
         return self.status in ("finished", "kept")
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it failed or cannot work."""
+        return self.status in ("failed", "refused")
 
 
 @dataclass(frozen=True)

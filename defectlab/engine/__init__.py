@@ -1,0 +1,5 @@
+"""The engine: anomalib's Lightning loop, with options checked first and every run on record."""
+
+from defectlab.engine.engine import Engine
+
+__all__ = ["Engine"]

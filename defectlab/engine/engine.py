@@ -1,0 +1,229 @@
+"""The engine: anomalib's Lightning loop, with options checked first and every run on record."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from defectlab.batch_size import find_batch_size, gives_batch_size_back
+from defectlab.bookkeeping import environment, run_to_test, start_run, weights_run
+from defectlab.checkpoints import check_resumable, drop_checkpoint
+from defectlab.data.folder import Folder, ImageFiles
+from defectlab.data.sources import find_images
+from defectlab.engine.records import EngineRecords
+from defectlab.errors import InputError
+from defectlab.fields_of_view import check_follows, follow_data
+from defectlab.memory import free_memory, is_out_of_memory
+from defectlab.models.base import BaseDetector
+from defectlab.quiet import quiet_lightning
+from defectlab.results.record import Run
+from defectlab.seeds import seeded
+from defectlab.tile_picture import save_tile_picture
+
+logger = logging.getLogger(__name__)
+
+PREDICT_BATCH = 8
+
+
+class Engine(EngineRecords):
+    """anomalib's Engine: the same calls, one run folder per fitted model, metrics from raw scores.
+
+    Args:
+        callbacks: More Lightning callbacks; one with `on_run_finished(run)` hears of each tested run on record.
+        logger: As in anomalib; none by default.
+        loggers: Trackers that get a copy of each run, such as ["csv", {"name": "mlflow"}]: see `defectlab.loggers`.
+        default_root_dir: Where runs go; None is the project's `results/`.
+        name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
+        keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.
+        pixel_size: Grid of the pixel metrics: input (the model's own), original (each mask's own, the maps brought to
+            it) or [height, width].
+        aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
+        monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max, pixel_AUROC,
+            pixel_F1Max, pixel_AUPR, pixel_AUPRO or val_good_loss (see `Keeping`, for the next three too).
+        patience: So many validations without a better one end the training, as does a score of 1.
+        keep: Weights of the best epoch (where something is monitored) or of the last.
+        keep_checkpoint: all, weights (without the optimiser's state) or none (removed once the run is tested).
+        find_batch_size: Whether `fit` first tries which training batch memory holds (`find_batch_size`).
+        kwargs: Lightning's Trainer options.
+
+    Raises:
+        OptionError: An option that the Trainer does not have, with the closest it has; zero epochs.
+    """
+
+    @gives_batch_size_back
+    def fit(
+        self,
+        model: BaseDetector,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: Folder | None = None,
+        ckpt_path: str | Path | None = None,
+    ) -> None:
+        """Train a model on the datamodule's training images and choose thresholds on its validation images.
+
+        A model that was fitted before fits the new data alone. Writes the run folder (`running`, then `fitted`).
+
+        Raises:
+            InputError: Anything that cannot work, before training starts.
+        """
+        datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        follow_data(model, datamodule)
+        model.check_training(datamodule)
+        keeping = self._keeping_of(model, datamodule)
+        if checkpoint is not None:
+            check_resumable(checkpoint)
+        if self._find_batch_size:
+            datamodule.train_batch_size = find_batch_size(model, datamodule, device=self.device.type)
+        options = self._options(model) | keeping.facts()
+        run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
+        model.run_folder = None
+        if model.preprocessing.tiling is not None:
+            manifest = datamodule.manifest
+            first = manifest.absolute(manifest.split("train")[0])
+            save_tile_picture(first, model.preprocessing, run.folder / "tiles.png")
+        self._new_trainer(model, run, keeping, max_epochs=options["max_epochs"])
+        with self._on_record(run), seeded(model.seed, "training"):
+            super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+            self._keep_weights(model, run, datamodule, keeping)
+            before = run.folder
+            run.advance(
+                "fitted",
+                timings={stage: round(value, 3) for stage, value in self._recorder.seconds.items()},
+                history=self._recorder.finite_history(),
+                environment=environment(str(self.trainer.strategy.root_device)),
+            )
+            self._follow(before, run.folder)
+        model.run_folder = run.folder
+        logger.info("Fitted %s in %.1f s: %s", model.name, self._recorder.seconds["fit"], run.checkpoint)
+
+    def test(
+        self,
+        model: BaseDetector | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: Folder | None = None,
+    ) -> list[dict[str, float | None]]:
+        """Score the test images, compute the metrics at the run's own thresholds and finish the record.
+
+        Works in a new kernel too: with a run's checkpoint as `ckpt_path` that run is finished. "best" and "last" are
+        those of this engine's last fit. Images or weights that are not the run's make a run of their own. A metric that
+        cannot be computed is None; run.json says why.
+
+        Raises:
+            InputError: Model, checkpoint and datamodule do not belong together.
+        """
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        model = self._model(model, checkpoint)
+        datamodule = self._checked(model, datamodule, dataloaders)
+        check_follows(model, datamodule)
+        source = weights_run(model, checkpoint)
+        run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results, **self._evaluation)
+        self._new_trainer(model, run)
+        with self._on_record(run):
+            if not run.record["thresholds"]:
+                self._choose_thresholds(model, run, datamodule, checkpoint, source)
+            if datamodule.manifest.split("test"):
+                self._score_test(model, run, datamodule, checkpoint)
+            else:
+                logger.warning("No test images: the metrics are not available")
+            before = run.folder
+            self.complete(model, run, datamodule, {"test": self._recorder.seconds["test"]})
+            self._follow(before, run.folder)
+        if source is not None and source.folder == before:
+            source = run
+        if self._keeping.checkpoint == "none" and checkpoint is None:
+            drop_checkpoint(run)
+        model.run_folder = source.folder if source else None
+        self._publish(run, verbose)
+        self.announce(run)
+        return [dict(run.record["metrics"])]
+
+    def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
+        """Score the test images; out of memory, again with half the batch."""
+        while True:
+            try:
+                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+            except (RuntimeError, MemoryError) as error:
+                size = datamodule.eval_batch_size
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                datamodule.eval_batch_size = size // 2
+                logger.warning("Out of memory with %d images a batch: testing again with %d", size, size // 2)
+            else:
+                return
+            free_memory()
+            self._new_trainer(model, run)
+
+    def train(
+        self,
+        model: BaseDetector,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        test_dataloaders: Any = None,
+        datamodule: Folder | None = None,
+        ckpt_path: str | Path | None = None,
+    ) -> list[dict[str, float | None]]:
+        """Fit, then test."""
+        datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders, test_dataloaders)
+        self.fit(model=model, datamodule=datamodule, ckpt_path=ckpt_path)
+        return self.test(model=model, datamodule=datamodule)
+
+    def validate(
+        self,
+        model: BaseDetector | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: Folder | None = None,
+    ) -> Any:
+        """Run the validation loop for a user's own callbacks and metrics; records keep what `fit` found."""
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        model = self._model(model, checkpoint)
+        datamodule = self._checked(model, datamodule, dataloaders)
+        check_follows(model, datamodule)
+        source = weights_run(model, checkpoint)
+        self._new_trainer(model, None)
+        with quiet_lightning():
+            results = super().validate(model, None, checkpoint, verbose, datamodule)
+        model.run_folder = source.folder if source else None
+        return results
+
+    def predict(
+        self,
+        model: BaseDetector | None = None,
+        dataloaders: Any = None,
+        datamodule: Folder | None = None,
+        dataset: Dataset | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+        data_path: str | Path | None = None,
+    ) -> Any:
+        """Score images: the datamodule's test images, a dataset, or files under `data_path`.
+
+        Returns:
+            Batches with `image_path`, `pred_score` and `anomaly_map` (raw), `pred_label` and `pred_mask` (at the
+            run's thresholds).
+        """
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        model = self._model(model, checkpoint)
+        loaders = [dataloaders] if isinstance(dataloaders, DataLoader) else list(dataloaders or [])
+        if data_path is not None:
+            files = ImageFiles(find_images(data_path), model.preprocessing)
+            loaders.append(DataLoader(files, batch_size=PREDICT_BATCH, collate_fn=files.collate_fn))
+        if not loaders and datamodule is None and dataset is None:
+            raise InputError(
+                "predict needs images: give datamodule=..., data_path=..., dataset=... or dataloaders=...."
+            )
+        if isinstance(datamodule, Folder):
+            check_follows(model, datamodule)
+        source = weights_run(model, checkpoint)
+        self._new_trainer(model, source)
+        with quiet_lightning():
+            batches = super().predict(
+                model, loaders or None, None if loaders else datamodule, dataset, return_predictions, checkpoint
+            )
+        model.run_folder = source.folder if source else None
+        return batches
