@@ -66,11 +66,17 @@ def run_categories(experiments: Sequence[Experiment], table: Path, *, rerun: boo
 
 
 def write_table(table: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Write rows and, last, the mean of each metric over the finished ones that have it; whole or not at all."""
-    mean: dict[str, object] = {"category": "mean", "status": f"of {sum(r['status'] == 'finished' for r in rows)}"}
+    """Write rows and, last, the mean of each metric over the finished ones that have it; whole or not at all.
+
+    Of how many it is stands in the column `status`, apart for a metric that some of them lack.
+    """
+    finished = sum(row["status"] == "finished" for row in rows)
+    mean: dict[str, object] = {"category": "mean", "status": f"of {finished}"}
     for name in METRICS:
         values = [value for row in rows if isinstance(value := row.get(name), float)]
         mean[name] = sum(values) / len(values) if values else None
+        if 0 < len(values) < finished:
+            mean["status"] = f"{mean['status']}; {name} of {len(values)}"
     table.parent.mkdir(parents=True, exist_ok=True)
     with replacing(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, HEADER)

@@ -21,6 +21,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which need not be there yet."""
+    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    return place.is_dir() and os.access(place, os.W_OK)
+
+
 def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     """Make a memory-mapped .npy file to write to, with its place on the disk taken at once.
 

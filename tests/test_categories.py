@@ -7,7 +7,7 @@ import pytest
 from tiny import make_parts
 
 from defectlab import paths
-from defectlab.categories import METRICS, per_category, run_categories, table_of
+from defectlab.categories import METRICS, per_category, run_categories, table_of, write_table
 from defectlab.cli.entry import main
 from defectlab.data.categories import OBJECTS, chosen_categories
 from defectlab.errors import DataError, OptionError
@@ -57,6 +57,13 @@ def test_an_experiment_for_each_category(shelf: Path):
     with pytest.raises(OptionError, match="is several"):
         build(experiment(shelf))
     assert DataConfig().unknown_dir is None
+
+
+def test_a_mean_says_of_how_many_it_is(tmp_path: Path):
+    done = {"status": "finished", "image_AUROC": 0.5}
+    write_table(tmp_path / "t.csv", [{**done, "pixel_AUROC": 0.9}, {**done, "pixel_AUROC": None}, {"status": "failed"}])
+    mean = rows_of(tmp_path / "t.csv")[-1]
+    assert (mean["status"], mean["image_AUROC"]) == ("of 2; pixel_AUROC of 1", "0.5")
 
 
 def test_print_config_trains_nothing(shelf: Path, capsys: pytest.CaptureFixture[str]):

@@ -143,6 +143,16 @@ def test_the_command_takes_the_rules(tmp_path, capsys):
     assert "left out of the pixel metrics (missing_masks)" in capsys.readouterr().out
 
 
+def test_two_files_of_one_name_are_refused(tmp_path):
+    root = mvtec(tmp_path)
+    for name in ("\u00e4.png", "a\u0308.png"):  # one of them would have been taken for the other
+        write_image(root / "train/good" / name)
+    if len({path.name for path in (root / "train/good").iterdir() if not path.name.isascii()}) < 2:
+        pytest.skip("this file system takes them for one")
+    with pytest.raises(DataError, match=r"accents stored in two ways.*\n.*\\u0308"):
+        build_manifest(root)
+
+
 def test_older_manifests_have_no_rules(tmp_path):
     manifest = build_manifest(mvtec(tmp_path))
     data = manifest.to_json()

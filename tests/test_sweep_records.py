@@ -153,6 +153,7 @@ def test_what_a_finished_run_lacks_is_computed(copy: Run, parts: Path):
     (one,) = built(parts, evaluation={"aupimo": True})
     assert one.run_id == copy.record["run_id"]
     assert earlier_runs([one]) == {}
+    assert one.engine.finished_run(one.model, one.datamodule) is None
     copy.update(metrics=copy.record["metrics"] | {"pixel_AUPIMO": 0.5})
     assert one.run_id in earlier_runs([one])
 
@@ -225,6 +226,15 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_computed(
     monkeypatch.setattr(LocalExecutor, "run", lambda *_: pytest.fail("computed"))
     with pytest.raises(InputError, match="DEFECTLAB_RESULTS"):
         sweep(settings(parts, grid=[PADIM]))
+    (one,) = built(parts)
+    with pytest.raises(InputError, match="DEFECTLAB_RESULTS"):
+        one.engine.begin(one.model, one.datamodule)
+    monkeypatch.delenv("DEFECTLAB_RESULTS")
+    monkeypatch.setenv("DEFECTLAB_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(InputError, match="DEFECTLAB_CACHE"):
+        sweep(settings(parts, grid=[PADIM]))
+    with pytest.raises(InputError, match="DEFECTLAB_CACHE"), FeatureStore().making({"n": 1}):
+        pass
 
 
 def test_one_folder_under_two_names_is_said_not_left_out(parts: Path, tmp_path: Path):

@@ -91,12 +91,21 @@ def scan(
         defect = kind or Path(root, part.folder).name
         mask_name = None if mask is None else relative_to_root(root, mask)
         items.append(Item(relative, part.role, part.label, defect, fact, mask_name, mask_fact))
+    findings.problem("Two files of one name, its accents stored in two ways: rename one", _one_name(items))
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
     findings.problem("Masks that do not fit their image: export them at the size of the image", wrong)
     findings.warn("Masks of another size than their image, resized (nearest)", resized)
     findings.warn("JPEG masks: compression noise counts as defect, save them as PNG", lossy)
     logger.info("Read %d images and %d masks in %.1f s", len(images), len(mask_paths), time.monotonic() - started)
     return tuple(sorted(items, key=lambda item: path_order(item.path)))
+
+
+def _one_name(items: Iterable[Item]) -> list[str]:
+    """Return the names that two files have, letters and accents being composed in one and apart in the other."""
+    known: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        known[nfc(item.path)].append(item.path)
+    return [", ".join(map(ascii, paths)) for paths in known.values() if len(paths) > 1]
 
 
 def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings) -> list[_Part]:

@@ -14,6 +14,7 @@ from defectlab.finishing import complete_thresholds, finish_run
 from defectlab.loggers.mirror import Mirror
 from defectlab.models.base import BaseDetector
 from defectlab.recorder import set_decisions
+from defectlab.results.evaluate import AUPIMO
 from defectlab.results.identity import experiment_id
 from defectlab.results.record import CHECKPOINT, Run, find_runs
 from defectlab.results.show import summary
@@ -78,8 +79,9 @@ class EngineRecords(EngineTrainers):
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
-        exact = (run for run in same if run.features_dtype == "float32")
-        return next((run for run in exact if run.status == "finished"), None)
+        exact = (run for run in same if run.status == "finished" and run.features_dtype == "float32")
+        wanted_too = self._evaluation["aupimo"]  # no part of the identity, but asked for
+        return next((run for run in exact if not wanted_too or AUPIMO in run.record["metrics"]), None)
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""

@@ -15,8 +15,8 @@ import numpy as np
 from filelock import FileLock
 
 from defectlab import paths
-from defectlab.errors import OptionError
-from defectlab.files import new_memmap, replacing, write_json
+from defectlab.errors import InputError, OptionError
+from defectlab.files import is_writable, new_memmap, replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,13 @@ class FeatureStore:
 
     @contextmanager
     def making(self, key: Key) -> Iterator[None]:
-        """Keep other processes from making the arrays of `key` meanwhile; they wait. A dead process keeps nothing."""
+        """Keep other processes from making the arrays of `key` meanwhile; they wait. A dead process keeps nothing.
+
+        Raises:
+            InputError: The folder cannot be written to.
+        """
+        if not is_writable(self.root):
+            raise InputError(f"The cache {self.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f"{_digest(key)}.lock"):
             yield

@@ -15,7 +15,7 @@ import numpy as np
 
 from defectlab import paths
 from defectlab.errors import BusyError, InputError
-from defectlab.files import write_json
+from defectlab.files import is_writable, write_json
 from defectlab.results.files import mapped, unpack_masks
 from defectlab.results.identity import experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
@@ -78,8 +78,11 @@ class Run:
 
         Raises:
             BusyError: Another process is running this experiment at this moment.
+            InputError: Results cannot be written there.
         """
         parent = results / safe_name(model) / safe_name(dataset)
+        if not is_writable(parent):
+            raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
         parent.mkdir(parents=True, exist_ok=True)
         identity = experiment_id(facts)
         with locked(parent):

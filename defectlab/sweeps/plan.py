@@ -23,6 +23,7 @@ from defectlab.sweeps.pieces import Pieces, queries_of
 
 READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
 PER_CHECKPOINT, WRITING = 1.0, 2e8  # seconds to fit again from features, bytes a second to disk: assumed
+FEATURES = "features of"  # begins the pieces that the cache may have
 PER_TEST_IMAGE = 0.03  # seconds of metrics, intervals and files for one test image: assumed, not measured
 
 
@@ -59,6 +60,11 @@ class Plan:
     def seconds(self) -> float:
         """Estimated seconds of everything that can be estimated."""
         return sum(piece.seconds or 0.0 for piece in self.pieces)
+
+    @property
+    def extracts(self) -> bool:
+        """Whether features are computed that the cache does not have."""
+        return any(piece.what.startswith(FEATURES) and not piece.cached for piece in self.pieces)
 
     def print(self) -> None:
         """Print what will be computed."""
@@ -128,7 +134,7 @@ def _feature_pieces(
         if missing:
             extractor(torch.zeros(BATCH, 3, *preprocessing.input_size))
         seconds = count * ((time.perf_counter() - begin) / BATCH + READING) if missing else 0.0
-        what = f"features of {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
+        what = f"{FEATURES} {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
         uses = sum(other.feature_key == key for other in pending)
         pieces.append(Piece(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, 0, not missing))
     return pieces

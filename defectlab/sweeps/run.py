@@ -11,7 +11,7 @@ import yaml
 from defectlab import paths
 from defectlab.errors import InputError, OptionError
 from defectlab.features.store import FeatureStore
-from defectlab.files import replacing
+from defectlab.files import is_writable, replacing
 from defectlab.logs import show_log
 from defectlab.results.record import Run
 from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
@@ -124,6 +124,8 @@ def sweep(
     folder = paths.results_dir() / "sweeps" / settings.name
     if plan_only:
         return SweepResult(plan, [], folder)
+    if plan.extracts and executor == "local" and not is_writable(store.root):
+        raise InputError(f"The cache {store.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
     write_settings(folder, settings)
     live = Live(len(configurations), _known(plan))
     kept = Kept()

@@ -78,21 +78,21 @@ results = engine.test(model=model, datamodule=datamodule)
 # %% [markdown]
 # ## Small and convolutional
 #
-# 2.35 million weights. Each epoch is cheap, so it gets more of them. `monitor` keeps the epoch with the smallest loss of good validation images; without it the last one is kept.
+# 2.35 million weights. Each epoch is cheap, so it gets more of them.
 
 # %%
 from defectlab import Engine, Folder, SmallConvVae
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = SmallConvVae(latent_dim=128, lr=3e-4)
-engine = Engine(max_epochs=144, check_val_every_n_epoch=4, monitor="val_good_loss")
+engine = Engine(max_epochs=144, check_val_every_n_epoch=4)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 
 # %% [markdown]
 # ## Larger and convolutional
 #
-# 11.8 million weights, one more convolution on each side. `patience` ends the training once that loss has not fallen in so many validations.
+# 11.8 million weights, one more convolution on each side. `monitor` keeps the epoch with the smallest loss of good validation images; `patience` ends the training once that loss has not fallen in so many validations.
 #
 # `Engine(callbacks=[KeepEpochs(10)])`, from `defectlab.checkpoints`, would keep every tenth epoch and the last as well, as `big_conv_vae_128_100_10.ckpt` and so on in the run's `weights/epochs`; `Detector.load` takes each of them.
 
