@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from defectlab.logs import ignore_import_warnings
+from defectlab.telemetry import switch_off_telemetry
 
 __version__ = "0.1.0"
+
+switch_off_telemetry()  # before anything imports anomalib
 
 _DOOR = {
     "Engine": "defectlab.engine",

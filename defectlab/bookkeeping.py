@@ -14,6 +14,7 @@ from defectlab import __version__, paths
 from defectlab.backbones import weights_sha256
 from defectlab.backbones.manifest import file_sha256
 from defectlab.data.folder import Folder
+from defectlab.data.manifest import Manifest
 from defectlab.errors import InputError
 from defectlab.git_state import git_state
 from defectlab.models.base import BaseDetector
@@ -160,6 +161,7 @@ def run_to_test(
     elif source is not None:
         weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
         logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
+        _warn_of_known_images(source, datamodule)
     else:
         weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
         options = {}
@@ -170,6 +172,22 @@ def run_to_test(
     file = checkpoint or (source.checkpoint if source else None)
     run.update(checkpoint=paths.relative(file) if file else None)
     return run
+
+
+def _warn_of_known_images(source: Run, datamodule: Folder) -> None:
+    """Say how many of the images to be tested the run has seen in its training, or chose its thresholds on."""
+    file = source.folder / "manifest.json"
+    if not file.is_file():
+        return
+    known, tested = Manifest.read(file), datamodule.manifest.split("test")
+    for split, what in (("train", "was trained on"), ("validation", "chose its thresholds on")):
+        hashes = {entry.sha256 for entry in known.split(split)}
+        count = sum(entry.sha256 in hashes for entry in tested)
+        if count:
+            logger.warning(
+                "%d of these %d test images are among those that %s %s: it knows them, and new images may do worse",
+                count, len(tested), source.folder.name, what,
+            )  # fmt: skip
 
 
 def dataset_record(datamodule: Folder) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from defectlab.errors import OptionError
-from defectlab.experiment import Experiment, build, train_built
+from defectlab.experiment import Experiment, Parts, build, train_built
 
 if TYPE_CHECKING:
     from defectlab.results.record import Run
@@ -91,8 +91,10 @@ def run_many(
         InputError: An experiment that cannot work, before any is trained.
     """
     every = [one for experiment in experiments for one in with_seeds(experiment)]
+    shared = Parts()  # each run then loads its own
     for experiment in {_without_seed(one): one for one in reversed(every)}.values():
-        build(experiment)
+        build(experiment, shared)
+    del shared
     finished: list[Run] = []
     failed: list[str] = []
     for place, experiment in enumerate(every, start=1):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from defectlab import paths
 from defectlab.data.images import as_uint8, probe_all, read_image
-from defectlab.data.sources import find_images
+from defectlab.data.sources import common_folder, find_images
 from defectlab.errors import DataError, InputError, OptionError, unknown_name
 from defectlab.evaluation.thresholds import choose_image_threshold
 from defectlab.evaluation.views import MIDDLES, from_percent, percent_of
@@ -87,7 +88,7 @@ def report_predictions(
     elif threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
         detector, source_of = _recomputed(detector, files, labels), "recomputed on these images: an oracle's"
         own = detector.image_threshold or 0.0
-    writer = _Writer(detector, output, only_wrong, panels, own, middle)
+    writer = _Writer(detector, output, only_wrong, panels, own, middle, common_folder(files))
     with progress_bar("Scoring", len(files)) as progress:
         for place, found in enumerate(detector.iterate([str(file) for file in files])):
             writer.add(files[place], found, expected[place])
@@ -115,7 +116,9 @@ def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]
     known = {one.label for one in expected} - {-1}
     found = []
     if not known:
-        found.append("No folder says what is good: every image is unknown, so f1_score is 0 and nothing is wrong.")
+        found.append(
+            "No folder says what is good: every image is unknown, so f1_score is 0 and nothing counts as wrong."
+        )
     elif known != {0, 1}:
         found.append(f"All images with a label are {CLASSES[known.pop()]}: f1_score says little without both kinds.")
     if threshold == "recomputed" and found:
@@ -139,9 +142,10 @@ class _Writer:
     """Writes one image's pictures after another, then the tables."""
 
     def __init__(
-        self, detector: Detector, output: Path, only_wrong: bool, panels: bool, own: float, middle: float
+        self, detector: Detector, output: Path, only_wrong: bool, panels: bool, own: float, middle: float, common: Path
     ) -> None:
         self.detector = detector
+        self.common = common
         self.output = output
         self.only_wrong = only_wrong
         self.panels = panels
@@ -191,10 +195,12 @@ class _Writer:
             "written": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         write_json(self.output / REPORT, content)
-        wrong = sum(one["is_correct"] is False for one in self.observations)
+        verdicts = [one["is_correct"] for one in self.observations]
+        known = sum(verdict is not None for verdict in verdicts)
+        wrong = f"{verdicts.count(False)} of {known} with a label wrong" if known else "none with a label"
         flagged = sum(row.pred_label == 1 for row in self.rows)
         logger.info(
-            "%d images, %d above the threshold, %d wrong: %s",
+            "%d images, %d above the threshold, %s: %s",
             len(self.rows), flagged, wrong, paths.relative(self.output),
         )  # fmt: skip
         return self.output / REPORT
@@ -224,11 +230,11 @@ class _Writer:
 
     def _name(self, file: Path, kind: str) -> Path:
         """Return KIND/NAME.png; of two files with one name the later ones keep their ending or their folders too."""
-        folders = "-".join(file.parent.parts[1:])
-        for name in (file.stem, file.name, f"{folders}-{file.name}"):
-            picture = Path(kind) / f"{name}.png"
-            if picture not in self._taken:
-                break
+        folders = "-".join(file.parent.relative_to(self.common).parts)
+        long = f"{folders or self.common.name}-{file.name}"
+        more = (f"{long}-{number}" for number in count(2))  # folders a/b and a-b
+        names = (Path(kind) / f"{name}.png" for name in chain((file.stem, file.name, long), more))
+        picture = next(name for name in names if name not in self._taken)
         self._taken.add(picture)
         return picture
 

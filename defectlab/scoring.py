@@ -7,7 +7,7 @@ from pathlib import Path
 
 from defectlab import paths
 from defectlab.data.images import as_uint8, probe_all, read_image
-from defectlab.data.sources import find_images
+from defectlab.data.sources import common_folder, find_images
 from defectlab.errors import DataError, InputError
 from defectlab.evaluation.views import MIDDLES, check_view, percent_window
 from defectlab.models.registry import model_info
@@ -80,7 +80,7 @@ def predict_to_folder(
         which = "--masks" if masks else "--figures"
         raise InputError(f"This run has no map threshold, so it gives no masks; leave out {which}.")
     limit = detector.image_threshold
-    common = _common_folder(files)
+    common = common_folder(files)
     rows = []
     with progress_bar("Scoring", len(files)) as progress:
         for prediction in detector.iterate([str(file) for file in files]):
@@ -110,10 +110,3 @@ def predict_to_folder(
     if heatmaps:
         logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
     return output / "scores.csv"
-
-
-def _common_folder(files: Sequence[Path]) -> Path:
-    shared = files[0].parent
-    while not all(file.is_relative_to(shared) for file in files):
-        shared = shared.parent
-    return shared

@@ -24,6 +24,7 @@ LAYERS = {
     "defectlab.seeds": 0,
     "defectlab.progress": 0,
     "defectlab.quiet": 0,
+    "defectlab.telemetry": 0,
     "defectlab.kernels": 1,
     "defectlab.evaluation": 1,
     "defectlab.augmentations": 2,

@@ -20,7 +20,9 @@ def config(parts: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_train_evaluate_predict(config: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_train_evaluate_predict(
+    config: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+):
     assert main(["train", "--config", str(config), "--model.n_features", "12", "--name", "small"]) == 0
     (run,) = find_runs()
     assert run.folder.name == "small"
@@ -39,10 +41,15 @@ def test_train_evaluate_predict(config: Path, parts: Path, tmp_path: Path, capsy
     assert main(["train", "--config", str(settings), "--print_config"]) == 0
     assert capsys.readouterr().out == settings.read_text()
     on_a_bare_folder(run, parts)
+    assert "4 of these 8 test images are among those that small chose its thresholds on" in caplog.text
+    assert "was trained on" not in caplog.text
     out = tmp_path / "out"
     assert main(["predict", str(run.folder), str(parts / "test/blot"), "--output", str(out), "--heatmaps"]) == 0
     assert len((out / "scores.csv").read_text().splitlines()) == 5
     assert len(list((out / "heatmaps").glob("*.png"))) == 4
+    capsys.readouterr()
+    assert main(["threshold", "--run", str(run.folder), "--rule", "recall", "--level", "image"]) == 0
+    assert capsys.readouterr().out.startswith("recall: 0.95, since nothing else was said\nimage: ")
 
 
 def on_a_bare_folder(run: Run, parts: Path) -> None:
@@ -110,7 +117,15 @@ def test_each_option_given_wins_alone(option: str, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "train"),
+        ([], "defectlab needs a command: demo, data,"),
+        (["trian"], "Did you mean 'train'? Available: demo, data,"),
+        (["data"], "defectlab data needs a command: check, sample, download. `defectlab data --help`"),
+        (["data", "chek"], "Did you mean 'check'? Available: check, sample, download."),
+        (["sweep"], "defectlab: sweep needs --config (YAML file of a sweep)."),
+        (["predict"], "predict needs run (Run folder or checkpoint), source (Image files, folders or globs)."),
+        (["threshold", "--run", "x"], "threshold needs --run (Run folder), --rule (f1,"),
+        (["data", "sample"], "data sample needs name (coins, digits or wells), destination"),
+        (["train", "--data.rot", "x"], "Unrecognized arguments: --data.rot x. Did you mean '--data.root'?"),
         (["train", "--data.rooot", "x"], "Did you mean '--data.root'"),
         (["train", "--model.name", "padim"], "data.root"),
         (["train", "--data.root", "x", "--model.name", "padin"], "Did you mean 'padim'"),

@@ -84,11 +84,12 @@ def test_run_gives_the_finished_record(parts: Path):
     assert run(again).record["metrics"] == finished.record["metrics"]
 
 
-def test_run_many_checks_all_before_it_trains_the_first(parts: Path):
+def test_run_many_checks_all_before_it_trains_the_first(parts: Path, caplog: pytest.LogCaptureFixture):
     wrong = experiment(parts, model=SMALL["model"] | {"n_features": 1000})
     with pytest.raises(OptionError, match="n_features"):
-        run_many([experiment(parts), wrong])
+        run_many([experiment(parts), experiment(parts, name="again"), wrong])
     assert not find_runs()
+    assert caplog.text.count("RANDOM") == 1  # one backbone is loaded for all the checks
 
 
 def test_weights_are_found_by_path_in_the_project(parts: Path, own_project: Path):

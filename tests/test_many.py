@@ -76,7 +76,7 @@ def test_a_failed_seed_costs_no_other_and_the_next_call_does_only_what_is_missin
         return real(model, *others)
 
     monkeypatch.setattr(many, "train_built", train_built)
-    monkeypatch.setattr(many, "build", lambda one: built.append(one.seed) or plain_build(one))
+    monkeypatch.setattr(many, "build", lambda one, *shared: built.append(one.seed) or plain_build(one, *shared))
     repeats = with_seeds(experiment(parts, backbone=weights), [0, 1, 2])
     caplog.set_level(logging.INFO, "defectlab")
     first = run_many(repeats)

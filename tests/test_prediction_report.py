@@ -169,8 +169,12 @@ def test_equal_names_do_not_overwrite_each_other(detector: Detector, images: Pat
         (tmp_path / folder).mkdir()
         sources.append(shutil.copy(images / "good/001.png", tmp_path / folder / "x.png"))
     sources.append(Image.open(sources[0]).save(tmp_path / "a/x.bmp") or tmp_path / "a/x.bmp")
+    for folder in ("c", "d/e", "d-e"):  # whatever is left of a name is told by the folders below the common one
+        (tmp_path / folder).mkdir(parents=True)
+        sources.append(shutil.copy(sources[0], tmp_path / folder / "x.png"))
     report_predictions(detector, sources, tmp_path / "out")
-    assert len(list((tmp_path / "out/predictions/unknown").iterdir())) == 3
+    names = sorted(path.name for path in (tmp_path / "out/predictions/unknown").iterdir())
+    assert names == ["c-x.png.png", "d-e-x.png-2.png", "d-e-x.png.png", "x.bmp.png", "x.png", "x.png.png"]
 
 
 def test_what_cannot_work_is_refused(run: Run, detector: Detector, images: Path, tmp_path: Path):

@@ -90,6 +90,23 @@ def test_the_command_plans_runs_and_says_by_its_exit_code_whether_all_went_well(
     assert "Did you mean 'model'" in error
 
 
+def test_one_reason_for_many_configurations_is_said_once(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+):
+    file = tmp_path / "small.yaml"
+    grid = [{"model.name": "padim", "model.layers": [["layer2"]], "model.n_features": [5, 6, 997, 998]}]
+    file.write_text(yaml.safe_dump(settings(parts, grid=grid)))
+    command = ["sweep", "--config", str(file), "--plan"]
+    assert main([*command, "--data.root", str(tmp_path / "none")]) == 2
+    error = capsys.readouterr().err
+    assert f"None of the 4 configurations can work: There is no folder {tmp_path / 'none'}" in error
+    assert caplog.text.count("There is no folder") + error.count("There is no folder") == 1
+    assert main([*command, "--model.n_features", "5,6", "--model.n_featurs", "1"]) == 2
+    assert "None of the 2 configurations can work: Padim has no option 'n_featurs'" in capsys.readouterr().err
+    assert main([*command, "--model.layers", "[layer2],[layer9]", "model.n_features=5,6"]) == 1
+    assert "2 configurations cannot work and are left out (3, 4): Unknown layer 'layer9'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [("sweep_40", 40), ("sweep_padim", 23), ("sweep_patchcore", 210), ("sweep_mvtec", 8), ("sweep_featcae", 12)],

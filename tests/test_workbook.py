@@ -20,6 +20,7 @@ from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill
 from openpyxl.worksheet.table import Table
 
+import defectlab
 from defectlab import paths
 from defectlab.cli import main
 from defectlab.errors import InputError
@@ -28,7 +29,9 @@ from defectlab.results.workbook import best_table, imported_rows, read_workbook,
 from defectlab.results.workbook.blocks import find_blocks
 from defectlab.results.workbook.cells import BEST, read_cells
 from defectlab.results.workbook.generated import GENERATED
-from defectlab.results.workbook.rows import BARE_METRICS
+from defectlab.results.workbook.rows import BARE_METRICS, GRID
+
+CHECKOUT = Path(defectlab.__file__).parents[1]
 
 
 def open_book(path: Path | None = None):
@@ -680,3 +683,9 @@ def test_ten_writers_add_twenty_runs_each(own_project: Path):
 @pytest.mark.long
 def test_fifty_killed_writers(own_project: Path):
     kill_writers(own_project, 50)
+
+
+def test_the_one_that_comes_along_has_the_columns_that_its_runs_are_compared_by():
+    rows = [row for row in read_workbook(CHECKOUT / "models_comparing.xlsx") if row.get("data.root") == "data/coins"]
+    assert {"PaDiM", "PatchCore", "CFlow"} <= {row["model"] for row in rows}
+    assert all(row.get(column) for row in rows for column in (GRID, "parameters", "test_images"))

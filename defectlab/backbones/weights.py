@@ -123,7 +123,8 @@ def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
     else:
         fix = (
             f"Run `{paths.program()} weights get {name}` (downloads), or `{paths.program()} weights import FILE` for a "
-            f'file that you have, or ask for random weights by name: load_backbone("{name}", weights="random")'
+            f"file that you have; or take `{BUNDLED}`, the backbone that comes with DefectLab; or ask for random "
+            'weights by name: weights="random" (command line: --backbone.weights random)'
         )
     return f"{what}\nLooked for:\n{places}\n{fix}."
 

@@ -1,6 +1,5 @@
 """The parser of all commands, and the way from arguments to an exit code."""
 
-import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -11,7 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 from defectlab import __version__
 from defectlab.cli import cache, data, models, records, running, sweeping, weights
 from defectlab.cli.command import Command, new_parser, option_names
-from defectlab.errors import InputError, did_you_mean
+from defectlab.cli.complaints import explained
+from defectlab.errors import InputError
 from defectlab.logs import ignore_import_warnings, show_log
 
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function, values = _selected(settings)
         return function(**values) or 0
     except ArgumentError as error:
-        print(f"defectlab: {_with_suggestion(parser, arguments, str(error))}", file=sys.stderr)
+        print(f"defectlab: {explained(str(error), arguments, COMMANDS, option_names(parser))}", file=sys.stderr)
     except InputError as error:
         print(f"defectlab: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -100,17 +100,6 @@ def _selected(settings: Namespace) -> tuple[Callable[..., int | None], dict[str,
     if isinstance(command, dict):
         command, values = command[values.subcommand], values[values.subcommand]
     return command.function, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
-
-
-def _with_suggestion(parser: ArgumentParser, arguments: Sequence[str], message: str) -> str:
-    unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
-    known = _option_strings(parser, arguments)
-    return message + "".join(did_you_mean(option, known) for option in unknown)
-
-
-def _option_strings(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    command = _named(arguments)
-    return option_names(parser) if command is None else command.option_names()
 
 
 def _named(arguments: Sequence[str]) -> Command | None:

@@ -11,7 +11,7 @@ from defectlab.errors import InputError
 
 def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     """Choose a run's thresholds by another rule, from its record alone."""
-    from defectlab.evaluation.rule_options import rule_options
+    from defectlab.evaluation.rule_options import USED, rule_options
     from defectlab.results.record import Run
     from defectlab.results.rethreshold import LEVELS, set_threshold
     from defectlab.results.show import summary
@@ -19,6 +19,8 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
 
     given = rule_options(rule, options)
     opened = Run.open(run)
+    for name in (option for option in USED[rule] if options[option] is None):
+        print(f"{name}: {getattr(given, name):g}, since nothing else was said")
     for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
         print(f"{name}: {found.value!r} ({found.reason})")
     if opened.status == "finished":
@@ -123,9 +125,9 @@ def _threshold_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--rule", type=str, required=True, help=f"{rules}.")
     parser.add_argument("--level", type=str, default="both", help="image, pixel or both.")
     for option, text in (
-        ("k", "Standard deviations above the mean (mean_plus_k_std)."),
-        ("false-alarm-rate", "Share of good images that may be flagged (quantile, conformal)."),
-        ("recall", "Share of defects to catch (recall)."),
+        ("k", "Standard deviations above the mean (mean_plus_k_std); default is 3."),
+        ("false-alarm-rate", "Share of good images that may be flagged (quantile, conformal); default is 0.01."),
+        ("recall", "Share of defects to catch (recall); default is 0.95."),
         ("miss-cost", "Price of a defect that passes (cost)."),
         ("false-alarm-cost", "Price of a good part that is flagged (cost)."),
         ("defect-share", "Share of defects on the line (cost)."),

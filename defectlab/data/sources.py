@@ -34,3 +34,15 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
     if not found:
         raise DataError(f"No images in {path}; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")
     return found
+
+
+def common_folder(files: Sequence[Path]) -> Path:
+    """Return the deepest folder that all of these files are below.
+
+    >>> common_folder([Path("/a/b/c/1.png"), Path("/a/b/2.png")]).as_posix()
+    '/a/b'
+    """
+    shared = files[0].parent
+    while not all(file.is_relative_to(shared) for file in files):
+        shared = shared.parent
+    return shared

@@ -65,7 +65,7 @@ class EngineRecords(EngineTrainers):
         self._new_trainer(model, run)
         self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
         with replacing(run.checkpoint) as partial:
-            self.trainer.save_checkpoint(partial)
+            self.trainer.save_checkpoint(partial, weights_only=False)
         run.update(checkpoint=CHECKPOINT)
         model.run_folder = run.folder
         for callback in self._given_callbacks:

@@ -101,11 +101,16 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
     """Build every experiment, given as plain data; those that cannot work come back with the reason.
 
     Raises:
-        InputError: None of them can work: the first reason.
+        InputError: None of them can work: each reason once.
     """
-    ready, refused = build_all(experiments, Parts())
+    ready, refused = _build_all(experiments, Parts(), 1)
+    if not refused and not ready:
+        raise InputError("The sweep has no configuration.")
     if not ready:
-        raise InputError(refused[0].error if refused else "The sweep has no configuration.")
+        reasons = _by_reason(refused)
+        what = refused[0].label if len(refused) == 1 else f"None of the {len(refused)} configurations can work"
+        raise InputError(f"{what}: {next(iter(reasons))}" if len(reasons) == 1 else "\n".join([f"{what}.", *reasons]))
+    _say_what_cannot_work(refused)
     ready, doubles = _without_doubles(ready)
     return ready, [*refused, *doubles]
 
@@ -114,6 +119,14 @@ def build_all(
     experiments: Iterable[Mapping[str, Any]], parts: Parts, first: int = 1
 ) -> tuple[list[Configuration], list[Refused]]:
     """Build every experiment, numbered from `first` on, with what `parts` holds; equal ones are not left out."""
+    ready, refused = _build_all(experiments, parts, first)
+    _say_what_cannot_work(refused)
+    return ready, refused
+
+
+def _build_all(
+    experiments: Iterable[Mapping[str, Any]], parts: Parts, first: int
+) -> tuple[list[Configuration], list[Refused]]:
     ready, refused = [], []
     extractors: dict[Hashable, Any] = {}
     for number, data in enumerate(experiments, start=first):
@@ -128,9 +141,23 @@ def build_all(
             name = next(name for name in EXTRACTORS if hasattr(model, name))
             setattr(model, name, extractors.setdefault(key, getattr(model, name)))
         ready.append(configuration)
-    for one in refused:
-        logger.warning("Configuration %d, %s, cannot work and is left out: %s", one.number, one.label, one.error)
     return ready, refused
+
+
+def _by_reason(refused: Iterable[Refused]) -> dict[str, list[Refused]]:
+    reasons: dict[str, list[Refused]] = {}
+    for one in refused:
+        reasons.setdefault(one.error, []).append(one)
+    return reasons
+
+
+def _say_what_cannot_work(refused: Iterable[Refused]) -> None:
+    for reason, ones in _by_reason(refused).items():
+        numbers = ", ".join(str(one.number) for one in ones)
+        what = f"Configuration {numbers}, {ones[0].label}, cannot work and is left out"
+        if len(ones) > 1:
+            what = f"{len(ones)} configurations cannot work and are left out ({numbers})"
+        logger.warning("%s: %s", what, reason)
 
 
 def _configuration(number: int, experiment: Experiment, parts: Parts) -> Configuration:
