@@ -11,7 +11,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: setup demo test test-long notebooks lint format bench bench-metrics images backbone backbone-report lock clean
+.PHONY: setup demo test test-long notebooks lint format bench bench-metrics models images backbone backbone-report lock clean
 
 setup: $(READY)
 
@@ -42,6 +42,10 @@ bench-metrics: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run
+
+# Every model on coins and digits, and on bottle where it is: what is not on record is run, docs/models.md's table written.
+models: $(READY)
+	$(BIN)/python -m benchmarks.every_model
 
 # The README's pictures and its table, from the runs under results/.
 images: $(READY)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,3 +53,18 @@ def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically, readable by a person. NaN is refused: a missing number is null."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def replace_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Put `text` between two markers of a file, each on a line of its own; the rest of it stays.
+
+    Raises:
+        ValueError: The file has not both markers, once each and in this order.
+    """
+    old = path.read_text(encoding="utf-8")
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise ValueError(f"{path} must have the markers {begin} and {end}, once each and in this order.")
+    block = f"{begin}\n{text}\n{end}"
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+    with replacing(path) as partial:
+        partial.write_text(re.sub(pattern, lambda _: block, old, flags=re.DOTALL), encoding="utf-8")

@@ -3,7 +3,6 @@
 Nothing here trains: `make demo` and the notebooks of training_code/ make the runs.
 """
 
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from openpyxl.utils import get_column_letter
 from PIL import Image, ImageChops
 
 from defectlab import paths
+from defectlab.files import replace_between
 from defectlab.results.record import Run, find_runs
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
 from defectlab.results.workbook.generated import ABOUT, LEADERBOARD, PER_DEFECT
@@ -40,11 +40,8 @@ def main() -> int:
         print("workbook.png: as LibreOffice shows it")
     else:
         print("workbook.png: left as it is; drawing it needs LibreOffice (soffice) and Poppler (pdftoppm)")
-    text = README.read_text(encoding="utf-8")
-    table = best_table(read_workbook())
     begin, end = "<!-- best models: made by `make images` -->", "<!-- end of best models -->"
-    text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
-    README.write_text(text, encoding="utf-8")
+    replace_between(README, begin, end, best_table(read_workbook()))
     return 0
 
 
