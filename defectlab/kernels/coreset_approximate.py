@@ -32,11 +32,15 @@ def approximate_greedy(
         raise OptionError(f"coreset: n_samples must be 1 to {count}, got {n_samples}.")
     starts = torch.randperm(count, generator=generator)[:STARTING_POINTS]
     bound = torch.stack([torch.linalg.norm(rows - rows[start], dim=1) for start in starts.tolist()]).mean(dim=0)
+    # |x - c|^2 = |x|^2 - 2 x.c + |c|^2: one product a pick; centred rows lose the least to rounding
+    centred = rows - rows.mean(dim=0)
+    norms = centred.square().sum(dim=1)
     picks = torch.empty(n_samples, dtype=torch.int64)
     for number in range(n_samples):
         pick = int(bound.argmax())
         picks[number] = pick
-        torch.minimum(bound, torch.linalg.norm(rows - rows[pick], dim=1), out=bound)
+        squared = torch.addmv(norms, centred, centred[pick], alpha=-2).add_(norms[pick])
+        torch.minimum(bound, squared.clamp_min_(0).sqrt_(), out=bound)
         bound[pick] = -1.0  # never again
         if progress is not None and (number + 1) % _EVERY == 0:
             progress(number + 1, n_samples)

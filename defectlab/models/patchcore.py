@@ -41,8 +41,8 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         pre_trained: For a name: True looks for its weights locally. Ignored for a module.
         coreset_sampling_ratio: Share of all training patches kept, in (0, 1].
         num_neighbors: Bank patches that re-weight the image score (maps always use the nearest one).
-        bank_sampling: "coreset"; "amazon": the approximate greedy one of the authors' code (`approximate_greedy`); or
-            "random": as many patches without choosing, to see what the coreset is worth.
+        bank_sampling: "coreset"; "amazon": the approximate greedy one of the authors' code (`approximate_greedy`),
+            whose every pick looks at all patches; or "random": as many unchosen, to see what the coreset is worth.
         score_computation: How distances become scores. "anomalib": the farthest patch's, re-weighted by the bank
             patches around its nearest one, as in the paper. "amazon" and "own_neighbours": see `patchcore_scores`.
         compress_memory_bank: Keep and compare patches after the sparse random projection that the coreset is picked by:

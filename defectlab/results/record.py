@@ -1,12 +1,9 @@
 """A run folder: begun when a run starts, completed when it ends, never half a file."""
 
 import csv
-import glob
-import json
 import logging
 import os
 import shutil
-import socket
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,23 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from defectlab import paths
 from defectlab.errors import BusyError, InputError
 from defectlab.files import is_writable, write_json
 from defectlab.results.files import mapped, unpack_masks
-from defectlab.results.identity import differing_suffix, experiment_id, safe_name
+from defectlab.results.identity import experiment_id, safe_name
 from defectlab.results.lookup import runs_there_are
-from defectlab.results.processes import may_live, this_process
+from defectlab.results.places import (
+    CHECKPOINT,
+    clear_leftovers,
+    is_alive,
+    locked,
+    place_of,
+    read_record,
+    runs_elsewhere,
+)
+from defectlab.results.processes import this_process
 from defectlab.results.scores import ScoreRow, read_scores, write_scores
 
 logger = logging.getLogger(__name__)
 
 STATUSES = ("failed", "running", "fitted", "finished")
-CHECKPOINT = "weights/lightning/model.ckpt"
 CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
-_ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
 
 
 class Run:
@@ -51,7 +54,7 @@ class Run:
         folder = paths.resolve(folder)
         if not (folder / "run.json").is_file():
             raise InputError(f"{folder} is no run folder: it has no run.json. {runs_there_are(folder)}")
-        record = _record(folder)
+        record = read_record(folder)
         if record is None:
             raise InputError(f"{folder / 'run.json'} is damaged: it is no record. Restore it, or train the run again.")
         return cls(folder, record)
@@ -84,14 +87,14 @@ class Run:
         identity = experiment_id(facts)
         with locked(parent):
             final = folder = place_of(parent, safe_name(name), facts, identity)
-            _sweep(parent, final.name)
-            earlier = _record(final)
-            if earlier is not None and _elsewhere(earlier):
+            clear_leftovers(parent, final.name)
+            earlier = read_record(final)
+            if earlier is not None and runs_elsewhere(earlier):
                 raise BusyError(
                     f"Process {earlier['process']['pid']} is running this experiment now, into {final}. "
                     "Wait for it, or stop it."
                 )
-            done = earlier is not None and (earlier["status"] in ("fitted", "finished") or _alive(earlier))
+            done = earlier is not None and (earlier["status"] in ("fitted", "finished") or is_alive(earlier))
             if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
                 folder = parent / f".{final.name}.rerun-{os.getpid()}"
             shutil.rmtree(folder, ignore_errors=True)
@@ -120,7 +123,7 @@ class Run:
         if self.folder == self._final:
             return
         with locked(self._final.parent):
-            earlier = _record(self._final)
+            earlier = read_record(self._final)
             if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
                 old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
                 if self._final.exists():
@@ -161,7 +164,7 @@ class Run:
     def status(self) -> str:
         """Status of the record; a `running` one whose process is gone was interrupted."""
         status = self.record["status"]
-        return "interrupted" if status == "running" and not _alive(self.record) else status
+        return "interrupted" if status == "running" and not is_alive(self.record) else status
 
     def holds(self, checkpoint: Path) -> bool:
         """Whether `checkpoint` has the weights that this run's thresholds and scores are of, not another epoch's."""
@@ -243,69 +246,12 @@ def find_runs(results: Path | None = None) -> list[Run]:
     for file in (results or paths.results_dir()).glob("*/*/*/run.json"):
         if file.parent.name.startswith("."):
             continue
-        record = _record(file.parent)
+        record = read_record(file.parent)
         if record is None:
             logger.warning("Unreadable record: %s", file)
             continue
         runs.append(Run(file.parent, record))
     return sorted(runs, key=lambda run: run.record["process"]["started"])
-
-
-def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
-    """Return the folder of this experiment: its earlier one of this name, or a free one."""
-    for file in sorted(parent.glob(f"{glob.escape(name)}*/run.json")):
-        earlier = _record(file.parent)
-        if earlier is not None and earlier["run_id"] == identity:
-            return file.parent
-    if not (parent / name).exists():
-        return parent / name
-    taken = _record(parent / name)
-    suffix = differing_suffix(facts, taken["facts"]) if taken else ""
-    return next(
-        folder
-        for folder in (parent / f"{name}{suffix}", parent / f"{name}{suffix}_{identity[:6]}")
-        if not folder.exists() or folder.name.endswith(identity[:6])
-    )
-
-
-def locked(parent: Path) -> FileLock:
-    """Keep two processes from taking one name, or one place, at the same moment."""
-    return FileLock(parent / ".lock")
-
-
-def _sweep(parent: Path, name: str) -> None:
-    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on.
-
-    One that was killed while it took its earlier run's place may have left none there: then the earlier one comes back.
-    """
-    for old in parent.glob(f".{glob.escape(name)}.old-*"):
-        if (parent / name).exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(parent / name)
-    for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
-        record = _record(folder)
-        if (record is None or not _elsewhere(record)) and not (folder / CHECKPOINT).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _elsewhere(record: Mapping[str, Any]) -> bool:
-    """Whether another living process of this machine is running this; of other machines nothing is known."""
-    process = record["process"]
-    return process["host"] == socket.gethostname() and process["pid"] != os.getpid() and _alive(record)
-
-
-def _record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a folder; None where there is none, or what is there is none."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and all(key in record for key in _ALWAYS) else None
-
-
-def _alive(record: Mapping[str, Any]) -> bool:
-    return record["status"] == "running" and may_live(record["process"])
 
 
 def _now() -> str:
