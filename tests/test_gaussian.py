@@ -88,9 +88,14 @@ def test_the_leading_block_of_one_factor_serves_fewer_features() -> None:
         torch.testing.assert_close(gaussian.factor[:, :size, :size], own.factor, rtol=1e-5, atol=1e-6)
 
 
-def test_fewer_images_than_features_take_the_low_rank_form() -> None:
-    assert fit_cheapest(features(9, 12, 2, 2).flatten(2)).form == "low_rank"
-    assert fit_cheapest(features(12, 12, 2, 2).flatten(2)).form == "factor"
+@pytest.mark.parametrize("images", [2, 7, 8, 11, 12, 30])
+def test_the_form_that_is_kept_is_the_smaller_one(images: int) -> None:
+    rows = features(images, 12, 2, 2).flatten(2)
+    kept, factor, low_rank = (
+        sum(part.numel() for part in (fitted.factor, fitted.rows) if part is not None)
+        for fitted in (fit_cheapest(rows), fit_factor(rows), fit_low_rank(rows))
+    )
+    assert kept == min(factor, low_rank)
 
 
 @pytest.mark.parametrize("batch", [1, 5])

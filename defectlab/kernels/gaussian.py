@@ -3,8 +3,8 @@
 Three forms of the same covariance S of C features from N images. `inverse` is plain anomalib's. `factor` is the lower
 Cholesky factor of S, whose leading block is the factor of the first features alone: one fit on all channels in the
 order of a permutation serves every smaller `n_features` (`fit_factor`, `prefix_distances`). `low_rank` keeps the
-centred rows A (N, C) and the factor of the N x N matrix l(N-1) I + A A.T, l the regularisation: for N < C it is smaller
-and cheaper (Woodbury's identity).
+centred rows A (N, C) and the factor of the N x N matrix l(N-1) I + A A.T, l the regularisation: for N below
+0.62 C it is smaller and cheaper (Woodbury's identity).
 """
 
 import logging
@@ -72,8 +72,13 @@ class Gaussian:
         return inverse
 
 
+def low_rank_is_smaller(images: int, channels: int) -> bool:
+    """Whether rows and N x N factor of the low-rank form hold fewer numbers than the C x C factor."""
+    return images * (images + channels) < channels**2
+
+
 def fit_cheapest(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gaussian:
-    """Fit in the form that is cheapest: low-rank with fewer images than features, else the factor.
+    """Fit in the form that is cheapest: low-rank with few images for their features, else the factor.
 
     `rows` is (N, C, P). Where rounding drowns the regularisation the form is anomalib's inverse, with a warning.
 
@@ -82,7 +87,7 @@ def fit_cheapest(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gau
     """
     _check(rows)
     images, channels, _ = rows.shape
-    fit = fit_low_rank if images < channels else fit_factor
+    fit = fit_low_rank if low_rank_is_smaller(images, channels) else fit_factor
     try:
         return fit(rows, memory_budget=memory_budget)
     except NotPositiveError:

@@ -72,7 +72,7 @@ class PadimModel(AnomalibPadimModel):
         """Take a fit over and log its form."""
         forms = {
             "factor": "Cholesky factors",
-            "low_rank": f"low-rank, since {images} images are fewer than {self.n_features} features",
+            "low_rank": f"low-rank, since {images} images are few for {self.n_features} features",
             "inverse": "inverse covariances",
         }
         logger.info("Padim: the covariances are kept as %s", forms[gaussian.form])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from defectlab.kernels.coreset import coreset_size
+from defectlab.kernels.gaussian import low_rank_is_smaller
 from defectlab.results.record import Run
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.pieces import Pieces
@@ -50,8 +51,8 @@ def checkpoint_bytes(one: Configuration) -> int:
         rows = coreset_size(images * height * width, options["coreset_sampling_ratio"])
         return size + 4 * rows * sum(shape[0] for shape in shapes.values())
     channels = options["n_features"]
-    per_position = channels + (images * (images + channels) if images < channels else channels**2)
-    return size + 4 * height * width * per_position
+    covariance = images * (images + channels) if low_rank_is_smaller(images, channels) else channels**2
+    return size + 4 * height * width * (channels + covariance)
 
 
 def keep_checkpoints(
