@@ -71,7 +71,7 @@ from defectlab import Engine, Folder, LinearVae
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = LinearVae(latent_dim=128, lr=1e-3)
-engine = Engine(max_epochs=48)
+engine = Engine(max_epochs=120)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
 
