@@ -196,7 +196,7 @@ for path in {list(checkpoints.values())!r}:
     for ours, run in zip(found, runs.values(), strict=True):
         rows = run.scores("test")
         assert [label for _, label in ours] == [row.pred_label for row in rows]
-        # to the last digit but one: a test before this one that sets torch's threads moves MKL of this process to other sums
+        # a test before this one that sets torch's threads moves MKL of this process to other sums
         assert [score for score, _ in ours] == pytest.approx([row.score for row in rows], rel=1e-6)
 
 
