@@ -242,6 +242,7 @@ def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeyp
     assert history["train_loss"][-1] < history["train_loss"][0]
 
 
+@pytest.mark.long
 def test_a_sweep_runs_and_its_best_scores_images(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=2, good=2, bad=2)
     name = "training_code/sweep.ipynb"
@@ -283,6 +284,7 @@ def test_the_autoencoders_run_on_a_few_wells(own_project: Path, monkeypatch: pyt
         assert [len(values) for values in run.record["history"].values()] == [2, 2, 2]
 
 
+@pytest.mark.long
 def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=2, good=2, bad=2)
     for index in range(3):  # in place of the set that would be made
@@ -296,11 +298,13 @@ def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     assert (root / "weights/pretrained_teacher_tiny.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_the_backbones_making_is_shown(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=1, good=2, bad=2)
     assert execute(root, ["training_code/backbone.ipynb"], monkeypatch) == {"training_code/backbone.ipynb": []}
 
 
+@pytest.mark.long
 def test_an_absent_run_is_named_with_what_makes_it(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=1, good=2, bad=2)
     name = "inference_code/look_at_one_image.ipynb"
