@@ -1,10 +1,11 @@
-"""Render the backbone report's records as Markdown between two markers; needs neither torch nor defectlab."""
+"""Render the backbone report's records as Markdown between two markers; needs no torch."""
 
-import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from defectlab.files import replace_between
 
 BEGIN, END = "<!-- backbone-report -->", "<!-- /backbone-report -->"
 WEIGHTS = ("random", "defectlab", "ImageNet")
@@ -66,8 +67,4 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def render(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Replace what stands between the markers of a file; the rest of it stays."""
-    text = path.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{path} lacks the markers {BEGIN} and {END}.")
-    block = f"{BEGIN}\n\n{table(rows)}\n\n{END}"
-    path.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.S), encoding="utf-8")
+    replace_between(path, BEGIN, END, f"\n{table(rows)}\n")

@@ -115,11 +115,7 @@ class Engine(EngineRecords):
         Raises:
             InputError: Model, checkpoint and datamodule do not belong together.
         """
-        checkpoint = self._resolve_checkpoint(ckpt_path)
-        model = self._model(model, checkpoint)
-        datamodule = self._checked(model, datamodule, dataloaders)
-        check_follows(model, datamodule)
-        source = weights_run(model, checkpoint)
+        checkpoint, model, datamodule, source = self._at_hand(model, ckpt_path, datamodule, dataloaders)
         run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results, **self._evaluation)
         self._new_trainer(model, run)
         with self._on_record(run):
@@ -140,6 +136,16 @@ class Engine(EngineRecords):
         self._publish(run, verbose)
         self.announce(run)
         return [dict(run.record["metrics"])]
+
+    def _at_hand(
+        self, model: BaseDetector | None, ckpt_path: str | Path | None, datamodule: Folder | None, dataloaders: Any
+    ) -> tuple[Path | None, BaseDetector, Folder, Run | None]:
+        """Return checkpoint, model and images, which must belong together, and the run that the weights are of."""
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        model = self._model(model, checkpoint)
+        datamodule = self._checked(model, datamodule, dataloaders)
+        check_follows(model, datamodule)
+        return checkpoint, model, datamodule, weights_run(model, checkpoint)
 
     def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
         """Score the test images; out of memory, again with half the batch."""
@@ -180,11 +186,7 @@ class Engine(EngineRecords):
         datamodule: Folder | None = None,
     ) -> Any:
         """Run the validation loop for a user's own callbacks and metrics; records keep what `fit` found."""
-        checkpoint = self._resolve_checkpoint(ckpt_path)
-        model = self._model(model, checkpoint)
-        datamodule = self._checked(model, datamodule, dataloaders)
-        check_follows(model, datamodule)
-        source = weights_run(model, checkpoint)
+        checkpoint, model, datamodule, source = self._at_hand(model, ckpt_path, datamodule, dataloaders)
         self._new_trainer(model, None)
         with quiet_lightning():
             results = super().validate(model, None, checkpoint, verbose, datamodule)

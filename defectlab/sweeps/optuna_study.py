@@ -167,22 +167,26 @@ class OptunaStudy:
         facts = {"space": self._space, "search": [self._search.objective, self._search.maximizes, self._search.seed]}
         text = json.dumps({**facts, **identity}, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        known = self._study.user_attrs.get(SPACE)
+        self._keep_or_refuse(
+            SPACE,
+            digest,
+            f"The study in {journal} is of another search: its space, objective, seed, settings or images differ. "
+            "Give this one another `name`, or delete that file; only `trials` may grow.",
+        )
+        self._keep_or_refuse(
+            WEIGHTS,
+            weights,
+            f"The trials in {journal} were measured with other weights of the backbone than its files hold now. "
+            "Give this search another `name`, or put the weights back.",
+        )
+
+    def _keep_or_refuse(self, attribute: str, value: Any, complaint: str) -> None:
+        """Note a fact in a new study; in an earlier one it must be the same."""
+        known = self._study.user_attrs.get(attribute)
         if known is None:
-            self._study.set_user_attr(SPACE, digest)
-        elif known != digest:
-            raise InputError(
-                f"The study in {journal} is of another search: its space, objective, seed, settings or images differ. "
-                "Give this one another `name`, or delete that file; only `trials` may grow."
-            )
-        measured_with = self._study.user_attrs.get(WEIGHTS)
-        if measured_with is None:
-            self._study.set_user_attr(WEIGHTS, weights)
-        elif measured_with != weights:
-            raise InputError(
-                f"The trials in {journal} were measured with other weights of the backbone than its files hold now. "
-                "Give this search another `name`, or put the weights back."
-            )
+            self._study.set_user_attr(attribute, value)
+        elif known != value:
+            raise InputError(complaint)
 
     def _enqueue_failed(self) -> None:
         """Put trials that failed back to the end, once each."""
