@@ -10,6 +10,7 @@ from defectlab import (
     Csflow,
     Draem,
     EfficientAd,
+    Engine,
     Fastflow,
     FeatCae,
     Folder,
@@ -21,6 +22,7 @@ from defectlab import (
     load_backbone,
 )
 from defectlab.models.registry import model_info
+from defectlab.results.record import Run
 
 SMALL: dict[str, tuple[type, dict[str, Any]]] = {
     "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),
@@ -59,3 +61,9 @@ def small(name: str, **options: Any):
 
 def data(root: Path, **options: Any) -> Folder:
     return Folder(root=root, **{"num_workers": 0, "train_batch_size": 3, "eval_batch_size": 4} | options)
+
+
+def trained(model: Any, parts: Path, results: Path) -> Run:
+    """The finished run of a model on small parts."""
+    Engine(default_root_dir=results, enable_progress_bar=False).train(model=model, datamodule=data(parts))
+    return Run.open(model.run_folder)

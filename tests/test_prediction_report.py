@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, f1_score
-from small import data, small
+from small import small, trained
 
-from defectlab import Detector, Engine, report_predictions
+from defectlab import Detector, report_predictions
 from defectlab.cli import main
 from defectlab.errors import InputError
 from defectlab.expectations import comparison
@@ -21,10 +21,7 @@ from defectlab.results.record import Run
 
 @pytest.fixture(scope="module")
 def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    model = small("padim")
-    results = tmp_path_factory.mktemp("results")
-    Engine(default_root_dir=results, enable_progress_bar=False).train(model=model, datamodule=data(parts))
-    return Run.open(model.run_folder)
+    return trained(small("padim"), parts, tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
-from small import data, small
+from small import small, trained
 
 import defectlab.segmentation_figures as drawing
-from defectlab import Engine
 from defectlab.cli import main
 from defectlab.errors import InputError
 from defectlab.results.record import Run
@@ -17,10 +16,7 @@ from defectlab.results.record import Run
 
 @pytest.fixture(scope="module")
 def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    model = small("padim")
-    results = tmp_path_factory.mktemp("results")
-    Engine(default_root_dir=results, enable_progress_bar=False).train(model=model, datamodule=data(parts))
-    return Run.open(model.run_folder)
+    return trained(small("padim"), parts, tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture
