@@ -32,6 +32,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -53,7 +54,7 @@ images: $(READY)
 
 # The project's own weights; ended before its time, the same command continues.
 backbone: $(READY)
-	$(BIN)/python -m defectlab.backbones.make
+	$(BIN)/python -m defectlab.backbones.pretraining.make
 
 # The table in weights/README.md; DEFECTLAB_REAL adds bottle, transistor and ImageNet weights.
 backbone-report: $(READY)

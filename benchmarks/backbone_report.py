@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 from benchmarks.backbone_table import render
-from defectlab import Padim, Patchcore, load_backbone, paths
+from defectlab import Padim, Patchcore, load_backbone
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.data.folder import load_image
+from defectlab.data.datasets import load_image
 from defectlab.data.samples import make_sample
 from defectlab.evaluation.metrics import auroc
-from defectlab.files import write_json
+from defectlab.utils import paths
+from defectlab.utils.files import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from defectlab.files import replace_between
+from defectlab.utils.files import replace_between
 
 BEGIN, END = "<!-- backbone-report -->", "<!-- /backbone-report -->"
 WEIGHTS = ("random", "defectlab", "ImageNet")

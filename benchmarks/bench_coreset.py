@@ -22,10 +22,10 @@ from benchmarks.inputs import real, resnet18
 from benchmarks.measure import peak_mib, timed
 from benchmarks.table import Row, table
 from defectlab import Patchcore
-from defectlab.data.folder import load_image
-from defectlab.kernels.coreset import k_center_greedy
+from defectlab.data.datasets import load_image
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.kernels.coreset.greedy import k_center_greedy
 from defectlab.kernels.projection import sparse_projection
-from defectlab.preprocessing import Preprocessing
 
 CHECKED = 500
 FIRST = 0

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from benchmarks.inputs import images, real, resnet18
 from benchmarks.measure import Work, alternate, timed
 from benchmarks.table import Row
-from defectlab.data.folder import load_image
+from defectlab.data.datasets import load_image
 
 BATCH, GRID, INPUT = 8, (32, 32), (256, 256)
 BANK, SIZE, NEIGHBOURS = 21_401, 384, 9  # a tenth of bottle's patches, layers 2 and 3 of ResNet-18
@@ -37,7 +37,7 @@ def bench_scoring(bank: torch.Tensor, patches: torch.Tensor, what: str, k: int =
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Plain
 
     from defectlab import load_backbone
-    from defectlab.models.patchcore import PatchcoreModel
+    from defectlab.models.patchcore.torch_model import PatchcoreModel
 
     network = load_backbone("resnet18", weights="random")
     model = PatchcoreModel(network, ["layer2", "layer3"], 0.1, k, 42)
@@ -97,7 +97,7 @@ def growth_sides(size: int) -> tuple[Work, Work]:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Plain
 
     from defectlab.kernels.neighbours import nearest_neighbours
-    from defectlab.kernels.prepared_bank import PreparedBank
+    from defectlab.kernels.neighbours_index import PreparedBank
 
     bank, queries = made_up_patches(size, SIZE, 1), made_up_patches(2048, SIZE, 2)
     plain = Plain(backbone="resnet18", layers=LAYERS, pre_trained=False)

@@ -18,8 +18,8 @@ from benchmarks.inputs import real, resnet18
 from benchmarks.measure import timed
 from benchmarks.table import Row
 from defectlab import Engine, Folder, Patchcore
-from defectlab.kernels.coreset import coreset_size
-from defectlab.results.record import Run
+from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.results.run.record import Run
 
 RATIO, NEIGHBOURS, LAYERS = 0.1, 9, ["layer2", "layer3"]
 PICKS = 200  # of plain's coreset that are timed

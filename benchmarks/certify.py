@@ -2,7 +2,7 @@
 
 import torch
 
-from defectlab.kernels.leading import product_error
+from defectlab.kernels.partition import product_error
 
 BLOCK = 4096
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models_table import BEGIN, END, row_for, table
-from defectlab import paths
 from defectlab.experiment import Experiment
-from defectlab.files import replace_between
-from defectlab.logs import show_log
 from defectlab.results.workbook import read_workbook, update_workbook
 from defectlab.sweeps.config import SweepConfig
+from defectlab.utils import paths
+from defectlab.utils.files import replace_between
+from defectlab.utils.logs import show_log
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def wanted(sets: Sequence[str], models: Sequence[str] | None = None) -> list[dic
 
 def run(every: Sequence[dict[str, Any]]) -> int:
     """Train and test what is not on record; return how many are missing."""
-    from defectlab.many import run_many
+    from defectlab.sweeps.run_many import run_many
 
     experiments = [experiment for data in every if (experiment := _experiment(data)) is not None]
     for experiment in experiments:

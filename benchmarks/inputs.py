@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from defectlab.backbones import Backbone, load_backbone
-from defectlab.data.folder import load_image
-from defectlab.preprocessing import Preprocessing
+from defectlab.data.datasets import load_image
+from defectlab.data.transforms.preprocessing import Preprocessing
 
 
 def real() -> Path | None:

@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.experiment import DataConfig
 from defectlab.models.registry import model_class, model_info
-from defectlab.results.workbook.rows import BARE_METRICS, MODEL_TITLES, Row, cell_value, interval_columns, number
+from defectlab.results.rows import MODEL_TITLES, Row, cell_value, interval_columns, number
 
 BEGIN, END = "<!-- every model: made by `make models` -->", "<!-- end of every model -->"
 SECTIONS = ("data", "model", "trainer", "evaluation")

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import inputs
 from defectlab.backbones import FeatureExtractor
-from defectlab.kernels.coreset import k_center_greedy
+from defectlab.kernels.coreset.greedy import k_center_greedy
 from defectlab.kernels.neighbours import nearest_neighbours
 
 IMAGES, SIZE, RATIO = 48, 128, 0.01  # patches of the shards' table: 48 images of 128 px, 16 x 16 patches each

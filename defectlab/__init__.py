@@ -8,47 +8,77 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from defectlab.logs import ignore_import_warnings
-from defectlab.telemetry import switch_off_telemetry
+from defectlab.utils.logs import ignore_import_warnings
+from defectlab.utils.telemetry import switch_off_telemetry
+from defectlab.utils.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from defectlab.backbones import load_backbone
+    from defectlab.data.folder import Folder
+    from defectlab.data.manifest.manifest import build_manifest
+    from defectlab.data.samples import make_sample
+    from defectlab.data.transforms.preprocessing import Preprocessing
+    from defectlab.engine import Engine
+    from defectlab.experiment import Experiment, run
+    from defectlab.inference.detector import Detector, Prediction
+    from defectlab.inference.nearest_patches import nearest_good_patches
+    from defectlab.inference.prediction_files import predict_to_folder
+    from defectlab.inference.prediction_report import report_predictions
+    from defectlab.models.cflow import Cflow
+    from defectlab.models.csflow import Csflow
+    from defectlab.models.draem import Draem
+    from defectlab.models.efficient_ad.distillation import distil_teacher
+    from defectlab.models.efficient_ad.lightning_model import EfficientAd
+    from defectlab.models.fastflow import Fastflow
+    from defectlab.models.featcae import FeatCae
+    from defectlab.models.padim.lightning_model import Padim
+    from defectlab.models.patchcore.lightning_model import Patchcore
+    from defectlab.models.registry import model_class
+    from defectlab.models.stfpm import Stfpm
+    from defectlab.models.vae.lightning_model import BigConvVae, LinearVae, SmallConvVae
+    from defectlab.results.run.record import Run
+    from defectlab.sweeps.run_many import run_many
+    from defectlab.sweeps.sweep import sweep
+    from defectlab.utils.errors import InputError
+    from defectlab.visualization.report import write_report
+    from defectlab.visualization.run_panel import save_panel
 
 switch_off_telemetry()  # before anything imports anomalib
 
 _DOOR = {
     "Engine": "defectlab.engine",
     "Folder": "defectlab.data.folder",
-    "Padim": "defectlab.models.padim",
-    "Patchcore": "defectlab.models.patchcore",
+    "Padim": "defectlab.models.padim.lightning_model",
+    "Patchcore": "defectlab.models.patchcore.lightning_model",
     "Cflow": "defectlab.models.cflow",
-    "BigConvVae": "defectlab.models.vae",
-    "LinearVae": "defectlab.models.vae",
-    "SmallConvVae": "defectlab.models.vae",
+    "BigConvVae": "defectlab.models.vae.lightning_model",
+    "LinearVae": "defectlab.models.vae.lightning_model",
+    "SmallConvVae": "defectlab.models.vae.lightning_model",
     "Csflow": "defectlab.models.csflow",
     "Draem": "defectlab.models.draem",
-    "EfficientAd": "defectlab.models.efficient_ad",
+    "EfficientAd": "defectlab.models.efficient_ad.lightning_model",
     "Stfpm": "defectlab.models.stfpm",
-    "distil_teacher": "defectlab.models.distil",
+    "distil_teacher": "defectlab.models.efficient_ad.distillation",
     "Fastflow": "defectlab.models.fastflow",
     "FeatCae": "defectlab.models.featcae",
-    "Detector": "defectlab.predict",
-    "Prediction": "defectlab.predict",
+    "Detector": "defectlab.inference.detector",
+    "Prediction": "defectlab.inference.detector",
     "Experiment": "defectlab.experiment",
     "run": "defectlab.experiment",
-    "run_many": "defectlab.many",
-    "Run": "defectlab.results.record",
-    "Preprocessing": "defectlab.preprocessing",
+    "run_many": "defectlab.sweeps.run_many",
+    "Run": "defectlab.results.run.record",
+    "Preprocessing": "defectlab.data.transforms.preprocessing",
     "load_backbone": "defectlab.backbones",
     "model_class": "defectlab.models.registry",
-    "nearest_good_patches": "defectlab.explain",
-    "predict_to_folder": "defectlab.scoring",
-    "report_predictions": "defectlab.prediction_report",
-    "save_panel": "defectlab.pictures",
-    "sweep": "defectlab.sweeps.run",
-    "write_report": "defectlab.report",
+    "nearest_good_patches": "defectlab.inference.nearest_patches",
+    "predict_to_folder": "defectlab.inference.prediction_files",
+    "report_predictions": "defectlab.inference.prediction_report",
+    "save_panel": "defectlab.visualization.run_panel",
+    "sweep": "defectlab.sweeps.sweep",
+    "write_report": "defectlab.visualization.report",
     "make_sample": "defectlab.data.samples",
-    "build_manifest": "defectlab.data.manifest",
-    "InputError": "defectlab.errors",
+    "build_manifest": "defectlab.data.manifest.manifest",
+    "InputError": "defectlab.utils.errors",
 }
 
 __all__ = [
@@ -87,37 +117,6 @@ __all__ = [
     "sweep",
     "write_report",
 ]
-
-if TYPE_CHECKING:
-    from defectlab.backbones import load_backbone
-    from defectlab.data.folder import Folder
-    from defectlab.data.manifest import build_manifest
-    from defectlab.data.samples import make_sample
-    from defectlab.engine import Engine
-    from defectlab.errors import InputError
-    from defectlab.experiment import Experiment, run
-    from defectlab.explain import nearest_good_patches
-    from defectlab.many import run_many
-    from defectlab.models.cflow import Cflow
-    from defectlab.models.csflow import Csflow
-    from defectlab.models.distil import distil_teacher
-    from defectlab.models.draem import Draem
-    from defectlab.models.efficient_ad import EfficientAd
-    from defectlab.models.fastflow import Fastflow
-    from defectlab.models.featcae import FeatCae
-    from defectlab.models.padim import Padim
-    from defectlab.models.patchcore import Patchcore
-    from defectlab.models.registry import model_class
-    from defectlab.models.stfpm import Stfpm
-    from defectlab.models.vae import BigConvVae, LinearVae, SmallConvVae
-    from defectlab.pictures import save_panel
-    from defectlab.predict import Detector, Prediction
-    from defectlab.prediction_report import report_predictions
-    from defectlab.preprocessing import Preprocessing
-    from defectlab.report import write_report
-    from defectlab.results.record import Run
-    from defectlab.scoring import predict_to_folder
-    from defectlab.sweeps.run import sweep
 
 
 def __getattr__(name: str) -> Any:

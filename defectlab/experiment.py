@@ -6,20 +6,20 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defectlab import paths
-from defectlab.errors import DataError, OptionError
-from defectlab.loggers import check_loggers
+from defectlab.engine.trackers import check_loggers
 from defectlab.models.registry import model_info
-from defectlab.options import check_option_names, check_whole
-from defectlab.results.grid import check_pixel_size
-from defectlab.settings import as_yaml, config_file, read_yaml
+from defectlab.results.pixel_grid import check_pixel_size
+from defectlab.utils import paths
+from defectlab.utils.config_files import as_yaml, config_file, read_yaml
+from defectlab.utils.errors import DataError, OptionError
+from defectlab.utils.validation import check_option_names, check_whole
 
 if TYPE_CHECKING:
     from defectlab.backbones import Backbone
     from defectlab.data.folder import Folder
     from defectlab.engine import Engine
     from defectlab.models.base import BaseDetector
-    from defectlab.results.record import Run
+    from defectlab.results.run.record import Run
 
 logger = logging.getLogger(__name__)
 
@@ -271,11 +271,11 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
         InputError: An option, a weights file or a layer that cannot work.
     """
     from defectlab.engine import Engine
-    from defectlab.fields_of_view import follow_data
+    from defectlab.engine.input_region import follow_data
     from defectlab.models.registry import model_class
 
     if experiment.categories is not None:
-        raise OptionError("An experiment on categories is several: see defectlab.categories.")
+        raise OptionError("An experiment on categories is several: see defectlab.sweeps.run_many.")
     parts = parts or Parts()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
@@ -315,7 +315,7 @@ def train_built(
 
     The run folder gets `experiment.yaml`, all settings spelled out: `defectlab train --config` does the same again.
     """
-    from defectlab.results.record import Run
+    from defectlab.results.run.record import Run
 
     engine.fit(model=model, datamodule=datamodule)
     experiment.to_yaml((model.run_folder or Path()) / SETTINGS)

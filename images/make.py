@@ -13,11 +13,11 @@ import openpyxl
 from openpyxl.utils import get_column_letter
 from PIL import Image, ImageChops
 
-from defectlab import paths
-from defectlab.files import replace_between
-from defectlab.results.record import Run, find_runs
+from defectlab.results.run.record import Run, find_runs
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
-from defectlab.results.workbook.generated import ABOUT, LEADERBOARD, PER_DEFECT
+from defectlab.results.workbook.user_content import ABOUT, LEADERBOARD, PER_DEFECT
+from defectlab.utils import paths
+from defectlab.utils.files import replace_between
 
 IMAGES = Path(__file__).parent
 README = IMAGES.parent / "README.md"

@@ -6,10 +6,11 @@ import numpy as np
 from finished import finished
 from PIL import Image
 
-from defectlab.preprocessing import Preprocessing
+from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.results.evaluate import evaluate_run
-from defectlab.results.files import pack_masks
-from defectlab.results.record import Run, ScoreRow
+from defectlab.results.run.arrays import pack_masks
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
 
 
 def drawn_run(name: str, seed: int, count: int, noise: float, home: Path, draw: int = 0) -> Run:

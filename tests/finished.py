@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from defectlab import paths
-from defectlab.results.record import Run
-from defectlab.results.workbook.rows import BARE_METRICS
+from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.results.run.record import Run
+from defectlab.utils import paths
 
 FOLDERS = {"padim": "Padim", "patchcore": "Patchcore", "cflow": "Cflow"}
 

@@ -22,7 +22,7 @@ from defectlab import (
     load_backbone,
 )
 from defectlab.models.registry import model_info
-from defectlab.results.record import Run
+from defectlab.results.run.record import Run
 
 SMALL: dict[str, tuple[type, dict[str, Any]]] = {
     "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),
@@ -31,7 +31,7 @@ SMALL: dict[str, tuple[type, dict[str, Any]]] = {
 }
 NAMES = list(SMALL)
 LAYERS = {"layers": ["layer1", "layer2"]}
-# the contract of tests/test_contract.py trains these too, for so many epochs
+# the contract of tests/models/test_contract.py trains these too, for so many epochs
 MORE: dict[str, tuple[type, dict[str, Any]]] = {
     "stfpm": (Stfpm, LAYERS),
     "fastflow": (Fastflow, {**LAYERS, "flow_steps": 2, "hidden_ratio": 0.2, "lr": 1e-2}),

@@ -8,10 +8,10 @@ import torchvision
 import yaml
 
 from defectlab import Folder
-from defectlab.errors import InputError, OptionError
 from defectlab.experiment import DataConfig, Experiment, build, run
-from defectlab.many import run_many
-from defectlab.results.record import find_runs
+from defectlab.results.run.record import find_runs
+from defectlab.sweeps.run_many import run_many
+from defectlab.utils.errors import InputError, OptionError
 
 SMALL = {
     "backbone": {"name": "resnet18", "weights": "random"},

@@ -8,9 +8,9 @@ from finished import finished
 from benchmarks.every_model import PAGE, SETS, wanted, write_page
 from benchmarks.models_table import BEGIN, END, HEADER, dataset_of, row_for, settings_of, title_of
 from defectlab.experiment import Experiment
-from defectlab.files import replace_between
 from defectlab.models.registry import MODELS
 from defectlab.results.workbook import read_workbook, update_workbook
+from defectlab.utils.files import replace_between
 
 LAYERS = ["layer1", "layer2"]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from defectlab import Cflow, Engine, Folder, Padim, Patchcore, load_backbone
-from defectlab.data.folder import load_image
+from defectlab.data.datasets import load_image
 from defectlab.kernels.projection import sparse_projection
-from defectlab.results.record import Run
-from defectlab.seeds import generator
+from defectlab.results.run.record import Run
+from defectlab.utils.seeds import generator
 
 pytestmark = pytest.mark.real
 LAYERS = ["layer1", "layer2", "layer3"]

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from defectlab.backbones.backbone import Backbone, weights_sha256
-    from defectlab.backbones.download import get
     from defectlab.backbones.extractor import FeatureExtractor
-    from defectlab.backbones.importing import import_file
     from defectlab.backbones.loading import load_backbone
-    from defectlab.backbones.recognise import as_backbone
+    from defectlab.backbones.recognition import as_backbone
     from defectlab.backbones.registry import REGISTRY, BackboneSpec, build, get_spec, list_backbones
     from defectlab.backbones.weights import WeightsInfo, WeightsStatus, find_weights, list_weights, verify
+    from defectlab.backbones.weights_download import get
+    from defectlab.backbones.weights_import import import_file
 
 _HOMES = {
     "backbone": ("Backbone", "weights_sha256"),
-    "download": ("get",),
+    "weights_download": ("get",),
     "extractor": ("FeatureExtractor",),
-    "importing": ("import_file",),
+    "weights_import": ("import_file",),
     "loading": ("load_backbone",),
-    "recognise": ("as_backbone",),
+    "recognition": ("as_backbone",),
     "registry": ("REGISTRY", "BackboneSpec", "build", "get_spec", "list_backbones"),
     "weights": ("WeightsInfo", "WeightsStatus", "find_weights", "list_weights", "verify"),
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.registry import head_prefixes
 from defectlab.backbones.tracing import Traced
-from defectlab.errors import OptionError, WeightsError, unknown_name
+from defectlab.utils.errors import OptionError, WeightsError, unknown_name
 
 logger = logging.getLogger(__name__)
 

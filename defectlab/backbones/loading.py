@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defectlab.backbones import manifest
+from defectlab.backbones import weights_manifest
 from defectlab.backbones.backbone import Backbone, tensors_sha256, weights_sha256
-from defectlab.backbones.matching import Match, best_match
-from defectlab.backbones.reading import read_weights, unwrap
 from defectlab.backbones.registry import PRECISIONS, BackboneSpec, build, get_spec, head_prefixes, variants
+from defectlab.backbones.state_dicts import read_weights, unwrap
 from defectlab.backbones.weights import WeightsInfo, find_weights
-from defectlab.errors import OptionError, unknown_name
-from defectlab.logs import show_log
+from defectlab.backbones.weights_matching import Match, best_match
+from defectlab.utils.errors import OptionError, unknown_name
+from defectlab.utils.logs import show_log
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def load_backbone(
     path = find_weights(name, weights)
     state = read_weights(path)
     found = best_match(state, variants(name), str(path))
-    info = WeightsInfo(path.name if weights is None else str(weights), path, manifest.file_sha256(path), "file")
+    info = WeightsInfo(path.name if weights is None else str(weights), path, weights_manifest.file_sha256(path), "file")
     spec = _as_asked(_described(found.spec, path, info.sha256), mean, std, precision)
     if spec.architecture != get_spec(name).architecture:
         logger.info(
@@ -87,7 +87,7 @@ def _random(spec: BackboneSpec, seed: int) -> Backbone:
 
 def _described(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
     """Return `spec` with the preprocessing of the file's manifest entry."""
-    entry, how = manifest.entry_of_file(path, sha256)
+    entry, how = weights_manifest.entry_of_file(path, sha256)
     if entry is None:
         reason = f"default of {spec.library} {spec.architecture}"
         log = logger.warning if how.startswith("named like") else logger.info

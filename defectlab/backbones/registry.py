@@ -5,15 +5,14 @@ import logging
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from defectlab.errors import OptionError, did_you_mean, unknown_name
+from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from defectlab.utils.errors import OptionError, did_you_mean, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
 
 logger = logging.getLogger(__name__)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BUNDLED = "defectlab_resnet18"
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectlab import paths
-from defectlab.backbones import manifest
-from defectlab.backbones.manifest import WeightsEntry
+from defectlab.backbones import weights_manifest
 from defectlab.backbones.registry import BUNDLED
-from defectlab.errors import WeightsError, did_you_mean
+from defectlab.backbones.weights_manifest import WeightsEntry
+from defectlab.utils import paths
+from defectlab.utils.errors import WeightsError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     if weights is not None:
         return _find_given(name, Path(weights).expanduser())
     candidates = [f"{name}{suffix}" for suffix in SUFFIXES]
-    candidates += [entry.file for entry in manifest.entries_for(name) if entry.file not in candidates]
+    candidates += [entry.file for entry in weights_manifest.entries_for(name) if entry.file not in candidates]
     folders = paths.weights_dirs()
     found = [folder / file for folder in folders for file in candidates if (folder / file).is_file()]
     if not found and name == BUNDLED:
@@ -131,7 +131,7 @@ def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
 
 def list_weights() -> list[WeightsStatus]:
     """Return every known weights file, there or not, then local files that no manifest knows."""
-    entries = manifest.all_entries()
+    entries = weights_manifest.all_entries()
     rows = [_status(entry) for entry in entries]
     known = {entry.file for entry in entries}
     for folder in paths.weights_dirs():
@@ -154,7 +154,7 @@ def verify(names: Iterable[str] | None = None) -> list[WeightsStatus]:
         return [row for row in rows if row.present]
     chosen: list[WeightsStatus] = []
     for name in names:
-        files = {entry.file for entry in manifest.entries_for(name)}
+        files = {entry.file for entry in weights_manifest.entries_for(name)}
         matching = [row for row in rows if row.file in files or name in {row.file, Path(row.file).stem}]
         if not matching:
             raise WeightsError(f"No weights '{name}'.{did_you_mean(name, [row.file for row in rows])}")
@@ -167,7 +167,7 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
     if path is None and entry.file == SHIPPED:
         path = shipped_file()
-    sha256 = manifest.file_sha256(path) if path else None
+    sha256 = weights_manifest.file_sha256(path) if path else None
     if sha256 is None:
         state = "absent"
     elif entry.expected is None:
@@ -188,8 +188,8 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
 
 
 def _unlisted(path: Path) -> WeightsStatus:
-    sha256 = manifest.file_sha256(path)
-    entry, how = manifest.entry_of_file(path, sha256)
+    sha256 = weights_manifest.file_sha256(path)
+    entry, how = weights_manifest.entry_of_file(path, sha256)
     if entry is None:
         return WeightsStatus(path.name, None, path, "unrecorded", sha256, description=how)
     return WeightsStatus(

@@ -3,6 +3,6 @@
 A new command: its function and arguments in a module of its own, and one line in `entry.COMMANDS`.
 """
 
-from defectlab.cli.entry import main
+from defectlab.cli.main import main
 
 __all__ = ["main"]

@@ -2,13 +2,13 @@
 
 from datetime import datetime
 
-from defectlab import paths
 from defectlab.cli.command import Command
+from defectlab.utils import paths
 
 
 def cache_list() -> None:
     """List the cached features, the last used first."""
-    from defectlab.features.store import FeatureStore
+    from defectlab.backbones.feature_cache.store import FeatureStore
 
     store = FeatureStore()
     entries = store.entries()
@@ -22,7 +22,7 @@ def cache_list() -> None:
 
 def cache_clear() -> None:
     """Remove the cached features; they are computed again when they are needed."""
-    from defectlab.features.store import FeatureStore
+    from defectlab.backbones.feature_cache.store import FeatureStore
 
     store = FeatureStore()
     print(f"Freed {store.clear() / 1e9:.2f} GB: {paths.relative(store.root)}")

@@ -2,8 +2,8 @@
 
 from jsonargparse import ArgumentParser
 
-from defectlab import paths
 from defectlab.cli.command import Command
+from defectlab.utils import paths
 
 
 def data_check(
@@ -28,7 +28,7 @@ def data_check(
         valid_area_mask: Picture of the images' own size, not zero where pixels count.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
     """
-    from defectlab.data.check import check
+    from defectlab.data.manifest.check import check
 
     report = check(
         paths.resolve(root),
@@ -82,8 +82,8 @@ def data_download(
     sha256: str | None,
 ) -> None:
     """Download a public dataset (mvtec, visa) into a layout known by itself; resumes, verifies, overwrites nothing."""
-    from defectlab.data.download import download
-    from defectlab.progress import progress_bar
+    from defectlab.data.download.download import download
+    from defectlab.utils.progress import progress_bar
 
     target = paths.resolve(destination or f"data/{name}")
     local = None if file is None else paths.resolve(file)

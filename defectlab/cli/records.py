@@ -4,18 +4,18 @@ from collections import Counter
 
 from jsonargparse import ArgumentParser
 
-from defectlab import paths
 from defectlab.cli.command import Command
-from defectlab.errors import InputError
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
 
 
 def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     """Choose a run's thresholds by another rule, from its record alone."""
-    from defectlab.evaluation.rule_options import USED, rule_options
-    from defectlab.results.record import Run
-    from defectlab.results.rethreshold import LEVELS, set_threshold
-    from defectlab.results.show import summary
+    from defectlab.evaluation.thresholds import USED, rule_options
+    from defectlab.results.run.record import Run
+    from defectlab.results.thresholds import LEVELS, set_threshold
     from defectlab.results.workbook import update_workbook
+    from defectlab.visualization.terminal import summary
 
     given = rule_options(rule, options)
     opened = Run.open(run)
@@ -24,7 +24,7 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
         print(f"{name}: {found.value!r} ({found.reason})")
     if opened.status == "finished":
-        from defectlab.pictures import save_panel
+        from defectlab.visualization.run_panel import save_panel
 
         save_panel(opened)  # the old one shows what the old threshold found
         summary(opened, update_workbook(opened).rows)
@@ -42,8 +42,8 @@ def compare(
     if runs:
         if import_ or prune or best:
             raise InputError("With run folders, compare tests them against each other: leave out the other options.")
-        from defectlab.results.compare import compare_runs, comparison_table
-        from defectlab.results.record import Run
+        from defectlab.results.comparison.paired_test import compare_runs, comparison_table
+        from defectlab.results.run.record import Run
 
         comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0
@@ -70,8 +70,8 @@ def compare(
 
 def _table(named: list[str]) -> str:
     """Return runs, or all finished ones of the project, side by side as Markdown."""
-    from defectlab.results.experiments import ALL_RATES, experiment_table
-    from defectlab.results.record import Run, find_runs
+    from defectlab.results.run.record import Run, find_runs
+    from defectlab.visualization.markdown import ALL_RATES, experiment_table
 
     runs = [Run.open(run) for run in named] or [run for run in find_runs() if run.status == "finished"]
     unfinished = [run for run in runs if run.status != "finished"]
@@ -84,16 +84,16 @@ def _table(named: list[str]) -> str:
 
 def report(runs: list[str], output: str | None, files: bool, figures: str | None) -> None:
     """Write one self-contained HTML file about runs."""
-    from defectlab.results.record import Run
+    from defectlab.results.run.record import Run
 
     opened = [Run.open(run) for run in runs]
     default = opened[0].folder / "report.html" if len(opened) == 1 else paths.results_dir() / "report.html"
     target = paths.resolve(output) if output else default
-    from defectlab.report import write_report
-    from defectlab.results.result_files import write_result_files
+    from defectlab.visualization.report import write_report
+    from defectlab.visualization.result_files import write_result_files
 
     if figures is not None:
-        from defectlab.segmentation_figures import check_which, write_run_figures
+        from defectlab.visualization.segmentation import check_which, write_run_figures
 
         check_which(figures)
     print(paths.relative(write_report(opened, target)))
@@ -113,7 +113,7 @@ def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
         to: anomalib, the only one.
         output: File to write; default is weights/anomalib/model.ckpt in the run folder.
     """
-    from defectlab.convert import check_target, to_anomalib
+    from defectlab.models.convert import check_target, to_anomalib
 
     check_target(to)
     print(paths.relative(to_anomalib(paths.resolve(run), paths.resolve(output) if output else None)))

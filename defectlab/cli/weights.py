@@ -4,8 +4,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from defectlab import paths
 from defectlab.cli.command import Command
+from defectlab.utils import paths
 
 
 def weights_list() -> None:
@@ -24,7 +24,7 @@ def weights_get(name: str) -> None:
         name: As `defectlab weights list` shows it.
     """
     from defectlab.backbones import get
-    from defectlab.progress import progress_bar
+    from defectlab.utils.progress import progress_bar
 
     with progress_bar(name, None, of_bytes=True) as progress:
         path = get(name, progress=progress)
@@ -79,7 +79,7 @@ def weights_distil(
         overwrite: Replace a file that is there.
     """
     from defectlab.backbones import load_backbone
-    from defectlab.models.distil import distil_teacher
+    from defectlab.models.efficient_ad.distillation import distil_teacher
 
     path = distil_teacher(
         load_backbone(backbone, weights=weights, seed=seed),

@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import functional as tvf
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab.data.images import read_image, read_mask
-from defectlab.data.manifest import Entry, Manifest
-from defectlab.preprocessing import Preprocessing
-from defectlab.seeds import seeded
+from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.utils.seeds import seeded
 
 
 def to_tensor(image: np.ndarray) -> Image:

@@ -12,17 +12,17 @@ from anomalib.data.utils import TestSplitMode, ValSplitMode
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Transform
 
-from defectlab import paths
-from defectlab.augmentations import Augment, Passes, build_augmentations, checked_augment
-from defectlab.data.area import check_crop_area, read_area
 from defectlab.data.datasets import ImageFiles, ImageNames, ManifestDataset, load_image, load_mask, to_tensor
-from defectlab.data.groups import compiled
-from defectlab.data.manifest import Manifest, build_manifest
-from defectlab.data.tiling import Tiling
-from defectlab.errors import OptionError, unknown_name
-from defectlab.evaluation.area import Area
-from defectlab.options import check_whole, checked_options
-from defectlab.seeds import generator
+from defectlab.data.manifest.groups import compiled
+from defectlab.data.manifest.manifest import Manifest, build_manifest
+from defectlab.data.manifest.region_options import check_crop_area, read_area
+from defectlab.data.transforms.augmentations import Augment, Passes, build_augmentations, checked_augment
+from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.tiling import Tiling
+from defectlab.utils import paths
+from defectlab.utils.errors import OptionError, unknown_name
+from defectlab.utils.seeds import generator
+from defectlab.utils.validation import check_whole, checked_options
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Folder(AnomalibDataModule):
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
     `unknown_dir`, `mask_suffix`, `missing_masks`, `task`, `valid_area_mask` and `crop_area` are `build_manifest`'s; the
     last two go with the model that is trained, into its checkpoint.
-    `augment` changes training images by name (`defectlab.augmentations`), anew each time by the seed; with `passes` an
+    `augment` changes training images by name (`data.transforms.augmentations`), anew each time by the seed; with `passes` an
     epoch sees each so many times, and models that fit once, PaDiM and PatchCore, fit on all of these views.
     `tiling` (see `Tiling`) lets the model look at large images tile by tile; it goes into the checkpoint too.
     `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectlab.errors import DataError, InputError
+from defectlab.utils.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 

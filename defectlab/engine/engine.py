@@ -6,24 +6,132 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from defectlab.batch_size import find_batch_size, gives_batch_size_back
-from defectlab.bookkeeping import environment, run_to_test, start_run, weights_run
-from defectlab.checkpoints import check_resumable, drop_checkpoint
-from defectlab.data.folder import Folder, ImageFiles
-from defectlab.data.sources import find_images
-from defectlab.engine.records import EngineRecords
-from defectlab.errors import InputError
-from defectlab.fields_of_view import check_follows, follow_data
-from defectlab.memory import free_memory, is_out_of_memory
+from defectlab.data.datasets import ImageFiles
+from defectlab.data.folder import Folder
+from defectlab.data.image_sources import find_images
+from defectlab.engine.batch_size import find_batch_size, gives_batch_size_back
+from defectlab.engine.checkpoints import check_resumable, drop_checkpoint
+from defectlab.engine.input_region import check_follows, follow_data
+from defectlab.engine.recorder import set_decisions
+from defectlab.engine.run_finish import complete_thresholds, finish_run
+from defectlab.engine.run_start import describe_run, environment, run_to_test, start_run, weights_run
+from defectlab.engine.trackers.tracker import Mirror
+from defectlab.engine.trainer import EngineTrainers
 from defectlab.models.base import BaseDetector
-from defectlab.quiet import quiet_lightning
-from defectlab.results.record import Run
-from defectlab.seeds import seeded
-from defectlab.tile_picture import save_tile_picture
+from defectlab.results.evaluate import AUPIMO
+from defectlab.results.run.identity import experiment_id
+from defectlab.results.run.location import CHECKPOINT
+from defectlab.results.run.record import Run, find_runs
+from defectlab.results.workbook import update_workbook
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
+from defectlab.utils.files import replacing
+from defectlab.utils.logs import quiet_lightning
+from defectlab.utils.memory import free_memory, is_out_of_memory
+from defectlab.utils.seeds import seeded
+from defectlab.visualization.dataset import save_tile_picture
+from defectlab.visualization.terminal import summary
 
 logger = logging.getLogger(__name__)
 
 PREDICT_BATCH = 8
+
+
+class EngineRecords(EngineTrainers):
+    """Runs as records: which one a training would be, and what `test` does once images are scored."""
+
+    def announce(self, run: Run, *, elsewhere: bool = False) -> None:
+        """Tell the callbacks that a run is tested and on record, as `test` does: trackers take their copies.
+
+        With `elsewhere` it was trained where they could not follow: they take its curves from the record too.
+        """
+        for callback in self._given_callbacks:
+            if elsewhere and isinstance(callback, Mirror):
+                callback.copy_curves(run)
+            if hasattr(callback, "on_run_finished"):
+                callback.on_run_finished(run)
+
+    def leave_to_others(self) -> None:
+        """Copy nothing to trackers from now on: another process does it (`announce`)."""
+        self._given_callbacks = [one for one in self._given_callbacks if not isinstance(one, Mirror)]
+
+    def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
+        """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
+        datamodule = self._checked(model, datamodule)
+        follow_data(model, datamodule)
+        options = self._options(model) | self._keeping_of(model, datamodule).facts()
+        return start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
+
+    def complete(
+        self, model: BaseDetector, run: Run, datamodule: Folder, timings: dict[str, float], **fields: Any
+    ) -> None:
+        """Finish a run whose raw scores are on record, as `test` does; `fields` go into its record too."""
+        complete_thresholds(run)
+        options: dict[str, Any] = {"keep_maps": self._keep_maps, "aupimo": self._evaluation["aupimo"]}
+        finish_run(run, model, datamodule.manifest, timings, **options, **fields)
+
+    def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
+        """Write the checkpoint of a model that was fitted elsewhere to what `run` has on record, thresholds included.
+
+        It loads as the one that `fit` writes; `test` and `predict` continue from it.
+        """
+        set_decisions(model, run)
+        self._new_trainer(model, run)
+        self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
+        with replacing(run.checkpoint) as partial:
+            self.trainer.save_checkpoint(partial, weights_only=False)
+        run.update(checkpoint=CHECKPOINT)
+        model.run_folder = run.folder
+        for callback in self._given_callbacks:
+            if isinstance(callback, Mirror):
+                callback.take_checkpoint(run)
+        return run.checkpoint
+
+    def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
+        """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
+        follow_data(model, datamodule)
+        model.check_training(datamodule)
+        wanted = self.run_id(model, datamodule)
+        same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
+        exact = (run for run in same if run.status == "finished" and run.features_dtype == "float32")
+        wanted_too = self._evaluation["aupimo"]  # no part of the identity, but asked for
+        return next((run for run in exact if not wanted_too or AUPIMO in run.record["metrics"]), None)
+
+    def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
+        """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
+        follow_data(model, datamodule)
+        options = self._options(model) | self._keeping_of(model, datamodule).facts()
+        _, facts = describe_run(model, datamodule, options, self._run_name, **self._evaluation)
+        return experiment_id(facts)
+
+    def _publish(self, run: Run, verbose: bool) -> None:
+        """Add the run to the workbook and print what it came to; the run is finished and on record whatever happens."""
+        try:
+            outcome = update_workbook(run)
+            if verbose:
+                summary(run, outcome.rows)
+        except Exception:  # a workbook can hold anything a person put there
+            logger.exception(
+                "The run is finished and on record, but %s could not take its row. Mend the workbook or move it away, "
+                "then run `defectlab compare`.",
+                paths.workbook(),
+            )
+
+    def _choose_thresholds(
+        self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None, source: Run | None
+    ) -> None:
+        """Choose on the validation images; where there are none, take over those that belong to the weights."""
+        if datamodule.manifest.split("validation"):
+            logger.info("Choosing thresholds on the validation images first: there are none on record")
+            self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+        if not run.record["thresholds"] and source is not None and source.record["thresholds"]:
+            logger.info("No validation images: using the thresholds of %s", source.folder.name)
+            taken = {
+                level: {**chosen, "source": f"run {source.record['run_id']}"}
+                for level, chosen in source.record["thresholds"].items()
+            }
+            run.update(thresholds=taken)
+        complete_thresholds(run)
 
 
 class Engine(EngineRecords):
@@ -32,7 +140,7 @@ class Engine(EngineRecords):
     Args:
         callbacks: More Lightning callbacks; one with `on_run_finished(run)` hears of each tested run on record.
         logger: As in anomalib; none by default.
-        loggers: Trackers that get a copy of each run, such as ["csv", {"name": "mlflow"}]: see `defectlab.loggers`.
+        loggers: Trackers that get a copy of each run, such as ["csv", {"name": "mlflow"}]: see `engine.trackers`.
         default_root_dir: Where runs go; None is the project's `results/`.
         name: The run's name; None makes one from the settings, such as `resnet18_layer2-layer3_0.1_5`.
         keep_maps: Raw maps kept on disk once the metrics are computed: all, worst (about thirty) or none.

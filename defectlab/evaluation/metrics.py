@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.errors import InputError
+from defectlab.utils.errors import InputError
 
 Floats = NDArray[np.floating]
 

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.errors import InputError
 from defectlab.evaluation.metrics import (
     Curve,
     Floats,
@@ -16,8 +15,9 @@ from defectlab.evaluation.metrics import (
     curve_rates_at,
     sorted_curve,
 )
-from defectlab.evaluation.pixels import no_metrics, pixel_metrics
-from defectlab.evaluation.sources import ArrayImages, Chosen, PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen, PixelImages
+from defectlab.evaluation.pixel.metrics import no_metrics, pixel_metrics
+from defectlab.utils.errors import InputError
 
 
 def evaluate(

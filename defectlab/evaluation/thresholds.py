@@ -1,12 +1,14 @@
 """Thresholds chosen from validation scores. A score is anomalous when it is above the threshold, not at it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, round_down, sorted_curve
+from defectlab.utils.errors import OptionError, unknown_name
 
 Rule = str  # a name of `rules.RULES`, or "none"
 
@@ -128,3 +130,116 @@ def midpoint(low: float, high: float) -> float:
     elif math.isinf(low):
         middle = math.nextafter(high, -math.inf)
     return middle if low < middle < high else low
+
+
+# rule -> the options it uses
+USED: dict[str, tuple[str, ...]] = {
+    "f1": (),
+    "good_max": (),
+    "mean_of_means": (),
+    "mean_plus_k_std": ("k",),
+    "quantile": ("false_alarm_rate",),
+    "conformal": ("false_alarm_rate",),
+    "recall": ("recall",),
+    "cost": ("miss_cost", "false_alarm_cost", "defect_share"),
+    "manual": ("value",),
+}
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """What the rules can be told; each names the rules that use it.
+
+    Attributes:
+        k: Standard deviations above the mean, at least 0 (mean_plus_k_std).
+        false_alarm_rate: Share of good images that may be flagged, in (0, 1) (quantile, conformal).
+        recall: Share of defects to catch, in (0, 1] (recall).
+        miss_cost: Price of a defect that passes (cost).
+        false_alarm_cost: Price of a good part that is flagged, in the same unit (cost).
+        defect_share: Share of defects on the line, in (0, 1) (cost).
+        value: The threshold itself, raw (manual).
+    """
+
+    k: float = 3.0
+    false_alarm_rate: float = 0.01
+    recall: float = 0.95
+    miss_cost: float | None = None
+    false_alarm_cost: float | None = None
+    defect_share: float | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class DefaultRule:
+    """How a model's thresholds are chosen at the end of its training, where the user says nothing.
+
+    Attributes:
+        rule: Of the image threshold, a key of `USED`; where it cannot work, the rule of the other models decides.
+        options: What the rule is told.
+        pixel_as_image: Maps have the unit of the image scores, so both are decided at one threshold.
+    """
+
+    rule: str = "f1"
+    options: RuleOptions = field(default_factory=RuleOptions)
+    pixel_as_image: bool = False
+
+
+def rule_options(rule: str, given: Mapping[str, float | None]) -> RuleOptions:
+    """Return the options of a rule as a person gave them, checked; None means not given.
+
+    Raises:
+        OptionError: No such rule, an option that this rule does not use, or a value that cannot work.
+    """
+    check_rule(rule)
+    told = {name: value for name, value in given.items() if value is not None}
+    unused = [name for name in told if name not in USED[rule]]
+    if unused:
+        listens = ", ".join(USED[rule]) or "no options"
+        users = "; ".join(
+            f"{name} is for {', '.join(r for r, names in USED.items() if name in names)}" for name in unused
+        )
+        raise OptionError(f"Rule {rule} does not use {', '.join(unused)} ({users}). It takes {listens}.")
+    options = RuleOptions(**told)
+    check_options(rule, options)
+    return options
+
+
+def check_rule(rule: str) -> None:
+    """Refuse a name that is no rule.
+
+    Raises:
+        OptionError: With the closest name.
+    """
+    if rule not in USED:
+        raise OptionError(unknown_name("threshold rule", rule, USED))
+
+
+def check_options(rule: str, options: RuleOptions) -> None:
+    """Refuse values that cannot work, before any score is read.
+
+    Raises:
+        OptionError: With the value and what is allowed.
+    """
+    check_rule(rule)
+    told = {name: getattr(options, name) for name in USED[rule]}
+    missing = [name for name, value in told.items() if value is None]
+    if rule == "cost" and missing:
+        raise OptionError(
+            f"Rule cost needs {', '.join(missing)}: the price of a miss, the price of a false alarm, and the share of "
+            "defects on the line (not in the test set)."
+        )
+    if rule == "manual" and (options.value is None or not math.isfinite(options.value)):
+        raise OptionError(f"Rule manual needs value, a finite raw score, got {options.value}.")
+    wrong = [f"{name}={value}" for name, value in told.items() if not math.isfinite(value)]
+    if wrong:
+        raise OptionError(f"Rule {rule}: {', '.join(wrong)} must be a finite number.")
+    for name in ("false_alarm_rate", "defect_share"):
+        if name in told and not 0 < told[name] < 1:
+            raise OptionError(f"Rule {rule}: {name} must be between 0 and 1, got {told[name]}.")
+    if rule == "recall" and not 0 < options.recall <= 1:
+        raise OptionError(f"Rule recall: recall must be in (0, 1], got {options.recall}.")
+    if rule == "mean_plus_k_std" and options.k < 0:
+        raise OptionError(f"Rule mean_plus_k_std: k must be at least 0, got {options.k}.")
+    prices = [told[name] for name in ("miss_cost", "false_alarm_cost") if name in told]
+    if prices and (min(prices) < 0 or max(prices) == 0):
+        raise OptionError("Rule cost: miss_cost and false_alarm_cost must not be negative, nor both 0.")

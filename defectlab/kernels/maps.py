@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from defectlab.errors import InputError, OptionError
+from defectlab.utils.errors import InputError, OptionError
 
 Mode = Literal["bilinear", "nearest"]
 

@@ -1,7 +1,6 @@
 """What every model adds to anomalib's: checked options, local backbones, raw scores, a checkpoint that reloads."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +10,19 @@ import torch
 from anomalib.models.components import AnomalibModule
 from torch import nn
 
-from defectlab import __version__
 from defectlab.backbones import Backbone, as_backbone, load_backbone
-from defectlab.data.tiling import Tiling
-from defectlab.errors import OptionError
-from defectlab.evaluation.area import Area
-from defectlab.evaluation.rule_options import DefaultRule
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.tiling import Tiling
+from defectlab.evaluation.thresholds import DefaultRule
 from defectlab.kernels.maps import border_size
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.tiled import TiledFeatures, TiledScores
-from defectlab.preprocessing import Preprocessing
-from defectlab.results.record import Run
+from defectlab.results.run.record import Run
+from defectlab.utils.errors import OptionError
+from defectlab.utils.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -252,60 +251,6 @@ class BaseDetector(AnomalibModule):
         run = Run.of_checkpoint(Path(checkpoint_path))
         loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded
-
-
-class MemoryBankDetector(BaseDetector):
-    """A model that fits once on the embeddings of all training images, in the order of the manifest."""
-
-    tiled_by: ClassVar[str | None] = "features"
-    rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
-
-    def on_train_start(self) -> None:
-        """Forget an earlier fit: a second `fit` sees only its own data."""
-        self._is_fitted = torch.tensor([False], device=self.device)
-        self._kept: list[tuple[list[str], torch.Tensor]] = []
-
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Keep the embeddings of one batch, (B, C, h, w)."""
-        del args, kwargs
-        with torch.no_grad():
-            embedding = self.model.embed(self.model.features(batch.image))
-        self._kept.append((list(batch.image_path), embedding))
-        return torch.tensor(0.0, requires_grad=True, device=self.device)
-
-    def fit(self) -> None:
-        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter.
-
-        An image that was seen several times, each time augmented anew, counts as often: pass by pass.
-        """
-        seen: Counter[str] = Counter()
-        views = []  # (path, pass) in the order of the batches
-        for batch_paths, _ in self._kept:
-            for path in batch_paths:
-                views.append((path, seen[path]))
-                seen[path] += 1
-        data = getattr(self.trainer, "datamodule", None)
-        manifest = getattr(data, "manifest", None)
-        order = sorted(views, key=lambda view: (view[0] if manifest is None else manifest.index(view[0]), view[1]))
-        rank = {view: index for index, view in enumerate(order)}
-        ranks = [rank[view] for view in views]
-        _, first = self._kept[0]
-        # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
-        # exist once; on a GPU twice for a moment.
-        layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
-        shape = (len(views), *first.shape[1:])
-        stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
-        while self._kept:
-            batch_paths, embedding = self._kept.pop()
-            stacked[ranks[len(ranks) - len(batch_paths) :]] = embedding
-            del ranks[len(ranks) - len(batch_paths) :]
-        grid = (stacked.shape[-2], stacked.shape[-1])
-        self.model.fit(self.model.rows(stacked))
-        if manifest is not None and getattr(data, "train_augmentations", None) is None:
-            self.fitted_on([manifest.index(path) for path, _ in order], grid)
-
-    def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
-        """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""
 
 
 def backbone_record(backbone: Backbone | None) -> dict[str, Any]:

@@ -15,15 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
-from defectlab.kernels.flow import Coupling, flow_log_likelihood, permutation_of
-from defectlab.kernels.flow_grid import GridFlow, checksum
+from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permutation_of
+from defectlab.kernels.flow.grid import GridFlow, checksum
 from defectlab.models.base import check_layers
-from defectlab.models.cached import TakesFeatures
-from defectlab.models.frozen import is_frozen
-from defectlab.models.kept import KeptFeatures, need_images
-from defectlab.options import check_range, check_whole, checked_options
-from defectlab.seeds import generator, seeded
+from defectlab.models.frozen_features import KeptFeatures, TakesFeatures, is_frozen, need_images
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import generator, seeded
+from defectlab.utils.validation import check_range, check_whole, checked_options
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 
 from defectlab.backbones import Backbone, BackboneSpec, WeightsInfo, build
-from defectlab.errors import InputError
+from defectlab.utils.errors import InputError
 
 CHECKPOINT_KEY = "defectlab"
 CHECKPOINT_FORMAT = 1

@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector, check_layers
-from defectlab.options import check_range, check_whole, checked_options
-from defectlab.seeds import seeded
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import seeded
+from defectlab.utils.validation import check_range, check_whole, checked_options
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from anomalib.models.image.draem.torch_model import DraemModel as AnomalibDraemM
 from torch import nn
 from torch.nn import functional as F
 
-from defectlab.data.general import GeneralImages, general_images
-from defectlab.errors import OptionError
+from defectlab.data.auxiliary_images import GeneralImages, general_images
 from defectlab.models.base import BaseDetector, check_unnormalised
-from defectlab.options import check_range, check_whole, checked_options
-from defectlab.seeds import seeded
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import seeded
+from defectlab.utils.validation import check_range, check_whole, checked_options
 
 logger = logging.getLogger(__name__)
 

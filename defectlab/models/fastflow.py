@@ -14,10 +14,10 @@ from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
 from torch import nn
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector, check_layers
-from defectlab.options import check_range, check_whole, checked_options
-from defectlab.seeds import seeded
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import seeded
+from defectlab.utils.validation import check_range, check_whole, checked_options
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from defectlab.backbones import Backbone, FeatureExtractor
-from defectlab.errors import OptionError
-from defectlab.evaluation.rule_options import DefaultRule, RuleOptions, check_options
+from defectlab.evaluation.thresholds import DefaultRule, RuleOptions, check_options
 from defectlab.models.base import check_layers
-from defectlab.models.frozen import FrozenBackboneDetector
-from defectlab.options import check_range, check_whole, checked_options
-from defectlab.seeds import seeded
+from defectlab.models.frozen_features import FrozenBackboneDetector
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import seeded
+from defectlab.utils.validation import check_range, check_whole, checked_options
 
 logger = logging.getLogger(__name__)
 

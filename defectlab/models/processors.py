@@ -9,9 +9,9 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import transform_to_spec
 from lightning import LightningModule, Trainer
 
+from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.thresholds import below32
 from defectlab.models.tiled import drawn_tiles
-from defectlab.preprocessing import Preprocessing
 
 
 class RecordedPreProcessor(PreProcessor):

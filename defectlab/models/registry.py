@@ -1,60 +1,55 @@
 """Model names, the classes behind them and what they accept. Importing this loads no torch."""
 
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from defectlab.errors import OptionError, unknown_name
+from defectlab.models.model_info import ModelInfo
+from defectlab.utils.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
     from defectlab.models.base import BaseDetector
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """One model as users name it: `name` in YAML and on the command line, `class_name` in Python.
-
-    `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is given). `backbone` is
-    the one taken where none is named; None: the model has none. `files`: what training takes beside it.
-    `relative_maps`: its heat maps are shown relative to the threshold instead of on the range of the validation maps.
-    `exports`: the formats that `defectlab export` can write it in, as far as they are known to work; empty: none.
-    `maps`: whether it gives maps at all, or image scores only. `backbone_options`: what anomalib calls its backbone.
-    """
-
-    name: str
-    class_name: str
-    module: str
-    epochs: int | None
-    summary: str
-    backbone: str | None = "resnet18"
-    default_epochs: int = 30
-    relative_maps: bool = False
-    files: str = ""
-    maps: bool = True
-    exports: tuple[str, ...] = ()
-    backbone_options: tuple[str, ...] = ("backbone",)
-
-
 MODELS = {
     info.name: info
     for info in (
-        ModelInfo("padim", "Padim", "defectlab.models.padim", 1, "a Gaussian of features at each position"),
-        ModelInfo("patchcore", "Patchcore", "defectlab.models.patchcore", 1, "nearest patch of a coreset of good ones"),
+        ModelInfo(
+            "padim", "Padim", "defectlab.models.padim.lightning_model", 1, "a Gaussian of features at each position"
+        ),
+        ModelInfo(
+            "patchcore",
+            "Patchcore",
+            "defectlab.models.patchcore.lightning_model",
+            1,
+            "nearest patch of a coreset of good ones",
+        ),
         ModelInfo("cflow", "Cflow", "defectlab.models.cflow", None, "conditional normalising flow over features"),
         ModelInfo(
             "linear_vae",
             "LinearVae",
-            "defectlab.models.vae",
+            "defectlab.models.vae.lightning_model",
             None,
             "fully connected autoencoder of good images",
             None,
             150,
         ),
         ModelInfo(
-            "small_conv_vae", "SmallConvVae", "defectlab.models.vae", None, "small convolutional autoencoder", None, 200
+            "small_conv_vae",
+            "SmallConvVae",
+            "defectlab.models.vae.lightning_model",
+            None,
+            "small convolutional autoencoder",
+            None,
+            200,
         ),
         ModelInfo(
-            "big_conv_vae", "BigConvVae", "defectlab.models.vae", None, "larger convolutional autoencoder", None, 100
+            "big_conv_vae",
+            "BigConvVae",
+            "defectlab.models.vae.lightning_model",
+            None,
+            "larger convolutional autoencoder",
+            None,
+            100,
         ),
         ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
         ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
@@ -78,7 +73,7 @@ MODELS = {
         ModelInfo(
             "efficient_ad",
             "EfficientAd",
-            "defectlab.models.efficient_ad",
+            "defectlab.models.efficient_ad.lightning_model",
             None,
             "student, teacher and autoencoder on patches",
             backbone=None,
@@ -98,7 +93,7 @@ MODELS = {
     )
 }
 
-_OTHERS = "defectlab.models.others"
+_OTHERS = "defectlab.models.anomalib_models"
 OTHERS = {
     info.name: info
     for info in (
@@ -197,7 +192,7 @@ def model_class(name: str) -> "type[BaseDetector]":
     """
     info = model_info(name)
     if name in OTHERS:
-        from defectlab.models.others import other_class
+        from defectlab.models.anomalib_models import anomalib_class
 
-        return other_class(name)
+        return anomalib_class(OTHERS[name])
     return getattr(import_module(info.module), info.class_name)

@@ -14,10 +14,10 @@ from anomalib.models.image.stfpm.torch_model import STFPMModel as AnomalibStfpmM
 from torch import nn
 
 from defectlab.backbones import Backbone, FeatureExtractor, build
-from defectlab.errors import OptionError
 from defectlab.models.base import BaseDetector, check_layers
-from defectlab.options import check_range, checked_options
-from defectlab.seeds import seeded, stream_seed
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import seeded, stream_seed
+from defectlab.utils.validation import check_range, checked_options
 
 logger = logging.getLogger(__name__)
 

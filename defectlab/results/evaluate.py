@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.errors import OptionError
 from defectlab.evaluation.bootstrap import image_intervals, intervals_record
 from defectlab.evaluation.intervals import prevalence, trivial_f1
-from defectlab.evaluation.pixel_bootstrap import pixel_intervals
-from defectlab.evaluation.pixel_thresholds import choose_pixel_threshold
-from defectlab.evaluation.rule_options import DefaultRule
-from defectlab.evaluation.rules import choose
-from defectlab.evaluation.sources import PixelImages
+from defectlab.evaluation.pixel.bootstrap import pixel_intervals
+from defectlab.evaluation.pixel.maps_and_masks import PixelImages
+from defectlab.evaluation.pixel.thresholds import choose_pixel_threshold
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.thresholds import Threshold, choose_image_threshold, decision
-from defectlab.results.defects import per_defect
-from defectlab.results.grid import evaluation_record, pixel_images
-from defectlab.results.parts import evaluate_parts, row_parts
-from defectlab.results.record import Run, ScoreRow
+from defectlab.evaluation.threshold_rules import choose
+from defectlab.evaluation.thresholds import DefaultRule, Threshold, choose_image_threshold, decision
+from defectlab.results.groups import evaluate_parts, row_parts
+from defectlab.results.per_defect import per_defect
+from defectlab.results.pixel_grid import evaluation_record, pixel_images
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defectlab.kernels.coreset import coreset_size
-from defectlab.kernels.gaussian import low_rank_is_smaller
-from defectlab.results.record import Run
+from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.kernels.gaussian.fit import low_rank_is_smaller
+from defectlab.results.run.record import Run
 from defectlab.sweeps.configurations import Configuration
-from defectlab.sweeps.pieces import Pieces
 from defectlab.sweeps.refit import DEFAULT_METRIC, Wanted, best_runs, drop_checkpoints, write_checkpoints
+from defectlab.sweeps.shared_work import Pieces
 
 logger = logging.getLogger(__name__)
 

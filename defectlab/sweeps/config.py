@@ -8,18 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from defectlab import paths
-from defectlab.data.categories import categories_in, chosen_categories, named_groups
-from defectlab.errors import OptionError, unknown_name
-from defectlab.experiment import Experiment, config_file, read_yaml
-from defectlab.features.store import DTYPES
-from defectlab.loggers import check_loggers
-from defectlab.many import parse_seeds
+from defectlab.backbones.feature_cache.store import DTYPES
+from defectlab.data.manifest.categories import categories_in, chosen_categories, named_groups
+from defectlab.engine.trackers import check_loggers
+from defectlab.experiment import Experiment
 from defectlab.models.registry import MODELS, model_info
-from defectlab.options import check_option_names, check_range
-from defectlab.results.identity import safe_name
-from defectlab.sweeps.search import SearchConfig
-from defectlab.sweeps.space import Choices, Options, expand, options_of
+from defectlab.results.run.identity import safe_name
+from defectlab.sweeps.run_many import parse_seeds
+from defectlab.sweeps.search_config import SearchConfig
+from defectlab.sweeps.search_space import Choices, Options, expand, options_of
+from defectlab.utils import paths
+from defectlab.utils.config_files import config_file, read_yaml
+from defectlab.utils.errors import OptionError, unknown_name
+from defectlab.utils.validation import check_option_names, check_range
 
 logger = logging.getLogger(__name__)
 

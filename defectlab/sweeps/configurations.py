@@ -5,17 +5,17 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from defectlab import paths
 from defectlab.backbones import Backbone
 from defectlab.data.folder import Folder
 from defectlab.engine import Engine
-from defectlab.errors import InputError
 from defectlab.experiment import Experiment, Parts, build
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.results.evaluate import AUPIMO
-from defectlab.results.identity import readable_name
-from defectlab.results.record import Run, find_runs
+from defectlab.results.run.identity import readable_name
+from defectlab.results.run.record import Run, find_runs
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

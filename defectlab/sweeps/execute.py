@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from defectlab import paths
-from defectlab.errors import BusyError, InputError
 from defectlab.experiment import train_built
-from defectlab.results.record import Run
+from defectlab.results.run.record import Run
 from defectlab.sweeps.configurations import Configuration, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
-from defectlab.sweeps.pieces import Pieces, queries_of
-from defectlab.sweeps.pruning import PrunedTrialError
-from defectlab.sweeps.scored import Scored, write_run
+from defectlab.sweeps.record_scores import Scored, write_run
+from defectlab.sweeps.shared_work import Pieces, queries_of
 from defectlab.sweeps.table import Outcome
+from defectlab.utils import paths
+from defectlab.utils.errors import BusyError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -143,3 +142,7 @@ def _facts(one: Configuration, pieces: Pieces, sweep: str) -> dict[str, Any]:
 
 def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+class PrunedTrialError(Exception):
+    """A training was ended because it was worse than the median of earlier ones at the same epoch."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from defectlab.kernels.gaussian import fit_factor, prefix_distances
+from defectlab.kernels.gaussian.fit import fit_factor, prefix_distances
 from defectlab.sweeps.configurations import Configuration
-from defectlab.sweeps.pieces import EMBEDDED_AT_ONCE, Pieces, as_tensor, embedded, queries_of
-from defectlab.sweeps.scored import Scored
+from defectlab.sweeps.record_scores import Scored
+from defectlab.sweeps.shared_work import EMBEDDED_AT_ONCE, Pieces, as_tensor, embedded, queries_of
 
 
 def score_padim(group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces) -> Iterator[Scored]:

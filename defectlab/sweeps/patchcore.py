@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from defectlab.kernels.coreset import coreset_size
+from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.neighbours import nearest_of_prefixes
-from defectlab.kernels.prepared_bank import PreparedBank
+from defectlab.kernels.neighbours_index import PreparedBank
 from defectlab.sweeps.configurations import Configuration
-from defectlab.sweeps.pieces import Pieces, as_tensor, embedded, queries_of
-from defectlab.sweeps.scored import Scored
+from defectlab.sweeps.record_scores import Scored
+from defectlab.sweeps.shared_work import Pieces, as_tensor, embedded, queries_of
 
 
 def score_patchcore(

@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from defectlab.backbones import FeatureExtractor
-from defectlab.features.extraction import BATCH, feature_source
-from defectlab.features.store import FeatureStore
-from defectlab.kernels.coreset import coreset_size, estimate
+from defectlab.backbones.feature_cache.extraction import BATCH, feature_source
+from defectlab.backbones.feature_cache.store import FeatureStore
+from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.projection import projected_size
-from defectlab.progress import clock
-from defectlab.results.record import Run
+from defectlab.results.run.record import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
 from defectlab.sweeps.configurations import Configuration, Refused, groups_of
 from defectlab.sweeps.durations import Durations
-from defectlab.sweeps.pieces import Pieces, queries_of
+from defectlab.sweeps.shared_work import Pieces, queries_of
+from defectlab.utils.progress import clock
 
 READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
 PER_CHECKPOINT, WRITING = 1.0, 2e8  # seconds to fit again from features, bytes a second to disk: assumed

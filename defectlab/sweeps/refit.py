@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from defectlab import paths
-from defectlab.errors import InputError, OptionError, did_you_mean
-from defectlab.experiment import SETTINGS, read_yaml, train_built
-from defectlab.kernels.coreset import coreset_size
-from defectlab.results.record import Run
+from defectlab.experiment import SETTINGS, train_built
+from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.results.run.record import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
-from defectlab.sweeps.pieces import Pieces, as_tensor, embedded, queries_of
-from defectlab.sweeps.validation import Choice, choose
+from defectlab.sweeps.selection import Choice, choose
+from defectlab.sweeps.shared_work import Pieces, as_tensor, embedded, queries_of
+from defectlab.utils import paths
+from defectlab.utils.config_files import read_yaml
+from defectlab.utils.errors import InputError, OptionError, did_you_mean
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from backbone_helpers import images
 
-from defectlab.backbones import FeatureExtractor, load_backbone, manifest, weights
-from defectlab.backbones.procedural import KINDS, procedural_image
+from defectlab.backbones import FeatureExtractor, load_backbone, weights, weights_manifest
 from defectlab.backbones.registry import BUNDLED, IMAGENET_MEAN
-from defectlab.errors import WeightsError
+from defectlab.data.samples.procedural import KINDS, procedural_image
+from defectlab.utils.errors import WeightsError
 
 
 def test_it_loads_by_name_from_any_project_root(home: Path) -> None:
@@ -28,7 +28,7 @@ def test_its_file_is_small_and_the_one_of_the_manifest() -> None:
     path = weights.shipped_file()
     assert path is not None
     assert path.stat().st_size <= 12e6
-    (entry,) = manifest.entries_for(BUNDLED)
+    (entry,) = weights_manifest.entries_for(BUNDLED)
     assert entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert {row.file: row.state for row in weights.list_weights()}[entry.file] == "verified"
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from defectlab.backbones import BackboneSpec, FeatureExtractor, load_backbone, weights_sha256
-from defectlab.backbones.manifest import file_sha256
-from defectlab.errors import OptionError, WeightsError
+from defectlab.backbones.weights_manifest import file_sha256
+from defectlab.utils.errors import OptionError, WeightsError
 
 
 def _features(network: nn.Module, layers: list[str]) -> dict[str, torch.Tensor]:

@@ -4,14 +4,14 @@ import pytest
 import timm
 import torchvision
 
-from defectlab.backbones import manifest, weights
+from defectlab.backbones import weights, weights_manifest
 from defectlab.backbones.registry import BUNDLED, REGISTRY
-from defectlab.errors import WeightsError
+from defectlab.utils.errors import WeightsError
 
 
 def test_known_entries_agree_with_the_installed_libraries() -> None:
     checked = 0
-    for entry in manifest.known_entries():
+    for entry in weights_manifest.known_entries():
         if entry.name == BUNDLED:  # its own hash: test_bundled.py
             continue
         if entry.library == "torchvision":
@@ -33,22 +33,22 @@ def test_known_entries_agree_with_the_installed_libraries() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2", "efficientnet_b7", "cspdarknet53"])
 def test_every_backbone_of_the_issue_has_a_source(name: str) -> None:
-    assert manifest.entries_for(name)[0].url
+    assert weights_manifest.entries_for(name)[0].url
     assert name in REGISTRY
 
 
 def test_the_bundled_backbone_has_no_entry_of_another() -> None:
-    assert [entry.name for entry in manifest.entries_for("defectlab_resnet18")] == ["defectlab_resnet18"]
-    assert "defectlab_resnet18" not in {entry.name for entry in manifest.entries_for("resnet18")}
+    assert [entry.name for entry in weights_manifest.entries_for("defectlab_resnet18")] == ["defectlab_resnet18"]
+    assert "defectlab_resnet18" not in {entry.name for entry in weights_manifest.entries_for("resnet18")}
 
 
 def test_names_mean_the_first_of_an_order() -> None:
-    assert [entry.name for entry in manifest.entries_for("resnet50")] == [
+    assert [entry.name for entry in weights_manifest.entries_for("resnet50")] == [
         "resnet50.IMAGENET1K_V1",
         "resnet50.IMAGENET1K_V2",
     ]
-    assert manifest.entries_for("resnet50-11ad3fa6.pth")[0].name == "resnet50.IMAGENET1K_V2"
-    assert manifest.entries_for("efficientnet_b7")[1].architecture == "tf_efficientnet_b7"
+    assert weights_manifest.entries_for("resnet50-11ad3fa6.pth")[0].name == "resnet50.IMAGENET1K_V2"
+    assert weights_manifest.entries_for("efficientnet_b7")[1].architecture == "tf_efficientnet_b7"
 
 
 def test_list_and_verify(home: Path) -> None:
@@ -75,13 +75,13 @@ def test_a_damaged_manifest_is_named(home: Path) -> None:
 
 def test_a_published_hash_counts_under_any_file_name_and_a_name_only_without_one(tmp_path: Path) -> None:
     sha256 = "ddb28fec" + "0" * 56
-    entry, how = manifest.entry_of_file(tmp_path / "renamed.pth", sha256)
+    entry, how = weights_manifest.entry_of_file(tmp_path / "renamed.pth", sha256)
     assert entry is not None
     assert (entry.name, entry.mean) == ("tf_efficientnet_b7.ap_in1k", (0.5, 0.5, 0.5))
     assert "ddb28fec" in how
-    entry, how = manifest.entry_of_file(tmp_path / "resnet18-f37072fd.pth", "1" * 64)
+    entry, how = weights_manifest.entry_of_file(tmp_path / "resnet18-f37072fd.pth", "1" * 64)
     assert entry is None
     assert "other content" in how
-    entry, how = manifest.entry_of_file(tmp_path / "cspdarknet53.ra_in1k.safetensors", "1" * 64)
+    entry, how = weights_manifest.entry_of_file(tmp_path / "cspdarknet53.ra_in1k.safetensors", "1" * 64)
     assert entry is not None
     assert "no checksum" in how

@@ -94,7 +94,7 @@ results = engine.test(model=model, datamodule=datamodule)
 #
 # 11.8 million weights, one more convolution on each side. `monitor` keeps the epoch with the smallest loss of good validation images; `patience` ends the training once that loss has not fallen in so many validations.
 #
-# `Engine(callbacks=[KeepEpochs(10)])`, from `defectlab.checkpoints`, would keep every tenth epoch and the last as well, as `big_conv_vae_128_100_10.ckpt` and so on in the run's `weights/epochs`; `Detector.load` takes each of them.
+# `Engine(callbacks=[KeepEpochs(10)])`, from `defectlab.engine.checkpoints`, would keep every tenth epoch and the last as well, as `big_conv_vae_128_100_10.ckpt` and so on in the run's `weights/epochs`; `Detector.load` takes each of them.
 
 # %%
 from defectlab import BigConvVae, Engine, Folder

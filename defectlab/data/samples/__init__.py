@@ -4,10 +4,10 @@ from pathlib import Path
 
 from defectlab.data.samples import coins, digits, wells
 from defectlab.data.samples.store import Identity, find_complete, sources, write_sample
-from defectlab.errors import InputError, OptionError, unknown_name
-from defectlab.logs import show_log
-from defectlab.options import check_option_names
-from defectlab.paths import resolve
+from defectlab.utils.errors import InputError, OptionError, unknown_name
+from defectlab.utils.logs import show_log
+from defectlab.utils.paths import resolve
+from defectlab.utils.validation import check_option_names
 
 __all__ = ["SAMPLES", "make_sample", "sources"]
 
@@ -30,7 +30,7 @@ def make_sample(
 ) -> Path:
     """Make a built-in dataset and return its folder; a complete one is kept as it is.
 
-    `coins` and `digits` have the MVTec layout, `wells` has that of the casting wells (`defectlab.data.layouts`).
+    `coins` and `digits` have the MVTec layout, `wells` has that of the casting wells (`data.manifest.layouts`).
 
     A relative destination is taken from the project root. The folder appears whole or not at all; its `sample.json`
     says what it was made from. The same name, seed and options give the same pixels on every machine. With `exist_ok`

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.errors import DataError
+from defectlab.utils.errors import DataError
 
 Grey = NDArray[np.uint8]
 

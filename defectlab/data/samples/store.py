@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.errors import InputError
-from defectlab.paths import resolve
+from defectlab.utils.errors import InputError
+from defectlab.utils.paths import resolve
 
 logger = logging.getLogger(__name__)
 

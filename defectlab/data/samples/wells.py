@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from defectlab.data.samples.draws import Draws
 from defectlab.data.samples.store import Picture
-from defectlab.errors import OptionError
+from defectlab.utils.errors import OptionError
 
 Plane = NDArray[np.float64]
 Bounds = tuple[int, int]

@@ -6,8 +6,8 @@ from openpyxl.styles import Alignment
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.leaderboard import BEST, TIED, UNTESTED, WORSE, Board
-from defectlab.results.workbook.board_sheet import BOLD, HEADER, QUIET, TITLE
+from defectlab.results.comparison.leaderboard import BEST, TIED, UNTESTED, WORSE, Board
+from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE
 
 SHEETS = {
     "comparison": "The four bare metrics of every run, in blocks as people keep them by hand.",

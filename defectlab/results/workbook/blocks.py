@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectlab.errors import InputError
-from defectlab.results.workbook.rows import BARE_METRICS, IMPORTED, KEY, MODEL_TITLES, Group, Row, group_of
+from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.results.rows import IMPORTED, KEY, MODEL_TITLES, Group, Row, group_of
+from defectlab.utils.errors import InputError
 
 HEIGHT = len(BARE_METRICS) + 1
 GAP = 2

@@ -11,6 +11,7 @@ from openpyxl.styles import Alignment, Font
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
+from defectlab.results.rows import KEY, Row, best_rows, ranked_within
 from defectlab.results.workbook.blocks import (
     GAP,
     HEIGHT,
@@ -25,8 +26,7 @@ from defectlab.results.workbook.blocks import (
     used,
 )
 from defectlab.results.workbook.cells import BOLD, HEADER, mark, read_cells, set_pages, write_value
-from defectlab.results.workbook.foreign import has_extras
-from defectlab.results.workbook.rows import KEY, Row, best_rows, ranked_within
+from defectlab.results.workbook.user_content import has_extras
 
 TITLE = Font(name="Calibri", size=12, bold=True)
 WIDEST, NARROWEST, WIDEST_TITLE = 34, 16, 40

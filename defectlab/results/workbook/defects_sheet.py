@@ -7,10 +7,10 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.kinds import KindResult
-from defectlab.results.leaderboard import RANKED_BY, Board
-from defectlab.results.workbook.board_sheet import BOLD, HEADER, QUIET, TITLE, auroc_scale
-from defectlab.results.workbook.rows import KEY, Row, number
+from defectlab.results.comparison.leaderboard import RANKED_BY, Board
+from defectlab.results.comparison.runs import KindResult
+from defectlab.results.rows import KEY, Row, number
+from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE, auroc_scale
 
 _WHO = ("model", "backbone", "run", "seed", RANKED_BY, "weakest kind")
 _WIDTHS = (11, 19, 56, 7, 15, 20)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from defectlab.errors import OptionError, unknown_name
-from defectlab.features.store import FeatureStore
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.execute import Report
+from defectlab.utils.errors import OptionError, unknown_name
 
 NAMES = ("local", "ray")
 
@@ -50,7 +50,7 @@ def make_executor(
         if address is not None:
             raise OptionError(f"address={address!r} is that of a Ray cluster: say executor ray too, or leave it out.")
         return LocalExecutor(store, sweep)
-    from defectlab.sweeps.executors.needs import RayConfig
     from defectlab.sweeps.executors.on_ray import RayExecutor
+    from defectlab.sweeps.executors.ray_resources import RayConfig
 
     return RayExecutor(store, sweep, address, RayConfig.from_dict(ray or {}))

@@ -4,10 +4,10 @@ import logging
 import time
 from collections.abc import Sequence
 
-from defectlab.features.store import FeatureStore
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.sweeps.configurations import Configuration, groups_of
 from defectlab.sweeps.execute import Report, run_group
-from defectlab.sweeps.pieces import Pieces
+from defectlab.sweeps.shared_work import Pieces
 from defectlab.sweeps.table import renew_workbook
 
 logger = logging.getLogger(__name__)

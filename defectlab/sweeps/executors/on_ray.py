@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from defectlab import paths
-from defectlab.errors import InputError
-from defectlab.features.store import FeatureStore
-from defectlab.results.adopt import adopt_run
+from defectlab.backbones.feature_cache.store import FeatureStore
+from defectlab.results.run.record import adopt_run
 from defectlab.sweeps.configurations import PREFIX, Configuration, groups_of
 from defectlab.sweeps.execute import Report, outcome_of, record_failure
 from defectlab.sweeps.executors import tasks
 from defectlab.sweeps.executors.local import WORKBOOK_SECONDS
-from defectlab.sweeps.executors.needs import RayConfig, check_needs, needs_of
-from defectlab.sweeps.pieces import Pieces
+from defectlab.sweeps.executors.ray_resources import RayConfig, check_needs, needs_of
+from defectlab.sweeps.shared_work import Pieces
 from defectlab.sweeps.table import renew_workbook
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from defectlab import __version__
-from defectlab.errors import InputError
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.experiment import Parts
-from defectlab.features.store import FeatureStore
 from defectlab.sweeps.configurations import PREFIX, Configuration, build_all
 from defectlab.sweeps.execute import run_group
-from defectlab.sweeps.executors.memory import Arrays, MemoryStore
+from defectlab.sweeps.executors.memory_store import Arrays, MemoryStore
 from defectlab.sweeps.padim import mahalanobis_distances
 from defectlab.sweeps.patchcore import ordered_bank, search_bank
-from defectlab.sweeps.pieces import Pieces
+from defectlab.sweeps.shared_work import Pieces
 from defectlab.sweeps.table import Outcome
+from defectlab.utils.errors import InputError
+from defectlab.utils.version import __version__
 
 # Shared pieces of a model after its features, in order; each finds those before it in the store.
 STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], Pieces], Any]]] = {

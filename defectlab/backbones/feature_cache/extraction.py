@@ -1,0 +1,167 @@
+"""Backbone features of every image of a dataset, from one pass for all layers asked for."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.feature_cache.store import DTYPES, FeatureStore
+from defectlab.data.datasets import load_image
+from defectlab.data.folder import Folder
+from defectlab.data.manifest.manifest import Entry, Manifest, check_unchanged
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when images are read or features are computed otherwise than before
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of a dataset: `layers` maps a layer to (N, C, h, w), memory-mapped, rows as in `manifest.entries`."""
+
+    manifest: Manifest
+    layers: dict[str, np.ndarray]
+
+    def of(self, entries: Sequence[Entry], layers: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Return the features of some images, in the order given: {layer: (n, C, h, w)} float32 tensors.
+
+        `layers` are those wanted; None is all.
+        """
+        rows = [self.manifest.index(entry.path) for entry in entries]
+        wanted = self.layers if layers is None else layers
+        return {layer: torch.from_numpy(np.asarray(self.layers[layer][rows])).float() for layer in wanted}
+
+
+def extract(
+    data: Folder | Manifest,
+    backbone: Backbone,
+    preprocessing: Preprocessing,
+    layers: Sequence[str],
+    store: FeatureStore,
+    *,
+    dtype: str | None = None,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+) -> dict[str, np.ndarray]:
+    """Return {layer: (N, C, h, w)} for every image of a dataset, rows as in `manifest.entries`; see `Features`.
+
+    Features are those a model's `features` part gives: the image read and pre-processed as in training, no
+    augmentation. Layers that the store holds for the same images (by content), pre-processing, weights and kind of
+    device are read from it; all others come from one pass over the images, and are kept.
+
+    Args:
+        data: A datamodule or its manifest.
+        backbone: From `load_backbone`.
+        preprocessing: A model's `preprocessing`.
+        layers: Names, in any order.
+        store: Where they are kept.
+        dtype: float32, or float16 for half the space, which rounds each number by up to 0.05 %; None is the store's.
+        device: Where the backbone runs.
+        workers: Processes that read images.
+
+    Raises:
+        OptionError: A layer that the backbone does not have, another dtype, or features too large for float16.
+    """
+    dtype = store.dtype if dtype is None else dtype
+    if dtype not in DTYPES:
+        raise OptionError(f"extract: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if preprocessing.tiling is not None:
+        raise OptionError("extract: features of tiled images are not kept; leave tiling out.")
+    manifest = data.manifest if isinstance(data, Folder) else data
+    wanted = list(dict.fromkeys(layers))
+    source = feature_source(manifest, backbone, preprocessing, dtype, torch.device(device).type)
+    keys = {layer: {**source, "layer": layer} for layer in wanted}
+    found = {layer: store.get(key) for layer, key in keys.items()}
+    if any(array is None for array in found.values()):
+        with store.making(source):
+            found = {layer: store.get(key) for layer, key in keys.items()}
+            missing = [layer for layer in wanted if found[layer] is None]
+            if missing:
+                _compute(manifest, backbone, preprocessing, {layer: keys[layer] for layer in missing}, store, dtype,
+                         torch.device(device), workers)  # fmt: skip
+            found |= {layer: store.get(keys[layer]) for layer in missing}
+    kept = {layer: array for layer, array in found.items() if array is not None}
+    if len(kept) < len(wanted):  # another process, with a limit of its own, has just removed them
+        raise InputError(f"The cache {store.root} is too small for what works with it now: raise its limit (limit_gb).")
+    return kept
+
+
+def feature_source(
+    manifest: Manifest, backbone: Backbone, preprocessing: Preprocessing, dtype: str = "float32", device: str = "cpu"
+) -> dict[str, Any]:
+    """Return everything but the layer that decides features: the store's key of a layer is this and `layer`."""
+    images = hashlib.sha256("\n".join(entry.sha256 for entry in manifest.entries).encode()).hexdigest()
+    precision = backbone.spec.precision
+    return {
+        "what": "features",
+        "format": FORMAT,
+        "images": images,
+        "count": len(manifest.entries),
+        "preprocessing": preprocessing.hash,
+        "backbone": backbone.spec.name,
+        "architecture": backbone.spec.architecture,
+        "weights": backbone.weights.sha256,
+        "dtype": dtype,
+        "device": device,
+        **({} if precision == "float32" else {"precision": precision}),
+    }
+
+
+def _compute(
+    manifest: Manifest,
+    backbone: Backbone,
+    preprocessing: Preprocessing,
+    keys: dict[str, dict[str, Any]],
+    store: FeatureStore,
+    dtype: str,
+    device: torch.device,
+    workers: int,
+) -> None:
+    extractor = FeatureExtractor(backbone, list(keys)).to(device)
+    shapes = extractor.feature_shapes(preprocessing.input_size)
+    count = len(manifest.entries)
+    logger.info("Features of %d images, one pass for %s", count, ", ".join(keys))
+    wanted = [(keys[layer], (count, *shapes[layer]), dtype) for layer in keys]
+    with store.writing(wanted) as arrays, progress_bar("Features", count) as progress:
+        done = 0
+        for batch in _batches(manifest, preprocessing, workers):
+            features = extractor(batch.to(device))
+            for layer, array in zip(keys, arrays, strict=True):
+                values = features[layer].float().cpu().numpy()
+                if dtype == "float16" and np.abs(values).max() > np.finfo(np.float16).max:
+                    raise OptionError(f"Layer {layer} has features too large for float16: take dtype float32.")
+                array[done : done + len(batch)] = values
+            done += len(batch)
+            progress(done, count)
+        check_unchanged(manifest)  # before they are kept under the names of the old ones
+
+
+def _batches(manifest: Manifest, preprocessing: Preprocessing, workers: int) -> Iterator[torch.Tensor]:
+    loader = DataLoader(_Images(manifest, preprocessing), batch_size=BATCH, num_workers=workers)
+    yield from loader
+
+
+class _Images(Dataset):
+    """Every image of a manifest as the model's input, (3, H, W)."""
+
+    def __init__(self, manifest: Manifest, preprocessing: Preprocessing) -> None:
+        self.paths = [manifest.absolute(entry) for entry in manifest.entries]
+        self.resize, self.transform = preprocessing.resize(), preprocessing.transform()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Return one image, resized and then transformed as training does it."""
+        pixels: torch.Tensor = self.transform(self.resize(load_image(self.paths[index])))
+        return pixels.as_subclass(torch.Tensor)

@@ -1,0 +1,208 @@
+"""A cache of arrays on disk, found by what they were made of. No torch here."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.files import is_writable, new_memmap, replacing, write_json
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LIMIT_GB = 20.0
+DTYPES = ("float32", "float16")  # that features may be kept in
+STALE_SECONDS = 24 * 3600  # of a file that a killed process left half-written
+BLOCK = 8 * 2**20
+
+Key = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One array of the store: what it was made of, where it lies, bytes, and seconds (epoch) of its last use."""
+
+    key: dict[str, Any]
+    path: Path
+    bytes: int
+    used: float
+
+
+class FeatureStore:
+    """Arrays on disk, each found by its key: a flat mapping of plain data that says everything that decides its values.
+
+    An array is a memory-mappable `.npy` with a `.json` beside it, which holds key and checksum and is written last. An
+    array without its `.json`, of another size or with another checksum is treated as not there, and made again.
+    Several processes may use one store: what one is making, the others wait for. When the arrays together are larger
+    than the limit, those not used for longest are removed; what this object has handed out is kept.
+
+    Args:
+        root: Folder; None is the project's (`DEFECTLAB_CACHE`, else `.cache/features`).
+        limit_gb: Size limit in GB (1e9 bytes).
+        dtype: That features of backbones are kept in; other arrays keep their own.
+
+    Raises:
+        OptionError: A limit that is not above 0, or a dtype that is none of DTYPES.
+
+    >>> import tempfile
+    >>> store = FeatureStore(tempfile.mkdtemp())
+    >>> array = store.get_or_make({"what": "squares", "n": 4}, lambda: np.arange(4) ** 2)
+    >>> array.tolist(), store.get({"n": 4, "what": "squares"}).tolist()
+    ([0, 1, 4, 9], [0, 1, 4, 9])
+    """
+
+    def __init__(
+        self, root: str | Path | None = None, limit_gb: float = DEFAULT_LIMIT_GB, dtype: str = DTYPES[0]
+    ) -> None:
+        if dtype not in DTYPES:
+            raise OptionError(f"FeatureStore: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        if not isinstance(limit_gb, int | float) or not limit_gb > 0:
+            raise OptionError(f"FeatureStore: limit_gb must be a number above 0, got {limit_gb!r}.")
+        self.root = paths.cache_dir() / "features" if root is None else paths.resolve(root)
+        self.limit = int(limit_gb * 1e9)
+        self.dtype = dtype
+        self._verified: dict[str, int] = {}  # digest -> mtime of the array whose checksum was compared
+
+    def get_or_make(self, key: Key, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the array of `key`, memory-mapped and read-only; where it is not there, `make()` it first."""
+        found = self.get(key)
+        if found is not None:
+            return found
+        with self.making(key):
+            found = self.get(key)  # another process may have made it meanwhile
+            if found is None:
+                array = make()
+                with self.writing([(key, array.shape, array.dtype)]) as (target,):
+                    target[...] = array
+                found = self.get(key)
+                if found is None:  # another process, with a smaller limit, has removed it at once
+                    return array
+        return found
+
+    def get(self, key: Key) -> np.ndarray | None:
+        """Return the array of `key`, memory-mapped and read-only, or None; a damaged one is logged and is None."""
+        digest = _digest(key)
+        array, facts = self._paths(digest)
+        try:
+            record = json.loads(facts.read_text(encoding="utf-8"))
+            state = array.stat()
+            if self._verified.get(digest) != state.st_mtime_ns:
+                if state.st_size != record["bytes"] or _checksum(array) != record["sha256"]:
+                    raise ValueError("size or checksum is another")
+                self._verified[digest] = state.st_mtime_ns
+            found = np.load(array, mmap_mode="r")
+        except OSError:  # not there, or just now removed by another process
+            return None
+        except (ValueError, KeyError, TypeError) as error:  # also facts that are no facts
+            logger.warning("The cached array %s is damaged (%s): it is made again (%s)", array.name, error, dict(key))
+            with suppress(OSError):
+                facts.unlink(missing_ok=True)
+            return None
+        with suppress(OSError):  # in a cache that may only be read
+            os.utime(facts)  # the time of the last use, which decides what is removed first
+        return found
+
+    def has(self, key: Key) -> bool:
+        """Whether there is an array of `key`, without looking for damage."""
+        array, facts = self._paths(_digest(key))
+        return facts.is_file() and array.is_file()
+
+    @contextmanager
+    def making(self, key: Key) -> Iterator[None]:
+        """Keep other processes from making the arrays of `key` meanwhile; they wait. A dead process keeps nothing.
+
+        Raises:
+            InputError: The folder cannot be written to.
+        """
+        if not is_writable(self.root):
+            raise InputError(f"The cache {self.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{_digest(key)}.lock"):
+            yield
+
+    @contextmanager
+    def writing(self, wanted: Sequence[tuple[Key, tuple[int, ...], Any]]) -> Iterator[Sequence[np.ndarray]]:
+        """Yield writable memory-mapped arrays for (key, shape, dtype); stored if the block ends without an error."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            partial = [stack.enter_context(replacing(self._paths(_digest(key))[0])) for key, _, _ in wanted]
+            arrays = [new_memmap(path, shape, dtype) for path, (_, shape, dtype) in zip(partial, wanted, strict=True)]
+            yield arrays
+            records: list[dict[str, Any]] = []
+            for path, array, (key, _, _) in zip(partial, arrays, wanted, strict=True):
+                array.flush()
+                records.append({"key": dict(key), "bytes": path.stat().st_size, "sha256": _checksum(path)})
+        for record in records:
+            digest = _digest(record["key"])
+            array_path, facts = self._paths(digest)
+            write_json(facts, record)
+            self._verified[digest] = array_path.stat().st_mtime_ns
+        self._shrink()
+
+    def entries(self) -> list[Stored]:
+        """Return what is stored, the last used first."""
+        found = []
+        for facts in self.root.glob("*.json"):
+            try:
+                record = json.loads(facts.read_text(encoding="utf-8"))
+                found.append(Stored(record["key"], facts.with_suffix(".npy"), record["bytes"], facts.stat().st_mtime))
+            except (OSError, ValueError, KeyError, TypeError):
+                logger.warning("Unreadable in the cache, ignored: %s", facts)
+        return sorted(found, key=lambda entry: -entry.used)
+
+    def clear(self) -> int:
+        """Remove everything, and what killed processes left; returns the bytes freed."""
+        freed = 0
+        for pattern in ("*.json", "*.npy", ".*.part"):  # not the locks: another process may hold one
+            for path in self.root.glob(pattern):
+                freed += path.stat().st_size
+                path.unlink(missing_ok=True)
+        self._verified.clear()
+        return freed
+
+    def _shrink(self) -> None:
+        for path in self.root.glob(".*.part"):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+        entries = self.entries()
+        total = sum(entry.bytes for entry in entries)
+        for entry in reversed(entries):
+            if total <= self.limit:
+                return
+            if entry.path.stem in self._verified:
+                continue
+            logger.info("Cache above %.1f GB: removed %s, unused for longest", self.limit / 1e9, entry.path.name)
+            entry.path.with_suffix(".json").unlink(missing_ok=True)
+            entry.path.unlink(missing_ok=True)
+            total -= entry.bytes
+        if total > self.limit:
+            logger.warning(
+                "The arrays in use now, %.1f GB, are above the cache's limit of %.1f GB: none of them is removed",
+                total / 1e9,
+                self.limit / 1e9,
+            )
+
+    def _paths(self, digest: str) -> tuple[Path, Path]:
+        return self.root / f"{digest}.npy", self.root / f"{digest}.json"
+
+
+def _digest(key: Key) -> str:
+    return hashlib.sha256(json.dumps(dict(key), sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

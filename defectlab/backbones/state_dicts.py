@@ -1,0 +1,163 @@
+"""Weights files and checkpoint dicts to one plain float32 state dict. Nothing is unpickled beyond tensors."""
+
+import json
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defectlab.utils.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_CONTAINERS = ("state_dict", "model", "model_state_dict", "params", "params_ema", "net", "weights")
+_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "network.", "encoder.", "feature_extractor.")
+_HEADS = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
+
+
+def container_problem(path: Path, name: str | None = None) -> str | None:
+    """Return what is visibly wrong with a weights file (empty, web page, cut), or None. Needs no torch."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+        if size == 0:
+            return "is empty"
+        if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+            return "is a web page, not weights (a download that ended on a login or error page)"
+        if head.startswith(b"version https://git-lfs"):
+            return "is a Git LFS pointer, not the weights themselves (run `git lfs pull`)"
+        if (name or path.name).endswith(".safetensors"):
+            return _safetensors_problem(head, file.seek(0) or file.read, size)
+    return None
+
+
+def _safetensors_problem(head: bytes, read: Any, size: int) -> str | None:
+    # Layout: 8 bytes little-endian length of a JSON header, the header, then the tensors.
+    length = int.from_bytes(head[:8], "little")
+    if size < 8 or length > size - 8:
+        return "is no whole safetensors file (its header is cut or damaged)"
+    try:
+        header = json.loads(read(8 + length)[8:])
+        end = max((value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "is no safetensors file (its header is damaged)"
+    if 8 + length + end != size:
+        return f"is cut: {size} of {8 + length + end} bytes are there"
+    return None
+
+
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    """Return the state dict in a `.pth`, `.pt` or `.safetensors` file: float32, on the CPU, wrapper prefixes removed.
+
+    Raises:
+        WeightsError: Empty, cut, no weights file, or one that would have to run pickled code.
+
+    """
+    problem = container_problem(path)
+    if problem:
+        raise WeightsError(f"{path} {problem}. Copy or download it again.")
+    return unwrap(_load(path), str(path))
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with path.open("rb") as file:
+            head = file.read(4)
+        zipped = head == b"PK\x03\x04"
+        if head and not zipped and not head.startswith(b"\x80"):
+            raise WeightsError(
+                f"{path} is no weights file of PyTorch: it begins with {head!r}. Give a .pth or .safetensors."
+            )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+            raise WeightsError(
+                f"{path} holds pickled Python objects, not only tensors; loading them would run their code. If you "
+                "trust the file, take the state dict out once: `loaded = torch.load(path, weights_only=False)`, then "
+                "`torch.save(loaded.state_dict(), new)` (a module) or `torch.save(loaded['state_dict'], new)` (a dict)."
+            ) from error
+        raise WeightsError(_damaged(path, error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch and safetensors raise a dozen unrelated types for a damaged file
+        raise WeightsError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{path} cannot be read as weights: it is cut, damaged or of another kind ({first[:200]}). Copy it again."
+
+
+def unwrap(loaded: Any, where: str) -> "dict[str, Tensor]":
+    """Return the plain state dict inside a checkpoint dict: float32, prefixes such as `module.` removed.
+
+    Raises:
+        WeightsError: No tensors by name in it, or values that are not finite.
+
+    """
+    import torch
+
+    state = loaded
+    for _ in range(3):
+        key = next((k for k in _CONTAINERS if isinstance(state, Mapping) and isinstance(state.get(k), Mapping)), None)
+        if key is None:
+            break
+        logger.info("%s: taking the weights under '%s'", where, key)
+        state = state[key]
+    items = state.items() if isinstance(state, Mapping) else ()
+    tensors = {key: value for key, value in items if isinstance(key, str) and torch.is_tensor(value)}
+    if not tensors:
+        inside = f"keys {', '.join(map(str, list(state)[:8]))}" if isinstance(state, Mapping) else type(state).__name__
+        raise WeightsError(
+            f"{where} holds no tensors by name ({inside}). Expected: a state dict, or one under 'state_dict'."
+        )
+    state = _float32(_without_prefixes(tensors, where), where)
+    bad = [key for key, value in state.items() if value.is_floating_point() and not _finite(value)]
+    if bad:
+        raise WeightsError(f"{where} holds values that are not finite in {', '.join(bad[:5])}: the file is damaged.")
+    return state
+
+
+def _finite(tensor: "Tensor") -> bool:
+    import torch
+
+    # A sum is four times faster than looking at each value, and finite for all but absurd weights.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _without_prefixes(state: "dict[str, Tensor]", where: str) -> "dict[str, Tensor]":
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            inside = [key for key in state if key.startswith(prefix)]
+            outside = [key for key in state if not key.startswith(prefix)]
+            # A classifier often stands beside the wrapped backbone; anything else means this is no wrapper.
+            if inside and all(key.startswith(_HEADS) for key in outside):
+                logger.info("%s: prefix '%s' removed from %d keys", where, prefix, len(inside))
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                stripped = True
+    return state
+
+
+def _float32(state: "dict[str, Tensor]", where: str) -> "dict[str, Tensor]":
+    import torch
+
+    kinds = sorted({str(v.dtype).removeprefix("torch.") for v in state.values() if v.is_floating_point()} - {"float32"})
+    if kinds:
+        logger.info("%s: %s cast to float32", where, ", ".join(kinds))
+    # A copy, so that a memory-mapped file may be replaced while the model lives.
+    return {
+        k: v.detach().to("cpu", torch.float32 if v.is_floating_point() else v.dtype, copy=True)
+        for k, v in state.items()
+    }

@@ -1,0 +1,121 @@
+"""`defectlab weights get`: backbone weights from the network, on request."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from defectlab.backbones import weights_manifest
+from defectlab.backbones.state_dicts import container_problem
+from defectlab.backbones.weights_manifest import WeightsEntry
+from defectlab.utils import paths
+from defectlab.utils.downloads import Progress, check_url, fetch
+from defectlab.utils.errors import WeightsError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+
+def get(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
+    """Download the weights `name` (entry, file or backbone) into `weights/` and return the file.
+
+    What was loaded of an earlier, cut download is kept as `<file>.part` and continued. The file appears under its own
+    name only once its sha256 agrees; its full sha256 is then recorded in `weights/manifest.json`. `base_url` is a
+    mirror that holds the same file name; `progress(done, total)` counts bytes.
+
+    Raises:
+        WeightsError: Unknown name, no connection, or a file with another content.
+
+    """
+    entry = _entry(name)
+    folder = paths.weights_dirs()[0]
+    path = folder / entry.file
+    if path.is_file():
+        sha256 = weights_manifest.file_sha256(path)
+        if entry.fits_content(sha256):
+            logger.info("%s is there already (%s)", path, _how_sure(entry))
+            return path
+        logger.warning("%s is damaged (sha256 %s, not %s): downloading it again", path, sha256[:12], entry.expected)
+    url = f"{base_url.rstrip('/')}/{entry.file}" if base_url else entry.url
+    if url is None:
+        raise WeightsError(f"No public source is known for {entry.file}. Use `defectlab weights import FILE`.")
+    check_url(url, error=WeightsError, otherwise="For a file: `weights import FILE`.")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    if entry.expected is None:
+        part.unlink(missing_ok=True)  # without a checksum nothing would notice halves of two different files
+    logger.info("Downloading %s (%s)", url, entry.licence or "licence unknown")
+    fetch(url, part, progress, error=WeightsError, otherwise="run `defectlab weights import FILE`")
+    sha256 = _check(entry, part, url)
+    part.replace(path)
+    logger.info("%s: %s, sha256 %s", path, _how_sure(entry), sha256)
+    weights_manifest.record(replace(entry, sha256=sha256, source=url), folder)
+    return path
+
+
+def _entry(name: str) -> WeightsEntry:
+    entries = weights_manifest.entries_for(name)
+    with_url = [entry for entry in entries if entry.url]
+    if with_url:
+        if len(with_url) > 1:
+            others = ", ".join(entry.name for entry in with_url[1:])
+            logger.info("'%s' means %s, the first in the manifest (others: %s)", name, with_url[0].name, others)
+        return with_url[0]
+    if entries:
+        return entries[0]
+    entry = _timm_entry(name)
+    if entry is None:
+        known = [e.name for e in weights_manifest.known_entries()]
+        raise WeightsError(
+            f"No weights '{name}' in the manifest.{did_you_mean(name, [*known, *(n.split('.')[0] for n in known)])} "
+            f"Known: {', '.join(known)}, and every timm model that has public weights."
+        )
+    return entry
+
+
+def _timm_entry(name: str) -> WeightsEntry | None:
+    """Return an entry for any timm model with public weights; its mean and std come from timm."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and name not in timm.list_models(f"{architecture}.*", pretrained=True)):
+        return None
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        return None
+    tagged = f"{architecture}.{cfg.tag}" if cfg.tag else architecture
+    return WeightsEntry(
+        file=f"{tagged}.safetensors",
+        name=tagged,
+        architecture=architecture,
+        library="timm",
+        url=f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors",
+        licence=cfg.license,
+        mean=tuple(cfg.mean),
+        std=tuple(cfg.std),
+        input_size=(cfg.input_size[1], cfg.input_size[2]),
+        interpolation=cfg.interpolation,
+        description=f"timm {tagged}",
+    )
+
+
+def _how_sure(entry: WeightsEntry) -> str:
+    if entry.sha256:
+        return "checksum verified"
+    if entry.sha256_prefix:
+        return f"verified against the published beginning of its checksum, {entry.sha256_prefix}"
+    return "no checksum is published: trusted on first use and recorded"
+
+
+def _check(entry: WeightsEntry, part: Path, url: str) -> str:
+    """Return the sha256 of a download that is what it should be; delete it otherwise."""
+    sha256 = weights_manifest.file_sha256(part)
+    problem = None
+    if not entry.fits_content(sha256):
+        problem = f"has sha256 {sha256}, but the manifest says {entry.expected}"
+    elif entry.expected is None:
+        problem = container_problem(part, entry.file)
+    if problem:
+        part.unlink()
+        raise WeightsError(
+            f"{url} {problem}. Nothing was kept. Try again, another mirror (base_url), or import a file."
+        )
+    return sha256

@@ -1,0 +1,148 @@
+"""What is known of weights files: source, licence, sha256, mean / std, input size. Needs no torch."""
+
+import functools
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from defectlab.backbones.registry import accepted_names
+from defectlab.utils import paths
+from defectlab.utils.errors import WeightsError
+from defectlab.utils.files import write_json
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """One weights file. `sha256` is full or None; `sha256_prefix` is what the publisher puts in the file name."""
+
+    file: str
+    name: str
+    architecture: str
+    library: str
+    url: str | None = None
+    licence: str | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: tuple[int, int] | None = None
+    interpolation: str | None = None
+    description: str = ""
+    source: str | None = None
+
+    @property
+    def expected(self) -> str | None:
+        """The longest known beginning of the file's sha256; None: nothing is known."""
+        return self.sha256 or self.sha256_prefix
+
+    def fits_content(self, sha256: str) -> bool:
+        """Return whether a file's hash agrees with all that is known (True where nothing is)."""
+        return sha256.startswith(self.expected or "")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "WeightsEntry":
+        """Rebuild an entry from JSON; keys of newer versions are left out."""
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        return cls(**values)
+
+
+@functools.cache
+def known_entries() -> tuple[WeightsEntry, ...]:
+    """Return the entries that come with the package, in order of preference for each architecture."""
+    text = resources.files("defectlab.backbones").joinpath(MANIFEST).read_text(encoding="utf-8")
+    return tuple(WeightsEntry.from_dict(entry) for entry in json.loads(text)["entries"])
+
+
+def local_entries() -> list[WeightsEntry]:
+    """Return what `get` and `import_file` recorded beside the user's own weights files.
+
+    Raises:
+        WeightsError: A manifest is not valid JSON.
+
+    """
+    found: list[WeightsEntry] = []
+    for folder in paths.weights_dirs():
+        found += _read(folder / MANIFEST)
+    return found
+
+
+def _read(path: Path) -> list[WeightsEntry]:
+    if not path.is_file():
+        return []
+    try:
+        return [WeightsEntry.from_dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["entries"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} is damaged ({error}). Mend it or delete it: it only records where files came from."
+        ) from error
+
+
+def all_entries() -> list[WeightsEntry]:
+    """Return local entries first: they carry full hashes and the user's own mean and std."""
+    local = local_entries()
+    files = {entry.file for entry in local}
+    return local + [entry for entry in known_entries() if entry.file not in files]
+
+
+def entries_for(name: str) -> list[WeightsEntry]:
+    """Return the entries meant by an entry's name, a file name, or a backbone's name (then in order of preference).
+
+    An entry belongs to the backbone before the first dot of its name, not to its architecture: the bundled backbone
+    and ImageNet's ResNet-18 share one and must never stand in for each other.
+    """
+    entries = all_entries()
+    exact = [entry for entry in entries if name in {entry.name, entry.file}]
+    if exact:
+        return exact
+    order = {entry.file: rank for rank, entry in enumerate(known_entries())}
+    accepted = accepted_names(name)
+    fitting = [entry for entry in entries if entry.name.partition(".")[0] in accepted]
+    return sorted(fitting, key=lambda e: (accepted.index(e.name.partition(".")[0]), order.get(e.file, -1)))
+
+
+def record(entry: WeightsEntry, folder: Path) -> None:
+    """Write `entry` into the folder's own manifest, atomically; an older entry of the same file is replaced."""
+    path = folder / MANIFEST
+    kept = [old for old in _read(path) if old.file != entry.file]
+    write_json(path, {"entries": [asdict(e) for e in [*kept, entry]]})
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex sha256 of the file's bytes; remembered while size and time of the file stay the same."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def entry_of_file(path: Path, sha256: str) -> tuple[WeightsEntry | None, str]:
+    """Return the entry that describes a file, and how it was recognised (or why not), for the log.
+
+    A full or published hash counts under any file name; a file name alone only where no hash is known.
+    """
+    entries = all_entries()
+    for entry in entries:
+        if entry.expected and entry.fits_content(sha256):
+            return entry, f"sha256 {entry.expected[:12]}"
+    for entry in entries:
+        if entry.file == path.name:
+            if entry.expected is None:
+                return entry, "its file name (no checksum is known)"
+            return (
+                None,
+                f"named like {entry.name} but with other content (sha256 {sha256[:12]}, not {entry.expected[:12]})",
+            )
+    return None, "not in the manifest"

@@ -1,0 +1,150 @@
+"""Whether a state dict fits an architecture, and if not, which one it looks like."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from defectlab.backbones.registry import REGISTRY, BackboneSpec, build, head_prefixes
+from defectlab.utils.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+
+# Compared only when a file is refused. Small builds first: the search ends at the first exact fit.
+_COMMON = {
+    "torchvision": (
+        *("resnet34", "resnet101", "resnet152", "wide_resnet101_2", "resnext50_32x4d", "mobilenet_v2"),
+        *("mobilenet_v3_large", "vgg16", "densenet121", "convnext_tiny"),
+        *(f"efficientnet_b{i}" for i in range(7)),
+    ),
+    "timm": (
+        *("resnet50d", "resnet26d", "resnet34d", "cspresnet50", "convnext_tiny", "mobilenetv3_large_100"),
+        *("mobilenetv2_100", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224"),
+        *(f"tf_efficientnet_b{i}" for i in range(7)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a state dict fits one architecture. Keys of the classifier are never among `unexpected` and `reshaped`."""
+
+    spec: BackboneSpec
+    usable: frozenset[str]
+    missing: frozenset[str]  # of the architecture, the classifier included
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    complete_layers: tuple[str, ...]
+    dropped_head: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the file was made for this architecture (a file that holds only its first layers was)."""
+        enough = bool(self.complete_layers) if self.spec.layers else len(self.usable) >= len(self.missing)
+        return not self.unexpected and not self.reshaped and enough
+
+
+@functools.lru_cache(maxsize=64)
+def shapes_of(library: str, architecture: str) -> tuple[Shapes, tuple[str, ...]]:
+    """Return key to shape of an architecture's state dict, and the prefixes of its classifier."""
+    network = build(BackboneSpec(architecture, library, architecture, ()), device="meta")
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}, head_prefixes(network)
+
+
+def match(state: "Mapping[str, Tensor]", spec: BackboneSpec) -> Match:
+    """Compare a state dict with an architecture, key by key."""
+    shapes, head = shapes_of(spec.library, spec.architecture)
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    usable = frozenset(key for key, shape in given.items() if shapes.get(key) == shape)
+    missing = frozenset(key for key in shapes if key not in usable and not key.endswith("num_batches_tracked"))
+    others = [key for key in given if key not in usable]
+    body = [key for key in others if not key.startswith(head)] if head else others
+    return Match(
+        spec=spec,
+        usable=usable,
+        missing=missing,
+        unexpected=tuple(key for key in body if key not in shapes),
+        reshaped=tuple(f"{key} {given[key]} instead of {shapes[key]}" for key in body if key in shapes),
+        complete_layers=tuple(layer for layer in spec.layers if _complete(layer, shapes, missing)),
+        dropped_head=tuple(key for key in others if key not in body),
+    )
+
+
+def _complete(layer: str, shapes: Shapes, missing: frozenset[str]) -> bool:
+    keys = [key for key in shapes if key.startswith(f"{layer}.")]
+    return bool(keys) and not any(key in missing for key in keys)
+
+
+def best_match(state: "Mapping[str, Tensor]", specs: Iterable[BackboneSpec], where: str) -> Match:
+    """Return how `state` fits the first of `specs` that it fits.
+
+    Raises:
+        WeightsError: It fits none; names the keys and the architecture it looks like.
+
+    """
+    matches = [match(state, spec) for spec in specs]
+    for found in matches:
+        if found.fits:
+            return found
+    raise WeightsError(_refusal(max(matches, key=lambda m: len(m.usable)), state, where))
+
+
+def _refusal(found: Match, state: "Mapping[str, Tensor]", where: str) -> str:
+    lines = [f"{where} does not fit {found.spec.name} ({found.spec.library} {found.spec.architecture})."]
+    for title, keys in (("Unexpected keys", found.unexpected), ("Wrong shapes", found.reshaped)):
+        if keys:
+            lines.append(f"{title}: {_some(keys)}")
+    if not found.unexpected and not found.reshaped:
+        lines.append(
+            f"Too few tensors: {len(found.usable)} fit; no layer is complete. Missing: {_some(sorted(found.missing))}"
+        )
+    alike = looks_like(state)
+    if alike:
+        names = " or ".join(f"{spec.architecture} ({spec.library})" for spec in alike)
+        if alike[0].library == "timm" or alike[0].architecture in REGISTRY:
+            fix = f'load_backbone("{alike[0].name}", ...)'
+        else:
+            fix = f"torchvision.models.{alike[0].architecture}() with load_state_dict, and pass backbone=module"
+        lines.append(f"It looks like {names}: use {fix}.")
+    else:
+        lines.append(
+            "It looks like no architecture that DefectLab compares with; pass your own module: backbone=module."
+        )
+    return "\n".join(lines)
+
+
+def _some(keys: Iterable[str], count: int = 5) -> str:
+    keys = list(keys)
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more
+
+
+def looks_like(state: "Mapping[str, Tensor]") -> list[BackboneSpec]:
+    """Return the known architectures that hold at least 90 % of the file's tensors, the best covered ones."""
+    scored: list[tuple[float, BackboneSpec]] = []
+    for spec in _candidates():
+        shapes, head = shapes_of(spec.library, spec.architecture)
+        body = {k: tuple(v.shape) for k, v in state.items() if not (head and k.startswith(head))}
+        needed = [k for k in shapes if not (head and k.startswith(head)) and not k.endswith("num_batches_tracked")]
+        common = sum(shapes.get(key) == shape for key, shape in body.items())
+        if body and common >= 0.9 * len(body):
+            scored.append((sum(body.get(key) == shapes[key] for key in needed) / len(needed), spec))
+            if scored[-1][0] == 1.0 and common == len(body):
+                break
+    best = max((score for score, _ in scored), default=0.0)
+    return [spec for score, spec in scored if score == best and score > 0.1]
+
+
+def _candidates() -> Iterable[BackboneSpec]:
+    """Yield the registered architectures, then common ones, so that the search ends early."""
+    seen = {(spec.library, spec.architecture) for spec in REGISTRY.values()}
+    for spec in REGISTRY.values():
+        if spec.name == spec.architecture:
+            yield spec
+    for library, architectures in _COMMON.items():
+        for architecture in architectures:
+            if (library, architecture) not in seen:
+                yield BackboneSpec(architecture, library, architecture, ())

@@ -1,0 +1,109 @@
+"""The parser of all commands, and the way from arguments to an exit code."""
+
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from defectlab.cli import cache, data, models, records, sweep, train, weights
+from defectlab.cli.command import Command, new_parser, option_names
+from defectlab.cli.error_messages import explained
+from defectlab.utils.errors import InputError
+from defectlab.utils.logs import ignore_import_warnings, show_log
+from defectlab.utils.version import __version__
+
+
+def demo(data: str = "data/coins", epochs: int = 1) -> None:
+    """Train PaDiM, PatchCore and CFlow on the built-in sample and show what they found.
+
+    Args:
+        data: Where the sample `coins` is, or is made.
+        epochs: Epochs of CFlow.
+    """
+    from defectlab.cli.demo import run_demo
+
+    run_demo(data, epochs)
+
+
+# name -> the command, or the commands of a group
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "demo": Command(demo),
+    "data": data.COMMANDS,
+    "weights": weights.COMMANDS,
+    "models": models.COMMANDS,
+    "train": train.TRAIN,
+    "sweep": sweep.SWEEP,
+    "evaluate": train.EVALUATE,
+    "threshold": records.THRESHOLD,
+    "compare": records.COMPARE,
+    "report": records.REPORT,
+    "predict": train.PREDICT,
+    "convert": records.CONVERT,
+    "cache": cache.COMMANDS,
+}
+GROUPS = {
+    "data": "Look at images, make samples, download public datasets.",
+    "weights": "Backbone weights.",
+    "models": "What can be trained.",
+    "cache": "Features kept on disk.",
+}
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all commands."""
+    parser = new_parser(
+        prog="defectlab", description="Visual anomaly detection: train, compare, predict.", version=__version__
+    )
+    subcommands = parser.add_subcommands(dest="command")
+    groups = []
+    for name, command in COMMANDS.items():
+        if isinstance(command, dict):
+            group = new_parser(description=GROUPS[name])
+            subcommands.add_subcommand(name, group, help=GROUPS[name])
+            groups.append((group, command))
+        else:
+            subcommands.add_subcommand(name, command.parser(), help=command.summary)
+    for group, commands in groups:  # jsonargparse wants one level after the other
+        inner = group.add_subcommands(dest="subcommand")
+        for inner_name, inner_command in commands.items():
+            inner.add_subcommand(inner_name, inner_command.parser(), help=inner_command.summary)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for a failed check, 2 for an input that cannot work."""
+    show_log()
+    ignore_import_warnings()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    try:
+        command = _named(arguments)
+        if command is not None and command.prepare is not None:
+            arguments = command.prepare(arguments, command.option_names())
+        settings = parser.instantiate_classes(parser.parse_args(arguments))
+        function, values = _selected(settings)
+        return function(**values) or 0
+    except ArgumentError as error:
+        print(f"defectlab: {explained(str(error), arguments, COMMANDS, option_names(parser))}", file=sys.stderr)
+    except InputError as error:
+        print(f"defectlab: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("defectlab: interrupted; the same command starts again.", file=sys.stderr)
+        return 130
+    return 2
+
+
+def _selected(settings: Namespace) -> tuple[Callable[..., int | None], dict[str, Any]]:
+    command, values = COMMANDS[settings.command], settings[settings.command]
+    if isinstance(command, dict):
+        command, values = command[values.subcommand], values[values.subcommand]
+    return command.function, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
+
+
+def _named(arguments: Sequence[str]) -> Command | None:
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if isinstance(command, dict):
+        return command.get(arguments[1]) if len(arguments) > 1 else None
+    return command

@@ -1,0 +1,103 @@
+"""Images of anything but the parts, which some models train on beside them: a folder of the user's, or a generated set.
+
+The generated set is made of formulas (`defectlab.data.samples.procedural`): no photograph, no download, no licence.
+"""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from defectlab.data.images import list_images
+from defectlab.data.samples.procedural import KINDS, procedural_image
+from defectlab.utils import paths
+from defectlab.utils.errors import DataError
+from defectlab.utils.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+GENERATED_OF_A_KIND = 40
+GENERATED_SIZE = 256
+GENERATED_SEED = 42
+
+
+@dataclass(frozen=True)
+class GeneralImages:
+    """A folder of images, or None for the generated set; `summary` is what a record says of it."""
+
+    folder: Path | None
+    summary: str
+
+    def files(self) -> list[Path]:
+        """Return the image files, sorted; the generated set is made where it is absent."""
+        return list_images(self.folder or generated_folder())
+
+
+def general_images(
+    folder: str | Path | None, *, option: str, fetch: str, loses: str, extensions: Iterable[str] | None = None
+) -> GeneralImages:
+    """Return the images of a folder at any depth, or the generated set for None; nothing is read or made yet.
+
+    Args:
+        folder: Of images, or None.
+        option: The option's name, for messages, such as `Draem: dtd_dir`.
+        fetch: What the folder is meant to hold and where it can be had.
+        loses: What the method loses with the generated set.
+        extensions: Endings to take; default is every image.
+
+    Raises:
+        DataError: No folder, or none of its files can be used.
+    """
+    if folder is None:
+        count = GENERATED_OF_A_KIND * len(KINDS)
+        summary = f"{count} generated surfaces of {GENERATED_SIZE} px, seed {GENERATED_SEED}"
+        logger.info("%s: none given, so %s are used: %s", option, summary, loses)
+        return GeneralImages(None, summary)
+    path = paths.resolve(folder)
+    if not path.is_dir():
+        raise DataError(
+            f"{option}: there is no folder {path}. {fetch} Any folder of images will do. Without one "
+            f"({option.split()[-1]}=None) generated surfaces are used: {loses}."
+        )
+    found = list_images(path, extensions)
+    if not found:
+        kinds = f" ({', '.join(extensions)})" if extensions else ""
+        raise DataError(f"{option}: no images{kinds} in {path}. {fetch}")
+    listing = "\n".join(f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in found)
+    digest = hashlib.sha256(listing.encode()).hexdigest()[:12]
+    return GeneralImages(path, f"{len(found)} images of {paths.relative(path)}, listing sha256 {digest}")
+
+
+def generated_folder() -> Path:
+    """Return the folder of the generated set under data/; made once, in about a quarter of a minute."""
+    name = f"surfaces_{GENERATED_OF_A_KIND * len(KINDS)}_{GENERATED_SIZE}px_seed{GENERATED_SEED}"
+    folder = paths.resolve("data") / "generated" / name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    logger.info("Making %d generated surfaces in %s", GENERATED_OF_A_KIND * len(KINDS), folder)
+    making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        with progress_bar("Generated surfaces", GENERATED_OF_A_KIND * len(KINDS)) as progress:
+            done = 0
+            for kind in KINDS:
+                (making / kind).mkdir()
+                for index in range(GENERATED_OF_A_KIND):
+                    picture = procedural_image(kind, index, seed=GENERATED_SEED, size=GENERATED_SIZE)
+                    Image.fromarray(picture).save(making / kind / f"{index:03d}.png")
+                    done += 1
+                    progress(done, GENERATED_OF_A_KIND * len(KINDS))
+        making.chmod(0o755)
+        try:
+            making.rename(folder)
+        except OSError:  # another process was faster: equal files
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return folder

@@ -1,0 +1,1 @@
+"""Public data sets on request: addresses, archives, unpacking."""

@@ -1,0 +1,65 @@
+"""Public datasets and where they are: the table that comes with the package, and the user's own beside the data."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from defectlab.utils.errors import DataError, unknown_name
+from defectlab.utils.files import write_json
+
+TABLE = Path(__file__).with_name("public.json")
+OWN_TABLE = "downloads.json"  # in the destination: wins over the package's, and keeps what was seen
+LAYOUTS = ("mvtec", "visa")
+
+
+@dataclass(frozen=True)
+class PublicDataset:
+    """One dataset: archive, address, content hash (None: not known), and how the archive is laid out.
+
+    `sha256_from` says who vouches for the hash.
+    """
+
+    name: str
+    title: str
+    file: str
+    url: str | None
+    sha256: str | None
+    sha256_from: str | None
+    layout: str
+    licence: str = "unknown"
+    bytes: str = "unknown"
+
+
+def find_dataset(name: str, destination: Path) -> PublicDataset:
+    """Return a dataset by name, from the destination's own table if it is there, else from the package's.
+
+    Raises:
+        DataError: It is in neither, or the table cannot be read.
+    """
+    known = {**_read(TABLE), **_read(destination / OWN_TABLE)}
+    if name not in known:
+        raise DataError(unknown_name("dataset", name, known))
+    return known[name]
+
+
+def record_dataset(dataset: PublicDataset, destination: Path) -> None:
+    """Write a dataset into the destination's own table."""
+    known = {**_read(destination / OWN_TABLE), dataset.name: dataset}
+    write_json(destination / OWN_TABLE, {"datasets": [asdict(one) for one in known.values()]})
+
+
+def _read(file: Path) -> dict[str, PublicDataset]:
+    if not file.is_file():
+        return {}
+    try:
+        entries: list[Mapping[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["datasets"]
+        names = {item.name for item in fields(PublicDataset)}
+        found = [PublicDataset(**{key: value for key, value in entry.items() if key in names}) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is no table of datasets: {error}. Mend it or remove it.") from error
+    wrong = [one.layout for one in found if one.layout not in LAYOUTS]
+    if wrong:
+        raise DataError(f"{file}: {unknown_name('layout', wrong[0], LAYOUTS)}")
+    return {one.name: one for one in found}

@@ -1,0 +1,135 @@
+"""`defectlab data download`: a public dataset from the network or a local archive, into a layout known by itself."""
+
+import hashlib
+import logging
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from defectlab.data.download.archives import put_in_place, unpack
+from defectlab.data.download.datasets import PublicDataset, find_dataset, record_dataset
+from defectlab.utils.downloads import Progress, check_url, fetch
+from defectlab.utils.errors import DataError, OptionError
+
+logger = logging.getLogger(__name__)
+
+
+def download(
+    name: str,
+    destination: Path,
+    *,
+    categories: Sequence[str] = (),
+    url: str | None = None,
+    file: Path | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Fetch a dataset's archive, check it, and put its categories into `destination`, a folder for each.
+
+    What was loaded of an archive is kept and continued. A hash is checked where one is known: the table's, for the
+    table's own address, or `sha256`. Where none is known the file is trusted, and its hash is recorded in
+    `downloads.json` and checked from then on. Nothing that is there is ever overwritten.
+
+    Args:
+        name: mvtec, visa, or one of the destination's own `downloads.json`.
+        destination: Where the categories' folders go.
+        categories: Which; none means all.
+        url: Another address of the archive, such as a mirror.
+        file: An archive that is here already; nothing is downloaded.
+        sha256: What the archive's hash must be.
+        progress: Called with (done, total) bytes of the download.
+
+    Returns:
+        The categories' folders.
+
+    Raises:
+        DataError: A category that is there already or is not in the archive, another content, no connection.
+    """
+    if url is not None and file is not None:
+        raise OptionError("Give --url or --file, not both.")
+    dataset = find_dataset(name, destination)
+    if url is not None:  # another address is another file until its hash says otherwise
+        check_url(url, error=DataError, otherwise="For a file: --file.")
+        dataset = replace(dataset, url=url)
+    if sha256 is not None:
+        dataset = replace(dataset, sha256=sha256.lower(), sha256_from="given by the user")
+    _refuse_to_overwrite(destination, categories)
+    destination.mkdir(parents=True, exist_ok=True)
+    archive = _archive(dataset, destination, file, progress)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=destination) as scratch:
+        try:
+            made = unpack(archive, dataset.layout, Path(scratch), categories)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(f"{archive} cannot be unpacked: {error}.") from error
+        _refuse_to_overwrite(destination, [folder.name for folder in made])
+        folders = put_in_place(made, destination)
+    logger.info("%s: %d categories in %s; licence %s", dataset.title, len(folders), destination, dataset.licence)
+    return folders
+
+
+def _refuse_to_overwrite(destination: Path, categories: Sequence[str]) -> None:
+    there = [name for name in categories if (destination / name).exists()]
+    if there:
+        raise DataError(
+            f"{destination} has {', '.join(there)} already, and nothing is overwritten: remove or rename the folder, "
+            "or name the categories that are missing with --category."
+        )
+
+
+def _archive(dataset: PublicDataset, destination: Path, file: Path | None, progress: Progress | None) -> Path:
+    """Return the archive, checked against what is known of it."""
+    if file is not None:
+        if not file.is_file():
+            raise DataError(f"There is no file {file}.")
+        _check(dataset, file, destination, keep=True)
+        return file
+    archive = destination / dataset.file
+    if archive.is_file():
+        logger.info("%s is there already", archive)
+        _check(dataset, archive, destination, keep=True)
+        return archive
+    if dataset.url is None:
+        raise DataError(f"No address is known for {dataset.title}: give --url or --file.")
+    _check_room(destination)
+    part = archive.with_name(f"{archive.name}.part")
+    if dataset.sha256 is None:
+        part.unlink(missing_ok=True)  # without a hash nothing would notice halves of two different files
+    logger.info("Downloading %s (%s), %s; licence %s", dataset.url, dataset.title, dataset.bytes, dataset.licence)
+    fetch(dataset.url, part, progress, error=DataError, otherwise="give it with --file")
+    _check(dataset, part, destination, keep=False)
+    part.replace(archive)
+    return archive
+
+
+def _check(dataset: PublicDataset, file: Path, destination: Path, *, keep: bool) -> None:
+    """Compare a file with the hash that is known; where none is, record the one it has."""
+    found = _sha256(file)
+    if dataset.sha256 is None:
+        logger.warning(
+            "%s: no hash is known, so this file is trusted on first download; sha256 %s is recorded in %s",
+            dataset.title, found, destination,
+        )  # fmt: skip
+        record_dataset(replace(dataset, sha256=found, sha256_from="the first download"), destination)
+        return
+    if found != dataset.sha256:
+        if not keep:
+            file.unlink()
+        what = "It was left as it is" if keep else "Nothing was kept"
+        raise DataError(
+            f"{file.name} has sha256 {found}, not {dataset.sha256} ({dataset.sha256_from}). {what}. If you trust "
+            f"this file, say so with --sha256 {found}."
+        )
+    logger.info("%s: sha256 agrees (%s)", file.name, dataset.sha256_from)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_room(destination: Path) -> None:
+    free = shutil.disk_usage(destination).free
+    logger.info("%.1f GB are free in %s; archive and images need about twice the archive", free / 1e9, destination)

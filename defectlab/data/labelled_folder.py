@@ -1,0 +1,115 @@
+"""Images to test on that have no training images with them: `good/` beside folders of defects."""
+
+import logging
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from defectlab.data.folder import Folder
+from defectlab.data.images import path_order
+from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout
+from defectlab.data.manifest.manifest import Manifest, manifest_of
+from defectlab.data.manifest.scan import scan
+from defectlab.data.manifest.splits import Protocol, count_labels
+from defectlab.data.manifest.survey import Survey
+from defectlab.utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def has_no_training_images(root: Path) -> bool:
+    """Whether a folder holds no training images: `good/` or `bad/` (or another name of these), and no `train/`."""
+    names = {child.name.lower() for child in _folders(root)}
+    return "train" not in names and bool(names & {*GOOD, *BAD})
+
+
+class LabelledFolder(Folder):
+    """The images of `root` as a test set: label 0 in the folder `good`, 1 in every other, which is a kind of defect.
+
+    Masks are taken from `ground_truth/<kind>` in `root`, or beside it where `root` is the `test/` of a dataset. There
+    is no validation set, so a run tested on these images keeps the thresholds it has. `unknown/` is scored and
+    never counted.
+
+    Raises:
+        DataError: On first use: no such folders, or what is wrong with their images, in one message.
+    """
+
+    __test__ = False  # no test class of pytest's
+
+    def __init__(
+        self, root: str | Path, *, eval_batch_size: int = 10, num_workers: int = 2, extensions: list[str] | None = None
+    ) -> None:
+        super().__init__(
+            root=root,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            extensions=extensions,
+            val_split_mode="none",
+        )
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Every image, all of them test images; built and checked once."""
+        assert self.root is not None
+        manifest = bare_manifest(self.root, self.extensions)
+        self._is_setup = True
+        return manifest
+
+
+def bare_manifest(root: Path, extensions: Iterable[str] | None = None) -> Manifest:
+    """Return the manifest of a folder that `has_no_training_images`.
+
+    Raises:
+        DataError: It is none, or its images have problems: all of them at once.
+    """
+    if not root.is_dir() or not has_no_training_images(root):
+        raise DataError(f"{root} must hold good/ or bad/ with test images, and no train/.")
+    layout = _layout(root)
+    findings = Findings()
+    items = scan(root, layout, extensions, findings)
+    findings.log()
+    findings.raise_problems(str(root))
+    ordered = tuple(sorted(items, key=lambda item: path_order(item.path)))
+    splits = tuple((item, item.role) for item in ordered)
+    counts = count_labels(splits)
+    protocol = Protocol(
+        test_split_mode="from_dir",
+        test_split_ratio=None,
+        val_split_mode="none",
+        val_split_ratio=None,
+        validation_is_test=False,
+        test_normal_from="their own folder" if counts["test"]["good"] else "none: there is no folder of good images",
+        validation_from="none: there are test images only",
+        counts=counts,
+    )
+    return manifest_of(Survey(_name(root), root, layout, 42, ordered, splits, protocol, findings))
+
+
+def _layout(root: Path) -> Layout:
+    children = _folders(root)
+    good = tuple(child.name for child in children if child.name.lower() in GOOD)
+    aside = (*GOOD, *MASKS, UNKNOWN)
+    kinds = tuple(child.name for child in children if child.name.lower() not in aside)
+    unknown = tuple(child.name for child in children if child.name.lower() == UNKNOWN)
+    masks = _mask_root(root)
+    mask_dirs = None
+    if masks is not None and kinds:
+        mask_dirs = tuple(str(masks / kind) for kind in kinds) if (masks / kinds[0]).is_dir() else (str(masks),)
+    return Layout("tested", (), normal_test_dirs=good, abnormal_dirs=kinds, mask_dirs=mask_dirs, unknown_dirs=unknown)
+
+
+def _mask_root(root: Path) -> Path | None:
+    places = [root, root.parent] if root.name.lower() == "test" else [root]
+    return next((child for place in places for child in _folders(place) if child.name.lower() in MASKS), None)
+
+
+def _name(root: Path) -> str:
+    """Return the dataset's name: of `bottle/test` both, for `test` alone says nothing."""
+    return f"{root.parent.name}-test" if root.name.lower() == "test" else root.name
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))

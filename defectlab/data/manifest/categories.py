@@ -1,0 +1,45 @@
+"""Datasets side by side in one folder, chosen by name, by list, by group or all. No torch here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from defectlab.utils.errors import DataError, unknown_name
+
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+OBJECTS = (
+    *("bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush", "transistor", "zipper"),
+)  # MVTec AD's own groups
+Groups = Mapping[str, Sequence[str]]
+
+
+def categories_in(root: Path) -> list[str]:
+    """Return the names of the datasets in a folder: what has train/good.
+
+    Raises:
+        DataError: There is none.
+    """
+    there = sorted(folder.name for folder in root.glob("*") if (folder / "train/good").is_dir())
+    if not there:
+        raise DataError(f"{root} holds no datasets: no folder below it has train/good.")
+    return there
+
+
+def named_groups(groups: Groups) -> dict[str, list[str]]:
+    """Return every named group of categories: the user's and MVTec AD's two."""
+    own = {name: list(members) for name, members in groups.items()}
+    return {"textures": list(TEXTURES), "objects": list(OBJECTS), **own}
+
+
+def chosen_categories(asked: str | Sequence[str], there: Sequence[str], groups: Groups) -> list[str]:
+    """Return the categories that `all`, a group, a name or a list of these (or `a,b`) mean, each once.
+
+    Raises:
+        DataError: One is not there; the closest that is, is named.
+    """
+    known = named_groups(groups)
+    parts = [part.strip() for part in asked.split(",")] if isinstance(asked, str) else asked
+    names = [name for part in parts for name in (there if part == "all" else known.get(part, [part]))]
+    missing = [name for name in dict.fromkeys(names) if name not in there]
+    if missing:
+        raise DataError("\n".join(unknown_name("category", name, there) for name in missing))
+    return list(dict.fromkeys(names))

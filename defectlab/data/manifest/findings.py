@@ -1,0 +1,66 @@
+"""Findings of a dataset: every problem is collected first, then all are said in one error."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from defectlab.utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 20
+
+
+@dataclass
+class Findings:
+    """Problems (title -> lines), warnings and automatic choices, in the order found."""
+
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    choices: list[str] = field(default_factory=list)
+
+    def problem(self, title: str, lines: Iterable[str]) -> None:
+        """Add lines under a title; no lines, no problem."""
+        lines = list(lines)
+        if lines:
+            self.problems.setdefault(title, []).extend(lines)
+
+    def warn(self, title: str, lines: Iterable[str]) -> None:
+        """Add one warning that lists all its lines; no lines, no warning."""
+        lines = list(lines)
+        if lines:
+            self.warnings.append(group(title, lines))
+
+    def choose(self, sentence: str) -> None:
+        """Note something decided on the user's behalf, with the reason."""
+        self.choices.append(sentence)
+
+    def report(self) -> str:
+        """Return all problems as text, each group capped at `SHOWN` lines."""
+        return "\n".join(group(title, lines) for title, lines in self.problems.items())
+
+    def raise_problems(self, where: str) -> None:
+        """Raise all problems as one DataError; return if there are none."""
+        if self.problems:
+            raise DataError(f"The images of {where} cannot be used as they are.\n{self.report()}")
+
+    def log(self) -> None:
+        """Log choices (info) and warnings."""
+        for choice in self.choices:
+            logger.info("%s", choice)
+        for warning in self.warnings:
+            logger.warning("%s", warning)
+
+
+def group(title: str, lines: list[str]) -> str:
+    """Return a title with its count and its lines, indented and capped.
+
+    >>> print(group("Unreadable files", ["a.png", "b.png"]))
+    Unreadable files (2):
+      a.png
+      b.png
+    """
+    shown = [f"  {line}" for line in lines[:SHOWN]]
+    if len(lines) > SHOWN:
+        shown.append(f"  ... and {len(lines) - SHOWN} more")
+    return "\n".join([f"{title} ({len(lines)}):", *shown])

@@ -1,0 +1,234 @@
+"""Folder layouts: which folders hold good images, defects and masks, found by themselves or given by name."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from defectlab.data.images import list_images, nfc
+from defectlab.data.manifest.options import DataRequest
+from defectlab.utils.errors import DataError, did_you_mean
+from defectlab.utils.paths import resolve
+
+GOOD = ("good", "normal", "ok")
+BAD = ("bad", "abnormal", "defect", "defects", "anomaly", "anomalies", "nok")
+MASKS = ("ground_truth", "masks", "mask")
+VALIDATION = ("val", "validation")
+UNKNOWN = "unknown"
+SPILLS = "proliv"
+ANNOTATED, ANNOTATION = "test/imgs", "test/test_annotation.txt"
+
+KNOWN = """Layouts known by themselves:
+  mvtec     train/good, test/good, test/<defect>, ground_truth/<defect>; optionally val/good, val/<defect>, test/unknown
+  good_bad  train/good, test/good, test/bad; optionally ground_truth
+  wells     train, test/imgs with test/test_annotation.txt (lines "name label", 1 is anomalous), and proliv (or
+            another of bad / defect / ...): anomalous images that validate
+  flat      normal_dir, abnormal_dir, mask_dir (or good / normal / ok, bad / abnormal / defect / anomaly / nok, masks)
+Any other folders can be given by name: normal_dir, abnormal_dir, normal_test_dir, mask_dir."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders by their part, relative to the root (posix), or absolute where they lie outside it.
+
+    `mask_dirs` None: there are no masks at all. `annotated_dirs` hold test images of both labels, told apart by the
+    text file in the same place of `annotations`. `notes` say what was seen and is not used.
+    """
+
+    name: str
+    normal_dirs: tuple[str, ...]
+    normal_test_dirs: tuple[str, ...] = ()
+    abnormal_dirs: tuple[str, ...] = ()
+    mask_dirs: tuple[str, ...] | None = None
+    normal_val_dirs: tuple[str, ...] = ()
+    abnormal_val_dirs: tuple[str, ...] = ()
+    val_mask_dirs: tuple[str, ...] | None = None
+    annotated_dirs: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+    unknown_dirs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return one line for each part that has folders."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "notes")}
+        return "\n".join(f"{name}: {', '.join(dirs)}" for name, dirs in parts.items() if dirs)
+
+
+def detect(root: Path) -> Layout:
+    """Recognise the layout under `root` (see `KNOWN`).
+
+    Raises:
+        DataError: There is no such folder, or it has no known layout; says what was found.
+    """
+    check_root(root)
+    train, test = _child(root, ("train",)), _child(root, ("test",))
+    if train is not None and _child(train, GOOD) is not None:
+        return _train_test(root, train, test)
+    if train is not None and test is not None and (root / ANNOTATION).is_file() and (root / ANNOTATED).is_dir():
+        return _wells(root, train, test)
+    if (flat := _flat(root)) is not None:
+        return flat
+    raise DataError(f"No known layout in {root}. {_found(root)}\n{KNOWN}{_nested(root)}")
+
+
+def named(request: DataRequest) -> tuple[Path, Layout]:
+    """Return the root (or what the folders share) and the layout of folders given by name, `normal_dir` among them."""
+    base = None if request.root is None else resolve(os.fspath(request.root))
+    parts = {f"{part}s": [_absolute(base, one) for one in dirs] for part, dirs in request.folders().items()}
+    if base is None:
+        base = Path(os.path.commonpath([path for paths in parts.values() for path in paths]))
+    base = Path(os.path.normpath(base))
+    check_root(base)
+    dirs = {part: tuple(relative_to_root(base, path) for path in paths) for part, paths in parts.items()}
+    return base, Layout(name="named", **dirs)
+
+
+def relative_to_root(root: Path, path: Path) -> str:
+    """Return `path` as a posix string relative to `root`, absolute where it lies outside."""
+    path = Path(os.path.normpath(path))
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def check_root(root: Path) -> None:
+    """Refuse a root that is no folder, with the closest name beside it."""
+    if root.is_dir():
+        return
+    if root.exists():
+        raise DataError(f"{root} is a file; root must be the folder that holds the images.")
+    siblings = _folders(root.parent) if root.parent.is_dir() else []
+    raise DataError(f"There is no folder {root}.{did_you_mean(root.name, [s.name for s in siblings])}")
+
+
+def closest_folder(root: Path, folder: str, depth: int = 3) -> str:
+    """Return `` Did you mean 'x'?`` for the closest folder under `root`, at most `depth` levels down."""
+    names, level = [], [root]
+    for _ in range(depth):
+        level = [child for parent in level for child in _folders(parent)]
+        names += [child.relative_to(root).as_posix() for child in level]
+    return did_you_mean(folder, names)
+
+
+def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
+    """MVTec, or good / bad, its special case of one kind of defect."""
+    good = _child(train, GOOD)
+    assert good is not None
+    val = _child(root, VALIDATION)
+    test_good, test_kinds, unknown = _good_and_kinds(test)
+    val_good, val_kinds, val_unknown = _good_and_kinds(val)
+    mask_root = _child(root, MASKS) or (_child(test, MASKS) if test is not None else None)
+    others = [child for child in _folders(train) if child != good]
+    notes = [f"{_posix(root, child)} is not used: its images have no label to validate by" for child in val_unknown]
+    notes += [f"{_posix(root, child)} is not used: training takes {_posix(root, good)} only" for child in others]
+    plain = len(test_kinds) == 1 and test_kinds[0].name.lower() in BAD
+    return Layout(
+        name="good_bad" if plain else "mvtec",
+        normal_dirs=(_posix(root, good),),
+        normal_test_dirs=tuple(_posix(root, p) for p in test_good),
+        abnormal_dirs=tuple(_posix(root, p) for p in test_kinds),
+        mask_dirs=_mask_dirs(root, mask_root, test_kinds),
+        normal_val_dirs=tuple(_posix(root, p) for p in val_good),
+        abnormal_val_dirs=tuple(_posix(root, p) for p in val_kinds),
+        val_mask_dirs=_mask_dirs(root, mask_root, val_kinds),
+        unknown_dirs=tuple(_posix(root, p) for p in unknown),
+        notes=tuple(notes),
+    )
+
+
+def _wells(root: Path, train: Path, test: Path) -> Layout:
+    """Casting wells: good images in train/, spilled ones that validate, and test images labelled by a text file."""
+    others = [child for child in _folders(root) if child not in (train, test)]
+    spills = [child for child in others if child.name.lower() in (SPILLS, *BAD)]
+    return Layout(
+        name="wells",
+        normal_dirs=(_posix(root, train),),
+        abnormal_val_dirs=tuple(_posix(root, child) for child in spills),
+        annotated_dirs=(ANNOTATED,),
+        annotations=(ANNOTATION,),
+        notes=tuple(f"{_posix(root, child)} is not used" for child in others if child not in spills),
+    )
+
+
+def _good_and_kinds(folder: Path | None) -> tuple[list[Path], list[Path], list[Path]]:
+    """Split test/ or val/ into the folders of good images, of each kind of defect, and of images without a label."""
+    if folder is None:
+        return [], [], []
+    good = _child(folder, GOOD)
+    kinds, unknown = [], []
+    for child in _folders(folder):
+        if child.name.lower() == UNKNOWN:
+            unknown.append(child)
+        elif child != good and child.name.lower() not in MASKS:
+            kinds.append(child)
+    return ([good] if good else []), kinds, unknown
+
+
+def _mask_dirs(root: Path, mask_root: Path | None, kinds: Sequence[Path]) -> tuple[str, ...] | None:
+    if mask_root is None or not kinds:
+        return None
+    present = {nfc(child.name): child for child in _folders(mask_root)}
+    if any(nfc(kind.name) in present for kind in kinds):  # a kind without its folder is then reported as missing
+        return tuple(_posix(root, present.get(nfc(kind.name), mask_root / kind.name)) for kind in kinds)
+    return (_posix(root, mask_root),)
+
+
+def _flat(root: Path) -> Layout | None:
+    good = _child(root, ("normal_dir", *GOOD))
+    if good is None:
+        return None
+    bad = _child(root, ("abnormal_dir", *BAD))
+    test = _child(root, ("normal_test_dir", "normal_test", "good_test"))
+    masks = _child(root, ("mask_dir", *MASKS)) if bad else None
+    return Layout(
+        name="flat",
+        normal_dirs=(_posix(root, good),),
+        normal_test_dirs=(_posix(root, test),) if test else (),
+        abnormal_dirs=(_posix(root, bad),) if bad else (),
+        mask_dirs=(_posix(root, masks),) if masks else None,
+    )
+
+
+def _child(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the subfolder with one of these names in any case; two of them are ambiguous.
+
+    Raises:
+        DataError: Two subfolders fit.
+    """
+    fitting = [child for child in _folders(folder) if child.name.lower() in names]
+    if len(fitting) > 1:
+        both = " and ".join(child.name for child in fitting)
+        raise DataError(f"{folder} has {both}, which mean the same: give the folders by name (normal_dir=..., ...).")
+    return fitting[0] if fitting else None
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted(children, key=lambda child: (nfc(child.name), child.name))
+
+
+def _found(root: Path) -> str:
+    folders = _folders(root)
+    if not folders:
+        return f"Found: no folders, {len(list_images(root))} images."
+    shown = [f"{folder.name} ({len(list_images(folder))} images)" for folder in folders[:10]]
+    more = f" and {len(folders) - 10} more folders" if len(folders) > 10 else ""
+    return f"Found: {', '.join(shown)}{more}."
+
+
+def _nested(root: Path) -> str:
+    for child in _folders(root):
+        train = _child(child, ("train",))
+        if train is not None and any(folder.name.lower() in GOOD for folder in _folders(train)):
+            return f"\n{child} has a known layout: did you mean root={str(child)!r}?"
+    return ""
+
+
+def _absolute(root: Path | None, path: str) -> Path:
+    expanded = Path(path).expanduser()
+    return Path(os.path.normpath(resolve(expanded) if root is None else root / expanded))
+
+
+def _posix(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,305 @@
+"""The manifest: every image of a dataset with split, label, defect, mask and content hash. No torch here."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from defectlab.data.images import REMEMBERED, nfc, path_order, probe_all
+from defectlab.data.manifest.layouts import relative_to_root
+from defectlab.data.manifest.options import DataRequest, Dirs
+from defectlab.data.manifest.splits import Protocol
+from defectlab.data.manifest.survey import Survey, survey
+from defectlab.utils.errors import DataError, did_you_mean, unknown_name
+from defectlab.utils.files import write_json
+
+VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image; paths are posix, relative to the root, spelled as on disk. Label 0 is good, 1 anomalous, -1 unknown.
+
+    `defect` is "good", "unknown" or the name of the abnormal folder; `width` and `height` are pixels after EXIF
+    rotation.
+    """
+
+    path: str
+    split: str
+    label: int
+    defect: str
+    mask: str | None
+    sha256: str
+    mask_sha256: str | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset as one run uses it: entries sorted by path, how they were split, and what was warned about."""
+
+    name: str
+    root: Path
+    layout: str
+    seed: int
+    protocol: Protocol
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over what the images are and how they are used; neither the root nor the seed itself counts.
+
+        Nor do images of unknown label: they decide nothing.
+        """
+        digest = hashlib.sha256(f"validation_is_test={self.protocol.validation_is_test}\n".encode())
+        if self.without_mask:
+            digest.update(f"missing_masks={self.protocol.missing_masks}\n".encode())
+        for e in self.entries:
+            if e.label < 0:
+                continue
+            line = [nfc(e.path), e.split, str(e.label), nfc(e.defect), e.sha256, e.mask_sha256 or ""]
+            digest.update(("\t".join(line) + "\n").encode())
+        return digest.hexdigest()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether anomalous images have masks, so that pixel metrics can be computed."""
+        return any(entry.mask is not None for entry in self.entries)
+
+    @property
+    def without_mask(self) -> tuple[Entry, ...]:
+        """The anomalous images that have no mask where others have one; `protocol.missing_masks` says what is done."""
+        if not self.has_masks or self.protocol.missing_masks is None:
+            return ()
+        return tuple(entry for entry in self.entries if entry.label == 1 and entry.mask is None)
+
+    def is_all_defect(self, entry: Entry) -> bool:
+        """Whether the whole image counts as defect: it is anomalous, has no mask, and that is the rule for such."""
+        return self.protocol.missing_masks == "whole" and entry.label == 1 and entry.mask is None
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images by split and defect kind, e.g. `{"test": {"good": 10, "crack": 11}}`."""
+        counts: dict[str, dict[str, int]] = {}
+        for name in SPLITS:
+            kinds = counts.setdefault(name, {})
+            for entry in self.split(name):
+                kinds[entry.defect] = kinds.get(entry.defect, 0) + 1
+        return counts
+
+    def split(self, name: str) -> tuple[Entry, ...]:
+        """Return the entries of "train", "validation" or "test".
+
+        Where the test set validates, validation gives its entries, those of unknown label left out.
+        """
+        if name not in SPLITS:
+            raise DataError(unknown_name("split", name, SPLITS))
+        if name == "validation" and self.protocol.validation_is_test:
+            return tuple(entry for entry in self.entries if entry.split == "test" and entry.label >= 0)
+        return tuple(entry for entry in self.entries if entry.split == name)
+
+    def index(self, path: str | Path) -> int:
+        """Return the position of an image in `entries`; `path` is relative to the root or absolute."""
+        key = os.fspath(path)
+        relative = relative_to_root(self.root, Path(key)) if Path(key).is_absolute() else Path(key).as_posix()
+        position = self._positions.get(nfc(relative))
+        if position is None:
+            raise DataError(f"{key} is not in the manifest of {self.name}.{did_you_mean(relative, self._positions)}")
+        return position
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {nfc(entry.path): index for index, entry in enumerate(self.entries)}
+
+    def absolute(self, entry: Entry) -> Path:
+        """Return where the image is on disk."""
+        return self.root / entry.path
+
+    def has_mask(self, entry: Entry) -> bool:
+        """Whether it is said where an image is anomalous: by its mask, or by the rule for those without one."""
+        return entry.label == 1 and (entry.mask is not None or self.is_all_defect(entry))
+
+    def absolute_mask(self, entry: Entry) -> Path | None:
+        """Return where the mask is on disk, None for an image without one."""
+        return None if entry.mask is None else self.root / entry.mask
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` gives the manifest back."""
+        return {
+            "version": VERSION,
+            "hash": self.hash,
+            "name": self.name,
+            "root": str(self.root),
+            "layout": self.layout,
+            "seed": self.seed,
+            "protocol": asdict(self.protocol),
+            "warnings": list(self.warnings),
+            "entries": [asdict(entry) for entry in self.entries],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
+        """Return the manifest that `to_json` wrote.
+
+        Raises:
+            DataError: Another version, missing fields, or entries that do not give the hash in the file.
+        """
+        if data.get("version") != VERSION:
+            raise DataError(f"A manifest of version {data.get('version')!r} cannot be read, only version {VERSION}.")
+        try:
+            manifest = cls(
+                name=data["name"],
+                root=Path(data["root"]),
+                layout=data["layout"],
+                seed=data["seed"],
+                protocol=Protocol(**data["protocol"]),
+                entries=tuple(Entry(**entry) for entry in data["entries"]),
+                warnings=tuple(data["warnings"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"Not a manifest: {error}. Build it again with build_manifest.") from error
+        if manifest.hash != data.get("hash"):
+            raise DataError("The manifest was edited: its entries do not give its hash. Build it again.")
+        return manifest
+
+    def write(self, path: str | Path) -> Path:
+        """Write the manifest as JSON, whole or not at all."""
+        path = Path(path)
+        write_json(path, self.to_json())
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Manifest":
+        """Read a manifest that `write` wrote."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"Cannot read the manifest {path}: {error}.") from error
+        return cls.from_json(data)
+
+
+def build_manifest(
+    root: str | os.PathLike[str] | None,
+    *,
+    name: str | None = None,
+    normal_dir: Dirs = None,
+    abnormal_dir: Dirs = None,
+    normal_test_dir: Dirs = None,
+    mask_dir: Dirs = None,
+    normal_val_dir: Dirs = None,
+    abnormal_val_dir: Dirs = None,
+    val_mask_dir: Dirs = None,
+    extensions: Iterable[str] | str | None = None,
+    test_split_mode: str | Enum | None = "from_dir",
+    test_split_ratio: float = 0.2,
+    val_split_mode: str | Enum | None = "from_test",
+    val_split_ratio: float = 0.5,
+    seed: int = 42,
+    on_duplicate: str = "error",
+    group: str | None = None,
+    n_val_good: int | None = None,
+    unknown_dir: Dirs = None,
+    mask_suffix: str | None = None,
+    missing_masks: str = "error",
+    task: str | None = None,
+    valid_area_mask: str | os.PathLike[str] | None = None,
+    crop_area: Sequence[int] | None = None,
+) -> Manifest:
+    """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
+
+    Modes are anomalib's, as names or enum members. "from_test", the default, gives way to "from_dir" where there are
+    validation folders, and to a seeded 20 % of the training images where there are only good ones. Without
+    `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained on.
+
+    Images of `unknown_dir` (test/unknown) are predicted and shown, and never scored. `mask_suffix` is what masks have
+    after their image's stem. `missing_masks` says what is done with a defect that has no mask where others have one:
+    "error"; "whole", all of the image counts as defect; "leave_out" of the pixel metrics. `task` "classification" uses
+    no masks, "segmentation" insists on them. `valid_area_mask` (an image, not zero where pixels count; of the images'
+    own size) and `crop_area` (left, top, right, bottom in pixels) say what part of every image is looked at.
+
+    The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
+
+    `n_val_good` good training images, at most a fifth of them, validate too. Where validation folders hold anomalous
+    images only, as in the wells layout, 512 do so without being asked for; 0 refuses that.
+
+    `group` is a regular expression on the image's path relative to the root: its group 1, or the whole match, names the
+    part that the image shows, and seeded splits keep the images of a part together. A part that the folders themselves
+    put into two splits is treated as a duplicate is.
+
+    Raises:
+        OptionError: A mode, ratio or option that cannot work; nothing has been read then.
+        DataError: Names every problem of the dataset at once.
+    """
+    found = survey(DataRequest(**locals()))  # the first line: there are no locals but the arguments
+    found.findings.log()
+    found.findings.raise_problems(str(found.root))
+    return manifest_of(found)
+
+
+def manifest_of(found: Survey) -> Manifest:
+    """Return the manifest of a survey, whether or not it has problems."""
+    entries = [
+        Entry(
+            path=item.path,
+            split=split,
+            label=item.label,
+            defect=item.defect,
+            mask=item.mask,
+            sha256=item.facts.sha256,
+            mask_sha256=item.mask_facts.sha256 if item.mask_facts else None,
+            width=item.facts.width,
+            height=item.facts.height,
+        )
+        for item, split in found.splits
+    ]
+    return Manifest(
+        name=found.name,
+        root=found.root,
+        layout=found.layout.name,
+        seed=found.seed,
+        protocol=found.protocol,
+        entries=tuple(sorted(entries, key=lambda entry: path_order(entry.path))),
+        warnings=tuple(found.findings.warnings),
+    )
+
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+
+
+def check_unchanged(manifest: Manifest) -> None:
+    """Refuse to go on with images or masks whose content is another than when the manifest was built.
+
+    Files whose size and times are as they were are not read again. One that has vanished is none of this: what was
+    read of it is as it was, and reading it again says so by itself.
+
+    Raises:
+        DataError: Names those that have changed.
+    """
+    wanted: dict[Path, str] = {}
+    for entry in manifest.entries:
+        wanted[manifest.absolute(entry)] = entry.sha256
+        mask = manifest.absolute_mask(entry)
+        if mask is not None and entry.mask_sha256 is not None:
+            wanted[mask] = entry.mask_sha256
+    if len(wanted) > REMEMBERED // 2:  # what was known of the first would be forgotten with the last
+        logger.info("%d files: too many to look once more whether one has changed meanwhile", len(wanted))
+        return
+    found = zip(wanted, probe_all(list(wanted)), strict=True)
+    changed = [path for path, facts in found if facts.sha256 not in ("", wanted[path])]
+    if changed:
+        names = "\n".join(f"  {path}" for path in changed[:SHOWN])
+        more = f"\n  and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        raise DataError(
+            f"These files of {manifest.name} have changed since its images were checked, so that scores and record "
+            f"would be of different images:\n{names}{more}\nStart it again: it then takes them as they are now."
+        )

@@ -1,0 +1,190 @@
+"""Near-duplicates: one photograph twice, saved again, resized, slightly cropped or brightened. No torch here.
+
+Good parts of a production line look alike, so likeness alone proves nothing: what two photographs of two parts share is
+what the other photographs have too. A copy also shares what nothing else has: its own dirt, scratches, light and grain.
+So each picture is laid over the common one, candidates are found by what deviates from it, and a pair counts as copies
+when what a combination of their look-alikes cannot explain is the same in both.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_erosion, gaussian_filter
+
+from defectlab.data.images import as_uint8, read_image
+from defectlab.data.manifest.registration import Picture, Placement, register_all, shrink
+
+SIZE, COARSE = 128, 32  # pixels of the pictures compared, and of those searched
+CANDIDATES = 2  # for each picture
+WORTH_A_LOOK = 0.5  # correlation of deviations from the common picture
+COPY = 0.85  # correlation of what look-alikes do not explain; on photographs: parts up to 0.8, copies from 0.89
+MAYBE_A_COPY = 0.85  # in the same correlation: it may be a third copy, so it explains nothing
+LOOK_ALIKES = 12
+DETAIL = 3.0  # pixels: structure coarser than this is light, not detail
+SATURATED = (3.0, 252.0)  # grey values that a brightened copy may have lost
+LEAST_DETAIL = 0.05  # grey values
+AT_ONCE = 256  # pictures, or pairs
+COMMON_OF = 200  # pictures whose median stands for all
+
+
+@dataclass(frozen=True)
+class NearPair:
+    """Two images that are copies of one photograph; `alike` is the correlation of their own detail, at most 1."""
+
+    one: str
+    other: str
+    alike: float
+
+
+def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> list[NearPair]:
+    """Return pairs of near-duplicates in different splits, the surest first; files of equal content are left out.
+
+    Args:
+        root: Folder that the paths are relative to.
+        splits: The split of each path; every one can be read.
+        contents: Content hash of each path.
+    """
+    paths = sorted(splits)
+    names = np.array([splits[path] for path in paths])
+    if len(set(names)) < 2:
+        return []
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        pictures = np.stack(list(pool.map(lambda path: thumbnail(root / path), paths)))  # (n, SIZE, SIZE)
+    hashes = np.array([contents[path] for path in paths])
+    search = _Search(pictures)
+    alike = search.likenesses(search.pairs(names, hashes))
+    found = [NearPair(paths[one], paths[other], alike) for (one, other), alike in alike.items() if alike >= COPY]
+    return sorted(found, key=lambda pair: (-pair.alike, pair.one, pair.other))
+
+
+def thumbnail(path: Path) -> Picture:
+    """Return an image as grey values 0 .. 255, (SIZE, SIZE) whatever its own size and sides."""
+    grey = Image.fromarray(as_uint8(read_image(path))).convert("L").convert("F")
+    return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.LANCZOS), dtype=np.float32)
+
+
+class _Search:
+    """Pictures (n, SIZE, SIZE) laid over their common one, with what deviates from it."""
+
+    def __init__(self, pictures: NDArray[np.float32]) -> None:
+        common = _common(pictures)
+        places = [place or Placement() for place in register_all(pictures, common[None], (16, 32))]
+        self.raw = pictures
+        self._details: dict[int, Picture] = {}
+        self.pictures = np.stack([place.apply(p) for place, p in zip(places, pictures, strict=True)])
+        self.inside = [place.inside(SIZE) & _unsaturated(p) for place, p in zip(places, self.pictures, strict=True)]
+        common = _common(self.pictures)
+        self.deviations = np.stack(
+            [_deviation(p, common, inside) for p, inside in zip(self.pictures, self.inside, strict=True)]
+        )  # (n, COARSE * COARSE), each of length 1
+
+    def pairs(self, names: NDArray[np.str_], hashes: NDArray[np.str_]) -> list[tuple[int, int]]:
+        """Return the pairs worth a look, in different splits (n,) and of different content (n,)."""
+        asked = np.flatnonzero(names != "train")
+        found: dict[tuple[int, int], None] = {}
+        for start in range(0, len(asked), AT_ONCE):
+            indices = asked[start : start + AT_ONCE]
+            likeness = self.deviations[indices] @ self.deviations.T  # (AT_ONCE, n)
+            allowed = (names != names[indices, None]) & (hashes != hashes[indices, None])
+            for index, its, may in zip(indices.tolist(), likeness, allowed, strict=True):
+                found |= {(min(index, other), max(index, other)): None for other in self._candidates(its, may)}
+        return list(found)
+
+    def _candidates(self, likeness: NDArray[np.float32], allowed: NDArray[np.bool_]) -> list[int]:
+        """Return the allowed pictures that deviate most alike; of very few pictures all."""
+        if len(self.raw) <= LOOK_ALIKES:
+            return np.flatnonzero(allowed).tolist()
+        likeness = np.where(allowed, likeness, -1.0)
+        best = np.argsort(-likeness, kind="stable")[:CANDIDATES]
+        return [int(other) for other in best if likeness[other] >= WORTH_A_LOOK]
+
+    def likenesses(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        """Return each pair's correlation of what look-alikes do not explain; 1 for equal pixels."""
+        found: dict[tuple[int, int], float] = {}
+        for start in range(0, len(pairs), AT_ONCE):
+            batch = list(pairs[start : start + AT_ONCE])
+            moving, fixed = (self.pictures[[pair[side] for pair in batch]] for side in (0, 1))
+            places = register_all(moving, fixed, (64,))
+            found |= {pair: self._likeness(*pair, place) for pair, place in zip(batch, places, strict=True)}
+        return found
+
+    def _likeness(self, one: int, other: int, place: Placement | None) -> float:
+        if np.array_equal(self.raw[one], self.raw[other]):
+            return 1.0
+        fixed, moving, inside = self.pictures[other], self.pictures[one], self.inside[one] & self.inside[other]
+        if place is not None:
+            moving = place.apply(moving)
+            inside = inside & place.inside(SIZE) & (place.apply(self.inside[one].astype(np.float32)) > 0.99)
+        inside[:2] = inside[-2:] = inside[:, :2] = inside[:, -2:] = False  # resizing makes borders of its own
+        if inside.mean() < 0.1:
+            return 0.0
+        both = np.stack([_detail(moving)[inside], self._detail_of(other)[inside]], axis=1).astype(np.float64)
+        whole = _correlation(both - both.mean(axis=0))
+        if whole < COPY:  # what look-alikes explain is in both: the rest is no more alike than the whole
+            return whole
+        slopes = (np.gradient(gaussian_filter(fixed, 0.5), axis=axis) for axis in (0, 1))
+        explaining = [_detail(slope) for slope in slopes]  # what a rest of misplacement looks like
+        explaining += [self._detail_of(at) for at in self._look_alikes(one, other)]
+        design = np.stack([detail[inside] for detail in explaining] + [np.ones(inside.sum())], axis=1)
+        normal = design.T @ design + 1e-3 * np.eye(design.shape[1])
+        rest = both - design @ np.linalg.solve(normal, design.T @ both)  # (pixels, 2)
+        return _correlation(rest)
+
+    def _detail_of(self, index: int) -> Picture:
+        if index not in self._details:
+            self._details[index] = _detail(self.pictures[index])
+        return self._details[index]
+
+    def _look_alikes(self, one: int, other: int) -> list[int]:
+        """Return the pictures most like the second, but for the pair itself and what may be a third copy."""
+        likeness = self.deviations @ self.deviations[other]
+        third = np.maximum(likeness, self.deviations @ self.deviations[one]) > MAYBE_A_COPY
+        likeness[third] = -2.0
+        likeness[[one, other]] = -2.0
+        best = np.argsort(-likeness, kind="stable")[:LOOK_ALIKES]
+        return [int(at) for at in best if likeness[at] > -2.0]
+
+
+def _common(pictures: NDArray[np.float32]) -> Picture:
+    """Return the median of pictures (n, S, S), of very many of some in even distances."""
+    return np.median(pictures[:: -(-len(pictures) // COMMON_OF)], axis=0)
+
+
+def _correlation(both: NDArray[np.float64]) -> float:
+    """Return the correlation of two columns of mean 0, (pixels, 2); 0 where there is hardly anything in one."""
+    lengths = np.sqrt((both**2).sum(axis=0))
+    if lengths.min() < LEAST_DETAIL * np.sqrt(len(both)):
+        return 0.0
+    return float(both[:, 0] @ both[:, 1] / lengths.prod())
+
+
+def _unsaturated(picture: Picture) -> NDArray[np.bool_]:
+    return binary_erosion((picture > SATURATED[0]) & (picture < SATURATED[1]), iterations=2, border_value=1)
+
+
+def _deviation(picture: Picture, common: Picture, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return what differs from the common picture at its best gain and offset, (COARSE * COARSE,) of length 1."""
+    if not inside.any():
+        return np.zeros(COARSE * COARSE, np.float32)
+    ours, theirs = picture[inside] - picture[inside].mean(), common[inside] - common[inside].mean()
+    gain = float(ours @ theirs) / max(float(theirs @ theirs), 1e-9)
+    rest = np.zeros_like(picture)
+    rest[inside] = ours - gain * theirs
+    flat = shrink(rest, COARSE).ravel()
+    flat = flat - flat.mean()
+    return (flat / max(float(np.linalg.norm(flat)), 1e-9)).astype(np.float32)
+
+
+def _detail(picture: Picture) -> Picture:
+    return picture - gaussian_filter(picture, DETAIL)
+
+
+def describe(pairs: Sequence[NearPair], splits: Mapping[str, str]) -> list[str]:
+    """Return a line for each pair."""
+    return [f"{p.one} ({splits[p.one]}), {p.other} ({splits[p.other]}): {p.alike:.0%} alike" for p in pairs]

@@ -1,0 +1,273 @@
+"""Images and masks of a layout, with their facts; what cannot be used is collected, not raised one by one."""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
+from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
+from defectlab.data.manifest.masks import mask_folders, pair_masks, size_verdict
+from defectlab.utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["train", "test", "validation"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One readable image: its place, the part of the layout it comes from, its facts and those of its mask."""
+
+    path: str  # posix, relative to the root
+    role: Role
+    label: int  # 0 good, 1 anomalous, -1 unknown
+    defect: str
+    facts: ImageFacts
+    mask: str | None = None
+    mask_facts: ImageFacts | None = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    argument: str
+    folder: str
+    role: Role
+    label: int
+    files: list[Path]
+    defect: str = ""  # empty: the folder's name
+
+
+@dataclass(frozen=True)
+class MaskRules:
+    """How masks are called (None: by any of the usual suffixes), and what is done with a defect that has none."""
+
+    suffix: str | None = None
+    missing: str = "error"
+
+
+def scan(
+    root: Path,
+    layout: Layout,
+    extensions: Iterable[str] | str | None,
+    findings: Findings,
+    rules: MaskRules | None = None,
+) -> tuple[Item, ...]:
+    """Read every image and mask of the layout once, and return the usable images sorted by path."""
+    started = time.monotonic()
+    findings.warn("Folders not used", layout.notes)
+    parts = _parts(root, layout, extensions, findings)
+    masks = _pair_all(root, layout, parts, findings, rules or MaskRules())
+
+    images = [(part, path) for part in parts for path in part.files]
+    facts = probe_all([path for _, path in images])
+    mask_paths = sorted(set(masks.values()))
+    mask_facts = dict(zip(mask_paths, probe_all(mask_paths), strict=True))
+
+    items, unreadable, resized, wrong, lossy = [], [], [], [], []
+    for path, fact in [*((p, f) for (_, p), f in zip(images, facts, strict=True)), *mask_facts.items()]:
+        if fact.problem:
+            unreadable.append(f"{relative_to_root(root, path)}: {fact.problem}")
+    for (part, path), fact in zip(images, facts, strict=True):
+        if fact.problem:
+            continue
+        relative, mask = relative_to_root(root, path), masks.get(path)
+        mask_fact = mask_facts[mask] if mask is not None else None
+        if mask is not None and mask_fact is not None and not mask_fact.problem:
+            verdict, sizes = size_verdict(fact, mask_fact)
+            line = f"{relative_to_root(root, mask)}: {sizes}"
+            if verdict == "wrong":
+                wrong.append(f"{line} ({relative})")
+            elif verdict == "resize":
+                resized.append(line)
+            if mask.suffix.lower() in (".jpg", ".jpeg"):
+                lossy.append(relative_to_root(root, mask))
+        kind = {0: "good", -1: "unknown"}.get(part.label, part.defect)
+        defect = kind or Path(root, part.folder).name
+        mask_name = None if mask is None else relative_to_root(root, mask)
+        items.append(Item(relative, part.role, part.label, defect, fact, mask_name, mask_fact))
+    findings.problem("Two files of one name, its accents stored in two ways: rename one", _one_name(items))
+    findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
+    findings.problem("Masks that do not fit their image: export them at the size of the image", wrong)
+    findings.warn("Masks of another size than their image, resized (nearest)", resized)
+    findings.warn("JPEG masks: compression noise counts as defect, save them as PNG", lossy)
+    logger.info("Read %d images and %d masks in %.1f s", len(images), len(mask_paths), time.monotonic() - started)
+    return tuple(sorted(items, key=lambda item: path_order(item.path)))
+
+
+def _one_name(items: Iterable[Item]) -> list[str]:
+    """Return the names that two files have, letters and accents being composed in one and apart in the other."""
+    known: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        known[nfc(item.path)].append(item.path)
+    return [", ".join(map(ascii, paths)) for paths in known.values() if len(paths) > 1]
+
+
+def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings) -> list[_Part]:
+    """List the files of each image folder; a file belongs to the deepest folder that was given."""
+    roles: list[tuple[str, tuple[str, ...], Role, int]] = [
+        ("normal_dir", layout.normal_dirs, "train", 0),
+        ("normal_test_dir", layout.normal_test_dirs, "test", 0),
+        ("abnormal_dir", layout.abnormal_dirs, "test", 1),
+        ("normal_val_dir", layout.normal_val_dirs, "validation", 0),
+        ("abnormal_val_dir", layout.abnormal_val_dirs, "validation", 1),
+        ("unknown_dir", layout.unknown_dirs, "test", -1),
+    ]
+    given = [(name, folder, role, label) for name, folders, role, label in roles for folder in folders]
+    everything = {Path(root, folder) for _, folder, _, _ in given}
+    everything |= {Path(root, folder) for folder in (*(layout.mask_dirs or ()), *(layout.val_mask_dirs or ()))}
+    parts: list[_Part] = []
+    owners: dict[Path, str] = {}
+    for name, folder, role, label in given:
+        path = Path(root, folder)
+        if not path.is_dir():
+            findings.problem("Missing folders", [f"{name} {folder!r}: no such folder.{closest_folder(root, folder)}"])
+            continue
+        if path in owners:
+            findings.problem("Folders given twice", [f"{folder!r} as {owners[path]} and as {name}"])
+            continue
+        owners[path] = name
+        inner = [other for other in everything if other != path and other.is_relative_to(path)]
+        files = [f for f in list_images(path, extensions) if not any(f.is_relative_to(other) for other in inner)]
+        if not files:
+            endings = ", ".join(normalised_extensions(extensions))
+            findings.problem("Folders without images", [f"{name} {folder!r} has no file that ends in {endings}"])
+        parts.append(_Part(name, folder, role, label, _nameable(root, files, findings)))
+    return [*parts, *_annotated_parts(root, layout, extensions, findings)]
+
+
+def _annotated_parts(
+    root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings
+) -> list[_Part]:
+    """Return the test images whose label a text file says; defects are of the kind that validates, if it is one."""
+    kinds = [Path(folder).name for folder in layout.abnormal_val_dirs]
+    defect = kinds[0] if len(kinds) == 1 else "anomalous"
+    parts = []
+    for folder, annotation in zip(layout.annotated_dirs, layout.annotations, strict=True):
+        files = _nameable(root, list_images(Path(root, folder), extensions), findings)
+        if not files:
+            findings.problem("Folders without images", [f"{folder} has no images"])
+        names = {path.relative_to(Path(root, folder)).as_posix(): path for path in files}
+        labels = read_labels(Path(root, annotation), names, annotation, findings)
+        for label in (0, 1):
+            own = [path for name, path in names.items() if labels.get(name) == label]
+            parts.append(_Part("annotated_dir", folder, "test", label, own, defect))
+    return parts
+
+
+def _nameable(root: Path, files: list[Path], findings: Findings) -> list[Path]:
+    """Leave out names that are no text: records and spreadsheets could not hold them."""
+    bad = [path for path in files if not _is_text(str(path))]
+    lines = [ascii(relative_to_root(root, path)) for path in bad]
+    findings.problem("File names that are not valid Unicode: rename them", lines)
+    return [path for path in files if path not in set(bad)]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pair_all(
+    root: Path, layout: Layout, parts: Sequence[_Part], findings: Findings, rules: MaskRules
+) -> dict[Path, Path]:
+    """Return the mask of each anomalous image, over test and validation folders together."""
+    pairs: dict[Path, Path] = {}
+    available: set[Path] = set()
+    used: dict[Path, list[str]] = defaultdict(list)
+    masked: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None, str], ...] = (
+        ("abnormal_dir", layout.abnormal_dirs, layout.mask_dirs, "mask_dir"),
+        ("abnormal_val_dir", layout.abnormal_val_dirs, layout.val_mask_dirs, "val_mask_dir"),
+    )
+    for argument, abnormal_dirs, mask_dirs, mask_argument in masked:
+        if mask_dirs is None:
+            continue
+        absent = [folder for folder in mask_dirs if not Path(root, folder).is_dir()]
+        lines = [f"{mask_argument} {folder!r}: no such folder.{closest_folder(root, folder)}" for folder in absent]
+        if rules.missing == "error" or layout.name == "named":
+            findings.problem("Missing folders", lines)
+        abnormal = [Path(root, folder) for folder in abnormal_dirs]
+        try:
+            folders, note = mask_folders(abnormal, [Path(root, folder) for folder in mask_dirs])
+        except DataError as error:
+            findings.problem("Mask folders", [str(error)])
+            continue
+        findings.warn("Mask folders", [note] if note else [])
+        for folder in mask_dirs:
+            available.update(list_images(Path(root, folder)))
+        for part in parts:
+            if part.argument != argument:
+                continue
+            source, masks = Path(root, part.folder), folders[abnormal.index(Path(root, part.folder))]
+            if not masks.is_dir():
+                continue
+            files = list_images(masks)
+            pairing = pair_masks(
+                [path.relative_to(source).as_posix() for path in part.files],
+                [path.relative_to(masks).as_posix() for path in files],
+                rules.suffix,
+            )
+            where = relative_to_root(root, masks)
+            missing = [f"{relative_to_root(root, part.files[i])}: no mask in {where}" for i in pairing.missing]
+            fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
+            if rules.missing == "error":
+                findings.problem(f"Images without a mask: {fix}", missing)
+            lines = [f"{part.folder}: {line}" for line in pairing.doubled]
+            findings.problem("Names that fit twice: give each image and mask of a folder its own stem", lines)
+            for image, mask in pairing.masks.items():
+                pairs[part.files[image]] = files[mask]
+                used[files[mask]].append(relative_to_root(root, part.files[image]))
+    shared = [f"{relative_to_root(root, m)} fits {' and '.join(names)}" for m, names in used.items() if len(names) > 1]
+    findings.problem("Masks that fit several images: give each abnormal folder its own mask folder", shared)
+    orphans = [path for path in available if path not in used]
+    if pairs:  # else every mask is an orphan, and the images without masks say it already
+        orphan_lines = sorted((relative_to_root(root, path) for path in orphans), key=nfc)
+        findings.warn("Masks without an image, not used", orphan_lines)
+    return pairs
+
+
+LABELS = {"0": 0, "1": 1}
+
+
+def read_labels(file: Path, names: Iterable[str], where: str, findings: Findings) -> dict[str, int]:
+    """Return the label of each of the names that `file` labels once; everything wrong with it becomes a problem.
+
+    `where` is what the file is called in problems. A line that names no image is only warned of.
+
+    Raises:
+        DataError: The file cannot be read as UTF-8 text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as UTF-8 text: {error}.") from error
+    places: dict[str, list[int]] = defaultdict(list)
+    labels: dict[str, int] = {}
+    malformed = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = nfc(line.strip()).rpartition(" ")
+        name = name.strip()
+        if not name or label not in LABELS:
+            malformed.append(f"{where} line {number}: {line.strip()!r}")
+            continue
+        places[name].append(number)
+        labels[name] = LABELS[label]
+    known = {nfc(name): name for name in names}
+    doubled = {name for name, numbers in places.items() if len(numbers) > 1}
+    findings.problem('Annotation lines that are no "name label", label 0 (good) or 1 (anomalous)', malformed)
+    lines = [f"{name}: lines {' and '.join(map(str, places[name]))} of {where}" for name in sorted(doubled)]
+    findings.problem("Images annotated twice: keep one line of each", lines)
+    lines = [f"{name}: no line in {where}" for key, name in known.items() if key not in labels]
+    findings.problem("Images without an annotation: add a line, or remove the image", lines)
+    unused = [f"{where} line {places[name][0]}: {name}" for name in labels if name not in known]
+    findings.warn("Annotations of images that are not there", unused)
+    return {name: labels[key] for key, name in known.items() if key in labels and key not in doubled}

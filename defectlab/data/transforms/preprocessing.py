@@ -1,0 +1,297 @@
+"""How an image becomes a model's input, and how a map on that input goes back onto the image."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
+from torchvision.transforms.v2 import functional as tvf
+
+from defectlab.data.transforms.geometry import crop_padding, fitted_box
+from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.tiling import Tiling
+from defectlab.kernels.tiles import TileGrid
+from defectlab.utils.errors import DataError, OptionError
+
+EDGE = 1e-6  # pixels; a product that is a whole number but for rounding is that number
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, optional centre crop, normalisation: frozen, hashed, saved with the model.
+
+    `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
+    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `area` is cut out of
+    the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    crop: tuple[int, int] | None = None
+    keep_aspect: bool = False
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    area: Area | None = None
+    tiling: Tiling | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _pair("image_size", self.size))
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        if self.crop is not None:
+            object.__setattr__(self, "crop", _pair("center_crop", self.crop))
+            if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
+                raise OptionError(f"center_crop {self.crop} is larger than image_size {self.size}; make it smaller.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise OptionError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise OptionError(f"mean and std need three numbers, std above 0; got {self.mean} and {self.std}.")
+
+        if self.tiling is not None:
+            _check_tiling(self.tiling, self.size, self.crop)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the model sees: of a tile, where images are tiled."""
+        return self.crop or self.size
+
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Height and width that images are brought to, before a centre crop."""
+        return self.size if self.tiling is None else self.tiling.image_size
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of maps: of the model's input, or of all its tiles together."""
+        return self.input_size if self.tiling is None else self.tiling.image_size
+
+    @property
+    def grid(self) -> TileGrid | None:
+        """Where the tiles lie; None where images are not tiled."""
+        return None if self.tiling is None else TileGrid.of(self.tiling.image_size, self.size, self.tiling.overlap)
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits that change with any of the fields."""
+        data = self.to_dict()
+        if self.area is not None:
+            data["area"] = {key: value for key, value in data["area"].items() if key != "code"}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON and checkpoints."""
+        plain = asdict(replace(self, area=None, tiling=None))
+        data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        del data["area"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
+        data |= {} if self.area is None else {"area": self.area.to_dict()}
+        return data if self.tiling is None else {**data, "tiling": self.tiling.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
+        """Return what `to_dict` was made of."""
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
+        return cls(**{**fields, "area": Area.from_dict(data.get("area")), "tiling": Tiling.of(data.get("tiling"))})
+
+    def resize(self) -> Transform:
+        """Return the part that cuts the area out and brings images of any size to one; done before batching."""
+        return Compose([*self.area_cut(), self.sized()]) if self.area else self.sized()
+
+    def area_cut(self) -> list[Transform]:
+        """Return what cuts the area out of images and masks; nothing where all of them is looked at."""
+        return [] if self.area is None else [AreaCut(self.area)]
+
+    def sized(self) -> Transform:
+        """Return the part that brings images of any size, their area cut out, to one."""
+        mode = InterpolationMode(self.interpolation)
+        if self.keep_aspect:
+            return Letterbox(self.whole_size, mode, tuple(self.mean))
+        return Resize(self.whole_size, interpolation=mode, antialias=True)
+
+    def transform(self) -> Compose:
+        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks, but for the area's cut."""
+        crop = [CenterCrop(self.crop)] if self.crop else []
+        return Compose([self.sized(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
+
+    @classmethod
+    def from_transform(cls, transform: Transform | None) -> "Preprocessing":
+        """Read the settings back from a Resize, CenterCrop, Normalize sequence.
+
+        Raises:
+            OptionError: The transform has other parts, whose effect on maps and masks could not be undone.
+        """
+        if transform is None:
+            raise OptionError("The pre-processor has no transform; give it a Resize and a Normalize.")
+        parts = list(transform.transforms) if isinstance(transform, Compose) else [transform]
+        fields: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        for part in parts:
+            if isinstance(part, Letterbox):
+                fields |= {"size": part.size, "keep_aspect": True, "interpolation": part.interpolation.value}
+            elif isinstance(part, Resize) and isinstance(part.size, Sequence) and len(part.size) == 2:
+                fields |= {"size": tuple(part.size), "interpolation": InterpolationMode(part.interpolation).value}
+            elif isinstance(part, CenterCrop):
+                fields["crop"] = tuple(part.size)
+            elif isinstance(part, Normalize):
+                fields |= {"mean": tuple(part.mean), "std": tuple(part.std)}
+            else:
+                raise OptionError(
+                    f"The pre-processor contains {part}. Allowed are Resize((h, w)), CenterCrop and Normalize; "
+                    "put augmentations into Folder(train_augmentations=...)."
+                )
+        if "size" not in fields:
+            raise OptionError("The pre-processor has no Resize((height, width)); images of many sizes need one.")
+        return cls(**fields)
+
+    def to_image(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Bring maps on the model's input back onto the image.
+
+        Args:
+            maps: (B, h, w) values on the model's input.
+            image_size: Height and width of the image.
+
+        Returns:
+            (B, H, W), bilinear. What a centre crop cut away, or lies outside the area, was never seen by the model and
+            is NaN.
+        """
+        if self.area is None:
+            return self._to_cut(maps, image_size)
+        left, top, right, bottom = self.area.box_on(image_size)
+        whole = maps.new_full((len(maps), *image_size), float("nan"))
+        whole[:, top:bottom, left:right] = self._to_cut(maps, (bottom - top, right - left))
+        if self.area.mask is not None:
+            whole = whole.masked_fill(~torch.from_numpy(self.area.mask).to(maps.device), float("nan"))
+        return whole
+
+    def _to_cut(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """As `to_image`, onto what was cut out of the image."""
+        height, width = self.whole_size
+        top, left, bottom, right = 0, 0, height, width
+        inside = torch.ones(1, 1, height, width)
+        if self.crop:
+            rows, columns = crop_padding(self.size, self.crop)
+            padding = (*columns, *rows)
+            maps = F.pad(maps.unsqueeze(1), padding, mode="replicate").squeeze(1)
+            inside = F.pad(torch.ones(1, 1, *self.crop), padding)
+        if self.keep_aspect:
+            top, left, bottom, right = fitted_box(image_size, self.whole_size)
+        maps, inside = maps[:, top:bottom, left:right], inside[..., top:bottom, left:right]
+        if maps.shape[-2:] != tuple(image_size):
+            maps = F.interpolate(maps.unsqueeze(1), size=image_size, mode="bilinear", align_corners=False).squeeze(1)
+        if self.crop:
+            seen = F.interpolate(inside, size=image_size, mode="nearest")[0, 0] > 0
+            maps = maps.masked_fill(~seen.to(maps.device), float("nan"))
+        return maps
+
+    def box_to_image(
+        self, box: tuple[float, float, float, float], image_size: tuple[int, int]
+    ) -> tuple[int, int, int, int]:
+        """Bring a box on the model's input back onto the image.
+
+        Args:
+            box: Left, top, right, bottom in pixels of the model's input.
+            image_size: Height and width of the image.
+
+        Returns:
+            The smallest box of whole pixels of the image around it; without area where the input shows padding only.
+        """
+        if self.area is not None:
+            first, over, _, _ = self.area.box_on(image_size)
+            cut = replace(self, area=None).box_to_image(box, self.area.cut_size(image_size))
+            return cut[0] + first, cut[1] + over, cut[2] + first, cut[3] + over
+        offset_top, offset_left = self._crop_offset()
+        fitted = fitted_box(image_size, self.whole_size) if self.keep_aspect else (0, 0, *self.whole_size)
+        scale_y = image_size[0] / (fitted[2] - fitted[0])
+        scale_x = image_size[1] / (fitted[3] - fitted[1])
+        left, right = ((value + offset_left - fitted[1]) * scale_x for value in (box[0], box[2]))
+        top, bottom = ((value + offset_top - fitted[0]) * scale_y for value in (box[1], box[3]))
+        height, width = image_size
+        return (
+            min(max(math.floor(left + EDGE), 0), width),
+            min(max(math.floor(top + EDGE), 0), height),
+            min(max(math.ceil(right - EDGE), 0), width),
+            min(max(math.ceil(bottom - EDGE), 0), height),
+        )
+
+    def _crop_offset(self) -> tuple[int, int]:
+        """Return top and left of the centre crop, as torchvision's CenterCrop rounds them."""
+        if self.crop is None:
+            return 0, 0
+        rows, columns = crop_padding(self.size, self.crop)
+        return rows[0], columns[0]
+
+
+class AreaCut(Transform):
+    """Cut an area out of images (..., C, H, W) and masks (..., H, W); pixels that do not count become 0.
+
+    Raises:
+        DataError: An image of another size than the area is of.
+    """
+
+    def __init__(self, area: Area) -> None:
+        super().__init__()
+        self.area = area
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Apply to one image or mask."""
+        del params
+        size = (inpt.shape[-2], inpt.shape[-1])
+        if why := self.area.problem(size):
+            raise DataError(f"This image is {why}: it cannot be looked at as the training images were.")
+        left, top, right, bottom = self.area.box_on(size)
+        pixels = inpt.as_subclass(torch.Tensor)
+        if self.area.mask is not None:
+            pixels = pixels * torch.from_numpy(self.area.mask).to(pixels)
+        return tv_tensors.wrap(pixels[..., top:bottom, left:right].contiguous(), like=inpt)
+
+
+class Letterbox(Transform):
+    """Scale to fit into `size`, centred, the rest filled with `fill` (images) or 0 (masks)."""
+
+    def __init__(
+        self, size: tuple[int, int], interpolation: InterpolationMode, fill: tuple[float, ...] = (0.0, 0.0, 0.0)
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.interpolation = interpolation
+        self.fill = fill
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Apply to one image (..., C, H, W) or mask; what already has the size is returned unchanged."""
+        del params
+        image_size = (inpt.shape[-2], inpt.shape[-1])
+        if image_size == self.size:
+            return inpt
+        top, left, bottom, right = fitted_box(image_size, self.size)
+        interpolation = InterpolationMode.NEAREST if _is_mask(inpt) else self.interpolation
+        fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=interpolation, antialias=True)
+        padding = [left, top, self.size[1] - right, self.size[0] - bottom]
+        return tvf.pad(fitted, padding, fill=0 if _is_mask(inpt) else list(self.fill))
+
+
+def _check_tiling(tiling: Tiling, tile: tuple[int, int], crop: tuple[int, int] | None) -> None:
+    whole = tiling.image_size
+    if crop is not None:
+        raise OptionError("Tiled images have no center_crop: leave it out.")
+    if whole[0] < tile[0] or whole[1] < tile[1] or whole == tile:
+        raise OptionError(
+            f"tiling: image_size {whole} must be larger than a tile, which is the model's own image_size {tile}."
+        )
+
+
+def _is_mask(inpt: torch.Tensor) -> bool:
+    return type(inpt).__name__ == "Mask"
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or any(not isinstance(item, int) or item < 1 for item in values):
+        raise OptionError(f"{name} must be (height, width) in whole pixels of at least 1, got {value!r}.")
+    return values[0], values[1]

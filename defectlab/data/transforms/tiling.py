@@ -1,0 +1,51 @@
+"""Large images looked at tile by tile, as a user asks for it. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from defectlab.utils.errors import OptionError
+from defectlab.utils.validation import check_option_names, check_range, check_whole
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Images are brought to `image_size` = (height, width) and cut into tiles of the model's own input size.
+
+    Attributes:
+        image_size: Height and width in pixels of the whole.
+        overlap: Least share of a tile that it has in common with the next, in [0, 0.9].
+        random_tiles: Tiles drawn of each image at each step of a training; None takes all of them.
+    """
+
+    image_size: tuple[int, int]
+    overlap: float = 0.25
+    random_tiles: int | None = None
+
+    @classmethod
+    def of(cls, given: "Mapping[str, Any] | Tiling | None") -> "Tiling | None":
+        """Return the tiling that options describe; None for none.
+
+        Raises:
+            OptionError: Names what cannot work.
+        """
+        if given is None or isinstance(given, Tiling):
+            return given
+        if not isinstance(given, Mapping):
+            raise OptionError(f"tiling must be options such as {{image_size: [1024, 1024]}}, got {given!r}.")
+        check_option_names(given, ("image_size", "overlap", "random_tiles"), "tiling")
+        size, overlap, drawn = given.get("image_size"), given.get("overlap", 0.25), given.get("random_tiles")
+        sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
+        if len(sides) != 2:
+            raise OptionError(f"tiling: image_size must be the whole image's [height, width] in pixels, got {size!r}.")
+        for side in sides:
+            check_whole("tiling", "image_size", side, low=1)
+        check_range("tiling", "overlap", overlap, low=0, high=0.9)
+        if drawn is not None:
+            check_whole("tiling", "random_tiles", drawn, low=1)
+        return cls((sides[0], sides[1]), float(overlap), drawn)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; `of` gives the tiling back."""
+        drawn = {} if self.random_tiles is None else {"random_tiles": self.random_tiles}
+        return {"image_size": list(self.image_size), "overlap": self.overlap, **drawn}

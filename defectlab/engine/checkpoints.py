@@ -1,0 +1,108 @@
+"""Which checkpoints a run writes and keeps."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from anomalib.callbacks.checkpoint import ModelCheckpoint
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint as PlainModelCheckpoint
+
+from defectlab.models.base import BaseDetector
+from defectlab.results.run.record import Run
+from defectlab.utils.errors import InputError
+from defectlab.utils.validation import check_whole, checked_options
+
+logger = logging.getLogger(__name__)
+
+
+class KeepEpochs(Callback):
+    """Keeps the weights of every tenth epoch, say, and of the last: `Engine(callbacks=[KeepEpochs(10)])`.
+
+    Files `<model>_<run name>_<epoch or last>.ckpt`, epochs counted from 1, in the run's `weights/epochs/`: LinearVae
+    with 128 latent numbers and 60 epochs gives `linear_vae_128_60_10.ckpt` to `linear_vae_128_60_last.ckpt`. Each is
+    complete: `Detector.load` takes it, with the thresholds of the last validation up to that epoch. The run's own
+    checkpoint stays what it would be without them.
+
+    Args:
+        every: Epochs between two files.
+        optimizer: Whether they hold the optimiser's state too, so that a training can go on from any of them: three
+            times the size with Adam.
+
+    Raises:
+        OptionError: `every` is no positive whole number.
+    """
+
+    @checked_options
+    def __init__(self, every: int = 10, optimizer: bool = False) -> None:
+        check_whole("KeepEpochs", "every", every, low=1)
+        self.every = every
+        self.optimizer = optimizer
+        self._kept: list[Path] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where a kept epoch is not validated."""
+        self._kept = []
+        between = trainer.check_val_every_n_epoch or 1
+        if self.every % between or (trainer.max_epochs or 0) % between:
+            logger.warning(
+                "KeepEpochs: one validation in %d epochs; where a kept epoch has none, its thresholds are those of the "
+                "one before it.", between,
+            )  # fmt: skip
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep this epoch, if it is its turn."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every == 0:
+            self._keep(trainer, pl_module, str(epoch))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the last epoch, whichever the run keeps."""
+        self._keep(trainer, pl_module, "last")
+        size = sum(file.stat().st_size for file in self._kept)
+        logger.info("Kept %d epochs (%.1f MB) in %s", len(self._kept), size / 1e6, self._kept[-1].parent)
+
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, epoch: str) -> None:
+        assert isinstance(pl_module, BaseDetector)
+        run = Run.open(trainer.default_root_dir)
+        name = run.record["name"].removesuffix("ep")  # 128_60ep
+        file = run.folder / "weights" / "epochs" / f"{pl_module.model_name}_{name}_{epoch}.ckpt"
+        trainer.save_checkpoint(file, weights_only=not self.optimizer)
+        self._kept.append(file)
+
+
+def weights_only_checkpoints(given: Sequence[Callback], run: Run) -> list[Callback]:
+    """Return the callback that writes each epoch's weights without the optimiser's state; none beside a given one."""
+    if any(isinstance(callback, PlainModelCheckpoint) for callback in given):
+        return []
+    folder = run.checkpoint.parent
+    name = run.checkpoint.stem
+    return [ModelCheckpoint(dirpath=folder, filename=name, auto_insert_metric_name=False, save_weights_only=True)]
+
+
+def check_resumable(checkpoint: Path) -> None:
+    """Refuse to go on training from a checkpoint that has weights alone.
+
+    Raises:
+        InputError: With what keeps the rest.
+    """
+    with anomalib_safe_globals():
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    if "optimizer_states" not in found:
+        raise InputError(
+            f"{checkpoint} has weights without the optimiser's state, so no training can go on from it. "
+            "Train with Engine(keep_checkpoint='all') to keep that state."
+        )
+
+
+def drop_checkpoint(run: Run) -> None:
+    """Remove a tested run's own checkpoint, and say so in its record."""
+    if not run.checkpoint.is_file():
+        return
+    size = run.checkpoint.stat().st_size
+    run.checkpoint.unlink()
+    run.update(checkpoint=None)
+    logger.info("Removed the checkpoint (%.1f MB), as asked for by keep_checkpoint='none'", size / 1e6)

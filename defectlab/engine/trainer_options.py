@@ -1,0 +1,39 @@
+"""What may be asked of Lightning's Trainer."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from defectlab.utils.errors import OptionError
+from defectlab.utils.validation import check_flags, check_option_names
+
+OWN = ("name", "keep_maps", "loggers", "monitor", "patience", "keep", "keep_checkpoint", "find_batch_size")
+
+
+def check_trainer_options(options: Mapping[str, Any]) -> None:
+    """Refuse Trainer options that do not exist or that a recorded run cannot work with.
+
+    Raises:
+        OptionError: With the closest name, or the reason.
+    """
+    parameters = inspect.signature(Trainer.__init__).parameters
+    check_option_names(options, [*(name for name in parameters if name != "self"), *OWN], "Engine")
+    check_flags("Engine", options, parameters)
+    epochs, devices = options.get("max_epochs"), options.get("devices", 1)
+    if epochs is not None and (not isinstance(epochs, int) or epochs == 0 or epochs < -1):
+        raise OptionError(f"Engine: max_epochs must be a whole number of at least 1, got {epochs!r}.")
+    if devices not in (1, "1", "auto") and not (isinstance(devices, list) and len(devices) == 1):
+        raise OptionError(
+            f"Engine: devices must be 1 or one index such as [0], got {devices!r}: a run is recorded whole."
+        )
+    if options.get("num_nodes", 1) != 1:
+        raise OptionError("Engine: num_nodes must be 1: a run is recorded whole by one process.")
+    if options.get("precision") not in (None, 32, "32", "32-true"):
+        raise OptionError(
+            f"Engine: precision={options['precision']!r} would score otherwise than prediction does; leave it at 32. "
+            "For half precision on a GPU: Patchcore(precision='float16')."
+        )
+    if options.get("enable_checkpointing") is False or options.get("barebones"):
+        raise OptionError("Engine: a run needs its checkpoint: leave out enable_checkpointing=False and barebones.")

@@ -1,0 +1,177 @@
+"""Thresholds of maps, chosen from pixels image by image, within the memory of the pixel metrics: exact all the same."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defectlab.evaluation.metrics import Floats
+from defectlab.evaluation.pixel.blocks import MEMORY, Blocks, Survey
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen, PixelImages
+from defectlab.evaluation.threshold_rules import (
+    choose,
+    found,
+    mean_of_means,
+    mean_plus_k_std,
+    need,
+    recall_cut,
+    recall_value,
+)
+from defectlab.evaluation.thresholds import RuleOptions, Threshold, between, check_options, good_max_threshold
+from defectlab.utils.errors import OptionError
+
+# Rules that look at one image at a time: at each good image's highest pixel.
+BY_IMAGE = ("good_max", "conformal", "quantile")
+BY_GOOD_PIXELS = ("mean_plus_k_std",)
+
+
+def choose_pixel_threshold(
+    maps: Floats,
+    masks: NDArray[np.bool_] | NDArray[np.uint8] | None,
+    labels: ArrayLike,
+    *,
+    source: str = "validation",
+    memory: int = MEMORY,
+) -> Threshold:
+    """Choose the map threshold from maps (n, H, W), masks (n, H, W), or packed, or None, and image labels (n,).
+
+    By F1 over pixels where masks mark both kinds, else above the highest pixel of the good images. `memory` is that of
+    `pixel_metrics`.
+    """
+    known = np.asarray(labels)
+    good = [maps[index] for index in np.flatnonzero(known == 0)]  # views of what is on disk
+    if masks is None:
+        return _good_only(good, "has no masks", source)
+    images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
+    blocks = Blocks(images, memory)
+    survey = blocks.survey(None)
+    if survey.defect and survey.good:
+        return _f1(images, blocks, survey, source)
+    if survey.defect:
+        return Threshold(None, "none", source, f"the masks of {source} cover every pixel: nothing says what is good")
+    return _good_only(good, "has no anomalous pixels", source)
+
+
+def choose_by_pixels(
+    rule: str,
+    maps: Floats,
+    masks: NDArray[np.bool_] | NDArray[np.uint8] | None,
+    labels: ArrayLike,
+    options: RuleOptions,
+    source: str,
+    parts: Sequence[str] | None = None,
+) -> Threshold:
+    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold` and `rules.choose`.
+
+    `parts` (n,) name the part that each image shows, where parts have several: conformal takes each good part's highest
+    pixel then, for its guarantee is of what is independent.
+
+    good_max, quantile and conformal take each good image's highest pixel, mean_plus_k_std the pixels of good images,
+    f1, mean_of_means and recall the pixels by their masks.
+
+    Raises:
+        OptionError: No such rule, masks that it needs and are not there, or as `rules.choose`.
+    """
+    check_options(rule, options)
+    known = np.asarray(labels)
+    good = [maps[index] for index in np.flatnonzero(known == 0)]
+    if rule == "manual":
+        return choose(rule, [], [], options, source)
+    if rule in BY_IMAGE:
+        highest = [float(one.max()) for one in good]
+        if rule == "conformal" and parts is not None:
+            highest = _by_part(highest, [parts[index] for index in np.flatnonzero(known == 0).tolist()])
+        return choose(rule, highest, [0] * len(highest), options, source)
+    if rule in BY_GOOD_PIXELS:
+        return mean_plus_k_std(good, options.k, source)
+    if masks is None:
+        by_good = ", ".join((*BY_IMAGE, *BY_GOOD_PIXELS))
+        raise OptionError(
+            f"Rule {rule} needs masks at pixel level, and this dataset has none. Give --level image, or for pixels one "
+            f"of {by_good}."
+        )
+    images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
+    return _by_masks(rule, images, options, source)
+
+
+def _by_part(scores: Sequence[float], parts: Sequence[str]) -> list[float]:
+    """Return the highest score of each part."""
+    highest: dict[str, float] = {}
+    for score, part in zip(scores, parts, strict=True):
+        highest[part] = float(np.maximum(highest.get(part, -np.inf), score))  # NaN stays NaN
+    return list(highest.values())
+
+
+def _by_masks(rule: str, images: PixelImages, options: RuleOptions, source: str) -> Threshold:
+    blocks = Blocks(images)
+    survey = blocks.survey(None)
+    if survey.nan:
+        raise OptionError(f"Rule {rule}: {survey.nan} of {survey.defect + survey.good} scores are NaN.")
+    if rule == "mean_of_means":
+        return mean_of_means(_Pixels(images, marked=False), _Pixels(images, marked=True), source)
+    if rule == "recall":
+        return _recall(images, options, source)
+    need(rule, survey.good, survey.defect, source, needs_bad=True)
+    return _f1(images, blocks, survey, source)
+
+
+class _Pixels:
+    """Defect or good pixels, image by image, as often as they are asked for."""
+
+    def __init__(self, images: PixelImages, *, marked: bool) -> None:
+        self._images = images
+        self._marked = marked
+
+    def __iter__(self) -> Iterator[Floats]:
+        for index in range(len(self._images.sizes)):
+            mask = self._images.mask(index)
+            yield self._images.map(index)[mask if self._marked else ~mask]
+
+
+def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold:
+    """Choose from all defect pixels, which are few, and of each image the good pixel that matters: the next lower."""
+    bad = np.sort(np.concatenate([np.empty(0, np.float32), *_Pixels(images, marked=True)]))
+    lower: list[float] = []
+    if bad.size:
+        cut = np.float32(recall_cut(bad, options.recall))
+        highest = (_highest_below(pixels, cut) for pixels in _Pixels(images, marked=False))
+        lower = [score for score in highest if score is not None]
+    good = np.sort(np.array(lower, dtype=np.float32))
+    need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    value, caught = recall_value(good, bad, options.recall)
+    lack = "pixels of one image are not independent, so nothing is said of other images"
+    return found("recall", value, source, f"catches {caught} of {bad.size} defect pixels of {source}; {lack}")
+
+
+def _f1(images: PixelImages, blocks: Blocks, survey: Survey, source: str) -> Threshold:
+    if survey.nan:
+        return Threshold(None, "none", source, f"{survey.nan} of {survey.defect + survey.good} scores are NaN")
+    best, value = -1.0, np.float32(-np.inf)
+    for steps in blocks.steps(survey):
+        tp, fp = survey.defect - steps.before, survey.good - steps.below
+        # no number lies below -inf: such scores cannot be flagged
+        f1 = np.where(steps.scores > -np.inf, 2 * tp / (tp + fp + survey.defect), -1.0)
+        place = f1.size - 1 - int(f1[::-1].argmax())  # of equals the highest score: the fewest alarms
+        if f1[place] >= max(best, 0.0):
+            best, value = float(f1[place]), steps.scores[place]
+    if best < 0:
+        return Threshold(None, "none", source, f"no F1 over the pixels of {source}: all anomalous ones score -inf")
+    lower = [_highest_below(images.map(index), value) for index in range(len(images.sizes))]
+    below = max((one for one in lower if one is not None), default=None)
+    counts = f"{survey.defect} anomalous and {survey.good} good pixels of {source}"
+    return between(float(value), below, best, counts, source)
+
+
+def _highest_below(scores: Floats, cut: np.floating) -> float | None:
+    """Return the highest score below a cut; None where none is."""
+    lower = scores[scores < cut]
+    return float(lower.max()) if lower.size else None
+
+
+def _good_only(good: list[Floats], lack: str, source: str) -> Threshold:
+    chosen = good_max_threshold([float(one.max()) for one in good], source=source)
+    if chosen.value is None:
+        return Threshold(None, chosen.rule, source, f"{source} {lack}; {chosen.reason}")
+    pixels = sum(one.size for one in good)
+    reason = f"just above the highest of {pixels} pixels of {len(good)} good images"
+    return Threshold(chosen.value, chosen.rule, source, f"{source} {lack}; {reason}")

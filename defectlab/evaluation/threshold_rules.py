@@ -1,0 +1,285 @@
+"""Threshold rules by name, applied after the model to validation scores. A score is anomalous above the threshold."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from defectlab.evaluation.metrics import Floats, round_down, sorted_curve
+from defectlab.evaluation.thresholds import (
+    USED,
+    RuleOptions,
+    Threshold,
+    check_options,
+    f1_threshold,
+    good_max_threshold,
+    midpoint,
+)
+from defectlab.utils.errors import OptionError
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Good and anomalous scores, ascending; what the rule is told; and the name of the images."""
+
+    good: Floats
+    bad: Floats
+    options: RuleOptions
+    source: str
+
+
+def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions, source: str) -> Threshold:
+    """Choose a threshold by a rule's name from scores (n,) and labels (n,): 0 good, 1 anomalous, -1 left out.
+
+    Raises:
+        OptionError: No such rule, an option that cannot work, or images that the rule needs and are not there.
+    """
+    check_options(rule, options)
+    curve = sorted_curve(scores, labels)
+    if curve.problem:
+        raise OptionError(f"Rule {rule}: {curve.problem}.")
+    return RULES[rule](_Given(curve.negatives, curve.positives, options, source))
+
+
+def _f1(given: _Given) -> Threshold:
+    good, bad, source = given.good, given.bad, given.source
+    need("f1", good.size, bad.size, source, needs_bad=True)
+    return f1_threshold(np.concatenate([good, bad]), np.repeat([0, 1], [good.size, bad.size]), source=source)
+
+
+def _good_max(given: _Given) -> Threshold:
+    good, bad, source = given.good, given.bad, given.source
+    need("good_max", good.size, bad.size, source)
+    return good_max_threshold(good, source=source)
+
+
+def _mean_of_means(given: _Given) -> Threshold:
+    return mean_of_means([given.good], [given.bad], given.source)
+
+
+def _mean_plus_k_std(given: _Given) -> Threshold:
+    return mean_plus_k_std([given.good], given.options.k, given.source, bad=given.bad.size)
+
+
+def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) -> Threshold:
+    """Choose midway between the means of good and of anomalous scores, each given in parts of any size.
+
+    Raises:
+        OptionError: One kind is missing, or there is no finite mean.
+    """
+    (good_count, good_sum), (bad_count, bad_sum) = _sum(good), _sum(bad)
+    need("mean_of_means", good_count, bad_count, source, needs_bad=True)
+    value = (good_sum / good_count + bad_sum / bad_count) / 2
+    reason = f"midway between the means of {good_count} good and {bad_count} anomalous scores"
+    return found("mean_of_means", value, source, reason)
+
+
+def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0) -> Threshold:
+    """Choose k standard deviations (of the population) above the mean of good scores, given in parts of any size.
+
+    `good` is gone through twice; `bad` says how many anomalous scores there are, for the error's sake.
+
+    Raises:
+        OptionError: There is no good score, or no finite mean.
+    """
+    count, total = _sum(good)
+    need("mean_plus_k_std", count, bad, source)
+    mean = total / count
+    with np.errstate(invalid="ignore"):  # an infinite score leaves no finite threshold, which is refused below
+        squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in good)
+        value = mean + k * math.sqrt(squares / count)
+    return found("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
+
+
+def _quantile(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    need("quantile", good.size, bad.size, source)
+    rate = options.false_alarm_rate
+    value = float(good[max(0, good.size - math.floor(round(rate * good.size, 9)) - 1)])
+    flagged = int((good > value).sum())
+    reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
+    return found("quantile", value, source, reason)
+
+
+def _conformal(given: _Given) -> Threshold:
+    """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    need("conformal", good.size, bad.size, source)
+    rate = options.false_alarm_rate
+    rank = max(1, math.ceil(round((good.size + 1) * (1 - rate), 9)))
+    if rank > good.size:
+        raise OptionError(
+            f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
+            f"has {good.size}; with these the lowest is {1 / (good.size + 1):.4g}. Hold out more good images "
+            "(val_split_mode, val_split_ratio), or ask for a higher rate."
+        )
+    reason = (
+        f"score {rank} of {good.size} held-out good ones: a new good image of the same kind is flagged with a "
+        f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
+        f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
+    )
+    return found("conformal", float(good[rank - 1]), source, reason)
+
+
+def images_needed(false_alarm_rate: float) -> int:
+    """Return how many held-out good images the conformal rule needs for a false-alarm rate.
+
+    >>> images_needed(0.05), images_needed(0.01)
+    (19, 99)
+    """
+    return math.ceil(round(1 / false_alarm_rate, 9)) - 1
+
+
+def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> float:
+    """Return what the false-alarm rate of one held-out set stays below, by a confidence.
+
+    Above the score of this rank of `count` lies a share of all good images that is distributed as Beta(count + 1 -
+    rank, rank) over held-out sets, whatever the scores' continuous distribution (Vovk, 2012).
+
+    >>> round(conformal_upper_bound(99, 99), 4), round(conformal_upper_bound(990, 999), 4)
+    (0.0298, 0.0157)
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(confidence, count + 1 - rank, rank))
+
+
+def _recall(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    value, caught = recall_value(good, bad, options.recall)
+    reason = (
+        f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
+        f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
+    )
+    return found("recall", value, source, reason)
+
+
+def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
+    """Return the highest threshold that catches such a share of anomalous scores, and how many it catches.
+
+    Both kinds of scores ascend; of the good ones only the next below the threshold matters.
+    """
+    cut = recall_cut(bad, recall)
+    caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
+    return _just_below(cut, good, bad), caught
+
+
+def recall_cut(ascending: Floats, recall: float) -> float:
+    """Return the highest of anomalous scores (n,), ascending, such that so large a share of them is at least as high.
+
+    >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
+    2.0
+    """
+    return float(ascending[ascending.size - max(1, math.ceil(round(recall * ascending.size, 9)))])
+
+
+def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
+    """Return the exact one-sided binomial lower bound of a share (Clopper and Pearson, 1934).
+
+    >>> round(recall_lower_bound(20, 20), 4)  # 0.05 ** (1 / 20)
+    0.8609
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(1 - confidence, caught, total - caught + 1)) if caught else 0.0
+
+
+def _cost(given: _Given) -> Threshold:
+    good, bad, options, source = given.good, given.bad, given.options, given.source
+    need("cost", good.size, bad.size, source, needs_bad=True)
+    miss, alarm, share = options.miss_cost, options.false_alarm_cost, options.defect_share
+    assert miss is not None  # all three are checked by `choose`
+    assert alarm is not None
+    assert share is not None
+    scores = np.unique(np.concatenate([good, bad]).astype(np.float64))
+    # flag all above scores[i - 1]: everything for i = 0, nothing for i = len(scores)
+    cuts = np.concatenate([[-np.inf], scores])
+    missed = np.searchsorted(bad.astype(np.float64), cuts, "right") / bad.size
+    alarms = 1 - np.searchsorted(good.astype(np.float64), cuts, "right") / good.size
+    costs = share * miss * missed + (1 - share) * alarm * alarms
+    best = int(len(costs) - 1 - np.argmin(costs[::-1]))  # of equals the highest: the fewest alarms
+    if best == 0:
+        value = math.nextafter(float(scores[0]), -math.inf)
+    elif best == len(scores):
+        value = math.nextafter(float(scores[-1]), math.inf)
+    else:
+        value = midpoint(float(scores[best - 1]), float(scores[best]))
+    reason = (
+        f"lowest expected cost a part ({costs[best]:.4g}) at a defect share of {share:g}, a miss at "
+        f"{miss:g} and a false alarm at {alarm:g}: misses {missed[best]:.3f}, "
+        f"false alarms {alarms[best]:.3f} on {bad.size} anomalous and {good.size} good images of {source}"
+    )
+    return found("cost", value, source, reason)
+
+
+def _manual(given: _Given) -> Threshold:
+    value = given.options.value
+    assert value is not None  # checked by `choose`
+    return Threshold(float(value), "manual", "the user", "given by hand")
+
+
+RULES: dict[str, Callable[[_Given], Threshold]] = {
+    "f1": _f1,
+    "good_max": _good_max,
+    "mean_of_means": _mean_of_means,
+    "mean_plus_k_std": _mean_plus_k_std,
+    "quantile": _quantile,
+    "conformal": _conformal,
+    "recall": _recall,
+    "cost": _cost,
+    "manual": _manual,
+}
+assert RULES.keys() == USED.keys()
+
+
+def found(rule: str, value: float, source: str, reason: str) -> Threshold:
+    """Return the threshold that a rule came to.
+
+    Raises:
+        OptionError: It is not finite.
+    """
+    if not math.isfinite(value):
+        raise OptionError(
+            f"Rule {rule} gives no finite threshold ({value}): some scores are infinite or NaN. Use rule f1."
+        )
+    return Threshold(value, rule, source, reason)
+
+
+def need(rule: str, good: int, bad: int, source: str, *, needs_bad: bool = False, needs_good: bool = True) -> None:
+    """Refuse a rule for so many good and anomalous scores.
+
+    Raises:
+        OptionError: With what is missing, and the rules that work without it.
+    """
+    lacks = [
+        what
+        for what, count, needed in (("good", good, needs_good), ("anomalous", bad, needs_bad))
+        if needed and not count
+    ]
+    if lacks:
+        alternative = "conformal, quantile, mean_plus_k_std and good_max" if good else "manual"
+        raise OptionError(
+            f"Rule {rule} needs {' and '.join(lacks)} images, and {source} has none. "
+            f"What works with these images: {alternative}."
+        )
+
+
+def _sum(parts: Iterable[Floats]) -> tuple[int, float]:
+    """Return how many scores there are in parts, and their sum."""
+    count, total = 0, 0.0
+    for part in parts:
+        count, total = count + part.size, total + float(np.sum(part, dtype=np.float64))
+    return count, total
+
+
+def _just_below(cut: float, good: Floats, bad: Floats) -> float:
+    """Return the middle between a score and the next lower one, so that the score itself is flagged."""
+    lower = [
+        float(part[at - 1])
+        for part in (good, bad)
+        if (at := int(np.searchsorted(part, round_down(cut, part.dtype.type), "left"))) > 0
+    ]
+    return midpoint(max(lower), cut) if lower else math.nextafter(cut, -math.inf)

@@ -1,0 +1,1 @@
+"""Scoring new images with a trained run: Detector, prediction files, review, nearest patches."""

@@ -1,0 +1,254 @@
+"""Detector: a trained run or checkpoint that scores images. The one way from an image to its score."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from defectlab.data.datasets import load_image, to_tensor
+from defectlab.data.image_sources import find_images
+from defectlab.data.images import to_rgb_array
+from defectlab.evaluation.normalization import check_view, heat_range, viewed
+from defectlab.evaluation.thresholds import below32, decision
+from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import read_record
+from defectlab.models.loading import restore
+from defectlab.models.processors import RawPostProcessor
+from defectlab.models.registry import model_info
+from defectlab.results.run.record import Run
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
+from defectlab.utils.logs import show_log
+from defectlab.utils.memory import free_memory, is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+Source = str | Path | np.ndarray | Sequence[str | Path] | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's result. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
+
+    `label`: 1 anomalous, 0 good, -1 where the run has no image threshold or the score is NaN. `anomaly_map` (H, W)
+    float32 and `mask` (H, W) bool have the image's own size; a centre crop leaves NaN and False outside, a model
+    without maps everywhere. `mask` is None without a map threshold.
+
+    In another view than raw, `score` and `anomaly_map` lie above the view's own threshold, 0.5 or 100, exactly where
+    the raw ones are above the run's; `label` and `mask` are the same in every view.
+    """
+
+    image_path: str | None
+    score: float
+    label: int
+    anomaly_map: np.ndarray
+    mask: np.ndarray | None
+
+
+class Detector:
+    """A trained model with the thresholds of its run."""
+
+    def __init__(
+        self, model: BaseDetector, image_threshold: float | None, pixel_threshold: float | None, batch_size: int = 8
+    ) -> None:
+        self.model = model.eval()
+        self.image_threshold = image_threshold
+        self.pixel_threshold = pixel_threshold
+        self.batch_size = batch_size
+        self._most: int | None = None  # images a batch, where memory was not enough for more
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, backbone: nn.Module | None = None, device: str | torch.device = "auto"
+    ) -> "Detector":
+        """Load a run folder or a checkpoint. Needs no weights file and no training images.
+
+        The thresholds are those of the run's run.json; a checkpoint without one beside it, or of another epoch than the
+        run's, brings its own copy.
+
+        Args:
+            path: A run folder or a .ckpt file.
+            backbone: Only for a model trained with a backbone of unknown code: the same module.
+            device: "auto" takes the GPU where there is one.
+
+        Raises:
+            InputError: No such run or checkpoint, `backbone` is needed, or this machine has no such device.
+        """
+        show_log()
+        target = _device(device)
+        path = paths.resolve(path)
+        # what is not there is taken for what its name says
+        a_folder = path.is_dir() or (not path.is_file() and path.suffix != ".ckpt")
+        run = Run.open(path) if a_folder else Run.of_checkpoint(path)
+        checkpoint = run.checkpoint_file() if run and path.is_dir() else path
+        model = restore(checkpoint, backbone)
+        its_own = run is not None and (a_folder or run.holds(checkpoint))
+        thresholds = run.record.get("thresholds") if run and its_own else None
+        if thresholds:
+            image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
+        else:
+            copy = read_record(checkpoint)["thresholds"]
+            image, pixel = copy["image"], copy["pixel"]
+            logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
+        batch_size = run.record["experiment"]["data"]["eval_batch_size"] if run else 8
+        return cls(model.to(target), image, pixel, batch_size)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Smallest and largest value of the validation maps: one scale for all heat maps of a run."""
+        processor = self.model.post_processor
+        if not isinstance(processor, RawPostProcessor):
+            raise InputError("This model was trained with post_processor=False: it has no range of validation maps.")
+        return float(processor.pixel_min), float(processor.pixel_max)
+
+    @property
+    def heat_range(self) -> tuple[float, float]:
+        """Ends of the colour scale of all heat maps: `map_range`, or relative to the threshold where the model says."""
+        return heat_range(*self.map_range, self.pixel_threshold, model_info(self.model.model_name).relative_maps)
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Smallest and largest validation score."""
+        processor = self.model.post_processor
+        if not isinstance(processor, RawPostProcessor):
+            raise InputError("This model was trained with post_processor=False: it has no range of validation scores.")
+        return float(processor.image_min), float(processor.image_max)
+
+    def check_view(self, view: str) -> None:
+        """Refuse a view that this run cannot give.
+
+        Raises:
+            OptionError: No view is called so.
+            InputError: The run has no threshold, or no range of validation scores, to give it by.
+        """
+        if check_view(view) == "raw":
+            return
+        if self.image_threshold is None:
+            raise InputError(
+                f"This run has no image threshold, so there is no view {view!r} of its scores; leave it raw."
+            )
+        ranges = [self.score_range] + ([] if self.pixel_threshold is None else [self.map_range])
+        if view == "min_max" and not all(-np.inf < low < high < np.inf for low, high in ranges):
+            raise InputError("This run has no range of validation scores, so no view 'min_max'; ask for 'percent'.")
+
+    def as_view(self, prediction: Prediction, view: str, digits: int | None = None) -> Prediction:
+        """Return a raw prediction in a view: `min_max` has the threshold at 0.5, `percent` at 100 (0 .. 1000).
+
+        Scores and maps each by their own threshold; maps of a run without one stay raw. `digits` rounds without ever
+        moving anything across the threshold.
+
+        Raises:
+            InputError: This run cannot give the view.
+        """
+        self.check_view(view)
+        if view == "raw":
+            return prediction
+        assert self.image_threshold is not None
+        score = np.array(prediction.score)
+        score = viewed(view, score, self.image_threshold, *self.score_range, digits)
+        anomaly_map = prediction.anomaly_map
+        if self.pixel_threshold is not None:
+            anomaly_map = viewed(view, anomaly_map, self.pixel_threshold, *self.map_range, digits)
+        return replace(prediction, score=float(score), anomaly_map=anomaly_map)
+
+    def predict(self, source: Source, batch_size: int | None = None, view: str = "raw") -> list[Prediction]:
+        """Score a file, a folder (with all below it), a glob, an array, or a list of these, in order.
+
+        Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. For more images than fit into
+        memory with their maps, use `iterate`. Views of the scores: raw, min_max, percent (`as_view`).
+
+        Raises:
+            DataError: No images, or one that cannot be read.
+            InputError: A view that this run cannot give.
+        """
+        return list(self.iterate(source, batch_size, view))
+
+    def iterate(self, source: Source, batch_size: int | None = None, view: str = "raw") -> Iterator[Prediction]:
+        """Yield what `predict` returns, one batch at a time."""
+        self.check_view(view)
+        for batch in _batches(read_images(source), batch_size or self.batch_size):
+            yield from (self.as_view(prediction, view) for prediction in self._predict_what_fits(batch))
+
+    def _predict_what_fits(self, batch: "list[tuple[str | None, torch.Tensor]]") -> Iterator[Prediction]:
+        """Score a batch; out of memory, in halves, and so from then on."""
+        place = 0
+        while place < len(batch):
+            part = batch[place : place + (self._most or len(batch))]
+            try:
+                found = list(self._predict_batch(part))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(part) == 1:
+                    raise
+                self._most = len(part) // 2
+                logger.warning("Out of memory with %d images a batch: going on with %d", len(part), self._most)
+            else:
+                place += len(part)
+                yield from found
+                continue
+            free_memory()  # out here the error no longer holds what it failed with
+
+    def model_input(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what the model sees of (3, H, W) images in [0, 1] of any sizes: (B, 3, h, w), on its device."""
+        resize, transform = self.model.preprocessing.resize(), self.model.preprocessing.transform()
+        return transform(torch.stack([resize(image) for image in images]).to(self.model.device))
+
+    @torch.inference_mode()
+    def _predict_batch(self, batch: Sequence[tuple[str | None, torch.Tensor]]) -> Iterator[Prediction]:
+        preprocessing = self.model.preprocessing
+        output = self.model.model(self.model_input([image for _, image in batch]))
+        scores = output.pred_score.flatten().cpu()
+        if output.anomaly_map is None:
+            maps = torch.full((len(batch), *preprocessing.input_size), torch.nan)
+        else:
+            maps = output.anomaly_map.float().cpu()
+        maps = maps.reshape(len(batch), *maps.shape[-2:])  # (B, 1, h, w) -> (B, h, w)
+        for (path, image), score, anomaly_map in zip(batch, scores.tolist(), maps, strict=True):
+            own_size = preprocessing.to_image(anomaly_map[None], (image.shape[-2], image.shape[-1]))[0].numpy()
+            yield Prediction(
+                image_path=path,
+                score=score,
+                label=decision(score, self.image_threshold),
+                anomaly_map=own_size,
+                mask=None if self.pixel_threshold is None else own_size > np.float32(below32(self.pixel_threshold)),
+            )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        logger.info("Detector runs on %s", device)
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {device!r}: give auto, cpu, cuda or cuda:0.") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"This machine has {torch.cuda.device_count()} GPUs, and none is {device}: give auto or cpu.")
+    return found
+
+
+def read_images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:
+    """Yield (path or None, (3, H, W) image in [0, 1])."""
+    if isinstance(source, np.ndarray):
+        arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]
+        yield from ((None, to_tensor(to_rgb_array(array))) for array in arrays)
+    elif isinstance(source, Sequence) and not isinstance(source, str) and source and isinstance(source[0], np.ndarray):
+        yield from ((None, to_tensor(to_rgb_array(array))) for array in source)
+    elif isinstance(source, str | Path | Sequence):
+        yield from ((str(path), load_image(path)) for path in find_images(source))
+    else:
+        raise InputError(
+            f"predict takes a file, a folder, a glob, an array or a list of these, got {type(source).__name__}."
+        )
+
+
+def _batches(
+    items: Iterator[tuple[str | None, torch.Tensor]], size: int
+) -> Iterator[list[tuple[str | None, torch.Tensor]]]:
+    while batch := list(islice(items, size)):
+        yield batch

@@ -1,0 +1,69 @@
+"""What folders say about the images in them, and how predictions compare with that. numpy only."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectlab.data.manifest.layouts import BAD, GOOD, UNKNOWN
+from defectlab.evaluation.metrics import confusion_at, f1_at
+
+logger = logging.getLogger(__name__)
+
+CLASSES = ("good", "defect")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an image's folder says of it: `label` 0 good, 1 anomalous, -1 unknown; `kind` good, unknown or a defect."""
+
+    label: int
+    kind: str
+
+
+def expectations(files: Sequence[Path]) -> list[Expected]:
+    """Return what the folder of each file says, where folders say anything: beside a folder called good, or bad.
+
+    Images in `unknown`, and all images where no folder is called good or bad (or another name of these), are unknown.
+    """
+    names = {file.parent.name.lower() for file in files}
+    if not names & {*GOOD, *BAD}:
+        return [Expected(-1, UNKNOWN)] * len(files)
+    return [_expected(file.parent.name) for file in files]
+
+
+def _expected(folder: str) -> Expected:
+    if folder.lower() in GOOD:
+        return Expected(0, "good")
+    return Expected(-1, UNKNOWN) if folder.lower() == UNKNOWN else Expected(1, folder)
+
+
+def is_correct(expected: Expected, predicted: int) -> bool | None:
+    """Whether a prediction is what was expected; None where nothing was, or nothing was decided."""
+    return None if -1 in (expected.label, predicted) else expected.label == predicted
+
+
+def comparison(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, Any]:
+    """Return F1, overlap and confusion of scores (n,) with labels (n,), unknown ones left out.
+
+    `overlapping_scores`: images whose score lies where those of both classes are, between the lowest of the defects and
+    the highest of the good ones. `matrix`: rows are what was expected, columns what was predicted, good first. Where
+    nothing can be compared, F1 is 0, as Quadra has it, and the matrix of zeros; where there is no defect F1 is 0 too.
+    """
+    known = labels >= 0
+    scores, labels = scores[known], labels[known]
+    matrix = [[0, 0], [0, 0]]
+    f1 = 0.0
+    if scores.size and threshold is not None:
+        f1 = f1_at(scores, labels, threshold).value or 0.0
+        counts = confusion_at(scores, labels, threshold)
+        matrix = [[counts.tn, counts.fp], [counts.fn, counts.tp]]
+    good, bad = scores[labels == 0], scores[labels == 1]
+    overlapping = 0
+    if good.size and bad.size:
+        overlapping = int(((scores >= bad.min()) & (scores <= good.max())).sum())
+    confusion = {"class_labels": list(CLASSES), "matrix": matrix}
+    return {"f1_score": f1, "metrics": {"overlapping_scores": overlapping, "confusion_matrix": confusion}}

@@ -1,0 +1,191 @@
+"""Pictures of predictions: one image with its map, nearest good patches, panels of many."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from defectlab.data.images import as_uint8, read_image
+from defectlab.inference.detector import Detector, Prediction
+from defectlab.inference.nearest_patches import Box, NearestGood
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
+from defectlab.visualization.canvas import AROUND, BAD, GOOD, LINE, THIS, new_axes, rendered, scale_bar
+from defectlab.visualization.overlays import CONTOUR, colour_map, contour, overlay
+from defectlab.visualization.panel import PanelRow, Scale, draw_panel
+from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, _ends, _thumbnail, _verdict
+from defectlab.visualization.segmentation import segmentation_figure
+
+
+def image_figure(detector: Detector, found: Prediction) -> Image.Image:
+    """Return image, anomaly map with its scale, overlay and outline of one predicted file, side by side.
+
+    Raises:
+        InputError: A prediction of an array, or a run without a scale for its maps.
+    """
+    low, high = scale_of(detector)
+    pictures = views(detector, found)
+    height, width = pictures[0].shape[:2]
+    figure, axes = new_axes(4, (14, 3.3 * min(1.6, height / width) + 0.8))
+    for axis, picture, title in zip(axes, pictures, ("image", "anomaly map", "overlay", "contour"), strict=True):
+        axis.imshow(picture)
+        axis.set_title(title)
+        axis.set_axis_off()
+    scale_bar(figure, axes, low, high, detector.pixel_threshold, "anomaly map")
+    return rendered(figure)
+
+
+def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
+    """Return image, anomaly map and overlay of one predicted file, map and score relative to their thresholds.
+
+    1.0 is the threshold, and the scale is the same for all images: NOK is said exactly of scores above 1.0.
+
+    Raises:
+        InputError: A prediction of an array, or a run without thresholds.
+    """
+    limit, pixel = detector.image_threshold, detector.pixel_threshold
+    if limit is None or pixel is None or not min(limit, pixel) > 0:
+        raise InputError("This run has no thresholds above 0, so nothing can be shown relative to them.")
+    low, high = scale_of(detector)
+    image, heat, laid, _ = views(detector, found)
+    height, width = image.shape[:2]
+    figure, axes = new_axes(3, (12, 3.6 * min(1.6, height / width) + 0.8))
+    shown = _relative(found.score / limit, bool(found.label))
+    titles = ("image", f"anomaly score {shown}: {'NOK' if found.label else 'OK'}", "overlay")
+    for axis, picture, title in zip(axes, (image, heat, laid), titles, strict=True):
+        axis.imshow(picture)
+        axis.set_title(title)
+        axis.set_axis_off()
+    scale_bar(figure, axes, low / pixel, high / pixel, 1.0, "anomaly map, 1.0 is the threshold")
+    return rendered(figure)
+
+
+def _relative(ratio: float, above: bool) -> str:
+    """Return a score relative to its threshold with two digits, which never say 1.00 of one that is above it."""
+    digits = 2
+    while digits < 16 and (float(f"{ratio:.{digits}f}") > 1) != above:
+        digits += 1
+    return f"{ratio:.{digits}f}"
+
+
+def score_figure(run: Run, found: Prediction) -> Image.Image:
+    """Return one image's score on the line of the run's validation scores, with the threshold between them."""
+    rows = run.scores("validation")
+    threshold = run.record["thresholds"]["image"]["value"]
+    figure, (axis,) = new_axes(1, (11, 2.4))
+    for height, (label, name, colour) in enumerate(((0, "good", GOOD), (1, "defects", BAD))):
+        scores = [row.score for row in rows if row.label == label]
+        axis.plot(scores, np.full(len(scores), height), "|", color=colour, markersize=18, markeredgewidth=1.6)
+        axis.text(0.005, height + 0.32, f"validation images: {name} ({len(scores)})", color=colour, fontsize=9,
+                  transform=axis.get_yaxis_transform(), zorder=3,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+    if threshold is not None:
+        axis.axvline(threshold, color=LINE, linewidth=2, label=f"threshold {threshold:.4g}")
+    axis.plot([found.score], [0.5], "D", color=THIS, markersize=9, label=f"this image {found.score:.4g}")
+    axis.set(ylim=(-0.5, 1.7), yticks=[], xlabel="image score, higher is more anomalous")
+    axis.set_title(f"score {found.score:.4g}: {VERDICTS[found.label]}", loc="left")
+    axis.legend(loc="upper right", ncols=2, frameon=False, fontsize=9)
+    axis.spines[["top", "left", "right"]].set_visible(False)
+    return rendered(figure)
+
+
+def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
+    """Return an image's most anomalous patch and the good patches closest to it, each with what lies around it."""
+    crops = [(paths.resolve(image), nearest.box, "most anomalous patch")]
+    crops += [
+        (patch.image_path, patch.box, f"{patch.image_path.name}\ndistance {patch.distance:.4g}")
+        for patch in nearest.patches
+    ]
+    figure, axes = new_axes(len(crops), (2.3 * len(crops), 3.0))
+    for number, (axis, (path, box, title)) in enumerate(zip(axes, crops, strict=True)):
+        colour = BAD if number == 0 else GOOD
+        _draw_crop(axis, read_image(path), box, colour)
+        axis.set_title(title, fontsize=9, color=colour)
+    return rendered(figure)
+
+
+def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
+    """Draw the surroundings of a box, cut off at the image's edge, with the box outlined."""
+    from matplotlib.patches import Rectangle
+
+    left, top, right, bottom = box
+    wide, high = AROUND * (right - left), AROUND * (bottom - top)
+    axis.imshow(image)
+    axis.set(xlim=(left - wide - 0.5, right + wide - 0.5), ylim=(bottom + high - 0.5, top - high - 0.5))
+    axis.set(xticks=[], yticks=[], facecolor="#dddddd")
+    outline = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2)
+    axis.add_patch(outline)
+
+
+def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile: int = TILE) -> Image.Image:
+    """Return predictions of image files as one picture, a row each, all on the scale of the run's validation maps.
+
+    Raises:
+        InputError: A prediction of an array, or a run without a scale.
+    """
+    low, high = scale_of(detector)
+    rows = []
+    for found in predictions:
+        row = ScoreRow(str(found.image_path), "predict", "", -1, found.score, found.label)
+        detail, wrong = _verdict(row, detector.image_threshold)
+        rows.append(PanelRow(views(detector, found), paths.relative(row.image_path), detail, wrong))
+    legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
+    ends = _ends("range of the validation images" if (low, high) == detector.map_range else "")
+    scale = Scale(low, high, detector.pixel_threshold, ends)
+    return Image.fromarray(draw_panel(rows, COLUMNS, detector.model.name, legend, scale, tile))
+
+
+def views(detector: Detector, found: Prediction) -> list[np.ndarray]:
+    """Return image, anomaly map, overlay and outline of one predicted file, (H, W, 3) uint8 each, at most 512 pixels.
+
+    Raises:
+        InputError: A prediction of an array, whose pixels are not at hand, or a run without a scale.
+    """
+    if found.image_path is None:
+        raise InputError("This picture needs the image's file: predict a file instead of an array.")
+    low, high = scale_of(detector)
+    image = _thumbnail(read_image(found.image_path), 2 * TILE)
+    size = (image.shape[1], image.shape[0])
+    anomaly_map = np.asarray(Image.fromarray(found.anomaly_map).resize(size, Image.Resampling.BILINEAR))
+    outlined = image
+    if found.mask is not None:
+        outlined = contour(image, np.asarray(Image.fromarray(found.mask).resize(size, Image.Resampling.NEAREST)))
+    return [image, colour_map(anomaly_map, low, high), overlay(image, anomaly_map, low, high), outlined]
+
+
+def scale_of(detector: Detector) -> tuple[float, float]:
+    """Return `Detector.heat_range`.
+
+    Raises:
+        InputError: The run had no validation images to take it from.
+    """
+    low, high = detector.heat_range
+    if not math.isfinite(low):
+        raise InputError("This run had no validation images, so its maps have no scale to be shown on.")
+    return low, high
+
+
+def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
+    """Return image, heat map, opened mask and its boundaries of one predicted file, side by side.
+
+    Raises:
+        InputError: A prediction of an array, or a run without a scale or a threshold for its maps.
+    """
+    if found.image_path is None or found.mask is None:
+        raise InputError("This figure needs the image's file, and a run with a map threshold.")
+    limit = detector.image_threshold
+    against = "no threshold" if limit is None else f"threshold {limit:.4g}"
+    title = f"score {found.score:.4g}, {against}: {VERDICTS[found.label]}"
+    scale = (*scale_of(detector), detector.pixel_threshold)
+    return segmentation_figure(as_uint8(read_image(found.image_path)), found.anomaly_map, found.mask, scale, title)
+
+
+def prediction_name(detector: Detector, found: Prediction, number: int) -> str:
+    """Return the file name of a prediction's figure: what the model was trained on, a number, and the score."""
+    folder = detector.model.run_folder
+    return f"{detector.model.model_name if folder is None else folder.parent.name}_pre_{number}_{found.score:.4g}.png"

@@ -1,0 +1,109 @@
+"""Why a score is high: the good patches that an image's most anomalous patch is closest to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from defectlab.data.manifest.manifest import Manifest
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.inference.detector import Detector, read_images
+from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.models.patchcore.lightning_model import BankOrigin, Patchcore
+from defectlab.utils.errors import InputError
+from defectlab.utils.validation import check_whole
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class GoodPatch:
+    """A patch of a training image: `box` is left, top, right, bottom in that image's own pixels.
+
+    `distance` is that of its features from those of the patch asked about, in the unit of the anomaly map.
+    """
+
+    image_path: Path
+    box: Box
+    distance: float
+
+
+@dataclass(frozen=True)
+class NearestGood:
+    """An image's most anomalous patch (`box` in the image's own pixels) and the good patches closest to it."""
+
+    image_path: str | None
+    box: Box
+    patches: tuple[GoodPatch, ...]
+
+
+@torch.inference_mode()
+def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, count: int = 5) -> NearestGood:
+    """Find the memory bank's patches that are closest to an image's most anomalous patch, nearest first.
+
+    A box is a patch's cell of the patch grid. Its features see more than the cell: the backbone looks around it.
+
+    Args:
+        detector: Of a PatchCore run, loaded from its run folder or from the checkpoint in it.
+        image: One file or array, as for `Detector.predict`.
+        count: How many; fewer where the bank is smaller.
+
+    Raises:
+        InputError: Another model, no run beside the checkpoint, a checkpoint that does not say where its memory bank
+            comes from, or more than one image.
+    """
+    model, origin, manifest = _bank(detector)
+    check_whole("nearest_good_patches", "count", count, low=1)
+    images = list(read_images(image))
+    if len(images) != 1:
+        raise InputError(f"nearest_good_patches explains one image, got {len(images)}.")
+    path, pixels = images[0]
+    embedding = model.model.embed(model.model.features(detector.model_input([pixels])))
+    grid = (embedding.shape[-2], embedding.shape[-1])
+    patches = model.model.compressed(model.model.rows(embedding)).float()  # (1, C, h, w) -> (h*w, C)
+    bank = model.model.memory_bank.float()
+    image_size = (pixels.shape[-2], pixels.shape[-1])
+    boxes = [_box(model.preprocessing, place, grid, image_size) for place in range(len(patches))]
+    on_image = torch.tensor([right > left and bottom > top for left, top, right, bottom in boxes])
+    distances = nearest_neighbours(patches, bank, 1)[0].flatten().cpu()
+    worst = int(distances.masked_fill(~on_image, -1.0).argmax())
+    nearest, rows = nearest_neighbours(patches[worst : worst + 1], bank, min(count, len(bank)))
+    found = []
+    for distance, row in zip(nearest.flatten().tolist(), rows.flatten().tolist(), strict=True):
+        entry = manifest.entries[int(origin.images[row])]
+        box = _box(model.preprocessing, int(origin.patches[row]), origin.grid, (entry.height, entry.width))
+        found.append(GoodPatch(manifest.absolute(entry), box, distance))
+    return NearestGood(path, boxes[worst], tuple(found))
+
+
+def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
+    """Return the model, where its memory bank comes from, and the manifest that names the images."""
+    model = detector.model
+    if not isinstance(model, Patchcore):
+        raise InputError(
+            f"Nearest good patches are PatchCore's, which keeps patches of good images; this is {model.name}. "
+            "Train a Patchcore for them."
+        )
+    if model.bank_origin is None:
+        raise InputError(
+            "This checkpoint does not say which images its memory bank comes from: it was trained on augmented images, "
+            "whose patches no image shows, or written by an earlier version. Train it again, without augment."
+        )
+    if model.run_folder is None or not (model.run_folder / "manifest.json").is_file():
+        raise InputError(
+            "There is no run beside this checkpoint, and only its manifest.json names the training images. Load the "
+            "run folder, or the checkpoint where the run wrote it."
+        )
+    return model, model.bank_origin, Manifest.read(model.run_folder / "manifest.json")
+
+
+def _box(preprocessing: Preprocessing, place: int, grid: tuple[int, int], image_size: tuple[int, int]) -> Box:
+    """Return the cell of patch `place` (row by row) of a (height, width) grid in an image's own pixels."""
+    row, column = divmod(place, grid[1])
+    height, width = preprocessing.map_size
+    cell = (
+        column * width / grid[1], row * height / grid[0],
+        (column + 1) * width / grid[1], (row + 1) * height / grid[0],
+    )  # fmt: skip
+    return preprocessing.box_to_image(cell, image_size)

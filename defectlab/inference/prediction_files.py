@@ -1,0 +1,113 @@
+"""Scoring many images into a folder: scores.csv, heat maps on one scale, masks."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from defectlab.data.image_sources import common_folder, find_images
+from defectlab.data.images import as_uint8, probe_all, read_image
+from defectlab.evaluation.normalization import MIDDLES, check_view, percent_window
+from defectlab.inference.detector import Detector
+from defectlab.inference.figures import prediction_figure, prediction_name
+from defectlab.models.registry import model_info
+from defectlab.results.run.scores import ScoreRow, write_scores
+from defectlab.utils import paths
+from defectlab.utils.errors import DataError, InputError
+from defectlab.utils.progress import progress_bar
+from defectlab.visualization.overlays import contour, overlay, save_image
+from defectlab.visualization.segmentation import check_which
+
+logger = logging.getLogger(__name__)
+
+DIGITS = {"min_max": 4, "percent": 2}  # of scores.csv in a view
+
+
+def predict_to_folder(
+    run: str | Path,
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    heatmaps: bool = False,
+    masks: bool = False,
+    view: str = "raw",
+    figures: str | None = None,
+    device: str = "auto",
+) -> Path:
+    """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
+
+    `figures` "first" or "all" writes `figures/DATASET_pre_N_SCORE.png` of the first image or of all: image, heat map,
+    mask and boundaries side by side (`segmentation_figures`), and prints each one's score.
+
+    `view` is that of the scores in scores.csv: raw, min_max (0.5 is the threshold, four digits) or percent (100 is the
+    threshold, two digits). Rounding never moves a score across the threshold.
+
+    All heat maps share one scale, so that two pictures can be compared: `Detector.heat_range`, or in view percent from
+    50 to 150 around the maps' threshold, which compares runs too. Pictures are named after the image's path below what
+    all images share.
+
+    Raises:
+        InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
+            validation images to take their scale or threshold from. All before the first image is scored.
+    """
+    check_view(view)
+    check_which(figures)
+    output = paths.resolve(output)
+    files = find_images(source)
+    facts_of = probe_all(files)
+    broken = [
+        f"  {paths.relative(file)}: {facts.problem}"
+        for file, facts in zip(files, facts_of, strict=True)
+        if facts.problem
+    ]
+    if broken:
+        raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
+    detector = Detector.load(run, device=device)
+    if (area := detector.model.preprocessing.area) is not None:
+        sizes = ((file, area.problem((facts.height, facts.width))) for file, facts in zip(files, facts_of, strict=True))
+        unfit = [f"  {paths.relative(file)}: {why}" for file, why in sizes if why]
+        if unfit:
+            raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
+    detector.check_view(view)
+    low, high = detector.heat_range
+    if view == "percent" and detector.pixel_threshold is not None:
+        low, high = percent_window(detector.pixel_threshold)
+    drawn = "--heatmaps" if heatmaps else "--figures" if figures else None
+    if drawn and not math.isfinite(low):
+        raise InputError(f"This run had no validation images, so its heat maps have no scale; leave out {drawn}.")
+    if drawn and not model_info(detector.model.model_name).maps:
+        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out {drawn}.")
+    if (masks or figures) and detector.pixel_threshold is None:
+        which = "--masks" if masks else "--figures"
+        raise InputError(f"This run has no map threshold, so it gives no masks; leave out {which}.")
+    limit = detector.image_threshold
+    common = common_folder(files)
+    rows = []
+    with progress_bar("Scoring", len(files)) as progress:
+        for prediction in detector.iterate([str(file) for file in files]):
+            file = Path(prediction.image_path or "")
+            shown = detector.as_view(prediction, view, DIGITS.get(view)).score
+            rows.append(ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label))
+            picture = file.relative_to(common).with_name(f"{file.name}.png")
+            if heatmaps:
+                image = as_uint8(read_image(file))
+                heat = overlay(image, prediction.anomaly_map, low, high)
+                if prediction.mask is not None:
+                    heat = contour(heat, prediction.mask)
+                save_image(output / "heatmaps" / picture, heat)
+            if prediction.mask is not None and masks:
+                save_image(output / "masks" / picture, prediction.mask)
+            if figures == "all" or (figures == "first" and len(rows) == 1):
+                path = output / "figures" / prediction_name(detector, prediction, len(rows) - 1)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                prediction_figure(detector, prediction).save(path)
+                print(f"{rows[-1].image_path}: score {prediction.score:.4g}, {paths.relative(path)}")
+            progress(len(rows), len(files))
+    write_scores(output / "scores.csv", rows)
+    flagged = sum(row.pred_label == 1 for row in rows)
+    logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
+    if view != "raw":
+        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, MIDDLES[view], limit)
+    if heatmaps:
+        logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
+    return output / "scores.csv"

@@ -1,0 +1,254 @@
+"""All outputs of a prediction run as files: pictures on one fixed scale, tables, what was right and what was wrong."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectlab.data.image_sources import common_folder, find_images
+from defectlab.data.images import as_uint8, probe_all, read_image
+from defectlab.evaluation.normalization import MIDDLES, from_percent, percent_of
+from defectlab.evaluation.thresholds import choose_image_threshold
+from defectlab.inference.detector import Detector, Prediction
+from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
+from defectlab.inference.figures import image_figure
+from defectlab.results.run.scores import ScoreRow, write_scores
+from defectlab.utils import paths
+from defectlab.utils.errors import DataError, InputError, OptionError, unknown_name
+from defectlab.utils.files import write_json
+from defectlab.utils.progress import progress_bar
+from defectlab.visualization.canvas import BAD, GOOD, LINE, new_axes, rendered
+from defectlab.visualization.overlays import contour, overlay, save_image
+
+logger = logging.getLogger(__name__)
+
+THRESHOLDS = ("training", "recomputed")
+TYPES = ("image", "pixel")
+HALF_WINDOW = 50.0  # heat maps go from the threshold less this to the threshold more, where the threshold is 100
+REPORT = "anomaly_test_output.json"
+
+
+def report_predictions(
+    run: str | Path | Detector,
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    threshold: str | float = "training",
+    threshold_type: str = "image",
+    only_wrong: bool = False,
+    panels: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Score images and write everything about them under `output`; returns anomaly_test_output.json.
+
+    `scores.csv` (raw scores); `predictions/KIND/NAME.png`, the image with the outline of what was found;
+    `heatmaps/KIND/NAME.png`, all on one scale that is the same for every run: 50 to 150, the map's threshold being 100;
+    `segmentations/KIND/NAME.png`; `cumulative_histogram.png`; with `panels`, `images/ok|wrong|unknown/KIND/NAME.png`,
+    image, map, overlay and outline side by side. Pictures have the images' own size (panels but 512 pixels). KIND is
+    `good`, a kind of defect or `unknown`, as the images' folders say (`expectations`).
+
+    Args:
+        run: Run folder, checkpoint or a detector.
+        source: Image file, folder, glob, or several of them.
+        output: Folder to write to.
+        threshold: "training" takes the run's own image threshold; "recomputed" the one with the best F1 on these very
+            images, an oracle's, which the JSON says. Where they have no labels, the run's own is taken, with a warning.
+            A number is where the threshold is to lie while the run's own stays at 100: 110 is a tenth above it.
+        threshold_type: Which of the run's own thresholds decides images: "image", or "pixel", that of the maps.
+        only_wrong: Pictures only of images that were decided wrongly.
+        panels: Whether the panels are drawn too.
+        device: "auto" takes the GPU where there is one; for a `run` that is no detector yet.
+
+    Raises:
+        InputError: No run, no images, one that cannot be read, or a run without a threshold.
+    """
+    _check_options(threshold, threshold_type)
+    output = paths.resolve(output)
+    files = find_images(source)
+    broken = [f"  {paths.relative(file)}: {facts.problem}"
+              for file, facts in zip(files, probe_all(files), strict=True) if facts.problem]  # fmt: skip
+    if broken:
+        raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
+    detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
+    if threshold_type == "pixel":
+        detector = _decided_at(detector, detector.pixel_threshold)
+    detector.check_view("percent")
+    expected = expectations(files)
+    warnings = _warnings(expected, threshold)
+    labels = np.array([one.label for one in expected])
+    source_of = "training" if threshold_type == "image" else "training, of the maps"
+    middle, own = MIDDLES["percent"] or 100.0, detector.image_threshold or 0.0
+    if isinstance(threshold, int | float):
+        middle, source_of = float(threshold), f"{threshold:g} % of training's"
+        detector = _decided_at(detector, from_percent(middle, own))
+    elif threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
+        detector, source_of = _recomputed(detector, files, labels), "recomputed on these images: an oracle's"
+        own = detector.image_threshold or 0.0
+    writer = _Writer(detector, output, only_wrong, panels, own, middle, common_folder(files))
+    with progress_bar("Scoring", len(files)) as progress:
+        for place, found in enumerate(detector.iterate([str(file) for file in files])):
+            writer.add(files[place], found, expected[place])
+            progress(place + 1, len(files))
+    return writer.finish(labels, source_of, warnings)
+
+
+def _check_options(threshold: str | float, threshold_type: str) -> None:
+    if threshold_type not in TYPES:
+        raise OptionError(unknown_name("threshold_type", str(threshold_type), TYPES))
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        if threshold not in THRESHOLDS:
+            known = f"{unknown_name('threshold', str(threshold), THRESHOLDS)} Or a number, 100 being the run's own."
+            raise OptionError(known)
+    elif not 0 < threshold <= 1000:
+        raise OptionError(f"threshold must be above 0 and at most 1000, where the run's own is 100; got {threshold}.")
+
+
+def _decided_at(detector: Detector, threshold: float | None) -> Detector:
+    return Detector(detector.model, threshold, detector.pixel_threshold, detector.batch_size)
+
+
+def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]:
+    """Say, in the log and for the JSON, what cannot be compared."""
+    known = {one.label for one in expected} - {-1}
+    found = []
+    if not known:
+        found.append(
+            "No folder says what is good: every image is unknown, so f1_score is 0 and nothing counts as wrong."
+        )
+    elif known != {0, 1}:
+        found.append(f"All images with a label are {CLASSES[known.pop()]}: f1_score says little without both kinds.")
+    if threshold == "recomputed" and found:
+        found.append("No threshold can be recomputed on these images: the run's own is used.")
+    for text in found:
+        logger.warning(text)
+    return found
+
+
+def _recomputed(detector: Detector, files: Sequence[Path], labels: np.ndarray) -> Detector:
+    scores = np.array([found.score for found in detector.iterate([str(file) for file in files])])
+    known = labels >= 0
+    chosen = choose_image_threshold(scores[known], labels[known], source="these images")
+    if chosen.value is None:
+        raise InputError(f"No threshold can be recomputed: {chosen.reason}.")
+    logger.info("Image threshold %r instead of the run's %r: %s", chosen.value, detector.image_threshold, chosen.reason)
+    return _decided_at(detector, chosen.value)
+
+
+class _Writer:
+    """Writes one image's pictures after another, then the tables."""
+
+    def __init__(
+        self, detector: Detector, output: Path, only_wrong: bool, panels: bool, own: float, middle: float, common: Path
+    ) -> None:
+        self.detector = detector
+        self.common = common
+        self.output = output
+        self.only_wrong = only_wrong
+        self.panels = panels
+        self.own = own  # raw threshold that is shown as 100
+        self.middle = middle  # where the one that decides is shown
+        self.rows: list[ScoreRow] = []
+        self.observations: list[dict[str, Any]] = []
+        self._taken: set[Path] = set()
+
+    def add(self, file: Path, found: Prediction, expected: Expected) -> None:
+        """Take one image."""
+        correct = is_correct(expected, found.label)
+        picture = self._name(file, expected.kind)
+        drawn = correct is False or not self.only_wrong
+        heat, mask = self._draw(file, picture, found, correct) if drawn else ("", "")
+        self.rows.append(
+            ScoreRow(paths.relative(file), "predict", expected.kind, expected.label, found.score, found.label)
+        )
+        shown = percent_of(found.score, self.own, middle=self.middle, anomalous=found.label == 1, digits=3)
+        self.observations.append(
+            {
+                "image_path": paths.relative(file.parent),
+                "file_name": file.name,
+                "expectation": "" if expected.label < 0 else CLASSES[expected.label],
+                "prediction": CLASSES[found.label],
+                "prediction_mask": mask,
+                "prediction_heatmap": heat,
+                "is_correct": correct,
+                "anomaly_score": f"{shown:.3f}",
+            }
+        )
+
+    def finish(self, labels: np.ndarray, source: str, warnings: Sequence[str]) -> Path:
+        """Write scores.csv, the histogram and the JSON."""
+        scores = np.array([row.score for row in self.rows])
+        limit = self.detector.image_threshold
+        write_scores(self.output / "scores.csv", self.rows)
+        figure = cumulative_figure(scores, labels, limit)
+        figure.save(self.output / "cumulative_histogram.png")
+        content = {
+            "observations": self.observations,
+            "threshold": self.middle,
+            "unnormalized_threshold": limit,
+            "threshold_source": source,
+            **comparison(scores, labels, limit),
+            "warnings": list(warnings),
+            "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        write_json(self.output / REPORT, content)
+        verdicts = [one["is_correct"] for one in self.observations]
+        known = sum(verdict is not None for verdict in verdicts)
+        wrong = f"{verdicts.count(False)} of {known} with a label wrong" if known else "none with a label"
+        flagged = sum(row.pred_label == 1 for row in self.rows)
+        logger.info(
+            "%d images, %d above the threshold, %s: %s",
+            len(self.rows), flagged, wrong, paths.relative(self.output),
+        )  # fmt: skip
+        return self.output / REPORT
+
+    def _draw(self, file: Path, picture: Path, found: Prediction, correct: bool | None) -> tuple[str, str]:
+        """Write the pictures; return heat map and segmentation, relative to the output."""
+        image = as_uint8(read_image(file))
+        if np.isnan(found.anomaly_map).all():  # a model without maps
+            save_image(self.output / "predictions" / picture, image)
+            return "", ""
+        seen = self.detector.as_view(found, "percent").anomaly_map
+        heat, middle = Path("heatmaps") / picture, 100.0
+        save_image(self.output / heat, overlay(image, seen, middle - HALF_WINDOW, middle + HALF_WINDOW))
+        mask = ""
+        outlined = image
+        if found.mask is not None:
+            outlined = contour(image, found.mask)
+            mask = (Path("segmentations") / picture).as_posix()
+            save_image(self.output / mask, found.mask)
+        save_image(self.output / "predictions" / picture, outlined)
+        if self.panels:
+            verdict = {None: "unknown", True: "ok", False: "wrong"}[correct]
+            path = self.output / "images" / verdict / picture
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image_figure(self.detector, found).save(path)
+        return heat.as_posix(), mask
+
+    def _name(self, file: Path, kind: str) -> Path:
+        """Return KIND/NAME.png; of two files with one name the later ones keep their ending or their folders too."""
+        folders = "-".join(file.parent.relative_to(self.common).parts)
+        long = f"{folders or self.common.name}-{file.name}"
+        more = (f"{long}-{number}" for number in count(2))  # folders a/b and a-b
+        names = (Path(kind) / f"{name}.png" for name in chain((file.stem, file.name, long), more))
+        picture = next(name for name in names if name not in self._taken)
+        self._taken.add(picture)
+        return picture
+
+
+def cumulative_figure(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Any:
+    """Return the share of images at or below each score, good, anomalous and unknown ones (-1) apart, as a picture."""
+    figure, (axis,) = new_axes(1, (8, 5))
+    for label, name, colour in ((0, "good", GOOD), (1, "defect", BAD), (-1, "unknown", "#7a7a80")):
+        own = np.sort(scores[labels == label])
+        if own.size:
+            shares = np.arange(1, own.size + 1) / own.size
+            axis.step(np.r_[own[0], own], np.r_[0, shares], where="post", color=colour, label=f"{name} ({own.size})")
+    if threshold is not None:
+        axis.axvline(threshold, color=LINE, linewidth=2, label=f"threshold {threshold:.4g}")
+    axis.set(xlabel="image score", ylabel="share of images with at most this score", ylim=(0, 1.02))
+    axis.legend(frameon=False, loc="lower right")
+    return rendered(figure)

@@ -1,0 +1,161 @@
+"""The loop of daily use: a person's verdicts on predicted images, and training again with what they confirm."""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from defectlab.data.folder import Folder
+from defectlab.data.images import path_order, probe_all
+from defectlab.data.manifest.layouts import relative_to_root
+from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.inference.detector import Prediction
+from defectlab.results.run.record import Run
+from defectlab.utils import paths
+from defectlab.utils.errors import DataError, InputError, did_you_mean, unknown_name
+from defectlab.utils.files import replacing
+
+logger = logging.getLogger(__name__)
+
+VERDICTS = ("good", "anomalous", "unsure")
+HEADER = ("image_path", "score", "label", "verdict", "reviewed")
+
+
+def write_verdicts(found: Sequence[Prediction], verdicts: Mapping[str, str], path: str | Path) -> Path:
+    """Put a person's verdicts on predicted images into a CSV; what it holds already stays, a new verdict replaces.
+
+    Args:
+        found: Predictions of image files.
+        verdicts: Image path, or file name where it is the only one, to good, anomalous or unsure.
+        path: The CSV: image_path, score (raw), label (predicted), verdict, reviewed (when).
+
+    Raises:
+        InputError: An image that was not predicted, a name that fits two, or no such verdict; nothing is written then.
+    """
+    target = paths.resolve(path)
+    rows = {row["image_path"]: row for row in _read(target)} if target.is_file() else {}
+    for name, verdict in verdicts.items():
+        if verdict not in VERDICTS:
+            raise InputError(f"{name}: {unknown_name('verdict', str(verdict), VERDICTS)}")
+        one = _named(found, name)
+        key = paths.relative(str(one.image_path))
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        rows[key] = dict(zip(HEADER, (key, repr(one.score), str(one.label), verdict, now), strict=True))
+    with replacing(target) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HEADER)
+        writer.writeheader()
+        writer.writerows(rows.values())
+    return target
+
+
+def confirmed(path: str | Path, verdict: str = "good") -> list[Path]:
+    """Return the images that have a verdict in a CSV of `write_verdicts`, which a person may edit, too.
+
+    Raises:
+        InputError: No such file, other columns, or a verdict that does not exist.
+    """
+    if verdict not in VERDICTS:
+        raise InputError(unknown_name("verdict", verdict, VERDICTS))
+    return [paths.resolve(row["image_path"]) for row in _read(paths.resolve(path)) if row["verdict"] == verdict]
+
+
+class ReviewedFolder(Folder):
+    """The images of a run with more good ones to train on; its validation and test images stay what they were.
+
+    So the new run is tested on the very images that the old one was, and `compare_runs` can tell them apart.
+
+    Args:
+        run: Run folder.
+        images: Good images to add, such as `confirmed("verdicts.csv")`; those it trains on already are left out.
+        options: Of `Folder`, in place of the run's own: batch sizes, num_workers, augmentations.
+
+    Raises:
+        InputError: No run, or nothing to add.
+        DataError: On first use: images that are in its validation or test set, unreadable ones, or images of the run
+            that have changed since.
+    """
+
+    def __init__(self, run: str | Path, images: Sequence[str | Path], **options: Any) -> None:
+        self.run = Run.open(run)
+        self.images = [paths.resolve(image) for image in images]
+        if not self.images:
+            raise InputError("No images to add: nothing was confirmed as good, so training again would give the same.")
+        own = self.run.record["experiment"]["data"]
+        super().__init__(**{key: value for key, value in own.items() if not key.endswith("augmentations")} | options)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The run's manifest with the added images; built and checked once."""
+        manifest = _extended(Manifest.read(self.run.folder / "manifest.json"), self.images)
+        self._is_setup = True
+        return manifest
+
+
+def _extended(manifest: Manifest, images: Sequence[Path]) -> Manifest:
+    problems = _changed(manifest)
+    known = {entry.sha256: entry for entry in manifest.entries}
+    template = manifest.split("train")[0]
+    added: dict[str, Entry] = {}
+    twice = 0
+    for image, facts in zip(images, probe_all(images), strict=True):
+        earlier = known.get(facts.sha256)
+        if facts.problem:
+            problems.append(f"{paths.relative(image)}: {facts.problem}")
+        elif earlier is not None and earlier.split != "train":
+            problems.append(f"{paths.relative(image)} is {earlier.path}, which is in {earlier.split}")
+        elif earlier is not None or facts.sha256 in added:
+            twice += 1
+        else:
+            place = relative_to_root(manifest.root, image)
+            added[facts.sha256] = replace(
+                template, path=place, sha256=facts.sha256, width=facts.width, height=facts.height
+            )
+    if problems:
+        raise DataError("These images cannot be trained on together:\n  " + "\n  ".join(problems))
+    if twice:
+        logger.info("%d confirmed images are trained on already", twice)
+    logger.info("%d confirmed good images are added to %d", len(added), len(manifest.split("train")))
+    counts = {split: dict(kinds) for split, kinds in manifest.protocol.counts.items()}
+    counts["train"]["good"] += len(added)
+    return replace(
+        manifest,
+        entries=tuple(sorted((*manifest.entries, *added.values()), key=lambda entry: path_order(entry.path))),
+        protocol=replace(manifest.protocol, counts=counts),
+        warnings=(*manifest.warnings, f"{len(added)} good images confirmed in a review were added to training"),
+    )
+
+
+def _changed(manifest: Manifest) -> list[str]:
+    """Return what is no longer as it was when the run was trained."""
+    found = probe_all([manifest.absolute(entry) for entry in manifest.entries])
+    pairs = zip(manifest.entries, found, strict=True)
+    return [f"{entry.path} has changed since the run" for entry, facts in pairs if facts.sha256 != entry.sha256]
+
+
+def _named(found: Sequence[Prediction], name: str) -> Prediction:
+    fitting = [one for one in found if one.image_path and name in (one.image_path, paths.relative(one.image_path))]
+    fitting = fitting or [one for one in found if one.image_path and Path(one.image_path).name == name]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InputError(f"{name} is the name of {len(fitting)} images: give its path.")
+    names = [Path(one.image_path).name for one in found if one.image_path]
+    raise InputError(f"{name} is not among the images predicted.{did_you_mean(Path(name).name, names)}")
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise InputError(f"There is no file {path}; write_verdicts makes it.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if not {"image_path", "verdict"} <= set(reader.fieldnames or ()):
+            raise InputError(f"{path} must have the columns image_path and verdict, as write_verdicts makes it.")
+        rows = list(reader)
+    wrong = [row for row in rows if row["verdict"] not in ("", *VERDICTS)]
+    if wrong:
+        raise InputError(f"{path}: {unknown_name('verdict', wrong[0]['verdict'], VERDICTS)}")
+    return rows

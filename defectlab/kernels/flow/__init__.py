@@ -1,0 +1,1 @@
+"""Normalising flows: coupling blocks and their evaluation on a grid of positions."""

@@ -1,0 +1,332 @@
+"""One Gaussian per patch position: PaDiM's statistics and its Mahalanobis distance (arXiv 2011.08785).
+
+Three forms of the same covariance S of C features from N images. `inverse` is plain anomalib's. `factor` is the lower
+Cholesky factor of S, whose leading block is the factor of the first features alone: one fit on all channels in the
+order of a permutation serves every smaller `n_features` (`fit_factor`, `prefix_distances`). `low_rank` keeps the
+centred rows A (N, C) and the factor of the N x N matrix l(N-1) I + A A.T, l the regularisation: for N below
+0.62 C it is smaller and cheaper (Woodbury's identity).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from defectlab.kernels.linalg import batched_cholesky, gram, over_chunks
+from defectlab.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BUDGET = 256 * 2**20  # bytes of working memory beside the statistics themselves
+FIT_CHUNK = 32  # positions whose rows fit a core's second-level cache; measured
+SCORE_CHUNK = 128
+REGULARISATION = 0.01  # on the diagonal, as in the paper
+STABILISATION = 1e-5  # added by anomalib before it inverts
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean (C, P) and one form of the covariance of P positions, float32.
+
+    Attributes:
+        mean: (C, P).
+        factor: Lower Cholesky factors, (P, C, C) of the covariance, or with `rows` (P, N, N).
+        rows: Centred rows (P, N, C) of the low-rank form.
+        inverse: Inverse covariance (P, C, C), anomalib's form.
+    """
+
+    mean: torch.Tensor
+    factor: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+    inverse: torch.Tensor | None = None
+
+    @property
+    def form(self) -> str:
+        """`factor`, `low_rank` or `inverse`."""
+        if self.inverse is not None:
+            return "inverse"
+        return "factor" if self.rows is None else "low_rank"
+
+    def to_inverse(self) -> torch.Tensor:
+        """Return the inverse covariance (P, C, C), float32: anomalib's form."""
+        if self.inverse is not None:
+            return self.inverse
+        assert self.factor is not None
+        if self.rows is None:
+            return torch.cholesky_inverse(self.factor)
+        positions, _images, channels = self.rows.shape
+        inverse = self.rows.new_empty((positions, channels, channels))
+
+        def invert(part: slice) -> None:
+            assert self.rows is not None
+            assert self.factor is not None
+            centred = self.rows[part].double()  # the difference from the identity is small in the directions of data
+            half = torch.linalg.solve_triangular(self.factor[part].double(), centred, upper=False)  # (p, N, C)
+            found = torch.bmm(half.mT, half).neg_()
+            found.diagonal(dim1=1, dim2=2).add_(1)
+            inverse[part] = found.div_(REGULARISATION + STABILISATION).float()
+
+        over_chunks(invert, positions, FIT_CHUNK, self.rows.device)
+        return inverse
+
+
+def low_rank_is_smaller(images: int, channels: int) -> bool:
+    """Whether rows and N x N factor of the low-rank form hold fewer numbers than the C x C factor."""
+    return images * (images + channels) < channels**2
+
+
+def fit_cheapest(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gaussian:
+    """Fit in the form that is cheapest: low-rank with few images for their features, else the factor.
+
+    `rows` is (N, C, P). Where rounding drowns the regularisation the form is anomalib's inverse, with a warning.
+
+    Raises:
+        InputError: As `fit_factor`.
+    """
+    _check(rows)
+    images, channels, _ = rows.shape
+    fit = fit_low_rank if low_rank_is_smaller(images, channels) else fit_factor
+    try:
+        return fit(rows, memory_budget=memory_budget)
+    except NotPositiveError:
+        mean, inverse = fit_gaussian(rows, memory_budget=memory_budget)
+        return Gaussian(mean, inverse=inverse)
+
+
+class NotPositiveError(ArithmeticError):
+    """A covariance that float32 rounding has made indefinite: features too large for the regularisation."""
+
+
+@torch.no_grad()
+def fit_factor(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gaussian:
+    """Fit mean and Cholesky factor of the covariance of each position.
+
+    `rows` is (N, C, P): N images, C features, P positions. The covariance is divided by N - 1 and has 0.01 + 1e-5
+    added to its diagonal, as anomalib's. For every c <= C the leading block `factor[:, :c, :c]` and `mean[:c]` are the
+    fit on the first c features: with channels in the order of one permutation this serves every smaller `n_features`.
+
+    Raises:
+        InputError: With fewer than 2 images, or if the rows hold NaN or infinity.
+        NotPositiveError: Rounding drowns the regularisation; `fit_cheapest` then takes anomalib's form.
+    """
+    mean, (n, channels, positions) = _mean(rows), rows.shape
+    factor = rows.new_empty((positions, channels, channels), dtype=torch.float32)
+    failed = torch.zeros(positions, dtype=torch.bool, device=rows.device)
+
+    def work(part: slice) -> None:
+        factor[part], failed[part] = batched_cholesky(_covariance(rows, mean, part))
+
+    chunk = _chunk(memory_budget, FIT_CHUNK, channels * (n + 3 * channels))
+    over_chunks(work, positions, chunk, rows.device)
+    _refuse(failed)
+    return Gaussian(mean, factor=factor)
+
+
+@torch.no_grad()
+def fit_low_rank(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gaussian:
+    """Fit as `fit_factor`, in the low-rank form: about N^2 (C + N) operations a position instead of C^2 (N + C).
+
+    Raises:
+        InputError: With fewer than 2 images, or if the rows hold NaN or infinity.
+        NotPositiveError: Rounding drowns the regularisation.
+    """
+    mean, (n, channels, positions) = _mean(rows), rows.shape
+    centred = rows.new_empty((positions, n, channels), dtype=torch.float32)
+    factor = rows.new_empty((positions, n, n), dtype=torch.float32)
+    failed = torch.zeros(positions, dtype=torch.bool, device=rows.device)
+
+    def work(part: slice) -> None:
+        centred[part] = _centred(rows, mean, part)
+        products = gram(centred[part].mT)  # (p, N, N)
+        products.diagonal(dim1=1, dim2=2).add_((REGULARISATION + STABILISATION) * (n - 1))
+        factor[part], failed[part] = batched_cholesky(products)
+
+    chunk = _chunk(memory_budget, FIT_CHUNK // 4, n * (channels + 3 * n))
+    over_chunks(work, positions, chunk, rows.device)
+    _refuse(failed)
+    return Gaussian(mean, factor=factor, rows=centred)
+
+
+@torch.no_grad()
+def fit_gaussian(rows: torch.Tensor, *, memory_budget: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fit a Gaussian to the rows of each position, in anomalib's form.
+
+    `rows` is (N, C, P): N images, C features, P positions. Returns the mean (C, P) and the inverse covariance
+    (P, C, C), float32. Equal to anomalib's MultiVariateGaussian up to float32 rounding. Positions are worked in chunks
+    under `memory_budget`.
+
+    Raises:
+        InputError: With fewer than 2 images, or if the rows hold NaN or infinity.
+    """
+    mean, (n, channels, positions) = _mean(rows), rows.shape
+    inverse = rows.new_empty((positions, channels, channels), dtype=torch.float32)
+    failed = torch.zeros(positions, dtype=torch.bool, device=rows.device)
+
+    def work(part: slice) -> None:
+        covariance = _covariance(rows, mean, part)
+        factor, bad = batched_cholesky(covariance)
+        failed[part] = bad
+        if bool(bad.any()):
+            inverse[part] = torch.linalg.inv(covariance)
+        else:
+            inverse[part] = torch.cholesky_inverse(factor)
+
+    chunk = _chunk(memory_budget, FIT_CHUNK, channels * (n + 3 * channels))
+    over_chunks(work, positions, chunk, rows.device)
+    if bool(failed.any()):
+        logger.warning(
+            "%d of %d positions: the features are so large (or so alike) that rounding drowns the regularisation; "
+            "inverted by LU, as anomalib does. Distances there carry few digits.",
+            int(failed.sum()),
+            positions,
+        )
+    return mean, inverse
+
+
+def mahalanobis(
+    embedding: torch.Tensor, mean: torch.Tensor, inv_covariance: torch.Tensor, *, memory_budget: int | None = None
+) -> torch.Tensor:
+    """Mahalanobis distance of each patch to the Gaussian of its position, from anomalib's form.
+
+    `embedding` (B, C, h, w), `mean` (C, h*w), `inv_covariance` (h*w, C, C); returns (B, 1, h, w), at least 0.
+
+    Raises:
+        InputError: If the embedding has another size than the statistics, e.g. images of another size.
+    """
+    return distance(embedding, Gaussian(mean, inverse=inv_covariance), memory_budget=memory_budget)
+
+
+@torch.no_grad()
+def distance(embedding: torch.Tensor, gaussian: Gaussian, *, memory_budget: int | None = None) -> torch.Tensor:
+    """Mahalanobis distance of each patch of (B, C, h, w) to the Gaussian of its position: (B, 1, h, w), at least 0.
+
+    Positions are worked in chunks under `memory_budget`, so that no second copy of the embedding is made.
+
+    Raises:
+        InputError: If the embedding has another size than the statistics, e.g. images of another size.
+    """
+    batch, channels, height, width = embedding.shape
+    _check_size(embedding, gaussian.mean)
+    vectors = embedding.reshape(batch, channels, height * width)  # (B, C, h, w) -> (B, C, P)
+    squared = embedding.new_empty((height * width, batch))
+    extra = 0 if gaussian.rows is None else gaussian.rows.shape[1]
+
+    def work(part: slice) -> None:
+        delta = (vectors[:, :, part] - gaussian.mean[:, part]).permute(2, 0, 1).contiguous()  # (B, C, p) -> (p, B, C)
+        if gaussian.inverse is not None:
+            squared[part] = torch.bmm(delta, gaussian.inverse[part]).mul_(delta).sum(2)  # (p, B, C) -> (p, B)
+            return
+        assert gaussian.factor is not None
+        if gaussian.rows is None:
+            squared[part] = _solved(gaussian.factor[part], delta).square_().sum(2)
+        else:
+            squared[part] = _ridge(delta, gaussian.rows[part], gaussian.factor[part])
+
+    chunk = _chunk(memory_budget, SCORE_CHUNK, 4 * batch * (channels + extra))
+    over_chunks(work, height * width, chunk, embedding.device)
+    return squared.T.reshape(batch, 1, height, width).clamp(min=0).sqrt()  # (P, B) -> (B, 1, h, w)
+
+
+@torch.no_grad()
+def prefix_distances(
+    embedding: torch.Tensor, gaussian: Gaussian, sizes: Sequence[int], *, memory_budget: int | None = None
+) -> torch.Tensor:
+    """Mahalanobis distances from the first c features alone, for every c of `sizes`, by one solve.
+
+    `embedding` (B, C, h, w) with its channels in the order that `gaussian`, from `fit_factor`, was fitted with. With y
+    the solution of L y = delta, the squared distance of the first c features is the sum of y's first c squares, since
+    the leading block of L is their own factor. Returns (len(sizes), B, 1, h, w).
+
+    Raises:
+        InputError: Another form than `factor`, another size than the statistics, or a size outside 1 to C.
+    """
+    if gaussian.form != "factor" or gaussian.factor is None:
+        raise InputError(f"prefix_distances needs a fit by fit_factor, got the form {gaussian.form!r}.")
+    batch, channels, height, width = embedding.shape
+    _check_size(embedding, gaussian.mean)
+    wrong = [size for size in sizes if not 1 <= size <= channels]
+    if wrong or not sizes:
+        raise InputError(f"prefix_distances: sizes must be 1 to {channels} features, got {list(sizes)}.")
+    factor = gaussian.factor
+    vectors = embedding.reshape(batch, channels, height * width)  # (B, C, h, w) -> (B, C, P)
+    squared = embedding.new_empty((len(sizes), height * width, batch))
+
+    def work(part: slice) -> None:
+        delta = (vectors[:, :, part] - gaussian.mean[:, part]).permute(2, 0, 1).contiguous()  # (B, C, p) -> (p, B, C)
+        squares = _solved(factor[part], delta).square_()
+        for place, size in enumerate(sizes):
+            squared[place, part] = squares[:, :, :size].sum(2)
+
+    over_chunks(work, height * width, _chunk(memory_budget, SCORE_CHUNK, 4 * batch * channels), embedding.device)
+    return squared.transpose(1, 2).reshape(len(sizes), batch, 1, height, width).sqrt()  # (S, P, B) -> (S, B, 1, h, w)
+
+
+def _solved(factor: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Return L^-1 delta of each row of (p, B, C)."""
+    return torch.linalg.solve_triangular(factor.mT, delta, upper=True, left=False)
+
+
+def _ridge(delta: torch.Tensor, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Return squared distances (p, B) of (p, B, C) from centred rows A (p, N, C) and the factor (p, N, N).
+
+    Woodbury's difference l d^2 = |delta|^2 - |L^-1 A delta|^2 cancels. It equals the least value of
+    |delta - A.T a|^2 + l(N-1) |a|^2, a sum of squares in which an error of `a` counts in second order only.
+    """
+    ridge = REGULARISATION + STABILISATION
+    half = _solved(factor, torch.bmm(delta, rows.mT))  # (p, B, N)
+    weights = torch.linalg.solve_triangular(factor, half, upper=False, left=False)  # (p, B, N) @ L^-1
+    rest = torch.baddbmm(delta, weights, rows, alpha=-1)  # (p, B, C)
+    return rest.square_().sum(2).add_(weights.square_().sum(2), alpha=ridge * (rows.shape[1] - 1)).div_(ridge)
+
+
+def _centred(rows: torch.Tensor, mean: torch.Tensor, part: slice) -> torch.Tensor:
+    return (rows[:, :, part].float() - mean[:, part]).permute(2, 0, 1).contiguous()  # (N, C, p) -> (p, N, C)
+
+
+def _covariance(rows: torch.Tensor, mean: torch.Tensor, part: slice) -> torch.Tensor:
+    """Return the regularised covariance (p, C, C) of some positions."""
+    covariance = gram(_centred(rows, mean, part)).div_(len(rows) - 1)
+    # Two additions, as plain makes them: one of their sum rounds otherwise.
+    covariance.diagonal(dim1=1, dim2=2).add_(REGULARISATION).add_(STABILISATION)
+    return covariance
+
+
+def _check(rows: torch.Tensor) -> None:
+    if rows.ndim != 3:
+        raise InputError(f"fit_gaussian needs rows of shape (images, features, positions), got {tuple(rows.shape)}.")
+    if len(rows) < 2:
+        raise InputError(
+            f"PaDiM needs at least 2 training images to estimate a covariance, got {len(rows)}. Add good images."
+        )
+
+
+def _mean(rows: torch.Tensor) -> torch.Tensor:
+    _check(rows)
+    mean = rows.mean(0, dtype=torch.float32)
+    if not bool(torch.isfinite(mean).all()):
+        raise InputError(
+            "The training features hold NaN or infinity. Check the backbone's weights and the images' normalisation."
+        )
+    return mean
+
+
+def _refuse(failed: torch.Tensor) -> None:
+    if bool(failed.any()):
+        raise NotPositiveError(f"{int(failed.sum())} of {len(failed)} covariances are not positive definite in float32")
+
+
+def _check_size(embedding: torch.Tensor, mean: torch.Tensor) -> None:
+    _, channels, height, width = embedding.shape
+    if tuple(mean.shape) != (channels, height * width):
+        raise InputError(
+            f"The embedding has {channels} features at {height} x {width} positions, the fitted statistics have "
+            f"{mean.shape[0]} features at {mean.shape[-1]} positions. "
+            "Score images with the size, layers and features that the model was fitted with."
+        )
+
+
+def _chunk(memory_budget: int | None, most: int, numbers: int) -> int:
+    """Positions a chunk: at most `most`, and `numbers` float32 of working memory each within the budget."""
+    budget = DEFAULT_BUDGET if memory_budget is None else memory_budget
+    return max(1, min(most, budget // (4 * max(1, numbers))))

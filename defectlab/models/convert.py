@@ -1,0 +1,87 @@
+"""A trained model for plain anomalib: the same numbers in the form that its own classes load."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from defectlab.models.checkpoint import CHECKPOINT_KEY, read_record
+from defectlab.models.registry import model_info
+from defectlab.results.run.record import Run
+from defectlab.utils.errors import InputError, OptionError
+
+logger = logging.getLogger(__name__)
+
+TARGETS = ("anomalib",)
+
+
+def check_target(to: str) -> None:
+    """Refuse an unknown target.
+
+    Raises:
+        OptionError: With the targets there are.
+    """
+    if to not in TARGETS:
+        raise OptionError(f"convert --to must be {', '.join(TARGETS)}, got {to!r}.")
+
+
+def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
+    """Write the checkpoint of a run folder or .ckpt file as one that plain anomalib loads, and load it to be sure.
+
+    PaDiM's covariances become anomalib's inverses: images x features of memory become features x features. Everything
+    else is as it was, the DefectLab record included, so `Detector` reads the result too.
+
+    Args:
+        source: A run folder or a .ckpt file.
+        output: The file to write; None is `weights/anomalib/model.ckpt` beside the checkpoint's own folder.
+
+    Raises:
+        InputError: No such run or checkpoint, or one that plain anomalib cannot rebuild.
+    """
+    source = Path(source)
+    run = Run.open(source) if source.is_dir() or source.suffix != ".ckpt" else Run.of_checkpoint(source)
+    checkpoint_file = run.checkpoint_file() if run is not None and source.suffix != ".ckpt" else source
+    record = read_record(checkpoint_file)
+    plain_class = _plain_class(record["model"])
+    for part, what in (("area", "at a part of each image"), ("tiling", "at images tile by tile")):
+        if part in record["preprocessing"]:
+            raise InputError(f"{checkpoint_file} looks {what}, which plain anomalib's checkpoints cannot say.")
+    for option in ("score_computation", "compress_memory_bank", "pre_padding"):
+        if option in record["options"]:
+            raise InputError(f"{checkpoint_file} scores with {option}, which plain anomalib does not know.")
+    if output is None:
+        output = checkpoint_file.parent.parent / "anomalib" / checkpoint_file.name
+
+    import torch
+    from anomalib.utils.serialization import anomalib_safe_globals
+
+    from defectlab.models.padim.statistics import in_anomalibs_form
+
+    with anomalib_safe_globals():
+        checkpoint: dict[str, Any] = torch.load(checkpoint_file, map_location="cpu", weights_only=True, mmap=True)
+    if record["model"] == "padim":
+        checkpoint["state_dict"] = in_anomalibs_form(checkpoint["state_dict"], "model.gaussian.")
+    checkpoint[CHECKPOINT_KEY] = checkpoint[CHECKPOINT_KEY] | {"converted": "anomalib"}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(output.name + ".part")
+    torch.save(checkpoint, unfinished)
+    try:
+        plain_class.load_from_checkpoint(unfinished, map_location="cpu")
+    except Exception as error:
+        unfinished.unlink()
+        raise InputError(
+            f"Plain anomalib cannot rebuild {checkpoint_file}: {str(error).splitlines()[0]} It builds backbones by "
+            f"their timm names; this model has {record['backbone']['name']}."
+        ) from error
+    unfinished.replace(output)
+    logger.info("Plain anomalib loads it: anomalib.models.%s.load_from_checkpoint", plain_class.__name__)
+    return output
+
+
+def _plain_class(name: str) -> Any:
+    import anomalib.models
+
+    class_name = model_info(name).class_name
+    plain = getattr(anomalib.models, class_name, None)
+    if plain is None:
+        raise InputError(f"anomalib has no {class_name}: only its own models can be written for it.")
+    return plain

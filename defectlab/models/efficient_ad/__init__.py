@@ -1,0 +1,1 @@
+"""EfficientAD: a student and an autoencoder miss what the teacher sees."""

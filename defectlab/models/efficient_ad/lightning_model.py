@@ -1,0 +1,266 @@
+"""EfficientAD: student, teacher and autoencoder on patches (Batzner et al., 2024, arXiv:2303.14535)."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from anomalib.models.image.efficient_ad.lightning_model import EfficientAd as AnomalibEfficientAd
+from anomalib.models.image.efficient_ad.torch_model import reduce_tensor_elems
+from torch import nn
+from torchvision.transforms.v2 import functional as tvf
+
+from defectlab.data.auxiliary_images import GeneralImages, general_images
+from defectlab.data.datasets import ManifestDataset, load_image
+from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.efficient_ad.teacher import (
+    RANDOM,
+    channel_statistics,
+    check_size,
+    find_teacher,
+    load_teacher,
+    random_teacher,
+    teacher_record,
+)
+from defectlab.models.efficient_ad.torch_model import NO_PADDING, EfficientAdModel
+from defectlab.utils.errors import OptionError
+from defectlab.utils.seeds import generator
+from defectlab.utils.validation import check_range, check_whole, checked_options
+
+logger = logging.getLogger(__name__)
+
+LEAST_SIZE = 256  # of the autoencoder: five halvings, then a kernel of 8
+GREY_SHARE = 0.3  # of the general images, as in the paper
+
+
+class EfficientAd(BaseDetector, AnomalibEfficientAd):
+    """anomalib's EfficientAD with teacher and general images from local files, seeded, reloadable.
+
+    Images stay in [0, 1], of at least 256 pixels; the datamodule's `train_batch_size` must be 1. Tiled, each tile is an
+    image to it, in training, in the measuring of maps and in scores.
+
+    Args:
+        imagenet_dir: Folder of images of anything else, at any depth: the student must not follow the teacher there.
+            None: a set of generated surfaces, made once under data/generated. Used in training only.
+        teacher_out_channels: Channels of the teacher.
+        model_size: small, medium, or tiny (for trials on a CPU).
+        lr: Adam's learning rate; a tenth in the last 5 % of the steps.
+        weight_decay: Adam's weight decay.
+        padding: Pad in the convolutions.
+        pad_maps: Without padding: pad the maps instead.
+        pre_padding: Black pixels (left, right, top, bottom) put around each image before the networks; maps are cut
+            back to the image. Without padding in the convolutions the outermost pixels are judged by less otherwise.
+        teacher: Weights file of the teacher; None looks for pretrained_teacher_SIZE in the weights folders; "random"
+            asks for random weights. `distil_teacher` makes one from any backbone. Used in training only.
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Initialises student and autoencoder, orders the general images.
+
+    Raises:
+        OptionError: An option that cannot work.
+    """
+
+    model_name: ClassVar[str] = "efficient_ad"
+
+    @checked_options
+    def __init__(
+        self,
+        imagenet_dir: str | Path | None = None,
+        teacher_out_channels: int = 384,
+        model_size: str = "small",
+        lr: float = 1e-4,
+        weight_decay: float = 1e-5,
+        padding: bool = False,
+        pad_maps: bool = True,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        teacher: str | Path | None = None,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+        pre_padding: Sequence[int] = NO_PADDING,
+    ) -> None:
+        model_size = check_size(model_size)
+        around = _checked_padding(pre_padding)
+        check_whole("EfficientAd", "teacher_out_channels", teacher_out_channels, low=1)
+        check_range("EfficientAd", "lr", lr, low=0, open_low=True)
+        check_range("EfficientAd", "weight_decay", weight_decay, low=0)
+        shape: dict[str, Any] = {
+            "teacher_out_channels": teacher_out_channels,
+            "model_size": model_size,
+            "padding": padding,
+            "pad_maps": pad_maps and not padding,
+            "seed": seed,
+            # left out where there is none: runs from before there was a choice stay the same experiment
+            **({"pre_padding": around} if any(around) else {}),
+        }
+        self.set_up(
+            super(AnomalibEfficientAd, self).__init__,
+            options={
+                "imagenet_dir": None if imagenet_dir is None else str(imagenet_dir),
+                "teacher": None if teacher is None else str(teacher),
+                **shape,
+                "lr": lr,
+                "weight_decay": weight_decay,
+            },
+            backbone=None,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        check_unnormalised("EfficientAd", self.preprocessing)
+        height, width = self.preprocessing.input_size
+        padded = (height + around[2] + around[3], width + around[0] + around[1])
+        if min(padded) < LEAST_SIZE:
+            raise OptionError(
+                f"EfficientAd: the model's input of {padded} is too small for its autoencoder: "
+                f"at least {LEAST_SIZE} pixels."
+            )
+        self.model = EfficientAdModel(**shape)
+        self.lr, self.weight_decay = lr, weight_decay
+        self.backbone_record = teacher_record(model_size, None)
+        self._has_teacher = False
+        self._measured_epoch = -1
+
+    def check_training(self, datamodule: Any) -> None:
+        """Find teacher and general images; what they are goes into the record.
+
+        Raises:
+            OptionError: A batch size other than 1.
+            WeightsError: There is no teacher.
+            DataError: There are no images at `imagenet_dir`.
+        """
+        super().check_training(datamodule)
+        if datamodule.train_batch_size != 1:
+            raise OptionError(
+                "EfficientAd trains on one image at a time, as in the paper: give train_batch_size=1, "
+                f"not {datamodule.train_batch_size}."
+            )
+        self._general: GeneralImages = general_images(
+            self.options["imagenet_dir"],
+            option="EfficientAd: imagenet_dir",
+            fetch="Fetch some photographs of anything; anomalib's are Imagenette "
+            "(https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz), unpacked there.",
+            loses="the student is held back on formulas then, not on photographs of things",
+        )
+        self.sources = {"general_images": self._general.summary}
+        if not self._has_teacher:
+            given, size = self.options["teacher"], self.options["model_size"]
+            network = self.model.teacher
+            facts = random_teacher(network, self.seed) if given == RANDOM else None
+            facts = facts or load_teacher(network, find_teacher(size, given))
+            self.backbone_record = teacher_record(size, facts)
+            self._has_teacher = True
+
+    def on_train_start(self) -> None:
+        """Measure the teacher on the training images."""
+        training = self.model.training
+        self.model.eval()
+        mean, std = channel_statistics(
+            self.model.teacher, map(self.model.padded, self._inputs(_datamodule(self).train_data))
+        )
+        self.model.mean_std["mean"].copy_(mean)
+        self.model.mean_std["std"].copy_(std)
+        self.model.train(training)
+        self._measured_epoch = -1
+
+    def on_train_epoch_start(self) -> None:
+        """Order the general images of each epoch by a stream of its own."""
+        self._draws = generator(self.seed, f"efficient_ad general images of epoch {self.current_epoch}")
+        files = self._general.files()
+        self._files = [files[index] for index in torch.randperm(len(files), generator=self._draws)]
+
+    def training_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Train student and autoencoder on one image and one general image; of tiles, on the mean of their losses."""
+        del args, kwargs
+        general = self._general_image(self._files[batch_idx % len(self._files)]).to(self.device)
+        # the hardest patches are those of one image, as in the paper: tiles are not thrown together
+        losses = [torch.stack(self.model.fit(image, general)) for image in batch.image.split(1)]
+        student, autoencoder, both = torch.stack(losses).mean(dim=0)
+        loss = student + autoencoder + both
+        self.log_losses(batch, train_loss=loss, student_loss=student, autoencoder_loss=autoencoder)
+        return {"loss": loss}
+
+    def _general_image(self, path: Path) -> torch.Tensor:
+        """Return the middle of a general image at twice the input's size, sometimes grey: (1, 3, H, W)."""
+        height, width = self.preprocessing.input_size
+        image = tvf.center_crop(tvf.resize(load_image(path), [2 * height, 2 * width], antialias=True), [height, width])
+        if float(torch.rand(1, generator=self._draws)) < GREY_SHARE:
+            image = tvf.rgb_to_grayscale(image, num_output_channels=3)
+        return image[None]
+
+    def on_validation_start(self) -> None:
+        """Measure the maps before they are scored; what `fit` found is never changed by a later validation."""
+        if self.trainer.state.fn == "fit":
+            self._measure_maps()
+
+    def on_train_epoch_end(self) -> None:
+        """Where no validation did it, measure the maps of the last epoch's weights."""
+        trainer = self.trainer
+        last = trainer.should_stop or self.current_epoch + 1 == trainer.max_epochs
+        last = last or 0 <= trainer.max_steps <= trainer.global_step
+        if last and self._measured_epoch != self.current_epoch:
+            self._measure_maps()
+
+    @torch.no_grad()
+    def _measure_maps(self) -> None:
+        """Set the quantiles that bring both maps to one scale, from good validation images (or training images)."""
+        data = _datamodule(self)
+        good = [index for index, entry in enumerate(data.val_data.entries) if entry.label == 0]
+        dataset = data.val_data if good else data.train_data
+        if not good:
+            logger.info("EfficientAd: no good validation images: its maps are measured on the training images")
+        training = self.model.training
+        self.model.eval()
+        distances = [
+            [self.model.sized(distance, self.preprocessing.input_size).cpu() for distance in self.model.embed(features)]
+            for features in map(self.model.features, self._inputs(dataset, good or None))
+        ]
+        for name, maps in zip(("st", "ae"), zip(*distances, strict=True), strict=True):
+            values = reduce_tensor_elems(torch.cat(maps))
+            for which, quantile in (("qa", 0.9), ("qb", 0.995)):
+                self.model.quantiles[f"{which}_{name}"].copy_(torch.quantile(values, quantile))
+        self.model.train(training)
+        self._measured_epoch = self.current_epoch
+
+    def _inputs(self, dataset: ManifestDataset, indices: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
+        """Yield the model's input of one image, or tile, after another, (1, 3, H, W), in the manifest's order."""
+        transform, grid = self.preprocessing.transform(), self.preprocessing.grid
+        for index in range(len(dataset)) if indices is None else indices:
+            image = transform(dataset[index].image)[None].to(self.device)
+            yield from [image] if grid is None else grid.cut(image).split(1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the teacher's record over: its weights are in the checkpoint."""
+        super().on_load_checkpoint(checkpoint)
+        record = checkpoint.get("defectlab")
+        if record is not None:
+            self.backbone_record = record["backbone"]
+            self._has_teacher = True
+
+
+def _checked_padding(pre_padding: Sequence[int]) -> list[int]:
+    numbers = list(pre_padding) if isinstance(pre_padding, Sequence) and not isinstance(pre_padding, str) else []
+    if len(numbers) != 4 or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
+        raise OptionError(
+            "EfficientAd: pre_padding must be four whole numbers of pixels, [left, right, top, bottom], "
+            f"got {pre_padding!r}."
+        )
+    return numbers
+
+
+def _datamodule(model: EfficientAd) -> Any:
+    """Return the trainer's datamodule, which Lightning attaches without declaring it."""
+    return getattr(model.trainer, "datamodule", None)
+
+
+__all__ = ["EfficientAd", "EfficientAdModel"]

@@ -1,0 +1,29 @@
+"""From a checkpoint alone back to its model."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import read_record, skeleton_backbone
+from defectlab.models.processors import RecordedPreProcessor
+from defectlab.models.registry import model_class
+
+
+def restore(checkpoint_path: str | Path, backbone: nn.Module | None = None) -> BaseDetector:
+    """Rebuild whatever model a checkpoint holds, in eval mode on the CPU.
+
+    Raises:
+        InputError: See `read_record` and `skeleton_backbone`.
+    """
+    record = read_record(checkpoint_path)
+    preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    backbone = backbone if backbone is not None else skeleton_backbone(record)
+    given: dict[str, Any] = {
+        **({} if backbone is None else {"backbone": backbone}),
+        "pre_processor": RecordedPreProcessor(preprocessing),
+        **{"image_size": None, "center_crop": None, "keep_aspect": False},  # the pre-processor has them
+    }
+    return model_class(record["model"]).load_from_checkpoint(checkpoint_path, **given).eval()

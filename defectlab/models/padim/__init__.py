@@ -1,0 +1,1 @@
+"""PaDiM: a Gaussian of features at each position."""

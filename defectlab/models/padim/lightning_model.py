@@ -1,0 +1,209 @@
+"""PaDiM: a Gaussian of backbone features at each position (Defard et al., 2020, arXiv:2011.08785)."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
+from anomalib.models.image.padim.lightning_model import Padim as AnomalibPadim
+from anomalib.models.image.padim.torch_model import PadimModel as AnomalibPadimModel
+from torch import nn
+from torch.nn import functional as F
+
+from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, distance, fit_cheapest
+from defectlab.kernels.gaussian.sums import GaussianSums
+from defectlab.kernels.maps import smooth_upsample
+from defectlab.models.base import BLUR_SIGMA, check_layers, check_map_size
+from defectlab.models.memory_bank import MemoryBankDetector
+from defectlab.models.padim.statistics import PositionGaussians
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.seeds import generator
+from defectlab.utils.validation import checked_options
+
+logger = logging.getLogger(__name__)
+
+PAPER_N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
+KEPT_EMBEDDINGS = 4 * 2**30  # bytes; above this sums are kept instead, where they are smaller
+
+
+class PadimModel(AnomalibPadimModel):
+    """The four parts of PaDiM. State-dict keys are plain anomalib's but for the form of the covariance."""
+
+    feature_extractor: FeatureExtractor  # type: ignore[assignment]
+    gaussian: PositionGaussians  # type: ignore[assignment]
+
+    def __init__(self, backbone: Backbone, layers: Sequence[str], n_features: int | None, seed: int) -> None:
+        nn.Module.__init__(self)
+        self.tiler = None
+        self.backbone = backbone.spec.architecture
+        self.layers = list(layers)
+        self.feature_extractor = FeatureExtractor(backbone, layers)
+        self.n_features_original = sum(self.feature_extractor.out_dims)
+        self.n_features = _checked_n_features(n_features, backbone, self.layers, self.n_features_original)
+        # a prefix of one permutation, so that a smaller n_features is a part of a larger one
+        permutation = torch.randperm(self.n_features_original, generator=generator(seed, "padim channels"))
+        self.register_buffer("idx", permutation[: self.n_features])
+        self.loss = None
+        self.anomaly_map_generator = AnomalyMapGenerator()
+        self.gaussian = PositionGaussians()
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
+        return self.feature_extractor(images)
+
+    def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Bring the layers to the first one's size (nearest) and take the chosen channels: (B, n_features, h, w)."""
+        size = features[self.layers[0]].shape[-2:]
+        resized = [F.interpolate(features[layer], size=size, mode="nearest") for layer in self.layers]
+        return torch.cat(resized, dim=1).index_select(1, self.idx)
+
+    @staticmethod
+    def rows(embedding: torch.Tensor) -> torch.Tensor:
+        """Reshape embeddings for `fit`: (N, C, h, w) -> (N, C, h*w)."""
+        return embedding.flatten(2)
+
+    def fit(self, rows: torch.Tensor) -> None:
+        """Fit mean and covariance of each position to (N, C, h*w) rows, one per image."""
+        self.take(fit_cheapest(rows), len(rows))
+
+    def take(self, gaussian: Gaussian, images: int) -> None:
+        """Take a fit over and log its form."""
+        forms = {
+            "factor": "Cholesky factors",
+            "low_rank": f"low-rank, since {images} images are few for {self.n_features} features",
+            "inverse": "inverse covariances",
+        }
+        logger.info("Padim: the covariances are kept as %s", forms[gaussian.form])
+        self.gaussian.set(gaussian)
+
+    def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,) and maps (B, 1, H, W): Mahalanobis distances, upsampled and smoothed."""
+        return self.from_distances(distance(embedding, self.gaussian.value), image_size)
+
+    @staticmethod
+    def from_distances(distances: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores (B,) and maps (B, 1, H, W) of distances (B, 1, h, w)."""
+        maps = smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="bilinear")
+        return maps.amax(dim=(-3, -2, -1)), maps
+
+    def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
+        """Score images (B, 3, H, W)."""
+        scores, maps = self.score(
+            self.embed(self.features(input_tensor)), (input_tensor.shape[-2], input_tensor.shape[-1])
+        )
+        return InferenceBatch(pred_score=scores, anomaly_map=maps)
+
+
+class Padim(MemoryBankDetector, AnomalibPadim):
+    """anomalib's PaDiM with a local backbone, seeded channels, raw scores and a checkpoint that reloads.
+
+    Args:
+        backbone: From `load_backbone`, a torch module, or a name whose weights are at hand.
+        layers: In any order; the first one's size is the map's size before upsampling.
+        pre_trained: For a name: True looks for its weights locally. Ignored for a module.
+        n_features: Channels kept of all layers' together; None takes the paper's number for ResNet-18 and WRN-50-2.
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Chooses the channels.
+
+    Raises:
+        OptionError: An option that cannot work.
+        WeightsError: A layer whose weights are missing from the file.
+    """
+
+    model_name: ClassVar[str] = "padim"
+
+    @checked_options
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnet18",
+        layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+        pre_trained: bool = True,
+        n_features: int | None = None,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+    ) -> None:
+        layers = check_layers("Padim", layers)
+        network = self.resolve_backbone(backbone, pre_trained, seed)
+        model = PadimModel(network, layers, n_features, seed)
+        self.set_up(
+            super(AnomalibPadim, self).__init__,
+            options={"layers": layers, "n_features": model.n_features, "seed": seed},
+            backbone=network,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        check_map_size("Padim", self.preprocessing.input_size)
+        self.model = model
+        self._sums: GaussianSums | None = None
+
+    def on_train_start(self) -> None:
+        """Forget an earlier fit, and choose between keeping embeddings and keeping sums."""
+        super().on_train_start()
+        images = getattr(getattr(self.trainer, "datamodule", None), "training_views", 0)
+        _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)[
+            self.model.layers[0]
+        ]
+        features = self.model.n_features
+        size = 4 * images * features * height * width
+        self._sums = GaussianSums() if size > KEPT_EMBEDDINGS and images > 2 * features else None
+        if self._sums is not None:
+            smaller = size * 2 * features / images
+            logger.info("Padim: sums of %.1f GB are kept instead of embeddings of %.1f GB", smaller / 1e9, size / 1e9)
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Keep the embeddings of one batch, or their sums."""
+        if self._sums is None:
+            return super().training_step(batch, *args, **kwargs)
+        with torch.no_grad():
+            self._sums.add(self.model.rows(self.model.embed(self.model.features(batch.image))))
+        return torch.tensor(0.0, requires_grad=True, device=self.device)
+
+    def fit(self) -> None:
+        """Fit on what was kept."""
+        if self._sums is None:
+            super().fit()
+            return
+        try:
+            self.model.take(self._sums.fit(), self._sums.count)
+        except NotPositiveError as error:
+            raise InputError(
+                f"PaDiM cannot be fitted: {error}. The features are so large that rounding drowns the regularisation; "
+                "check the backbone's weights and the images' normalisation."
+            ) from error
+        self._sums = None
+
+
+def _checked_n_features(n_features: int | None, backbone: Backbone, layers: list[str], total: int) -> int:
+    if n_features is None:
+        n_features = PAPER_N_FEATURES.get(backbone.spec.architecture)
+        if n_features is None:
+            raise OptionError(
+                f"Padim: n_features must be given for {backbone.spec.name}: 1 to {total} for layers "
+                f"{', '.join(layers)} (the paper uses 100 with ResNet-18, 550 with Wide ResNet-50-2)."
+            )
+        n_features = min(n_features, total)
+        logger.info("Padim: n_features=%d of %d, as in the paper for %s", n_features, total, backbone.spec.architecture)
+    if not isinstance(n_features, int) or not 0 < n_features <= total:
+        raise OptionError(
+            f"Padim: n_features must be 1 to {total}, the channels of {', '.join(layers)}; got {n_features}."
+        )
+    return n_features
+
+
+__all__ = ["Padim", "PadimModel"]

@@ -1,0 +1,1 @@
+"""PatchCore: distance to the nearest patch of a coreset of good ones."""

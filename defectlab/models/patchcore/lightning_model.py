@@ -1,0 +1,162 @@
+"""PatchCore: distance to the nearest patch of a coreset of good ones (Roth et al., 2022, arXiv:2106.08265)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from anomalib import PrecisionType
+from anomalib.models.image.patchcore.lightning_model import Patchcore as AnomalibPatchcore
+from torch import nn
+
+from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.kernels.projection import projected_size
+from defectlab.models.base import check_layers, check_map_size
+from defectlab.models.checkpoint import CHECKPOINT_KEY
+from defectlab.models.memory_bank import MemoryBankDetector
+from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
+from defectlab.utils.errors import OptionError, unknown_name
+from defectlab.utils.validation import check_range, check_whole, checked_options
+
+NOT_PLAIN = ("bank_sampling", "score_computation", "compress_memory_bank")  # options: recorded where not the usual
+
+
+@dataclass(frozen=True)
+class BankOrigin:
+    """Where each row of a memory bank comes from, (M,) each: its image in the manifest, its patch in the image.
+
+    Patches are numbered row by row in a grid of `grid` = (height, width) patches over the model's input.
+    """
+
+    images: torch.Tensor
+    patches: torch.Tensor
+    grid: tuple[int, int]
+
+
+class Patchcore(MemoryBankDetector, AnomalibPatchcore):
+    """anomalib's PatchCore with a local backbone, a seeded coreset, raw scores and a checkpoint that reloads.
+
+    Args:
+        backbone: From `load_backbone`, a torch module, or a name whose weights are at hand.
+        layers: In any order; the first one's size is the patch grid.
+        pre_trained: For a name: True looks for its weights locally. Ignored for a module.
+        coreset_sampling_ratio: Share of all training patches kept, in (0, 1].
+        num_neighbors: Bank patches that re-weight the image score (maps always use the nearest one).
+        bank_sampling: "coreset"; "amazon": the approximate greedy one of the authors' code (`approximate_greedy`),
+            whose every pick looks at all patches; or "random": as many unchosen, to see what the coreset is worth.
+        score_computation: How distances become scores. "anomalib": the farthest patch's, re-weighted by the bank
+            patches around its nearest one, as in the paper. "amazon" and "own_neighbours": see `patchcore_scores`.
+        compress_memory_bank: Keep and compare patches after the sparse random projection that the coreset is picked by:
+            a smaller bank and a faster search, distances within a factor of their own (Johnson and Lindenstrauss).
+        precision: "float32", or "float16" for backbone and bank (for GPUs).
+        image_size: (height, width) or one number; None is 256 x 256.
+        center_crop: (height, width) cut out after resizing.
+        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        seed: Chooses the coreset's first patch and projection.
+
+    Raises:
+        OptionError: An option that cannot work.
+        WeightsError: A layer whose weights are missing from the file.
+    """
+
+    model_name: ClassVar[str] = "patchcore"
+    rows_are_patches: ClassVar[bool] = True
+    bank_origin: BankOrigin | None = None
+
+    @checked_options
+    def __init__(
+        self,
+        backbone: str | nn.Module = "wide_resnet50_2",
+        layers: Sequence[str] = ("layer2", "layer3"),
+        pre_trained: bool = True,
+        coreset_sampling_ratio: float = 0.1,
+        num_neighbors: int = 9,
+        precision: str | PrecisionType = PrecisionType.FLOAT32,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Any = True,
+        visualizer: Any = True,
+        image_size: int | Sequence[int] | None = None,
+        center_crop: int | Sequence[int] | None = None,
+        keep_aspect: bool = False,
+        seed: int = 42,
+        bank_sampling: str = "coreset",
+        score_computation: str = "anomalib",
+        compress_memory_bank: bool = False,
+    ) -> None:
+        layers = check_layers("Patchcore", layers)
+        check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
+        check_whole("Patchcore", "num_neighbors", num_neighbors, low=1)
+        precision = str(getattr(precision, "value", precision)).lower()
+        if precision not in ("float32", "float16"):
+            raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")
+        choices = {"bank_sampling": (bank_sampling, SAMPLINGS), "score_computation": (score_computation, SCORES)}
+        for option, (value, known) in choices.items():
+            if value not in known:
+                raise OptionError(f"Patchcore: {unknown_name(option, str(value), known)}")
+        given = (bank_sampling, score_computation, compress_memory_bank)
+        special = dict(zip(NOT_PLAIN, given, strict=True))
+        network = self.resolve_backbone(backbone, pre_trained, seed)
+        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed, *given)
+        self.set_up(
+            super(AnomalibPatchcore, self).__init__,
+            options={
+                "layers": layers,
+                "coreset_sampling_ratio": coreset_sampling_ratio,
+                "num_neighbors": num_neighbors,
+                "precision": precision,
+                "seed": seed,
+                # left out where it is the usual one: runs from before there was a choice stay the same experiment
+                **{key: value for key, value in special.items() if value not in ("coreset", "anomalib", False)},
+            },
+            backbone=network,
+            image_size=image_size,
+            center_crop=center_crop,
+            keep_aspect=keep_aspect,
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        check_map_size("Patchcore", self.preprocessing.input_size)
+        self.coreset_sampling_ratio = coreset_sampling_ratio
+        self.model = model.half() if precision == "float16" else model
+
+    def on_train_start(self) -> None:
+        """Forget an earlier fit, and where its bank came from."""
+        super().on_train_start()
+        self.bank_origin = None
+
+    def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
+        """Keep where the bank's rows come from."""
+        per_image = grid[0] * grid[1]
+        places = torch.as_tensor(images, dtype=torch.int32)
+        picks = self.model.picks
+        self.bank_origin = BankOrigin(places[picks // per_image], (picks % per_image).to(torch.int32), grid)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the bank's origin to the record: a buffer of its own plain anomalib would refuse to load."""
+        super().on_save_checkpoint(checkpoint)
+        if self.bank_origin is not None:
+            checkpoint[CHECKPOINT_KEY]["bank"] = {**vars(self.bank_origin), "grid": list(self.bank_origin.grid)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the bank's origin over; a checkpoint without one leaves none."""
+        super().on_load_checkpoint(checkpoint)
+        bank = checkpoint.get(CHECKPOINT_KEY, {}).get("bank")
+        self.bank_origin = None if bank is None else BankOrigin(**{**bank, "grid": tuple(bank["grid"])})
+
+    def check_training_images(self, count: int) -> None:
+        """Refuse a ratio that would keep no patch, and a compression that would compress nothing."""
+        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)
+        _, height, width = shapes[self.model.layers[0]]
+        coreset_size(count * height * width, self.coreset_sampling_ratio)
+        channels, projected = sum(self.model.feature_extractor.out_dims), projected_size(count * height * width)
+        if self.model.compresses and projected >= channels:
+            raise OptionError(
+                f"Patchcore: compress_memory_bank would not shorten a patch: its {channels} numbers would become "
+                f"{projected}, as many as {count * height * width} patches need. Leave it out."
+            )
+
+
+__all__ = ["BankOrigin", "Patchcore", "PatchcoreModel"]

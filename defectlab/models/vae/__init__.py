@@ -1,0 +1,1 @@
+"""Variational autoencoders: reconstruction error as score."""

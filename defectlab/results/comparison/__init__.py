@@ -1,0 +1,1 @@
+"""Runs side by side: leaderboard, paired tests, repeats, means over data sets."""

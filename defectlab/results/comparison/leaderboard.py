@@ -1,0 +1,227 @@
+"""Who is best, by how much and how sure one can be: configurations ranked within one dataset, split and pixel grid."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import PurePath
+from typing import Any
+
+from defectlab.evaluation.intervals import Interval
+from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.results.comparison.paired_test import SIGNIFICANT
+from defectlab.results.comparison.repeats import Spread, spread
+from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval
+from defectlab.results.rows import FINISHED, GRID, KEY, RANDOM, Group, Row, group_of, interval_columns, number
+from defectlab.results.run.record import Run
+
+RANKED_BY = "image_AUROC"
+BETWEEN_EQUALS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1
+SHOWN = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
+BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
+_OF_ONE_SEED = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration: its rows, one a seed, and the spread of each metric over them.
+
+    `interval` is of the image AUROC over test images (the mean's for several seeds); `p` is that of the paired test
+    against the best, corrected by Holm; `verdict` is empty where there is no image AUROC or nothing to compare with.
+    """
+
+    rows: tuple[Row, ...]
+    spreads: dict[str, Spread]
+    interval: Interval
+    verdict: str
+    p: float | None
+
+    @property
+    def name(self) -> str:
+        """The run's name, or what the names of all seeds begin with; random weights, drawn by the seed, are named."""
+        names = [str(row.get("run", row[KEY])) for row in self.rows]
+        if len(names) == 1:
+            return names[0]
+        alike = (len(set(letters)) == 1 for letters in zip(*names, strict=False))
+        beginning = names[0][: len(list(takewhile(bool, alike)))]
+        common = _OF_ONE_SEED.sub("", beginning.rstrip("_-")) or names[0]
+        return f"{common}_weights-{RANDOM}" if self.weights == RANDOM else common
+
+    @property
+    def weights(self) -> str:
+        """The backbone's weights: the name of their file, or `random`."""
+        source = str(self.rows[0].get("weights", ""))
+        return RANDOM if source.startswith(RANDOM) else PurePath(source).name
+
+    def mean(self, column: str) -> float | None:
+        """Return the mean of a column over the seeds that have a number in it."""
+        values = [value for row in self.rows if (value := number(row, column)) is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def parts(self) -> "tuple[Entry, ...]":
+        """Each seed as an entry of its own, without a verdict."""
+        return tuple(Entry((row,), _spreads([row]), _interval([row], ()), "", None) for row in self.rows)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Test images over the seconds of the whole test, reading them included."""
+        images, seconds = self.mean("test_images"), self.mean("test_seconds")
+        return images / seconds if images and seconds else None
+
+    @property
+    def note(self) -> str:
+        """What one must know before believing the row."""
+        notes = []
+        if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
+            notes.append("threshold chosen on the test images (oracle)")
+        notes += dict.fromkeys(chosen for row in self.rows if "(oracle)" in (chosen := str(row.get("chosen", ""))))
+        notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
+        return "; ".join(notes)
+
+
+@dataclass(frozen=True)
+class Board:
+    """Configurations that may be ranked against each other, best first, and what a trivial detector gets there."""
+
+    group: Group
+    entries: tuple[Entry, ...]
+    protocol: str
+    trivial: dict[str, float]
+
+
+def leaderboards(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]) -> list[Board]:
+    """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds are one configuration.
+
+    Equals are in the order of their image AUPR, then of their pixel metrics; the verdict is of the image AUROC alone.
+
+    Args:
+        rows: Of the workbook.
+        runs: The runs at hand by id, for the counts of their splits.
+        scores: Their test scores by id; without these a row's tie with the best cannot be tested.
+    """
+    groups: dict[Group, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group_of(row), []).append(row)
+    return [_board(group, its, runs, scores) for group, its in groups.items()]
+
+
+def _board(
+    group: Group, rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]
+) -> Board:
+    configurations: dict[str, list[Row]] = {}
+    for row in rows:
+        configurations.setdefault(str(row.get("repeat_key", row[KEY])), []).append(row)
+    seeds = [
+        sorted(its, key=lambda row: (str(type(row.get("seed"))), row.get("seed"))) for its in configurations.values()
+    ]
+    means = [[_mean(_spreads(its).get(metric)) for metric in (RANKED_BY, *BETWEEN_EQUALS)] for its in seeds]
+    order = sorted(range(len(seeds)), key=lambda place: [-mean for mean in means[place]])
+    ordered = [seeds[place] for place in order]
+    at_hand = [_scores_of(its, scores) for its in ordered]
+    p_values = against_best(at_hand, 0)
+    entries = [
+        Entry(tuple(its), _spreads(its), _interval(its, known), _verdict(place, len(ordered), its, p), p)
+        for place, (its, known, p) in enumerate(zip(ordered, at_hand, p_values, strict=True))
+    ]
+    trivial = {
+        metric: value
+        for metric in ("image_F1Score", "image_AUPR")
+        if (value := next((v for row in rows if (v := number(row, f"trivial {metric}")) is not None), None)) is not None
+    }
+    return Board(group, tuple(entries), _protocol(group, rows, runs), trivial)
+
+
+def _spreads(rows: Sequence[Row]) -> dict[str, Spread]:
+    found = {metric: [v for row in rows if (v := number(row, metric)) is not None] for metric in SHOWN}
+    return {metric: spread(values) for metric, values in found.items() if values}
+
+
+def _mean(found: Spread | None) -> float:
+    return -1.0 if found is None else found.mean
+
+
+def _scores_of(rows: Sequence[Row], scores: Mapping[str, TestScores | None]) -> list[TestScores]:
+    """Return the scores of all seeds, or none where those of one are gone."""
+    found = [known for row in rows if (known := scores.get(str(row[KEY]))) is not None]
+    return found if len(found) == len(rows) else []
+
+
+def _interval(rows: Sequence[Row], scores: Sequence[TestScores]) -> Interval:
+    if len(rows) == 1:
+        low, high = (number(rows[0], column) for column in interval_columns(RANKED_BY))
+        return Interval(low, high, "on record")
+    if not scores or any(not one.same_images(scores[0]) for one in scores):
+        return Interval(None, None, "the scores of some seeds are not at hand")
+    return mean_auroc_interval(scores)
+
+
+def _verdict(place: int, count: int, rows: Sequence[Row], p: float | None) -> str:
+    if count == 1 or not any(number(row, RANKED_BY) is not None for row in rows):
+        return ""
+    if place == 0:
+        return BEST
+    if p is None:
+        return UNTESTED
+    return TIED if p >= SIGNIFICANT else WORSE
+
+
+def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str:
+    """Say in words on which images these were measured and where the thresholds' images came from."""
+    run = next((runs[str(row[KEY])] for row in rows if str(row[KEY]) in runs), None)
+    parts = []
+    if run is not None:
+        parts = [
+            _counted(split, run.record["dataset"]["protocol"]["counts"]) for split in ("test", "validation", "train")
+        ]
+    elif number(rows[0], "test_images") is not None:
+        parts = [f"{split}: {rows[0].get(f'{split}_images', 0)} images" for split in ("test", "validation", "train")]
+    parts += [str(rows[0].get("protocol", ""))]
+    if rows[0].get("data.group"):
+        parts += ["several photographs of one part: intervals and ties take parts, not images, as independent"]
+    if "manifest" in rows[0]:
+        grid = {"input": "the model's input", "original": "the images' own size"}.get(group[2], group[2])
+        sizes = sorted({str(row[GRID]) for row in rows if row.get(GRID)})
+        several = f" (of several sizes, not comparable in these: {', '.join(sizes)})" if len(sizes) > 1 else ""
+        parts += [f"pixel metrics on {grid}{several}", f"split {group[1][:6]}"]
+    return "; ".join(part for part in parts if part)
+
+
+def _counted(split: str, counts: Mapping[str, Mapping[str, Any]]) -> str:
+    its = {label: count for label, count in counts.get(split, {}).items() if count}
+    return f"{split}: " + (" and ".join(f"{count} {label}" for label, count in its.items()) or "none")
+
+
+_OPTIONS = ("model.layers", "model.n_features", "model.coreset_sampling_ratio", "model.num_neighbors")
+_SHORT = {
+    "model.layers": "layers {}",
+    "model.n_features": "{} features",
+    "model.coreset_sampling_ratio": "coreset {}",
+    "model.num_neighbors": "{} neighbours",
+}
+
+
+def best_table(rows: Sequence[Mapping[str, Any]], by: str = BARE_METRICS[0]) -> str:
+    """Return the rows with the highest `by` of each model on each dataset and split, best first within a dataset.
+
+    The pick is made on the test images, so the last column says out of how many.
+    """
+    shown: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if number(row, by) is not None:
+            shown.setdefault((group_of(row), row.get("model")), []).append(row)
+    best = [(max(runs, key=lambda row: row[by]), len(runs)) for runs in shown.values()]
+    order = list(dict.fromkeys(group_of(row) for row in rows))
+    best.sort(key=lambda found: (order.index(group_of(found[0])), -found[0][by]))
+    header = ["dataset", "model", "backbone", "settings", *BARE_METRICS, "runs"]
+    lines = [header, ["---"] * 4 + ["---:"] * (len(BARE_METRICS) + 1)]
+    for row, count in best:
+        metrics = ["n/a" if (value := number(row, metric)) is None else f"{value:.3f}" for metric in BARE_METRICS]
+        names = [str(row.get(column, "")) for column in ("dataset", "model", "backbone")]
+        lines.append([*names, _settings(row), *metrics, str(count)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _settings(row: Mapping[str, Any]) -> str:
+    options = [_SHORT[option].format(row[option]) for option in _OPTIONS if option in row]
+    return ", ".join(options) or str(row.get("run"))

@@ -1,0 +1,231 @@
+"""Runs against each other, on the same test images: differences that can be told from chance, and ties."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from defectlab.evaluation.bootstrap import drawn_image_metrics, image_draws, paired_bootstrap, too_few
+from defectlab.evaluation.intervals import PairedTest, auroc_interval, delong_test, holm
+from defectlab.evaluation.metric_names import LOWER_IS_BETTER
+from defectlab.evaluation.metrics import auroc
+from defectlab.evaluation.pixel.bootstrap import drawn_in_turn, pixel_counts
+from defectlab.evaluation.pixel.maps_and_masks import Chosen
+from defectlab.evaluation.pixel.metrics import NAMES
+from defectlab.results.evaluate import columns
+from defectlab.results.groups import paths_below_root, row_parts
+from defectlab.results.pixel_grid import grid_words, pixel_images
+from defectlab.results.run.record import Run
+from defectlab.utils.errors import InputError, OptionError, unknown_name
+
+SIGNIFICANT = 0.05
+RANKED_BY = "image_AUROC"
+METRICS = (*(f"image_{name}" for name in NAMES if name != "AUPRO"), *(f"pixel_{name}" for name in NAMES))
+Ends = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """The labelled test images that runs share, in one order: labels and parts (n,); of each run scores and places."""
+
+    labels: NDArray[np.int64]
+    parts: list[str] | None
+    scores: list[NDArray[np.float64]]
+    places: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run beside the best of those compared; `test` and `p` (corrected by Holm) are None for the best itself.
+
+    `value` is the metric, `interval` the ends of its 95 % interval.
+    """
+
+    run: Run
+    metric: str
+    value: float
+    interval: Ends
+    test: PairedTest | None
+    p: float | None
+
+    @property
+    def tied(self) -> bool:
+        """Whether it cannot be told from the best."""
+        return self.p is None or self.p >= SIGNIFICANT
+
+
+def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]:
+    """Compare runs by a metric, best first, each with the best by a paired test, corrected by Holm.
+
+    The image AUROC by DeLong's test, every other metric by the paired bootstrap. Where parts have several photographs
+    (`data.group`), both take parts as what is independent.
+
+    Raises:
+        OptionError: No such metric.
+        InputError: Fewer than two runs, other test images or pixel grids, too few images of a class, or a run for which
+            the metric has no value.
+    """
+    if metric not in METRICS:
+        raise OptionError(unknown_name("metric", metric, METRICS))
+    if len(runs) < 2:
+        raise InputError("Comparing needs at least two runs: defectlab compare RUN RUN ...")
+    if len({run.folder.resolve() for run in runs}) < len(runs):
+        raise InputError("A run is named twice: it cannot differ from itself, and would count as a comparison.")
+    matched = _matched(runs)
+    values, intervals = _values(runs, metric, matched)
+    better = min if metric in LOWER_IS_BETTER else max
+    best = better(range(len(runs)), key=lambda index: values[index])  # of equals the first given
+    others = [index for index in range(len(runs)) if index != best]
+    if metric == RANKED_BY:
+        scores, labels = matched.scores, matched.labels
+        tests = {str(index): delong_test(scores[best], scores[index], labels, groups=matched.parts) for index in others}
+    else:
+        drawn = _drawn(runs, metric, matched)
+        tests = {
+            str(index): paired_bootstrap(values[best] - values[index], drawn[best], drawn[index]) for index in others
+        }
+    corrected = holm({index: test.p for index, test in tests.items()})
+    found = [
+        Compared(run, metric, values[index], intervals[index], tests.get(str(index)), corrected.get(str(index)))
+        for index, run in enumerate(runs)
+    ]
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(found, key=lambda one: (one.test is not None, sign * one.value))
+
+
+def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[float], list[Ends]]:
+    """Return each run's metric and the ends of its interval: of the image AUROC from the scores, else as recorded."""
+    if metric == RANKED_BY:
+        found = [auroc(its, matched.labels) for its in matched.scores]
+        missing = next((one.reason for one in found if one.value is None), None)
+        if missing:
+            raise InputError(f"The image AUROC has no value on these test images: {missing}.")
+        sure = [auroc_interval(its, matched.labels, groups=matched.parts) for its in matched.scores]
+        return [one.value or 0.0 for one in found], [(one.low, one.high) for one in sure]
+    values, ends = [], []
+    for run in runs:
+        value = run.record["metrics"].get(metric)
+        if value is None:
+            reason = run.record.get("metric_reasons", {}).get(metric, "it was not computed: `defectlab evaluate RUN`")
+            raise InputError(f"{metric} of {run.folder.name} has no value: {reason}.")
+        interval: Mapping[str, float | None] = run.record.get("intervals", {}).get(metric) or {}
+        values.append(float(value))
+        ends.append((interval.get("low"), interval.get("high")))
+    return values, ends
+
+
+def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
+    """Return each run's metric on the same draws of the test images: (b,)."""
+    labels = matched.labels
+    lack = too_few(labels, matched.parts)
+    if lack:
+        raise InputError(f"A paired test has nothing to go by: {lack}.")
+    draws = image_draws(labels, matched.parts)
+    level, name = metric.split("_", 1)
+    grids = {grid_words(run.record) for run in runs}
+    if level == "pixel" and len(grids) > 1:
+        raise InputError(f"These runs' pixel metrics are on different grids ({'; '.join(sorted(grids))}).")
+    found = []
+    for run, its, places in zip(runs, matched.scores, matched.places, strict=True):
+        threshold = run.record["thresholds"][level]["value"]
+        if level == "image":
+            found.append(drawn_image_metrics(its, labels, threshold, draws)[name])
+            continue
+        images, why = pixel_images(run) if run.has_all_maps else (None, "its maps were not kept")
+        if images is None:
+            raise InputError(f"{run.folder.name}: {why}, so its pixels cannot be drawn again.")
+        counts = pixel_counts(Chosen(images, places), threshold)
+        found.append(drawn_in_turn(counts, draws)[name])
+    return found
+
+
+def _tested_on(run: Run) -> str:
+    """Return what tells one test set from another: contents and labels; the whole manifest where it is all there is.
+
+    Runs that were trained on different images, one on more of them, can be tested on the same ones.
+    """
+    file = run.folder / "manifest.json"
+    if not file.is_file():
+        return run.record["dataset"]["manifest"]
+    entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
+    tested = [
+        (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"])
+        for entry in entries
+        if entry["split"] == "test"
+    ]
+    return repr(sorted(tested, key=repr))
+
+
+def _matched(runs: Sequence[Run]) -> _Matched:
+    """Match the runs' test images by their paths below the dataset's root, wherever that lies."""
+    first = runs[0]
+    manifests = {run.record["dataset"]["manifest"] for run in runs}
+    if len(manifests) > 1 and len({_tested_on(run) for run in runs}) > 1:
+        names = ", ".join(f"{run.folder.name} on {run.record['dataset']['name']}" for run in runs)
+        raise InputError(
+            f"These runs have different images or splits ({names}): scores of different images cannot be paired. "
+            "Train them on the same folder with the same seed and split options."
+        )
+    scores, places, images, parts = [], [], [], []
+    for run in runs:
+        rows = run.scores("test")
+        if not rows:
+            raise InputError(f"{run.folder} has no test scores (status {run.status}).")
+        paths = paths_below_root(run.record, [row.image_path for row in rows])
+        known = (place for place, row in enumerate(rows) if row.label >= 0)  # the others decide nothing
+        order = sorted(known, key=lambda place: paths[place])
+        ordered = [rows[place] for place in order]
+        images.append([(paths[place], rows[place].label) for place in order])
+        parts.append(row_parts(run.record, ordered))
+        scores.append(columns(ordered)[0])
+        places.append(order)
+        if images[-1] != images[0]:
+            raise InputError(
+                f"{run.folder.name} and {first.folder.name} list other test images, or label them otherwise."
+            )
+        if parts[-1] != parts[0]:
+            raise InputError(
+                f"{run.folder.name} and {first.folder.name} say otherwise which images show one part (data.group): "
+                "give both the same."
+            )
+    labels = np.array([label for _, label in images[0]], dtype=np.int64)
+    return _Matched(labels, parts[0], scores, places)
+
+
+def comparison_table(found: Sequence[Compared]) -> None:
+    """Print the comparison: metric, its interval, the difference to the best and whether it can be told from chance."""
+    metric = found[0].metric
+    table = Table()
+    for column in ("model", "run"):
+        table.add_column(column, no_wrap=True)
+    for column in (metric.replace("_", " "), "95 % interval", "from the best by", "p (Holm)", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in found:
+        low, high = one.interval
+        interval = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "-"
+        test = one.test
+        difference = _difference(test) if test else ""
+        verdict = "best" if test is None else ("tied with the best" if one.tied else "worse")
+        p = "" if one.p is None else (f"{one.p:.4f}" if one.p >= 0.0001 else "< 0.0001")
+        names = (one.run.folder.parent.parent.name, one.run.folder.name)
+        table.add_row(*names, f"{one.value:.4f}", interval, difference, p, verdict)
+    console = Console()
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=1000), table).maximum)
+    console.print(table)
+    count = sum(row.label >= 0 for row in found[0].run.scores("test"))
+    how = "DeLong's paired test" if metric == RANKED_BY else "Paired bootstrap over images"
+    console.print(
+        f"{count} test images. {how} against the best, p-values corrected for {len(found) - 1} "
+        "comparisons (Holm); the best was picked on these images, which favours it.",
+        soft_wrap=True,
+    )
+
+
+def _difference(test: PairedTest) -> str:
+    around = f" ({test.low:.3f} to {test.high:.3f})" if test.low is not None else ""
+    return f"{test.difference:.3f}{around}"

@@ -1,0 +1,123 @@
+"""What a notebook asks about many runs: which are there, who is best, which can be compared."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from defectlab.results.comparison.leaderboard import RANKED_BY, SHOWN, Board, Entry, leaderboards
+from defectlab.results.comparison.significance import read_test_scores
+from defectlab.results.rows import FINISHED, KEY, row_of
+from defectlab.results.run.record import Run, find_runs
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from defectlab.results.comparison.significance import TestScores
+from defectlab.results.curves import kinds_of_columns
+
+
+@dataclass(frozen=True)
+class KindResult:
+    """One kind of test image: how many, how many above the threshold (None without one), AUROCs against the good."""
+
+    defect: str
+    label: int
+    count: int
+    flagged: int | None
+    image_auroc: float | None
+    pixel_auroc: float | None
+
+
+def finished_runs(dataset: str | None = None) -> list[Run]:
+    """Return the finished runs under results/, oldest first; those of one dataset where it is named.
+
+    Raises:
+        InputError: There are none yet; says what makes some.
+    """
+    runs = [run for run in find_runs() if run.status == FINISHED]
+    of_it = [run for run in runs if dataset in (None, run.record["dataset"]["name"])]
+    if of_it:
+        return of_it
+    there = ", ".join(sorted({run.record["dataset"]["name"] for run in runs}))
+    what = f"of {dataset} (there are some of {there})" if runs else ""
+    raise InputError(
+        f"There are no finished runs {what} under {paths.relative(paths.results_dir())} yet".replace("  ", " ")
+        + ": run the training cells of training_code/padim.ipynb and training_code/patchcore.ipynb, or `make demo`."
+    )
+
+
+def boards_of(runs: Sequence[Run]) -> list[Board]:
+    """Rank runs by image AUROC within each dataset, split and pixel size, with ties; every scores.csv is read once."""
+    by_id = {run.record["run_id"]: run for run in runs}
+    scores = {name: read_test_scores(run) for name, run in by_id.items()}
+    return leaderboards([row_of(run) for run in runs], by_id, scores)
+
+
+def runs_on(board: Board, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of a board that have an image AUROC, so that they can be tested against each other."""
+    ranked = [entry for entry in board.entries if RANKED_BY in entry.spreads]
+    by_id = {run.record["run_id"]: run for run in runs}
+    return [by_id[str(row[KEY])] for entry in ranked for row in entry.rows if str(row[KEY]) in by_id]
+
+
+def kinds_by_run(runs: Sequence[Run]) -> dict[str, list[KindResult]]:
+    """Return each run's kinds of test image by its id."""
+    return {run.record["run_id"]: kinds_of(run, read_test_scores(run)) for run in runs}
+
+
+def board_frame(board: Board) -> "pd.DataFrame":
+    """Return a board as a table, a configuration a row, best first."""
+    import pandas as pd
+
+    frame = pd.DataFrame([_row(entry) for entry in board.entries], index=range(1, len(board.entries) + 1))
+    unused = [column for column in ("p (Holm)", "sd of seeds") if frame[column].isna().all()]
+    return frame.drop(columns=unused)
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    spread = entry.spreads.get(RANKED_BY)
+    return {
+        "verdict": entry.verdict,
+        "model": entry.rows[0].get("model"),
+        "weights": entry.weights,
+        "run": entry.name,
+        "seeds": len(entry.rows),
+        RANKED_BY: entry.mean(RANKED_BY),
+        "95% low": entry.interval.low,
+        "95% high": entry.interval.high,
+        "p (Holm)": entry.p,
+        "sd of seeds": spread.deviation if spread else None,
+        **{metric: entry.mean(metric) for metric in SHOWN if metric != RANKED_BY},
+        "fit s": entry.mean("fit_seconds"),
+        "images/s": entry.images_per_second,
+    }
+
+
+def kinds_of(run: Run, scores: TestScores | None) -> list[KindResult]:
+    """Return the kinds of a run's test images, the good first; none where neither record nor scores tell."""
+    recorded = run.record.get("per_defect")
+    found = [_recorded(one) for one in recorded] if recorded else _computed(run, scores)
+    return sorted(found, key=lambda kind: (kind.label, kind.defect))
+
+
+def _recorded(kind: Mapping[str, Any]) -> KindResult:
+    return KindResult(
+        str(kind["defect"]),
+        int(kind["label"]),
+        int(kind["count"]),
+        kind.get("flagged"),
+        kind.get("image_AUROC"),
+        kind.get("pixel_AUROC"),
+    )
+
+
+def _computed(run: Run, scores: TestScores | None) -> list[KindResult]:
+    if scores is None:
+        return []
+    threshold = run.record["thresholds"]["image"]["value"]
+    kinds = kinds_of_columns(scores.defects, scores.labels, scores.scores, threshold, scores.parts)
+    return [KindResult(kind.defect, kind.label, kind.count, kind.flagged, kind.auroc, None) for kind in kinds]

@@ -1,0 +1,184 @@
+"""Which configurations cannot be told from the best on the same test images, also where each has several seeds.
+
+The AUROC is a mean of placements (DeLong et al., 1988), so the mean AUROC over seeds is that of the mean placements:
+the paired test and the interval of one run carry over as they are. Seeds are given, images are the sample; where parts
+have several photographs (`data.group`) parts are.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from defectlab.evaluation.intervals import (
+    CONFIDENCE,
+    Indices,
+    Interval,
+    auroc_interval,
+    auroc_method,
+    clustered_variance,
+    delong_test,
+    delong_variance,
+    deviations,
+    group_indices,
+    holm,
+    interval_on_logit,
+    newcombe,
+    placements,
+)
+from defectlab.results.groups import parts_of_paths, paths_below_root
+from defectlab.results.run.record import Run
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,).
+
+    Paths are relative to the dataset's root, so that a dataset may lie elsewhere for another run.
+
+    `parts` (n,) are the names of the parts that the images show, for a run with `data.group`.
+    """
+
+    __test__ = False  # no test class, whatever pytest makes of its name
+
+    paths: tuple[str, ...]
+    defects: tuple[str, ...]
+    labels: NDArray[np.int64]
+    scores: Floats
+    parts: tuple[str, ...] | None = None
+
+    @property
+    def units(self) -> Indices:
+        """Number (n,) of what is independent of the others: the part that an image shows, else the image itself."""
+        return np.arange(self.labels.size) if self.parts is None else group_indices(self.parts, self.labels.size)
+
+    @property
+    def testable(self) -> bool:
+        """Whether a paired test can be made: two images (or parts) of each class, and no score that is no number."""
+        known = self.labels >= 0
+        counts = [np.unique(self.units[self.labels == label]).size for label in (0, 1)]
+        return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
+
+    @property
+    def labelled(self) -> "TestScores":
+        """The images of known label: the others decide nothing."""
+        if (self.labels >= 0).all():
+            return self
+        at = np.flatnonzero(self.labels >= 0).tolist()
+        paths, defects = (tuple(names[place] for place in at) for names in (self.paths, self.defects))
+        parts = None if self.parts is None else tuple(self.parts[place] for place in at)
+        return TestScores(paths, defects, self.labels[at], self.scores[at], parts)
+
+    def same_images(self, other: "TestScores") -> bool:
+        """Whether both are scores of the same labelled images of the same parts, by the same labels."""
+        one, two = self.labelled, other.labelled
+        same = one.paths == two.paths and one.parts == two.parts
+        return same and bool((one.labels == two.labels).all())
+
+
+def read_test_scores(run: Run) -> TestScores | None:
+    """Read a run's scores.csv once, as columns; None where it has no test scores.
+
+    Raises:
+        ValueError: A cell that is no number.
+        KeyError: A column is missing.
+    """
+    path = run.folder / "scores.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        at = {name: place for place, name in enumerate(next(reader, []))}
+        rows = [row for row in reader if row and row[at["split"]] == "test"]
+    if not rows:
+        return None
+    names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])
+    ordered = sorted(zip(names, rows, strict=True), key=lambda pair: pair[0])
+    columns = list(zip(*(row for _, row in ordered), strict=True))
+    parts = parts_of_paths(run.record, columns[at["image_path"]])
+    return TestScores(
+        tuple(name for name, _ in ordered),
+        columns[at["defect"]],
+        np.array(columns[at["label"]], dtype=np.int64),
+        np.array(columns[at["score"]], dtype=np.float64),
+        None if parts is None else tuple(parts),
+    )
+
+
+def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
+    """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
+    seeds = [one.labelled for one in seeds]
+    first = seeds[0]
+    found = [auroc_interval(one.scores, one.labels, confidence, one.parts) for one in seeds]
+    unknown = next((one for one in found if one.low is None), None)
+    if len(seeds) == 1 or unknown is not None:
+        return unknown or found[0]
+    top, bottom = _placed(seeds)
+    auroc, variance = float(top.mean()), _variance(first, top, bottom) if first.testable else math.nan
+    if not variance > 0 or auroc in (0.0, 1.0):
+        m, n = (np.unique(units).size for units in _units_by_class(first))
+        return newcombe(auroc, m, n, deviations(confidence), of_parts=first.parts is not None)
+    how = auroc_method(top.size, bottom.size, None if first.parts is None else _units_by_class(first))
+    return interval_on_logit(auroc, variance, deviations(confidence), f"{how}, mean of {len(seeds)} seeds")
+
+
+def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
+    """Return each entry's p-value of equal image AUROC with entry `best`, corrected by Holm.
+
+    Args:
+        entries: Of each configuration the scores of its seeds; none where they are not at hand.
+        best: Position of the best one.
+
+    Returns:
+        None for the best itself and for what cannot be tested: no scores, other images, or too few of a class.
+    """
+    entries = [[one.labelled for one in seeds] for seeds in entries]
+    usable = [bool(seeds) and all(one.testable for one in seeds) for seeds in entries]
+    p_values: dict[str, float] = {}
+    for place, seeds in enumerate(entries):
+        if place == best or not usable[place] or not usable[best]:
+            continue
+        if all(one.same_images(entries[best][0]) for one in (*seeds, *entries[best])):
+            p_values[str(place)] = _p_of_difference(entries[best], seeds)
+    corrected = holm(p_values)
+    return [corrected.get(str(place)) for place in range(len(entries))]
+
+
+def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) -> float:
+    """Return the two-sided p-value of equal mean AUROC, by DeLong's paired test."""
+    (top, bottom), (other_top, other_bottom) = _placed(first), _placed(second)
+    top, bottom = top - other_top, bottom - other_bottom
+    if not top.any() and not bottom.any():
+        return 1.0  # every image lies alike for both
+    variance = _variance(first[0], top, bottom)
+    if variance == 0 or len(first) == len(second) == 1:
+        return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].parts).p
+    return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
+
+
+def _variance(images: TestScores, top: Floats, bottom: Floats) -> float:
+    """Return the variance of a mean of placements, or of a difference of two: DeLong's, or Obuchowski's by part."""
+    if images.parts is None:
+        return delong_variance(top, bottom)
+    return clustered_variance(top, bottom, *_units_by_class(images))
+
+
+def _units_by_class(images: TestScores) -> tuple[Indices, Indices]:
+    return images.units[images.labels == 1], images.units[images.labels == 0]
+
+
+def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:
+    """Return the placements of anomalous and of good images, each the mean over the seeds."""
+    found = [placements(one.scores[one.labels == 1], one.scores[one.labels == 0]) for one in seeds]
+    return np.mean([top for top, _ in found], axis=0), np.mean([bottom for _, bottom in found], axis=0)
+
+
+def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
+    """Return each image's mean rank; for one seed its scores, which rank alike."""
+    return seeds[0].scores if len(seeds) == 1 else np.mean([rankdata(one.scores) for one in seeds], axis=0)

@@ -1,0 +1,114 @@
+"""What a report says of a run, computed from its record: curves, counts by kind of defect, where it fails."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectlab.evaluation.intervals import Interval, auroc_interval
+from defectlab.evaluation.metrics import Curve, auroc
+from defectlab.results.run.scores import ScoreRow
+
+MOST_POINTS = 400  # of a drawn curve; more cannot be seen
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of test image. `flagged`: how many are above the threshold (None without one).
+
+    `auroc` is against all good test images, and has no value for the good ones themselves.
+    """
+
+    defect: str
+    label: int
+    count: int
+    flagged: int | None
+    mean_score: float
+    lowest: float
+    highest: float
+    auroc: float | None
+    interval: Interval | None
+
+
+def by_kind(rows: Sequence[ScoreRow], threshold: float | None, parts: Sequence[str] | None = None) -> list[Kind]:
+    """Return the kinds of test image, those of the lowest average score first.
+
+    `parts` (n,) name the part each image shows, where parts have several: then the intervals know it.
+    """
+    return kinds_of_columns(
+        [row.defect for row in rows],
+        np.array([row.label for row in rows], dtype=np.int64),
+        np.array([row.score for row in rows], dtype=np.float64),
+        threshold,
+        parts,
+    )
+
+
+def kinds_of_columns(
+    defects: Sequence[str],
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    threshold: float | None,
+    parts: Sequence[str] | None = None,
+) -> list[Kind]:
+    """As `by_kind`, from columns of defects, labels, scores and parts (n,)."""
+    kinds = []
+    names, groups = np.array(defects, dtype=np.str_), None if parts is None else np.array(parts, dtype=np.str_)
+    for label, defect in sorted(set(zip(labels.tolist(), defects, strict=True))):
+        own = (labels == label) & (names == defect)
+        its = scores[own]
+        flagged = None if threshold is None else int((~(its <= threshold)).sum())  # NaN is not called good
+        area, interval = None, None
+        if label == 1:
+            used = own | (labels == 0)
+            area = auroc(scores[used], labels[used]).value
+            interval = auroc_interval(scores[used], labels[used], groups=None if groups is None else groups[used])
+        ends = float(its.min()), float(its.max())
+        kinds.append(Kind(defect, label, its.size, flagged, float(its.mean()), *ends, area, interval))
+    return sorted(kinds, key=lambda kind: kind.mean_score)
+
+
+def roc_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return false-positive rates and recalls of all thresholds, rising from (0, 0) to (1, 1), thinned for drawing."""
+    cuts = _cuts(curve)
+    fpr = 1 - np.searchsorted(curve.negatives, cuts, "left") / curve.negatives.size
+    tpr = 1 - np.searchsorted(curve.positives, cuts, "left") / curve.positives.size
+    return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
+
+
+def pr_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return recalls and precisions of all thresholds, recall rising, thinned for drawing."""
+    cuts = _cuts(curve)
+    tp = curve.positives.size - np.searchsorted(curve.positives, cuts, "left")
+    fp = curve.negatives.size - np.searchsorted(curve.negatives, cuts, "left")
+    return tp / curve.positives.size, tp / np.maximum(tp + fp, 1)
+
+
+def _cuts(curve: Curve) -> NDArray[np.floating]:
+    """Return distinct scores, descending: all, or of very many a sample that is dense at both classes' ends."""
+    if curve.positives.size + curve.negatives.size <= 4 * MOST_POINTS:
+        return np.unique(np.concatenate([curve.positives, curve.negatives]))[::-1]
+    shares = np.concatenate([np.linspace(0, 1, MOST_POINTS), 1 - np.geomspace(1e-6, 1, MOST_POINTS)])
+    places = [part[np.round(shares * (part.size - 1)).astype(int)] for part in (curve.positives, curve.negatives)]
+    return np.unique(np.concatenate([*places, curve.positives[:1], curve.negatives[:1]]))[::-1]
+
+
+def by_score(rows: Sequence[ScoreRow]) -> list[int]:
+    """Return the positions of rows from the lowest score to the highest, those that are NaN last."""
+    return sorted(range(len(rows)), key=lambda index: (math.isnan(rows[index].score), rows[index].score))
+
+
+def where_it_fails(rows: Sequence[ScoreRow], threshold: float | None, count: int = 6) -> dict[str, list[int]]:
+    """Return positions in `rows` worth looking at: highest good, lowest defects, closest to the threshold."""
+    order = by_score(rows)
+    found = {
+        "Good images that score highest": [index for index in reversed(order) if rows[index].label == 0][:count],
+        "Defects that score lowest": [index for index in order if rows[index].label == 1][:count],
+    }
+    if threshold is not None:
+        finite = [index for index in order if math.isfinite(rows[index].score)]
+        close = sorted(finite, key=lambda index: abs(rows[index].score - threshold))
+        found["Closest to the threshold"] = close[:count]
+    return {title: indices for title, indices in found.items() if indices}

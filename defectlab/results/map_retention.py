@@ -1,0 +1,59 @@
+"""Which maps a finished run keeps on disk, and saying what is then no longer possible."""
+
+from typing import Any
+
+import numpy as np
+
+from defectlab.results.curves import where_it_fails
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import OptionError
+from defectlab.utils.files import replacing
+
+KEEP_MAPS = ("all", "worst", "none")
+WORST = 10
+
+
+def check_keep_maps(keep_maps: str) -> str:
+    """Return the option.
+
+    Raises:
+        OptionError: It is none of the three.
+    """
+    if keep_maps not in KEEP_MAPS:
+        raise OptionError(f"keep_maps must be one of {', '.join(KEEP_MAPS)}, got {keep_maps!r}.")
+    return keep_maps
+
+
+def drop_maps(run: Run, keep_maps: str) -> dict[str, Any]:
+    """Delete the maps that `keep_maps` does not keep, once the metrics are computed.
+
+    "worst" keeps, of the test, the ten highest-scoring good images, the ten lowest-scoring anomalous ones and the ten
+    closest to the threshold.
+
+    Returns:
+        What run.json says of it: `kept`, `rows` of the test's rows in scores.csv that have a map, `unavailable`.
+    """
+    if keep_maps == "all":
+        return {"kept": "all"}
+    maps = run.maps("test")
+    rows = worst_rows(run.scores("test"), run.record["thresholds"]["image"]["value"]) if keep_maps == "worst" else []
+    for path in (run.maps_path("test"), run.masks_path("test")):
+        if rows and maps is not None and path.is_file():
+            chosen = np.load(path, mmap_mode="r")[rows]
+            with replacing(path) as partial, partial.open("wb") as file:
+                np.save(file, chosen)
+        else:
+            path.unlink(missing_ok=True)
+    for path in (run.maps_path("validation"), run.masks_path("validation"), *run.grid_paths("test")):
+        path.unlink(missing_ok=True)
+    return {
+        "kept": keep_maps,
+        "rows": rows,
+        "unavailable": "pixel metrics and pixel thresholds cannot be computed again from this record",
+    }
+
+
+def worst_rows(rows: list[ScoreRow], threshold: float | None, count: int = WORST) -> list[int]:
+    """Return, ascending, the positions of the rows that show best where a model fails."""
+    return sorted({index for indices in where_it_fails(rows, threshold, count).values() for index in indices})

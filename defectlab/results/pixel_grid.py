@@ -1,0 +1,207 @@
+"""The grid on which a run's pixel metrics are computed, and the masks kept on it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectlab.data.images import read_mask
+from defectlab.data.manifest.manifest import Manifest
+from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
+from defectlab.data.transforms.region import Area
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Blanked, PixelImages
+from defectlab.results.run.arrays import mapped
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.files import replacing
+from defectlab.utils.paths import relative
+
+PixelSize = str | list[int]
+SPLIT = "test"
+
+
+def check_pixel_size(pixel_size: Any) -> PixelSize:
+    """Return the option: "input" (the model's own), "original" (each mask's own), or [height, width].
+
+    Raises:
+        OptionError: It is none of these.
+
+    >>> check_pixel_size((256, 512))
+    [256, 512]
+    """
+    if pixel_size in ("input", "original"):
+        return str(pixel_size)
+    sides = list(pixel_size) if isinstance(pixel_size, Sequence) and not isinstance(pixel_size, str) else []
+    if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
+        raise OptionError(
+            "pixel_size must be input (the model's own size), original (each mask's own size) or [height, width] in "
+            f"whole pixels, got {pixel_size!r}."
+        )
+    return sides
+
+
+def pixel_size_of(run: Run) -> PixelSize:
+    """Return on which grid the run's pixel metrics are computed; records older than the choice have the model's own."""
+    return run.record.get("evaluation", {}).get("pixel_size", "input")
+
+
+def evaluation_record(run: Run) -> dict[str, Any]:
+    """Return what run.json holds as `evaluation`; `grid` is null where each image has its own, or without maps."""
+    pixel_size = pixel_size_of(run)
+    earlier = run.record.get("evaluation", {})
+    if pixel_size == "input":
+        maps = run.maps(SPLIT)
+        grid = earlier.get("grid") if maps is None else list(maps.shape[1:])
+    else:
+        grid = None if pixel_size == "original" else pixel_size
+    return {**earlier, "pixel_size": pixel_size, "grid": grid}
+
+
+def grid_words(record: Mapping[str, Any]) -> str:
+    """Say which pixels a run's pixel metrics are of: only runs that agree in it can be ranked by them.
+
+    >>> record = {"evaluation": {"grid": [224, 224]}, "preprocessing": {"size": [256, 256], "crop": [224, 224]}}
+    >>> grid_words(record)
+    '224 x 224, the centre of 256 x 256'
+    """
+    evaluation, preprocessing = record.get("evaluation", {}), record.get("preprocessing", {})
+    pixel_size, grid = evaluation.get("pixel_size", "input"), evaluation.get("grid")
+    words = [_sides(grid)] if grid else [str(pixel_size)] * (pixel_size == "original")
+    if pixel_size == "input":
+        words += [f"the centre of {_sides(preprocessing['size'])}"] if preprocessing.get("crop") else []
+        words += ["with what fills the sides"] if preprocessing.get("keep_aspect") else []
+    area = preprocessing.get("area") or {}
+    words += [f"cut to {', '.join(map(str, area['box']))}"] if area.get("box") else []
+    words += [f"valid area {area['sha256'][:6]}"] if area.get("sha256") else []
+    return ", ".join(words)
+
+
+def _sides(size: Sequence[int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def write_grid_masks(run: Run, manifest: Manifest) -> None:
+    """Keep the test masks on the run's grid, packed eight pixels to a byte, where it is not the model's own.
+
+    With "original" a mask stays as it is on disk; an image without one has an empty mask of its own size.
+    """
+    pixel_size = pixel_size_of(run)
+    if pixel_size == "input" or not manifest.has_masks or run.maps(SPLIT) is None:
+        return
+    entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
+    sizes: list[tuple[int, int, int, int]] = []
+    area = Area.from_dict(run.record["preprocessing"].get("area"))
+    packed_path, sizes_path = run.grid_paths(SPLIT)
+    with replacing(packed_path) as partial, partial.open("wb") as file:
+        for row in run.scores(SPLIT):
+            entry = entries[row.image_path]
+            path = manifest.absolute_mask(entry)
+            image_size = (entry.height, entry.width)
+            mask = (
+                np.full(image_size, manifest.is_all_defect(entry), dtype=np.bool_) if path is None else read_mask(path)
+            )
+            if area is not None:  # what was cut out is the image; the rest was never looked at
+                mask, image_size = area.cut(resize_nearest(mask, image_size)), area.cut_size(image_size)
+            if not isinstance(pixel_size, str):
+                mask = resize_nearest(mask, (pixel_size[0], pixel_size[1]))
+            sizes.append((*image_size, *mask.shape))
+            file.write(np.packbits(mask).tobytes())
+    with replacing(sizes_path) as partial, partial.open("wb") as file:
+        np.save(file, np.array(sizes, dtype=np.int64).reshape(-1, 4))
+
+
+def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
+    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none.
+
+    Raises:
+        InputError: Maps or masks are damaged, or the maps are not those of the rows of scores.csv.
+    """
+    maps = run.maps(SPLIT)
+    if maps is None:
+        return None, "there are no anomaly maps"
+    check_rows(run, maps, SPLIT)
+    masks = run.packed_masks(SPLIT)
+    if masks is None:
+        classified = run.record.get("dataset", {}).get("protocol", {}).get("task") == "classification"
+        return None, "the task is classification: no masks are used" if classified else "there are no masks"
+    if pixel_size_of(run) == "input":
+        return _counted(run, ArrayImages(maps, masks)), None
+    packed, sizes_path = run.grid_paths(SPLIT)
+    sizes = mapped(sizes_path)
+    if not packed.is_file() or sizes is None:
+        return None, f"there are no masks on the grid {pixel_size_of(run)}: {packed.name} is gone from the run's maps"
+    bits = np.memmap(packed, dtype=np.uint8, mode="r")
+    images = GridImages(maps, Frame.from_record(run.record["preprocessing"]), sizes, bits)
+    return _counted(run, images), None
+
+
+def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
+    """Refuse maps that are not one for each row of scores.csv, which would be taken for other images'.
+
+    Raises:
+        InputError: With both counts.
+    """
+    rows = len(run.scores(split))
+    if len(maps) != rows:
+        raise InputError(
+            f"{run.folder}: scores.csv has {rows} {split} images, and there are {len(maps)} maps. One is damaged: "
+            "restore it, or test the run again."
+        )
+
+
+def left_out(run: Run, rows: Sequence[ScoreRow]) -> list[int]:
+    """Return the positions of rows whose pixels are not counted: defects without a mask that are left out."""
+    names = frozenset(run.record.get("dataset", {}).get("without_mask", ()))
+    return [place for place, row in enumerate(rows) if row.image_path in names] if names else []
+
+
+def pixel_labels(run: Run, rows: Sequence[ScoreRow]) -> NDArray[np.int64]:
+    """Return the labels (n,) of rows as pixels count: -1 (unknown) also where the mask is missing and left out."""
+    labels = np.array([row.label for row in rows], dtype=np.int64)
+    labels[left_out(run, rows)] = -1
+    return labels
+
+
+def _counted(run: Run, images: PixelImages) -> PixelImages:
+    places = left_out(run, run.scores(SPLIT))
+    return Blanked(images, places) if places else images
+
+
+class GridImages:
+    """Maps (n, h, w) on the model's input, each brought to the grid of its mask.
+
+    Args:
+        maps: Raw maps, memory-mapped or not.
+        frame: Where the input lies on the image.
+        sizes: (n, 4): height and width of the image, height and width of the grid.
+        bits: All masks one after another, eight pixels to a byte, each from a byte of its own on.
+    """
+
+    def __init__(
+        self, maps: NDArray[np.float32], frame: Frame, sizes: NDArray[np.int64], bits: NDArray[np.uint8]
+    ) -> None:
+        self._maps = maps
+        self._frame = frame
+        self._images: list[Size] = [(int(row[0]), int(row[1])) for row in sizes]
+        self.sizes: Sequence[Size] = [(int(row[2]), int(row[3])) for row in sizes]
+        self._bits = bits
+        self._starts = _starts(self.sizes)
+
+    def map(self, index: int) -> NDArray[np.float32]:
+        """Raw anomaly map (H, W) of one image, on its grid."""
+        return self._frame.to_grid(np.asarray(self._maps[index]), self._images[index], self.sizes[index])
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Mask (H, W) of one image."""
+        height, width = self.sizes[index]
+        bits = self._bits[self._starts[index] : self._starts[index + 1]]
+        return np.unpackbits(bits, count=height * width).view(np.bool_).reshape(height, width)
+
+
+def _starts(sizes: Iterable[Size]) -> list[int]:
+    starts = [0]
+    for height, width in sizes:
+        starts.append(starts[-1] + -(-height * width // 8))
+    return starts

@@ -1,0 +1,311 @@
+"""A run as one row of the workbook: flat, typed, every option in a column of its own. Needs no openpyxl."""
+
+import hashlib
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, METRICS, ORACLE, is_metric
+from defectlab.results.pixel_grid import grid_words
+from defectlab.results.run.identity import experiment_id
+from defectlab.results.run.location import CHECKPOINT
+from defectlab.results.run.record import Run
+from defectlab.utils import paths
+
+Row = dict[str, Any]
+Group = tuple[str, str, str]  # dataset, split, pixel size
+
+KEY, GRID = "run_id", "pixel_grid"
+FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
+
+_WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
+# Names of the literature; a model that is not here is called as its class.
+MODEL_TITLES = {
+    "padim": "PaDiM",
+    "patchcore": "PatchCore",
+    "cflow": "CFlow",
+    "stfpm": "STFPM",
+    "fastflow": "FastFlow",
+    "featcae": "FeatCAE",
+    "draem": "DRAEM",
+    "csflow": "CS-Flow",
+    "efficient_ad": "EfficientAD",
+}
+
+_FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
+_VARIED = tuple(f"model.{option}" for option in ("layers", "n_features", "coreset_sampling_ratio", "num_neighbors"))
+_TRIVIAL = {f"trivial {metric}": metric for metric in ("image_F1Score", "image_AUPR")}
+_SURE = ("image_AUROC 95% low", "image_AUROC 95% high", *_TRIVIAL)
+_LAST = (
+    "image_threshold",
+    "pixel_threshold",
+    "threshold_rule",
+    "thresholds_from",
+    "fit_seconds",
+    "validation_seconds",
+    "test_seconds",
+    "checkpoint_MB",
+    "parameters",
+    "protocol",
+    "train_images",
+    "validation_images",
+    "test_images",
+    GRID,
+    "not_available",
+    "chosen",
+    "groups",
+)
+_END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
+_OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
+_OPTION = re.compile(r"(model|data|backbone|trainer|evaluation)\.[a-z]\w*")
+_UNPRINTABLE = re.compile(r"[\000-\010\013\014\016-\037]")  # a workbook cannot hold them
+# Columns of their own already, or the same for every run.
+_NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backbone.weights")
+
+
+def row_of(run: Run) -> Row:
+    """Return a finished run's row; what the run does not have is left out."""
+    record = run.record
+    experiment, dataset, thresholds = record["experiment"], record["dataset"], record["thresholds"]
+    name = experiment["model"]["name"]
+    own = {"evaluation": {"pixel_size": size} if (size := record.get("evaluation", {}).get("pixel_size")) else {}}
+    options = {
+        f"{section}.{option}": cell_value(value)
+        for section in ("model", "data", "backbone", "trainer", "evaluation")
+        for option, value in (experiment.get(section, {}) | own.get(section, {})).items()
+    }
+    counts = dataset["protocol"]["counts"]
+    row = {
+        "date (UTC)": _date(record.get("finished") or record["process"]["started"]),
+        "dataset": dataset["name"],
+        "model": MODEL_TITLES.get(name, run.folder.parent.parent.name),
+        "backbone": record["backbone"]["name"],
+        "weights": paths.relative(record["backbone"]["source"]),
+        "run": record["name"],
+        "seed": experiment["seed"],
+        **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
+        "data.root": dataset["root"],
+        **{ORACLE.get(metric, metric): value for metric, value in record["metrics"].items()},
+        **{
+            metric: value
+            for metric, value in (record.get("parts") or {}).get("metrics", {}).items()
+            if is_metric(metric)
+        },
+        **_sureness(record),
+        "image_threshold": thresholds["image"]["value"],
+        "pixel_threshold": thresholds["pixel"]["value"],
+        "threshold_rule": _both(thresholds, "rule"),
+        "thresholds_from": _both(thresholds, "source")
+        + (" (oracle)" if any(one["oracle"] for one in thresholds.values()) else ""),
+        **{f"{stage}_seconds": seconds for stage, seconds in record["timings"].items()},
+        "checkpoint_MB": _megabytes(run),
+        "parameters": record.get("parameters"),
+        "protocol": _protocol(dataset["protocol"]),
+        **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
+        GRID: grid_words(record),
+        "not_available": _not_available(record["metric_reasons"]),
+        "chosen": _chosen(record),
+        "groups": ", ".join((record.get("sweep") or {}).get("groups", ())),
+        "device": record["environment"]["device"],
+        "checkpoint": _checkpoint(run),
+        "record": paths.relative(run.folder),
+        "state": FINISHED,
+        "weights_sha256": record["backbone"]["sha256"],
+        "manifest": dataset["manifest"],
+        "repeat_key": repeat_key(run),
+        "project": project_id(),
+        KEY: record["run_id"],
+    }
+    return {key: _clean(value) for key, value in row.items() if value not in (None, "")}
+
+
+def project_id() -> str:
+    """Name this project root on this machine without telling where it is: records are looked for in their own root."""
+    return hashlib.sha256(f"{socket.gethostname()}\n{paths.project_root()}".encode()).hexdigest()[:12]
+
+
+def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return every column that some row has: who, the metrics, the model's options, the rest."""
+    seen = list(dict.fromkeys(key for row in rows for key in row))
+    groups: list[list[str]] = [
+        [*_FIRST, *BARE_METRICS, *_SURE],
+        [column for metric in _WITH_INTERVAL[1:] for column in interval_columns(metric)],
+        [*sorted(key for key in seen if is_metric(key) and key not in BARE_METRICS), *ORACLE.values()],
+        [*_VARIED, *sorted(key for key in seen if key.startswith("model.") and key not in _VARIED), "seed"],
+        list(_LAST),
+        sorted(key for key in seen if key.startswith(_OPTIONS)),
+        list(_END),
+    ]
+    known = [key for group in groups for key in group]
+    always = {*_FIRST, "seed", *BARE_METRICS, *_END}
+    return [key for key in known if key in seen or key in always] + [key for key in seen if key not in known]
+
+
+def is_ours(header: Any) -> bool:
+    """Tell a column that DefectLab writes from one that a person added."""
+    text = str(header)
+    fixed = (*_FIRST, *_SURE, "seed", *_LAST, *_END, *ORACLE.values())
+    return text in fixed or bool(_OPTION.fullmatch(text)) or is_metric(text) or is_interval(text)
+
+
+def current_name(header: str) -> str:
+    """Return a column's name as it is written now, for workbooks that were written before it had it.
+
+    >>> current_name("image_F1Max"), current_name("verdict")
+    ('oracle image_F1Max', 'verdict')
+    """
+    return ORACLE.get(header, header)
+
+
+def interval_columns(metric: str) -> tuple[str, str]:
+    """Return the names of the columns of a metric's 95 % interval.
+
+    >>> interval_columns("image_AUROC")
+    ('image_AUROC 95% low', 'image_AUROC 95% high')
+    """
+    return f"{metric} 95% low", f"{metric} 95% high"
+
+
+def is_interval(header: str) -> bool:
+    """Whether a column holds an end of a metric's interval."""
+    return any(header in interval_columns(metric) for metric in _WITH_INTERVAL)
+
+
+def is_imported(row: Mapping[str, Any]) -> bool:
+    """Whether a row came from a hand-kept workbook, so that it exists nowhere else."""
+    return str(row.get(KEY, "")).startswith(f"{IMPORTED}-")
+
+
+def number(row: Mapping[str, Any], metric: str) -> float | None:
+    """Return a row's metric, None where there is none or a person wrote something else into the cell."""
+    value = row.get(metric)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def group_of(row: Mapping[str, Any]) -> Group:
+    """Return what must be equal for two rows to be compared: dataset, split, and the grid of the pixel metrics."""
+    split = str(row.get("manifest", row.get("state", "")))
+    return str(row.get("dataset", "")), split, str(row.get("evaluation.pixel_size", "input"))
+
+
+def ranked_within(row: Mapping[str, Any], metric: str) -> tuple[Group, str, str]:
+    """Return what must be equal for two rows' values of a metric to be ranked: for pixels also the grid's true size."""
+    return group_of(row), metric, str(row.get(GRID, "")) if metric.startswith("pixel") else ""
+
+
+def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Group, str, str], Any]:
+    """Return the best value of each metric, keyed as `ranked_within` says."""
+    best: dict[tuple[Group, str, str], Any] = {}
+    for row in rows:
+        for metric in METRICS:
+            value = number(row, metric)
+            if value is not None:
+                key, better = ranked_within(row, metric), min if metric in LOWER_IS_BETTER else max
+                best[key] = better(best.get(key, value), value)
+    return best
+
+
+def cell_value(value: Any) -> Any:
+    """Return an option as a cell holds it: numbers stay numbers, lists become text.
+
+    >>> cell_value(["layer2", "layer3"]), cell_value([256, 256]), cell_value(0.1)
+    ('layer2, layer3', '256 x 256', 0.1)
+    """
+    if isinstance(value, list | tuple):
+        sizes = bool(value) and all(isinstance(item, int) for item in value)
+        return (" x " if sizes else ", ").join(str(item) for item in value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _sureness(record: Mapping[str, Any]) -> Row:
+    """Return the intervals on record, and what calling every image anomalous would give."""
+    intervals, trivial = record.get("intervals", {}), record.get("trivial", {})
+    found = {title: trivial.get(metric) for title, metric in _TRIVIAL.items()}
+    for metric in _WITH_INTERVAL:
+        interval = intervals.get(metric) or {}
+        found |= dict(zip(interval_columns(metric), (interval.get("low"), interval.get("high")), strict=True))
+    return found
+
+
+def _both(thresholds: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    return " / ".join(dict.fromkeys(str(thresholds[level][key]) for level in ("image", "pixel")))
+
+
+def _not_available(reasons: Mapping[str, str]) -> str:
+    """Name each reason once, with the metrics it keeps from having a value."""
+    metrics: dict[str, list[str]] = {}
+    for metric, reason in reasons.items():
+        metrics.setdefault(reason, []).append(metric)
+    return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in metrics.items())
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    validation = "the test images themselves" if protocol["validation_is_test"] else protocol["validation_from"]
+    parts = [f"validation: {validation}; good test images: {protocol['test_normal_from']}"]
+    if protocol.get("missing_masks"):
+        counted = {"whole": "count as defect as a whole", "leave_out": "are left out of the pixel metrics"}
+        parts.append(f"defects without a mask {counted[protocol['missing_masks']]}")
+    if protocol.get("task") == "classification":
+        parts.append("task: classification, masks not used")
+    if unknown := protocol["counts"]["test"].get("unknown"):
+        parts.append(f"{unknown} images of unknown label predicted, not scored")
+    return "; ".join(parts)
+
+
+def _chosen(record: Mapping[str, Any]) -> str | None:
+    """Return by what a sweep chose this run as its best."""
+    found = (record.get("sweep") or {}).get("refit") or {}
+    if "metric" not in found:
+        return None
+    images = "test images (oracle)" if found["oracle"] else "validation images"
+    return f"best of {found['among']} by {found['metric']} of the {images}"
+
+
+def _checkpoint(run: Run) -> str | None:
+    recorded = run.record["checkpoint"]
+    return paths.relative(run.checkpoint) if run.checkpoint.is_file() else recorded
+
+
+def _megabytes(run: Run) -> float | None:
+    """Return the size of the checkpoint that the scores come from, in MB of 10^6 bytes."""
+    own = run.record["checkpoint"] in (None, CHECKPOINT) or run.checkpoint.is_file()
+    file = run.checkpoint if own else paths.resolve(run.record["checkpoint"])
+    return round(file.stat().st_size / 1e6, 3) if file.is_file() else None
+
+
+def _clean(value: Any) -> Any:
+    return _UNPRINTABLE.sub("?", value) if isinstance(value, str) else value
+
+
+def _date(text: str) -> datetime:
+    """Return UTC without a zone, for a cell knows none."""
+    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+
+
+RANDOM = "random"  # what the source of weights begins with that were drawn by the seed
+
+
+_SEEDS = ("seed", "model.seed")
+
+
+def repeat_key(run: Run) -> str:
+    """Return twelve hex digits, equal for runs that differ in nothing but the seed of model and experiment.
+
+    The split's own seed (`data.seed`) and its images stay part of it: other test images are no repetition. Random
+    weights are drawn by the seed, so they are what is repeated, whatever their hash.
+    """
+    return experiment_id(_settings(run))
+
+
+def _seed(run: Run) -> int:
+    return int(run.record["facts"].get("seed", run.record["facts"].get("model.seed", 0)))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return what makes the experiment but its seed."""
+    settings = {key: value for key, value in run.record["facts"].items() if key not in _SEEDS}
+    if str(run.record.get("backbone", {}).get("source", "")).startswith(RANDOM):
+        settings["backbone.sha256"] = RANDOM
+    return settings

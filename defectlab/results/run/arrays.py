@@ -1,0 +1,75 @@
+"""Arrays too large for memory, and masks packed for the disk."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from defectlab.utils.errors import InputError
+from defectlab.utils.files import new_memmap, replacing
+
+
+class ArrayWriter:
+    """Rows of one shape streamed into a memory-mappable .npy file, which appears when it is complete.
+
+    Args:
+        path: The file to make.
+        rows: The most rows that will come; fewer are allowed.
+        shape: Shape of a row.
+        dtype: Of the file.
+    """
+
+    def __init__(self, path: Path, rows: int, shape: tuple[int, ...], dtype: str) -> None:
+        self.path = path
+        self.rows = rows
+        self.filled = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.rows")
+        try:
+            self._array = new_memmap(self._partial, (rows, *shape), dtype)
+        except OSError:
+            self.discard()
+            raise
+
+    def append(self, batch: np.ndarray) -> None:
+        """Add (B, *shape) rows."""
+        self._array[self.filled : self.filled + len(batch)] = batch
+        self.filled += len(batch)
+
+    def close(self) -> None:
+        """Put the file in its place, cut to the rows that came."""
+        self._array.flush()
+        if self.filled < self.rows:
+            with replacing(self.path) as whole, whole.open("wb") as file:
+                np.save(file, self._array[: self.filled])
+            self._partial.unlink()
+        else:
+            self._partial.replace(self.path)
+
+    def discard(self) -> None:
+        """Leave no file."""
+        self._partial.unlink(missing_ok=True)
+
+
+def mapped(path: Path) -> np.ndarray | None:
+    """Return a .npy file's array, memory-mapped; None where there is no such file.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}). Restore it, or test the run again.") from error
+
+
+def pack_masks(masks: np.ndarray) -> np.ndarray:
+    """Pack (n, H, W) bool masks eight pixels to a byte: (n, H, ceil(W / 8)) uint8."""
+    return np.packbits(masks.astype(bool), axis=-1)
+
+
+def unpack_masks(packed: np.ndarray, width: int) -> np.ndarray:
+    """Return the (n, H, W) bool masks that `pack_masks` packed."""
+    return np.unpackbits(packed, axis=-1, count=width).astype(bool)

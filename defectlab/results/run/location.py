@@ -1,0 +1,122 @@
+"""Where a run's folder is, whose it is at this moment, and what a killed one left."""
+
+import difflib
+import glob
+import json
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from defectlab.results.run.identity import differing_suffix
+from defectlab.utils import paths
+
+CHECKPOINT = "weights/lightning/model.ckpt"
+_ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
+
+
+def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
+    """Return the folder of this experiment: its earlier one of this name, or a free one."""
+    for file in sorted(parent.glob(f"{glob.escape(name)}*/run.json")):
+        earlier = read_record(file.parent)
+        if earlier is not None and earlier["run_id"] == identity:
+            return file.parent
+    if not (parent / name).exists():
+        return parent / name
+    taken = read_record(parent / name)
+    suffix = differing_suffix(facts, taken["facts"]) if taken else ""
+    return next(
+        folder
+        for folder in (parent / f"{name}{suffix}", parent / f"{name}{suffix}_{identity[:6]}")
+        if not folder.exists() or folder.name.endswith(identity[:6])
+    )
+
+
+def locked(parent: Path) -> FileLock:
+    """Keep two processes from taking one name, or one place, at the same moment."""
+    return FileLock(parent / ".lock")
+
+
+def clear_leftovers(parent: Path, name: str) -> None:
+    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on.
+
+    One that was killed while it took its earlier run's place may have left none there: then the earlier one comes back.
+    """
+    for old in parent.glob(f".{glob.escape(name)}.old-*"):
+        if (parent / name).exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(parent / name)
+    for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
+        record = read_record(folder)
+        if (record is None or not runs_elsewhere(record)) and not (folder / CHECKPOINT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def runs_elsewhere(record: Mapping[str, Any]) -> bool:
+    """Whether another living process of this machine is running this; of other machines nothing is known."""
+    process = record["process"]
+    return process["host"] == socket.gethostname() and process["pid"] != os.getpid() and is_alive(record)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a folder; None where there is none, or what is there is none."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and all(key in record for key in _ALWAYS) else None
+
+
+def is_alive(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a run that may be going on."""
+    return record["status"] == "running" and may_live(record["process"])
+
+
+def runs_there_are(wanted: Path) -> str:
+    """Say which runs there are in place of one that is not, the closest names first."""
+    there = [paths.relative(file.parent) for file in sorted(paths.results_dir().glob("*/*/[!.]*/run.json"))]
+    if not there:
+        return (
+            f"There are no runs under {paths.results_dir()} yet: run the first training cell of "
+            "training_code/patchcore.ipynb, or `make demo`."
+        )
+    close = difflib.get_close_matches(paths.relative(wanted), there, n=3, cutoff=0)
+    more = f" and {len(there) - len(close)} more under {paths.results_dir()}" if len(there) > len(close) else ""
+    return f"There are {', '.join(close)}{more}; a training cell or `make demo` makes others."
+
+
+PROC = Path("/proc")
+
+
+def this_process() -> dict[str, Any]:
+    """Return what a record says of this process; `born` is None where the system does not tell."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
+
+
+def may_live(process: Mapping[str, Any]) -> bool:
+    """Whether the process on record may live: of other machines nothing is known."""
+    if process["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    born = process.get("born")
+    return born is None or _born(process["pid"]) in (None, born)
+
+
+def _born(pid: int) -> str | None:
+    """Return when a process began, in ticks since this start of the machine, whose id is put before it."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return f"{boot} {fields[19]}"  # field 22 of proc(5): the name, which may hold blanks, is the second

@@ -1,0 +1,52 @@
+"""The rows of scores.csv: raw scores of images, with every digit."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from defectlab.utils.files import replacing
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided."""
+
+    image_path: str
+    split: str
+    defect: str
+    label: int
+    score: float
+    pred_label: int
+
+
+def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write rows as CSV, atomically; scores keep every digit."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(ScoreRow)])
+        writer.writerows(astuple(row) for row in rows)
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """Read rows as `write_scores` wrote them.
+
+    Raises:
+        ValueError: A column is missing, or a number is none (TypeError, KeyError, csv.Error: other damage).
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = {field.name for field in fields(ScoreRow)} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        return [
+            ScoreRow(
+                row["image_path"],
+                row["split"],
+                row["defect"],
+                int(row["label"]),
+                float(row["score"]),
+                int(row["pred_label"]),
+            )
+            for row in reader
+        ]

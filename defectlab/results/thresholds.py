@@ -1,0 +1,118 @@
+"""Another threshold for a finished run: from its record alone, without training and without its model."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from defectlab.evaluation.pixel.thresholds import choose_by_pixels
+from defectlab.evaluation.threshold_rules import choose
+from defectlab.evaluation.thresholds import RuleOptions, Threshold, check_options
+from defectlab.results.evaluate import columns, evaluate_run, threshold_record
+from defectlab.results.groups import choose_part_threshold, part_columns, row_parts
+from defectlab.results.pixel_grid import check_rows, pixel_labels
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import InputError, OptionError
+
+logger = logging.getLogger(__name__)
+
+LEVELS = ("image", "pixel")
+
+
+def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str]) -> dict[str, Threshold]:
+    """Choose new thresholds on the run's validation images, decide every image anew and recompute the metrics.
+
+    At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
+    good images with any pixel flagged; mean_plus_k_std takes the pixels of good images; f1, mean_of_means and recall
+    take pixels by their masks. Where parts have several images (`data.group`) conformal counts parts, each by its
+    highest image: images of one part are not independent, and its guarantee would not hold. The record changes at once
+    or, on an error, not at all.
+
+    Raises:
+        InputError: The run has no validation scores, or its maps were dropped.
+        OptionError: The rule cannot work on these images or at this level.
+    """
+    _check(run, rule, levels)
+    check_options(rule, options)
+    rows = run.scores("validation")
+    source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
+    choosers = {"image": image_threshold, "pixel": _pixel_threshold}
+    chosen = {level: choosers[level](run, rows, rule, options, source) for level in levels}
+    by_hand = rule == "manual"
+    records = {
+        level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
+    }
+    thresholds = {**run.record["thresholds"], **records}
+    part = _part_threshold(run, rule, options, source) if "image" in levels else None
+    results = evaluate_run(run, thresholds, part) if run.status == "finished" else {}
+    run.update(thresholds=thresholds, **results)
+    return chosen
+
+
+def _part_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> dict[str, Any] | None:
+    """Choose the parts' threshold by the same rule; where there are too few parts for it, the record says so."""
+
+    def by_rule(scores: np.ndarray, labels: np.ndarray) -> Threshold:
+        try:
+            return choose(rule, scores, labels, options, f"parts of {source}")
+        except OptionError as error:
+            logger.warning("No threshold for parts: %s", error)
+            return Threshold(None, rule, source, str(error))
+
+    return choose_part_threshold(run, by_rule)
+
+
+def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
+    unknown = [level for level in levels if level not in LEVELS]
+    if unknown or not levels:
+        raise OptionError(f"level must be image, pixel or both, got {', '.join(unknown) or 'nothing'}.")
+    if rule == "manual" and len(levels) > 1:
+        raise OptionError("Image scores and maps have scales of their own: give --level image or --level pixel.")
+    if rule == "cost" and "pixel" in levels:
+        raise OptionError("Rule cost weighs parts, not pixels: give --level image.")
+    if not run.scores("validation") and rule != "manual":
+        raise InputError(
+            f"{run.folder} has no validation images to choose a threshold on. Rule manual needs none: --rule manual "
+            "--level image --value SCORE."
+        )
+    if "pixel" in levels and not run.has_all_maps:
+        raise InputError(
+            f"{run.folder} did not keep its maps, so nothing about pixels can be computed again: give --level image."
+        )
+
+
+def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
+    """Choose the image threshold from validation rows, for conformal from parts where these have several images.
+
+    Raises:
+        OptionError: The rule cannot work on these images.
+    """
+    parts = row_parts(run.record, rows)
+    if parts is None or rule not in ("conformal", "recall"):
+        return choose(rule, *columns(rows), options, source)
+    if rule == "recall":
+        found = choose(rule, *columns(rows), options, source)
+        return replace(
+            found,
+            reason=f"{found.reason}; this holds for independent images, and those of one part are not (data.group)",
+        )
+    return _of_parts(choose(rule, *part_columns(rows, parts), options, f"parts of {source}"))
+
+
+def _of_parts(found: Threshold) -> Threshold:
+    return replace(found, reason=f"{found.reason}; counted in parts, each by its highest image (data.group)")
+
+
+def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
+    maps = run.maps("validation")
+    if rule == "manual":
+        return choose(rule, [], [], options, source)
+    if maps is None:
+        raise InputError(f"{run.folder} has no validation maps: give --level image.")
+    check_rows(run, maps, "validation")
+    parts, labels = row_parts(run.record, rows), pixel_labels(run, rows)
+    found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, parts)
+    return found if parts is None or rule != "conformal" else _of_parts(found)

@@ -1,0 +1,288 @@
+"""The sheet `leaderboard`: a block for each dataset, split and pixel grid, with its chart below."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from openpyxl.chart import BarChart, Reference
+from openpyxl.chart.data_source import NumDataSource, NumRef
+from openpyxl.chart.error_bar import ErrorBars
+from openpyxl.chart.shapes import GraphicalProperties
+from openpyxl.formatting.rule import CellIsRule, ColorScaleRule, FormulaRule
+from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.utils import get_column_letter, quote_sheetname
+from openpyxl.worksheet.properties import Outline, PageSetupProperties
+from openpyxl.worksheet.worksheet import Worksheet
+
+from defectlab.results.comparison.dataset_means import Across, across_datasets
+from defectlab.results.comparison.leaderboard import BEST, RANKED_BY, SHOWN, TIED, Board, Entry
+from defectlab.results.rows import Row
+from defectlab.utils import paths
+
+HEADER = PatternFill("solid", fgColor="FFE3E9F1")
+BOLD, TITLE = Font(name="Calibri", bold=True), Font(name="Calibri", size=13, bold=True)
+QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", italic=True, color="FF69696F")
+LINK = Font(name="Calibri", color="FF0B57A4", underline="single")
+BEST_FILL, TIED_FILL = PatternFill(bgColor="FFB7DFB2"), PatternFill(bgColor="FFE4F3DF")
+TRIVIAL = "calls every image anomalous"
+_WIDTHS = {
+    "rank": 6,
+    "verdict": 18,
+    "model": 11,
+    "backbone": 19,
+    "weights": 29,
+    "run": 54,
+    "checkpoint": 13,
+    "report": 9,
+    "note": 96,
+}
+
+COLUMNS = (
+    "rank", "verdict", "model", "backbone", "weights", "run", "seed",
+    RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", "seeds 95% low", "seeds 95% high",
+    *(metric for metric in SHOWN if metric != RANKED_BY),
+    "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
+)  # fmt: skip
+_OF_CONFIGURATION = ("rank", "model", "backbone", "weights", "run")
+AT = {name: at for at, name in enumerate(COLUMNS, 1)}
+_TEXT = {"rank", "verdict", "model", "backbone", "weights", "run", "seed", "checkpoint", "report", "note"}
+_LINKS = {"checkpoint", "report"}
+_SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
+
+
+def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path) -> None:
+    """Write a block for each board; `workbook` is the file that links start from."""
+    sheet.sheet_properties.outlinePr = Outline(summaryBelow=False)
+    top = 1
+    for board in boards:
+        top = _write_board(sheet, board, top, workbook)
+    together = across_datasets(boards)
+    if together:
+        top = _write_across(sheet, together, top)
+    for name, at in AT.items():
+        sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 4, 10))
+    for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
+        sheet.column_dimensions[get_column_letter(at)].width = 12
+    sheet.freeze_panes = sheet.cell(1, AT["run"] + 1)
+    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
+    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 2, 0
+    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    sheet.print_area = f"A1:{get_column_letter(len(AT))}{max(top, 2)}"
+
+
+def _write_board(sheet: Worksheet, board: Board, top: int, workbook: Path) -> int:
+    """Write a block from row `top` on; return the first row of the next one."""
+    dataset = board.group[0] or "no dataset"
+    sheet.cell(top, 1, f"{dataset}: {len(board.entries)} configurations").font = TITLE
+    sheet.cell(top + 1, 1, board.protocol).font = QUIET
+    header = top + 2
+    for name, at in AT.items():
+        cell = sheet.cell(header, at, name)
+        cell.font, cell.fill = BOLD, HEADER
+        cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal=_side(name))
+    place = header + 1
+    for rank, entry in enumerate(board.entries, 1):
+        place = _write_entry(sheet, entry, rank, place, workbook)
+    last = place - 1
+    if board.trivial:
+        _write_trivial(sheet, board, place)
+        place += 1
+    _colour(sheet, header + 1, last, board)
+    ranked = [entry for entry in board.entries if RANKED_BY in entry.spreads]
+    if ranked:
+        add_chart(sheet, dataset, ranked, header, place + 1, len(AT) + 2)
+        place += 1 + chart_rows(len(ranked))
+    return place + 2
+
+
+def _write_across(sheet: Worksheet, together: Sequence[Across], top: int) -> int:
+    """Write the means over datasets from row `top` on; return the first row after them."""
+    sheet.cell(top, 1, "mean over datasets").font = TITLE
+    sheet.cell(top + 1, 1, "Every dataset counts the same; compare only rows on the same datasets.").font = QUIET
+    for name, at in AT.items():
+        cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN, "note") else None)
+        cell.font, cell.fill = BOLD, HEADER
+        cell.alignment = Alignment(horizontal=_side(name))
+    for place, one in enumerate(together, top + 3):
+        own = {"rank": place - top - 2, **{name: _values(one.first)[name] for name in _OF_CONFIGURATION[1:]}}
+        for name, value in {**own, **one.means, "note": one.note}.items():
+            _put(sheet, place, name, value)
+        sheet.cell(place, AT["rank"]).alignment = Alignment(horizontal="center")
+    last = top + 2 + len(together)
+    for metric in (RANKED_BY, "pixel_AUROC", "pixel_AUPRO"):
+        letter = get_column_letter(AT[metric])
+        sheet.conditional_formatting.add(f"{letter}{top + 3}:{letter}{last}", auroc_scale())
+    return last + 3
+
+
+def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook: Path) -> int:
+    """Write a configuration and, folded away below it, its seeds; return the next free row."""
+    for name, value in _values(entry).items():
+        _put(sheet, place, name, value)
+    if RANKED_BY in entry.spreads:
+        sheet.cell(place, AT["rank"], rank).alignment = Alignment(horizontal="center")
+    if len(entry.rows) == 1:
+        _link(sheet, place, entry.rows[0], workbook)
+        return place + 1
+    sheet.cell(place, AT["run"]).value = f"{entry.name} ({len(entry.rows)} seeds)"
+    for below, part in enumerate(entry.parts, place + 1):
+        for name, value in _values(part).items():
+            _put(sheet, below, name, value, QUIET)
+        sheet.cell(below, AT["run"]).alignment = Alignment(horizontal="left", indent=2)
+        _link(sheet, below, part.rows[0], workbook)
+    last = place + len(entry.rows)
+    sheet.row_dimensions.group(place + 1, last, outline_level=1, hidden=True)
+    sheet.row_dimensions[place].collapsed = True
+    return last + 1
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    spread = entry.spreads.get(RANKED_BY)
+    return {
+        "verdict": entry.verdict or None,
+        "model": entry.rows[0].get("model"),
+        "backbone": entry.rows[0].get("backbone"),
+        "weights": entry.weights or None,
+        "run": entry.name,
+        "seed": ", ".join(str(row.get("seed", "?")) for row in entry.rows),
+        "95% low": entry.interval.low,
+        "95% high": entry.interval.high,
+        "p (Holm)": entry.p,
+        "sd of seeds": spread and spread.deviation,
+        "seeds 95% low": spread and spread.low,
+        "seeds 95% high": spread and spread.high,
+        **{metric: entry.mean(metric) for metric in SHOWN},
+        "fit_seconds": entry.mean("fit_seconds"),
+        "images/s": entry.images_per_second,
+        "checkpoint_MB": entry.mean("checkpoint_MB"),
+        "note": entry.note or None,
+    }
+
+
+def _write_trivial(sheet: Worksheet, board: Board, place: int) -> None:
+    values = {"run": TRIVIAL, RANKED_BY: 0.5, **board.trivial}
+    for name, value in values.items():
+        _put(sheet, place, name, value, BASELINE)
+
+
+def _colour(sheet: Worksheet, first: int, last: int, board: Board) -> None:
+    """Colour best and tied rows, AUROCs on one scale in all blocks, and what is no better than the trivial detector."""
+    verdict = f"${get_column_letter(AT['verdict'])}{first}"
+    who = f"A{first}:{get_column_letter(AT['run'])}{last}"
+    sheet.conditional_formatting.add(who, FormulaRule(formula=[f'{verdict}="{BEST}"'], fill=BEST_FILL))
+    sheet.conditional_formatting.add(who, FormulaRule(formula=[f'{verdict}="{TIED}"'], fill=TIED_FILL))
+    for metric in (RANKED_BY, "pixel_AUROC", "pixel_AUPRO"):
+        letter = get_column_letter(AT[metric])
+        sheet.conditional_formatting.add(f"{letter}{first}:{letter}{last}", auroc_scale())
+    for metric, value in board.trivial.items():
+        letter = get_column_letter(AT[metric])
+        rule = CellIsRule(operator="lessThanOrEqual", formula=[repr(value)], font=Font(color="FFBE141E"))
+        # an empty cell counts as 0
+        sheet.conditional_formatting.add(
+            f"{letter}{first}:{letter}{last}", FormulaRule(formula=[f'{letter}{first}=""'], stopIfTrue=True)
+        )
+        sheet.conditional_formatting.add(f"{letter}{first}:{letter}{last}", rule)
+
+
+def auroc_scale() -> ColorScaleRule:
+    """Return the colours of areas under a curve: 0.5 is chance, 1 is perfect."""
+    ends = {"start_color": "FFF4C7C3", "mid_color": "FFFFFFFF", "end_color": "FF8FCB9B"}
+    return ColorScaleRule(
+        start_type="num", start_value=0.5, mid_type="num", mid_value=0.8, end_type="num", end_value=1, **ends
+    )
+
+
+def _link(sheet: Worksheet, place: int, row: Row, workbook: Path) -> None:
+    """Link to the checkpoint and the report that are there, from where the workbook lies."""
+    record = row.get("record")
+    if not record:
+        return
+    targets = {
+        "checkpoint": paths.resolve(str(row.get("checkpoint", ""))),
+        "report": paths.resolve(record) / "report.html",
+    }
+    for name, target in targets.items():
+        if target.is_file():
+            cell = sheet.cell(place, AT[name], "open")
+            cell.hyperlink, cell.font, cell.alignment = _from(workbook, target), LINK, Alignment(horizontal="center")
+
+
+def _from(workbook: Path, target: Path) -> str:
+    try:
+        return quote(Path(os.path.relpath(target, workbook.parent)).as_posix())
+    except ValueError:  # another drive
+        return target.as_uri()
+
+
+def _side(name: str) -> str:
+    return "center" if name in _LINKS else "left" if name in _TEXT else "right"
+
+
+def _put(sheet: Worksheet, place: int, name: str, value: Any, font: Font | None = None) -> None:
+    if value is None:
+        return
+    cell = sheet.cell(place, AT[name], value)
+    if font is not None:
+        cell.font = font
+    if name not in _TEXT:
+        cell.number_format = "0.0" if name in _SHORT else "0.0000"
+
+
+MOST_BARS = 20
+CHART_COLUMNS = 4  # of numbers that the chart draws
+_HEADERS = ("chart: run", "chart: image_AUROC", "chart: down to", "chart: up to")
+_PALE = Font(name="Calibri", color="FFA6A6AC", size=9)
+
+
+def chart_rows(entries: int) -> int:
+    """Return how many rows the chart of so many configurations covers."""
+    return 6 + math.ceil(min(entries, MOST_BARS) * 1.7)
+
+
+def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: int, top: int, left: int) -> None:
+    """Draw the best entries at row `top`, from numbers written beside the block from row `header`, column `left` on."""
+    shown = entries[:MOST_BARS]
+    for at, name in enumerate(_HEADERS, left):
+        sheet.cell(header, at, name).font = _PALE
+    for place, entry in enumerate(shown, header + 1):
+        value, interval = entry.spreads[RANKED_BY].mean, entry.interval
+        down = value - interval.low if interval.low is not None else 0.0
+        up = interval.high - value if interval.high is not None else 0.0
+        label = f"{entry.rows[0].get('model', '')} {entry.name}"
+        for at, cell_value in enumerate((label, value, max(down, 0.0), max(up, 0.0)), left):
+            sheet.cell(place, at, cell_value).font = _PALE
+    first, last = header + 1, header + len(shown)
+    chart = BarChart()
+    chart.type, chart.style, chart.legend, chart.gapWidth = "bar", 10, None, 60
+    chart.title = f"{title}: image AUROC, 95 % interval over test images" + (
+        f" (the best {MOST_BARS})" if len(entries) > MOST_BARS else ""
+    )
+    chart.visible_cells_only = False  # folded seeds lie in the same rows
+    chart.add_data(Reference(sheet, min_col=left + 1, min_row=first, max_row=last))
+    chart.set_categories(Reference(sheet, min_col=left, min_row=first, max_row=last))
+    series = chart.series[0]
+    series.graphicalProperties = GraphicalProperties(solidFill="9CC3E6")
+    series.errBars = ErrorBars(
+        errBarType="both",
+        errValType="cust",
+        minus=_numbers(sheet, left + 2, first, last),
+        plus=_numbers(sheet, left + 3, first, last),
+        noEndCap=False,
+    )
+    lows = [entry.interval.low for entry in shown if entry.interval.low is not None]
+    lowest = min([*lows, *(entry.spreads[RANKED_BY].mean for entry in shown)])
+    chart.y_axis.scaling.min, chart.y_axis.scaling.max = math.floor(lowest * 10) / 10, 1.0
+    chart.y_axis.number_format = "0.00"
+    chart.x_axis.scaling.orientation = "maxMin"  # the best on top
+    chart.x_axis.tickLblSkip = 1  # every name, however narrow the bars
+    chart.x_axis.delete = chart.y_axis.delete = False
+    chart.width, chart.height = 30, 0.5 * chart_rows(len(entries)) - 0.4
+    sheet.add_chart(chart, f"B{top}")
+
+
+def _numbers(sheet: Worksheet, column: int, first: int, last: int) -> NumDataSource:
+    letter = get_column_letter(column)
+    return NumDataSource(numRef=NumRef(f=f"{quote_sheetname(sheet.title)}!${letter}${first}:${letter}${last}"))

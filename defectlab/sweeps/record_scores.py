@@ -1,0 +1,75 @@
+"""A configuration's raw scores and maps become its record, as if it had been trained alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from defectlab.data.manifest.manifest import Entry
+from defectlab.engine.recorder import SplitCollector
+from defectlab.engine.run_finish import record_thresholds
+from defectlab.engine.run_start import environment
+from defectlab.experiment import SETTINGS
+from defectlab.results.run.record import Run
+from defectlab.sweeps.configurations import Configuration
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Raw scores (n,) and maps (n, 1, H, W) of a configuration for `entries`."""
+
+    configuration: Configuration
+    entries: Sequence[Entry]
+    scores: torch.Tensor
+    maps: torch.Tensor
+
+
+def write_run(
+    scored: Scored, masks: torch.Tensor | None, timings: Mapping[str, float], sweep: Mapping[str, Any]
+) -> Run:
+    """Write a configuration's record: raw scores and maps, thresholds, metrics, pictures; return the finished run.
+
+    Its trackers take their copies.
+
+    Args:
+        scored: What its model gave.
+        masks: (n, H, W) of the same images, on the model's input.
+        timings: Seconds by stage.
+        sweep: What the record says of the sweep.
+    """
+    one = scored.configuration
+    manifest = one.datamodule.manifest
+    run = one.engine.begin(one.model, one.datamodule)
+    with run.recording_failure():
+        places = {entry.path: place for place, entry in enumerate(scored.entries)}
+        rows = {}
+        for split in ("validation", "test"):
+            entries = manifest.split(split)
+            collector = SplitCollector(run, split, entries, manifest)
+            if entries:
+                collector.add(_batch(scored, masks, [places[entry.path] for entry in entries], entries, manifest))
+                collector.close()
+            rows[split] = collector.rows
+        if rows["validation"]:
+            record_thresholds(run, rows["validation"], manifest, one.model.default_rule, 0)
+        run.write_scores([*run.scores("validation"), *rows["test"]])
+        run.advance("fitted", history={}, environment=environment(str(one.engine.device)), checkpoint=None)
+        one.experiment.to_yaml(run.folder / SETTINGS)
+        one.engine.complete(one.model, run, one.datamodule, dict(timings), sweep=dict(sweep))
+    one.engine.announce(run)
+    return run
+
+
+def _batch(
+    scored: Scored, masks: torch.Tensor | None, places: Sequence[int], entries: Sequence[Entry], manifest: Any
+) -> SimpleNamespace:
+    """Return what the recorder takes from a batch of the test loop."""
+    chosen = torch.as_tensor(places)
+    return SimpleNamespace(
+        image_path=[str(manifest.absolute(entry)) for entry in entries],
+        pred_score=scored.scores[chosen.to(scored.scores.device)],
+        anomaly_map=scored.maps[chosen.to(scored.maps.device)],
+        gt_mask=None if masks is None else masks[chosen],
+    )

@@ -1,0 +1,130 @@
+"""What a sweep came to: its outcomes, trials and tables."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from defectlab.results.run.record import Run
+from defectlab.sweeps.checkpoints import Kept
+from defectlab.sweeps.config import SweepConfig
+from defectlab.sweeps.plan import Plan
+from defectlab.sweeps.refit import DEFAULT_METRIC
+from defectlab.sweeps.selection import choose
+from defectlab.sweeps.table import Live, Outcome, mean_rows, print_table, renew_workbook, write_csv
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError
+from defectlab.utils.files import replacing
+
+logger = logging.getLogger(__name__)
+
+COMPLETE, FAILED, PRUNED = "complete", "failed", "pruned"
+
+
+@dataclass
+class Trial:
+    """One trial: options drawn, state (`open` until it is told), value of the objective, outcomes by dataset and seed.
+
+    `watch` is where a training says its value epoch by epoch, if trainings are pruned.
+    """
+
+    number: int
+    values: dict[str, Any]
+    state: str = "open"
+    value: float | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    error: str | None = None
+    watch: Any = None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep came to.
+
+    Attributes:
+        plan: What was computed.
+        outcomes: One for each configuration, in the order of the sweep; none where only the plan was asked for.
+        folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`; of a search `trials.csv` too.
+        trials: Of a search: what was drawn, and what its validation images say of it.
+        kept: The runs whose checkpoints were asked for, and what could not be made.
+    """
+
+    plan: Plan
+    outcomes: Sequence[Outcome]
+    folder: Path
+    trials: Sequence[Trial] = ()
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The finished runs, in the order of the sweep."""
+        return [Run.open(one.record) for one in self.outcomes if one.has_metrics and one.record]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """What failed or cannot work; not what a search has pruned, nor what another process is running."""
+        return [one for one in self.outcomes if one.is_failure]
+
+    def best(self, metric: str = DEFAULT_METRIC) -> Run:
+        """Return the run with the best metric of the validation images; equal ones are told apart by their pixels.
+
+        Raises:
+            InputError: Nothing is finished, datasets are several, or there is no labelled validation image.
+        """
+        runs = self.runs
+        if len({run.record["dataset"]["name"] for run in runs}) != 1:
+            raise InputError("There is a best configuration of one dataset only: nothing is finished, or on several.")
+        chosen = choose(runs, metric)
+        if chosen is None:
+            raise InputError(
+                f"No validation image has {metric}: the best can be chosen on the test images only, which their "
+                "metrics do not survive. table.csv has all of them."
+            )
+        return chosen.run
+
+
+def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
+    """Write a sweep's tables as far as it came, show them, and return its outcomes in the order of their numbers."""
+    outcomes = sorted(live.outcomes, key=lambda one: one.number)
+    means = mean_rows(outcomes, settings.named_groups())
+    table = folder / "table.csv"
+    try:
+        write_csv(table, outcomes, means)
+    except OSError as error:  # open in Excel, or the disk is full
+        logger.error("%s could not be written (%s); the records have all of it", table, error)
+    renew_workbook()
+    live.close()
+    busy = sum(one.status == "busy" for one in outcomes)
+    if busy:
+        logger.info("%d being run by another process: call the sweep again when it is done", busy)
+    print_table(outcomes, means)
+    logger.info("Table: %s; workbook: %s", paths.relative(table), paths.workbook().name)
+    return outcomes
+
+
+def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
+    """Return the finished runs by run id, in the order of the sweep."""
+    ordered = sorted((one for one in outcomes if one.has_metrics and one.record), key=lambda one: one.number)
+    runs = [Run.open(one.record or "") for one in ordered]
+    return {run.record["run_id"]: run for run in runs}
+
+
+def write_settings(folder: Path, settings: SweepConfig) -> None:
+    """Keep what was asked for beside the table."""
+    data: dict[str, Any] = {
+        "name": settings.name,
+        "base": settings.base,
+        "seeds": list(settings.seeds),
+        **({"loggers": settings.loggers} if settings.loggers else {}),
+        **({"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}),
+    }
+    try:
+        with replacing(folder / "sweep.yaml") as partial:
+            partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The sweep's folder {folder} cannot be written to ({error}). DEFECTLAB_RESULTS puts results elsewhere."
+        ) from error

@@ -1,0 +1,1 @@
+"""Searching a space by validation images: proposals, pruning, rounds, the study on disk."""

@@ -1,0 +1,96 @@
+"""The trials of a search as data: what was drawn, what became of it, and the table people read. No torch here."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
+from defectlab.sweeps.search.sampler import Chance, drawn
+from defectlab.sweeps.search_config import SearchConfig
+from defectlab.sweeps.search_space import Space
+from defectlab.utils.files import replacing
+
+SHOWN = 10
+
+
+class Study(Protocol):
+    """Draws trials and takes what they gave."""
+
+    def ask(self) -> list[Trial]:
+        """Return the next trials, those that an ended search left open first; none when there are enough."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """Take the state, value and outcomes of a trial."""
+        ...
+
+    def told(self) -> list[Trial]:
+        """Return every trial whose state is known."""
+        ...
+
+
+class RandomStudy:
+    """Trials drawn by chance; the same ones every time, so that nothing needs to be kept but the records."""
+
+    def __init__(self, search: SearchConfig, space: Space) -> None:
+        self._search, self._space = search, space
+        self._next = 0
+        self._told: list[Trial] = []
+
+    def ask(self) -> list[Trial]:
+        """Return the next trials."""
+        numbers = range(self._next, min(self._next + self._search.at_once, self._search.trials))
+        self._next = numbers.stop
+        return [Trial(number, drawn(self._space, Chance(self._search.seed, number))) for number in numbers]
+
+    def tell(self, trial: Trial) -> None:
+        """Take a trial."""
+        self._told.append(trial)
+
+    def told(self) -> list[Trial]:
+        """Return every trial that was told."""
+        return list(self._told)
+
+
+def ranked(trials: Iterable[Trial], maximizes: bool) -> list[Trial]:
+    """Return the complete ones, best first; of equal ones the earliest."""
+    complete = [(trial.value, trial) for trial in trials if trial.state == COMPLETE and trial.value is not None]
+    return [trial for _, trial in sorted(complete, key=lambda p: (-p[0] if maximizes else p[0], p[1].number))]
+
+
+def write_trials(path: Path, trials: Sequence[Trial], objective: str) -> Path:
+    """Write every trial: its state, the objective on validation images, options, records, error."""
+    options = list(dict.fromkeys(option for trial in trials for option in trial.values))
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "state", f"validation {objective}", *options, "records", "error"])
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            records = "; ".join(one.record for one in trial.outcomes if one.record)
+            given = [trial.values.get(option, "") for option in options]
+            value = "" if trial.value is None else trial.value
+            writer.writerow([trial.number, trial.state, value, *given, records, trial.error or ""])
+    return path
+
+
+def print_trials(trials: Sequence[Trial], objective: str, maximizes: bool) -> None:
+    """Print the best trials by their objective on validation images, and what became of the others."""
+    best = ranked(trials, maximizes)
+    console = Console(width=max(Console().width, 120))
+    if best:
+        table = Table(
+            title=f"{len(best)} of {len(trials)} trials complete; best first by {objective}, validation images"
+        )
+        table.add_column("trial", justify="right")
+        table.add_column(objective, justify="right")
+        table.add_column("options")
+        for trial in best[:SHOWN]:
+            options = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in trial.values.items())
+            table.add_row(str(trial.number), f"{trial.value:.4f}", options)
+        console.print(table)
+    states = {state: sum(trial.state == state for trial in trials) for state in (FAILED, PRUNED)}
+    if any(states.values()):
+        console.print(", ".join(f"{count} {state}" for state, count in states.items() if count) + ": see trials.csv")

@@ -1,0 +1,138 @@
+"""What a sweep varies: lists and ranges of options, expanded into single settings. No torch here."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from defectlab.utils.errors import OptionError
+from defectlab.utils.validation import check_option_names
+
+# A list of plain values is one value of these; their choices are lists of lists.
+LISTS = {
+    *("model.layers", "model.image_size", "model.center_crop", "evaluation.pixel_size", "data.extensions"),
+    *("data.abnormal_dir", "data.mask_dir", "data.normal_dir", "data.normal_test_dir", "data.crop_area"),
+    *("data.normal_val_dir", "data.abnormal_val_dir", "data.val_mask_dir", "data.unknown_dir"),
+    *("model.hidden", "model.beta", "trainer.devices"),
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included, `step` apart; whole ones where all three are whole.
+
+    With `log` a search draws small ones as often as large ones, by their logarithm.
+    """
+
+    low: float
+    high: float
+    step: float
+    log: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are whole numbers."""
+        return all(isinstance(value, int) for value in (self.low, self.high, self.step))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All of them."""
+        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        numbers = (self.low + index * self.step for index in range(count))
+        return tuple(round(number) if self.whole else float(f"{number:.12g}") for number in numbers)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Every number from `low` to `high`, for a search; with `log` drawn by its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """A grid has no use for it.
+
+        Raises:
+            OptionError: Always.
+        """
+        raise OptionError(
+            f"From {self.low} to {self.high} without a step are endlessly many values: a grid needs `step`, a search "
+            "(section `search`) does not."
+        )
+
+
+Options = Choices | Range | Interval
+Space = Sequence[Mapping[str, Options]]  # parts, each with the options of its own models
+
+
+def options_of(name: str, value: Any) -> Options:
+    """Return what a value in a sweep's file means for the option `name`.
+
+    A list is choices; of an option that is a list itself (`model.layers`), a list of lists is. `{from: 10, to: 500,
+    step: 10}` is a range, without `step` an interval for a search, with `log: true` drawn by the logarithm;
+    `{choices: [...]}` says choices of anything; every other value is the only choice.
+
+    Raises:
+        OptionError: An empty list or a range that is none.
+
+    >>> options_of("model.layers", ["layer2", "layer3"]).values
+    (['layer2', 'layer3'],)
+    >>> options_of("model.n_features", {"from": 50, "to": 150, "step": 50}).values
+    (50, 100, 150)
+    """
+    if isinstance(value, Mapping) and "choices" in value:
+        check_option_names(value, ["choices"], f"The choices of {name}")
+        return _choices(name, value["choices"])
+    if isinstance(value, Mapping) and ("from" in value or "to" in value):
+        return _range(name, value)
+    if name in LISTS:
+        plain = not isinstance(value, list) or not any(isinstance(item, list) for item in value)
+        return Choices((value,)) if plain else _choices(name, value)
+    return _choices(name, value) if isinstance(value, list) else Choices((value,))
+
+
+def _choices(name: str, values: Any) -> Choices:
+    if not isinstance(values, list) or not values:
+        raise OptionError(f"{name}: the choices must be a list of at least one value, got {values!r}.")
+    return Choices(tuple(values))
+
+
+def _range(name: str, value: Mapping[str, Any]) -> Range | Interval:
+    check_option_names(value, ["from", "to", "step", "log"], f"The range of {name}")
+    low, high = (_number(name, value, key) for key in ("from", "to"))
+    step = _number(name, value, "step") if value.get("step") is not None else None
+    log = value.get("log", False)
+    if low > high or (step is not None and step <= 0):
+        raise OptionError(f"{name}: from must be at most to, and step above 0; got {dict(value)}.")
+    if not isinstance(log, bool) or (log and low <= 0):
+        raise OptionError(f"{name}: log is true or false, and true needs from above 0; got {dict(value)}.")
+    if step is None and name in LISTS:
+        raise OptionError(f"{name} has no values between two others: give a list of choices; got {dict(value)}.")
+    if step is None:
+        return Interval(low, high, log)
+    if log and (step != 1 or not Range(low, high, step).whole):
+        raise OptionError(f"{name}: log goes with step 1 and whole numbers, or without step; got {dict(value)}.")
+    return Range(low, high, step, log)
+
+
+def _number(name: str, value: Mapping[str, Any], key: str) -> float:
+    number = value.get(key)
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        raise OptionError(f"{name}: a range is numbers `from`, `to` and `step`; got {dict(value)}.")
+    return number
+
+
+def expand(branch: Mapping[str, Options]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of a grid's options, the last option varying fastest."""
+    for values in itertools.product(*(options.values for options in branch.values())):
+        yield dict(zip(branch, values, strict=True))

@@ -1,0 +1,140 @@
+"""What configurations share: features from one pass, masks read once, and where arrays are kept."""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from defectlab.backbones.feature_cache import Features, FeatureStore, extract
+from defectlab.backbones.feature_cache.extraction import feature_source
+from defectlab.data.datasets import load_mask
+from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.sweeps.configurations import Configuration
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when an order, a search or a fit would give other numbers than before
+EMBEDDED_AT_ONCE = 16  # images
+
+
+class Pieces:
+    """The shared work of a sweep: made when it is first asked for, kept in the store, timed.
+
+    Args:
+        configurations: All of the sweep, finished ones too: what is asked of a shared piece never depends on where a
+            killed sweep goes on.
+        store: Where arrays are kept.
+    """
+
+    def __init__(self, configurations: Iterable[Configuration], store: FeatureStore) -> None:
+        self.store = store
+        self.layers: dict[Hashable, list[str]] = defaultdict(list)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._features: dict[Hashable, Features] = {}
+        self._masks: dict[Hashable, torch.Tensor | None] = {}
+        self.expect(configurations)
+
+    def expect(self, configurations: Iterable[Configuration]) -> None:
+        """Take notice of configurations: the layers that they need come from one pass."""
+        for one in configurations:
+            if one.takes_features:
+                known = self.layers[one.feature_key]
+                wanted = dict.fromkeys([*one.model.options["layers"], *one.more_layers])
+                new = [layer for layer in wanted if layer not in known]
+                if new:
+                    known += new
+                    self._features.pop(one.feature_key, None)
+
+    @contextmanager
+    def timed(self, piece: str) -> Any:
+        """Add the seconds of a block to those of `piece`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[piece] += time.perf_counter() - begin
+
+    def features(self, one: Configuration) -> Features:
+        """Return the features of a configuration's images, of all layers that any configuration takes of them."""
+        key = one.feature_key
+        if key not in self._features:
+            assert one.backbone is not None
+            manifest = one.datamodule.manifest
+            options: dict[str, Any] = {"device": one.engine.device, "workers": one.datamodule.num_workers}
+            layers = sorted(self.layers[key])
+            with self.timed("features"):
+                arrays = extract(manifest, one.backbone, one.model.preprocessing, layers, self.store, **options)
+            self._features[key] = Features(manifest, arrays)
+        return self._features[key]
+
+    def key(self, group: Sequence[Configuration], piece: str, **more: Any) -> dict[str, Any]:
+        """Return the store's key of an array that a group computes once."""
+        one = group[0]
+        assert one.backbone is not None
+        manifest, options = one.datamodule.manifest, one.model.options
+        source = feature_source(
+            manifest, one.backbone, one.model.preprocessing, self.store.dtype, one.engine.device.type
+        )
+        facts = {"split": manifest.hash, "layers": options["layers"], "seed": options["seed"], "format": FORMAT}
+        return {**source, **facts, "what": piece, "layer": f"{'+'.join(options['layers'])} {piece}", **more}
+
+    def masks(self, one: Configuration, entries: Sequence[Entry]) -> torch.Tensor | None:
+        """Return the masks (n, H, W) of `entries` on the model's input; None for a dataset without masks."""
+        key = (id(one.datamodule), one.model.preprocessing.hash)
+        if key not in self._masks:
+            with self.timed("masks"):
+                self._masks[key] = _masks(one.datamodule.manifest, one.model.preprocessing, entries)
+        return self._masks[key]
+
+    def forget(self) -> None:
+        """Free what is in memory."""
+        self._features.clear()
+        self._masks.clear()
+
+
+def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[Entry]) -> torch.Tensor | None:
+    if not manifest.has_masks:
+        return None
+    resize, transform = preprocessing.resize(), preprocessing.transform()
+    read = [
+        transform(
+            resize(
+                load_mask(
+                    manifest.absolute_mask(entry),
+                    (entry.height, entry.width),
+                    all_defect=manifest.is_all_defect(entry),
+                )
+            )
+        )
+        for entry in entries
+    ]
+    return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
+
+
+def embedded(model: Any, features: Features, entries: Sequence[Entry], device: torch.device) -> torch.Tensor:
+    """Return a model's embeddings (n, C, h, w) of images from their features, in the order of `entries`."""
+    result = torch.empty(0)
+    for begin in range(0, len(entries), EMBEDDED_AT_ONCE):
+        chunk = features.of(entries[begin : begin + EMBEDDED_AT_ONCE], model.layers)
+        with torch.no_grad():
+            part = model.embed({layer: values.to(device) for layer, values in chunk.items()})
+        if not begin:
+            result = torch.empty((len(entries), *part.shape[1:]), dtype=part.dtype, device=device)
+        result[begin : begin + len(part)] = part
+    return result
+
+
+def queries_of(manifest: Manifest) -> list[Entry]:
+    """Return every image that is scored, validation images first, each once."""
+    return list(dict.fromkeys([*manifest.split("validation"), *manifest.split("test")]))
+
+
+def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return a stored array, which is read-only, as a tensor of its own."""
+    return torch.from_numpy(np.array(array)).to(device)

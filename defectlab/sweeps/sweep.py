@@ -1,0 +1,129 @@
+"""`sweep`: plan, run, resume, table."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from defectlab.backbones.feature_cache.store import FeatureStore
+from defectlab.results.run.record import Run
+from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
+from defectlab.sweeps.config import SweepConfig, with_overrides
+from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
+from defectlab.sweeps.execute import outcome_of
+from defectlab.sweeps.executors import make_executor
+from defectlab.sweeps.plan import Plan, make_plan
+from defectlab.sweeps.refit import wanted_of
+from defectlab.sweeps.result import SweepResult, conclude, finished_runs, write_settings
+from defectlab.sweeps.shared_work import Pieces
+from defectlab.sweeps.table import Live, Outcome
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.files import is_writable
+from defectlab.utils.logs import show_log
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(
+    config: str | Path | Mapping[str, Any] | SweepConfig,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    plan_only: bool = False,
+    retry_failed: bool = False,
+    refit: Sequence[str] = (),
+    executor: str = "local",
+    address: str | None = None,
+) -> SweepResult:
+    """Run every configuration of a sweep, sharing the work they have in common, and return what they came to.
+
+    Each ends with a record, scores and a row in the workbook as if it had been trained alone. Finished ones are not
+    done again, so that a killed sweep goes on where it was when it is called again; one that fails keeps its error in
+    its record and stops no other. The plan is printed first; in a notebook a table shows the state meanwhile.
+
+    Args:
+        config: A YAML file, the same as a mapping, or a `SweepConfig`.
+        overrides: Options by dotted name that win over it, such as `{"model.num_neighbors": [1, 9]}`.
+        plan_only: Stop after the plan.
+        retry_failed: Run configurations that failed earlier again.
+        refit: Whose checkpoints to make beside those that `checkpoints` keeps: `BEST` by image_AUROC of the validation
+            images, `BEST:METRIC`, or configurations by number, name or run folder. Without a labelled validation image
+            BEST is chosen on the test images, which log and record then say.
+        executor: local, in this process, or ray, in tasks on a cluster.
+        address: The Ray cluster's; None starts one on this machine.
+
+    Raises:
+        InputError: A sweep that cannot work, before anything is computed.
+    """
+    show_log()
+    settings = _read(config, overrides)
+    if settings.search is not None:
+        from defectlab.sweeps.search.search_sweep import search_sweep
+
+        options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed, "refit": refit}
+        return search_sweep(settings, **options, executor=executor, address=address)
+    configurations, refused = prepare(settings.expanded())
+    store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
+    runner = make_executor(executor, store, settings.name, address, settings.ray)
+    earlier = earlier_runs(configurations, store.dtype)
+    wanted = wanted_of([refit] if isinstance(refit, str) else refit, configurations, earlier)
+    policy = policy_of(settings.checkpoints, configurations)
+    plan = make_plan(configurations, refused, earlier, store, retry_failed=retry_failed, checkpoints=policy)
+    plan.print()
+    folder = paths.results_dir() / "sweeps" / settings.name
+    if plan_only:
+        return SweepResult(plan, [], folder)
+    if plan.extracts and executor == "local" and not is_writable(store.root):
+        raise InputError(f"The cache {store.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
+    write_settings(folder, settings)
+    live = Live(len(configurations), _known(plan))
+    kept = Kept()
+    try:
+        runner.run(plan.configurations, plan.pending, live.report)
+        _note_groups(settings, live.outcomes)
+        pieces = Pieces(configurations, store)
+        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces, settings.name)
+    finally:
+        runner.close()
+        outcomes = conclude(folder, settings, live)
+    return SweepResult(plan, outcomes, folder, kept=kept)
+
+
+def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
+    """Put the sweep's own groups of datasets on record: the workbook has means over them."""
+    if not settings.groups:
+        return
+    for run in finished_runs(outcomes).values():
+        dataset = run.record["dataset"]["name"]
+        groups = [name for name, members in settings.groups.items() if dataset in members]
+        sweep_facts = run.record.get("sweep") or {}
+        if groups != sweep_facts.get("groups", []):
+            run.update(sweep={**sweep_facts, "groups": groups})
+
+
+def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:
+    if isinstance(config, SweepConfig):
+        if overrides:
+            raise OptionError("sweep: overrides go with a file or a mapping, not with a SweepConfig.")
+        return config
+    if isinstance(config, Mapping):
+        return SweepConfig.from_dict(with_overrides(config, overrides or {}))
+    return SweepConfig.from_yaml(config, overrides)
+
+
+def _known(plan: Plan) -> list[Outcome]:
+    """Return what is known before anything runs: finished earlier, failed earlier, cannot work."""
+    pending = {one.run_id for one in plan.pending}
+    known = [_earlier(one, plan.earlier[one.run_id]) for one in plan.configurations if one.run_id not in pending]
+    for refused in plan.refused:
+        data = refused.data["data"]
+        dataset = str(data.get("name") or Path(str(data.get("root"))).name)
+        seed = int(refused.data["seed"])
+        known.append(Outcome(refused.number, refused.label, dataset, seed, "refused", error=refused.error))
+    return known
+
+
+def _earlier(one: Configuration, run: Run) -> Outcome:
+    if run.status == "finished":
+        return outcome_of(one, "kept", run)
+    return outcome_of(one, "failed", run, error=(run.record["error"] or {}).get("summary"))

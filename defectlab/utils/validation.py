@@ -1,0 +1,90 @@
+"""Options are checked by name before anything is built or read."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec
+
+from defectlab.utils.errors import OptionError, did_you_mean
+
+P = ParamSpec("P")
+
+
+def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    """Refuse option names that do not exist, each with the closest that does.
+
+    Raises:
+        OptionError: Names every unknown option at once.
+
+    >>> check_option_names(["max_epoch"], ["max_epochs"], "Engine")
+    Traceback (most recent call last):
+    defectlab.utils.errors.OptionError: Engine has no option 'max_epoch'. Did you mean 'max_epochs'?
+    """
+    names = list(allowed)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise OptionError("\n".join(f"{where} has no option '{name}'.{did_you_mean(name, names)}" for name in unknown))
+
+
+def checked_options(init: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a constructor: an unknown keyword names the closest known one, and what is annotated `bool` is one."""
+    parameters = inspect.signature(init).parameters
+    allowed = [name for name in parameters if name != "self"]
+    owner = init.__qualname__.split(".")[0]
+
+    @functools.wraps(init)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        check_option_names(kwargs, allowed, owner)
+        check_flags(owner, kwargs, parameters)
+        init(*args, **kwargs)
+
+    return wrapper
+
+
+def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse anything but true and false for an option whose annotation is `bool`: the text "False" is true in Python.
+
+    Raises:
+        OptionError: With the value and where it was given.
+    """
+    for name, value in given.items():
+        annotation = parameters[name].annotation if name in parameters else None
+        optional = annotation == (bool | None)
+        if (annotation is bool or optional) and not (isinstance(value, bool) or (optional and value is None)):
+            raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
+
+
+def check_flag(where: str, name: str, value: Any) -> None:
+    """Refuse anything but true and false.
+
+    Raises:
+        OptionError: With the value and where it was given.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
+
+
+def check_whole(where: str, name: str, value: Any, *, low: int) -> None:
+    """Refuse what is no whole number of at least `low`.
+
+    Raises:
+        OptionError: With the value and where it was given.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise OptionError(f"{where}: {name} must be a whole number of at least {low}, got {value!r}.")
+
+
+def check_range(
+    where: str, name: str, value: Any, *, low: float, high: float | None = None, open_low: bool = False
+) -> None:
+    """Refuse a number outside [low, high] ((low, high] with `open_low`).
+
+    Raises:
+        OptionError: With the value, the range and where it was given.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    above = number and (value > low if open_low else value >= low)
+    below = number and (high is None or value <= high)
+    if not (above and below):
+        interval = f"{'(' if open_low else '['}{low}, {'inf)' if high is None else f'{high}]'}"
+        raise OptionError(f"{where}: {name} must be a number in {interval}, got {value!r}.")

@@ -1,0 +1,1 @@
+"""Pictures and tables of records: overlays, charts, panels, the HTML report, the terminal."""

@@ -1,0 +1,115 @@
+"""A first look at a dataset, from its manifest: counts and sizes as tables, labels and samples as pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from defectlab.data.datasets import load_image
+from defectlab.data.images import as_uint8, read_image
+from defectlab.data.manifest.manifest import SPLITS, Manifest
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.kernels.tiles import TileGrid
+from defectlab.utils.errors import InputError
+from defectlab.visualization.canvas import BAD, GOOD, new_axes, rendered
+from defectlab.visualization.overlays import save_image
+
+
+def counts_table(manifest: Manifest) -> str:
+    """Return the number of images by split and kind as a Markdown table."""
+    counts = manifest.counts()
+    kinds = sorted({kind for split in counts.values() for kind in split}, key=lambda kind: (kind != "good", kind))
+    lines = ["| split | " + " | ".join(kinds) + " |", "| --- |" + " ---: |" * len(kinds)]
+    lines += [
+        f"| {split} | " + " | ".join(str(counts[split].get(kind, 0)) for kind in kinds) + " |" for split in SPLITS
+    ]
+    return "\n".join(lines)
+
+
+def size_table(manifest: Manifest) -> str:
+    """Return, by folder, the number of images and of sizes and the range of widths and heights, as Markdown."""
+    folders: dict[str, list[tuple[int, int]]] = {}
+    for entry in manifest.entries:
+        folders.setdefault(entry.path.rpartition("/")[0] or ".", []).append((entry.width, entry.height))
+    lines = ["| folder | images | sizes | width | height |", "| --- | ---: | ---: | ---: | ---: |"]
+    for folder, sizes in folders.items():
+        widths, heights = zip(*sizes, strict=True)
+        ranges = (f"{min(values)} to {max(values)}" for values in (widths, heights))
+        lines.append(f"| {folder} | {len(sizes)} | {len(set(sizes))} | {' | '.join(ranges)} |")
+    return "\n".join(lines)
+
+
+def labels_figure(manifest: Manifest) -> Image.Image:
+    """Return the number of good and of anomalous images in each split as bars."""
+    figure, (axis,) = new_axes(1, (7, 3.2))
+    counts: Mapping[str, Mapping[str, int]] = manifest.protocol.counts
+    for shift, label, colour in ((-0.2, "good", GOOD), (0.2, "anomalous", BAD)):
+        bars = axis.bar(np.arange(len(SPLITS)) + shift, [counts[split][label] for split in SPLITS], 0.38,
+                        color=colour, label=label)  # fmt: skip
+        axis.bar_label(bars)
+    axis.set_xticks(range(len(SPLITS)), SPLITS)
+    axis.set(ylabel="images", title=f"{manifest.name}: labels")
+    axis.legend(frameon=False)
+    return rendered(figure)
+
+
+def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, seed: int = 42) -> Image.Image:
+    """Return randomly drawn images of one split and label, 0 good or 1 anomalous, each with its size.
+
+    Raises:
+        InputError: There are no such images.
+    """
+    entries = [entry for entry in manifest.split(split) if entry.label == label]
+    if not entries:
+        raise InputError(f"{manifest.name} has no {'anomalous' if label else 'good'} images in {split}.")
+    chosen = np.random.default_rng(seed).permutation(len(entries))[:count]
+    figure, axes = new_axes(len(chosen), (1.7 * len(chosen), 1.9))
+    for axis, place in zip(axes, chosen, strict=True):
+        axis.imshow(as_uint8(read_image(manifest.absolute(entries[place]))))
+        axis.set_title(f"{entries[place].width} x {entries[place].height}", fontsize=9)
+        axis.set_axis_off()
+    figure.suptitle(f"{split}: {entries[0].defect}")
+    return rendered(figure)
+
+
+COLOURS = ((230, 60, 60), (60, 160, 230), (60, 190, 90), (240, 180, 40))
+LARGEST = 1024  # pixels of the picture's longer side
+
+
+def tile_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    """Return an image as the model gets it, with each tile's outline and where they overlap darker: (H, W, 3) uint8.
+
+    Raises:
+        DataError: The image cannot be read.
+        ValueError: These images are not tiled.
+    """
+    grid = preprocessing.grid
+    if grid is None:
+        raise ValueError("these images are not tiled")
+    whole = preprocessing.resize()(load_image(path))
+    pixels = whole.numpy().transpose(1, 2, 0)
+    shown = (pixels * (1 - 0.25 * (_covered(grid) > 1))[..., None] * 255).round().clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(shown)
+    draw = ImageDraw.Draw(picture)
+    height, width = grid.tile
+    line = max(1, max(picture.size) // 300)
+    for number, (top, left) in enumerate(grid.places):
+        row, column = divmod(number, len(grid.columns))
+        inset = line * (row % 2 + 2 * (column % 2))  # neighbours' outlines lie side by side
+        box = (left + inset, top + inset, left + width - 1 - inset, top + height - 1 - inset)
+        draw.rectangle(box, outline=COLOURS[row % 2 + 2 * (column % 2)], width=line)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
+
+
+def save_tile_picture(path: Path, preprocessing: Preprocessing, target: Path) -> Path:
+    """Write `tile_picture` of an image."""
+    return save_image(target, tile_picture(path, preprocessing))
+
+
+def _covered(grid: TileGrid) -> np.ndarray:
+    counts = np.zeros(grid.whole)
+    for top, left in grid.places:
+        counts[top : top + grid.tile[0], left : left + grid.tile[1]] += 1
+    return counts

@@ -1,0 +1,278 @@
+"""One self-contained HTML file about one or several runs, made from their records: no network, no model."""
+
+import base64
+import html
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from defectlab.evaluation.metrics import sorted_curve
+from defectlab.evaluation.pixel.curves import Points, pixel_curves
+from defectlab.evaluation.pixel.maps_and_masks import Chosen
+from defectlab.evaluation.pixel.metrics import FPR_LIMIT
+from defectlab.results.comparison.dataset_means import across_datasets
+from defectlab.results.comparison.leaderboard import RANKED_BY, Board, Entry
+from defectlab.results.comparison.runs import boards_of, kinds_by_run
+from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
+from defectlab.results.evaluate import columns
+from defectlab.results.groups import row_parts
+from defectlab.results.pixel_grid import pixel_images
+from defectlab.results.rows import KEY, row_of
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils import paths
+from defectlab.utils.errors import DataError, InputError
+from defectlab.utils.files import replacing
+from defectlab.visualization.charts import board_chart, curve_chart, histogram, loss_chart
+from defectlab.visualization.html_tables import (
+    average_by_label,
+    confusion,
+    kinds_side_by_side,
+    means_over_datasets,
+    standings,
+    table,
+)
+from defectlab.visualization.overlays import colour_map
+from defectlab.visualization.run_panel import COLUMNS, ShownImages
+
+logger = logging.getLogger(__name__)
+
+MOST_CURVES = 10  # in one chart; more cannot be told apart
+PICTURES, PICTURES_OF_MANY, MANY = 6, 3, 4  # of each list, and of each list where there are this many runs
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1e1e22; max-width: 1480px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; } h2 { margin-top: 2.2em; border-bottom: 1px solid #d5d5da; }
+h3 { margin: 1.4em 0 .4em; }
+table { border-collapse: collapse; margin: .8em 0; font-size: 14px; }
+td, th { padding: .25em .6em; border-bottom: 1px solid #e4e4e8; }
+th { text-align: left; background: #eef1f6; position: sticky; top: 0; } td.number { text-align: right; }
+.wide { overflow-x: auto; } .quiet { color: #69696f; } .wrong { color: #be141e; font-weight: 600; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 13em; }
+.best { background: #b7dfb2; font-weight: 600; } .tied { background: #e4f3df; } td { white-space: nowrap; }
+details td { white-space: normal; overflow-wrap: anywhere; } nav a { margin-right: 1em; }
+.scale img { height: 14px; width: 260px; vertical-align: middle; margin: 0 .5em; }
+.charts { display: flex; flex-wrap: wrap; gap: 1em; } .charts svg { max-width: 100%; height: auto; }
+.break { flex-basis: 100%; } .curves svg { width: 32%; min-width: 280px; }
+figure { margin: .6em 0 1.2em; } .tiles { display: flex; gap: 6px; } .tiles img { width: 19.4%; align-self: start; }
+figcaption { font-size: .9em; overflow-wrap: anywhere; } summary { cursor: pointer; margin: .6em 0; }
+"""
+
+
+def write_report(runs: Sequence[Run], target: Path) -> Path:
+    """Write the report of finished runs.
+
+    Raises:
+        InputError: No run, one without test scores, or no file that can be written.
+    """
+    if not runs:
+        raise InputError("A report needs at least one run folder.")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: name the file to write, such as {target / 'report.html'}.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The report cannot be written to {target} ({error}): name another file.") from error
+    runs = list({run.record["run_id"]: run for run in runs}.values())
+    tested = {run.record["run_id"]: (run, run.scores("test")) for run in runs}
+    for run, rows in tested.values():
+        if not rows:
+            raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
+    boards = boards_of(runs)
+    ordered = [tested[str(row[KEY])] for board in boards for entry in board.entries for row in entry.rows]
+    drawn = {
+        _curve_name(board, entry) + f" ({board.group[0]})" * (len(boards) > 1): tested[str(entry.rows[0][KEY])]
+        for board in boards
+        for entry in board.entries
+    }
+    count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
+    sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
+    body = "\n".join([_head(boards, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
+    title = html.escape(", ".join(run.record["name"] for run in runs[:3]))
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n{body}\n'
+        "</body></html>\n"
+    )
+    with replacing(target) as partial:
+        partial.write_text(page, encoding="utf-8")
+    logger.info("Report of %d runs: %s (%.1f MB)", len(runs), paths.relative(target), len(page) / 1e6)
+    return target
+
+
+def _head(boards: Sequence[Board], ordered: Sequence[tuple[Run, Sequence[ScoreRow]]]) -> str:
+    names = ", ".join(dict.fromkeys(board.group[0] for board in boards))
+    parts = [f"<h1>{len(ordered)} run{'s' * (len(ordered) > 1)} on {html.escape(names)}</h1>"]
+    if len(boards) > 1:
+        parts.append(
+            '<p class="wrong">These runs have different images or splits: rank them within a table, never across.</p>'
+        )
+    together = across_datasets(boards)
+    if together:
+        words = "Mean over datasets, each counting the same; set only rows on the same datasets against each other."
+        parts += [f'<p class="quiet">{words}</p>', means_over_datasets(together)]
+    links = (f'<a href="#run{place}">{html.escape(_label(run))}</a>' for place, (run, _) in enumerate(ordered))
+    parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
+    kinds = kinds_by_run([run for run, _ in ordered])
+    for board in boards:
+        parts.append(f"<h2>{html.escape(board.group[0])}</h2>" if len(boards) > 1 else "")
+        parts += [f'<p class="quiet">{html.escape(board.protocol)}</p>', standings(board), _explained(board)]
+        if sum(RANKED_BY in entry.spreads for entry in board.entries) > 1:
+            parts.append(f'<div class="charts">{board_chart(board)}</div>')
+        if sum(len(entry.rows) for entry in board.entries) > 1:
+            parts += ["<h3>By kind of defect: AUROC against the good, and what the threshold caught</h3>"]
+            parts.append(kinds_side_by_side(board, kinds))
+    return "\n".join(part for part in parts if part)
+
+
+def _explained(board: Board) -> str:
+    """Say what the table's words mean, as far as they are used."""
+    parts = ["95 %: where the image AUROC would lie on other images of these kinds."]
+    if len(board.entries) > 1:
+        parts.append(
+            "Tied: not told from the best by DeLong's paired test, corrected for the number of comparisons (Holm); the "
+            "best was picked on these images, which favours it."
+        )
+    if board.trivial:
+        parts.append("In red: no better than calling every image anomalous.")
+    notes = dict.fromkeys(f"{entry.name}: {entry.note}." for entry in board.entries if entry.note)
+    return f'<p class="quiet">{html.escape(" ".join([*parts, *notes]))}</p>'
+
+
+def _curve_name(board: Board, entry: Entry) -> str:
+    """Name a configuration's curve, with its id where two configurations have one name."""
+    name = f"{entry.rows[0].get('model', '')} {entry.name}"
+    alone = sum(other.name == entry.name for other in board.entries) == 1
+    return name if alone else f"{name} {str(entry.rows[0][KEY])[-6:]}"
+
+
+def _curves(configurations: Mapping[str, tuple[Run, Sequence[ScoreRow]]], of_one_seed: bool) -> str:
+    """Draw the curves of each configuration's first seed."""
+    tested = dict(list(configurations.items())[:MOST_CURVES])
+    image = {name: sorted_curve(*columns(rows)) for name, (_, rows) in tested.items()}
+    usable = {
+        name: curve
+        for name, curve in image.items()
+        if not curve.problem and curve.positives.size and curve.negatives.size
+    }
+    pixel = {name: curves for name, (run, rows) in tested.items() if (curves := _pixel_curves(run, rows))}
+    charts = []
+    if usable:
+        roc, pr = ({name: of(curve) for name, curve in usable.items()} for of in (roc_points, pr_points))
+        charts += [*_roc_and_pr("image", roc, pr), '<div class="break"></div>']
+    if pixel:
+        roc, pr, pro = ({name: its[kind] for name, its in pixel.items()} for kind in ("roc", "pr", "pro"))
+        charts += _roc_and_pr("pixel", roc, pr)
+        axes = ("good pixels flagged (FPR)", "mean overlap of regions (PRO)")
+        charts.append(curve_chart(pro, axes, "per-region overlap (PRO)", limit=FPR_LIMIT))
+    if not charts:
+        return ""
+    some = f"The first {len(tested)} of {len(configurations)} configurations. " * (len(configurations) > len(tested))
+    note = some + "Of each configuration the first seed." * of_one_seed
+    return f'<h2>Curves</h2><p class="quiet">{note}</p><div class="charts curves">{"".join(charts)}</div>'
+
+
+def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points]) -> list[str]:
+    return [
+        curve_chart(roc, ("good flagged (FPR)", "defects caught (TPR)"), f"{level} ROC", diagonal=True),
+        curve_chart(pr, ("recall", "precision"), f"{level} precision and recall"),
+    ]
+
+
+def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) -> str:
+    threshold = run.record["thresholds"]["image"]["value"]
+    good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
+    parts = [f'<h2 id="run{place}">{html.escape(_label(run))}</h2>', _settings(run)]
+    parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
+    parts.append(_losses(run.record.get("history", {})))
+    kinds = by_kind(rows, threshold, row_parts(run.record, rows))
+    parts += ["<h3>By kind</h3>", confusion(kinds), average_by_label(kinds), _failures(run, pictures)]
+    return "\n".join(part for part in parts if part)
+
+
+def _losses(history: Mapping[str, Sequence[float | None]]) -> str:
+    """Return training losses as a chart, or in words where there was one epoch."""
+    several = {name: values for name, values in history.items() if len(values) > 1}
+    if several:
+        return f'<h3>Training</h3><div class="charts">{loss_chart(several, "losses by epoch")}</div>'
+    only = [f"{name} {values[0]:.4g}" for name, values in history.items() if values and values[0] is not None]
+    return f"<h3>Training</h3><p>One epoch: {html.escape(', '.join(only))}.</p>" if only else ""
+
+
+def _settings(run: Run) -> str:
+    record = run.record
+    thresholds = [
+        [
+            level,
+            chosen["value"],
+            chosen["rule"],
+            f"{chosen['source']}{' (oracle)' * chosen['oracle']}",
+            chosen["reason"],
+        ]
+        for level, chosen in record["thresholds"].items()
+    ]
+    return (
+        table(["threshold", "value", "rule", "from", "why"], thresholds)
+        + "<details><summary>All settings, metrics and provenance</summary>"
+        + table(["what", "value"], [*row_of(run).items(), *record.get("environment", {}).items()])
+        + "</details>"
+    )
+
+
+def _failures(run: Run, count: int) -> str:
+    shown = ShownImages.of(run)
+    if shown is None:
+        return '<p class="quiet">No maps were kept, so there are no pictures.</p>'
+    names = [COLUMNS[0], *(["ground truth"] if shown.masks is not None else []), *COLUMNS[1:]]
+    words = f"Left to right: {', '.join(names)} (green: above the pixel threshold, magenta: ground truth)."
+    parts = [f'<h3>Where it fails</h3><p class="quiet">{words}</p>', _scale(shown)]
+    for title, indices in where_it_fails(shown.rows, shown.image_threshold, count).items():
+        figures = "".join(_figure(shown, index) for index in indices)
+        parts.append(f"<details open><summary><b>{title}</b></summary>{figures}</details>")
+    return "\n".join(parts)
+
+
+def _figure(shown: ShownImages, index: int) -> str:
+    row = shown.rows[index]
+    text, wrong = shown.verdict(index)
+    try:
+        pictures = "".join(f'<img alt="" src="{_embedded(tile)}">' for tile in shown.tiles(index, truth=True))
+    except DataError as error:
+        pictures = f'<span class="quiet">{html.escape(str(error))}</span>'
+    style = ' class="wrong"' if wrong else ""
+    caption = f"{html.escape(row.image_path)}: {html.escape(text)}"
+    return f'<figure><div class="tiles">{pictures}</div><figcaption{style}>{caption}</figcaption></figure>'
+
+
+def _scale(shown: ShownImages) -> str:
+    """Return the maps' colour scale between its ends, and where the pixel threshold lies on it."""
+    scale = shown.scale
+    bar = colour_map(np.linspace(scale.low, scale.high, 260)[None].repeat(14, axis=0), scale.low, scale.high)
+    limit = "" if scale.threshold is None else f"; the contour is at the pixel threshold, {scale.threshold:.4g}"
+    return (
+        f'<p class="scale">{html.escape(scale.label)} {scale.low:.4g}<img alt="" src="{_embedded(bar)}">'
+        f"{scale.high:.4g}{limit}</p>"
+    )
+
+
+def _embedded(tile: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(tile).save(stream, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _label(run: Run) -> str:
+    return f"{run.folder.parent.parent.name} {run.record['name']}"
+
+
+def _pixel_curves(run: Run, rows: Sequence[ScoreRow]) -> dict[str, Points]:
+    """Return the run's curves over pixels, on the grid of its metrics; none where its AUROC has no value either."""
+    if not run.has_all_maps or run.record["metrics"].get("pixel_AUROC") is None:
+        return {}
+    images, _ = pixel_images(run)
+    labelled = np.flatnonzero(columns(rows)[1] >= 0).tolist()
+    return {} if images is None else pixel_curves(Chosen(images, labelled))

@@ -1,0 +1,81 @@
+"""A run's test results as files that other programs read: predictions, averages, confusion, cumulative histogram."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from defectlab.results.curves import Kind, by_kind
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import InputError
+from defectlab.utils.files import replacing, write_json
+from defectlab.visualization.charts import confusion_figure, cumulative_figure
+
+PREDICTED = {1: "anomalous", 0: "good", -1: ""}
+DPI = 110
+
+
+def write_result_files(run: Run, folder: Path) -> list[Path]:
+    """Write what a run's test came to into `folder`, and return the files.
+
+    `test_results.json` (metrics, thresholds, counts by kind), `test_predictions.csv` (image_path, predicted_label,
+    ground_truth_label, predicted_score; the label is the kind of defect), `avg_score_by_label.csv` (label,
+    avg_anomaly_score, ascending), `cumulative_histogram.png` and, where the run has a threshold,
+    `test_confusion_matrix.png`. Scores are raw.
+
+    Raises:
+        InputError: The run has no test scores.
+    """
+    rows = run.scores("test")
+    if not rows:
+        raise InputError(f"{run.folder} has no test scores (status {run.status}): there are no results to write.")
+    threshold = run.record["thresholds"]["image"]["value"]
+    kinds = by_kind(rows, threshold)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / name for name in ("test_results.json", "test_predictions.csv", "avg_score_by_label.csv")}
+    write_json(files["test_results.json"], _results(run, kinds))
+    header = ("image_path", "predicted_label", "ground_truth_label", "predicted_score")
+    _write_csv(files["test_predictions.csv"], header, ((*_labels(row), row.score) for row in rows))
+    averages = ((kind.defect or "unknown", kind.mean_score) for kind in kinds)
+    _write_csv(files["avg_score_by_label.csv"], ("label", "avg_anomaly_score"), averages)
+    written = list(files.values())
+    good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
+    title = f"{run.folder.parent.parent.name} on {run.folder.parent.name}"
+    written.append(_save(folder / "cumulative_histogram.png", cumulative_figure(good, bad, threshold, title)))
+    if threshold is not None:
+        written.append(_save(folder / "test_confusion_matrix.png", confusion_figure(kinds, title)))
+    return written
+
+
+def _results(run: Run, kinds: Sequence[Kind]) -> dict[str, Any]:
+    record = run.record
+    return {
+        "run_id": record["run_id"],
+        "run": record["name"],
+        "dataset": record["dataset"]["name"],
+        "metrics": record["metrics"],
+        "metric_reasons": record["metric_reasons"],
+        "thresholds": record["thresholds"],
+        "kinds": [
+            {"label": kind.defect or "unknown", "images": kind.count, "called_anomalous": kind.flagged}
+            for kind in kinds
+        ],
+    }
+
+
+def _labels(row: ScoreRow) -> tuple[str, str, str]:
+    return row.image_path, PREDICTED[row.pred_label], row.defect or "unknown"
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _save(path: Path, figure: Any) -> Path:
+    with replacing(path) as partial, partial.open("wb") as file:
+        figure.savefig(file, format="png", dpi=DPI)
+    return path

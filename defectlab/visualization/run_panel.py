@@ -1,0 +1,205 @@
+"""What a run found, as pictures: made from its raw record alone, without its model."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from defectlab.data.images import as_uint8, read_image
+from defectlab.data.transforms.geometry import resize_nearest
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.evaluation.normalization import heat_range
+from defectlab.evaluation.thresholds import below32
+from defectlab.models.registry import model_info
+from defectlab.results.curves import by_score
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils import paths
+from defectlab.utils.errors import DataError, InputError
+from defectlab.visualization.overlays import CONTOUR, TRUTH, colour_map, contour, overlay, save_image
+from defectlab.visualization.panel import PanelRow, Scale, draw_panel
+
+logger = logging.getLogger(__name__)
+
+PICTURES = "pictures.png"
+TILE = 256
+VERDICTS = {1: "anomalous", 0: "good", -1: "undecided"}
+COLUMNS = ("image", "anomaly map", "overlay", "found")
+
+
+def save_panel(run: Run) -> Path | None:
+    """Write `run_panel` as `pictures.png` into the run folder and return its path; None where there is none.
+
+    Pictures are an extra: where an image has vanished or the disk is full, the run is finished all the same.
+    """
+    try:
+        picture = run_panel(run)
+        return None if picture is None else save_image(run.folder / PICTURES, picture)
+    except (DataError, OSError) as error:
+        logger.warning("No pictures of this run: %s", error)
+        return None
+
+
+@dataclass(frozen=True)
+class ShownImages:
+    """The test images of a run whose maps were kept, and how to draw them on the run's one scale.
+
+    `rows` and `maps` (n, h, w), `masks` (n, h, w) or None, go together.
+    """
+
+    rows: Sequence[ScoreRow]
+    maps: np.ndarray
+    masks: np.ndarray | None
+    preprocessing: Preprocessing
+    scale: Scale
+    image_threshold: float | None
+
+    @classmethod
+    def of(cls, run: Run) -> "ShownImages | None":
+        """Return them; None where there are no test images or no maps of them were kept."""
+        maps, rows = run.maps("test"), run.scores("test")
+        if maps is None or not rows:
+            return None
+        kept = run.record.get("maps", {}).get("rows") or range(len(rows))
+        preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
+        low, high, ends = map_scale(run)
+        image, pixel = (run.record["thresholds"][level]["value"] for level in ("image", "pixel"))
+        scale = Scale(low, high, pixel, ends)
+        return cls([rows[place] for place in kept], maps, run.masks("test"), preprocessing, scale, image)
+
+    def tiles(self, index: int, truth: bool = False) -> list[np.ndarray]:
+        """Return image, map, overlay and outlines of the image at `index` of `rows`, (H, W, 3) uint8 each.
+
+        With `truth` the ground-truth mask comes after the image, black for a good one, where the dataset has masks.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
+        whole = read_image(paths.resolve(row.image_path))
+        image, size = _thumbnail(whole), (whole.shape[0], whole.shape[1])
+        found = on_image(self.preprocessing, self.maps[index], image, size)
+        outlined, marked = image, np.zeros(image.shape[:2], dtype=np.bool_)
+        if self.masks is not None and row.label == 1:
+            marked = on_image(self.preprocessing, self.masks[index], image, size) > 0.5
+            outlined = contour(outlined, marked, TRUTH)
+        if threshold is not None:
+            outlined = contour(outlined, found > np.float32(below32(threshold)))
+        views = [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
+        if truth and self.masks is not None:
+            views.insert(1, np.repeat(marked[..., None], 3, axis=2) * np.uint8(255))
+        return views
+
+    def verdict(self, index: int) -> tuple[str, bool]:
+        """Return the score against the threshold in words, and whether it is a mistake."""
+        return _verdict(self.rows[index], self.image_threshold)
+
+
+def run_panel(run: Run) -> np.ndarray | None:
+    """Return the test images that tell most about a run as one (H, W, 3) uint8 picture.
+
+    A typical good one and the highest-scoring, the lowest-scoring defect and a typical one: image, map on the one
+    scale of the run's validation maps, overlay, and outlines of what was found and of the ground truth.
+    None where there are no test images or no maps of them were kept.
+
+    Raises:
+        DataError: One of the images cannot be read.
+    """
+    shown = ShownImages.of(run)
+    if shown is None:
+        return None
+    drawn = [
+        PanelRow(shown.tiles(index), f"{why}: {shown.rows[index].image_path}", *shown.verdict(index))
+        for why, index in telling_rows(shown.rows)
+    ]
+    heading = f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.record['name']}"
+    legend = [(CONTOUR, "found: map above the pixel threshold")] if shown.scale.threshold is not None else []
+    legend += [(TRUTH, "ground truth")] if shown.masks is not None else []
+    return draw_panel(drawn, COLUMNS, heading, legend, shown.scale, TILE)
+
+
+def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:
+    """Return what is worth seeing and its position in `rows`: at most two good images and two defects.
+
+    >>> good = [ScoreRow(f"{n}.png", "test", "good", 0, score, 0) for n, score in enumerate([3.0, 1.0, 2.0])]
+    >>> telling_rows(good)
+    [('a typical good image', 2), ('the highest-scoring good image', 0)]
+    """
+    order = by_score(rows)
+    good = [index for index in order if rows[index].label == 0]
+    bad = [index for index in order if rows[index].label == 1]
+    other = [index for index in order if rows[index].label == -1]
+    chosen: list[tuple[str, int]] = []
+    if good:
+        chosen += [("a typical good image", good[(len(good) - 1) // 2]), ("the highest-scoring good image", good[-1])]
+    if bad:
+        chosen += [("the lowest-scoring defect", bad[0]), ("a typical defect", bad[len(bad) // 2])]
+    if other:
+        chosen += [("the lowest-scoring image", other[0]), ("the highest-scoring image", other[-1])]
+    # where one image is both, the name that says more stays
+    last = {index: why for why, index in chosen if not why.startswith("a typical")}
+    return list(dict.fromkeys((last.get(index, why), index) for why, index in chosen))
+
+
+def map_scale(run: Run) -> tuple[float, float, str]:
+    """Return the ends of a run's colour scale, as `Detector.heat_range`, and what they are.
+
+    Where there are no validation maps, the test's take their place.
+    """
+    for split in ("validation", "test"):
+        maps = run.maps(split)
+        if maps is not None and maps.size:
+            relative = model_info(run.record["experiment"]["model"]["name"]).relative_maps
+            threshold = run.record["thresholds"]["pixel"]["value"]
+            ends = _finite_ends(maps)
+            shown = heat_range(*ends, threshold, relative)
+            return *shown, _ends(f"range of the {split} images" if shown == ends else "")
+    raise InputError(f"{run.folder} has no maps any more, so its pictures have no scale.")
+
+
+def _finite_ends(maps: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest number of maps, infinite ones and NaN left out."""
+    ends = float(maps.min()), float(maps.max())
+    if np.isfinite(ends).all():
+        return ends
+    finite = [part for one in maps if (part := one[np.isfinite(one)]).size]
+    return (float(min(map(np.min, finite))), float(max(map(np.max, finite)))) if finite else (0.0, 1.0)
+
+
+def _ends(which: str) -> str:
+    return f"map, {which or 'from 0 to twice the threshold'}:"
+
+
+def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
+    """Return a row's score against the threshold in words, and whether it is a mistake."""
+    limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
+    wrong = -1 not in (row.label, row.pred_label) and row.label != row.pred_label
+    mistake = {(True, 0): " (a false alarm)", (True, 1): " (missed)"}.get((wrong, row.label), "")
+    kind = f"{row.defect}, " if row.defect else ""
+    return f"{kind}score {row.score:.4g}, {limit}: {VERDICTS[row.pred_label]}{mistake}", wrong
+
+
+def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
+    """Return an image, uint8 or float in [0, 1], as uint8 of at most `size` pixels a side: tiles show no more."""
+    pixels = as_uint8(image)
+    small = Image.fromarray(pixels)
+    scale = size / max(small.size)
+    if scale >= 1:
+        return pixels
+    return np.asarray(small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale)))))
+
+
+def on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring an (h, w) map or mask on the model's input onto an image, shown smaller than its own (height, width).
+
+    Returns (H, W) float32, NaN where a crop cut it away.
+    """
+    values = torch.from_numpy(np.array(grid, dtype=np.float32))  # a copy: maps on disk are read-only
+    shown = (image.shape[0], image.shape[1])
+    if preprocessing.area is None or shown == size:
+        return preprocessing.to_image(values[None], shown)[0].numpy()
+    return resize_nearest(preprocessing.to_image(values[None], size)[0].numpy(), shown)  # areas are in own pixels

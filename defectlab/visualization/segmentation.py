@@ -1,0 +1,102 @@
+"""One image's segmentation side by side, as UAD's scripts draw it: image, ground truth, heat map, mask, boundaries."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from defectlab.data.images import as_uint8, read_image
+from defectlab.evaluation.thresholds import below32
+from defectlab.results.run.record import Run
+from defectlab.utils import paths
+from defectlab.utils.errors import InputError, OptionError, unknown_name
+from defectlab.visualization.canvas import new_axes, rendered, scale_bar
+from defectlab.visualization.overlays import colour_map, contour
+from defectlab.visualization.run_panel import ShownImages, on_image
+
+WHICH = ("first", "all")
+RADIUS = 4  # pixels of the disc that masks are opened with
+
+
+def check_which(figures: str | None) -> None:
+    """Refuse anything but `first` and `all`, of which images there are figures.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    if figures is not None and figures not in WHICH:
+        raise OptionError(f"--figures: {unknown_name('choice', str(figures), WHICH)}")
+
+
+def opened(mask: np.ndarray) -> np.ndarray:
+    """Open an (H, W) bool mask with a disc of radius 4: what no such disc fits into vanishes, as specks do."""
+    from scipy.ndimage import binary_opening
+
+    y, x = np.ogrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
+    return binary_opening(mask, structure=x**2 + y**2 <= RADIUS**2)
+
+
+def segmentation_figure(
+    image: np.ndarray,
+    anomaly_map: np.ndarray,
+    found: np.ndarray,
+    scale: tuple[float, float, float | None],
+    title: str,
+    truth: np.ndarray | None = None,
+) -> Image.Image:
+    """Return image, ground truth (where given), heat map, opened mask and its boundaries, side by side.
+
+    Args:
+        image: (H, W, 3) uint8.
+        anomaly_map: (H, W) raw.
+        found: (H, W) bool, where the map is above its threshold.
+        scale: Raw values that are drawn darkest and brightest, the same for all images of a run, and the threshold.
+        title: Above all panels.
+        truth: (H, W) bool.
+    """
+    low, high, threshold = scale
+    mask = opened(found)
+    panels = {"image": image}
+    if truth is not None:
+        panels["ground truth"] = _black_and_white(truth)
+    panels["heat map"] = colour_map(anomaly_map, low, high)
+    panels |= {"predicted mask": _black_and_white(mask), "boundaries": contour(image, mask)}
+    height, width = image.shape[:2]
+    figure, axes = new_axes(len(panels), (3.4 * len(panels), 3.3 * min(1.6, height / width) + 1.1))
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+        axis.imshow(panel)
+        axis.set_title(name)
+        axis.set_axis_off()
+    figure.suptitle(title)
+    scale_bar(figure, axes, low, high, threshold, "Anomaly Score")
+    return rendered(figure)
+
+
+def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[Path]:
+    """Write DATASET_val_N.png, five panels of test images (four without masks), from the record alone; yield each.
+
+    Raises:
+        InputError: The run has no maps (any more) or no map threshold, or an image cannot be read.
+    """
+    check_which(which)
+    shown = ShownImages.of(run)
+    if shown is None or shown.scale.threshold is None:
+        raise InputError(f"{run.folder} has no maps of test images, or no threshold for them: no figures of them.")
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = (shown.scale.low, shown.scale.high, shown.scale.threshold)
+    for place in range(len(shown.rows) if which == "all" else 1):
+        image = as_uint8(read_image(paths.resolve(shown.rows[place].image_path)))
+        size = (image.shape[0], image.shape[1])
+        anomaly_map = on_image(shown.preprocessing, shown.maps[place], image, size)
+        truth = None
+        if shown.masks is not None:
+            truth = on_image(shown.preprocessing, shown.masks[place], image, size) > 0.5
+        found = anomaly_map > np.float32(below32(shown.scale.threshold))
+        path = folder / f"{run.record['dataset']['name']}_val_{place}.png"
+        segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth).save(path)
+        yield path
+
+
+def _black_and_white(mask: np.ndarray) -> np.ndarray:
+    return np.repeat(mask[..., None], 3, axis=2) * np.uint8(255)

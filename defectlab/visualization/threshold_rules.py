@@ -1,0 +1,63 @@
+"""What each threshold rule would do on a run's validation images; nothing is written, no test image is looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.results.evaluate import columns
+from defectlab.results.run.record import Run
+from defectlab.results.thresholds import image_threshold
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.visualization.charts import cuts_chart
+
+
+@dataclass(frozen=True)
+class RuleOutcome:
+    """A rule's image threshold, None where it cannot work here; how many validation images it would get wrong; why."""
+
+    rule: str
+    threshold: float | None
+    false_alarms: int | None
+    misses: int | None
+    reason: str
+
+
+def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcome]:
+    """Choose an image threshold by each rule from a run's validation images.
+
+    Raises:
+        InputError: The run has no validation images.
+    """
+    rows = run.scores("validation")
+    scores, labels = columns(rows)
+    if not scores.size:
+        raise InputError(f"{run.folder} has no validation images to choose a threshold on.")
+    source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
+    found = []
+    for rule, options in rules.items():
+        try:
+            chosen = image_threshold(run, rows, rule, options, source)
+        except OptionError as error:
+            found.append(RuleOutcome(rule, None, None, None, str(error)))
+            continue
+        if chosen.value is None:
+            found.append(RuleOutcome(rule, None, None, None, chosen.reason))
+            continue
+        flagged = scores > chosen.value
+        wrong = int((flagged & (labels == 0)).sum()), int((~flagged & (labels == 1)).sum())
+        found.append(RuleOutcome(rule, chosen.value, *wrong, chosen.reason))
+    return found
+
+
+def rules_chart(run: Run, outcomes: Sequence[RuleOutcome]) -> str:
+    """Return a run's validation scores and where each rule would cut them, as SVG text."""
+    rows = run.scores("validation")
+    scores = {
+        name: [row.score for row in rows if row.label == label] for label, name in ((0, "good"), (1, "anomalous"))
+    }
+    cuts = [
+        (f"{one.rule}: {one.false_alarms} false alarms, {one.misses} missed", one.threshold)
+        for one in outcomes
+        if one.threshold is not None
+    ]
+    return cuts_chart(scores, cuts, "", "raw image score of the validation images")

@@ -1,0 +1,181 @@
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from defectlab.backbones import weights, weights_download, weights_manifest
+from defectlab.backbones.weights_manifest import WeightsEntry
+from defectlab.utils.errors import WeightsError
+
+CONTENT = bytes(range(256)) * 40
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Server:
+    """A web server on loopback; `cut` bytes are sent of each of the first `cuts` answers."""
+
+    url: str = ""
+    content: bytes = CONTENT
+    cut: int | None = None
+    cuts: int = 0
+    ranges: bool = True
+    status: int | None = None
+    asked: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            state.asked.append(wanted)
+            if state.status:
+                self.send_error(state.status)
+                return
+            start = int(wanted.split("=")[1].rstrip("-")) if wanted and state.ranges else 0
+            if start >= len(state.content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(state.content)}")
+                self.end_headers()
+                return
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
+            self.send_header("Content-Length", str(len(state.content) - start))
+            self.end_headers()
+            end = len(state.content)
+            if state.cut is not None and state.cuts > 0:
+                state.cuts -= 1
+                end = start + state.cut
+            self.wfile.write(state.content[start:end])
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch, server: Server) -> Callable[..., None]:
+    def set_entry(sha256: str | None = None, prefix: str | None = None, file: str = "tiny.pth") -> None:
+        entry = WeightsEntry(
+            file, "tiny.v1", "tiny", "torchvision", f"{server.url}/{file}", sha256=sha256, sha256_prefix=prefix
+        )
+        monkeypatch.setattr(weights_manifest, "known_entries", lambda: (entry,))
+
+    set_entry(prefix=SHA[:8])
+    return set_entry
+
+
+def test_downloads_verifies_and_records_the_full_hash(home: Path, server: Server) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = weights_download.get("tiny", progress=lambda done, total: seen.append((done, total)))
+    assert (path, path.read_bytes()) == (home / "weights" / "tiny.pth", CONTENT)
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    entry = json.loads((home / "weights" / "manifest.json").read_text(encoding="utf-8"))["entries"][0]
+    assert (entry["sha256"], entry["source"]) == (SHA, f"{server.url}/tiny.pth")
+    assert [row.state for row in weights.verify()] == ["verified"]
+    assert weights_download.get("tiny") == path
+    assert len(server.asked) == 1
+    path.write_bytes(CONTENT[:-1] + b"x")
+    assert [row.state for row in weights.verify(["tiny"])] == ["changed"]
+    assert weights_download.get("tiny.v1").read_bytes() == CONTENT
+
+
+def test_continues_a_cut_download(home: Path, server: Server) -> None:
+    server.cut, server.cuts = 3000, 2
+    assert weights_download.get("tiny").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=3000-", "bytes=6000-"]
+    assert not list((home / "weights").glob("*.part"))
+
+
+def test_gives_up_politely_and_continues_later(home: Path, server: Server) -> None:
+    server.cut, server.cuts = 1000, 3
+    with pytest.raises(WeightsError, match=r"3000 bytes are kept(.|\n)*again to continue"):
+        weights_download.get("tiny")
+    assert not (home / "weights" / "tiny.pth").exists()
+    assert weights_download.get("tiny").read_bytes() == CONTENT
+    assert server.asked[-1] == "bytes=3000-"
+
+
+def test_a_server_that_cannot_continue_starts_again(home: Path, server: Server) -> None:
+    (home / "weights" / "tiny.pth.part").write_bytes(b"z" * 500)
+    server.ranges = False
+    assert weights_download.get("tiny").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("part", "asked"), [(CONTENT, 1), (CONTENT + b"more", 2)])
+def test_a_part_that_is_whole_or_too_long(home: Path, server: Server, part: bytes, asked: int) -> None:
+    (home / "weights" / "tiny.pth.part").write_bytes(part)
+    assert weights_download.get("tiny").read_bytes() == CONTENT
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("key", ["sha256", "prefix"])
+def test_wrong_content_leaves_nothing(home: Path, known: Callable[..., None], key: str) -> None:
+    known(**{key: "0" * 64 if key == "sha256" else "0" * 8})
+    with pytest.raises(WeightsError, match=f"{SHA}, but the manifest says 0000"):
+        weights_download.get("tiny")
+    assert list((home / "weights").iterdir()) == []
+
+
+def test_without_a_checksum_trust_on_first_use_is_said(
+    known: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    known()
+    with caplog.at_level("INFO"):
+        weights_download.get("tiny")
+    assert "trusted on first use" in caplog.text
+    assert weights_manifest.entries_for("tiny")[0].sha256 == SHA
+
+
+def test_without_a_checksum_a_web_page_is_still_refused(home: Path, known: Callable[..., None], server: Server) -> None:
+    known(file="tiny.safetensors")
+    server.content = b"<!DOCTYPE html><html>please log in</html>"
+    with pytest.raises(WeightsError, match="web page"):
+        weights_download.get("tiny")
+    assert list((home / "weights").iterdir()) == []
+
+
+def test_not_found_refused_and_unknown(server: Server) -> None:
+    server.status = 404
+    with pytest.raises(WeightsError, match="404"):
+        weights_download.get("tiny")
+    assert len(server.asked) == 1
+    with pytest.raises(WeightsError, match="Only http"):
+        weights_download.get("tiny", base_url="file:///tmp")
+    with pytest.raises(WeightsError, match="Did you mean 'tiny'"):
+        weights_download.get("tinny")
+
+
+def test_a_mirror(server: Server) -> None:
+    assert weights_download.get("tiny", base_url=f"{server.url}/mirror/").read_bytes() == CONTENT
+
+
+def test_no_server() -> None:
+    with pytest.raises(WeightsError, match="0 bytes are kept"):
+        weights_download.get("tiny", base_url="http://127.0.0.1:9")
+
+
+def test_any_timm_model_with_public_weights_has_an_entry() -> None:
+    entry = weights_download._timm_entry("resnet34")
+    assert entry is not None
+    assert entry.file == f"{entry.name}.safetensors"
+    assert entry.url == f"https://huggingface.co/timm/{entry.name}/resolve/main/model.safetensors"
+    assert weights_download._timm_entry("resnet34.no_such_tag") is None
+    assert weights_download._timm_entry("no_such_model") is None

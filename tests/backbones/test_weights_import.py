@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from defectlab.backbones import import_file, load_backbone, weights_manifest
+from defectlab.backbones.weights import list_weights
+from defectlab.utils.errors import WeightsError
+
+
+@pytest.fixture
+def outside(tmp_path: Path, resnet18: nn.Module) -> Path:
+    path = tmp_path / "модель.pth"
+    torch.save({"state_dict": resnet18.state_dict()}, path)
+    return path
+
+
+def test_import_recognises_copies_and_records(home: Path, outside: Path) -> None:
+    path = import_file(outside, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3), licence="mine")
+    assert path == home / "weights" / "resnet18.pth"
+    assert path.read_bytes() == outside.read_bytes()
+    entry = weights_manifest.entries_for("resnet18.pth")[0]
+    assert (entry.source, entry.licence, entry.architecture) == (str(outside), "mine", "resnet18")
+    backbone = load_backbone("resnet18")
+    assert (backbone.spec.mean, backbone.spec.std) == ((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+    assert {row.file: row.state for row in list_weights()}["resnet18.pth"] == "verified"
+    assert import_file(outside) == path
+
+
+def test_the_content_brings_its_mean_under_another_name(outside: Path) -> None:
+    import_file(outside, mean=(0.4, 0.4, 0.4))
+    assert load_backbone("resnet18", outside).spec.mean == (0.4, 0.4, 0.4)
+
+
+def test_known_sources_stay_reachable_after_an_import(outside: Path) -> None:
+    import_file(outside)
+    assert [entry.name for entry in weights_manifest.entries_for("resnet18")] == [
+        "resnet18.imported",
+        "resnet18.IMAGENET1K_V1",
+    ]
+
+
+def test_other_content_is_not_overwritten(home: Path, outside: Path) -> None:
+    target = home / "weights" / "resnet18.pth"
+    target.write_bytes(b"old")
+    with pytest.raises(WeightsError, match="--overwrite"):
+        import_file(outside, "resnet18")
+    assert target.read_bytes() == b"old"
+    assert import_file(outside, "resnet18", overwrite=True).read_bytes() == outside.read_bytes()
+
+
+def test_refused_before_anything_is_written(home: Path, outside: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="looks like resnet18"):
+        import_file(outside, "resnet50")
+    with pytest.raises(WeightsError, match="No file"):
+        import_file(tmp_path / "nothing.pth")
+    (tmp_path / "a.bin").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"suffix '\.bin'"):
+        import_file(tmp_path / "a.bin")
+    torch.save({"w": torch.ones(3)}, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match="looks like no backbone"):
+        import_file(tmp_path / "b.pth")
+    assert list((home / "weights").iterdir()) == []

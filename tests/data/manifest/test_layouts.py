@@ -1,0 +1,100 @@
+"""Layouts found by themselves, and what is said where none is."""
+
+import pytest
+
+from defectlab.data.manifest.layouts import Layout, detect, named
+from defectlab.data.manifest.options import DataRequest
+from defectlab.utils.errors import DataError
+
+
+def tree(root, *folders):
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def test_mvtec_with_validation(tmp_path):
+    tree(tmp_path, "train/good", "test/good", "test/hole", "test/crack", "ground_truth/crack", "ground_truth/hole")
+    tree(tmp_path, "val/good", "val/crack")
+    assert detect(tmp_path) == Layout(
+        name="mvtec",
+        normal_dirs=("train/good",),
+        normal_test_dirs=("test/good",),
+        abnormal_dirs=("test/crack", "test/hole"),
+        mask_dirs=("ground_truth/crack", "ground_truth/hole"),
+        normal_val_dirs=("val/good",),
+        abnormal_val_dirs=("val/crack",),
+        val_mask_dirs=("ground_truth/crack",),
+    )
+
+
+def test_mvtec_without_masks_or_tests(tmp_path):
+    tree(tmp_path, "train/good", "test/good", "test/crack")
+    assert detect(tmp_path).mask_dirs is None
+    alone = detect(tree(tmp_path / "other", "train/good"))
+    assert (alone.name, alone.abnormal_dirs, alone.normal_test_dirs) == ("mvtec", (), ())
+
+
+@pytest.mark.parametrize("masks", ["ground_truth/bad", "ground_truth", "masks"])
+def test_good_bad(tmp_path, masks):
+    tree(tmp_path, "train/good", "test/good", "test/bad", masks)
+    found = detect(tmp_path)
+    assert found.name == "good_bad"
+    assert found.abnormal_dirs == ("test/bad",)
+    assert found.mask_dirs == (masks,)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "masks"),
+    [("normal_dir", "abnormal_dir", "mask_dir"), ("good", "bad", "masks"), ("OK", "NOK", "ground_truth")],
+)
+def test_flat_and_its_synonyms(tmp_path, good, bad, masks):
+    tree(tmp_path, good, bad, masks)
+    assert detect(tmp_path) == Layout("flat", (good,), (), (bad,), (masks,))
+
+
+def test_two_synonyms_are_ambiguous(tmp_path):
+    with pytest.raises(DataError, match="mean the same"):
+        detect(tree(tmp_path, "good", "normal", "bad"))
+
+
+def test_unlabelled_and_other_folders_are_noted(tmp_path):
+    found = detect(tree(tmp_path, "train/good", "train/extra", "test/good", "test/unknown", "test/crack"))
+    assert found.abnormal_dirs == ("test/crack",)
+    assert found.unknown_dirs == ("test/unknown",)
+    assert any("train/extra" in note for note in found.notes)
+
+
+def test_no_layout_says_what_is_there(tmp_path):
+    tree(tmp_path, "pictures", "more")
+    (tmp_path / "pictures" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        detect(tmp_path)
+    text = str(caught.value)
+    assert "pictures (1 images)" in text
+    for word in ("mvtec", "good_bad", "flat", "normal_dir"):
+        assert word in text
+
+
+def test_a_layout_one_level_down_is_offered(tmp_path):
+    with pytest.raises(DataError, match=r"did you mean root=.*bottle"):
+        detect(tree(tmp_path, "bottle/train/good").resolve())
+
+
+def test_no_such_root_names_the_closest(tmp_path):
+    tree(tmp_path, "bottle")
+    with pytest.raises(DataError, match="Did you mean 'bottle'"):
+        detect(tmp_path / "botle")
+
+
+def test_named_folders_in_and_outside_the_root(tmp_path):
+    tree(tmp_path, "a/good", "b/bad")
+    root, found = named(
+        DataRequest(tmp_path / "a", normal_dir=tmp_path / "a/good", abnormal_dir=[str(tmp_path / "b/bad")])
+    )
+    assert root == tmp_path / "a"
+    assert found.normal_dirs == ("good",)
+    assert found.abnormal_dirs == ((tmp_path / "b/bad").as_posix(),)
+    root, found = named(DataRequest(None, normal_dir=tmp_path / "a/good", abnormal_dir=tmp_path / "b/bad"))
+    assert root == tmp_path
+    assert found.normal_dirs + found.abnormal_dirs == ("a/good", "b/bad")

@@ -1,0 +1,240 @@
+"""What is wrong on disk: every outcome of images, masks and folders."""
+
+import unicodedata
+
+import pytest
+from imagesets import mvtec, write_image, write_mask
+from PIL import Image
+
+from defectlab.data.images import list_images
+from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.layouts import named
+from defectlab.data.manifest.manifest import build_manifest
+from defectlab.data.manifest.options import DataRequest
+from defectlab.data.manifest.scan import scan
+from defectlab.utils.errors import DataError
+
+
+def problem(root, **options):
+    with pytest.raises(DataError) as caught:
+        build_manifest(root, **options)
+    return str(caught.value)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def test_one_error_lists_all(tmp_path):
+    mvtec(tmp_path)
+    truncate(tmp_path / "train/good/003.png")
+    truncate(write_image(tmp_path / "train/good/big.jpg", size=(64, 64)))
+    (tmp_path / "test/good/text.png").write_text("no picture")
+    truncate(tmp_path / "ground_truth/crack/000_mask.png")
+    (tmp_path / "ground_truth/crack/001_mask.png").unlink()
+    (tmp_path / "ground_truth/hole/002_mask.png").unlink()
+    write_image(tmp_path / "test/hole/000.jpg")
+    write_mask(tmp_path / "ground_truth/hole/001_mask.png", size=(8, 20))
+    write_image(tmp_path / "test/good/leak.png", seed=5)
+    write_image(tmp_path / "train/good/leak.png", seed=5)
+    text = problem(tmp_path)
+    for words in (
+        "train/good/003.png: image file is truncated",
+        "train/good/big.jpg: image file is truncated",
+        "test/good/text.png: not an image",
+        "ground_truth/crack/000_mask.png: not an image, or cut off",
+        "or task: classification for image metrics only (2):",
+        "test/crack/001.png: no mask",
+        "test/hole/002.png: no mask",
+        "images of one stem: 000.jpg, 000.png",
+        "ground_truth/hole/001_mask.png: mask 8 x 20, image 8 x 6",
+        "test/good/leak.png (",
+        "train/good/leak.png (train)",
+    ):
+        assert words in text
+
+
+def test_without_mask_dir_nothing_is_paired_and_doubled_stems_do_no_harm(tmp_path):
+    mvtec(tmp_path, masks=False)
+    write_image(tmp_path / "test/crack/000.jpg")
+    manifest = build_manifest(tmp_path)
+    assert not manifest.has_masks
+    assert all(entry.mask_sha256 is None for entry in manifest.entries)
+
+
+def test_two_folders_with_equal_names_keep_their_own_masks(tmp_path):
+    """anomalib pairs by position over all folders and swaps these silently."""
+    for i in range(10):
+        write_image(tmp_path / f"good/{i}.png")
+    for kind, size in (("a", (8, 6)), ("b", (6, 8))):
+        for i in range(3):
+            write_image(tmp_path / f"{kind}/{i}.png", size=size)
+            write_mask(tmp_path / f"masks_{kind}/{i}.png", size=size)
+    for abnormal, masks in ((["b", "a"], ["masks_b", "masks_a"]), (["a", "b"], ["masks_a", "masks_b"])):
+        manifest = build_manifest(tmp_path, normal_dir="good", abnormal_dir=abnormal, mask_dir=masks)
+        for entry in manifest.entries:
+            if entry.label:
+                assert entry.mask == f"masks_{entry.path}"
+        assert manifest.warnings == ()
+
+
+def test_one_mask_folder_for_several_kinds(tmp_path):
+    mvtec(tmp_path)
+    parts = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": ["test/crack", "test/hole"]}
+    manifest = build_manifest(tmp_path, mask_dir="ground_truth", **parts)
+    assert all(e.mask == f"ground_truth/{e.defect}/{e.path[-7:-4]}_mask.png" for e in manifest.entries if e.label)
+    for i in range(4):
+        write_mask(tmp_path / f"flat/{i:03d}.png")
+    text = problem(tmp_path, mask_dir="flat", **parts)
+    assert "flat/000.png fits test/crack/000.png and test/hole/000.png" in text
+    assert "2 folders for 1 abnormal_dir" in problem(
+        tmp_path, normal_dir="train/good", abnormal_dir="test/crack", mask_dir=["flat", "ground_truth"]
+    )
+
+
+def test_swapped_mask_folders_are_put_right(tmp_path):
+    manifest = build_manifest(
+        mvtec(tmp_path),
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir=["test/crack", "test/hole"],
+        mask_dir=["ground_truth/hole", "ground_truth/crack"],
+    )
+    assert all(f"/{e.defect}/" in e.mask for e in manifest.entries if e.label)
+    assert any("another order" in warning for warning in manifest.warnings)
+
+
+def test_a_smaller_mask_is_a_warning_where_the_aspect_agrees(tmp_path, caplog):
+    mvtec(tmp_path)
+    write_mask(tmp_path / "ground_truth/crack/000_mask.png", size=(16, 12))
+    manifest = build_manifest(tmp_path)
+    assert len(manifest.warnings) == 1
+    assert "ground_truth/crack/000_mask.png: mask 16 x 12, image 8 x 6" in manifest.warnings[0]
+    assert manifest.warnings[0] in caplog.text
+
+
+def test_sizes_are_compared_after_exif_rotation(tmp_path):
+    mvtec(tmp_path)
+    write_image(tmp_path / "test/crack/000.png", size=(32, 16), exif=orientation(6))
+    write_mask(tmp_path / "ground_truth/crack/000_mask.png", size=(16, 32))
+    write_image(tmp_path / "test/crack/001.png", size=(32, 16), exif=orientation(8))
+    write_mask(tmp_path / "ground_truth/crack/001_mask.png", size=(32, 16), exif=orientation(8))
+    manifest = build_manifest(tmp_path)
+    assert manifest.warnings == ()
+    entry = manifest.entries[manifest.index("test/crack/000.png")]
+    assert (entry.width, entry.height) == (16, 32)
+    write_mask(tmp_path / "ground_truth/crack/000_mask.png", size=(32, 16))
+    assert "fits the unrotated image" in problem(tmp_path)
+
+
+def test_orphan_and_jpeg_masks_are_warnings(tmp_path):
+    mvtec(tmp_path)
+    write_mask(tmp_path / "ground_truth/crack/orphan_mask.png")
+    (tmp_path / "ground_truth/hole/000_mask.png").unlink()
+    write_mask(tmp_path / "ground_truth/hole/000_mask.jpg")
+    warnings = "\n".join(build_manifest(tmp_path).warnings)
+    assert "Masks without an image, not used (1):\n  ground_truth/crack/orphan_mask.png" in warnings
+    assert "JPEG masks" in warnings
+
+
+def test_folders_missing_empty_or_twice(tmp_path):
+    mvtec(tmp_path)
+    (tmp_path / "empty").mkdir()
+    text = problem(
+        tmp_path,
+        normal_dir="train/god",
+        abnormal_dir=["test/crack", "empty", "test/good"],
+        normal_test_dir="test/good",
+        mask_dir=["ground_truth/crak", "empty", "empty"],
+    )
+    assert "normal_dir 'train/god': no such folder. Did you mean 'train/good'?" in text
+    assert "mask_dir 'ground_truth/crak': no such folder. Did you mean 'ground_truth/crack'?" in text
+    assert "abnormal_dir 'empty' has no file" in text
+    assert "'test/good' as normal_test_dir and as abnormal_dir" in text
+
+
+def test_a_kind_without_its_mask_folder(tmp_path):
+    mvtec(tmp_path)
+    for path in list_images(tmp_path / "ground_truth/hole"):
+        path.unlink()
+    (tmp_path / "ground_truth/hole").rmdir()
+    assert "mask_dir 'ground_truth/hole': no such folder" in problem(tmp_path)
+
+
+def test_a_file_belongs_to_the_deepest_folder_given(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / f"{i}.png")
+    write_image(tmp_path / "bad/0.png")
+    write_mask(tmp_path / "bad/masks/0.png")
+    manifest = build_manifest(tmp_path, normal_dir=".", abnormal_dir="bad", mask_dir="bad/masks")
+    assert [e.path for e in manifest.entries if e.label] == ["bad/0.png"]
+    assert len(manifest.entries) == 6
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_any_script_in_folders_images_and_masks(tmp_path, form):
+    def name(text):
+        return unicodedata.normalize(form, text)
+
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    for i in range(10):
+        write_image(tmp_path / name(f"Детали/good/{i}.png"))
+    for stem in ("дефект", "缺陷", "défaut", "й" * 50):
+        write_image(tmp_path / name(f"Детали/царапина/{stem}.png"))
+        write_mask(tmp_path / unicodedata.normalize(other, f"Детали/masks/{stem}_mask.png"))
+    options = {"normal_dir": "good", "abnormal_dir": name("царапина"), "mask_dir": "masks"}
+    manifest = build_manifest(tmp_path / "Детали", **options)
+    assert manifest.warnings == ()
+    masked = [entry for entry in manifest.entries if entry.mask]
+    assert len(masked) == 4
+    for entry in masked:
+        assert manifest.absolute(entry).is_file()
+        assert (manifest.root / entry.mask).is_file()
+    assert unicodedata.normalize("NFC", masked[0].defect) == "царапина"
+
+
+def test_composed_and_decomposed_trees_have_one_hash_and_split(tmp_path):
+    hashes = set()
+    for form in ("NFC", "NFD"):
+        for i in range(6):
+            for kind in ("good", "bad"):
+                write_image(tmp_path / form / kind / unicodedata.normalize(form, f"é{i}.png"), seed=i + len(kind) * 100)
+        hashes.add(build_manifest(tmp_path / form).hash)
+    assert len(hashes) == 1
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    mvtec(tmp_path)
+    source = tmp_path / "train/good/000.png"
+    try:
+        source.with_name(b"bad\xff.png".decode("utf-8", "surrogateescape")).write_bytes(source.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes only valid Unicode")
+    assert "not valid Unicode" in problem(tmp_path)
+
+
+def test_extensions_choose_the_images(tmp_path):
+    mvtec(tmp_path)
+    write_image(tmp_path / "train/good/extra.jpg")
+    assert build_manifest(tmp_path, extensions=[".PNG"]).counts()["train"] == {"good": 10}
+    assert build_manifest(tmp_path).counts()["train"] == {"good": 11}
+
+
+def test_scan_keeps_the_part_each_image_comes_from(tmp_path):
+    mvtec(tmp_path, train=2, good=1, kinds={"crack": 1})
+    root, layout = named(
+        DataRequest(tmp_path, normal_dir="train/good", abnormal_dir="test/crack", normal_val_dir="test/good")
+    )
+    items = scan(root, layout, None, Findings())
+    assert [(i.path, i.role, i.label, i.defect) for i in items] == [
+        ("test/crack/000.png", "test", 1, "crack"),
+        ("test/good/000.png", "validation", 0, "good"),
+        ("train/good/000.png", "train", 0, "good"),
+        ("train/good/001.png", "train", 0, "good"),
+    ]

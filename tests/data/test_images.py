@@ -1,0 +1,246 @@
+"""Reading images and masks: every kind of source against an independent reference."""
+
+import hashlib
+import logging
+import os
+import struct
+import unicodedata
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from defectlab.data import images
+from defectlab.data.images import list_images, probe, probe_all, read_image, read_mask, to_rgb_array
+from defectlab.utils.errors import DataError, InputError
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+GREY = COLOURS[..., 0]
+
+
+def saved(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".ppm"])
+def test_lossless_colour_is_read_as_stored(tmp_path, suffix):
+    read = read_image(saved(tmp_path / f"a{suffix}", COLOURS))
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, COLOURS)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_exif_rotation_as_pillow_applies_it(tmp_path, value, suffix):
+    path = saved(tmp_path / f"a{suffix}", np.tile(COLOURS, (4, 4, 1)), exif=orientation(value))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_image(path), expected)
+    facts = probe(path)
+    assert (facts.height, facts.width) == expected.shape[:2]
+    assert (facts.raw_width, facts.raw_height) == (36, 24)
+    assert facts.problem is None
+
+
+def test_exif_rotation_of_16_bit_and_of_masks(tmp_path):
+    deep = GREY.astype(np.uint16) * 257
+    read = read_image(saved(tmp_path / "a.png", deep, exif=orientation(6)))
+    np.testing.assert_array_equal((read[..., 0] * 255).round().astype(np.uint8), np.rot90(GREY, -1))
+    mask = (GREY > 128).astype(np.uint8) * 255
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "m.png", mask, exif=orientation(8))), np.rot90(mask) > 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_16_bit_is_scaled_by_its_range(tmp_path, suffix):
+    deep = np.array([[0, 1, 256], [32768, 65534, 65535]], dtype=np.uint16)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".pgm":
+        path.write_bytes(b"P5\n3 2\n65535\n" + deep.astype(">u2").tobytes())
+    else:
+        saved(path, deep)
+    read = read_image(path)
+    assert read.dtype == np.float32
+    assert read.shape == (2, 3, 3)
+    for channel in range(3):
+        np.testing.assert_allclose(read[..., channel], deep / 65535, rtol=1e-6)
+    assert probe(path).problem is None
+
+
+def test_16_bit_colour_keeps_its_upper_byte(tmp_path):
+    deep = np.random.default_rng(1).integers(0, 65536, (4, 5, 3)).astype(">u2")
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    np.testing.assert_array_equal(read_image(path), (deep >> 8).astype(np.uint8))
+
+
+def test_float_and_32_bit_sources_have_ranges(tmp_path):
+    unit = saved(tmp_path / "unit.tif", np.array([[0.0, 0.25, 1.0]], dtype=np.float32))
+    np.testing.assert_array_equal(read_image(unit)[0, :, 0], [0, 0.25, 1])
+    for name, array in [("f", np.array([[0, 300.0]], np.float32)), ("i", np.array([[0, 70000]], np.int32))]:
+        path = saved(tmp_path / f"{name}.tif", array)
+        assert "300" in str(probe(path).problem) or "70000" in str(probe(path).problem)
+        with pytest.raises(InputError):
+            read_image(path)
+
+
+def test_one_channel_is_repeated_and_one_bit_is_black_and_white(tmp_path):
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", GREY)), np.stack([GREY] * 3, axis=-1))
+    read = read_image(saved(tmp_path / "b.png", GREY > 100))
+    np.testing.assert_array_equal(read[..., 2], np.where(GREY > 100, 255, 0))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_is_dropped_not_blended_and_said_once(tmp_path, caplog, mode):
+    images._log_alpha.cache_clear()
+    flat = np.full((4, 4, 4), (200, 200, 200, 0), dtype=np.uint8)
+    if mode == "P":
+        image = Image.new("P", (4, 4), 1)
+        image.putpalette([0, 0, 0, 200, 200, 200])
+        options = {"transparency": 1}
+    else:
+        image, options = Image.fromarray(flat).convert(mode), {}
+    for name in ("a.png", "b.png"):
+        image.save(tmp_path / name, **options)
+    with caplog.at_level(logging.INFO, logger="defectlab.data.images"):
+        for name in ("a.png", "b.png"):
+            read = read_image(tmp_path / name)
+            assert read.shape == (4, 4, 3)
+            assert (read == 200).all()
+    assert len([r for r in caplog.records if "alpha" in r.message]) == 1
+
+
+def test_palette_and_cmyk_become_rgb(tmp_path):
+    palette = Image.fromarray(COLOURS // 128 * 255).quantize(8)
+    palette.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "p.png"), np.asarray(palette.convert("RGB")))
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=100)
+    red = read_image(tmp_path / "c.jpg")
+    assert red[..., 0].min() > 240
+    assert red[..., 1:].max() < 15
+
+
+def test_mask_is_true_where_any_colour_is_not_zero(tmp_path):
+    colour = np.zeros((4, 4, 4), np.uint8)
+    colour[..., 3] = 255  # opaque everywhere: alpha is no defect
+    colour[1, 2, 2] = 1
+    expected = np.zeros((4, 4), bool)
+    expected[1, 2] = True
+    for name, array in [("c.png", colour), ("g.png", colour[..., 2]), ("d.png", colour[..., 2].astype(np.uint16))]:
+        read = read_mask(saved(tmp_path / name, array))
+        assert read.dtype == bool
+        np.testing.assert_array_equal(read, expected)
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "b.png", expected)), expected)
+
+
+def test_arrays_follow_the_same_rules():
+    assert to_rgb_array(GREY).shape == to_rgb_array(GREY[..., None]).shape == (6, 9, 3)
+    np.testing.assert_array_equal(to_rgb_array(np.dstack([COLOURS, GREY])), COLOURS)
+    np.testing.assert_allclose(to_rgb_array(np.full((2, 2), 0.5))[..., 1], 0.5)
+    assert to_rgb_array(np.zeros((2, 2, 3), np.float64)).dtype == np.float32
+    for bad, words in [
+        (np.zeros((3, 8, 9), np.uint8), "transpose"),
+        (np.zeros((8, 9, 2), np.uint8), "shape"),
+        (np.zeros((0, 9, 3), np.uint8), "shape"),
+        (np.zeros((8, 9), np.int64), "int64"),
+        (np.full((8, 9), 1.5), "1.5"),
+        (np.full((8, 9), np.nan), "nan"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            to_rgb_array(bad)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+def test_truncated_files_are_found_wherever_they_end(tmp_path, suffix):
+    whole = saved(tmp_path / f"whole{suffix}", np.tile(COLOURS, (8, 8, 1))).read_bytes()
+    for left in (len(whole) - 5, len(whole) * 3 // 4, len(whole) // 2, 30):
+        path = tmp_path / f"cut{left}{suffix}"
+        path.write_bytes(whole[:left])
+        facts = probe(path)
+        assert facts.problem, f"{left} of {len(whole)} bytes passed"
+        assert facts.sha256 == hashlib.sha256(whole[:left]).hexdigest()
+    with pytest.raises(DataError, match=r"cut30.*Replace or remove"):
+        read_image(path)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_empty_foreign_and_absent_files(tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    empty, text, absent = probe_all([tmp_path / name for name in ("empty.png", "text.png", "absent.png")])
+    assert "0 bytes" in str(empty.problem)
+    assert "not an image" in str(text.problem)
+    assert "no such file" in str(absent.problem)
+
+
+def test_probe_reads_once_until_the_file_changes(tmp_path):
+    path = saved(tmp_path / "a.png", COLOURS)
+    first = probe(path)
+    assert first.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (first.width, first.height, first.mode) == (9, 6, "RGB")
+    hits = images._probe.cache_info().hits
+    assert probe(path) == first
+    assert images._probe.cache_info().hits == hits + 1
+    saved(path, COLOURS[:3])
+    os.utime(path, ns=(1, 1))
+    assert probe(path).height == 3
+
+
+def test_large_pictures_are_no_bombs(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", COLOURS)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # 54 pixels would be refused
+    assert read_image(path).shape == (6, 9, 3)
+    assert Image.MAX_IMAGE_PIXELS >= 1 << 30
+
+
+def test_list_is_recursive_sorted_by_composed_name_and_skips_hidden(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "é.png")
+    for name in ("b/z.png", "a.JPG", "f.png", ".hidden.png", ".cache/x.png", "note.txt", decomposed):
+        saved_path = tmp_path / name
+        saved_path.parent.mkdir(exist_ok=True)
+        saved_path.write_bytes(b"x")
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a.JPG", "b/z.png", "f.png", decomposed]  # raw NFD would sort before f
+    assert [p.name for p in list_images(tmp_path, ["jpg"])] == ["a.JPG"]
+
+
+def test_a_loop_of_links_ends(tmp_path):
+    saved(tmp_path / "real" / "a.png", COLOURS)
+    (tmp_path / "real" / "again").symlink_to(tmp_path / "real", target_is_directory=True)
+    assert len(list_images(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "деталь/дефект.png",
+        "零件/缺陷.jpg",
+        unicodedata.normalize("NFD", "pièce/défaut.png"),
+        unicodedata.normalize("NFC", "pièce/défaut.png"),
+        "ж" * 125 + ".png",
+        "/".join(["x" * 200] * 15) + "/a.png",
+    ],
+    ids=["cyrillic", "chinese", "nfd", "nfc", "254 bytes", "3000 characters"],
+)
+def test_names_of_any_script_and_length(tmp_path, name):
+    path = saved(tmp_path / name, COLOURS, quality=95)
+    assert list_images(tmp_path) == [path]
+    assert probe(path).problem is None
+    assert read_image(path).shape == (6, 9, 3)
+    assert read_mask(path).shape == (6, 9)

@@ -1,0 +1,290 @@
+"""Copies of a run at trackers: what they hold is what the record says, and no tracker costs a run anything."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pytest
+from small import data
+
+from defectlab import Engine, Folder, SmallConvVae, make_sample
+from defectlab.cli import main
+from defectlab.engine.trackers import LOGGERS, check_loggers, make_loggers
+from defectlab.engine.trackers.csv_tracker import CsvLog
+from defectlab.engine.trackers.wandb_tracker import WandbLog
+from defectlab.results.run.record import Run
+from defectlab.utils.errors import InputError, OptionError
+
+MLFLOW = {"name": "mlflow", "checkpoint": True, "register": "parts", "stage": "staging"}
+TRACKERS = ["csv", "tensorboard", MLFLOW, {"name": "wandb", "project": "parts"}]
+
+
+@pytest.fixture(scope="module")
+def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sample("wells", tmp_path_factory.mktemp("data") / "wells", train=20, proliv=4, test=8)
+
+
+def trained(root: Path, **options: Any) -> Run:
+    model = SmallConvVae(latent_dim=8, lr=3e-3)
+    images = Folder(root=root, num_workers=0, train_batch_size=5, eval_batch_size=5)
+    Engine(max_epochs=3, enable_progress_bar=False, **options).train(model=model, datamodule=images)
+    return Run.open(model.run_folder)
+
+
+def logged_records(log: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log, which a .wandb file is: blocks of 32 KB, a head of 7 bytes before each piece."""
+    place, whole = 7, b""  # the first seven bytes name the format
+    while place + 7 <= len(log):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+        size, kind = int.from_bytes(log[place + 4 : place + 6], "little"), log[place + 6]
+        whole += log[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # a whole record, or the last piece of one
+            yield whole
+            whole = b""
+
+
+class TestRealTrackers:
+    """One training, mirrored to all of them at once; each copy is read back with the tracker's own reader."""
+
+    @pytest.fixture(scope="class")
+    def home(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("mirrored")
+
+    @pytest.fixture(scope="class")
+    def run(self, parts: Path, home: Path) -> Run:
+        for package in ("mlflow", "alembic", "tensorboard", "wandb"):
+            pytest.importorskip(package)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DEFECTLAB_HOME", str(home))
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            return trained(parts, loggers=TRACKERS, check_val_every_n_epoch=2)
+
+    @pytest.fixture(scope="class")
+    def numbers(self, run: Run) -> dict[str, float]:
+        return {name: value for name, value in run.record["metrics"].items() if value is not None}
+
+    def test_the_record_says_where_the_copies_are(self, run: Run):
+        assert set(run.record["loggers"]) == {"csv", "tensorboard", "mlflow", "wandb"}
+        assert run.record["loggers"]["csv"]["where"].endswith("/metrics.csv")
+        assert not any("error" in entry for entry in run.record["loggers"].values())
+        assert run.status == "finished"
+
+    def test_csv(self, run: Run, numbers: dict[str, float]):
+        with (run.folder / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        curve = [(int(row["epoch"]), float(row["value"])) for row in rows if row["name"] == "train_loss"]
+        assert curve == list(enumerate(run.record["history"]["train_loss"], 1))
+        validated = {row["epoch"]: float(row["value"]) for row in rows if row["name"] == "val_good_loss"}
+        assert validated == {"2": pytest.approx(run.record["history"]["val_good_loss"][1], rel=1e-6)}
+        assert {row["name"]: float(row["value"]) for row in rows if row["stage"] == "test"} == numbers
+
+    def test_tensorboard(self, run: Run, numbers: dict[str, float]):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(run.folder / "tensorboard"))
+        events.Reload()
+        curve = [(event.step, event.value) for event in events.Scalars("loss/train_loss")]
+        assert [step for step, _ in curve] == [8, 16, 24]  # images seen
+        assert [value for _, value in curve] == pytest.approx(run.record["history"]["train_loss"], rel=1e-6)
+        found = {tag.removeprefix("metric/"): events.Scalars(tag)[0].value
+                 for tag in events.Tags()["scalars"] if tag.startswith("metric/")}  # fmt: skip
+        assert found == pytest.approx(numbers, rel=1e-6)
+        assert events.Tags()["images"] == ["pictures"]
+        assert any("experiment" in tag for tag in events.Tags()["tensors"])
+
+    def test_mlflow(self, run: Run, home: Path, numbers: dict[str, float]):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+        experiment = client.get_experiment_by_name("parts")
+        (found,) = client.search_runs([experiment.experiment_id])  # the test added to the training's
+        assert found.info.status == "FINISHED"
+        assert found.data.params["model.latent_dim"] == "8"
+        assert found.data.tags["defectlab.run_id"] == run.record["run_id"]
+        assert found.data.tags["status"] == "finished"
+        history = client.get_metric_history(found.info.run_id, "train_loss")
+        curve = [(metric.step, metric.value) for metric in sorted(history, key=lambda metric: metric.step)]
+        assert curve == list(enumerate(run.record["history"]["train_loss"], 1))
+        assert {name: found.data.metrics[name] for name in numbers} == numbers
+        kept = home / "mlruns/artifacts" / found.info.run_id / "artifacts"
+        assert {file.name for file in kept.iterdir()} == {
+            "run.json", "scores.csv", "manifest.json", "pictures.png", "model.ckpt"
+        }  # fmt: skip
+        assert (kept / "scores.csv").read_bytes() == (run.folder / "scores.csv").read_bytes()
+        assert json.loads((kept / "run.json").read_text())["metrics"] == run.record["metrics"]
+
+    def test_mlflows_registry_has_the_checkpoint(self, run: Run, home: Path):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+        (version,) = client.search_model_versions("name = 'parts'")
+        assert version.tags["defectlab.run_id"] == run.record["run_id"]
+        assert client.get_model_version_by_alias("parts", "staging").version == version.version
+        kept = Path(unquote(urlparse(version.source).path))
+        assert kept.read_bytes() == run.checkpoint.read_bytes()
+
+    def test_wandb(self, run: Run, numbers: dict[str, float]):
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        logged: dict[str, list[float]] = {}
+        tags = []
+        for file in sorted(run.folder.glob("wandb/offline-run-*/*.wandb")):
+            for content in logged_records(file.read_bytes()):
+                record = Record()
+                record.ParseFromString(content)
+                tags += record.run.tags
+                for item in record.history.item:
+                    logged.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
+        assert set(tags) == {"train", "test"}
+        assert logged["train loss (epoch)"] == pytest.approx(run.record["history"]["train_loss"], rel=1e-6)
+        assert logged["val blot loss (epoch)"] == pytest.approx([run.record["history"]["val_anomalous_loss"][1]])
+        assert logged["TPR"] == [numbers["image_TPR"]]
+        assert logged["pixel_AUROC"] == [numbers["pixel_AUROC"]]
+        assert len(logged["train loss (batch)"]) == 6
+        (saved,) = run.folder.glob("wandb/offline-run-*/files/scores.csv")
+        assert saved.read_bytes() == (run.folder / "scores.csv").read_bytes()
+
+
+class FakeWandb:
+    """As much of wandb as is used: what `init` was told and what was logged, run by run."""
+
+    def __init__(self) -> None:
+        self.runs: list[SimpleNamespace] = []
+
+    def init(self, **told):
+        logged: list[tuple[int | None, dict]] = []
+        run = SimpleNamespace(told=told, logged=logged, exit_code=None)
+        run.log = lambda values, step=None: logged.append((step, values))
+        run.saved = []
+        run.save = lambda file, base_path, policy: run.saved.append(Path(file).relative_to(base_path).as_posix())
+        run.finish = lambda exit_code=0: setattr(run, "exit_code", exit_code)
+        self.runs.append(run)
+        return run
+
+
+def test_weights_and_biases_gets_the_references_keys(wells: Path, monkeypatch: pytest.MonkeyPatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    run = trained(wells, callbacks=[WandbLog("wells")], check_val_every_n_epoch=2)
+    train, test = fake.runs
+    assert [one.told["tags"] for one in fake.runs] == [["train"], ["test"]]
+    assert all(one.told["project"] == "wells" and one.told["mode"] == "offline" for one in fake.runs)
+    assert train.told["config"]["model"]["latent_dim"] == 8
+    assert [one.exit_code for one in fake.runs] == [0, 0]
+    batches = [step for step, values in train.logged if "train loss (batch)" in values]
+    assert batches == [5, 10, 15, 16, 21, 26, 31, 32, 37, 42, 47, 48]  # images seen: 16 an epoch
+    epochs = {step: values for step, values in train.logged if "train loss (epoch)" in values}
+    history = run.record["history"]
+    assert list(epochs) == [16, 32, 48]
+    assert [values["train loss (epoch)"] for values in epochs.values()] == pytest.approx(history["train_loss"])
+    assert set(epochs[32]) == {"train loss (epoch)", "val proliv loss (epoch)", "val not proliv loss (epoch)"}
+    assert set(epochs[16]) == {"train loss (epoch)"}
+    assert epochs[32]["val proliv loss (epoch)"] == pytest.approx(history["val_anomalous_loss"][1])
+    assert epochs[32]["val not proliv loss (epoch)"] == pytest.approx(history["val_good_loss"][1])
+    metrics = run.record["metrics"]
+    numbers = {name: value for name, value in metrics.items() if value is not None}
+    assert test.logged == [(None, {"TPR": metrics["image_TPR"], "TNR": metrics["image_TNR"], **numbers})]
+    assert test.saved == ["run.json", "scores.csv", "manifest.json", "pictures.png"]
+    assert not train.saved
+
+
+def test_a_failed_training_ends_its_mirror_as_failed(wells: Path, monkeypatch: pytest.MonkeyPatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(SmallConvVae, "training_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trained(wells, callbacks=[WandbLog("wells")])
+    assert [one.exit_code for one in fake.runs] == [1]
+
+
+class FakeComet:
+    """As much of comet_ml as is used."""
+
+    def __init__(self) -> None:
+        self.made: list[Any] = []
+
+    def OfflineExperiment(self, **told: Any) -> Any:  # noqa: N802 - comet's name
+        one = SimpleNamespace(told=told, tags=[], metrics=[], assets=[], parameters={}, ended=False)
+        one.set_name = lambda name: setattr(one, "name", name)
+        one.add_tag = one.tags.append
+        one.log_parameters = one.parameters.update
+        one.log_metric = lambda name, value, step=None: one.metrics.append((step, {name: value}))
+        one.log_metrics = lambda values, step=None, epoch=None: one.metrics.append((step, values))
+        one.log_asset = lambda file, file_name: one.assets.append(file_name)
+        one.end = lambda: setattr(one, "ended", True)
+        self.made.append(one)
+        return one
+
+
+def test_comet_offline_gets_curves_metrics_and_files(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    fake = FakeComet()
+    monkeypatch.setitem(sys.modules, "comet_ml", fake)
+    run = trained(parts, loggers=[{"name": "comet", "project": "parts"}])
+    train, test = fake.made
+    assert (train.tags, test.tags) == (["train"], ["test"])
+    assert train.told["offline_directory"] == str(run.folder / "comet")
+    assert train.parameters["model.latent_dim"] == 8
+    curve = [values["train_loss"] for _, values in train.metrics if "train_loss" in values]
+    assert curve == pytest.approx(run.record["history"]["train_loss"])
+    assert test.metrics[0][1]["image_AUROC"] == run.record["metrics"]["image_AUROC"]
+    assert "run.json" in test.assets
+    assert train.ended
+    assert test.ended
+
+
+@pytest.mark.parametrize("step", ["begin", "log_epoch", "log_metrics", "keep", "end"])
+def test_a_broken_tracker_never_loses_the_record(
+    step: str, parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def breaks(*_: Any) -> None:
+        raise ConnectionError("no tracker here")
+
+    monkeypatch.setattr(CsvLog, step, breaks)
+    monkeypatch.setattr(CsvLog, "where", lambda _: "nowhere")
+    model = SmallConvVae(latent_dim=2, image_size=(16, 16))
+    images = data(parts, train_batch_size=8, eval_batch_size=8)
+    Engine(max_epochs=1, enable_progress_bar=False, callbacks=[CsvLog()]).train(model=model, datamodule=images)
+    run = Run.open(model.run_folder)
+    assert run.status == "finished"
+    assert run.record["metrics"]["image_AUROC"] is not None
+    assert run.record["loggers"] == {"csv": {"error": "ConnectionError: no tracker here"}}
+    assert "go on without it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ("csv", "must be a list"),
+        (["mlflo"], "Did you mean 'mlflow'"),
+        (["csv", {"name": "csv"}], "twice"),
+        ([{"project": "x"}], "a mapping with a name"),
+        ([{"name": "csv", "fil": "x"}], "Logger csv has no option 'fil'. Did you mean 'file'"),
+        ([{"name": "wandb", "mode": "of"}], "offline"),
+        ([{"name": "mlflow", "checkpoint": "no"}], "checkpoint must be true or false"),
+        ([{"name": "mlflow", "register": "x"}], "checkpoint: true"),
+        ([{"name": "mlflow", "stage": "x"}], "give register"),
+    ],
+)
+def test_what_names_no_tracker_is_refused(specs: Any, message: str):
+    with pytest.raises(OptionError, match=message):
+        make_loggers(specs)
+
+
+@pytest.mark.parametrize("name", [name for name, info in LOGGERS.items() if info.packages])
+def test_an_absent_package_is_named_with_its_extra(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    info = LOGGERS[name]
+    for package in info.packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"needs {', '.join(info.packages)}.*pip install 'defectlab\[{info.extra}\]'"):
+        check_loggers(["csv", name])
+    assert main(["train", "--data.root", "x", "--model.name", "padim", "--loggers", f"[{name}]"]) == 2
+    assert info.extra in capsys.readouterr().err

@@ -1,0 +1,274 @@
+"""Intervals by drawing images again: each draw equals the metric of the drawn images, and intervals cover the truth."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.special import expit, logit
+from scipy.stats import binomtest
+
+from defectlab.evaluation.bootstrap import (
+    curve_metrics,
+    image_draws,
+    image_intervals,
+    logit_interval,
+    rates,
+    too_few,
+    wilson,
+)
+from defectlab.evaluation.intervals import auroc_interval
+from defectlab.evaluation.metrics import aupr, auroc, curve_rates_at, f1_at, f1_max, fpr_at_tpr, sorted_curve
+from defectlab.evaluation.pixel.bootstrap import drawn_metrics, pixel_counts, pixel_intervals
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen
+from defectlab.evaluation.pixel.metrics import pixel_metrics
+
+LABELS = np.array([0] * 7 + [1] * 5 + [-1] * 2)
+
+
+def test_each_class_is_drawn_on_its_own_as_often_as_it_has_images() -> None:
+    draws = image_draws(LABELS, repeats=200)
+    assert draws.shape == (200, LABELS.size)
+    assert (draws[:, LABELS == 0].sum(1) == 7).all()
+    assert (draws[:, LABELS == 1].sum(1) == 5).all()
+    assert (draws[:, LABELS == -1] == 0).all()
+    assert np.array_equal(draws, image_draws(LABELS, repeats=200))
+    assert not np.array_equal(draws, image_draws(LABELS, repeats=200, seed=1))
+    assert draws.mean(0)[LABELS >= 0] == pytest.approx(1, abs=0.3)
+
+
+def test_groups_are_drawn_whole_and_a_part_with_a_defect_counts_as_anomalous() -> None:
+    labels = np.array([0, 0, 0, 1, 0, 0, 1, 1, -1])
+    groups = ["a", "a", "b", "b", "c", "d", "e", "e", "e"]
+    draws = image_draws(labels, groups, repeats=100)
+    for one, other in ((0, 1), (2, 3), (6, 7)):
+        assert np.array_equal(draws[:, one], draws[:, other])
+    assert (draws[:, [0, 4, 5]].sum(1) == 3).all()  # a, c, d are good
+    assert (draws[:, [2, 6]].sum(1) == 2).all()  # b and e are not
+    assert (draws[:, 8] == 0).all()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.0, 3.5]), st.booleans()), min_size=2, max_size=12),
+    st.integers(0, 100),
+    st.sampled_from([-1.0, 0.5, 2.0, 9.0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_metrics_of_counts_are_the_metrics_of_the_drawn_scores(
+    samples: list[tuple[float, bool]], seed: int, threshold: float
+) -> None:
+    scores, labels = np.array([s for s, _ in samples]), np.array([y for _, y in samples])
+    drawn = np.random.default_rng(seed).integers(0, 3, scores.size)
+    values, step = np.unique(scores, return_inverse=True)
+    defect, good = (np.bincount(step, drawn * kind, values.size)[None] for kind in (labels, ~labels))
+    found = curve_metrics(defect, good)
+    flagged = [float((drawn * kind)[scores > threshold].sum()) for kind in (labels, ~labels)]
+    found |= rates(*(np.array([count]) for count in (*flagged, defect.sum(), good.sum())))
+    again, marks = np.repeat(scores, drawn), np.repeat(labels, drawn)
+    expected = {
+        "AUROC": auroc(again, marks),
+        "AUPR": aupr(again, marks),
+        "F1Max": f1_max(again, marks),
+        "FPR_at_95TPR": fpr_at_tpr(again, marks),
+        "F1Score": f1_at(again, marks, threshold),
+        **curve_rates_at(sorted_curve(again, marks), threshold),
+    }
+    assert set(found) == set(expected)
+    for name, metric in expected.items():
+        if metric.value is None:
+            assert np.isnan(found[name][0])
+        else:
+            assert found[name][0] == pytest.approx(metric.value, abs=1e-12)
+
+
+def image_set(levels: int | None, count: int = 12, size: int = 40) -> tuple[ArrayImages, np.ndarray]:
+    draw = np.random.default_rng(0)
+    masks = ndimage.gaussian_filter(draw.normal(size=(count, size, size)), (0, 3, 3)) > 0.15
+    masks[::2] = False
+    ease = draw.normal(1, 0.7, size=(count, 1, 1))
+    maps = draw.normal(size=masks.shape) + ease * masks
+    maps = (np.round(maps * levels / 8) if levels else maps).astype(np.float32)
+    return ArrayImages(maps, masks), (np.arange(count) % 2).astype(int)
+
+
+@pytest.mark.parametrize(("levels", "apart"), [(4, 1e-6), (60, 1e-6), (None, 2e-3)])
+def test_pixel_metrics_of_a_draw_are_those_of_the_drawn_images(levels: int | None, apart: float) -> None:
+    images, labels = image_set(levels)
+    draws = image_draws(labels, repeats=6)
+    found = drawn_metrics(pixel_counts(images, 1.0), draws)
+    for number, draw in enumerate(draws):
+        places = np.repeat(np.arange(labels.size), draw.astype(int)).tolist()
+        expected = pixel_metrics(Chosen(images, places), threshold=1.0)
+        assert set(found) == set(expected)
+        for name, metric in expected.items():
+            # where it is high, 95 % are caught only where the curve is flat: a step is many good pixels
+            within = max(apart, 5e-3 if name == "FPR_at_95TPR" and levels is None else 0)
+            assert found[name][number] == pytest.approx(metric.value, abs=within), name
+
+
+def test_pixel_intervals_hold_the_metric_and_are_the_same_twice() -> None:
+    images, labels = image_set(None)
+    metrics, intervals = pixel_metrics(images, threshold=1.0), pixel_intervals(images, labels, 1.0)
+    assert intervals == pixel_intervals(images, labels, 1.0)
+    assert set(metrics) == set(intervals)
+    for name, metric in metrics.items():
+        assert intervals[name].low < metric.value < intervals[name].high, name
+        assert "bootstrap over images, 1000 draws" in intervals[name].method
+
+
+def test_pixels_of_one_image_move_together() -> None:
+    images, labels = image_set(None, count=40)
+    few = pixel_intervals(Chosen(images, range(10)), labels[:10], 1.0)["AUROC"]
+    many = pixel_intervals(images, labels, 1.0)["AUROC"]
+    assert many.high - many.low < 0.7 * (few.high - few.low)
+    pairs = [str(number // 8) for number in range(40)]
+    assert "groups" in pixel_intervals(images, labels, 1.0, pairs)["AUROC"].method
+
+
+def test_image_intervals_say_their_method() -> None:
+    draw = np.random.default_rng(3)
+    labels = np.repeat([0, 1, -1], [30, 25, 3])
+    scores = draw.normal(size=58) + 1.5 * (labels == 1)
+    found = image_intervals(scores, labels, 0.7)
+    assert found["AUROC"] == auroc_interval(scores, labels)
+    assert found["TPR"] == wilson(int((scores[labels == 1] > 0.7).sum()), 25)
+    assert found["TNR"].method.startswith("Wilson")
+    for name in ("AUPR", "F1Max", "F1Score", "accuracy", "precision", "FPR_at_95TPR"):
+        assert found[name].method == "stratified bootstrap over images, 1000 draws, logit"
+        assert 0 <= found[name].low < found[name].high <= 1
+    grouped = image_intervals(scores, labels, 0.7, [str(number // 2) for number in range(58)])
+    assert "clustered by part" in grouped.pop("AUROC").method
+    assert all("groups" in interval.method for interval in grouped.values())
+    assert set(image_intervals(scores, labels, None)) == {"AUROC", "AUPR", "F1Max", "FPR_at_95TPR"}
+
+
+def test_where_draws_say_nothing_there_is_no_interval() -> None:
+    perfect = image_intervals([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1], 2.5)
+    assert perfect["F1Score"].low is perfect["F1Max"].high is None
+    assert "same value" in perfect["F1Score"].method
+    assert perfect["AUROC"].low < 1
+    lonely = image_intervals([1.0, 2.0, 1.5], [0, 0, 1], 1.2)
+    assert lonely["F1Max"].low is None
+    assert lonely["F1Max"].method == "one anomalous image: nothing is known of others"
+    assert too_few([0, 1, 1, 1], ["a", "a", "b", "b"]) is None
+    assert "group" in str(too_few([1, 1, 0, 0], ["a", "a", "b", "c"]))
+    good_only = image_intervals([1.0, 2.0, 1.5], [0, 0, 0], 1.2)
+    assert good_only["AUROC"].low is good_only["F1Max"].low is None
+    assert good_only["TNR"].low is not None
+    assert logit_interval(np.array([0.5, np.nan, np.nan]), "m").low is None
+    assert logit_interval(np.array([0.5, np.nan, 0.4, 0.6]), "m").method == "m, 2 usable, logit"
+
+
+def test_the_interval_is_normal_on_the_logit_scale_and_holds_the_metric() -> None:
+    draws = expit(np.random.default_rng(0).normal(1.0, 0.3, 5000))
+    found = logit_interval(np.array([0.7, *draws]), "m")
+    ends = logit(0.7) + np.array([-1, 1]) * 1.96 * 0.3
+    assert logit([found.low, found.high]) == pytest.approx(ends, abs=0.03)
+    at_end = logit_interval(np.array([1.0, 1.0, 1.0, 0.9, 0.8]), "m")
+    assert 0 < at_end.low < 0.9
+    assert at_end.high == 1.0
+    assert logit_interval(np.array([0.0, 0.0, 1.0]), "m").low == 0.0
+
+
+@given(st.integers(1, 60), st.floats(0, 1))
+def test_wilson_is_scipys(count: int, share: float) -> None:
+    hits = round(share * count)
+    expected = binomtest(hits, count).proportion_ci(method="wilson")
+    found = wilson(hits, count)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def normal(draw: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Unit spread, the anomalous ones 1.2 higher."""
+    return draw.normal(size=labels.size) + 1.2 * labels
+
+
+def two_kinds(draw: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Heavy tails; of the anomalous ones a third look almost good, the others are far off."""
+    shift = np.where(draw.random(labels.size) < 1 / 3, 0.3, 3.0)
+    return draw.standard_t(3, size=labels.size) + shift * labels
+
+
+def covered(
+    simulations: int, count: int, repeats: int = 400, scored: Callable = normal, good: int | None = None
+) -> dict[str, float]:
+    """Share of simulated test sets whose interval holds the truth, of `count` anomalous images and as many good ones.
+
+    `good`: another number of good ones.
+    """
+    draw = np.random.default_rng(5)
+    labels, threshold = np.repeat([0, 1], [good or count, count]), 0.6
+    marks = np.tile(labels, 800_000 // labels.size)  # in these shares: AUPR and F1 depend on them
+    population = scored(draw, marks)
+    truth = {
+        "AUROC": auroc(population, marks).value,
+        "AUPR": aupr(population, marks).value,
+        "F1Max": f1_max(population, marks).value,
+        "FPR_at_95TPR": fpr_at_tpr(population, marks).value,
+        "F1Score": f1_at(population, marks, threshold).value,
+        **{name: metric.value for name, metric in curve_rates_at(sorted_curve(population, marks), threshold).items()},
+    }
+    hits = dict.fromkeys(truth, 0)
+    for _ in range(simulations):
+        scores = scored(draw, labels)
+        found = image_intervals(scores, labels, threshold, repeats=repeats)
+        for name, value in truth.items():
+            # no interval promises nothing; it counts as one that misses
+            hits[name] += found[name].low is not None and found[name].low <= value <= found[name].high
+    return {name: float(hit / simulations) for name, hit in hits.items()}
+
+
+def test_image_intervals_cover_the_truth() -> None:
+    found = covered(simulations=200, count=40)
+    assert min(found.values()) >= 0.88, found  # 0.93 less three standard errors of the simulation
+    assert found["AUROC"] <= 0.99, found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("count", "least"), [(15, 0.87), (40, 0.9), (100, 0.9)])
+def test_coverage_of_image_intervals_at_length(count: int, least: float) -> None:
+    found = covered(simulations=2000, count=count, repeats=1000)
+    print(f"\n{count} good and {count} anomalous images:", found)
+    assert min(found.values()) >= least, found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("count", "good"), [(25, 60), (60, 25)])
+def test_coverage_on_scores_of_another_shape(count: int, good: int) -> None:
+    found = covered(simulations=1000, count=count, good=good, scored=two_kinds)
+    print(f"\ntwo kinds of defect, heavy tails, {good} good and {count} anomalous images:", found)
+    assert min(found.values()) >= 0.88, found
+
+
+def covered_pixels(simulations: int, count: int) -> dict[str, float]:
+    """The same for pixel metrics: images differ in how much their defect stands out."""
+    draw = np.random.default_rng(6)
+
+    def image_set(number: int) -> ArrayImages:
+        masks = np.zeros((number, 12, 12), dtype=bool)
+        masks[number // 2 :, 4:8, 3:9] = True
+        ease = draw.normal(1, 0.5, size=(number, 1, 1))
+        return ArrayImages((draw.normal(size=masks.shape) + ease * masks).astype(np.float32), masks)
+
+    truth = {name: metric.value for name, metric in pixel_metrics(image_set(20_000), threshold=0.8).items()}
+    hits = dict.fromkeys(truth, 0)
+    labels = np.repeat([0, 1], count)
+    for _ in range(simulations):
+        found = pixel_intervals(image_set(2 * count), labels, 0.8, repeats=400)
+        for name, value in truth.items():
+            hits[name] += found[name].low <= value <= found[name].high
+    return {name: hit / simulations for name, hit in hits.items()}
+
+
+def test_pixel_intervals_cover_the_truth() -> None:
+    found = covered_pixels(simulations=60, count=30)
+    assert min(found.values()) >= 0.83, found  # what 60 simulations can tell of 0.93
+
+
+@pytest.mark.long
+def test_coverage_of_pixel_intervals_at_length() -> None:
+    found = covered_pixels(simulations=500, count=40)
+    print("\n40 good and 40 anomalous images:", found)
+    assert min(found.values()) >= 0.90, found

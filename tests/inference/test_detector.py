@@ -1,0 +1,200 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small import data, small
+from tiny import make_parts
+
+from defectlab import Detector, Engine, Prediction
+from defectlab.data.images import read_image
+from defectlab.evaluation.normalization import at_100, percent_window
+from defectlab.evaluation.thresholds import below32
+from defectlab.inference.prediction_files import predict_to_folder
+from defectlab.results.run.record import Run
+from defectlab.utils.errors import DataError, InputError
+from defectlab.visualization.overlays import contour, overlay
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("project")
+    root = make_parts(folder / "parts")
+    model = small("padim")
+    Engine(default_root_dir=folder / "results", enable_progress_bar=False).train(model=model, datamodule=data(root))
+    return Run.open(model.run_folder)
+
+
+@pytest.fixture(scope="module")
+def detector(run: Run) -> Detector:
+    return Detector.load(run.folder)
+
+
+def test_every_kind_of_source_gives_the_same_score(run: Run, detector: Detector):
+    row = run.scores("test")[0]
+    path = Path(row.image_path)
+    pixels = np.asarray(Image.open(path))
+    sources = [path, str(path), [path], f"{path.parent}/{path.stem}.*", pixels, [pixels], pixels[None], pixels / 255.0]
+    sources.append(pixels.astype(np.uint16) * 257)
+    for source in sources:
+        (prediction,) = detector.predict(source)
+        assert prediction.score == pytest.approx(row.score, rel=1e-5)
+        assert prediction.label == row.pred_label
+
+
+def test_folders_are_searched_through_and_in_order(run: Run, detector: Detector):
+    folder = Path(run.scores("test")[0].image_path).parents[1]
+    found = detector.predict(folder)
+    assert len(found) == 8
+    assert [item.image_path for item in found] == sorted(item.image_path for item in found)
+    rows = {row.image_path: row for row in run.scores()}
+    for item in found:
+        assert item.score == pytest.approx(rows[item.image_path].score, rel=1e-5)
+        assert item.label == rows[item.image_path].pred_label
+
+
+def test_map_and_mask_have_the_images_own_size(detector: Detector):
+    pixels = np.full((50, 90, 3), 110, dtype=np.uint8)
+    (prediction,) = detector.predict(pixels)
+    assert prediction.anomaly_map.shape == (50, 90)
+    assert prediction.mask.shape == (50, 90)
+    assert np.array_equal(prediction.mask, prediction.anomaly_map > detector.pixel_threshold)
+    (grey,) = detector.predict(pixels[..., 0])
+    assert grey.score == pytest.approx(prediction.score, rel=1e-6)
+
+
+def test_predict_learns_nothing_and_repeats(run: Run, detector: Detector):
+    paths = [row.image_path for row in run.scores("test")]
+    first = [item.score for item in detector.predict(paths)]
+    assert [item.score for item in detector.predict(paths)] == first
+    assert not any(parameter.requires_grad for parameter in detector.model.model.feature_extractor.parameters())
+
+
+def test_the_records_threshold_wins_over_the_checkpoints(run: Run, tmp_path: Path):
+    checkpoint = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    checkpoint["defectlab"]["thresholds"] = {"image": 123.0, "pixel": None}
+    alone = tmp_path / "model.ckpt"
+    torch.save(checkpoint, alone)
+    loaded = Detector.load(alone)
+    assert (loaded.image_threshold, loaded.pixel_threshold) == (123.0, None)
+    (prediction,) = loaded.predict(run.scores("test")[0].image_path)
+    assert prediction.mask is None
+    assert Detector.load(run.checkpoint).image_threshold == run.record["thresholds"]["image"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("nowhere.png", DataError, "no file or folder"),
+        ("*.nothing", DataError, "No images"),
+        (3, InputError, "takes a file"),
+        (np.zeros((4, 4, 7), dtype=np.uint8), InputError, "7"),
+    ],
+)
+def test_bad_sources(detector: Detector, source: object, error: type, message: str):
+    with pytest.raises(error, match=message):
+        detector.predict(source)
+
+
+def test_a_device_that_is_not_there_is_refused(run: Run):
+    with pytest.raises(InputError, match="no device 'gpuu'"):
+        Detector.load(run.folder, device="gpuu")
+    with pytest.raises(InputError, match="none is cuda:99"):
+        Detector.load(run.folder, device="cuda:99")
+
+
+def test_a_truncated_image_is_named(detector: Detector, run: Run, tmp_path: Path):
+    whole = Path(run.scores("test")[0].image_path).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.png"):
+        detector.predict(tmp_path / "cut.png")
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b""])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes):
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        Detector.load(tmp_path / "model.ckpt")
+
+
+def test_a_foreign_checkpoint_is_told_apart(tmp_path: Path):
+    torch.save({"state_dict": {}}, tmp_path / "model.ckpt")
+    with pytest.raises(InputError, match="not written by DefectLab"):
+        Detector.load(tmp_path / "model.ckpt")
+    with pytest.raises(InputError, match="no checkpoint"):
+        Detector.load(tmp_path / "absent.ckpt")
+
+
+@pytest.mark.parametrize(("view", "middle"), [("min_max", 0.5), ("percent", 100.0)])
+def test_a_view_decides_as_the_raw_score_does(run: Run, detector: Detector, tmp_path: Path, view: str, middle: float):
+    folder = Path(run.scores("test")[0].image_path).parents[1]
+    raw, seen = detector.predict(folder), detector.predict(folder, view=view)
+    assert {item.label for item in raw} == {0, 1}
+    for one, other in zip(raw, seen, strict=True):
+        assert other.label == one.label == int(other.score > middle)
+        assert np.array_equal(other.mask, one.mask)
+        assert np.array_equal(other.anomaly_map > np.float32(middle), one.mask)
+        assert other.score != one.score
+    predict_to_folder(run.folder, [str(folder)], tmp_path / "out", view=view)
+    with (tmp_path / "out/scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["score"]) > middle for row in rows] == [row["pred_label"] == "1" for row in rows]
+    assert all(len(row["score"].split(".")[1]) <= 4 for row in rows)
+
+
+def test_heat_maps_in_percent_share_a_window_around_the_threshold(run: Run, detector: Detector, tmp_path: Path):
+    folder = Path(run.scores("test")[0].image_path).parents[1]
+    predict_to_folder(run.folder, [str(folder)], tmp_path, heatmaps=True, view="percent")
+    limit = detector.pixel_threshold
+    window = percent_window(limit)
+    assert at_100([window[0], limit, window[1]], limit).tolist() == pytest.approx([50, 100, 150])
+    for found in detector.predict(folder):  # one scale for all: the same raw value has the same colour in every picture
+        path = Path(found.image_path)
+        expected = contour(overlay(read_image(path), found.anomaly_map, *window), found.mask)
+        written = tmp_path / "heatmaps" / path.relative_to(folder).with_name(f"{path.name}.png")
+        assert np.array_equal(np.asarray(Image.open(written)), expected)
+
+
+@given(st.floats(-1e3, 1e3), st.integers(-3, 3), st.sampled_from(["min_max", "percent"]), st.sampled_from([None, 2, 4]))
+@settings(max_examples=60, deadline=None)
+def test_no_view_of_a_detector_flips_a_score_at_the_threshold(detector, threshold, steps, view, digits):
+    score = threshold
+    for _ in range(abs(steps)):
+        score = float(np.nextafter(score, np.inf if steps > 0 else -np.inf))
+    judge = Detector(detector.model, threshold, threshold)
+    below = np.float32(below32(threshold))
+    line = np.array([[below, np.nextafter(below, np.float32(np.inf))]], dtype=np.float32)
+    given_ = Prediction(None, score, int(score > threshold), line, line > below)
+    found = judge.as_view(given_, view, digits)
+    middle = 0.5 if view == "min_max" else 100.0
+    assert (found.score > middle) == (found.label == 1)
+    assert (found.anomaly_map > np.float32(middle)).tolist() == [[False, True]]
+
+
+def test_a_view_that_cannot_be_is_refused_before_any_image_is_read(run: Run, detector: Detector, tmp_path: Path):
+    with pytest.raises(InputError, match="Did you mean 'percent'"):
+        detector.predict("nowhere.png", view="percents")
+    with pytest.raises(InputError, match="Available: raw, min_max, percent"):
+        predict_to_folder(run.folder, "nowhere.png", tmp_path, view="cooked")
+    with pytest.raises(InputError, match="no image threshold"):
+        Detector(detector.model, None, None).predict("nowhere.png", view="percent")
+
+
+def test_a_folder_of_results(run: Run, tmp_path: Path):
+    folder = Path(run.scores("test")[0].image_path).parents[1]
+    predict_to_folder(run.folder, [str(folder)], tmp_path / "out", heatmaps=True, masks=True)
+    with (tmp_path / "out/scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert {row["split"] for row in rows} == {"predict"}
+    assert {row["label"] for row in rows} == {"-1"}
+    for kind in ("heatmaps", "masks"):
+        pictures = sorted(path for path in (tmp_path / "out" / kind).rglob("*.png"))
+        assert len(pictures) == 8, "pictures of equal file names in two folders must not overwrite each other"
+        assert all(Image.open(picture).size == (64, 64) for picture in pictures)
+    mask = np.asarray(Image.open(pictures[0]))
+    assert set(np.unique(mask)) <= {0, 255}

@@ -1,0 +1,217 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from defectlab.results.run.arrays import ArrayWriter, pack_masks, unpack_masks
+from defectlab.results.run.identity import differing_suffix, experiment_facts, experiment_id, readable_name
+from defectlab.results.run.location import may_live
+from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import InputError
+from defectlab.utils.files import replacing, write_json
+
+FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "backbone.sha256": "bbbb"}
+
+
+def start(root: Path, facts: dict | None = None, name: str = "resnet18_layer2_0.1_5") -> Run:
+    return Run.start(root, "Patchcore", "bottle", name, facts or FACTS, {"metrics": {}, "thresholds": {}})
+
+
+def test_a_run_begins_with_a_record_and_ends_with_all_of_it(tmp_path: Path):
+    run = start(tmp_path)
+    assert Run.open(run.folder).status == "running"
+    run.advance("fitted")
+    run.advance("finished", metrics={"image_AUROC": 0.5})
+    record = json.loads((tmp_path / "Patchcore/bottle/resnet18_layer2_0.1_5/run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["run_id"] == experiment_id(FACTS)
+    assert record["metrics"] == {"image_AUROC": 0.5}
+
+
+def test_the_same_experiment_replaces_its_run_only_once_the_new_one_is_as_far(tmp_path: Path):
+    first = start(tmp_path)
+    first.advance("finished", marker="first")
+    second = start(tmp_path)
+    second.update(marker="second")
+    assert second.folder != first.folder
+    assert Run.open(first.folder).record["marker"] == "first"
+    second.advance("fitted")
+    assert Run.open(first.folder).record["marker"] == "first"
+    second.advance("finished")
+    assert second.folder == first.folder
+    assert Run.open(first.folder).record["marker"] == "second"
+    assert [run.folder for run in find_runs(tmp_path)] == [first.folder]
+    assert sorted(path.name for path in first.folder.parent.iterdir()) == [".lock", first.folder.name]
+
+
+def test_a_failed_rerun_leaves_the_finished_run(tmp_path: Path):
+    start(tmp_path).advance("finished", marker="first")
+    again = start(tmp_path)
+    with pytest.raises(RuntimeError, match="boom"), again.recording_failure():
+        raise RuntimeError("boom")
+    assert again.record["status"] == "failed"
+    (found,) = find_runs(tmp_path)
+    assert found.record["marker"] == "first"
+
+
+def test_another_experiment_of_the_same_name_gets_a_suffix_that_says_what_differs(tmp_path: Path):
+    start(tmp_path).advance("finished")
+    other = start(tmp_path, FACTS | {"model.image_size": [512, 512]})
+    assert other.folder.name == "resnet18_layer2_0.1_5_image_size-512x512"
+    third = start(tmp_path, FACTS | {"data.manifest": "cccc", "seed": 7})
+    assert third.folder.name == "resnet18_layer2_0.1_5_data-cccc_seed-7"
+
+
+def test_a_failure_is_kept_with_its_error(tmp_path: Path):
+    run = start(tmp_path)
+    with pytest.raises(ValueError, match="no good"), run.recording_failure():
+        raise ValueError("no good")
+    assert Run.open(run.folder).record["error"]["summary"] == "ValueError: no good"
+    again = start(tmp_path)
+    assert again.folder == run.folder
+
+
+def test_a_killed_run_is_known_as_interrupted(tmp_path: Path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from defectlab.results.record import Run
+run = Run.start(Path({str(tmp_path)!r}), "Padim", "d", "r", {{"seed": 1}}, {{}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert Run.open(tmp_path / "Padim/d/r").status == "interrupted"
+
+
+def test_a_number_that_another_process_has_by_now_is_not_the_dead_one(tmp_path: Path):
+    run = start(tmp_path)
+    assert run.record["process"]["pid"] == os.getpid()
+    assert may_live(run.record["process"])
+    parent = run.record["process"] | {"pid": os.getppid()}
+    run.update(process=parent | {"born": "before the last start 17"})
+    assert (run.status == "interrupted") == Path("/proc/self/stat").exists(), "born at another moment"
+    run.update(process=parent | {"born": None})  # a record from before this was written down
+    assert run.status == "running"
+    with pytest.raises(InputError, match="is running this experiment now"):
+        start(tmp_path)
+    assert may_live({"pid": 1, "host": "another machine", "born": "x 1"})
+
+
+def test_a_rerun_killed_while_it_took_its_place_loses_nothing(tmp_path: Path):
+    run = start(tmp_path)
+    run.advance("finished", marker="first")
+    run.folder.rename(run.folder.with_name(f".{run.folder.name}.old-99999"))
+    assert find_runs(tmp_path) == []
+    again = start(tmp_path)
+    (found,) = find_runs(tmp_path)
+    assert found.record["marker"] == "first"
+    again.advance("finished", marker="second")
+    assert [one.record["marker"] for one in find_runs(tmp_path)] == ["second"]
+    assert {folder.name for folder in run.folder.parent.iterdir()} == {".lock", run.folder.name}
+
+
+def test_scores_come_back_to_the_last_digit(tmp_path: Path):
+    run = start(tmp_path)
+    rows = [
+        ScoreRow("data/тест, 1.png", "validation", "good", 0, float(np.float32(0.1)), 0),
+        ScoreRow("b.png", "test", "blot", 1, 1 / 3, -1),
+        ScoreRow("c.png", "test", "blot", 1, float("inf"), 1),
+    ]
+    run.write_scores(rows)
+    assert run.scores() == rows
+    assert run.scores("test") == rows[1:]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"run\.json"):
+        Run.open(tmp_path)
+
+
+def test_a_file_is_whole_or_absent(tmp_path: Path):
+    target = tmp_path / "a.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(ZeroDivisionError), replacing(target) as partial:
+        partial.write_text(f"half {1 / 0}")
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(target, {"a": float("nan")})
+
+
+@pytest.mark.parametrize("sent", [5, 3])
+def test_arrays_are_streamed_and_cut_to_the_rows_that_came(tmp_path: Path, sent: int):
+    rows = np.random.default_rng(0).random((sent, 4, 6), dtype=np.float32)
+    writer = ArrayWriter(tmp_path / "maps" / "test.npy", 5, (4, 6), "float32")
+    writer.append(rows[:2])
+    assert not (tmp_path / "maps" / "test.npy").exists()
+    writer.append(rows[2:])
+    writer.close()
+    assert np.array_equal(np.load(tmp_path / "maps" / "test.npy", mmap_mode="r"), rows)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["test.npy"]
+
+
+def test_masks_survive_packing():
+    masks = np.random.default_rng(0).random((3, 5, 13)) > 0.5
+    assert np.array_equal(unpack_masks(pack_masks(masks), 13), masks)
+
+
+def test_identity_ignores_where_images_lie_and_how_fast_they_are_read():
+    experiment = {
+        "seed": 42,
+        "data": {"root": "/a", "num_workers": 2, "eval_batch_size": 8, "train_batch_size": 10, "normal_dir": "good"},
+        "model": {"name": "padim", "layers": ["layer1"]},
+        "backbone": {"name": "resnet18", "weights": "x.pth"},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+    }
+    moved = json.loads(json.dumps(experiment))
+    moved["data"] |= {"root": "/b", "num_workers": 0, "eval_batch_size": 1}
+    moved["trainer"]["accelerator"] = "gpu"
+    identity = experiment_id(experiment_facts(experiment, "m", "b"))
+    assert experiment_id(experiment_facts(moved, "m", "b")) == identity
+    assert experiment_id(experiment_facts(moved, "other images", "b")) != identity
+    moved["model"]["layers"] = ["layer2"]
+    assert experiment_id(experiment_facts(moved, "m", "b")) != identity
+
+
+def test_names_stay_file_names():
+    assert readable_name("padim", "timm/resnet18", {"layers": ["a"], "n_features": 5}, 1) == "timm-resnet18_a_5"
+    many = {f"model.option{number}": number for number in range(9)}
+    assert differing_suffix(many, {}) == f"_{experiment_id(many)[:6]}"
+
+
+DAMAGED = {
+    "cut off": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "no text": lambda whole: b"\xff\xfe\x00",
+    "no record": lambda whole: b"[]",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_record_is_named_and_keeps_no_other_run_from_being_found(tmp_path: Path, how: str):
+    other = start(tmp_path, name="other")
+    run = start(tmp_path, FACTS | {"seed": 1})
+    file = run.folder / "run.json"
+    file.write_bytes(DAMAGED[how](file.read_bytes()))
+    with pytest.raises(InputError, match=r"run\.json is damaged.*Restore it, or train the run again"):
+        Run.open(run.folder)
+    assert [found.folder for found in find_runs(tmp_path)] == [other.folder]
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_damaged_scores_and_maps_are_named(tmp_path: Path, how: str):
+    run = start(tmp_path)
+    run.write_scores([ScoreRow("a.png", "test", "good", 0, 0.25, 0)])
+    run.maps_path("test").parent.mkdir()
+    for path in (run.maps_path("test"), run.masks_path("test")):
+        np.save(path, np.zeros((1, 8, 8), np.uint8))
+    for path in (run.folder / "scores.csv", run.maps_path("test"), run.masks_path("test")):
+        path.write_bytes(DAMAGED[how](path.read_bytes()))
+    for read in (lambda: run.scores("test"), lambda: run.maps("test"), lambda: run.packed_masks("test")):
+        with pytest.raises(InputError, match=r"is damaged .*Restore it, or test the run again"):
+            read()

@@ -1,0 +1,158 @@
+"""On which grid pixel metrics are computed: the model's own, each mask's own, or a given one."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from small import data, small
+from tiny import make_parts
+
+from defectlab import Engine, Experiment
+from defectlab.data.transforms.geometry import Frame, resize_bilinear, resize_nearest
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.results.evaluate import evaluate_run
+from defectlab.results.pixel_grid import check_pixel_size, pixel_images
+from defectlab.results.run.record import Run
+from defectlab.results.thresholds import set_threshold
+from defectlab.utils.errors import OptionError
+
+SIDES = st.integers(1, 13)
+
+
+@given(SIDES, SIDES, SIDES, SIDES, st.integers(0, 10))
+@settings(max_examples=80, deadline=None)
+def test_resizing_is_torchs(h: int, w: int, new_h: int, new_w: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=(h, w)).astype(np.float32)
+    # in float64: in float32 torch's own positions are off by some 1e-6 of a pixel
+    tensor = torch.from_numpy(values.astype(np.float64))[None, None]
+    expected = torch.nn.functional.interpolate(tensor, size=(new_h, new_w), mode="bilinear", align_corners=False)
+    assert np.allclose(resize_bilinear(values, (new_h, new_w)), expected[0, 0].numpy(), rtol=0, atol=2e-6)
+    nearest = torch.nn.functional.interpolate((tensor > 0).float(), size=(new_h, new_w), mode="nearest")[0, 0] > 0
+    assert np.array_equal(resize_nearest(values > 0, (new_h, new_w)), nearest.numpy())
+
+
+def test_infinite_scores_stay_infinite_and_make_no_nan() -> None:
+    values = np.array([[np.inf, np.inf, 1.0, -np.inf, -np.inf]] * 2, dtype=np.float32)
+    large = resize_bilinear(values, (4, 15))
+    assert not np.isnan(large).any()
+    assert (large[0, 0], large[0, 7], large[0, -1]) == (np.inf, 1.0, -np.inf)
+
+
+@pytest.mark.parametrize("crop", [None, (20, 23)])
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_maps_go_back_onto_the_image_as_predictions_do(crop: tuple[int, int] | None, keep_aspect: bool) -> None:
+    preprocessing = Preprocessing(size=(32, 28), crop=crop, keep_aspect=keep_aspect)
+    shape, image_size = crop or (32, 28), (50, 81)
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    expected = preprocessing.to_image(torch.from_numpy(values)[None], image_size)[0].numpy()
+    found = Frame.from_record(preprocessing.to_dict()).to_grid(values, image_size, image_size)
+    unseen = np.isnan(expected)
+    assert unseen.any() == (crop is not None)
+    assert (found[unseen] == -np.inf).all()
+    assert np.allclose(found[~unseen], expected[~unseen], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["large", 256, [256], [0, 5], [1.5, 2], [True, 2], None, [1, 2, 3]])
+def test_a_pixel_size_that_cannot_be_is_refused_early(wrong: object, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"pixel_size must be input"):
+        check_pixel_size(wrong)
+    with pytest.raises(OptionError, match=r"pixel_size must be input"):
+        Engine(default_root_dir=tmp_path, pixel_size=wrong)
+    if wrong is not None:  # null in YAML is "not given"
+        with pytest.raises(OptionError, match=r"pixel_size must be input"):
+            Experiment.from_dict(
+                {"data": {"root": "x"}, "model": {"name": "padim"}, "evaluation": {"pixel_size": wrong}}
+            )
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """Parts whose test images have four sizes, each mask the size of its image."""
+    root = make_parts(tmp_path / "parts", train=6, good=6, bad=6)
+    for number in range(6):
+        size = (64 + 10 * (number % 4), 90 - 6 * (number % 4))
+        for file in (f"test/good/{number:03d}.png", f"test/blot/{number:03d}.png"):
+            Image.open(root / file).resize(size).save(root / file)
+        mask = root / f"ground_truth/blot/{number:03d}_mask.png"
+        Image.open(mask).resize(size, Image.Resampling.NEAREST).save(mask)
+    return root
+
+
+def reference(run: Run, root: Path, pixel_size: str | list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and masks of all test pixels, by torch and PIL, from the maps and the dataset's own files."""
+    scores, marks = [], []
+    for place, row in enumerate(run.scores("test")):
+        name = Path(row.image_path)
+        width, height = Image.open(root / "test" / row.defect / name.name).size
+        mask = np.zeros((height, width), bool)
+        if row.label == 1:
+            mask = np.asarray(Image.open(root / "ground_truth/blot" / f"{name.stem}_mask.png")) > 0
+        size = mask.shape if pixel_size == "original" else tuple(pixel_size)
+        anomaly_map = torch.from_numpy(np.array(run.maps("test")[place]))[None, None]
+        scores.append(torch.nn.functional.interpolate(anomaly_map, size=size, mode="bilinear").numpy().ravel())
+        mask_tensor = torch.from_numpy(mask.astype(np.float32))[None, None]
+        marks.append(torch.nn.functional.interpolate(mask_tensor, size=size, mode="nearest").numpy().ravel() > 0)
+    return np.concatenate(scores), np.concatenate(marks)
+
+
+@pytest.mark.parametrize("pixel_size", ["original", [40, 30]])
+def test_pixel_metrics_on_another_grid_equal_scikit_learn(parts: Path, pixel_size: str | list[int]) -> None:
+    engine = Engine(pixel_size=pixel_size)
+    model = small("padim")
+    engine.train(model=model, datamodule=data(parts))
+    run = Run.open(model.run_folder)
+    scores, marks = reference(run, parts, pixel_size)
+    metrics = run.record["metrics"]
+    assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(marks, scores), abs=1e-6)
+    assert metrics["pixel_AUPR"] == pytest.approx(average_precision_score(marks, scores), abs=1e-5)
+    threshold = run.record["thresholds"]["pixel"]["value"]
+    assert metrics["pixel_F1Score"] == pytest.approx(f1_score(marks, scores > threshold), abs=1e-3)
+    grid = None if pixel_size == "original" else pixel_size
+    assert run.record["evaluation"] == {"pixel_size": pixel_size, "grid": grid}
+    assert run.record["facts"]["evaluation.pixel_size"] == pixel_size
+
+    # from the record alone: the images are gone
+    shutil.rmtree(parts)
+    assert evaluate_run(run)["metrics"] == metrics
+    set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["pixel"])
+    again = Run.open(run.folder).record
+    assert again["metrics"]["pixel_AUROC"] == metrics["pixel_AUROC"]
+    flagged = scores > again["thresholds"]["pixel"]["value"]
+    assert again["metrics"]["pixel_TPR"] == pytest.approx(flagged[marks].mean(), abs=1e-3)
+
+
+def test_another_grid_is_another_run_and_the_models_own_the_same_as_ever(parts: Path) -> None:
+    model = small("padim")
+    Engine().train(model=model, datamodule=data(parts))
+    own = Run.open(model.run_folder)
+    assert "evaluation.pixel_size" not in own.record["facts"]
+    assert own.record["evaluation"] == {"pixel_size": "input", "grid": [64, 64]}
+    before = own.record["metrics"]
+    Engine(pixel_size="original", keep_maps="worst").test(
+        model=small("padim"), datamodule=data(parts), ckpt_path=own.checkpoint
+    )
+    others = [run for run in own.folder.parent.iterdir() if run.is_dir() and run != own.folder]
+    (other,) = map(Run.open, others)
+    assert Run.open(own.folder).record["metrics"] == before
+    assert other.record["metrics"]["image_AUROC"] == before["image_AUROC"]
+    assert other.record["metrics"]["pixel_AUPRO"] != before["pixel_AUPRO"]
+    assert not any(path.exists() for path in other.grid_paths("test"))  # they go with the maps
+    kept = evaluate_run(other)["metrics"]
+    assert kept == other.record["metrics"]
+
+
+def test_masks_that_are_gone_are_said_not_guessed(parts: Path) -> None:
+    model = small("padim")
+    Engine(pixel_size="original").train(model=model, datamodule=data(parts))
+    run = Run.open(model.run_folder)
+    run.grid_paths("test")[0].unlink()
+    images, reason = pixel_images(run)
+    assert images is None
+    assert "test_grid_masks.bin is gone" in str(reason)

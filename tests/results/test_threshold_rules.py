@@ -1,0 +1,90 @@
+"""Data rules in whole runs: what is trained, scored, measured and shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import data, small
+from tiny import make_parts
+
+from defectlab import Engine
+from defectlab.data.folder import Folder
+from defectlab.evaluation.suite import evaluate
+from defectlab.results.run.record import Run
+from defectlab.visualization.run_panel import run_panel
+
+
+def trained(root: Path, name: str = "padim", results: str = "results", **options) -> Run:
+    """Train, test and return the finished run; `options` are Folder's."""
+    model = small(name)
+    Engine(default_root_dir=results).train(model=model, datamodule=data(root, **options))
+    return Run.open(model.run_folder)
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parts of which two defects have no mask, with two images of unknown label."""
+    root = make_parts(tmp_path_factory.mktemp("gaps") / "parts", bad=8)
+    for number in (1, 2, 3, 4):
+        (root / f"ground_truth/blot/{number:03d}_mask.png").unlink()
+    (root / "test/unknown").mkdir()
+    for number in (0, 1):
+        name = f"test/unknown/{number}.png"
+        (root / name).write_bytes((root / f"test/blot/{number:03d}.png").read_bytes())
+    return root
+
+
+def test_unknown_images_are_scored_and_shown_and_never_counted(gaps: Path):
+    run = trained(gaps, missing_masks="leave_out")
+    rows = run.scores("test")
+    unknown = [row for row in rows if row.defect == "unknown"]
+    assert [row.label for row in unknown] == [-1, -1]
+    assert all(np.isfinite(row.score) and row.pred_label in (0, 1) for row in unknown)
+    known = [row for row in rows if row.label >= 0]
+    masks, maps, threshold = run.masks("test"), run.maps("test"), run.record["thresholds"]
+    bare = {name.split("/")[-1] for name in run.record["dataset"]["without_mask"]}
+    assert bare == {"001.png", "002.png", "003.png", "004.png"}
+    counted = [
+        i for i, row in enumerate(rows) if row.label >= 0 and not (row.label and Path(row.image_path).name in bare)
+    ]
+    assert len(counted) < len(known) < len(rows)
+    expected = evaluate(
+        [rows[i].score for i in counted], [rows[i].label for i in counted], maps[counted], masks[counted],
+        image_threshold=threshold["image"]["value"], pixel_threshold=threshold["pixel"]["value"],
+    )  # fmt: skip
+    for name, metric in expected.items():
+        if name.startswith("pixel"):
+            assert run.record["metrics"][name] == pytest.approx(metric.value, abs=1e-12), name
+    assert "left out" in _protocol_of(run)
+    assert "2 images of unknown label" in _protocol_of(run)
+    assert run_panel(run) is not None
+
+
+def test_a_defect_without_a_mask_may_count_as_a_whole(gaps: Path):
+    run = trained(gaps, missing_masks="whole")
+    rows, masks = run.scores("test"), run.masks("test")
+    bare = [i for i, row in enumerate(rows) if row.defect == "blot" and masks[i].all()]
+    assert bare
+    assert all(Path(rows[i].image_path).name in {f"{n:03d}.png" for n in (1, 2, 3, 4)} for i in bare)
+    assert not any(masks[i].any() for i, row in enumerate(rows) if row.label < 1)
+
+
+def test_classification_has_no_pixel_metrics_and_says_why(parts: Path):
+    run = trained(parts, task="classification")
+    assert run.record["metrics"]["pixel_AUROC"] is None
+    assert run.record["metric_reasons"]["pixel_AUROC"] == "the task is classification: no masks are used"
+    assert run.record["metrics"]["image_AUROC"] is not None
+    assert "classification" in _protocol_of(run)
+
+
+def _protocol_of(run: Run) -> str:
+    from defectlab.results.rows import row_of
+
+    return row_of(run)["protocol"]
+
+
+def test_folder_options_round_trip(gaps: Path):
+    options = {"missing_masks": "leave_out", "mask_suffix": "_mask", "task": "segmentation"}
+    folder = data(gaps, **options)
+    assert options.items() <= folder.options.items()
+    assert Folder(**folder.options).manifest.hash == folder.manifest.hash

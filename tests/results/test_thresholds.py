@@ -1,0 +1,118 @@
+"""Another threshold for a finished run, from its record alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished import finished
+
+from defectlab.cli import main
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.results.run.arrays import pack_masks
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.results.thresholds import set_threshold
+from defectlab.results.workbook import read_workbook
+from defectlab.utils.errors import InputError, OptionError
+
+SHAPE = (4, 5)
+
+
+@pytest.fixture
+def run() -> Run:
+    """A run of 30 validation and 30 test images, every third one anomalous, with maps and masks."""
+    run = finished("a", metrics={})
+    random = np.random.default_rng(0)
+    rows = []
+    for split in ("validation", "test"):
+        labels = np.arange(30) % 3 == 0
+        masks = np.zeros((30, *SHAPE), dtype=bool)
+        masks[labels, 1:3, 2] = True
+        maps = (random.normal(0, 1, masks.shape) + 3 * masks).astype(np.float32)
+        run.maps_path(split).parent.mkdir(exist_ok=True)
+        np.save(run.maps_path(split), maps)
+        np.save(run.masks_path(split), pack_masks(masks))
+        scores = maps.reshape(30, -1).max(axis=1)
+        rows += [ScoreRow(f"{split}{n}.png", split, "", int(labels[n]), float(scores[n]), -1) for n in range(30)]
+    run.write_scores(rows)
+    run.update(maps={"kept": "all"}, preprocessing=Preprocessing(size=SHAPE).to_dict())
+    return run
+
+
+def good(run: Run, split: str) -> list[float]:
+    return [row.score for row in run.scores(split) if row.label == 0]
+
+
+def test_the_record_changes_as_one_and_the_labels_with_it(run: Run):
+    chosen = set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.2), ["image"])
+    opened = Run.open(run.folder)
+    threshold = opened.record["thresholds"]["image"]
+    assert threshold["value"] == chosen["image"].value == sorted(good(run, "validation"))[16]  # ceil(21 * 0.8) of 20
+    assert (threshold["rule"], threshold["source"], threshold["oracle"]) == ("conformal", "validation", False)
+    assert all(row.pred_label == (row.score > threshold["value"]) for row in opened.scores())
+    caught = [row.pred_label for row in opened.scores("test") if row.label == 1]
+    assert opened.record["metrics"]["image_TPR"] == np.mean(caught)
+    assert opened.record["thresholds"]["pixel"]["value"] == 0.75  # as it was
+
+
+def test_at_pixel_level_the_false_alarm_rate_is_of_good_images(run: Run):
+    value = set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.1), ["pixel"])["pixel"].value
+    highest = [run.maps("validation")[n].max() for n, row in enumerate(run.scores("validation")) if row.label == 0]
+    assert np.mean(np.array(highest) > value) == pytest.approx(0.1)
+    value = set_threshold(run, "mean_plus_k_std", RuleOptions(k=2), ["pixel"])["pixel"].value
+    pixels = np.array([run.maps("validation")[n] for n, row in enumerate(run.scores("validation")) if row.label == 0])
+    assert value == pytest.approx(pixels.mean() + 2 * pixels.std(), rel=1e-6)
+
+
+def test_the_test_images_stay_an_oracle_whatever_was_chosen_by_hand_before(run: Run):
+    dataset = run.record["dataset"]
+    run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "validation_is_test": True}})
+    set_threshold(run, "manual", RuleOptions(value=1.0), ["image"])
+    assert run.record["thresholds"]["image"]["source"] == "the user"
+    set_threshold(run, "f1", RuleOptions(), ["image"])
+    assert run.record["thresholds"]["image"]["oracle"] is True
+
+
+@pytest.mark.parametrize(
+    ("rule", "levels", "message"),
+    [
+        ("manual", ["image", "pixel"], "give --level image or --level pixel"),
+        ("cost", ["pixel"], "weighs parts"),
+        ("f1", ["patch"], "level must be"),
+        ("conformal", ["image", "pixel"], "needs at least 99"),
+    ],
+)
+def test_what_cannot_work_changes_nothing(run: Run, rule: str, levels: list[str], message: str):
+    before = (run.folder / "run.json").read_bytes(), (run.folder / "scores.csv").read_bytes()
+    with pytest.raises(OptionError, match=message):
+        set_threshold(run, rule, RuleOptions(value=1.0), levels)
+    assert ((run.folder / "run.json").read_bytes(), (run.folder / "scores.csv").read_bytes()) == before
+
+
+def test_without_maps_or_masks_pixels_are_refused_with_what_works(run: Run):
+    run.masks_path("validation").unlink()
+    with pytest.raises(InputError, match=r"needs masks at pixel level.*quantile"):
+        set_threshold(run, "f1", RuleOptions(), ["pixel"])
+    run.update(maps={"kept": "none"})
+    with pytest.raises(InputError, match="did not keep its maps"):
+        set_threshold(run, "manual", RuleOptions(value=1.0), ["pixel"])
+
+
+def test_the_command_needs_no_model_and_renews_the_row(run: Run, capsys: pytest.CaptureFixture[str], own_project: Path):
+    arguments = ["threshold", "--run", str(run.folder), "--rule", "recall", "--recall", "0.9", "--level", "image"]
+    assert main(arguments) == 0
+    assert "anomalous images of validation; with 95 % confidence" in capsys.readouterr().out
+    (row,) = read_workbook()
+    assert row["threshold_rule"] == "recall / f1"
+    assert row["image_threshold"] == pytest.approx(Run.open(run.folder).record["thresholds"]["image"]["value"])
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_maps_of_other_rows_are_refused_and_nothing_changes(run: Run, split: str):
+    first = next(row for row in run.scores() if row.split == split)
+    run.write_scores([row for row in run.scores() if row != first])
+    before = run.record
+    with pytest.raises(InputError, match=f"scores.csv has 29 {split} images, and there are 30 maps"):
+        set_threshold(run, "f1", RuleOptions(), ["pixel"])
+    assert Run.open(run.folder).record == before

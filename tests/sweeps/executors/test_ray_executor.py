@@ -1,0 +1,233 @@
+"""A sweep in tasks: the work of each as a plain function, and how they are put together, without starting Ray."""
+
+import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from finished import finished
+
+import defectlab.sweeps.executors.on_ray as on_ray
+from defectlab.backbones.feature_cache.store import FeatureStore
+from defectlab.results.run.record import Run, adopt_run, find_runs
+from defectlab.sweeps.config import SweepConfig
+from defectlab.sweeps.configurations import prepare
+from defectlab.sweeps.executors import make_executor, tasks
+from defectlab.sweeps.executors.on_ray import Ordered
+from defectlab.sweeps.executors.ray_resources import RayConfig, check_needs
+from defectlab.sweeps.sweep import sweep
+from defectlab.utils.errors import InputError, OptionError
+
+LAYERS = [["layer2", "layer3"], ["layer1", "layer2"]]
+GRID = [
+    {
+        "model.name": "patchcore",
+        "model.layers": LAYERS[:1],
+        "model.coreset_sampling_ratio": [0.05, 0.2],
+        "model.num_neighbors": [1, 3],
+    },
+    {"model.name": "padim", "model.layers": LAYERS[1:], "model.n_features": [7, 20]},
+]
+
+
+def settings(root: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "data": {"root": str(root), "num_workers": 0, "train_batch_size": 3, "eval_batch_size": 4},
+        "backbone": {"name": "resnet18", "weights": "random"},
+        "model": {"image_size": [64, 64]},
+        "trainer": {"accelerator": "cpu"},
+        "grid": GRID,
+        "checkpoints": "none",
+    } | more
+
+
+class Task:
+    def __init__(self, ray: "FakeRay", function: Any, **options: Any) -> None:
+        self.ray, self.function, self.given = ray, function, options
+
+    def options(self, **options: Any) -> "Task":
+        return Task(self.ray, self.function, **options)
+
+    def remote(self, *given: Any) -> Any:
+        """Run at once, on copies: a task on another machine shares no object."""
+        count = self.given.get("num_returns", 1)
+        self.ray.submitted.append((self.function.__name__, self.given))
+        try:
+            given = tuple(self.ray.get(one) if isinstance(one, Ref) else one for one in given)
+            values = self.function(*pickle.loads(pickle.dumps(given)))
+            values = pickle.loads(pickle.dumps(values))
+        except Exception as error:
+            failure = error if isinstance(error, FakeError) else FakeError(error)
+            return [Ref(failure) for _ in range(count)] if count > 1 else Ref(failure)
+        return [Ref(value) for value in values] if count > 1 else Ref(values)
+
+
+class Ref:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class FakeError(Exception):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class FakeRay:
+    """What the executor uses of Ray, in this process; the last task submitted is done first."""
+
+    exceptions = SimpleNamespace(RayError=FakeError)
+
+    def __init__(self, **node: float) -> None:
+        self.submitted: list[tuple[str, dict[str, Any]]] = []
+        self.node = {"CPU": 4.0, "memory": 64e9, **node}
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": self.node}, {"Alive": False, "Resources": {"CPU": 64.0}}]
+
+    def remote(self, function: Any) -> Task:
+        return Task(self, function)
+
+    def get(self, ref: Ref) -> Any:
+        if isinstance(ref.value, Exception):
+            raise ref.value
+        return ref.value
+
+    def wait(self, refs: list[Ref], num_returns: int) -> tuple[list[Ref], list[Ref]]:
+        return refs[-1:], refs[:-1]
+
+    def cancel(self, ref: Ref) -> None:
+        pass
+
+
+def assert_equal_runs(ours: list[Run], theirs: list[Run]) -> None:
+    others = {run.record["run_id"]: run for run in theirs}
+    assert {run.record["run_id"] for run in ours} == set(others)
+    for run in ours:
+        other = others[run.record["run_id"]]
+        assert run.record["name"] == other.record["name"]
+        assert (run.status, run.record["facts"]) == (other.status, other.record["facts"])
+        for split in ("validation", "test"):
+            rows = [(row.image_path, row.label, row.pred_label) for row in run.scores(split)]
+            assert rows == [(row.image_path, row.label, row.pred_label) for row in other.scores(split)]
+            scores = [[row.score for row in one.scores(split)] for one in (run, other)]
+            np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+            np.testing.assert_allclose(run.maps(split), other.maps(split), rtol=1e-4, atol=1e-5)
+        for name, value in other.record["metrics"].items():
+            assert run.record["metrics"][name] == pytest.approx(value, abs=1e-6), name
+
+
+@pytest.fixture(scope="module")
+def local(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """The runs of a sweep in this process."""
+    home = tmp_path_factory.mktemp("local")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEFECTLAB_HOME", str(home))
+        assert not sweep(settings(parts)).failed
+        return find_runs()
+
+
+@pytest.mark.parametrize("share", ["objects", "cache"])
+def test_tasks_give_the_records_of_a_local_sweep(
+    local: list[Run], parts: Path, monkeypatch: pytest.MonkeyPatch, share: str
+):
+    ray = FakeRay()
+    monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
+    grid = GRID if share == "objects" else GRID[1:]
+    result = sweep(settings(parts, grid=grid, ray={"share": share, "together": 2}), executor="ray")
+    assert not result.failed
+    made = [name for name, _ in ray.submitted]
+    assert made.count("make_features") == 1
+    assert made.count("make_piece") == (3 if share == "objects" else 1)
+    assert made.count("run_members") == (3 if share == "objects" else 1)
+    assert all(options["memory"] > 1e9 and options["max_retries"] == 3 for _, options in ray.submitted)
+    found = find_runs()
+    assert_equal_runs(found, [one for one in local if share == "objects" or one.folder.parent.parent.name == "Padim"])
+    assert len(FeatureStore().entries()) == (0 if share == "objects" else 3)  # two layers and PaDiM's distances
+    assert [Run.open(one.record).record["run_id"] for one in result.outcomes if one.record] == [
+        one.run_id for one in result.plan.configurations
+    ]
+
+
+def test_what_fails_in_a_task_is_on_record_and_stops_no_other(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    ray = FakeRay()
+    monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
+    monkeypatch.setitem(tasks.STEPS["patchcore"], "nearest", lambda *_: 1 / 0)
+    result = sweep(settings(parts), executor="ray")
+    assert [one.status for one in result.outcomes] == ["failed"] * 4 + ["finished"] * 2
+    failed = [run for run in find_runs() if run.status == "failed"]
+    assert len(failed) == 4
+    assert all("ZeroDivisionError" in run.record["error"]["summary"] for run in failed)
+
+
+def test_a_machine_with_other_images_or_another_program_is_refused(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (one, *_), _ = prepare(SweepConfig.from_dict(settings(parts, grid=GRID[1:])).expanded())
+    setting = tasks.Setting("s", "token", {})
+    member = tasks.member_of(one, ("layer1",))
+    with pytest.raises(InputError, match="is another experiment than where the sweep was started"):
+        tasks.make_features(setting, replace(member, run_id="0" * 12))
+    with pytest.raises(InputError, match="install that"):
+        tasks.make_features(replace(setting, version="0.0.0"), member)
+
+
+def test_a_task_too_large_for_every_machine_is_refused_before_anything_runs(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ray = FakeRay(memory=1e9)
+    monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
+    with pytest.raises(InputError, match="No machine of the Ray cluster can run Patchcore"):
+        sweep(settings(parts), executor="ray")
+    assert not ray.submitted
+    check_needs("x", {"num_cpus": 1, "num_gpus": 0, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
+    with pytest.raises(InputError, match="1 GPUs"):
+        check_needs("x", {"num_cpus": 1, "num_gpus": 1, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
+
+
+def test_options_of_executors_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    store = FeatureStore(tmp_path)
+    with pytest.raises(OptionError, match="Did you mean 'ray'"):
+        make_executor("rays", store, "s")
+    with pytest.raises(OptionError, match="say executor ray too"):
+        make_executor("local", store, "s", "auto")
+    wrong = [({"cpu": 1}, "Did you mean 'cpus'"), ({"share": "disk"}, "objects, cache"), ({"cpus": 0}, "least 1")]
+    for given, message in wrong:
+        with pytest.raises(OptionError, match=message):
+            RayConfig.from_dict(given)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"defectlab\[ray\]"):
+        make_executor("ray", store, "s")
+
+
+def test_runs_of_one_name_take_their_places_in_order():
+    order = Ordered([3, 5, 9])
+    assert order.ready(9, None) == []
+    assert [number for number, _ in order.ready(3, None)] == [3]
+    assert [number for number, _ in order.ready(5, None)] == [5, 9]
+
+
+def test_an_adopted_run_is_where_it_would_be_had_it_run_here(tmp_path: Path):
+    there = finished("one", root=tmp_path / "there")
+    files = {
+        path.relative_to(there.folder).as_posix(): path.read_bytes()
+        for path in there.folder.rglob("*")
+        if path.is_file()
+    }
+    results = tmp_path / "here"
+    first = adopt_run(files, results, "Padim", "coins")
+    assert first.folder == results / "Padim/coins/one"
+    assert adopt_run(files, results, "Padim", "coins").folder == first.folder
+    finished("one", root=results, seed=7, dataset="digits")
+    other = finished("one", root=tmp_path / "more", seed=7)
+    files = {"run.json": (other.folder / "run.json").read_bytes()}
+    second = adopt_run(files, results, "Padim", "coins")
+    assert second.folder.name == "one_seed-7" == second.record["name"]
+    assert not list((results / "Padim/coins").glob(".one*"))

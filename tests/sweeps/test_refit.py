@@ -1,0 +1,201 @@
+"""Checkpoints of a sweep: which are kept, how the best is chosen, and that they give the sweep's own scores."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from finished import finished
+from test_sweep import settings
+
+import defectlab.backbones.extractor as extractor
+from defectlab import Detector
+from defectlab.backbones.feature_cache.extraction import BATCH
+from defectlab.evaluation.thresholds import below32
+from defectlab.experiment import Experiment, run
+from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.scores import ScoreRow
+from defectlab.results.workbook import read_workbook
+from defectlab.sweeps.checkpoints import policy_of
+from defectlab.sweeps.refit import best_runs
+from defectlab.sweeps.result import SweepResult
+from defectlab.sweeps.selection import choose, validation_metric
+from defectlab.sweeps.sweep import sweep
+from defectlab.utils.errors import InputError, OptionError
+
+MEMORY_BANKS = [
+    {"model.name": "patchcore", "model.layers": [["layer2", "layer3"]], "model.coreset_sampling_ratio": [0.1, 0.3],
+     "model.num_neighbors": [3]},
+    {"model.name": "padim", "model.layers": [["layer2", "layer3"]], "model.n_features": [6, 20]},
+]  # fmt: skip
+TRAINED = [
+    {"model.name": "featcae", "model.layers": [["layer1"], ["layer2"]], "model.latent_dim": [4, 8],
+     "model.border": [1], "trainer.max_epochs": [2]},
+    {"model.name": "cflow", "model.layers": [["layer2"]], "model.coupling_blocks": [2], "trainer.max_epochs": [2]},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepResult, list[int]]:
+    """A sweep of every kind of model, without checkpoints, in a project of its own; read only."""
+    home = tmp_path_factory.mktemp("refit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEFECTLAB_HOME", str(home))
+        passes: list[int] = []
+        real = extractor.FeatureExtractor.forward
+        patch.setattr(extractor.FeatureExtractor, "forward", lambda self, x: (passes.append(len(x)), real(self, x))[1])
+        result = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED))
+    return home, result, passes
+
+
+@pytest.fixture
+def copy(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that project, to write to."""
+    shutil.copytree(done[0], tmp_path / "copy")
+    monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "copy"))
+    return tmp_path / "copy"
+
+
+def test_trained_models_take_the_shared_features_and_train_as_alone(
+    done: Any, parts: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home, result, passes = done
+    assert not result.failed
+    counted = len([path for path in parts.rglob("*.png") if "ground_truth" not in path.parts])
+    assert sum(count for count in passes if count > 1) == counted + BATCH  # the plan times a batch; shapes take one
+    monkeypatch.setenv("DEFECTLAB_HOME", str(home))
+    for label in ("FeatCae resnet18_layer1_4", "Cflow resnet18_layer2"):
+        own = next(one for one in result.runs if label in f"{one.folder.parent.parent.name} {one.folder.name}")
+        data = {key: value for key, value in own.record["experiment"].items() if key != "name"}
+        data["model"] = {key: value for key, value in data["model"].items() if key != "center_crop"}
+        data["trainer"] = {"accelerator": "cpu", "max_epochs": 2, "default_root_dir": str(home / "single")}
+        data["backbone"] = {"name": "resnet18", "weights": "random"}
+        monkeypatch.setenv("DEFECTLAB_WORKBOOK", str(home / "other.xlsx"))
+        alone = run(Experiment.from_dict(data))
+        assert alone.record["run_id"] == own.record["run_id"]
+        for split in ("validation", "test"):
+            ours, theirs = own.scores(split), alone.scores(split)
+            assert [one.image_path for one in ours] == [one.image_path for one in theirs]
+            np.testing.assert_allclose([one.score for one in ours], [one.score for one in theirs], rtol=1e-4)
+
+
+def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ["BEST", "Padim resnet18_layer2-layer3_20", "1", "resnet18_layer2-layer3_0.3_3"]
+    before = {one.record["run_id"]: one.scores() for one in find_runs()}
+    result = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED), refit=names)
+    assert result.kept.problems == () or result.kept.problems == []
+    assert {one.status for one in result.outcomes} == {"kept"}
+    wanted = {one.record["run_id"] for one in result.kept.runs}
+    assert {one.record["run_id"] for one in find_runs() if one.checkpoint.is_file()} == wanted
+    assert len(wanted) >= 3
+    for own in result.kept.runs:
+        assert own.scores() == before[own.record["run_id"]]
+        predictions = Detector.load(own.folder).predict(sorted((parts / "test").rglob("*.png")))
+        found = {str(one.image_path): one for one in predictions}
+        image, pixel = (own.record["thresholds"][level]["value"] for level in ("image", "pixel"))
+        maps = own.maps("test")
+        for place, row in enumerate(own.scores("test")):
+            (one,) = [value for path, value in found.items() if path.endswith(row.image_path)]
+            assert one.score == pytest.approx(row.score, rel=1e-4)
+            assert one.label == bool(row.pred_label)
+            np.testing.assert_allclose(one.anomaly_map, maps[place], rtol=2e-4, atol=2e-4)
+        saved = torch.load(own.checkpoint, weights_only=False)["defectlab"]["thresholds"]
+        assert saved["image"] == below32(image)
+        assert saved["pixel"] == below32(pixel)
+    best = next(one for one in result.kept.runs if "metric" in one.record["sweep"]["refit"])
+    assert best.folder == result.best().folder
+    assert best.record["sweep"]["refit"]["oracle"] is False
+    row = next(row for row in read_workbook() if row["run_id"] == best.record["run_id"])
+    assert row["chosen"] == "best of 9 by image_AUROC of the validation images"
+    assert row["checkpoint"]
+    (named,) = [one for one in result.kept.runs if one.folder.name.endswith("0.3_3")]
+    assert named.record["sweep"]["refit"] == {"named": "resnet18_layer2-layer3_0.3_3"}
+    kept = {one.record["run_id"]: one.checkpoint.stat().st_mtime_ns for one in result.kept.runs}
+    again = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED), refit=["BEST"])
+    (one,) = again.kept.runs
+    assert one.checkpoint.stat().st_mtime_ns == kept[one.record["run_id"]]  # made once
+    assert {one.record["run_id"] for one in find_runs() if one.checkpoint.is_file()} == wanted
+
+
+def test_a_trained_model_is_trained_again(copy: Path, parts: Path):
+    grid = [{**TRAINED[0], "model.layers": [["layer1"]], "model.latent_dim": [4]}]
+    (own,) = [one for one in find_runs() if one.folder.name.startswith("resnet18_layer1_4")]
+    assert not own.checkpoint.is_file()  # checkpoints: none
+    result = sweep(settings(parts, grid=grid), refit=[str(own.folder)])
+    (made,) = result.kept.runs
+    assert made.checkpoint.is_file()
+    assert made.record["sweep"]["number"] == own.record["sweep"]["number"]
+    np.testing.assert_allclose([one.score for one in made.scores()], [one.score for one in own.scores()], rtol=1e-6)
+
+
+def test_all_keeps_all_and_what_fits_no_more_is_said(copy: Path, parts: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
+    result = sweep(settings(parts, grid=MEMORY_BANKS[1:], checkpoints=None))
+    assert "checkpoints: all, since all 2 would take about 0.0 GB" in caplog.text
+    assert len(result.kept.runs) == 2
+    one = result.kept.runs[0]
+    one.checkpoint.unlink()
+    rows = one.scores()
+    one.write_scores([ScoreRow(*list(vars(row).values())[:4], row.score * 1.1, row.pred_label) for row in rows])
+    changed = sweep(settings(parts, grid=MEMORY_BANKS[1:], checkpoints="all"))
+    assert changed.kept.problems
+    assert "gives other scores than its record has" in caplog.text
+    assert not one.checkpoint.is_file()
+    with pytest.raises(OptionError, match="Did you mean 'resnet18_layer2-layer3_20'"):
+        sweep(settings(parts, grid=MEMORY_BANKS[1:]), refit=["resnet18_layer2-layer3_21"])
+    assert policy_of("none", []) == "none"
+
+
+def _validated(name: str, scores: list[float], labels: list[int], **values: Any) -> Run:
+    one = finished(name, **values)
+    one.write_scores(
+        [ScoreRow(f"{place}.png", "validation", "good", label, score, -1) for place, (score, label) in
+         enumerate(zip(scores, labels, strict=True))]
+    )  # fmt: skip
+    return one
+
+
+def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
+    worse = _validated("worse", [1, 3, 2, 4], [0, 0, 1, 1], metrics={"image_AUROC": 1.0})
+    better = _validated("better", [1, 2, 3, 4], [0, 0, 1, 1], metrics={"image_AUROC": 0.1})
+    assert validation_metric(worse, "image_AUROC").value == 0.75
+    found = choose([worse, better], "image_AUROC")
+    assert found is not None
+    assert (found.run.folder, found.value, found.split, found.oracle) == (better.folder, 1.0, "validation", False)
+    tied = choose([worse, better, _validated("same", [5, 6, 7, 8], [0, 0, 1, 1])], "image_AUROC")
+    assert tied is not None
+    assert tied.run.folder == better.folder
+    assert choose([worse, better], "image_FPR_at_95TPR").run.folder == better.folder  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="no metric 'image_auc'"):
+        choose([worse], "image_auc")
+    good_only = [
+        _validated(name, [1, 2], [0, 0], metrics={"image_AUROC": value}) for name, value in (("x", 0.4), ("y", 0.6))
+    ]
+    assert choose(good_only, "image_AUROC") is None
+    assert best_runs(good_only, "image_AUROC", test_if_needed=False) == []
+    (asked,) = best_runs(good_only, "image_AUROC", test_if_needed=True)
+    assert (asked.run.folder.name, asked.split, asked.oracle) == ("y", "test", True)
+    assert "TEST images" in caplog.text
+    record = json.loads((better.folder / "run.json").read_text())
+    record["dataset"]["protocol"]["validation_is_test"] = True
+    assert validation_metric(Run(better.folder, record), "image_AUROC").value is None
+
+
+def test_one_grid_for_the_pixels_of_several_image_sizes(parts: Path):
+    grid = [
+        {
+            "model.name": "padim",
+            "model.layers": [["layer2"]],
+            "model.n_features": [5],
+            "model.image_size": [[64] * 2, [96] * 2],
+        }
+    ]
+    result = sweep(settings(parts, grid=grid, model={}))
+    assert [one.maps("test").shape[1:] for one in result.runs] == [(64, 64), (96, 96)]  # type: ignore[union-attr]
+    assert [one.record["evaluation"]["grid"] for one in result.runs] == [[96, 96], [96, 96]]
+    assert all(one.record["metrics"]["pixel_AUROC"] is not None for one in result.runs)

@@ -1,0 +1,147 @@
+"""Several seeds of one experiment: one split, failures survived, finished ones kept, one summary."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+import yaml
+from scipy.stats import t
+from test_experiment import SMALL, experiment
+
+import defectlab.sweeps.run_many as many
+from defectlab.cli import main
+from defectlab.results.comparison.runs import boards_of
+from defectlab.results.run.record import find_runs
+from defectlab.sweeps.run_many import parse_seeds, run_many, with_seeds
+from defectlab.utils.errors import OptionError
+
+
+def test_seeds_as_people_write_them():
+    assert parse_seeds("0..4") == (0, 1, 2, 3, 4)
+    assert parse_seeds("0,1,2") == (0, 1, 2)
+    assert parse_seeds("7") == (7,)
+    assert parse_seeds(" 3, 8..9") == (3, 8, 9)
+
+
+@pytest.mark.parametrize("text", ["", "a", "4..0", "0..", "1,1", "0..3,2", "0..5000", "-1", "1.5"])
+def test_other_forms_are_refused(text: str):
+    with pytest.raises(OptionError, match="seeds"):
+        parse_seeds(text)
+
+
+def test_seed_and_models_seed_vary_and_the_split_stays(parts: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
+    one = experiment(parts, seed=7, repeat=3, model=SMALL["model"] | {"seed": 5})
+    found = with_seeds(one)
+    assert [item.seed for item in found] == [7, 8, 9]
+    assert [item.model["seed"] for item in found] == [7, 8, 9]
+    assert {item.data.seed for item in found} == {7}
+    assert all(item.repeat == 1 for item in found)
+    assert "the split stays that of seed 7" in caplog.text
+    assert {item.data.seed for item in with_seeds(experiment(parts), [0, 1])} == {42}
+    assert [item.data.seed for item in with_seeds(one, [0, 1], vary_split=True)] == [0, 1]
+    assert with_seeds(experiment(parts)) == [experiment(parts)]
+    for repeat in (0, 1.5, True):
+        with pytest.raises(OptionError, match="repeat"):
+            experiment(parts, repeat=repeat)
+
+
+@pytest.fixture
+def weights(own_project: Path) -> dict[str, str]:
+    """Weights in a file: random ones by name would be others at each seed."""
+    (own_project / "weights").mkdir()
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), own_project / "weights/mine.pth")
+    return {"name": "resnet18", "weights": "weights/mine.pth"}
+
+
+def test_a_failed_seed_costs_no_other_and_the_next_call_does_only_what_is_missing(
+    parts: Path,
+    weights: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+):
+    real, trained, built = many.train_built, [], []
+    plain_build = many.build
+
+    def train_built(model: Any, *others: Any):
+        trained.append(model.seed)
+        if model.seed == 1 and len(trained) <= 3:
+            raise RuntimeError("out of memory")
+        return real(model, *others)
+
+    monkeypatch.setattr(many, "train_built", train_built)
+    monkeypatch.setattr(many, "build", lambda one, *shared: built.append(one.seed) or plain_build(one, *shared))
+    repeats = with_seeds(experiment(parts, backbone=weights), [0, 1, 2])
+    caplog.set_level(logging.INFO, "defectlab")
+    first = run_many(repeats)
+    assert trained == [0, 1, 2]
+    assert built == [0, 0, 1, 2], "once to check them all, then each to train it"
+    assert [one.record["facts"]["seed"] for one in first] == [0, 2]
+    assert "1 of 3 runs failed" in caplog.text
+    assert "out of memory" in caplog.text
+    capsys.readouterr()
+    second = run_many(repeats)
+    assert trained == [0, 1, 2, 1]
+    assert "finished already" in caplog.text
+    assert len({one.record["dataset"]["manifest"] for one in second}) == 1
+    assert len({one.folder for one in second}) == 3
+    values = np.array([one.record["metrics"]["image_AUROC"] for one in second])
+    printed = capsys.readouterr().out
+    (row,) = [line for line in printed.splitlines() if "image_AUROC" in line and " to " in line and "│" in line][-1:]
+    assert f"{values.mean():.4f}" in row
+    assert f"{values.std(ddof=1):.4f}" in row
+    half = t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    assert f"{max(values.mean() - half, 0):.4f} to {min(values.mean() + half, 1):.4f}" in row
+    run_many(repeats[:1], rerun=True)
+    assert trained == [0, 1, 2, 1, 0]
+
+
+def test_random_weights_are_drawn_by_the_seed_and_are_what_is_repeated(
+    parts: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
+    caplog.set_level(logging.INFO, "defectlab")
+    runs = run_many(with_seeds(experiment(parts), [0, 1]))
+    assert len({run.record["backbone"]["sha256"] for run in runs}) == 2
+    assert "seeds 0, 1" in capsys.readouterr().out
+    (board,) = boards_of(runs)
+    (entry,) = board.entries
+    assert (len(entry.rows), entry.weights) == (2, "random")
+    assert entry.name == "resnet18_layer1_10_weights-random"
+    other = experiment(parts, model=SMALL["model"] | {"n_features": 9})
+    run_many([*with_seeds(experiment(parts), [0]), *with_seeds(other, [1])])
+    assert "differ in more than their seed (backbone.sha256, model.n_features)" in caplog.text
+
+
+def test_other_settings_or_images_are_not_finished_already(parts: Path):
+    run_many([experiment(parts)])
+    assert many.finished_run(experiment(parts)) is not None
+    assert many.finished_run(experiment(parts, seed=7)) is None
+    assert many.finished_run(experiment(parts, data={"root": str(parts), "num_workers": 0, "seed": 7})) is None
+    assert many.finished_run(experiment(parts, model=SMALL["model"] | {"n_features": 11})) is None
+
+
+def test_repeat_in_a_file_and_seeds_on_the_command_line(
+    parts: Path,
+    weights: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    file = tmp_path / "a.yaml"
+    settings = SMALL | {"data": {"root": str(parts), "num_workers": 0}, "backbone": weights, "repeat": 2}
+    file.write_text(yaml.safe_dump(settings))
+    assert main(["train", "--config", str(file)]) == 0
+    assert sorted(run.record["facts"]["seed"] for run in find_runs()) == [42, 43]
+    assert "seeds 42, 43" in capsys.readouterr().out
+    assert main(["train", "--config", str(file), "--seeds", "42..44"]) == 0
+    assert sorted(run.record["facts"]["seed"] for run in find_runs()) == [42, 43, 44]
+    assert main(["train", "--config", str(file), "--seeds", "4..0"]) == 2
+    assert "0..4" in capsys.readouterr().err
+    monkeypatch.setattr(many, "train_built", lambda *_: 1 / 0)
+    assert main(["train", "--config", str(file), "--seeds", "50,51"]) == 1

@@ -1,0 +1,223 @@
+"""The report: its facts against scikit-learn, and the file as a browser would get it."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_run import drawn_run
+from finished import finished
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
+from small import data, small
+
+from defectlab import Engine
+from defectlab.cli import main
+from defectlab.evaluation.metrics import sorted_curve
+from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
+from defectlab.results.evaluate import evaluate_run, labelled
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils.errors import InputError
+from defectlab.visualization.charts import histogram
+from defectlab.visualization.report import write_report
+
+RANDOM = np.random.default_rng(0)
+LABELS = RANDOM.random(300) < 0.4
+SCORES = (RANDOM.normal(size=300) + LABELS).round(1)
+
+
+def test_curves_equal_scikit_learn():
+    fpr, tpr = roc_points(sorted_curve(SCORES, LABELS))
+    expected = roc_curve(LABELS, SCORES, drop_intermediate=False)
+    assert fpr.tolist() == pytest.approx(expected[0].tolist())
+    assert tpr.tolist() == pytest.approx(expected[1].tolist())
+    recall, precision = pr_points(sorted_curve(SCORES, LABELS))
+    p, r, _ = precision_recall_curve(LABELS, SCORES)
+    assert precision[::-1].tolist() == pytest.approx(p[:-1].tolist())
+    assert recall[::-1].tolist() == pytest.approx(r[:-1].tolist())
+
+
+def test_a_curve_of_very_many_points_is_thinned_and_keeps_its_area():
+    labels = RANDOM.random(200_000) < 0.02
+    scores = RANDOM.normal(size=labels.size) + 2 * labels
+    fpr, tpr = roc_points(sorted_curve(scores, labels))
+    assert fpr.size < 2000
+    assert auc(fpr, tpr) == pytest.approx(roc_auc_score(labels, scores), abs=1e-3)
+
+
+def rows() -> list[ScoreRow]:
+    kinds = {"good": (0, [1, 2, 3, 6]), "scratch": (1, [5, 7]), "hole": (1, [2.5, 9]), "": (-1, [4])}
+    return [
+        ScoreRow(f"{kind}{n}.png", "test", kind, label, score, -1)
+        for kind, (label, scores) in kinds.items()
+        for n, score in enumerate(scores)
+    ]
+
+
+def test_kinds_are_counted_apart_and_compared_with_the_good():
+    kinds = {kind.defect: kind for kind in by_kind(rows(), 4.5)}
+    assert {name: (kind.count, kind.flagged) for name, kind in kinds.items()} == {
+        "good": (4, 1), "scratch": (2, 2), "hole": (2, 1), "": (1, 0),
+    }  # fmt: skip
+    assert kinds["scratch"].auroc == pytest.approx(roc_auc_score([0, 0, 0, 0, 1, 1], [1, 2, 3, 6, 5, 7]))
+    assert kinds["good"].auroc is None
+    averages = [kind.mean_score for kind in by_kind(rows(), None)]
+    assert averages == sorted(averages)
+
+
+def test_where_it_fails_is_ordered():
+    found = where_it_fails(rows(), 4.5, count=2)
+    names = {title: [rows()[index].image_path for index in indices] for title, indices in found.items()}
+    assert names == {
+        "Good images that score highest": ["good3.png", "good2.png"],
+        "Defects that score lowest": ["hole0.png", "scratch0.png"],
+        "Closest to the threshold": ["0.png", "scratch0.png"],
+    }
+
+
+class Page(HTMLParser):
+    """Headings, tables, and everything that a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.headings: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
+        self._inside = tag
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        elif tag == "h2":
+            self.headings.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+        elif self._inside == "h2":
+            self.headings[-1] += data
+
+
+def test_a_report_is_one_file_that_fetches_nothing(parts: Path, capsys: pytest.CaptureFixture[str]):
+    folders = []
+    for seed in (1, 2):
+        model = small("padim", seed=seed)
+        Engine(enable_progress_bar=False).train(model=model, datamodule=data(parts))
+        folders.append(str(model.run_folder))
+    assert main(["report", *folders]) == 0
+    text = Path(folders[0]).parents[2].joinpath("report.html").read_text()
+    page = Page()
+    page.feed(text)
+    # each run: 2 good, 2 bad, and 4 close to the threshold, five pictures each, and the maps' scale
+    assert len(page.sources) == 2 * (8 * 5 + 1)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
+    for needle in ("pixel ROC", "PRO", "By kind", "2 runs on parts", "blot", "Closest to the threshold", "sd of seeds"):
+        assert needle in text
+    assert main(["report", folders[0], "--output", "one.html"]) == 0
+    one = (Path(folders[0]).parents[3] / "one.html").read_text()
+    assert "1 run on parts" in one
+    assert "verdict" not in one
+
+
+def test_a_thousand_test_images_stay_readable(own_project: Path):
+    text = write_report([drawn_run("many", 0, 1000, 0.5, own_project)], own_project / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert len(page.sources) == 3 * 6 * 5 + 1
+    assert len(text) < 1_000_000
+    assert "good (334)" in text
+
+
+def test_several_runs_stand_side_by_side(own_project: Path):
+    runs = [drawn_run("sharp", seed, 90, 0.5, own_project) for seed in (0, 1)]
+    runs += [drawn_run("blunt", 0, 90, 3.0, own_project), drawn_run("almost", 0, 90, 0.6, own_project, draw=9)]
+    text = write_report(runs, own_project / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert len(page.sources) == 4 * (3 * 3 * 5 + 1)
+    tables = page.tables
+    standings, kinds = tables[0], tables[1]
+    assert [row[1] for row in standings[1:]] == ["best", "", "", "tied with the best", "worse", ""]
+    assert [row[4] for row in standings[1:4]] == ["sharp", "sharp", "sharp_seed-1"]
+    assert standings[-1][4] == "calls every image anomalous"
+    assert kinds[0] == ["model", "run", "good", "hole", "scratch"]
+    facts = {kind.defect: kind for kind in by_kind(runs[0].scores("test"), 0.5)}
+    row = next(row for row in kinds if row[1] == "sharp")
+    assert row[2] == f"{facts['good'].flagged} of 30 flagged"
+    pixels = next(kind for kind in runs[0].record["per_defect"] if kind["defect"] == "hole")["pixel_AUROC"]
+    assert row[3] == f"{facts['hole'].auroc:.3f}; pixels {pixels:.3f}; {facts['hole'].flagged} of 30 caught"
+    confusion = next(table for table in tables if "called good" in table[0])
+    shown = {row[0]: row[2:5] for row in confusion[1:]}
+    name = next(text for text in page.headings if "sharp" in text)
+    assert name == "Padim sharp"
+    assert shown["scratch"] == ["30", str(30 - facts["scratch"].flagged), str(facts["scratch"].flagged)]
+    averages = next(table for table in tables if table[0] == ["label", "images", "average score"])
+    assert [row[0] for row in averages[1:]] == ["good", "anomalous"]
+    assert "losses by epoch" in text
+    assert text.count("per-region overlap") == 1
+
+
+def test_runs_of_other_splits_have_tables_of_their_own(own_project: Path):
+    runs = [drawn_run("one", 0, 30, 0.5, own_project), drawn_run("two", 1, 30, 0.5, own_project)]
+    runs[1].update(dataset=runs[1].record["dataset"] | {"manifest": "another"})
+    text = write_report(runs, own_project / "report.html").read_text()
+    assert "rank them within a table, never across" in text
+    page = Page()
+    page.feed(text)
+    assert sum("image AUROC" in table[0] for table in page.tables) == 2
+
+
+def test_a_run_without_scores_cannot_be_reported(capsys: pytest.CaptureFixture[str]):
+    assert main(["report", str(finished("empty").folder)]) == 2
+    assert "no test scores" in capsys.readouterr().err
+    assert Run.open("results/Padim/coins/empty").status == "finished"
+
+
+@pytest.mark.filterwarnings("error")
+def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path):
+    run = drawn_run("broken", 0, 9, 0.5, own_project)
+    maps = np.load(run.maps_path("test"))
+    maps[0, :4], maps[1, :4], maps[2] = np.nan, np.inf, -np.inf
+    np.save(run.maps_path("test"), maps)
+    run.update(**evaluate_run(run))
+    text = write_report([run], own_project / "report.html").read_text()
+    assert "scores are NaN" in text
+    assert "image ROC" in text
+    assert "pixel ROC" not in text
+
+
+def test_scores_that_are_nan_are_undecided_and_stand_last():
+    scores = [0.2, np.nan, 0.9, 0.4, np.nan, 0.1]
+    rows = [ScoreRow(f"{n}.png", "test", "", n % 2, score, -1) for n, score in enumerate(scores)]
+    assert [labelled(row, 0.3).pred_label for row in rows] == [0, -1, 1, 1, -1, 0]
+    found = where_it_fails(rows, 0.35, 2)
+    assert found["Good images that score highest"] == [4, 2]
+    assert found["Defects that score lowest"] == [5, 3]
+    assert found["Closest to the threshold"] == [3, 0]
+    assert [kind.flagged for kind in sorted(by_kind(rows, 0.35), key=lambda kind: kind.label)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "scores", [(1.0, np.nextafter(1, 2)), (5e300, 5e300), (0.0, 0.0), (np.nan, np.inf), (1e-9, 2e-9)]
+)
+def test_scores_too_close_to_be_parted_are_drawn(scores: tuple[float, float]):
+    assert histogram(scores[:1], scores[1:], 1.0, "").startswith("<svg")
+
+
+def test_where_no_report_can_be_written_is_said_first(tmp_path: Path):
+    run = finished("a")
+    run.write_scores([ScoreRow("a.png", "test", "good", 0, 0.1, 0)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"is a folder: name the file to write, such as .*report\.html"):
+        write_report([run], tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report([run], tmp_path / "file" / "report.html")

@@ -1,0 +1,125 @@
+"""The panel of a run: which images it shows, on what scale, and that it needs the record alone."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import data, small
+from tiny import make_parts
+
+from defectlab import Detector, Engine, InputError, Run, nearest_good_patches
+from defectlab.inference.figures import prediction_panel
+from defectlab.results.run.scores import ScoreRow
+from defectlab.visualization import canvas
+from defectlab.visualization.overlays import CONTOUR, TRUTH
+from defectlab.visualization.panel import PanelRow, Scale, draw_panel
+from defectlab.visualization.run_panel import map_scale, run_panel, save_panel, telling_rows
+
+
+def row(name: str, label: int, score: float) -> ScoreRow:
+    return ScoreRow(name, "test", "good" if label == 0 else "blot", label, score, int(score > 5))
+
+
+def trained(root: Path, **options: object) -> Run:
+    engine = Engine(max_epochs=1, enable_progress_bar=False, **options)
+    engine.train(model=small("patchcore"), datamodule=data(root))
+    assert engine.best_model_path is not None
+    return Run.open(Path(engine.best_model_path).parents[2])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("panel")
+    return trained(make_parts(root / "parts", good=6, bad=6), default_root_dir=root / "results")
+
+
+def has_colour(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((picture == colour).all(-1).any())
+
+
+def test_the_telling_images_are_chosen():
+    rows = [row("d", 1, 9.0), row("a", 0, 1.0), row("e", 1, 4.0), row("b", 0, 6.0), row("c", 0, 2.0), row("f", 1, 7.0)]
+    assert [(why, rows[place].image_path) for why, place in telling_rows(rows)] == [
+        ("a typical good image", "c"),
+        ("the highest-scoring good image", "b"),
+        ("the lowest-scoring defect", "e"),
+        ("a typical defect", "f"),
+    ]
+
+
+def test_fewer_images_make_fewer_rows():
+    assert telling_rows([row("a", 1, 1.0)]) == [("the lowest-scoring defect", 0)]
+    assert telling_rows([row("a", 0, 1.0)]) == [("the highest-scoring good image", 0)]
+    assert telling_rows([]) == []
+
+
+def test_every_finished_run_has_its_panel(run: Run):
+    picture = np.asarray(Image.open(run.folder / "pictures.png"))
+    assert picture.shape[1] > 4 * 256
+    assert picture.shape[0] > 4 * 256
+    assert has_colour(picture, CONTOUR)
+    assert has_colour(picture, TRUTH)
+
+
+def test_it_needs_the_record_alone_and_little_time(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("defectlab.models.loading.restore", lambda *_: pytest.fail("no model is loaded"))
+    started = time.perf_counter()
+    again = run_panel(run)
+    assert time.perf_counter() - started < 20, "a second at most; the bound only catches a second pass of the model"
+    assert np.array_equal(again, np.asarray(Image.open(run.folder / "pictures.png")))
+
+
+def test_the_scale_is_that_of_the_detector(run: Run):
+    low, high, ends = map_scale(run)
+    assert (low, high) == pytest.approx(Detector.load(run.folder).map_range, rel=1e-6)
+    assert ends == "map, range of the validation images:"
+
+
+@pytest.mark.parametrize("keep", ["none", "worst"])
+def test_the_panel_is_drawn_before_maps_are_dropped(tmp_path: Path, keep: str):
+    run = trained(make_parts(tmp_path / "parts", good=6, bad=6), keep_maps=keep)
+    assert (run.folder / "pictures.png").is_file()
+    assert (run_panel(run) is None) == (keep == "none")
+
+
+def test_without_masks_nothing_is_called_the_truth(tmp_path: Path):
+    run = trained(make_parts(tmp_path / "parts", masks=False))
+    assert not has_colour(np.asarray(Image.open(run.folder / "pictures.png")), TRUTH)
+
+
+def test_a_vanished_image_spares_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    root = make_parts(tmp_path / "parts")
+    run = trained(root)
+    shutil.rmtree(root)
+    assert save_panel(run) is None
+
+
+def test_a_panel_keeps_the_form_of_its_pictures_and_bounds_its_text():
+    wide = np.full((60, 120, 3), 90, dtype=np.uint8)
+    scale = Scale(0.0, 1.0, 0.5, "map")
+    one = draw_panel([PanelRow([wide, wide], "кадр " * 60, "x", True)], ["a", "b"], "h", [(CONTOUR, "c")], scale, 128)
+    assert (one == 90).all(-1).any(0).sum() == 2 * 128
+    assert (one == 90).all(-1).any(1).sum() == 64
+    assert (one[:, -2:] == 255).all(), "a long caption is shortened, not cut off"
+
+
+def test_figures_of_one_image(run: Run, tmp_path: Path):
+    detector = Detector.load(run.folder)
+    path = Path(run.scores("test")[-1].image_path)
+    (found,) = detector.predict(path)
+    nearest = nearest_good_patches(detector, path, count=3)
+    pictures = [
+        canvas.score_figure(run, found),
+        canvas.image_figure(detector, found),
+        canvas.patches_figure(path, nearest),
+        prediction_panel(detector, [found]),
+    ]
+    for picture in pictures:
+        assert min(picture.size) > 150
+        assert picture.getextrema() != ((255, 255),) * 3, "something is drawn"
+    (array,) = detector.predict(np.zeros((64, 64, 3), dtype=np.uint8))
+    with pytest.raises(InputError, match="predict a file instead of an array"):
+        canvas.image_figure(detector, array)
