@@ -6,22 +6,13 @@ import pytest
 import torch
 import torchvision
 import yaml
+from small_experiment import SMALL, experiment
 
 from defectlab import Folder
 from defectlab.experiment import DataConfig, Experiment, build, run
 from defectlab.results.run.record import find_runs
 from defectlab.sweeps.run_many import run_many
 from defectlab.utils.errors import InputError, OptionError
-
-SMALL = {
-    "backbone": {"name": "resnet18", "weights": "random"},
-    "model": {"name": "padim", "layers": ["layer1"], "n_features": 10, "image_size": [64, 64]},
-    "trainer": {"enable_progress_bar": False},
-}
-
-
-def experiment(parts: Path, **sections) -> Experiment:
-    return Experiment.from_dict({"data": {"root": str(parts), "num_workers": 0}, **SMALL, **sections})
 
 
 def test_yaml_both_ways(tmp_path: Path, parts: Path):

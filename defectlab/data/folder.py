@@ -40,8 +40,8 @@ class Folder(AnomalibDataModule):
     `test_split_ratio`; here both mean that share). `on_duplicate="warn"` lets equal files in training and test pass.
     `unknown_dir`, `mask_suffix`, `missing_masks`, `task`, `valid_area_mask` and `crop_area` are `build_manifest`'s; the
     last two go with the model that is trained, into its checkpoint.
-    `augment` changes training images by name (`data.transforms.augmentations`), anew each time by the seed; with `passes` an
-    epoch sees each so many times, and models that fit once, PaDiM and PatchCore, fit on all of these views.
+    `augment` changes training images by name (`data.transforms.augmentations`), anew each time by the seed; with
+    `passes` an epoch sees each so many times, and models that fit once, PaDiM and PatchCore, fit on all of these views.
     `tiling` (see `Tiling`) lets the model look at large images tile by tile; it goes into the checkpoint too.
     `group` names the part that each image shows, by a regular expression on its path; `n_val_good` good training images
     validate too (`build_manifest`).

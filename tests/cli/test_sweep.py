@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_sweep import settings
+from sweep_settings import settings
 
 import defectlab
 import defectlab.sweeps.execute as execute

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
+from fakes import FakeWandb
 from small import data
 
 from defectlab import Engine, Folder, SmallConvVae, make_sample
@@ -150,23 +151,6 @@ class TestRealTrackers:
         assert len(logged["train loss (batch)"]) == 6
         (saved,) = run.folder.glob("wandb/offline-run-*/files/scores.csv")
         assert saved.read_bytes() == (run.folder / "scores.csv").read_bytes()
-
-
-class FakeWandb:
-    """As much of wandb as is used: what `init` was told and what was logged, run by run."""
-
-    def __init__(self) -> None:
-        self.runs: list[SimpleNamespace] = []
-
-    def init(self, **told):
-        logged: list[tuple[int | None, dict]] = []
-        run = SimpleNamespace(told=told, logged=logged, exit_code=None)
-        run.log = lambda values, step=None: logged.append((step, values))
-        run.saved = []
-        run.save = lambda file, base_path, policy: run.saved.append(Path(file).relative_to(base_path).as_posix())
-        run.finish = lambda exit_code=0: setattr(run, "exit_code", exit_code)
-        self.runs.append(run)
-        return run
 
 
 def test_weights_and_biases_gets_the_references_keys(wells: Path, monkeypatch: pytest.MonkeyPatch):

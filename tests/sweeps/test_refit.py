@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from finished import finished
-from test_sweep import settings
+from sweep_settings import settings
 
 import defectlab.backbones.extractor as extractor
 from defectlab import Detector

@@ -10,7 +10,7 @@ import torch
 import torchvision
 import yaml
 from scipy.stats import t
-from test_experiment import SMALL, experiment
+from small_experiment import SMALL, experiment
 
 import defectlab.sweeps.run_many as many
 from defectlab.cli import main

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sweep_settings import GRID, LAYERS, settings
 
 import defectlab.backbones.feature_cache.extraction as extracting
 import defectlab.sweeps.execute as execute
@@ -20,28 +21,7 @@ from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import Outcome, mean_rows
 from defectlab.utils.errors import DataError, InputError, OptionError
 
-LAYERS = [["layer2", "layer3"], ["layer1", "layer2"]]
-GRID = [
-    {
-        "model.name": "patchcore",
-        "model.layers": LAYERS,
-        "model.coreset_sampling_ratio": [0.05, 0.2],
-        "model.num_neighbors": [1, 3],
-    },
-    {"model.name": "padim", "model.layers": LAYERS, "model.n_features": [7, 20]},
-]
 CHANGING = {"date (UTC)", "project"}
-
-
-def settings(root: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "data": {"root": str(root), "num_workers": 0, "train_batch_size": 3, "eval_batch_size": 4},
-        "backbone": {"name": "resnet18", "weights": "random"},
-        "model": {"image_size": [64, 64]},
-        "trainer": {"accelerator": "cpu"},
-        "grid": GRID,
-        "checkpoints": "none",
-    } | more
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from finished import finished
 from PIL import Image
 from small import data
-from test_sweep import settings
+from sweep_settings import settings
 from tiny import make_parts
 
 import defectlab.sweeps.execute as execute

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_loggers import FakeWandb
-from test_ray_executor import FakeRay
-from test_sweep import settings
+from fake_ray import FakeRay
+from fakes import FakeWandb
+from sweep_settings import settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
 from defectlab.results.run.record import Run

@@ -3,7 +3,8 @@
     python -m defectlab.backbones.pretraining.make
     python -m defectlab.backbones.pretraining.make --folder other --weights other.safetensors
 
-The first trains in build/backbone and writes weights/defectlab_resnet18.safetensors. Ended before its time, the same command continues from the last checkpoint.
+The first trains in build/backbone and writes weights/defectlab_resnet18.safetensors. Ended before
+its time, the same command continues from the last checkpoint.
 """
 
 import argparse

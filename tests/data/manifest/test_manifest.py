@@ -69,7 +69,8 @@ def test_golden_split(tmp_path):
 
 def test_split_is_the_same_in_another_process_with_another_hash_seed(tmp_path):
     manifest = build_manifest(mvtec(tmp_path))
-    code = "import sys; from defectlab.data.manifest.manifest import build_manifest; print(build_manifest(sys.argv[1]).hash)"
+    code = "import sys; from defectlab.data.manifest.manifest import build_manifest\n"
+    code += "print(build_manifest(sys.argv[1]).hash)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True,

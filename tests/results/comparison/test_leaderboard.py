@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from finished import finished
-from test_compare import scored
+from scored_runs import measured
 
 from defectlab.results.comparison.dataset_means import across_datasets
 from defectlab.results.comparison.leaderboard import BEST, TIED, UNTESTED, WORSE, Board, leaderboards
@@ -17,16 +17,6 @@ from defectlab.results.curves import by_kind
 from defectlab.results.rows import IMPORTED, KEY, row_of
 from defectlab.results.run.record import Run
 from defectlab.results.run.scores import ScoreRow
-
-
-def measured(name: str, noise: float, seed: int = 0, **options) -> Run:
-    """A run whose recorded AUROC is that of its scores."""
-    run = scored(name, noise, seed, **options)
-    found = read_test_scores(run)
-    assert found is not None
-    area = np.subtract.outer(found.scores[found.labels == 1], found.scores[found.labels == 0]) > 0
-    run.update(metrics=run.record["metrics"] | {"image_AUROC": float(area.mean())})
-    return run
 
 
 def boards_of(*runs: Run) -> list[Board]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from drawn_run import drawn_run
 from finished import finished
+from scored_runs import scored
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
@@ -19,17 +20,6 @@ from defectlab.results.rows import ranked_within, row_of
 from defectlab.results.run.record import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
-
-
-def scored(name: str, noise: float, seed: int = 0, count: int = 60, **options) -> Run:
-    """A run whose scores are the truth and noise of this size."""
-    run = finished(name, **options)
-    random = np.random.default_rng(seed)
-    labels = np.repeat([0, 1], count // 2)
-    scores = labels + random.normal(0, noise, count)
-    rows = [ScoreRow(f"{n:03d}.png", "test", "", int(labels[n]), float(scores[n]), -1) for n in range(count)]
-    run.write_scores(rows[::-1] if seed % 2 else rows)  # any order: images are matched by path
-    return run
 
 
 def test_a_worse_model_is_told_apart_and_a_similar_one_is_tied():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from finished import finished
-from test_leaderboard import measured
+from scored_runs import measured
 
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions

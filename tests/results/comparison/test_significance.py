@@ -7,7 +7,7 @@ import pytest
 from finished import finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_compare import scored
+from scored_runs import scored
 
 from defectlab.evaluation.intervals import auroc_interval, delong_test, holm
 from defectlab.results.comparison.paired_test import compare_runs

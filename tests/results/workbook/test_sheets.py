@@ -7,7 +7,7 @@ import openpyxl
 import pytest
 from finished import finished
 from openpyxl.styles import PatternFill
-from test_leaderboard import measured
+from scored_runs import measured
 
 from defectlab.results.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
 from defectlab.results.run.record import Run

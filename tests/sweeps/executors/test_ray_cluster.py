@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ray_executor import GRID, LAYERS, assert_equal_runs, settings
+from fake_ray import GRID, LAYERS, assert_equal_runs, settings
 
 from defectlab.results.run.record import find_runs
 from defectlab.results.workbook import read_workbook
