@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from defectlab.data.manifest.manifest import build_manifest
     from defectlab.data.samples import make_sample
     from defectlab.data.transforms.preprocessing import Preprocessing
-    from defectlab.engine import Engine
+    from defectlab.engine.engine import Engine
     from defectlab.experiment import Experiment, run
     from defectlab.inference.detector import Detector, Prediction
     from defectlab.inference.nearest_patches import nearest_good_patches
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 switch_off_telemetry()  # before anything imports anomalib
 
 _DOOR = {
-    "Engine": "defectlab.engine",
+    "Engine": "defectlab.engine.engine",
     "Folder": "defectlab.data.folder",
     "Padim": "defectlab.models.padim.lightning_model",
     "Patchcore": "defectlab.models.patchcore.lightning_model",

@@ -17,7 +17,7 @@ from defectlab.utils.validation import check_option_names, check_whole
 if TYPE_CHECKING:
     from defectlab.backbones import Backbone
     from defectlab.data.folder import Folder
-    from defectlab.engine import Engine
+    from defectlab.engine.engine import Engine
     from defectlab.models.base import BaseDetector
     from defectlab.results.run.record import Run
 
@@ -270,7 +270,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     Raises:
         InputError: An option, a weights file or a layer that cannot work.
     """
-    from defectlab.engine import Engine
+    from defectlab.engine.engine import Engine
     from defectlab.engine.input_region import follow_data
     from defectlab.models.registry import model_class
 

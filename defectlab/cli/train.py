@@ -54,7 +54,7 @@ def evaluate(run: str, rescore: bool, data: str | None) -> None:
 
     opened = Run.open(run)
     if rescore or data is not None:
-        from defectlab.engine import Engine
+        from defectlab.engine.engine import Engine
 
         Engine().test(datamodule=_tested_images(opened, data), ckpt_path=opened.checkpoint_file())
         return

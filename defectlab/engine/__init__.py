@@ -1,5 +1,1 @@
 """The engine: anomalib's Lightning loop, with options checked first and every run on record."""
-
-from defectlab.engine.engine import Engine
-
-__all__ = ["Engine"]

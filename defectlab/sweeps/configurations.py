@@ -7,7 +7,7 @@ from typing import Any
 
 from defectlab.backbones import Backbone
 from defectlab.data.folder import Folder
-from defectlab.engine import Engine
+from defectlab.engine.engine import Engine
 from defectlab.experiment import Experiment, Parts, build
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info

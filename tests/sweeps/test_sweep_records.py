@@ -24,7 +24,7 @@ from defectlab import load_backbone
 from defectlab.backbones.feature_cache import FeatureStore, extract
 from defectlab.data.manifest.manifest import check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.engine import Engine
+from defectlab.engine.engine import Engine
 from defectlab.results.run.record import Run, find_runs
 from defectlab.sweeps.checkpoints import keep_checkpoints
 from defectlab.sweeps.config import SweepConfig
