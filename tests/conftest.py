@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import make_parts
+from helpers.datasets import make_parts
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from small_experiment import SMALL, experiment
+from helpers.experiments import SMALL, experiment
 
 from defectlab import Folder
 from defectlab.experiment import DataConfig, Experiment, build, run

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from finished import finished
+from helpers.runs import finished
 
 from benchmarks.every_model import PAGE, SETS, wanted, write_page
 from benchmarks.models_table import BEGIN, END, HEADER, dataset_of, row_for, settings_of, title_of

@@ -15,9 +15,9 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from helpers.datasets import make_parts
 from nbclient import NotebookClient
 from safetensors.torch import save_file
-from tiny import make_parts
 
 import defectlab
 from defectlab import make_sample

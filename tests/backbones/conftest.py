@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torchvision
-from backbone_helpers import shaken
+from helpers.backbones import shaken
 from torch import nn
 
 

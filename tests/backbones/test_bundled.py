@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backbone_helpers import images
+from helpers.backbones import images
 
 from defectlab.backbones import FeatureExtractor, load_backbone, weights, weights_manifest
 from defectlab.backbones.registry import BUNDLED, IMAGENET_MEAN

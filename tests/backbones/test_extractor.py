@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from backbone_helpers import images, shaken
+from helpers.backbones import images, shaken
 from torch import Tensor, nn
 
 from defectlab.backbones import load_backbone

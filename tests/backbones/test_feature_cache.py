@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import backbone, data, small
+from helpers.models import backbone, data, small
 
 import defectlab.backbones.feature_cache.extraction as extracting
 from defectlab.backbones.feature_cache import Features, FeatureStore, extract

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from backbone_helpers import images, shaken
+from helpers.backbones import images, shaken
 from safetensors.torch import save_file
 from torch import nn
 

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from backbone_helpers import images
+from helpers.backbones import images
 from torch import Tensor, nn
 
 from defectlab.backbones import FeatureExtractor, as_backbone, build, weights_sha256

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_experiment import SMALL
+from helpers.experiments import SMALL
 
 from defectlab.cli import main
 from defectlab.experiment import EvaluationConfig, Experiment

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sweep_settings import settings
+from helpers.sweeps import settings
 
 import defectlab
 import defectlab.sweeps.execute as execute

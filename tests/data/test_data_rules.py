@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imagesets import mvtec, write_image, write_mask
+from helpers.datasets import mvtec, write_image, write_mask
 from PIL import Image
 
 from defectlab.cli.main import main

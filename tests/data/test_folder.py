@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
 from PIL import Image
-from tiny import make_parts
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from defectlab.data.datasets import ImageFiles, load_image

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from helpers.datasets import make_parts
 from PIL import Image
-from tiny import make_parts
 
 from defectlab.data.labelled_folder import LabelledFolder, bare_manifest, has_no_training_images
 from defectlab.utils.errors import DataError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from anomalib.metrics.pimo.pimo import _AUPIMO
-from small import data, small
-from tiny import make_parts
+from helpers.datasets import make_parts
+from helpers.models import data, small
 
 from defectlab import Engine, Experiment
 from defectlab.engine.aupimo import aupimo

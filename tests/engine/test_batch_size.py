@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import data
+from helpers.models import data
 
 from defectlab import Detector, Engine, SmallConvVae
 from defectlab.engine.batch_size import find_batch_size

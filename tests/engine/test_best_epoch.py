@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import data, small
 from lightning.pytorch.callbacks import Callback
-from small import data, small
-from tiny import make_parts
 
 from defectlab import Detector, Engine, LinearVae, SmallConvVae
 from defectlab.engine.best_epoch import BestEpoch

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import data, small
 from sklearn.metrics import f1_score, roc_auc_score
-from small import data, small
-from tiny import make_parts
 
 from defectlab import Engine
 from defectlab.models import cflow
@@ -240,7 +240,7 @@ def test_a_killed_fit_leaves_a_record_and_the_next_one_finishes(parts: Path, tmp
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from small import data, small
+from helpers.models import data, small
 from defectlab import Engine
 model = small("padim")
 type(model.model).fit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
-from fakes import FakeWandb
-from small import data
+from helpers.fake_trackers import FakeWandb
+from helpers.models import data
 
 from defectlab import Engine, Folder, SmallConvVae, make_sample
 from defectlab.cli import main

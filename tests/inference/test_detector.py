@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import data, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small import data, small
-from tiny import make_parts
 
 from defectlab import Detector, Engine, Prediction
 from defectlab.data.images import read_image

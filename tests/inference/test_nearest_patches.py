@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.models import data, small
 from PIL import Image
-from small import data, small
 
 from defectlab import Detector, Engine, InputError, nearest_good_patches
 from defectlab.models.checkpoint import CHECKPOINT_KEY

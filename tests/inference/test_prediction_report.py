@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.models import small, trained
 from PIL import Image
 from sklearn.metrics import confusion_matrix, f1_score
-from small import small, trained
 
 from defectlab import Detector, report_predictions
 from defectlab.cli import main

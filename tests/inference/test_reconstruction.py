@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.models import data as parts_data
+from helpers.models import small
+from helpers.runs import finished
 from PIL import Image
-from small import data as parts_data
-from small import small
 
 from defectlab import Detector, Engine, Folder, SmallConvVae, make_sample
 from defectlab.data.images import read_image

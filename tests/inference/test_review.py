@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished
 from PIL import Image
 
 from defectlab.data.manifest.manifest import build_manifest

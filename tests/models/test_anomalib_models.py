@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import backbone, data
+from helpers.models import backbone, data
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.inference.prediction_files import predict_to_folder

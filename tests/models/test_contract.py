@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import EPOCHS, MORE, SMALL, data, small
-from tiny import make_parts
+from helpers.datasets import make_parts
+from helpers.models import EPOCHS, MORE, SMALL, data, small
 
 from defectlab import Detector, Engine
 from defectlab.data import auxiliary_images

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import small
+from helpers.models import small
 
 from defectlab import Csflow, load_backbone
 from defectlab.backbones import as_backbone

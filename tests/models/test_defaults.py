@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 import pytest
-from small import backbone, small
+from helpers.models import backbone, small
 
 from defectlab.models.registry import model_class, model_info
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.models import data, small
 from PIL import Image
-from small import data, small
 
 from defectlab import Draem, Engine
 from defectlab.data import auxiliary_images

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import backbone, data, small
 from safetensors import safe_open
-from small import backbone, data, small
-from tiny import make_parts
 
 from defectlab import Detector, Engine, distil_teacher
 from defectlab.data import auxiliary_images

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import backbone, data, small
 from PIL import Image
-from small import backbone, data, small
-from tiny import make_parts
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers.datasets import make_parts
+from helpers.models import NAMES, data, small
 from lightning.pytorch import seed_everything
-from small import NAMES, data, small
-from tiny import make_parts
 
 from defectlab import Detector, Engine, load_backbone
 from defectlab.data.datasets import load_image

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import data, small
+from helpers.models import data, small
 
 from defectlab import Engine
 from defectlab.kernels.coreset.approximate import approximate_greedy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import data, small
+from helpers.models import data, small
 
 from defectlab import Engine
 from defectlab.backbones import as_backbone

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import small
 from lightning.pytorch import seed_everything
-from small import small
-from tiny import make_parts
 
 from defectlab import BigConvVae, Detector, Engine, Folder, LinearVae, SmallConvVae
 from defectlab.engine.checkpoints import KeepEpochs

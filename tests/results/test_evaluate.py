@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished
 from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.data.transforms.preprocessing import Preprocessing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import make_parts
+from helpers.models import data, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-from small import data, small
-from tiny import make_parts
 
 from defectlab import Engine, Experiment
 from defectlab.data.transforms.geometry import Frame, resize_bilinear, resize_nearest

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import data, small
-from tiny import make_parts
+from helpers.datasets import make_parts
+from helpers.models import data, small
 
 from defectlab import Engine
 from defectlab.data.folder import Folder

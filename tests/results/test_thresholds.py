@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing

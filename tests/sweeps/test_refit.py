@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finished import finished
-from sweep_settings import settings
+from helpers.runs import finished
+from helpers.sweeps import settings
 
 import defectlab.backbones.extractor as extractor
 from defectlab import Detector

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torchvision
 import yaml
+from helpers.experiments import SMALL, experiment
 from scipy.stats import t
-from small_experiment import SMALL, experiment
 
 import defectlab.sweeps.run_many as many
 from defectlab.cli import main

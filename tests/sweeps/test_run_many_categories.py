@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from tiny import make_parts
+from helpers.datasets import make_parts
 
 from defectlab.cli.main import main
 from defectlab.data.manifest.categories import OBJECTS, chosen_categories

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sweep_settings import GRID, LAYERS, settings
+from helpers.sweeps import GRID, LAYERS, settings
 
 import defectlab.backbones.feature_cache.extraction as extracting
 import defectlab.sweeps.execute as execute

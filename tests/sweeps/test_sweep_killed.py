@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sweep_settings import GRID, settings
+from helpers.sweeps import GRID, settings
 
 from defectlab.results.workbook import read_workbook
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finished import finished
+from helpers.datasets import make_parts
+from helpers.models import data
+from helpers.runs import finished
+from helpers.sweeps import settings
 from PIL import Image
-from small import data
-from sweep_settings import settings
-from tiny import make_parts
 
 import defectlab.sweeps.execute as execute
 import defectlab.sweeps.sweep as running

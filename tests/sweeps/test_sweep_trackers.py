@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_ray import FakeRay
-from fakes import FakeWandb
-from sweep_settings import settings
+from helpers.fake_ray import FakeRay
+from helpers.fake_trackers import FakeWandb
+from helpers.sweeps import settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
 from defectlab.results.run.record import Run

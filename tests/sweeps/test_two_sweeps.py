@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from sweep_settings import settings
+from helpers.sweeps import settings
 
 import defectlab.sweeps.sweep as running
 from defectlab.cli import main

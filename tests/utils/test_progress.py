@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.models import data, small
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
-from small import data, small
 
 from defectlab import Engine, InputError, make_sample
 from defectlab.engine.progress_bars import StageBars

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished
 
 from defectlab.results.run.record import Run
 from defectlab.results.run.scores import ScoreRow

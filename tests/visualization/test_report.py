@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_run import drawn_run
-from finished import finished
+from helpers.models import data, small
+from helpers.runs import finished, run_with_maps
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
-from small import data, small
 
 from defectlab import Engine
 from defectlab.cli import main
@@ -129,7 +128,7 @@ def test_a_report_is_one_file_that_fetches_nothing(parts: Path, capsys: pytest.C
 
 
 def test_a_thousand_test_images_stay_readable(own_project: Path):
-    text = write_report([drawn_run("many", 0, 1000, 0.5, own_project)], own_project / "report.html").read_text()
+    text = write_report([run_with_maps("many", 0, 1000, 0.5, own_project)], own_project / "report.html").read_text()
     page = Page()
     page.feed(text)
     assert len(page.sources) == 3 * 6 * 5 + 1
@@ -138,8 +137,8 @@ def test_a_thousand_test_images_stay_readable(own_project: Path):
 
 
 def test_several_runs_stand_side_by_side(own_project: Path):
-    runs = [drawn_run("sharp", seed, 90, 0.5, own_project) for seed in (0, 1)]
-    runs += [drawn_run("blunt", 0, 90, 3.0, own_project), drawn_run("almost", 0, 90, 0.6, own_project, draw=9)]
+    runs = [run_with_maps("sharp", seed, 90, 0.5, own_project) for seed in (0, 1)]
+    runs += [run_with_maps("blunt", 0, 90, 3.0, own_project), run_with_maps("almost", 0, 90, 0.6, own_project, draw=9)]
     text = write_report(runs, own_project / "report.html").read_text()
     page = Page()
     page.feed(text)
@@ -167,7 +166,7 @@ def test_several_runs_stand_side_by_side(own_project: Path):
 
 
 def test_runs_of_other_splits_have_tables_of_their_own(own_project: Path):
-    runs = [drawn_run("one", 0, 30, 0.5, own_project), drawn_run("two", 1, 30, 0.5, own_project)]
+    runs = [run_with_maps("one", 0, 30, 0.5, own_project), run_with_maps("two", 1, 30, 0.5, own_project)]
     runs[1].update(dataset=runs[1].record["dataset"] | {"manifest": "another"})
     text = write_report(runs, own_project / "report.html").read_text()
     assert "rank them within a table, never across" in text
@@ -184,7 +183,7 @@ def test_a_run_without_scores_cannot_be_reported(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.filterwarnings("error")
 def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path):
-    run = drawn_run("broken", 0, 9, 0.5, own_project)
+    run = run_with_maps("broken", 0, 9, 0.5, own_project)
     maps = np.load(run.maps_path("test"))
     maps[0, :4], maps[1, :4], maps[2] = np.nan, np.inf, -np.inf
     np.save(run.maps_path("test"), maps)

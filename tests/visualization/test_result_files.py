@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_run import drawn_run
-from finished import finished
+from helpers.runs import finished, run_with_maps
 from PIL import Image
 
 from defectlab.cli import main
@@ -25,7 +24,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_files_hold_what_the_scores_say(tmp_path: Path):
-    run = drawn_run("one", 42, 30, 0.6, paths.project_root())
+    run = run_with_maps("one", 42, 30, 0.6, paths.project_root())
     written = write_result_files(run, tmp_path / "report")
     assert sorted(file.name for file in written) == [
         "avg_score_by_label.csv", "cumulative_histogram.png", "test_confusion_matrix.png", "test_predictions.csv",
@@ -54,7 +53,7 @@ def test_the_files_hold_what_the_scores_say(tmp_path: Path):
 
 
 def test_the_confusion_has_false_alarms_in_a_column_of_their_own_and_shares_rise_to_one():
-    run = drawn_run("one", 42, 30, 0.6, paths.project_root())
+    run = run_with_maps("one", 42, 30, 0.6, paths.project_root())
     rows = run.scores("test")
     kinds = by_kind(rows, 0.5)
     axis = confusion_figure(kinds, "").axes[0]
@@ -73,13 +72,13 @@ def test_the_confusion_has_false_alarms_in_a_column_of_their_own_and_shares_rise
 def test_a_run_without_scores_has_no_files_and_one_without_a_threshold_no_confusion(tmp_path: Path):
     with pytest.raises(InputError, match="no test scores"):
         write_result_files(finished("empty"), tmp_path)
-    run = drawn_run("one", 42, 6, 0.6, paths.project_root())
+    run = run_with_maps("one", 42, 6, 0.6, paths.project_root())
     run.update(thresholds={level: {**chosen, "value": None} for level, chosen in run.record["thresholds"].items()})
     assert "test_confusion_matrix.png" not in {file.name for file in write_result_files(run, tmp_path)}
 
 
 def test_report_writes_them_on_request(capsys: pytest.CaptureFixture[str]):
-    run = drawn_run("one", 42, 6, 0.6, paths.project_root())
+    run = run_with_maps("one", 42, 6, 0.6, paths.project_root())
     assert main(["report", str(run.folder)]) == 0
     assert not (run.folder / "report").exists()
     assert main(["report", str(run.folder), "--files"]) == 0

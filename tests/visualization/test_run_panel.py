@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.datasets import make_parts
+from helpers.models import data, small
 from PIL import Image
-from small import data, small
-from tiny import make_parts
 
 from defectlab import Detector, Engine, InputError, Run, nearest_good_patches
 from defectlab.inference.figures import prediction_panel

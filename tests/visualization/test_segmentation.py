@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.models import small, trained
 from scipy.ndimage import binary_dilation, binary_erosion
-from small import small, trained
 
 import defectlab.visualization.segmentation as drawing
 from defectlab.cli import main

@@ -1,7 +1,7 @@
 """What is printed after a run: its row's place among the others, and the best of each model."""
 
 import pytest
-from finished import finished
+from helpers.runs import finished
 
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
 from defectlab.visualization.terminal import standing_table

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from imagesets import mvtec, write_image
+from helpers.datasets import mvtec, write_image
 
 from defectlab.data.folder import Folder
 from defectlab.data.manifest.layouts import detect

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from imagesets import mvtec, write_mask
+from helpers.datasets import mvtec, write_mask
 
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.datasets import write_image, write_mask
 from hypothesis import given
 from hypothesis import strategies as st
-from imagesets import write_image, write_mask
 
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.groups import clusters, group_of

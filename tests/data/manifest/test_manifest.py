@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from imagesets import mvtec, write_image, write_mask
+from helpers.datasets import mvtec, write_image, write_mask
 
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest

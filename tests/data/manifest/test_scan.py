@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from imagesets import mvtec, write_image, write_mask
+from helpers.datasets import mvtec, write_image, write_mask
 from PIL import Image
 
 from defectlab.data.images import list_images

@@ -1,7 +1,7 @@
 """Equal files: an error across splits and labels, a warning within one split, never parted by the seed."""
 
 import pytest
-from imagesets import mvtec, write_image
+from helpers.datasets import mvtec, write_image
 
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.utils.errors import DataError

@@ -3,9 +3,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import detectors
 import numpy as np
 import pytest
+from helpers import reference_detectors as detectors
 from PIL import Image
 
 from defectlab.data.samples import coins, make_sample, sources

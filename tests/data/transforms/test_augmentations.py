@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import data, small
+from helpers.models import data, small
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab import Engine

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from imagesets import mvtec
+from helpers.datasets import make_parts, mvtec
+from helpers.models import data, small
 from PIL import Image
-from small import data, small
-from tiny import make_parts
 from torchvision.tv_tensors import Mask
 
 from defectlab import Detector, Engine

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import InferenceBatch
+from helpers.datasets import make_parts
+from helpers.models import data, small
 from PIL import Image
-from small import data, small
-from tiny import make_parts
 
 from defectlab import Detector, Engine
 from defectlab.data.transforms.preprocessing import Preprocessing

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from finished import finished
-from scored_runs import measured
+from helpers.runs import finished, measured
 
 from defectlab.results.comparison.dataset_means import across_datasets
 from defectlab.results.comparison.leaderboard import BEST, TIED, UNTESTED, WORSE, Board, leaderboards

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_run import drawn_run
-from finished import finished
-from scored_runs import scored
+from helpers.runs import finished, run_with_maps, scored
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
@@ -85,7 +83,7 @@ def test_other_metrics_are_compared_by_the_paired_bootstrap(capsys: pytest.Captu
 
 
 def test_pixels_are_drawn_with_their_images(own_project: Path):
-    good, poor = drawn_run("good", 0, 30, 0.5, own_project), drawn_run("poor", 1, 30, 0.5, own_project)
+    good, poor = run_with_maps("good", 0, 30, 0.5, own_project), run_with_maps("poor", 1, 30, 0.5, own_project)
     maps = np.load(poor.maps_path("test"))
     np.save(poor.maps_path("test"), maps + np.random.default_rng(0).normal(0, 2, maps.shape).astype(np.float32))
     with_metrics(poor)
@@ -104,7 +102,7 @@ def test_pixels_are_drawn_with_their_images(own_project: Path):
 
 
 def test_a_centre_crop_has_other_pixels_than_a_whole_image_of_its_size(own_project: Path):
-    whole, cropped = drawn_run("whole", 0, 30, 0.5, own_project), drawn_run("cropped", 1, 30, 0.5, own_project)
+    whole, cropped = run_with_maps("whole", 0, 30, 0.5, own_project), run_with_maps("cropped", 1, 30, 0.5, own_project)
     cropped.update(preprocessing=Preprocessing(size=(24, 24), crop=(16, 16)).to_dict())
     with pytest.raises(InputError, match=r"different grids .16 x 16; 16 x 16, the centre of 24 x 24"):
         compare_runs([whole, cropped], "pixel_AUROC")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

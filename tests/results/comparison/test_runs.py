@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from finished import finished
-from scored_runs import measured
+from helpers.runs import finished, measured
 
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions

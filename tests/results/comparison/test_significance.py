@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from finished import finished
+from helpers.runs import finished, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored_runs import scored
 
 from defectlab.evaluation.intervals import auroc_interval, delong_test, holm
 from defectlab.results.comparison.paired_test import compare_runs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from tiny import make_parts
+from helpers.datasets import make_parts
 
 TRAINING_CELL = """
 from defectlab import Engine, Folder, Patchcore, load_backbone

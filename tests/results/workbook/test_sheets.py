@@ -5,9 +5,8 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from finished import finished
+from helpers.runs import finished, measured
 from openpyxl.styles import PatternFill
-from scored_runs import measured
 
 from defectlab.results.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
 from defectlab.results.run.record import Run

@@ -14,7 +14,7 @@ from typing import Any
 
 import openpyxl
 import pytest
-from finished import finished
+from helpers.runs import finished
 from openpyxl.chart import BarChart, Reference
 from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_ray import GRID, LAYERS, assert_equal_runs, settings
+from helpers.sweeps import LAYERS, SMALL_GRID, assert_equal_runs, settings
 
 from defectlab.results.run.record import find_runs
 from defectlab.results.workbook import read_workbook
@@ -52,7 +52,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
 ):
     import ray
 
-    grid = [{**GRID[0], "model.layers": LAYERS}, GRID[1]]
+    grid = [{**SMALL_GRID[0], "model.layers": LAYERS}, SMALL_GRID[1]]
     monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "local"))
     assert not sweep(settings(parts, grid=grid)).failed
     local, rows = find_runs(), read_workbook()

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_ray import GRID, FakeRay, assert_equal_runs, settings
-from finished import finished
+from helpers.fake_ray import FakeRay
+from helpers.runs import finished
+from helpers.sweeps import SMALL_GRID, assert_equal_runs, settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
 from defectlab.backbones.feature_cache.store import FeatureStore
@@ -26,7 +27,7 @@ def local(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     home = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEFECTLAB_HOME", str(home))
-        assert not sweep(settings(parts)).failed
+        assert not sweep(settings(parts, grid=SMALL_GRID)).failed
         return find_runs()
 
 
@@ -36,7 +37,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
 ):
     ray = FakeRay()
     monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
-    grid = GRID if share == "objects" else GRID[1:]
+    grid = SMALL_GRID if share == "objects" else SMALL_GRID[1:]
     result = sweep(settings(parts, grid=grid, ray={"share": share, "together": 2}), executor="ray")
     assert not result.failed
     made = [name for name, _ in ray.submitted]
@@ -56,7 +57,7 @@ def test_what_fails_in_a_task_is_on_record_and_stops_no_other(parts: Path, monke
     ray = FakeRay()
     monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
     monkeypatch.setitem(tasks.STEPS["patchcore"], "nearest", lambda *_: 1 / 0)
-    result = sweep(settings(parts), executor="ray")
+    result = sweep(settings(parts, grid=SMALL_GRID), executor="ray")
     assert [one.status for one in result.outcomes] == ["failed"] * 4 + ["finished"] * 2
     failed = [run for run in find_runs() if run.status == "failed"]
     assert len(failed) == 4
@@ -66,7 +67,7 @@ def test_what_fails_in_a_task_is_on_record_and_stops_no_other(parts: Path, monke
 def test_a_machine_with_other_images_or_another_program_is_refused(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (one, *_), _ = prepare(SweepConfig.from_dict(settings(parts, grid=GRID[1:])).expanded())
+    (one, *_), _ = prepare(SweepConfig.from_dict(settings(parts, grid=SMALL_GRID[1:])).expanded())
     setting = tasks.Setting("s", "token", {})
     member = tasks.member_of(one, ("layer1",))
     with pytest.raises(InputError, match="is another experiment than where the sweep was started"):
@@ -81,7 +82,7 @@ def test_a_task_too_large_for_every_machine_is_refused_before_anything_runs(
     ray = FakeRay(memory=1e9)
     monkeypatch.setattr(on_ray, "import_ray", lambda _: ray)
     with pytest.raises(InputError, match="No machine of the Ray cluster can run Patchcore"):
-        sweep(settings(parts), executor="ray")
+        sweep(settings(parts, grid=SMALL_GRID), executor="ray")
     assert not ray.submitted
     check_needs("x", {"num_cpus": 1, "num_gpus": 0, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
     with pytest.raises(InputError, match="1 GPUs"):

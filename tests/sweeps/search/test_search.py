@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import make_parts
+from helpers.datasets import make_parts
 
 import defectlab
 import defectlab.sweeps.execute as execute

@@ -1,16 +1,8 @@
-"""A stand-in for Ray, and what two sweeps are compared by."""
+"""A stand-in for Ray."""
 
 import pickle
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-import numpy as np
-import pytest
-
-from defectlab.results.run.record import Run
-
-LAYERS = [["layer2", "layer3"], ["layer1", "layer2"]]
 
 
 class Task:
@@ -73,42 +65,3 @@ class FakeRay:
 
     def cancel(self, ref: Ref) -> None:
         pass
-
-
-def assert_equal_runs(ours: list[Run], theirs: list[Run]) -> None:
-    others = {run.record["run_id"]: run for run in theirs}
-    assert {run.record["run_id"] for run in ours} == set(others)
-    for run in ours:
-        other = others[run.record["run_id"]]
-        assert run.record["name"] == other.record["name"]
-        assert (run.status, run.record["facts"]) == (other.status, other.record["facts"])
-        for split in ("validation", "test"):
-            rows = [(row.image_path, row.label, row.pred_label) for row in run.scores(split)]
-            assert rows == [(row.image_path, row.label, row.pred_label) for row in other.scores(split)]
-            scores = [[row.score for row in one.scores(split)] for one in (run, other)]
-            np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
-            np.testing.assert_allclose(run.maps(split), other.maps(split), rtol=1e-4, atol=1e-5)
-        for name, value in other.record["metrics"].items():
-            assert run.record["metrics"][name] == pytest.approx(value, abs=1e-6), name
-
-
-GRID = [
-    {
-        "model.name": "patchcore",
-        "model.layers": LAYERS[:1],
-        "model.coreset_sampling_ratio": [0.05, 0.2],
-        "model.num_neighbors": [1, 3],
-    },
-    {"model.name": "padim", "model.layers": LAYERS[1:], "model.n_features": [7, 20]},
-]
-
-
-def settings(root: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "data": {"root": str(root), "num_workers": 0, "train_batch_size": 3, "eval_batch_size": 4},
-        "backbone": {"name": "resnet18", "weights": "random"},
-        "model": {"image_size": [64, 64]},
-        "trainer": {"accelerator": "cpu"},
-        "grid": GRID,
-        "checkpoints": "none",
-    } | more

@@ -1,0 +1,115 @@
+"""Finished runs without any training."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.results.comparison.significance import read_test_scores
+from defectlab.results.evaluate import evaluate_run
+from defectlab.results.run.arrays import pack_masks
+from defectlab.results.run.record import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.utils import paths
+
+FOLDERS = {"padim": "Padim", "patchcore": "Patchcore", "cflow": "Cflow"}
+
+
+def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path | None = None, **values: Any) -> Run:
+    """A finished run as the engine leaves it, with metrics that its name and options decide."""
+    seed, options = values.pop("seed", 42), values.pop("options", {"layers": ["layer1", "layer2"], "n_features": 100})
+    manifest = values.pop("manifest", f"{dataset}-manifest")
+    draw = np.random.default_rng(zlib.crc32(f"{name} {model} {dataset}".encode()))
+    metrics = {metric: float(draw.uniform(0.3, 0.99)) for metric in BARE_METRICS} | values.pop("metrics", {})
+    threshold = {"value": 1.5, "rule": "f1", "source": "validation", "oracle": False}
+    facts = {"seed": seed, "name": name, "model.name": model, "data.manifest": manifest}
+    run = Run.start(root or paths.results_dir(), FOLDERS[model], dataset, name, facts, {})
+    run.advance(
+        "finished",
+        experiment={
+            "name": name,
+            "seed": seed,
+            "data": {"root": "data/x", "num_workers": 2, "train_batch_size": 10},
+            "backbone": {"name": "resnet18", "weights": "resnet18.pth"},
+            "model": {"name": model, "seed": seed, **options},
+            "evaluation": {"pixel_size": "input"},
+            "trainer": {"max_epochs": 1},
+        },
+        dataset={
+            "name": dataset,
+            "root": f"data/{dataset}",
+            "manifest": manifest,
+            "protocol": {
+                "validation_is_test": False,
+                "validation_from": "a seeded 50% of the test images",
+                "test_normal_from": "their own folder",
+                "counts": {split: {"good": 3, "anomalous": 2} for split in ("train", "validation", "test")},
+            },
+        },
+        backbone={"name": "resnet18", "source": "resnet18.pth", "sha256": "ab" * 32},
+        thresholds={"image": threshold, "pixel": threshold | {"value": 0.75}},
+        metrics=metrics,
+        metric_reasons={},
+        timings={"fit": 12.5, "test": 3.25},
+        environment={"device": "cpu"},
+        checkpoint="weights/lightning/model.ckpt",
+        **values,
+    )
+    return run
+
+
+def scored(name: str, noise: float, seed: int = 0, count: int = 60, **options) -> Run:
+    """A run whose scores are the truth and noise of this size."""
+    run = finished(name, **options)
+    random = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], count // 2)
+    scores = labels + random.normal(0, noise, count)
+    rows = [ScoreRow(f"{n:03d}.png", "test", "", int(labels[n]), float(scores[n]), -1) for n in range(count)]
+    run.write_scores(rows[::-1] if seed % 2 else rows)  # any order: images are matched by path
+    return run
+
+
+def measured(name: str, noise: float, seed: int = 0, **options) -> Run:
+    """A run whose recorded AUROC is that of its scores."""
+    run = scored(name, noise, seed, **options)
+    found = read_test_scores(run)
+    assert found is not None
+    area = np.subtract.outer(found.scores[found.labels == 1], found.scores[found.labels == 0]) > 0
+    run.update(metrics=run.record["metrics"] | {"image_AUROC": float(area.mean())})
+    return run
+
+
+def run_with_maps(name: str, seed: int, count: int, noise: float, home: Path, draw: int = 0) -> Run:
+    """A finished run on `count` test images of 24 px, with maps and masks of 16 px."""
+    random = np.random.default_rng(seed + draw)
+    kinds = [("good", "scratch", "hole")[n % 3] for n in range(count)]
+    run = finished(name, seed=seed, history={"train_loss": [3.0, 2.0, None]})
+    labels = np.array([int(kind != "good") for kind in kinds])
+    scores = labels + random.normal(0, noise, count)
+    folder = home / "images"
+    folder.mkdir(exist_ok=True)
+    paths_ = [folder / f"{n:04d}.png" for n in range(count)]
+    for path in paths_:
+        if not path.exists():
+            Image.fromarray(np.full((24, 24, 3), 90, np.uint8)).save(path)
+    run.write_scores([
+        ScoreRow(f"images/{path.name}", "test", kind, int(label), float(score), int(score > 0.5))
+        for path, kind, label, score in zip(paths_, kinds, labels, scores, strict=True)
+    ])  # fmt: skip
+    masks = np.zeros((count, 16, 16), bool)
+    masks[labels == 1, 4:8, 4:8] = True
+    maps = (masks + random.normal(0, 0.5, masks.shape)).astype(np.float32)
+    run.maps_path("test").parent.mkdir()
+    np.save(run.maps_path("test"), maps)
+    np.save(run.masks_path("test"), pack_masks(masks))
+    thresholds = run.record["thresholds"]
+    run.update(
+        thresholds={level: {**chosen, "value": 0.5, "reason": "highest F1"} for level, chosen in thresholds.items()},
+        preprocessing={**Preprocessing(size=(16, 16)).to_dict(), "hash": ""},
+    )
+    run.update(**evaluate_run(run))
+    return run
