@@ -34,7 +34,7 @@ print(f"{IMAGE}: score {found.score:.4g}, threshold {detector.image_threshold}: 
 # Each stroke is a validation image, the diamond is this one. The threshold lies where it divides good from bad best; an image close to it is worth a second look.
 
 # %%
-from defectlab.figures import score_figure
+from defectlab.inference.figures import score_figure
 
 score_figure(Run.open(RUN), found)
 
@@ -44,7 +44,7 @@ score_figure(Run.open(RUN), found)
 # The map is on the run's one scale; the green line on its colour bar is the map's threshold, the green contour is what lies above it.
 
 # %%
-from defectlab.figures import image_figure
+from defectlab.inference.figures import image_figure
 
 image_figure(detector, found)
 
@@ -55,7 +55,7 @@ image_figure(detector, found)
 
 # %%
 from defectlab import nearest_good_patches
-from defectlab.figures import patches_figure
+from defectlab.inference.figures import patches_figure
 
 nearest = nearest_good_patches(detector, IMAGE, count=5)
 patches_figure(IMAGE, nearest)

@@ -45,7 +45,7 @@ table.head(10)
 # The highest score, the one in the middle and the lowest: image, map, overlay and the outline of the mask. All maps share one scale, the range of the run's validation maps, so pictures can be compared.
 
 # %%
-from defectlab.pictures import prediction_panel
+from defectlab.inference.figures import prediction_panel
 
 prediction_panel(detector, [found[0], found[len(found) // 2], found[-1]])
 

@@ -34,7 +34,7 @@ detector = Detector.load(RUN)
 # The twenty highest scores. You should see how many of all were flagged, and the pictures of the first six with what was found.
 
 # %%
-from defectlab.pictures import prediction_panel
+from defectlab.inference.figures import prediction_panel
 
 every = sorted(detector.predict(IMAGES), key=lambda prediction: -prediction.score)
 shown = every[:20]
@@ -51,7 +51,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from defectlab.review import write_verdicts
+from defectlab.inference.review import write_verdicts
 
 verdicts = {item.image_path: "good" if Path(item.image_path).parent.name == "good" else "anomalous" for item in shown}
 written = write_verdicts(shown, verdicts, "data/verdicts.csv")
@@ -64,7 +64,7 @@ pd.read_csv(written).verdict.value_counts()
 
 # %%
 from defectlab import Engine, Patchcore, load_backbone
-from defectlab.review import ReviewedFolder, confirmed
+from defectlab.inference.review import ReviewedFolder, confirmed
 
 datamodule = ReviewedFolder(RUN, confirmed("data/verdicts.csv"))
 backbone = load_backbone("defectlab_resnet18")
@@ -79,7 +79,7 @@ results = engine.train(model=model, datamodule=datamodule)
 
 # %%
 from defectlab import Run
-from defectlab.results.compare import compare_runs, comparison_table
+from defectlab.results.comparison.paired_test import compare_runs, comparison_table
 
 comparison_table(compare_runs([Run.open(RUN), Run.open(model.run_folder)]))
 

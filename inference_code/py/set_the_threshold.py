@@ -38,8 +38,8 @@ print(f"Validation images: {labels.count(0)} good, {labels.count(1)} anomalous")
 # %%
 import pandas as pd
 
-from defectlab.evaluation.rules import RuleOptions
-from defectlab.results.preview import compare_rules
+from defectlab.evaluation.threshold_rules import RuleOptions
+from defectlab.visualization.threshold_rules import compare_rules
 
 rules = {"f1": RuleOptions(), "recall": RuleOptions(recall=0.9), "mean_plus_k_std": RuleOptions(k=3)}
 rules |= {rule: RuleOptions(false_alarm_rate=0.1) for rule in ("quantile", "conformal")}
@@ -54,7 +54,7 @@ pd.DataFrame(outcomes)
 # %%
 from IPython.display import SVG
 
-from defectlab.results.preview import rules_chart
+from defectlab.visualization.threshold_rules import rules_chart
 
 SVG(rules_chart(run, outcomes))
 
@@ -64,7 +64,7 @@ SVG(rules_chart(run, outcomes))
 # `conformal` promises that a new good part of the same kind is flagged with at most the stated probability, whatever the model. The price is held-out good images: the lower the rate, the more of them. You should see the lowest rate that this run's images allow; `RATE` is that, or one in ten if they allow it.
 
 # %%
-from defectlab.evaluation.rules import images_needed
+from defectlab.evaluation.threshold_rules import images_needed
 
 good = labels.count(0)
 RATE = max(0.1, 1 / (good + 1))
@@ -78,8 +78,8 @@ print(f"The lowest rate that can be promised here is {1 / (good + 1):.3f}; the n
 # The run's record gets the new threshold, every image its new label, and all metrics at the threshold are computed again; scores and maps stay as they are. The same from a terminal: `defectlab threshold --run RUN --rule conformal --level image --false-alarm-rate 0.1`. Another rule later replaces it. You should see the reason on record and the run's metrics.
 
 # %%
-from defectlab.results.rethreshold import set_threshold
-from defectlab.results.show import metrics_table
+from defectlab.results.thresholds import set_threshold
+from defectlab.visualization.terminal import metrics_table
 
 chosen = set_threshold(run, "conformal", RuleOptions(false_alarm_rate=RATE), ["image"])
 print(f"{chosen['image'].value}: {chosen['image'].reason}")
@@ -92,7 +92,7 @@ metrics_table(run)
 
 # %%
 from defectlab import save_panel
-from defectlab.results.facts import by_kind
+from defectlab.results.curves import by_kind
 from defectlab.results.workbook import update_workbook
 
 kinds = by_kind(run.scores("test"), chosen["image"].value)

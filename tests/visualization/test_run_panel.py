@@ -11,9 +11,8 @@ from helpers.models import data, small
 from PIL import Image
 
 from defectlab import Detector, Engine, InputError, Run, nearest_good_patches
-from defectlab.inference.figures import prediction_panel
+from defectlab.inference.figures import image_figure, patches_figure, prediction_panel, score_figure
 from defectlab.results.run.scores import ScoreRow
-from defectlab.visualization import canvas
 from defectlab.visualization.overlays import CONTOUR, TRUTH
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab.visualization.run_panel import map_scale, run_panel, save_panel, telling_rows
@@ -112,9 +111,9 @@ def test_figures_of_one_image(run: Run, tmp_path: Path):
     (found,) = detector.predict(path)
     nearest = nearest_good_patches(detector, path, count=3)
     pictures = [
-        canvas.score_figure(run, found),
-        canvas.image_figure(detector, found),
-        canvas.patches_figure(path, nearest),
+        score_figure(run, found),
+        image_figure(detector, found),
+        patches_figure(path, nearest),
         prediction_panel(detector, [found]),
     ]
     for picture in pictures:
@@ -122,4 +121,4 @@ def test_figures_of_one_image(run: Run, tmp_path: Path):
         assert picture.getextrema() != ((255, 255),) * 3, "something is drawn"
     (array,) = detector.predict(np.zeros((64, 64, 3), dtype=np.uint8))
     with pytest.raises(InputError, match="predict a file instead of an array"):
-        canvas.image_figure(detector, array)
+        image_figure(detector, array)

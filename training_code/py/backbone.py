@@ -30,7 +30,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from defectlab.backbones.procedural import KINDS, procedural_image
+from defectlab.data.samples.procedural import KINDS, procedural_image
 
 rows = [np.concatenate([procedural_image(kind, i, size=128) for i in range(6)], axis=1) for kind in KINDS]
 plt.figure(figsize=(9, 13.5))
@@ -46,7 +46,7 @@ plt.show()
 # cut into sheets of 256 pixels, and each cell of 64 pixels is a class of its own.
 
 # %%
-from defectlab.backbones.sheets import SOURCES, load_source
+from defectlab.backbones.pretraining.images import SOURCES, load_source
 
 figure, axes = plt.subplots(1, 7, figsize=(16, 3))
 for axis, source in zip(axes.flat, SOURCES, strict=True):
@@ -65,9 +65,9 @@ plt.show()
 # %%
 import torch
 
-from defectlab.backbones.augment import draw_crops
+from defectlab.backbones.pretraining.crops import draw_crops
+from defectlab.backbones.pretraining.images import make_sheets
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
-from defectlab.backbones.sheets import make_sheets
 
 sheets = make_sheets(2)
 crops = draw_crops(sheets, 8, 96, colour=0.4, draws=torch.Generator().manual_seed(1))
@@ -98,8 +98,8 @@ import tempfile
 from pathlib import Path
 
 from defectlab.backbones.backbone import tensors_sha256
-from defectlab.backbones.pretrain import pretrain
-from defectlab.backbones.recipe import Recipe
+from defectlab.backbones.pretraining.config import Recipe
+from defectlab.backbones.pretraining.train import pretrain
 
 short = Recipe(small_steps=6, large_steps=4, small_batch=8, large_batch=8, per_kind=1, warm_up=2, settling=1)
 for _ in range(2):

@@ -21,8 +21,8 @@
 # You should see one line for each run.
 
 # %%
-from defectlab.results.overview import finished_runs
-from defectlab.results.show import runs_table
+from defectlab.results.comparison.runs import finished_runs
+from defectlab.visualization.terminal import runs_table
 
 runs = finished_runs()
 runs_table(runs, f"{len(runs)} finished runs, oldest first")
@@ -35,7 +35,7 @@ runs_table(runs, f"{len(runs)} finished runs, oldest first")
 # %%
 from IPython.display import display
 
-from defectlab.results.overview import board_frame, boards_of
+from defectlab.results.comparison.runs import board_frame, boards_of
 
 boards = boards_of(runs)
 for board in boards:
@@ -49,7 +49,7 @@ for board in boards:
 # %%
 from IPython.display import SVG
 
-from defectlab.results.overview import board_chart
+from defectlab.visualization.charts import board_chart
 
 for board in boards:
     display(SVG(board_chart(board)))
@@ -60,8 +60,8 @@ for board in boards:
 # Every run against the best one, image by image (DeLong's test, p-values corrected for the number of comparisons by Holm). Two runs can overlap in their intervals and still be told apart here, because both see the same images.
 
 # %%
-from defectlab.results.compare import compare_runs, comparison_table
-from defectlab.results.overview import runs_on
+from defectlab.results.comparison.paired_test import compare_runs, comparison_table
+from defectlab.results.comparison.runs import runs_on
 
 for board in boards:
     same = runs_on(board, runs)
@@ -78,8 +78,8 @@ for board in boards:
 # %%
 from IPython.display import HTML
 
-from defectlab.results.overview import kinds_by_run
-from defectlab.results.tables import kinds_side_by_side
+from defectlab.results.comparison.runs import kinds_by_run
+from defectlab.visualization.html_tables import kinds_side_by_side
 
 kinds = kinds_by_run(runs)
 for board in boards:
@@ -92,8 +92,9 @@ for board in boards:
 # `models_comparing.xlsx` has all of this in its sheets `leaderboard`, `per defect` and `about`. The report is one HTML file that opens anywhere: curves, histograms, confusion by kind, and the images on which each run fails. You should see where both lie.
 
 # %%
-from defectlab import paths, write_report
+from defectlab import write_report
 from defectlab.results.workbook import update_workbook
+from defectlab.utils import paths
 
 print("Workbook:", paths.relative(update_workbook().path))
 print("Report:", paths.relative(write_report(runs, paths.results_dir() / "report.html")))

@@ -54,7 +54,7 @@ results = engine.test(model=model, datamodule=datamodule)
 
 # %%
 from defectlab import Run
-from defectlab.curves import training_figure
+from defectlab.visualization.charts import training_figure
 
 RUN = "results/FeatCae/coins/defectlab_resnet18_layer2-layer3_100_20ep"
 training_figure(Run.open(RUN))
@@ -63,7 +63,7 @@ training_figure(Run.open(RUN))
 # The ROC curve of the test images, with its area; the diamond is where the threshold stands.
 
 # %%
-from defectlab.curves import roc_figure
+from defectlab.visualization.charts import roc_figure
 
 roc_figure(Run.open(RUN))
 
@@ -74,7 +74,7 @@ roc_figure(Run.open(RUN))
 
 # %%
 from defectlab import Detector
-from defectlab.figures import relative_figure
+from defectlab.inference.figures import relative_figure
 
 detector = Detector.load(RUN)
 (found,) = detector.predict("data/coins/test/patch/000.png")

@@ -41,7 +41,7 @@ print("Images:", make_sample("wells", "data/wells", exist_ok=True))
 from IPython.display import Markdown, display
 
 from defectlab import Folder
-from defectlab.eda import counts_table, size_table
+from defectlab.visualization.dataset import counts_table, size_table
 
 manifest = Folder(root="data/wells").manifest
 display(Markdown(counts_table(manifest)))
@@ -54,7 +54,7 @@ display(Markdown(size_table(manifest)))
 from IPython.display import display
 
 from defectlab import Folder
-from defectlab.eda import labels_figure, samples_figure
+from defectlab.visualization.dataset import labels_figure, samples_figure
 
 manifest = Folder(root="data/wells").manifest
 display(labels_figure(manifest))
@@ -115,9 +115,10 @@ from pathlib import Path
 
 from IPython.display import Markdown, display
 
-from defectlab import Run, paths
-from defectlab.curves import metric_bars
-from defectlab.results.experiments import experiment_table
+from defectlab import Run
+from defectlab.utils import paths
+from defectlab.visualization.charts import metric_bars
+from defectlab.visualization.markdown import experiment_table
 
 names = ("LinearVae", "SmallConvVae", "BigConvVae")
 runs = [Run.open(folder) for name in names for folder in Path(paths.results_dir()).glob(f"{name}/wells/*/")]
@@ -134,8 +135,9 @@ from pathlib import Path
 
 from IPython.display import display
 
-from defectlab import Run, paths
-from defectlab.curves import training_figure
+from defectlab import Run
+from defectlab.utils import paths
+from defectlab.visualization.charts import training_figure
 
 for name in ("LinearVae", "SmallConvVae", "BigConvVae"):
     for folder in Path(paths.results_dir()).glob(f"{name}/wells/*/"):
@@ -151,8 +153,9 @@ from pathlib import Path
 
 from IPython.display import display
 
-from defectlab import Detector, Run, paths
-from defectlab.reconstruct import reconstruction_figure
+from defectlab import Detector, Run
+from defectlab.inference.reconstruction import reconstruction_figure
+from defectlab.utils import paths
 
 for name in ("LinearVae", "SmallConvVae", "BigConvVae"):
     for folder in Path(paths.results_dir()).glob(f"{name}/wells/*/"):
@@ -171,8 +174,9 @@ from pathlib import Path
 
 from IPython.display import display
 
-from defectlab import Detector, paths
-from defectlab.reconstruct import generated_figure
+from defectlab import Detector
+from defectlab.inference.reconstruction import generated_figure
+from defectlab.utils import paths
 
 for name in ("LinearVae", "SmallConvVae", "BigConvVae"):
     for folder in Path(paths.results_dir()).glob(f"{name}/wells/*/"):
@@ -186,7 +190,7 @@ for name in ("LinearVae", "SmallConvVae", "BigConvVae"):
 
 # %% tags=["raises-exception"]
 from defectlab import Engine, Folder, SmallConvVae
-from defectlab.loggers.wandb_log import WandbLog
+from defectlab.engine.trackers.wandb_tracker import WandbLog
 
 datamodule = Folder(root="data/wells", train_batch_size=32, eval_batch_size=64, num_workers=2, seed=42)
 model = SmallConvVae(latent_dim=64, lr=3e-4)

@@ -32,8 +32,8 @@ print("Images:", make_sample("coins", ROOT, exist_ok=True))
 # What was found, how it will be split, and every problem at once: unreadable files, masks of other sizes, copies of one picture in training and test. You should see no problem; where there is one, the text says what to do.
 
 # %%
-from defectlab.data.check import check
-from defectlab.paths import resolve
+from defectlab.data.manifest.check import check
+from defectlab.utils.paths import resolve
 
 print(check(resolve(ROOT)).text)
 
@@ -44,7 +44,7 @@ print(check(resolve(ROOT)).text)
 
 # %%
 from defectlab import Folder
-from defectlab.eda import counts_table, samples_figure, size_table
+from defectlab.visualization.dataset import counts_table, samples_figure, size_table
 
 manifest = Folder(root=ROOT).manifest
 print(counts_table(manifest), size_table(manifest), sep="\n\n")
