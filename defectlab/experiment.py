@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defectlab.engine.trackers import check_loggers
+from defectlab.engine.trackers import check_trackers
 from defectlab.models.registry import model_info
 from defectlab.results.pixel_grid import check_pixel_size
 from defectlab.utils import paths
@@ -177,7 +177,7 @@ class Experiment:
         info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
         check_whole("An experiment", "repeat", self.repeat, low=1)
-        check_loggers(self.loggers)
+        check_trackers(self.loggers)
         if info.backbone is None and self.backbone != BackboneConfig() and self.backbone.name != "none":
             raise OptionError(f"Model {info.name} has no backbone: leave section 'backbone' out.")
         if not isinstance(self.evaluation.aupimo, bool):

@@ -15,7 +15,6 @@ from defectlab.engine.input_region import check_follows, follow_data
 from defectlab.engine.recorder import set_decisions
 from defectlab.engine.run_finish import complete_thresholds, finish_run
 from defectlab.engine.run_start import describe_run, environment, run_to_test, start_run, weights_run
-from defectlab.engine.trackers.tracker import Mirror
 from defectlab.engine.trainer import EngineTrainers
 from defectlab.models.base import BaseDetector
 from defectlab.results.evaluate import AUPIMO
@@ -46,14 +45,16 @@ class EngineRecords(EngineTrainers):
         With `elsewhere` it was trained where they could not follow: they take its curves from the record too.
         """
         for callback in self._given_callbacks:
-            if elsewhere and isinstance(callback, Mirror):
-                callback.copy_curves(run)
             if hasattr(callback, "on_run_finished"):
                 callback.on_run_finished(run)
+        for tracker in self._trackers:
+            if elsewhere:
+                tracker.replay_training(run)
+            tracker.copy_test(run)
 
     def leave_to_others(self) -> None:
         """Copy nothing to trackers from now on: another process does it (`announce`)."""
-        self._given_callbacks = [one for one in self._given_callbacks if not isinstance(one, Mirror)]
+        self._trackers = []
 
     def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
         """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
@@ -82,9 +83,8 @@ class EngineRecords(EngineTrainers):
             self.trainer.save_checkpoint(partial, weights_only=False)
         run.update(checkpoint=CHECKPOINT)
         model.run_folder = run.folder
-        for callback in self._given_callbacks:
-            if isinstance(callback, Mirror):
-                callback.take_checkpoint(run)
+        for tracker in self._trackers:
+            tracker.add_checkpoint(run)
         return run.checkpoint
 
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:

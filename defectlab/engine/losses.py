@@ -4,8 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ class ValidationLosses:
     def __init__(self) -> None:
         self._losses: dict[int, list[float]] = {label: [] for label in VALIDATION_LOSSES}
 
-    def add(self, losses: torch.Tensor, labels: Sequence[int]) -> None:
+    def add(self, losses: "torch.Tensor", labels: Sequence[int]) -> None:
         """Take the losses (B,) of one batch and its labels: 0 good, 1 anomalous, -1 left out."""
         for loss, label in zip(losses.detach().flatten().tolist(), labels, strict=True):
             if label in self._losses:

@@ -16,6 +16,7 @@ from defectlab.data.datasets import ManifestDataset
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.engine.losses import VALIDATION_LOSSES, LossHistory, StepClock, ValidationLosses
 from defectlab.engine.run_finish import record_thresholds
+from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.models.base import BaseDetector
 from defectlab.models.processors import RawPostProcessor
 from defectlab.results.run.arrays import ArrayWriter, pack_masks
@@ -84,8 +85,9 @@ class Recorder(Callback):
     Callbacks given to the engine run before the model's own, so what arrives here is raw.
     """
 
-    def __init__(self) -> None:
-        self.run: Run | None = None
+    def __init__(self, run: Run | None = None, trackers: Sequence[RunTracker] = ()) -> None:
+        self.run = run
+        self.trackers = trackers
         self.exception: BaseException | None = None
         self.history = LossHistory()
         self.seconds: dict[str, float] = defaultdict(float)
@@ -98,12 +100,18 @@ class Recorder(Callback):
         self._steps = StepClock()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of the fit."""
+        """Start the clock of the fit, and the trackers' copies."""
         self._started["fit"] = time.perf_counter()
+        if self.run is not None and self.trackers:
+            defects = {entry.defect for entry in _data(trainer).manifest.split("validation") if entry.label == 1}
+            for tracker in self.trackers:
+                tracker.start_training(self.run, defects)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop it: validation that ran in between is counted apart."""
         self.seconds["fit"] = time.perf_counter() - self._started["fit"] - self.seconds["validation"]
+        for tracker in self.trackers:
+            tracker.end_stage()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of an epoch's steps."""
@@ -116,21 +124,23 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step is done."""
+        """The step is done; trackers get its loss."""
         self._steps.ended()
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        for tracker in self.trackers:
+            tracker.log_batch(loss, len(batch.image))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the epoch's mean losses, and put them on record: curves can be seen while the training runs."""
-        losses = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            # the losses of validation may be of an earlier epoch, and so may a copy of one that is monitored
-            if name.endswith("loss") and name not in VALIDATION_LOSSES.values() and not name.startswith(MONITORED)
-        }
-        losses |= self._validated
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith("loss")}
+        # the losses of validation may be of an earlier epoch, and so may a copy of one that is monitored
+        trained = {name: value for name, value in logged.items() if name not in VALIDATION_LOSSES.values()}
+        losses = {name: value for name, value in trained.items() if not name.startswith(MONITORED)} | self._validated
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+        for tracker in self.trackers:
+            tracker.log_epoch(logged if self._validated else trained, epoch)
         self._validated = {}
         self.history.add(losses)
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
         if losses and (epoch == 1 or epoch % max(1, epochs // EPOCH_LINES) == 0):
             said = ", ".join(f"{name} {value:.6g}" for name, value in losses.items())
             rates = ", ".join(f"lr {group['lr']:.3g}" for one in trainer.optimizers for group in one.param_groups[:1])
@@ -206,6 +216,8 @@ class Recorder(Callback):
         if self._collector:
             self._collector.discard()
             self._collector = None
+        for tracker in self.trackers:
+            tracker.end_stage(failed=True)
 
     @property
     def validation_losses(self) -> dict[str, float]:

@@ -21,7 +21,8 @@ from defectlab.engine.progress_bars import StageBars
 from defectlab.engine.recorder import Recorder
 from defectlab.engine.run_finish import complete_thresholds
 from defectlab.engine.run_start import check_same_model
-from defectlab.engine.trackers import Spec, make_loggers
+from defectlab.engine.trackers import TrackerSpec, make_trackers
+from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trainer_options import check_trainer_options
 from defectlab.models.base import BaseDetector
 from defectlab.models.loading import restore
@@ -44,14 +45,14 @@ class EngineTrainers(AnomalibEngine):
 
     def __init__(
         self,
-        callbacks: list[Callback] | None = None,
+        callbacks: Sequence[Callback | RunTracker] | None = None,
         logger: Logger | Iterable[Logger] | bool | None = None,
         default_root_dir: str | Path | None = None,
         name: str | None = None,
         keep_maps: str = "all",
         pixel_size: PixelSize = "input",
         aupimo: bool = False,
-        loggers: Sequence[Spec] = (),
+        loggers: Sequence[TrackerSpec] = (),
         monitor: str | None = None,
         patience: int | None = None,
         keep: str | None = None,
@@ -65,7 +66,9 @@ class EngineTrainers(AnomalibEngine):
         check_flag("Engine", "find_batch_size", find_batch_size)
         self._find_batch_size = find_batch_size
         self._best: BestEpoch | None = None
-        callbacks = [*(callbacks or []), *make_loggers(loggers)]
+        given = [*(callbacks or []), *make_trackers(loggers)]
+        self._trackers = [one for one in given if isinstance(one, RunTracker)]
+        self._given_callbacks = [one for one in given if not isinstance(one, RunTracker)]
         self._results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._run_name = name
         self._keep_maps = check_keep_maps(keep_maps)
@@ -74,11 +77,12 @@ class EngineTrainers(AnomalibEngine):
         defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
         self._arguments = {**defaults, **kwargs, "devices": devices}
         show_log()
-        self._given_callbacks = list(callbacks)
         self._given_logger = False if logger is None else logger
         self._recorder = Recorder()
         self._checkpoints: dict[str, Path] = {}
-        super().__init__(callbacks=callbacks, logger=logger, default_root_dir=self._results, **self._arguments)
+        super().__init__(
+            callbacks=self._given_callbacks, logger=logger, default_root_dir=self._results, **self._arguments
+        )
 
     @property
     def best_model_path(self) -> str | None:
@@ -155,8 +159,7 @@ class EngineTrainers(AnomalibEngine):
         self, model: BaseDetector, run: Run | None, keeping: Keeping | None = None, **overrides: Any
     ) -> None:
         """Give each call a trainer and callbacks of its own; plain anomalib keeps those of its first model."""
-        self._recorder = Recorder()
-        self._recorder.run = run
+        self._recorder = Recorder(run, self._trackers)
         self._trainer = None
         self._best = BestEpoch(keeping, self._recorder) if keeping is not None and keeping.monitor else None
         own: list[Callback] = [self._best] if self._best is not None else []

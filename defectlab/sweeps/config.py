@@ -10,7 +10,7 @@ from typing import Any
 
 from defectlab.backbones.feature_cache.store import DTYPES
 from defectlab.data.manifest.categories import categories_in, chosen_categories, named_groups
-from defectlab.engine.trackers import check_loggers
+from defectlab.engine.trackers import check_trackers
 from defectlab.experiment import Experiment
 from defectlab.models.registry import MODELS, model_info
 from defectlab.results.run.identity import safe_name
@@ -118,7 +118,7 @@ class SweepConfig:
             raise OptionError(f"A sweep: {unknown_name('cache_dtype', str(self.cache_dtype), DTYPES)}")
         if self.checkpoints is not None and self.checkpoints not in CHECKPOINTS:
             raise OptionError(f"A sweep: {unknown_name('checkpoints', str(self.checkpoints), CHECKPOINTS)}")
-        check_loggers(self.loggers)
+        check_trackers(self.loggers)
         if self.search is None:
             for branch in self.grid:
                 for options in branch.values():

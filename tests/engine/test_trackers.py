@@ -15,14 +15,14 @@ from helpers.models import data
 
 from defectlab import Engine, Folder, SmallConvVae, make_sample
 from defectlab.cli import main
-from defectlab.engine.trackers import LOGGERS, check_loggers, make_loggers
+from defectlab.engine.trackers import TRACKERS, check_trackers, make_trackers
 from defectlab.engine.trackers.csv_tracker import CsvLog
 from defectlab.engine.trackers.wandb_tracker import WandbLog
 from defectlab.results.run.record import Run
 from defectlab.utils.errors import InputError, OptionError
 
 MLFLOW = {"name": "mlflow", "checkpoint": True, "register": "parts", "stage": "staging"}
-TRACKERS = ["csv", "tensorboard", MLFLOW, {"name": "wandb", "project": "parts"}]
+COPIES = ["csv", "tensorboard", MLFLOW, {"name": "wandb", "project": "parts"}]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ class TestRealTrackers:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DEFECTLAB_HOME", str(home))
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            return trained(parts, loggers=TRACKERS, check_val_every_n_epoch=2)
+            return trained(parts, loggers=COPIES, check_val_every_n_epoch=2)
 
     @pytest.fixture(scope="class")
     def numbers(self, run: Run) -> dict[str, float]:
@@ -223,15 +223,18 @@ def test_comet_offline_gets_curves_metrics_and_files(parts: Path, monkeypatch: p
     assert test.ended
 
 
-@pytest.mark.parametrize("step", ["begin", "log_epoch", "log_metrics", "keep", "end"])
+@pytest.mark.parametrize("step", ["start", "log epoch", "log test", "store", "finish"])
 def test_a_broken_tracker_never_loses_the_record(
     step: str, parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def breaks(*_: Any) -> None:
-        raise ConnectionError("no tracker here")
+    method, _, kind = step.partition(" ")
 
-    monkeypatch.setattr(CsvLog, step, breaks)
-    monkeypatch.setattr(CsvLog, "where", lambda _: "nowhere")
+    def breaks(*given: Any, **_: Any) -> None:
+        if not kind or given[-1].kind == kind:
+            raise ConnectionError("no tracker here")
+
+    monkeypatch.setattr(CsvLog, method, breaks)
+    monkeypatch.setattr(CsvLog, "location", lambda _: "nowhere")
     model = SmallConvVae(latent_dim=2, image_size=(16, 16))
     images = data(parts, train_batch_size=8, eval_batch_size=8)
     Engine(max_epochs=1, enable_progress_bar=False, callbacks=[CsvLog()]).train(model=model, datamodule=images)
@@ -258,17 +261,19 @@ def test_a_broken_tracker_never_loses_the_record(
 )
 def test_what_names_no_tracker_is_refused(specs: Any, message: str):
     with pytest.raises(OptionError, match=message):
-        make_loggers(specs)
+        make_trackers(specs)
 
 
-@pytest.mark.parametrize("name", [name for name, info in LOGGERS.items() if info.packages])
+@pytest.mark.parametrize("name", [name for name, tracker in TRACKERS.items() if tracker.packages])
 def test_an_absent_package_is_named_with_its_extra(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    info = LOGGERS[name]
-    for package in info.packages:
+    tracker = TRACKERS[name]
+    for package in tracker.packages:
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"needs {', '.join(info.packages)}.*pip install 'defectlab\[{info.extra}\]'"):
-        check_loggers(["csv", name])
+    with pytest.raises(
+        InputError, match=rf"needs {', '.join(tracker.packages)}.*pip install 'defectlab\[{tracker.extra}\]'"
+    ):
+        check_trackers(["csv", name])
     assert main(["train", "--data.root", "x", "--model.name", "padim", "--loggers", f"[{name}]"]) == 2
-    assert info.extra in capsys.readouterr().err
+    assert tracker.extra in capsys.readouterr().err

@@ -1,25 +1,27 @@
-"""A run mirrored to Comet, offline unless asked otherwise: `loggers: [comet]`; `comet upload` sends it later."""
+"""A run copied to Comet, offline unless asked otherwise: `loggers: [comet]`; `comet upload` sends it later.
+
+Not through Lightning's CometLogger, which writes nothing while offline.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from defectlab.engine.trackers.tracker import Mirror, flat, title
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, title
 from defectlab.results.run.record import Run
-from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 
 MODES = ("offline", "online")
 
 
-class CometLog(Mirror):
+class CometLog(RunTracker):
     """A Comet experiment for the training and one for the test, tagged so: settings, curves, metrics, files.
 
     Args:
         project: Name of the project.
         mode: offline writes archives into the run's folder; online sends, with the key that Comet finds by itself.
-        checkpoint: As in `Mirror`.
+        checkpoint: As in `RunTracker`.
 
     Raises:
         OptionError: No such mode.
@@ -27,6 +29,8 @@ class CometLog(Mirror):
     """
 
     name: ClassVar[str] = "comet"
+    packages: ClassVar[tuple[str, ...]] = ("comet_ml",)
+    extra: ClassVar[str] = "comet"
 
     @checked_options
     def __init__(self, project: str = "defectlab", mode: str = "offline", checkpoint: bool = False) -> None:
@@ -35,48 +39,42 @@ class CometLog(Mirror):
         super().__init__(checkpoint)
         self.project = project
         self.mode = mode
-        self._log: Any = None
-        self._folder = Path()
+        self._experiment: Any = None
 
-    def begin(self, run: Run, stage: str) -> None:
-        """Begin an experiment tagged with the stage."""
+    def start(self, run: Run, stage: str) -> None:
+        """Start an experiment tagged with the stage."""
         import comet_ml
 
-        self._folder = run.folder / "comet"
+        self._path = run.folder / "comet"
+        options: dict[str, Any] = {"project_name": self.project, "log_code": False, "display_summary_level": 0}
         if self.mode == "offline":
-            self._folder.mkdir(exist_ok=True)
-            self._log = comet_ml.OfflineExperiment(
-                project_name=self.project, offline_directory=str(self._folder), log_code=False, display_summary_level=0
-            )
+            self._path.mkdir(exist_ok=True)
+            self._experiment = comet_ml.OfflineExperiment(**options, offline_directory=str(self._path))
         else:
-            self._log = comet_ml.Experiment(project_name=self.project, log_code=False, display_summary_level=0)
-        self._log.set_name(title(run))
-        self._log.add_tag(stage)
-        self._log.log_parameters(flat(run.record["experiment"]))
+            self._experiment = comet_ml.Experiment(**options)
+        self._experiment.set_name(title(run))
+        self._experiment.add_tag(stage)
+        self._experiment.log_parameters(flatten(run.record["experiment"]))
 
-    def log_batch(self, loss: float, step: int) -> None:
-        """Log the batch's loss."""
-        self._log.log_metric("train_loss_batch", loss, step=step)
+    def log(self, values: Mapping[str, float], point: LogPoint) -> None:
+        """Log losses by images seen; a test's metrics without a step."""
+        if point.kind == "batch":
+            self._experiment.log_metric("train_loss_batch", values["loss"], step=point.images_seen)
+        else:
+            step = {"step": point.images_seen, "epoch": point.epoch} if point.kind == "epoch" else {}
+            self._experiment.log_metrics(dict(values), **step)
 
-    def log_epoch(self, losses: Mapping[str, float], step: int, epoch: int) -> None:
-        """Log the epoch's losses."""
-        self._log.log_metrics(dict(losses), step=step, epoch=epoch)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log the test's metrics."""
-        self._log.log_metrics(dict(metrics))
-
-    def keep(self, run: Run, files: list[Path]) -> None:
-        """Log the files."""
+    def store(self, run: Run, files: list[Path]) -> None:
+        """Log the files as assets."""
         for file in files:
-            self._log.log_asset(str(file), file_name=file.name)
+            self._experiment.log_asset(str(file), file_name=file.name)
 
-    def end(self, failed: bool) -> None:
+    def finish(self, failed: bool) -> None:
         """End the experiment."""
         if failed:
-            self._log.add_tag("failed")
-        self._log.end()
+            self._experiment.add_tag("failed")
+        self._experiment.end()
 
-    def where(self) -> str:
+    def location(self) -> str:
         """Return the folder of the archives, or the project that was sent to."""
-        return paths.relative(self._folder) if self.mode == "offline" else f"online: {self.project}"
+        return super().location() if self.mode == "offline" else f"online: {self.project}"

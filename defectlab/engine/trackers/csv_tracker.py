@@ -1,20 +1,21 @@
-"""A run's curves and metrics as one CSV file in its folder: `loggers: [csv]`."""
+"""A run's curves and metrics as one CSV file in its folder: `loggers: [csv]`.
+
+Not Lightning's CSVLogger, whose file has a column for each name and none for stage, epoch and images.
+"""
 
 import csv
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
-from defectlab.engine.trackers.tracker import Mirror
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker
 from defectlab.results.run.record import Run
-from defectlab.utils import paths
 from defectlab.utils.files import replacing
 from defectlab.utils.validation import checked_options
 
 HEADER = ("stage", "epoch", "images_seen", "name", "value")
 
 
-class CsvLog(Mirror):
+class CsvLog(RunTracker):
     """Writes `metrics.csv` into the run folder, a row a value, as the training goes: any plotting tool reads it.
 
     Args:
@@ -27,31 +28,21 @@ class CsvLog(Mirror):
     def __init__(self, file: str = "metrics.csv") -> None:
         super().__init__()
         self.file = file
-        self._path = Path()
         self._rows: list[tuple[object, ...]] = []
 
-    def begin(self, run: Run, stage: str) -> None:
-        """Start the file anew for a training; keep the training's rows for a test."""
+    def start(self, run: Run, stage: str) -> None:
+        """Start without rows for a training; with the training's rows for a test."""
         self._path = run.folder / self.file
         self._rows = []
         if stage == "test" and self._path.is_file():
             with self._path.open(newline="", encoding="utf-8") as file:
                 self._rows = [tuple(row) for row in csv.reader(file) if row and row[0] == "train"]
 
-    def log_epoch(self, losses: Mapping[str, float], step: int, epoch: int) -> None:
-        """Add the epoch's losses."""
-        self._rows += [("train", epoch, step, name, repr(value)) for name, value in losses.items()]
-        self._write()
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add the test's metrics."""
-        self._rows += [("test", "", "", name, repr(value)) for name, value in metrics.items()]
-        self._write()
-
-    def where(self) -> str:
-        """Return the file."""
-        return paths.relative(self._path)
-
-    def _write(self) -> None:
+    def log(self, values: Mapping[str, float], point: LogPoint) -> None:
+        """Write an epoch's losses or a test's metrics."""
+        if point.kind == "batch":
+            return
+        place = ("train", point.epoch, point.images_seen) if point.kind == "epoch" else ("test", "", "")
+        self._rows += [(*place, name, repr(value)) for name, value in values.items()]
         with replacing(self._path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([HEADER, *self._rows])

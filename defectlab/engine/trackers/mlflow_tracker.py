@@ -1,22 +1,26 @@
-"""A run mirrored to MLflow, into a local SQLite file unless told otherwise: `loggers: [mlflow]`."""
+"""A run copied to MLflow, into a local SQLite file unless told otherwise: `loggers: [mlflow]`.
+
+Not through Lightning's MLFlowLogger, which changes the process's own tracking server, adds the user's name to the tags
+and cuts settings at 250 characters.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from defectlab.engine.trackers.tracker import Mirror, flat, title
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, title
 from defectlab.results.run.record import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 
 FOLDER = "mlruns"
-ID = "defectlab.run_id"
-LONGEST = 500  # characters of a parameter, at MLflow's older servers
+RUN_ID_TAG = "defectlab.run_id"
+MAX_PARAMETER_LENGTH = 500  # characters, at MLflow's older servers
 
 
-class MlflowLog(Mirror):
+class MlflowLog(RunTracker):
     """One MLflow run for each DefectLab run: its settings as parameters, curves, metrics, tags and files.
 
     A test adds to the MLflow run of its training, also in another process. `mlflow ui --backend-store-uri
@@ -25,7 +29,7 @@ class MlflowLog(Mirror):
     Args:
         experiment: MLflow's experiment; default is the dataset's name.
         uri: Of the tracking server; default is `MLFLOW_TRACKING_URI`, else mlruns/mlflow.db in the project.
-        checkpoint: As in `Mirror`.
+        checkpoint: As in `RunTracker`.
         register: Name in MLflow's registry of models under which each tested checkpoint becomes a version.
         stage: Alias of the newest version there, such as staging or production; the one before loses it.
 
@@ -34,6 +38,7 @@ class MlflowLog(Mirror):
     """
 
     name: ClassVar[str] = "mlflow"
+    packages: ClassVar[tuple[str, ...]] = ("mlflow", "sqlalchemy", "alembic")
 
     @checked_options
     def __init__(
@@ -57,55 +62,50 @@ class MlflowLog(Mirror):
 
     @property
     def uri(self) -> str:
-        """Of the tracking server."""
-        return self._given_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_local() / 'mlflow.db'}"
+        """URI of the tracking server."""
+        return self._given_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_folder() / 'mlflow.db'}"
 
-    def begin(self, run: Run, stage: str) -> None:
-        """Make the MLflow run of a training, or find it for a test."""
+    def start(self, run: Run, stage: str) -> None:
+        """Create the MLflow run of a training, or find it for a test."""
         from mlflow import MlflowClient
 
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=self.uri)
-        experiment = self._experiment(run.record["dataset"]["name"])
-        earlier = self._earlier(experiment, run) if stage == "test" else None
-        self._id = earlier or self._new(experiment, run)
+        experiment = self._experiment_id(run.record["dataset"]["name"])
+        earlier = self._find(experiment, run) if stage == "test" else None
+        self._id = earlier or self._create(experiment, run)
         self._client.set_tag(self._id, "status", run.status)
 
-    def _experiment(self, dataset: str) -> str:
+    def _experiment_id(self, dataset: str) -> str:
         name = self.experiment or dataset
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
-        local = self.uri.startswith("sqlite:")
-        return self._client.create_experiment(name, (_local() / "artifacts").as_uri() if local else None)
+        if (experiment := self._client.get_experiment_by_name(name)) is not None:
+            return experiment.experiment_id
+        is_local = self.uri.startswith("sqlite:")
+        return self._client.create_experiment(name, (_folder() / "artifacts").as_uri() if is_local else None)
 
-    def _earlier(self, experiment: str, run: Run) -> str | None:
-        query = f"tags.`{ID}` = '{run.record['run_id']}'"
+    def _find(self, experiment: str, run: Run) -> str | None:
+        query = f"tags.`{RUN_ID_TAG}` = '{run.record['run_id']}'"
         order = ["attributes.start_time DESC"]
         found = self._client.search_runs([experiment], query, order_by=order, max_results=1)
         return found[0].info.run_id if found else None
 
-    def _new(self, experiment: str, run: Run) -> str:
-        tags = {ID: run.record["run_id"], "defectlab.folder": paths.relative(run.folder)}
+    def _create(self, experiment: str, run: Run) -> str:
+        tags = {RUN_ID_TAG: run.record["run_id"], "defectlab.folder": paths.relative(run.folder)}
         tags |= {"defectlab.commit": str(run.record.get("git", {}).get("commit"))}
-        made = self._client.create_run(experiment, run_name=title(run), tags=tags).info.run_id
-        for key, value in flat(run.record["experiment"]).items():
-            self._client.log_param(made, key, str(value)[:LONGEST])
-        return made
+        run_id = self._client.create_run(experiment, run_name=title(run), tags=tags).info.run_id
+        for key, value in flatten(run.record["experiment"]).items():
+            self._client.log_param(run_id, key, str(value)[:MAX_PARAMETER_LENGTH])
+        return run_id
 
-    def log_epoch(self, losses: Mapping[str, float], step: int, epoch: int) -> None:
-        """Log the losses, the step being the epoch, as MLflow's charts count."""
-        for name, value in losses.items():
-            self._client.log_metric(self._id, name, value, step=epoch)
+    def log(self, values: Mapping[str, float], point: LogPoint) -> None:
+        """Log an epoch's losses by epoch, as MLflow's charts count, or a test's metrics."""
+        if point.kind != "batch":
+            for name, value in values.items():
+                self._client.log_metric(self._id, name, value, step=point.epoch)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log the test's metrics."""
-        for name, value in metrics.items():
-            self._client.log_metric(self._id, name, value)
-
-    def keep(self, run: Run, files: list[Path]) -> None:
-        """Log the files, and the final name and status."""
+    def store(self, run: Run, files: list[Path]) -> None:
+        """Log the files, the final name and status; register the checkpoint where that is asked for."""
         self._client.set_tag(self._id, "status", run.status)
         self._client.set_tag(self._id, "defectlab.folder", paths.relative(run.folder))
         for file in files:
@@ -117,30 +117,30 @@ class MlflowLog(Mirror):
         """Make the run's checkpoint a version of a registered model, once."""
         if not self._client.search_registered_models(f"name = '{name}'"):
             self._client.create_registered_model(name)
-        known = self._client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
+        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
         source = f"{self._client.get_run(self._id).info.artifact_uri}/{run.checkpoint.name}"
-        made = known[0] if known else self._client.create_model_version(
-            name, source, self._id, tags={ID: run.record["run_id"]}
+        version = versions[0] if versions else self._client.create_model_version(
+            name, source, self._id, tags={RUN_ID_TAG: run.record["run_id"]}
         )  # fmt: skip
         if self.stage is not None:
-            self._client.set_registered_model_alias(name, self.stage, made.version)
+            self._client.set_registered_model_alias(name, self.stage, version.version)
 
-    def end(self, failed: bool) -> None:
-        """End the MLflow run; a test ends it again."""
+    def finish(self, failed: bool) -> None:
+        """End the MLflow run; a test ends that of its training again."""
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
-    def where(self) -> str:
+    def location(self) -> str:
         """Return server and run."""
-        return f"{_shown(self.uri)} run {self._id}"
+        return f"{_without_secrets(self.uri)} run {self._id}"
 
 
-def _local() -> Path:
+def _folder() -> Path:
     return paths.resolve(FOLDER)
 
 
-def _shown(uri: str) -> str:
-    """Return the URI without what only this machine knows, and without a password."""
+def _without_secrets(uri: str) -> str:
+    """Return the URI with a relative path, where it is a file, and without a user's name and password."""
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{paths.relative(uri.removeprefix('sqlite:///'))}"
-    scheme, found, rest = uri.partition("://")
-    return f"{scheme}{found}{rest.rpartition('@')[2]}"
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

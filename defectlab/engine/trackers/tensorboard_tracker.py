@@ -1,20 +1,16 @@
-"""A run mirrored to TensorBoard, into its own folder: `loggers: [tensorboard]`; `tensorboard --logdir results`."""
+"""A run copied to TensorBoard, into its own folder: `loggers: [tensorboard]`; `tensorboard --logdir results`."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from PIL import Image
-
-from defectlab.engine.trackers.tracker import Mirror
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker
 from defectlab.results.run.record import Run
-from defectlab.utils import paths
 from defectlab.utils.config_files import as_yaml
 from defectlab.utils.validation import checked_options
 
 
-class TensorBoardLog(Mirror):
+class TensorBoardLog(RunTracker):
     """Curves by images seen, metrics as scalars, settings as text, and the run's panel of pictures.
 
     Args:
@@ -22,49 +18,45 @@ class TensorBoardLog(Mirror):
     """
 
     name: ClassVar[str] = "tensorboard"
+    packages: ClassVar[tuple[str, ...]] = ("tensorboard",)
 
     @checked_options
     def __init__(self, folder: str = "tensorboard") -> None:
         super().__init__()
         self.folder = folder
-        self._path = Path()
-        self._writer: Any = None
+        self._logger: Any = None
 
-    def begin(self, run: Run, stage: str) -> None:
+    def start(self, run: Run, stage: str) -> None:
         """Open an event file."""
-        from torch.utils.tensorboard import SummaryWriter
+        from lightning.pytorch.loggers import TensorBoardLogger
 
         self._path = run.folder / self.folder
-        self._writer = SummaryWriter(str(self._path))
+        self._logger = TensorBoardLogger(run.folder, self.folder, version="")
         if stage == "train":
-            self._writer.add_text("experiment", f"```yaml\n{as_yaml(run.record['experiment'])}```")
+            self._add_yaml("experiment", as_yaml(run.record["experiment"]))
 
-    def log_batch(self, loss: float, step: int) -> None:
-        """Add the batch's loss."""
-        self._writer.add_scalar("loss/batch", loss, step)
+    def log(self, values: Mapping[str, float], point: LogPoint) -> None:
+        """Add losses and metrics, each kind under a heading of its own, by images seen."""
+        if point.kind == "batch":
+            values = {"batch": values["loss"]}
+        heading = "metric" if point.kind == "test" else "loss"
+        self._logger.log_metrics({f"{heading}/{name}": value for name, value in values.items()}, point.images_seen)
 
-    def log_epoch(self, losses: Mapping[str, float], step: int, epoch: int) -> None:
-        """Add the epoch's losses."""
-        for name, value in losses.items():
-            self._writer.add_scalar(f"loss/{name}", value, step)
+    def store(self, run: Run, files: list[Path]) -> None:
+        """Add pictures as images and text files as text: TensorBoard stores no files."""
+        import numpy as np
+        from PIL import Image
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add the test's metrics."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(f"metric/{name}", value, step)
-
-    def keep(self, run: Run, files: list[Path]) -> None:
-        """Add pictures as images and text files as text: TensorBoard keeps no files."""
         for file in files:
             if file.suffix == ".png":
-                self._writer.add_image(file.stem, np.asarray(Image.open(file).convert("RGB")), dataformats="HWC")
+                pixels = np.asarray(Image.open(file).convert("RGB"))
+                self._logger.experiment.add_image(file.stem, pixels, dataformats="HWC")
             elif file.suffix == ".yaml":
-                self._writer.add_text(file.name, f"```yaml\n{file.read_text(encoding='utf-8')}```")
+                self._add_yaml(file.name, file.read_text(encoding="utf-8"))
 
-    def end(self, failed: bool) -> None:
+    def _add_yaml(self, name: str, text: str) -> None:
+        self._logger.experiment.add_text(name, f"```yaml\n{text}```")
+
+    def finish(self, failed: bool) -> None:
         """Close the event file."""
-        self._writer.close()
-
-    def where(self) -> str:
-        """Return the folder."""
-        return paths.relative(self._path)
+        self._logger.finalize("failed" if failed else "finished")  # "success" would write an empty hparams.yaml

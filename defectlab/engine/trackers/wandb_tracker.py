@@ -1,20 +1,22 @@
-"""A run mirrored to Weights & Biases: `Engine(callbacks=[WandbLog("wells")])`. Offline unless asked otherwise."""
+"""A run copied to Weights & Biases: `Engine(callbacks=[WandbLog("wells")])`. Offline unless asked otherwise.
+
+Not through Lightning's WandbLogger, whose step counts its own calls: here it is the number of images seen.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from defectlab.engine.losses import VALIDATION_LOSSES
-from defectlab.engine.trackers.tracker import Mirror, title
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, title
 from defectlab.results.run.record import Run
-from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 
 MODES = ("offline", "online", "disabled")
 
 
-class WandbLog(Mirror):
+class WandbLog(RunTracker):
     """Logs `train loss (batch)`, `train loss (epoch)`, `val proliv loss (epoch)`, `val not proliv loss (epoch)`.
 
     "proliv" is the kind of the anomalous validation images, or "anomalous" where they are of several kinds; the step is
@@ -24,7 +26,7 @@ class WandbLog(Mirror):
     Args:
         project: Name of the project.
         mode: offline writes into the run's folder (`wandb sync` sends it later); online sends; disabled does nothing.
-        checkpoint: As in `Mirror`.
+        checkpoint: As in `RunTracker`.
 
     Raises:
         OptionError: No such mode.
@@ -32,6 +34,7 @@ class WandbLog(Mirror):
     """
 
     name: ClassVar[str] = "wandb"
+    packages: ClassVar[tuple[str, ...]] = ("wandb",)
 
     @checked_options
     def __init__(self, project: str = "defectlab", mode: str = "offline", checkpoint: bool = False) -> None:
@@ -40,16 +43,15 @@ class WandbLog(Mirror):
         super().__init__(checkpoint)
         self.project = project
         self.mode = mode
-        self._log: Any = None
-        self._folder = Path()
+        self._run: Any = None
 
-    def begin(self, run: Run, stage: str) -> None:
-        """Begin a run tagged with the stage."""
+    def start(self, run: Run, stage: str) -> None:
+        """Start a run tagged with the stage."""
         import wandb
 
-        self._folder = run.folder
+        self._path = run.folder / "wandb"
         init: Any = wandb.init  # typed otherwise from version to version
-        self._log = init(
+        self._run = init(
             project=self.project,
             name=title(run),
             tags=[stage],
@@ -58,35 +60,32 @@ class WandbLog(Mirror):
             dir=str(run.folder),
         )
 
-    def log_batch(self, loss: float, step: int) -> None:
-        """Log the batch's loss."""
-        self._log.log({"train loss (batch)": loss}, step=step)
-
-    def log_epoch(self, losses: Mapping[str, float], step: int, epoch: int) -> None:
-        """Log the epoch's losses by the names above; any other loss by its own."""
+    def log(self, values: Mapping[str, float], point: LogPoint) -> None:
+        """Log losses by images seen under the names above, any other by its own; a test's metrics without a step."""
+        if point.kind == "test":
+            rates = {"TPR": values.get("image_TPR"), "TNR": values.get("image_TNR")}
+            self._run.log({name: value for name, value in rates.items() if value is not None} | dict(values))
+            return
         names = {
+            "loss": "train loss (batch)",
             "train_loss": "train loss (epoch)",
-            VALIDATION_LOSSES[1]: f"val {self.kind} loss (epoch)",
-            VALIDATION_LOSSES[0]: f"val not {self.kind} loss (epoch)",
+            VALIDATION_LOSSES[1]: f"val {self.defect} loss (epoch)",
+            VALIDATION_LOSSES[0]: f"val not {self.defect} loss (epoch)",
         }
-        self._log.log({names.get(name, f"{name} (epoch)"): value for name, value in losses.items()}, step=step)
+        losses = {names.get(name, f"{name} (epoch)"): value for name, value in values.items()}
+        self._run.log(losses, step=point.images_seen)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log the rates by the names above, and every metric by its own."""
-        rates = {"TPR": metrics.get("image_TPR"), "TNR": metrics.get("image_TNR")}
-        self._log.log({name: value for name, value in rates.items() if value is not None} | dict(metrics))
-
-    def keep(self, run: Run, files: list[Path]) -> None:
-        """Put the files into the run's own."""
+    def store(self, run: Run, files: list[Path]) -> None:
+        """Save the files among those of the W&B run."""
         for file in files:
-            self._log.save(str(file), base_path=str(run.folder), policy="now")
+            self._run.save(str(file), base_path=str(run.folder), policy="now")
 
-    def end(self, failed: bool) -> None:
-        """End the run."""
-        if self._log is not None:
-            self._log.finish(exit_code=int(failed))
-            self._log = None
+    def finish(self, failed: bool) -> None:
+        """Finish the W&B run."""
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
+            self._run = None
 
-    def where(self) -> str:
+    def location(self) -> str:
         """Return the folder, or the project that was sent to."""
-        return paths.relative(self._folder / "wandb") if self.mode == "offline" else f"{self.mode}: {self.project}"
+        return super().location() if self.mode == "offline" else f"{self.mode}: {self.project}"
