@@ -11,7 +11,7 @@ from defectlab.utils.errors import InputError
 
 def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     """Choose a run's thresholds by another rule, from its record alone."""
-    from defectlab.evaluation.thresholds import USED, rule_options
+    from defectlab.evaluation.thresholds import RULE_OPTIONS, rule_options
     from defectlab.results.run.record import Run
     from defectlab.results.thresholds import LEVELS, set_threshold
     from defectlab.results.workbook import update_workbook
@@ -19,7 +19,7 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
 
     given = rule_options(rule, options)
     opened = Run.open(run)
-    for name in (option for option in USED[rule] if options[option] is None):
+    for name in (option for option in RULE_OPTIONS[rule] if options[option] is None):
         print(f"{name}: {getattr(given, name):g}, since nothing else was said")
     for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
         print(f"{name}: {found.value!r} ({found.reason})")

@@ -16,7 +16,7 @@ from defectlab.data.folder import Folder
 from defectlab.engine.losses import VALIDATION_LOSSES
 from defectlab.engine.recorder import MONITORED, Recorder
 from defectlab.evaluation.metrics import auroc, f1_max
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
@@ -133,7 +133,7 @@ def monitored_value(monitor: str, run: Run, rows: Sequence[ScoreRow]) -> float:
     if maps is None or masks is None:
         return math.nan
     counted = np.flatnonzero(pixel_labels(run, rows) >= 0).tolist()
-    value = pixel_metrics(Chosen(ArrayImages(maps, masks), counted))[monitor.removeprefix("pixel_")].value
+    value = pixel_metrics(ImageSubset(ArrayImages(maps, masks), counted))[monitor.removeprefix("pixel_")].value
     return math.nan if value is None else value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from defectlab.data.manifest.manifest import Manifest, check_unchanged
 from defectlab.engine.aupimo import aupimo as compute_aupimo
 from defectlab.evaluation.metrics import Metric
-from defectlab.evaluation.pixel.maps_and_masks import Chosen
+from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.thresholds import DefaultRule
 from defectlab.models.base import BaseDetector
 from defectlab.results.evaluate import (
@@ -92,7 +92,7 @@ def _with_aupimo(run: Run) -> dict[str, Any]:
     rows = run.scores("test")
     blank = frozenset(left_out(run, rows))
     known = [place for place, row in enumerate(rows) if row.label >= 0 and place not in blank]
-    found = Metric(None, lack) if images is None else compute_aupimo(Chosen(images, known))
+    found = Metric(None, lack) if images is None else compute_aupimo(ImageSubset(images, known))
     reasons = run.record.get("metric_reasons", {})
     return {
         "metrics": {**run.record["metrics"], AUPIMO: found.value},

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
-from defectlab.evaluation.intervals import CONFIDENCE, Interval, PairedTest, auroc_interval, deviations
+from defectlab.evaluation.intervals import CONFIDENCE, Interval, PairedTest, auroc_interval, critical_value
 from defectlab.evaluation.metrics import sorted_curve
 
 REPEATS = 1000
@@ -21,7 +21,7 @@ Draws = NDArray[np.float32]
 Table = NDArray[np.float64]
 
 
-def image_draws(
+def resample_counts(
     labels: ArrayLike, groups: Sequence[str] | None = None, repeats: int = REPEATS, seed: int = SEED
 ) -> Draws:
     """Return how often each image is drawn: (repeats, n), whole numbers; images labelled -1 never.
@@ -42,12 +42,12 @@ def image_draws(
     return counts
 
 
-def with_all(draws: Draws, labels: NDArray[Any]) -> Draws:
+def with_original(draws: Draws, labels: NDArray[Any]) -> Draws:
     """Put before the draws (b, n) the images as they are, each once: (1 + b, n)."""
     return np.concatenate([(labels >= 0)[None].astype(np.float32), draws])
 
 
-def too_few(labels: ArrayLike, groups: Sequence[str] | None = None) -> str | None:
+def bootstrap_problem(labels: ArrayLike, groups: Sequence[str] | None = None) -> str | None:
     """Say why drawing again would tell nothing: one image, or one group, of a class. None where it would."""
     known = np.asarray(labels)
     parts = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -89,34 +89,36 @@ def image_intervals(
     curve = sorted_curve(values, known)
     if curve.problem:
         return {}
-    lack = too_few(known, groups)
-    drawn = drawn_image_metrics(values, known, threshold, with_all(image_draws(known, groups, repeats), known))
+    lack = bootstrap_problem(known, groups)
+    drawn = resampled_image_metrics(
+        values, known, threshold, with_original(resample_counts(known, groups, repeats), known)
+    )
     found = values > (np.inf if threshold is None else threshold)
     method = f"stratified bootstrap over {'images' if groups is None else 'groups of images'}, {repeats} draws"
     intervals = {name: logit_interval(result, method, confidence, lack) for name, result in drawn.items()}
     intervals["AUROC"] = auroc_interval(values, known, confidence, groups)
     if groups is None and threshold is not None:
-        caught = wilson(int((found & (known == 1)).sum()), curve.positives.size, confidence)
-        passed = wilson(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
+        caught = wilson_interval(int((found & (known == 1)).sum()), curve.positives.size, confidence)
+        passed = wilson_interval(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
         intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
     return intervals
 
 
-def drawn_image_metrics(
+def resampled_image_metrics(
     scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float | None, draws: Draws
 ) -> dict[str, Table]:
     """Return each image metric (b,), by its name without a level, of draws (b, n); scores (n,) without NaN."""
     _, step = np.unique(scores, return_inverse=True)
-    drawn = curve_metrics(_by_step(draws * (labels == 1), step), _by_step(draws * (labels == 0), step))
+    drawn = resampled_curve_metrics(_by_step(draws * (labels == 1), step), _by_step(draws * (labels == 0), step))
     if threshold is not None:
         found = scores > threshold
         counts = [draws @ (labels == label).astype(np.float32) for label in (1, 0)]
         flagged = [draws @ ((labels == label) & found).astype(np.float32) for label in (1, 0)]
-        drawn |= rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
+        drawn |= resampled_rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
     return drawn
 
 
-def curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
+def resampled_curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
     """AUROC, AUPR, F1Max and FPR_at_95TPR, each (b,), of counts (b, k) by step of the scores, ascending.
 
     Scores of one step are tied. NaN where a metric has no value.
@@ -139,7 +141,7 @@ def curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
         }
 
 
-def rates(tp: Table, fp: Table, positives: Table, negatives: Table) -> dict[str, Table]:
+def resampled_rates(tp: Table, fp: Table, positives: Table, negatives: Table) -> dict[str, Table]:
     """F1Score, TPR, TNR, accuracy, precision and recall, each (b,), of counts (b,); NaN where one has no value."""
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = tp / positives
@@ -174,22 +176,22 @@ def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, l
         return Interval(None, None, "every draw gives the same value, which says nothing of other images")
     inner = drawn[(drawn > 0) & (drawn < 1)]
     nearest = min(inner.min(initial=0.5), 1 - inner.max(initial=0.5)) / 2  # stands for 0 and 1, whose logit is infinite
-    half = deviations(confidence) * float(logit(np.clip(drawn, nearest, 1 - nearest)).std(ddof=1))
+    half = critical_value(confidence) * float(logit(np.clip(drawn, nearest, 1 - nearest)).std(ddof=1))
     middle = float(logit(np.clip(value, nearest, 1 - nearest)))
     low, high = (0.0 if value <= 0 else float(expit(middle - half)), 1.0 if value >= 1 else float(expit(middle + half)))
     usable = "" if drawn.size == values.size - 1 else f", {drawn.size} usable"
     return Interval(low, high, f"{method}{usable}, logit")
 
 
-def wilson(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
     """Return Wilson's score interval of a share (1927).
 
-    >>> wilson(10, 10).low > 0.7
+    >>> wilson_interval(10, 10).low > 0.7
     True
     """
     if not count:
         return Interval(None, None, "there are no such images")
-    z = deviations(confidence)
+    z = critical_value(confidence)
     share, spread = hits / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
@@ -246,6 +248,6 @@ def paired_bootstrap(
     deviation = float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0
     if deviation < 1e-12:
         return PairedTest(difference, None, None, 1.0 if abs(difference) < 1e-12 else 1 / (drawn.size + 1))
-    half = deviations(confidence) * deviation
+    half = critical_value(confidence) * deviation
     p = math.erfc(abs(difference) / (deviation * math.sqrt(2)))
     return PairedTest(difference, difference - half, difference + half, p)

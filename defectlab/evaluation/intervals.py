@@ -50,16 +50,16 @@ def auroc_interval(
     counts alone.
     """
     if groups is not None:
-        return _grouped_auroc_interval(np.asarray(scores), np.asarray(labels), deviations(confidence), groups)
+        return _grouped_auroc_interval(np.asarray(scores), np.asarray(labels), critical_value(confidence), groups)
     curve = sorted_curve(scores, labels)
     found = curve_auroc(curve)
     if found.value is None:
         return Interval(None, None, found.reason or "")
-    auroc, z = found.value, deviations(confidence)
+    auroc, z = found.value, critical_value(confidence)
     m, n = curve.positives.size, curve.negatives.size
     variance = math.nan if min(m, n) < 2 else delong_variance(*placements(curve.positives, curve.negatives))
     if not variance > 0 or auroc in (0.0, 1.0):
-        return newcombe(auroc, m, n, z)
+        return newcombe_interval(auroc, m, n, z)
     return interval_on_logit(auroc, variance, z, auroc_method(m, n))
 
 
@@ -75,7 +75,7 @@ def _grouped_auroc_interval(
     variance = clustered_variance(top, bottom, numbers[bad], numbers[good])
     m, n = (np.unique(numbers[kind]).size for kind in (bad, good))
     if not variance > 0 or found.value in (0.0, 1.0):
-        return newcombe(found.value, m, n, z, of_parts=True)
+        return newcombe_interval(found.value, m, n, z, of_parts=True)
     how = auroc_method(int(bad.sum()), int(good.sum()), (numbers[bad], numbers[good]))
     return interval_on_logit(found.value, variance, z, how)
 
@@ -90,7 +90,7 @@ def auroc_method(anomalous: int, good: int, parts: tuple[Indices, Indices] | Non
 
 
 def interval_on_logit(auroc: float, variance: float, z: float, method: str) -> Interval:
-    """Return the interval of an AUROC strictly between 0 and 1, normal on the logit scale, `z` deviations wide."""
+    """Return the interval of an AUROC in (0, 1): normal on the logit scale, `z` deviations to each side."""
     center, half = math.log(auroc / (1 - auroc)), z * math.sqrt(variance) / (auroc * (1 - auroc))
     return Interval(_expit(center - half), _expit(center + half), method)
 
@@ -148,7 +148,7 @@ def delong_test(
     if variance == 0:
         used = bad | good
         return PairedTest(difference, None, None, _swapped_p(one[used], two[used], bad[used], numbers[used]))
-    half = deviations(confidence) * math.sqrt(variance)
+    half = critical_value(confidence) * math.sqrt(variance)
     p = math.erfc(abs(difference) / math.sqrt(2 * variance))
     return PairedTest(difference, difference - half, difference + half, p)
 
@@ -216,7 +216,7 @@ def delong_variance(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> fl
     return float(np.var(top, ddof=1) / top.size + np.var(bottom, ddof=1) / bottom.size)
 
 
-def newcombe(auroc: float, m: int, n: int, z: float, of_parts: bool = False) -> Interval:
+def newcombe_interval(auroc: float, m: int, n: int, z: float, of_parts: bool = False) -> Interval:
     """Return the interval of an AUROC by Newcombe's method 5, from counts of anomalous and good images, or parts."""
     size = (m + n) / 2 - 1
 
@@ -241,8 +241,8 @@ def _root(excess: Callable[[float], float], outside: float, inside: float) -> fl
     return (outside + inside) / 2
 
 
-def deviations(confidence: float) -> float:
-    """Return how many standard deviations each way hold this share of a normal distribution."""
+def critical_value(confidence: float) -> float:
+    """Return how many standard deviations to each side of the mean hold this share of a normal distribution."""
     from scipy.special import ndtri
 
     return float(ndtri((1 + confidence) / 2))

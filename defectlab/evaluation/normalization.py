@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 from defectlab.utils.errors import OptionError, unknown_name
 
 # name -> where the threshold lies in it; None is the run's own, raw threshold
-MIDDLES: dict[str, float | None] = {"raw": None, "min_max": 0.5, "percent": 100.0}
+VIEW_THRESHOLDS: dict[str, float | None] = {"raw": None, "min_max": 0.5, "percent": 100.0}
 
 
 def check_view(view: str) -> str:
@@ -15,12 +15,12 @@ def check_view(view: str) -> str:
     Raises:
         OptionError: No view is called so.
     """
-    if view not in MIDDLES:
-        raise OptionError(unknown_name("view", str(view), MIDDLES))
+    if view not in VIEW_THRESHOLDS:
+        raise OptionError(unknown_name("view", str(view), VIEW_THRESHOLDS))
     return view
 
 
-def viewed(
+def normalize_scores(
     view: str, scores: NDArray[np.floating], threshold: float, low: float, high: float, digits: int | None = None
 ) -> NDArray[np.floating]:
     """Return scores (any shape) in a view by its name: raw, min_max (0.5 is the threshold) or percent (100 is it).
@@ -31,16 +31,20 @@ def viewed(
     Raises:
         OptionError: An unknown view, more than nine digits, or for min_max a range that is none.
     """
-    middle = MIDDLES[check_view(view)]
+    middle = VIEW_THRESHOLDS[check_view(view)]
     if middle is None:
         return scores
-    exact = min_max(scores, threshold, low, high, digits) if view == "min_max" else at_100(scores, threshold, digits)
+    exact = (
+        normalize_min_max(scores, threshold, low, high, digits)
+        if view == "min_max"
+        else normalize_percent(scores, threshold, digits)
+    )
     found = exact.astype(scores.dtype)
     just_above = np.nextafter(found.dtype.type(middle), found.dtype.type(np.inf))
     return np.where((exact > middle) & (found <= middle), just_above, found)
 
 
-def min_max(
+def normalize_min_max(
     scores: ArrayLike, threshold: float, low: float, high: float, digits: int | None = None
 ) -> NDArray[np.float64]:
     """Return scores (any shape) in [0, 1] with the threshold at 0.5 (Akcay et al., 2022, anomalib).
@@ -51,7 +55,7 @@ def min_max(
     Raises:
         OptionError: `low` is not below `high`, or digits not from 1 to 9.
 
-    >>> min_max([1.0, 2.0, 3.0], threshold=2.0, low=1.0, high=3.0)
+    >>> normalize_min_max([1.0, 2.0, 3.0], threshold=2.0, low=1.0, high=3.0)
     array([0. , 0.5, 1. ])
     """
     if digits is not None and not 1 <= digits <= 9:
@@ -64,7 +68,7 @@ def min_max(
     return _on_its_side(view, raw, threshold, 0.5, digits)
 
 
-def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> NDArray[np.float64]:
+def normalize_percent(scores: ArrayLike, threshold: float, digits: int | None = None) -> NDArray[np.float64]:
     """Return scores (any shape) in 0 .. 1000 with the threshold at 100, rounded to `digits` where given.
 
     score / threshold * 100; for a threshold of 0: (score + 1) * 100; below 0: 200 - score / threshold * 100.
@@ -73,7 +77,7 @@ def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> ND
     Raises:
         OptionError: More than nine digits.
 
-    >>> at_100([1.0, 2.0, 2.0001, 4.0], threshold=2.0, digits=0)
+    >>> normalize_percent([1.0, 2.0, 2.0001, 4.0], threshold=2.0, digits=0)
     array([ 50., 100., 101., 200.])
     """
     if digits is not None and not 0 <= digits <= 9:
@@ -89,20 +93,20 @@ def at_100(scores: ArrayLike, threshold: float, digits: int | None = None) -> ND
     return _on_its_side(np.clip(view, 0, 1000), raw, threshold, 100.0, digits)
 
 
-def percent_of(score: float, threshold: float, *, middle: float, anomalous: bool, digits: int) -> float:
-    """Return one score as `at_100`, decided not at 100 but at `middle`: above it exactly where it is anomalous.
+def normalize_percent_at(score: float, threshold: float, *, middle: float, anomalous: bool, digits: int) -> float:
+    """Return one score in percent, decided at `middle` instead of 100: above it exactly where it is anomalous.
 
-    >>> percent_of(2.2, 2.0, middle=110.0, anomalous=False, digits=3)
+    >>> normalize_percent_at(2.2, 2.0, middle=110.0, anomalous=False, digits=3)
     110.0
     """
-    view = _on_its_side(at_100(score, threshold), np.asarray(float(anomalous)), 0.5, middle, digits)
+    view = _on_its_side(normalize_percent(score, threshold), np.asarray(float(anomalous)), 0.5, middle, digits)
     return float(view)
 
 
-def from_percent(percent: float, threshold: float) -> float:
+def raw_from_percent(percent: float, threshold: float) -> float:
     """Return the raw score that lies at `percent` in the view `percent`, whose threshold is at 100.
 
-    >>> from_percent(110.0, 2.0), from_percent(110.0, 0.0), from_percent(110.0, -2.0)
+    >>> raw_from_percent(110.0, 2.0), raw_from_percent(110.0, 0.0), raw_from_percent(110.0, -2.0)
     (2.2, 0.1, -1.8)
     """
     above = percent / 100 - 1

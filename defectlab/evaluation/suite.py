@@ -15,7 +15,7 @@ from defectlab.evaluation.metrics import (
     curve_rates_at,
     sorted_curve,
 )
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen, PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import no_metrics, pixel_metrics
 from defectlab.utils.errors import InputError
 
@@ -63,7 +63,7 @@ def evaluate_images(
     if images is None:
         pixel = no_metrics(lack)
     else:
-        known = Chosen(images, np.flatnonzero(labels >= 0).tolist())
+        known = ImageSubset(images, np.flatnonzero(labels >= 0).tolist())
         pixel = pixel_metrics(known, threshold=pixel_threshold)
     bare = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
     found = image | {f"pixel_{name}": metric for name, metric in pixel.items()}

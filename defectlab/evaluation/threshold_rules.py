@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from defectlab.evaluation.metrics import Floats, round_down, sorted_curve
 from defectlab.evaluation.thresholds import (
-    USED,
+    RULE_OPTIONS,
     RuleOptions,
     Threshold,
     check_options,
@@ -45,13 +45,13 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
 
 def _f1(given: _Given) -> Threshold:
     good, bad, source = given.good, given.bad, given.source
-    need("f1", good.size, bad.size, source, needs_bad=True)
+    require_classes("f1", good.size, bad.size, source, needs_bad=True)
     return f1_threshold(np.concatenate([good, bad]), np.repeat([0, 1], [good.size, bad.size]), source=source)
 
 
 def _good_max(given: _Given) -> Threshold:
     good, bad, source = given.good, given.bad, given.source
-    need("good_max", good.size, bad.size, source)
+    require_classes("good_max", good.size, bad.size, source)
     return good_max_threshold(good, source=source)
 
 
@@ -70,10 +70,10 @@ def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) ->
         OptionError: One kind is missing, or there is no finite mean.
     """
     (good_count, good_sum), (bad_count, bad_sum) = _sum(good), _sum(bad)
-    need("mean_of_means", good_count, bad_count, source, needs_bad=True)
+    require_classes("mean_of_means", good_count, bad_count, source, needs_bad=True)
     value = (good_sum / good_count + bad_sum / bad_count) / 2
     reason = f"midway between the means of {good_count} good and {bad_count} anomalous scores"
-    return found("mean_of_means", value, source, reason)
+    return make_threshold("mean_of_means", value, source, reason)
 
 
 def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0) -> Threshold:
@@ -85,28 +85,28 @@ def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0)
         OptionError: There is no good score, or no finite mean.
     """
     count, total = _sum(good)
-    need("mean_plus_k_std", count, bad, source)
+    require_classes("mean_plus_k_std", count, bad, source)
     mean = total / count
     with np.errstate(invalid="ignore"):  # an infinite score leaves no finite threshold, which is refused below
         squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in good)
         value = mean + k * math.sqrt(squares / count)
-    return found("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
+    return make_threshold("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
 
 
 def _quantile(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    need("quantile", good.size, bad.size, source)
+    require_classes("quantile", good.size, bad.size, source)
     rate = options.false_alarm_rate
     value = float(good[max(0, good.size - math.floor(round(rate * good.size, 9)) - 1)])
     flagged = int((good > value).sum())
     reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
-    return found("quantile", value, source, reason)
+    return make_threshold("quantile", value, source, reason)
 
 
 def _conformal(given: _Given) -> Threshold:
     """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    need("conformal", good.size, bad.size, source)
+    require_classes("conformal", good.size, bad.size, source)
     rate = options.false_alarm_rate
     rank = max(1, math.ceil(round((good.size + 1) * (1 - rate), 9)))
     if rank > good.size:
@@ -120,7 +120,7 @@ def _conformal(given: _Given) -> Threshold:
         f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
         f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
     )
-    return found("conformal", float(good[rank - 1]), source, reason)
+    return make_threshold("conformal", float(good[rank - 1]), source, reason)
 
 
 def images_needed(false_alarm_rate: float) -> int:
@@ -148,13 +148,13 @@ def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> fl
 
 def _recall(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    require_classes("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
     value, caught = recall_value(good, bad, options.recall)
     reason = (
         f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
         f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
     )
-    return found("recall", value, source, reason)
+    return make_threshold("recall", value, source, reason)
 
 
 def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
@@ -189,7 +189,7 @@ def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> flo
 
 def _cost(given: _Given) -> Threshold:
     good, bad, options, source = given.good, given.bad, given.options, given.source
-    need("cost", good.size, bad.size, source, needs_bad=True)
+    require_classes("cost", good.size, bad.size, source, needs_bad=True)
     miss, alarm, share = options.miss_cost, options.false_alarm_cost, options.defect_share
     assert miss is not None  # all three are checked by `choose`
     assert alarm is not None
@@ -212,7 +212,7 @@ def _cost(given: _Given) -> Threshold:
         f"{miss:g} and a false alarm at {alarm:g}: misses {missed[best]:.3f}, "
         f"false alarms {alarms[best]:.3f} on {bad.size} anomalous and {good.size} good images of {source}"
     )
-    return found("cost", value, source, reason)
+    return make_threshold("cost", value, source, reason)
 
 
 def _manual(given: _Given) -> Threshold:
@@ -232,10 +232,10 @@ RULES: dict[str, Callable[[_Given], Threshold]] = {
     "cost": _cost,
     "manual": _manual,
 }
-assert RULES.keys() == USED.keys()
+assert RULES.keys() == RULE_OPTIONS.keys()
 
 
-def found(rule: str, value: float, source: str, reason: str) -> Threshold:
+def make_threshold(rule: str, value: float, source: str, reason: str) -> Threshold:
     """Return the threshold that a rule came to.
 
     Raises:
@@ -248,7 +248,9 @@ def found(rule: str, value: float, source: str, reason: str) -> Threshold:
     return Threshold(value, rule, source, reason)
 
 
-def need(rule: str, good: int, bad: int, source: str, *, needs_bad: bool = False, needs_good: bool = True) -> None:
+def require_classes(
+    rule: str, good: int, bad: int, source: str, *, needs_bad: bool = False, needs_good: bool = True
+) -> None:
     """Refuse a rule for so many good and anomalous scores.
 
     Raises:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from defectlab.evaluation.metrics import Curve, Floats, f1_cuts, round_down, sorted_curve
 from defectlab.utils.errors import OptionError, unknown_name
 
-Rule = str  # a name of `rules.RULES`, or "none"
+Rule = str  # a name of `threshold_rules.RULES`, or "none"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def midpoint(low: float, high: float) -> float:
 
 
 # rule -> the options it uses
-USED: dict[str, tuple[str, ...]] = {
+RULE_OPTIONS: dict[str, tuple[str, ...]] = {
     "f1": (),
     "good_max": (),
     "mean_of_means": (),
@@ -174,7 +174,7 @@ class DefaultRule:
     """How a model's thresholds are chosen at the end of its training, where the user says nothing.
 
     Attributes:
-        rule: Of the image threshold, a key of `USED`; where it cannot work, the rule of the other models decides.
+        rule: Of the image threshold, a key of `RULE_OPTIONS`; where it cannot work, the other models' rule decides.
         options: What the rule is told.
         pixel_as_image: Maps have the unit of the image scores, so both are decided at one threshold.
     """
@@ -192,11 +192,11 @@ def rule_options(rule: str, given: Mapping[str, float | None]) -> RuleOptions:
     """
     check_rule(rule)
     told = {name: value for name, value in given.items() if value is not None}
-    unused = [name for name in told if name not in USED[rule]]
+    unused = [name for name in told if name not in RULE_OPTIONS[rule]]
     if unused:
-        listens = ", ".join(USED[rule]) or "no options"
+        listens = ", ".join(RULE_OPTIONS[rule]) or "no options"
         users = "; ".join(
-            f"{name} is for {', '.join(r for r, names in USED.items() if name in names)}" for name in unused
+            f"{name} is for {', '.join(r for r, names in RULE_OPTIONS.items() if name in names)}" for name in unused
         )
         raise OptionError(f"Rule {rule} does not use {', '.join(unused)} ({users}). It takes {listens}.")
     options = RuleOptions(**told)
@@ -210,8 +210,8 @@ def check_rule(rule: str) -> None:
     Raises:
         OptionError: With the closest name.
     """
-    if rule not in USED:
-        raise OptionError(unknown_name("threshold rule", rule, USED))
+    if rule not in RULE_OPTIONS:
+        raise OptionError(unknown_name("threshold rule", rule, RULE_OPTIONS))
 
 
 def check_options(rule: str, options: RuleOptions) -> None:
@@ -221,7 +221,7 @@ def check_options(rule: str, options: RuleOptions) -> None:
         OptionError: With the value and what is allowed.
     """
     check_rule(rule)
-    told = {name: getattr(options, name) for name in USED[rule]}
+    told = {name: getattr(options, name) for name in RULE_OPTIONS[rule]}
     missing = [name for name, value in told.items() if value is None]
     if rule == "cost" and missing:
         raise OptionError(

@@ -14,7 +14,7 @@ from torch import nn
 from defectlab.data.datasets import load_image, to_tensor
 from defectlab.data.image_sources import find_images
 from defectlab.data.images import to_rgb_array
-from defectlab.evaluation.normalization import check_view, heat_range, viewed
+from defectlab.evaluation.normalization import check_view, heat_range, normalize_scores
 from defectlab.evaluation.thresholds import below32, decision
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
@@ -137,7 +137,7 @@ class Detector:
         if view == "min_max" and not all(-np.inf < low < high < np.inf for low, high in ranges):
             raise InputError("This run has no range of validation scores, so no view 'min_max'; ask for 'percent'.")
 
-    def as_view(self, prediction: Prediction, view: str, digits: int | None = None) -> Prediction:
+    def normalize(self, prediction: Prediction, view: str, digits: int | None = None) -> Prediction:
         """Return a raw prediction in a view: `min_max` has the threshold at 0.5, `percent` at 100 (0 .. 1000).
 
         Scores and maps each by their own threshold; maps of a run without one stay raw. `digits` rounds without ever
@@ -151,17 +151,17 @@ class Detector:
             return prediction
         assert self.image_threshold is not None
         score = np.array(prediction.score)
-        score = viewed(view, score, self.image_threshold, *self.score_range, digits)
+        score = normalize_scores(view, score, self.image_threshold, *self.score_range, digits)
         anomaly_map = prediction.anomaly_map
         if self.pixel_threshold is not None:
-            anomaly_map = viewed(view, anomaly_map, self.pixel_threshold, *self.map_range, digits)
+            anomaly_map = normalize_scores(view, anomaly_map, self.pixel_threshold, *self.map_range, digits)
         return replace(prediction, score=float(score), anomaly_map=anomaly_map)
 
     def predict(self, source: Source, batch_size: int | None = None, view: str = "raw") -> list[Prediction]:
         """Score a file, a folder (with all below it), a glob, an array, or a list of these, in order.
 
         Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. For more images than fit into
-        memory with their maps, use `iterate`. Views of the scores: raw, min_max, percent (`as_view`).
+        memory with their maps, use `iterate`. Views of the scores: raw, min_max, percent (`normalize`).
 
         Raises:
             DataError: No images, or one that cannot be read.
@@ -173,7 +173,7 @@ class Detector:
         """Yield what `predict` returns, one batch at a time."""
         self.check_view(view)
         for batch in _batches(read_images(source), batch_size or self.batch_size):
-            yield from (self.as_view(prediction, view) for prediction in self._predict_what_fits(batch))
+            yield from (self.normalize(prediction, view) for prediction in self._predict_what_fits(batch))
 
     def _predict_what_fits(self, batch: "list[tuple[str | None, torch.Tensor]]") -> Iterator[Prediction]:
         """Score a batch; out of memory, in halves, and so from then on."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from defectlab.data.image_sources import common_folder, find_images
 from defectlab.data.images import as_uint8, probe_all, read_image
-from defectlab.evaluation.normalization import MIDDLES, check_view, percent_window
+from defectlab.evaluation.normalization import VIEW_THRESHOLDS, check_view, percent_window
 from defectlab.inference.detector import Detector
 from defectlab.inference.figures import prediction_figure, prediction_name
 from defectlab.models.registry import model_info
@@ -86,7 +86,7 @@ def predict_to_folder(
     with progress_bar("Scoring", len(files)) as progress:
         for prediction in detector.iterate([str(file) for file in files]):
             file = Path(prediction.image_path or "")
-            shown = detector.as_view(prediction, view, DIGITS.get(view)).score
+            shown = detector.normalize(prediction, view, DIGITS.get(view)).score
             rows.append(ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label))
             picture = file.relative_to(common).with_name(f"{file.name}.png")
             if heatmaps:
@@ -107,7 +107,9 @@ def predict_to_folder(
     flagged = sum(row.pred_label == 1 for row in rows)
     logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
     if view != "raw":
-        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, MIDDLES[view], limit)
+        logger.info(
+            "Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, VIEW_THRESHOLDS[view], limit
+        )
     if heatmaps:
         logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
     return output / "scores.csv"

@@ -11,7 +11,7 @@ import numpy as np
 
 from defectlab.data.image_sources import common_folder, find_images
 from defectlab.data.images import as_uint8, probe_all, read_image
-from defectlab.evaluation.normalization import MIDDLES, from_percent, percent_of
+from defectlab.evaluation.normalization import VIEW_THRESHOLDS, normalize_percent_at, raw_from_percent
 from defectlab.evaluation.thresholds import choose_image_threshold
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
@@ -81,10 +81,10 @@ def report_predictions(
     warnings = _warnings(expected, threshold)
     labels = np.array([one.label for one in expected])
     source_of = "training" if threshold_type == "image" else "training, of the maps"
-    middle, own = MIDDLES["percent"] or 100.0, detector.image_threshold or 0.0
+    middle, own = VIEW_THRESHOLDS["percent"] or 100.0, detector.image_threshold or 0.0
     if isinstance(threshold, int | float):
         middle, source_of = float(threshold), f"{threshold:g} % of training's"
-        detector = _decided_at(detector, from_percent(middle, own))
+        detector = _decided_at(detector, raw_from_percent(middle, own))
     elif threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
         detector, source_of = _recomputed(detector, files, labels), "recomputed on these images: an oracle's"
         own = detector.image_threshold or 0.0
@@ -164,7 +164,7 @@ class _Writer:
         self.rows.append(
             ScoreRow(paths.relative(file), "predict", expected.kind, expected.label, found.score, found.label)
         )
-        shown = percent_of(found.score, self.own, middle=self.middle, anomalous=found.label == 1, digits=3)
+        shown = normalize_percent_at(found.score, self.own, middle=self.middle, anomalous=found.label == 1, digits=3)
         self.observations.append(
             {
                 "image_path": paths.relative(file.parent),
@@ -211,7 +211,7 @@ class _Writer:
         if np.isnan(found.anomaly_map).all():  # a model without maps
             save_image(self.output / "predictions" / picture, image)
             return "", ""
-        seen = self.detector.as_view(found, "percent").anomaly_map
+        seen = self.detector.normalize(found, "percent").anomaly_map
         heat, middle = Path("heatmaps") / picture, 100.0
         save_image(self.output / heat, overlay(image, seen, middle - HALF_WINDOW, middle + HALF_WINDOW))
         mask = ""

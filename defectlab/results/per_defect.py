@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.evaluation.metrics import aupr, f1_at
-from defectlab.evaluation.pixel.maps_and_masks import Chosen, PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.curves import Kind, by_kind
 from defectlab.results.run.scores import ScoreRow
@@ -50,7 +50,7 @@ def per_defect(
                 "image_F1Score": f1_at(scores[used], labels[used], image_threshold).value,
             }
             if images is not None:
-                chosen = Chosen(images, np.flatnonzero(used).tolist())
+                chosen = ImageSubset(images, np.flatnonzero(used).tolist())
                 found = pixel_metrics(chosen, threshold=pixel_threshold)
                 entry |= {name: found[name.removeprefix("pixel_")].value for name in PIXEL}
             else:

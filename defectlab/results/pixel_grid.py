@@ -10,7 +10,7 @@ from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
 from defectlab.data.transforms.region import Area
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Blanked, PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
 from defectlab.results.run.arrays import mapped
 from defectlab.results.run.record import Run
 from defectlab.results.run.scores import ScoreRow
@@ -166,7 +166,7 @@ def pixel_labels(run: Run, rows: Sequence[ScoreRow]) -> NDArray[np.int64]:
 
 def _counted(run: Run, images: PixelImages) -> PixelImages:
     places = left_out(run, run.scores(SPLIT))
-    return Blanked(images, places) if places else images
+    return MaskedImages(images, places) if places else images
 
 
 class GridImages:

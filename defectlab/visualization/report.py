@@ -12,7 +12,7 @@ from PIL import Image
 
 from defectlab.evaluation.metrics import sorted_curve
 from defectlab.evaluation.pixel.curves import Points, pixel_curves
-from defectlab.evaluation.pixel.maps_and_masks import Chosen
+from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import FPR_LIMIT
 from defectlab.results.comparison.dataset_means import across_datasets
 from defectlab.results.comparison.leaderboard import RANKED_BY, Board, Entry
@@ -275,4 +275,4 @@ def _pixel_curves(run: Run, rows: Sequence[ScoreRow]) -> dict[str, Points]:
         return {}
     images, _ = pixel_images(run)
     labelled = np.flatnonzero(columns(rows)[1] >= 0).tolist()
-    return {} if images is None else pixel_curves(Chosen(images, labelled))
+    return {} if images is None else pixel_curves(ImageSubset(images, labelled))

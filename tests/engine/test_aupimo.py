@@ -12,7 +12,7 @@ from helpers.models import data, small
 from defectlab import Engine, Experiment
 from defectlab.engine.aupimo import aupimo
 from defectlab.evaluation.metrics import Metric
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.run.record import Run
 from defectlab.results.thresholds import set_threshold
@@ -38,12 +38,12 @@ def test_it_is_anomalibs() -> None:
 def test_what_cannot_be_computed_says_why() -> None:
     maps, masks = image_set()
     images = ArrayImages(maps, masks)
-    assert "NORMAL" in str(aupimo(Chosen(images, [0, 2])).reason)
-    assert "ANOMALOUS" in str(aupimo(Chosen(images, [1, 3])).reason)
+    assert "NORMAL" in str(aupimo(ImageSubset(images, [0, 2])).reason)
+    assert "ANOMALOUS" in str(aupimo(ImageSubset(images, [1, 3])).reason)
     assert "finite" in str(aupimo(ArrayImages(np.where(masks, np.inf, maps).astype(np.float32), masks)).reason)
-    assert "GiB" in str(aupimo(Chosen(images, [0, 1] * 1000)).reason)
-    ragged = Chosen(images, [0, 1])
-    ragged.__class__ = type("Ragged", (Chosen,), {"sizes": [(128, 128), (64, 64)]})
+    assert "GiB" in str(aupimo(ImageSubset(images, [0, 1] * 1000)).reason)
+    ragged = ImageSubset(images, [0, 1])
+    ragged.__class__ = type("Ragged", (ImageSubset,), {"sizes": [(128, 128), (64, 64)]})
     assert "one size" in str(aupimo(ragged).reason)
 
 

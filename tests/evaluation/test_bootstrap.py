@@ -11,38 +11,38 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest
 
 from defectlab.evaluation.bootstrap import (
-    curve_metrics,
-    image_draws,
+    bootstrap_problem,
     image_intervals,
     logit_interval,
-    rates,
-    too_few,
-    wilson,
+    resample_counts,
+    resampled_curve_metrics,
+    resampled_rates,
+    wilson_interval,
 )
 from defectlab.evaluation.intervals import auroc_interval
 from defectlab.evaluation.metrics import aupr, auroc, curve_rates_at, f1_at, f1_max, fpr_at_tpr, sorted_curve
 from defectlab.evaluation.pixel.bootstrap import drawn_metrics, pixel_counts, pixel_intervals
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 
 LABELS = np.array([0] * 7 + [1] * 5 + [-1] * 2)
 
 
 def test_each_class_is_drawn_on_its_own_as_often_as_it_has_images() -> None:
-    draws = image_draws(LABELS, repeats=200)
+    draws = resample_counts(LABELS, repeats=200)
     assert draws.shape == (200, LABELS.size)
     assert (draws[:, LABELS == 0].sum(1) == 7).all()
     assert (draws[:, LABELS == 1].sum(1) == 5).all()
     assert (draws[:, LABELS == -1] == 0).all()
-    assert np.array_equal(draws, image_draws(LABELS, repeats=200))
-    assert not np.array_equal(draws, image_draws(LABELS, repeats=200, seed=1))
+    assert np.array_equal(draws, resample_counts(LABELS, repeats=200))
+    assert not np.array_equal(draws, resample_counts(LABELS, repeats=200, seed=1))
     assert draws.mean(0)[LABELS >= 0] == pytest.approx(1, abs=0.3)
 
 
 def test_groups_are_drawn_whole_and_a_part_with_a_defect_counts_as_anomalous() -> None:
     labels = np.array([0, 0, 0, 1, 0, 0, 1, 1, -1])
     groups = ["a", "a", "b", "b", "c", "d", "e", "e", "e"]
-    draws = image_draws(labels, groups, repeats=100)
+    draws = resample_counts(labels, groups, repeats=100)
     for one, other in ((0, 1), (2, 3), (6, 7)):
         assert np.array_equal(draws[:, one], draws[:, other])
     assert (draws[:, [0, 4, 5]].sum(1) == 3).all()  # a, c, d are good
@@ -63,9 +63,9 @@ def test_metrics_of_counts_are_the_metrics_of_the_drawn_scores(
     drawn = np.random.default_rng(seed).integers(0, 3, scores.size)
     values, step = np.unique(scores, return_inverse=True)
     defect, good = (np.bincount(step, drawn * kind, values.size)[None] for kind in (labels, ~labels))
-    found = curve_metrics(defect, good)
+    found = resampled_curve_metrics(defect, good)
     flagged = [float((drawn * kind)[scores > threshold].sum()) for kind in (labels, ~labels)]
-    found |= rates(*(np.array([count]) for count in (*flagged, defect.sum(), good.sum())))
+    found |= resampled_rates(*(np.array([count]) for count in (*flagged, defect.sum(), good.sum())))
     again, marks = np.repeat(scores, drawn), np.repeat(labels, drawn)
     expected = {
         "AUROC": auroc(again, marks),
@@ -96,11 +96,11 @@ def image_set(levels: int | None, count: int = 12, size: int = 40) -> tuple[Arra
 @pytest.mark.parametrize(("levels", "apart"), [(4, 1e-6), (60, 1e-6), (None, 2e-3)])
 def test_pixel_metrics_of_a_draw_are_those_of_the_drawn_images(levels: int | None, apart: float) -> None:
     images, labels = image_set(levels)
-    draws = image_draws(labels, repeats=6)
+    draws = resample_counts(labels, repeats=6)
     found = drawn_metrics(pixel_counts(images, 1.0), draws)
     for number, draw in enumerate(draws):
         places = np.repeat(np.arange(labels.size), draw.astype(int)).tolist()
-        expected = pixel_metrics(Chosen(images, places), threshold=1.0)
+        expected = pixel_metrics(ImageSubset(images, places), threshold=1.0)
         assert set(found) == set(expected)
         for name, metric in expected.items():
             # where it is high, 95 % are caught only where the curve is flat: a step is many good pixels
@@ -120,7 +120,7 @@ def test_pixel_intervals_hold_the_metric_and_are_the_same_twice() -> None:
 
 def test_pixels_of_one_image_move_together() -> None:
     images, labels = image_set(None, count=40)
-    few = pixel_intervals(Chosen(images, range(10)), labels[:10], 1.0)["AUROC"]
+    few = pixel_intervals(ImageSubset(images, range(10)), labels[:10], 1.0)["AUROC"]
     many = pixel_intervals(images, labels, 1.0)["AUROC"]
     assert many.high - many.low < 0.7 * (few.high - few.low)
     pairs = [str(number // 8) for number in range(40)]
@@ -133,7 +133,7 @@ def test_image_intervals_say_their_method() -> None:
     scores = draw.normal(size=58) + 1.5 * (labels == 1)
     found = image_intervals(scores, labels, 0.7)
     assert found["AUROC"] == auroc_interval(scores, labels)
-    assert found["TPR"] == wilson(int((scores[labels == 1] > 0.7).sum()), 25)
+    assert found["TPR"] == wilson_interval(int((scores[labels == 1] > 0.7).sum()), 25)
     assert found["TNR"].method.startswith("Wilson")
     for name in ("AUPR", "F1Max", "F1Score", "accuracy", "precision", "FPR_at_95TPR"):
         assert found[name].method == "stratified bootstrap over images, 1000 draws, logit"
@@ -152,8 +152,8 @@ def test_where_draws_say_nothing_there_is_no_interval() -> None:
     lonely = image_intervals([1.0, 2.0, 1.5], [0, 0, 1], 1.2)
     assert lonely["F1Max"].low is None
     assert lonely["F1Max"].method == "one anomalous image: nothing is known of others"
-    assert too_few([0, 1, 1, 1], ["a", "a", "b", "b"]) is None
-    assert "group" in str(too_few([1, 1, 0, 0], ["a", "a", "b", "c"]))
+    assert bootstrap_problem([0, 1, 1, 1], ["a", "a", "b", "b"]) is None
+    assert "group" in str(bootstrap_problem([1, 1, 0, 0], ["a", "a", "b", "c"]))
     good_only = image_intervals([1.0, 2.0, 1.5], [0, 0, 0], 1.2)
     assert good_only["AUROC"].low is good_only["F1Max"].low is None
     assert good_only["TNR"].low is not None
@@ -176,7 +176,7 @@ def test_the_interval_is_normal_on_the_logit_scale_and_holds_the_metric() -> Non
 def test_wilson_is_scipys(count: int, share: float) -> None:
     hits = round(share * count)
     expected = binomtest(hits, count).proportion_ci(method="wilson")
-    found = wilson(hits, count)
+    found = wilson_interval(hits, count)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 

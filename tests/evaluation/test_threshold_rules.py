@@ -6,9 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from defectlab.evaluation.normalization import MIDDLES, at_100, min_max, percent_window, viewed
+from defectlab.evaluation.normalization import (
+    VIEW_THRESHOLDS,
+    normalize_min_max,
+    normalize_percent,
+    normalize_scores,
+    percent_window,
+)
 from defectlab.evaluation.threshold_rules import RULES, choose, conformal_upper_bound, images_needed, recall_lower_bound
-from defectlab.evaluation.thresholds import USED, RuleOptions, rule_options
+from defectlab.evaluation.thresholds import RULE_OPTIONS, RuleOptions, rule_options
 from defectlab.utils.errors import OptionError
 
 GOOD = np.array([1.0, 2.0, 2.0, 4.0])
@@ -119,7 +125,7 @@ def test_what_cannot_work_is_refused(rule: str, options: dict[str, float], messa
 
 
 def test_an_option_that_the_rule_does_not_use_is_refused():
-    assert set(RULES) == set(USED)
+    assert set(RULES) == set(RULE_OPTIONS)
     assert rule_options("recall", {"recall": 0.9, "k": None}) == RuleOptions(recall=0.9)
     with pytest.raises(OptionError, match=r"f1 does not use recall \(recall is for recall\)"):
         rule_options("f1", {"recall": 0.9})
@@ -213,12 +219,12 @@ FINITE = st.floats(-1e6, 1e6)
 def test_no_view_flips_a_decision(scores: list[float], threshold: float, digits: int, one: float, other: float):
     raw = np.array([*scores, threshold, np.nextafter(threshold, np.inf)])
     decisions = raw > threshold
-    for view in (at_100(raw, threshold), at_100(raw, threshold, digits)):
+    for view in (normalize_percent(raw, threshold), normalize_percent(raw, threshold, digits)):
         assert ((view > 100) == decisions).all()
     if one != other:
-        assert ((min_max(raw, threshold, min(one, other), max(one, other)) > 0.5) == decisions).all()
+        assert ((normalize_min_max(raw, threshold, min(one, other), max(one, other)) > 0.5) == decisions).all()
     order = np.argsort(raw, kind="stable")
-    assert (np.diff(at_100(raw, threshold, digits)[order]) >= 0).all()
+    assert (np.diff(normalize_percent(raw, threshold, digits)[order]) >= 0).all()
 
 
 @given(
@@ -233,9 +239,9 @@ def test_views_by_name_keep_type_decision_and_nan(scores, threshold, digits, dty
     near = dtype(threshold)
     around = [near, np.nextafter(near, dtype(np.inf)), np.nextafter(near, dtype(-np.inf)), np.nan]
     raw = np.array([*scores, *around], dtype)
-    found = viewed(view, raw, threshold, threshold - 2.0, threshold + 3.0, digits)
+    found = normalize_scores(view, raw, threshold, threshold - 2.0, threshold + 3.0, digits)
     assert found.dtype == dtype
-    middle = threshold if MIDDLES[view] is None else MIDDLES[view]
+    middle = threshold if VIEW_THRESHOLDS[view] is None else VIEW_THRESHOLDS[view]
     assert ((found.astype(float) > middle) == (raw.astype(float) > threshold)).all()
     assert np.isnan(found[-1])
 
@@ -243,14 +249,14 @@ def test_views_by_name_keep_type_decision_and_nan(scores, threshold, digits, dty
 @pytest.mark.parametrize("threshold", [3.7, 1e-6, 0.0, -2.5])
 def test_the_window_of_the_percent_view_goes_from_50_to_150(threshold: float):
     low, high = percent_window(threshold)
-    assert at_100([low, threshold, high], threshold).tolist() == pytest.approx([50, 100, 150])
+    assert normalize_percent([low, threshold, high], threshold).tolist() == pytest.approx([50, 100, 150])
 
 
 def test_the_views_formulas():
-    assert at_100(np.array([4.0, 10.0]), 2.0).tolist() == [200, 500]
-    assert at_100(np.array([0.5, 99.0]), 0.0).tolist() == [150, 1000]
-    assert at_100(np.array([-3.0, -2.0, -1.0]), -2.0).tolist() == [50, 100, 150]
-    assert min_max([0.0, 5.0, 10.0, 99.0], 4.0, 0.0, 10.0).tolist() == pytest.approx([0.1, 0.6, 1.0, 1.0])
+    assert normalize_percent(np.array([4.0, 10.0]), 2.0).tolist() == [200, 500]
+    assert normalize_percent(np.array([0.5, 99.0]), 0.0).tolist() == [150, 1000]
+    assert normalize_percent(np.array([-3.0, -2.0, -1.0]), -2.0).tolist() == [50, 100, 150]
+    assert normalize_min_max([0.0, 5.0, 10.0, 99.0], 4.0, 0.0, 10.0).tolist() == pytest.approx([0.1, 0.6, 1.0, 1.0])
 
 
 @pytest.mark.parametrize(

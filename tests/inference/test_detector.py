@@ -12,7 +12,7 @@ from PIL import Image
 
 from defectlab import Detector, Engine, Prediction
 from defectlab.data.images import read_image
-from defectlab.evaluation.normalization import at_100, percent_window
+from defectlab.evaluation.normalization import normalize_percent, percent_window
 from defectlab.evaluation.thresholds import below32
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.record import Run
@@ -151,7 +151,7 @@ def test_heat_maps_in_percent_share_a_window_around_the_threshold(run: Run, dete
     predict_to_folder(run.folder, [str(folder)], tmp_path, heatmaps=True, view="percent")
     limit = detector.pixel_threshold
     window = percent_window(limit)
-    assert at_100([window[0], limit, window[1]], limit).tolist() == pytest.approx([50, 100, 150])
+    assert normalize_percent([window[0], limit, window[1]], limit).tolist() == pytest.approx([50, 100, 150])
     for found in detector.predict(folder):  # one scale for all: the same raw value has the same colour in every picture
         path = Path(found.image_path)
         expected = contour(overlay(read_image(path), found.anomaly_map, *window), found.mask)
@@ -169,7 +169,7 @@ def test_no_view_of_a_detector_flips_a_score_at_the_threshold(detector, threshol
     below = np.float32(below32(threshold))
     line = np.array([[below, np.nextafter(below, np.float32(np.inf))]], dtype=np.float32)
     given_ = Prediction(None, score, int(score > threshold), line, line > below)
-    found = judge.as_view(given_, view, digits)
+    found = judge.normalize(given_, view, digits)
     middle = 0.5 if view == "min_max" else 100.0
     assert (found.score > middle) == (found.label == 1)
     assert (found.anomaly_map > np.float32(middle)).tolist() == [[False, True]]

@@ -10,12 +10,12 @@ from defectlab.evaluation.bootstrap import (
     REPEATS,
     Draws,
     Table,
-    curve_metrics,
-    image_draws,
+    bootstrap_problem,
     logit_interval,
-    rates,
-    too_few,
-    with_all,
+    resample_counts,
+    resampled_curve_metrics,
+    resampled_rates,
+    with_original,
 )
 from defectlab.evaluation.intervals import CONFIDENCE, Interval
 from defectlab.evaluation.metrics import round_down
@@ -71,10 +71,10 @@ def pixel_intervals(
     """
     known = np.asarray(labels)
     counts = pixel_counts(images, threshold)
-    drawn = drawn_in_turn(counts, with_all(image_draws(known, groups, repeats), known))
+    drawn = resampled_pixel_metrics(counts, with_original(resample_counts(known, groups, repeats), known))
     unit = "images" if groups is None else "groups of images"
     method = f"stratified bootstrap over {unit}, {repeats} draws, scores in {counts.defect.shape[1]} steps"
-    lack = too_few(known, groups)
+    lack = bootstrap_problem(known, groups)
     return {name: logit_interval(values, method, confidence, lack) for name, values in drawn.items()}
 
 
@@ -105,7 +105,7 @@ def pixel_counts(images: PixelImages, threshold: float | None = None, steps: int
     return PixelCounts(defect, good, overlap, regions, None if limit is None else flagged)
 
 
-def drawn_in_turn(counts: PixelCounts, draws: Draws) -> dict[str, Table]:
+def resampled_pixel_metrics(counts: PixelCounts, draws: Draws) -> dict[str, Table]:
     """As `drawn_metrics`, some draws at a time, which bounds the memory."""
     parts = [drawn_metrics(counts, draws[start : start + AT_ONCE]) for start in range(0, len(draws), AT_ONCE)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -115,13 +115,13 @@ def drawn_metrics(counts: PixelCounts, draws: Draws, fpr_limit: float = FPR_LIMI
     """Return each pixel metric (b,) of draws (b, n)."""
     # float32 holds whole numbers up to 2 ** 24, and a draw's counts of one step may be more: rounding, far below a step
     defect, good = ((draws @ part).astype(np.float64) for part in (counts.defect, counts.good))
-    found = curve_metrics(defect, good)
+    found = resampled_curve_metrics(defect, good)
     overlap = (draws @ counts.overlap).astype(np.float64)
     regions = (draws @ counts.regions).astype(np.float64)
     found["AUPRO"] = _overlap_area(overlap, good, regions, fpr_limit)
     if counts.flagged is not None:
         flagged = draws.astype(np.float64) @ counts.flagged
-        found |= rates(flagged[:, 0], flagged[:, 1], defect.sum(1), good.sum(1))
+        found |= resampled_rates(flagged[:, 0], flagged[:, 1], defect.sum(1), good.sum(1))
     return found
 
 

@@ -60,7 +60,7 @@ class ArrayImages:
         return np.asarray(mask).astype(np.bool_, copy=False)
 
 
-class Chosen:
+class ImageSubset:
     """Some of another source's images, in the order of their positions there."""
 
     def __init__(self, images: PixelImages, positions: Sequence[int]) -> None:
@@ -82,7 +82,7 @@ class Chosen:
         return self._images.mask(self._positions[index])
 
 
-class Blanked:
+class MaskedImages:
     """Another source's images, some of them without any pixel: positions stay, and nothing of these is counted."""
 
     def __init__(self, images: PixelImages, positions: Iterable[int]) -> None:

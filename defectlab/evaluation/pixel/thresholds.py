@@ -7,15 +7,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from defectlab.evaluation.metrics import Floats
 from defectlab.evaluation.pixel.blocks import MEMORY, Blocks, Survey
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen, PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, PixelImages
 from defectlab.evaluation.threshold_rules import (
     choose,
-    found,
+    make_threshold,
     mean_of_means,
     mean_plus_k_std,
-    need,
     recall_cut,
     recall_value,
+    require_classes,
 )
 from defectlab.evaluation.thresholds import RuleOptions, Threshold, between, check_options, good_max_threshold
 from defectlab.utils.errors import OptionError
@@ -42,7 +42,7 @@ def choose_pixel_threshold(
     good = [maps[index] for index in np.flatnonzero(known == 0)]  # views of what is on disk
     if masks is None:
         return _good_only(good, "has no masks", source)
-    images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
+    images = ImageSubset(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
     blocks = Blocks(images, memory)
     survey = blocks.survey(None)
     if survey.defect and survey.good:
@@ -61,7 +61,7 @@ def choose_by_pixels(
     source: str,
     parts: Sequence[str] | None = None,
 ) -> Threshold:
-    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold` and `rules.choose`.
+    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold` and `threshold_rules.choose`.
 
     `parts` (n,) name the part that each image shows, where parts have several: conformal takes each good part's highest
     pixel then, for its guarantee is of what is independent.
@@ -70,7 +70,7 @@ def choose_by_pixels(
     f1, mean_of_means and recall the pixels by their masks.
 
     Raises:
-        OptionError: No such rule, masks that it needs and are not there, or as `rules.choose`.
+        OptionError: No such rule, masks that it needs and are not there, or as `threshold_rules.choose`.
     """
     check_options(rule, options)
     known = np.asarray(labels)
@@ -90,7 +90,7 @@ def choose_by_pixels(
             f"Rule {rule} needs masks at pixel level, and this dataset has none. Give --level image, or for pixels one "
             f"of {by_good}."
         )
-    images = Chosen(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
+    images = ImageSubset(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
     return _by_masks(rule, images, options, source)
 
 
@@ -111,7 +111,7 @@ def _by_masks(rule: str, images: PixelImages, options: RuleOptions, source: str)
         return mean_of_means(_Pixels(images, marked=False), _Pixels(images, marked=True), source)
     if rule == "recall":
         return _recall(images, options, source)
-    need(rule, survey.good, survey.defect, source, needs_bad=True)
+    require_classes(rule, survey.good, survey.defect, source, needs_bad=True)
     return _f1(images, blocks, survey, source)
 
 
@@ -137,10 +137,10 @@ def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold
         highest = (_highest_below(pixels, cut) for pixels in _Pixels(images, marked=False))
         lower = [score for score in highest if score is not None]
     good = np.sort(np.array(lower, dtype=np.float32))
-    need("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    require_classes("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
     value, caught = recall_value(good, bad, options.recall)
     lack = "pixels of one image are not independent, so nothing is said of other images"
-    return found("recall", value, source, f"catches {caught} of {bad.size} defect pixels of {source}; {lack}")
+    return make_threshold("recall", value, source, f"catches {caught} of {bad.size} defect pixels of {source}; {lack}")
 
 
 def _f1(images: PixelImages, blocks: Blocks, survey: Survey, source: str) -> Threshold:

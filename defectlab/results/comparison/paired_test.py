@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from defectlab.evaluation.bootstrap import drawn_image_metrics, image_draws, paired_bootstrap, too_few
+from defectlab.evaluation.bootstrap import bootstrap_problem, paired_bootstrap, resample_counts, resampled_image_metrics
 from defectlab.evaluation.intervals import PairedTest, auroc_interval, delong_test, holm
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER
 from defectlab.evaluation.metrics import auroc
-from defectlab.evaluation.pixel.bootstrap import drawn_in_turn, pixel_counts
-from defectlab.evaluation.pixel.maps_and_masks import Chosen
+from defectlab.evaluation.pixel.bootstrap import pixel_counts, resampled_pixel_metrics
+from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import paths_below_root, row_parts
@@ -122,10 +122,10 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
 def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
     """Return each run's metric on the same draws of the test images: (b,)."""
     labels = matched.labels
-    lack = too_few(labels, matched.parts)
+    lack = bootstrap_problem(labels, matched.parts)
     if lack:
         raise InputError(f"A paired test has nothing to go by: {lack}.")
-    draws = image_draws(labels, matched.parts)
+    draws = resample_counts(labels, matched.parts)
     level, name = metric.split("_", 1)
     grids = {grid_words(run.record) for run in runs}
     if level == "pixel" and len(grids) > 1:
@@ -134,13 +134,13 @@ def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[
     for run, its, places in zip(runs, matched.scores, matched.places, strict=True):
         threshold = run.record["thresholds"][level]["value"]
         if level == "image":
-            found.append(drawn_image_metrics(its, labels, threshold, draws)[name])
+            found.append(resampled_image_metrics(its, labels, threshold, draws)[name])
             continue
         images, why = pixel_images(run) if run.has_all_maps else (None, "its maps were not kept")
         if images is None:
             raise InputError(f"{run.folder.name}: {why}, so its pixels cannot be drawn again.")
-        counts = pixel_counts(Chosen(images, places), threshold)
-        found.append(drawn_in_turn(counts, draws)[name])
+        counts = pixel_counts(ImageSubset(images, places), threshold)
+        found.append(resampled_pixel_metrics(counts, draws)[name])
     return found
 
 

@@ -21,13 +21,13 @@ from defectlab.evaluation.intervals import (
     auroc_interval,
     auroc_method,
     clustered_variance,
+    critical_value,
     delong_test,
     delong_variance,
-    deviations,
     group_indices,
     holm,
     interval_on_logit,
-    newcombe,
+    newcombe_interval,
     placements,
 )
 from defectlab.results.groups import parts_of_paths, paths_below_root
@@ -123,9 +123,9 @@ def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDE
     auroc, variance = float(top.mean()), _variance(first, top, bottom) if first.testable else math.nan
     if not variance > 0 or auroc in (0.0, 1.0):
         m, n = (np.unique(units).size for units in _units_by_class(first))
-        return newcombe(auroc, m, n, deviations(confidence), of_parts=first.parts is not None)
+        return newcombe_interval(auroc, m, n, critical_value(confidence), of_parts=first.parts is not None)
     how = auroc_method(top.size, bottom.size, None if first.parts is None else _units_by_class(first))
-    return interval_on_logit(auroc, variance, deviations(confidence), f"{how}, mean of {len(seeds)} seeds")
+    return interval_on_logit(auroc, variance, critical_value(confidence), f"{how}, mean of {len(seeds)} seeds")
 
 
 def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:

@@ -22,7 +22,7 @@ from defectlab.evaluation.metrics import (
     sorted_curve,
 )
 from defectlab.evaluation.pixel.blocks import MEMORY, Blocks
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, Chosen
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES, pixel_metrics
 from defectlab.results.run.arrays import pack_masks
 from defectlab.utils.errors import InputError
@@ -186,7 +186,7 @@ def test_some_images_are_those_alone() -> None:
     masks = draw.random((5, 8, 8)) < 0.2
     maps = draw.random(masks.shape).astype(np.float32)
     chosen = [3, 0]
-    found = pixel_metrics(Chosen(ArrayImages(maps, masks), chosen), threshold=0.5)
+    found = pixel_metrics(ImageSubset(ArrayImages(maps, masks), chosen), threshold=0.5)
     assert found == pixel_metrics(ArrayImages(maps[chosen], masks[chosen]), threshold=0.5)
 
 

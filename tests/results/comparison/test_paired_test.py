@@ -9,7 +9,7 @@ from helpers.runs import finished, run_with_maps, scored
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.bootstrap import drawn_image_metrics, image_draws, paired_bootstrap, with_all
+from defectlab.evaluation.bootstrap import paired_bootstrap, resample_counts, resampled_image_metrics, with_original
 from defectlab.evaluation.intervals import delong_test
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import against_best, read_test_scores
@@ -146,11 +146,11 @@ def test_the_paired_bootstrap_keeps_its_error_rate(simulations: int):
     """Two models of equal quality that share most of what is hard about an image."""
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], 40)
-    draws = with_all(image_draws(labels, repeats=300), labels)
+    draws = with_original(resample_counts(labels, repeats=300), labels)
     wrong = dict.fromkeys(("AUROC", "AUPR", "F1Max", "F1Score", "accuracy"), 0)
     for _ in range(simulations):
         shared = 1.2 * labels + random.normal(size=80)
-        found = [drawn_image_metrics(shared + random.normal(0, 0.6, 80), labels, 0.6, draws) for _ in range(2)]
+        found = [resampled_image_metrics(shared + random.normal(0, 0.6, 80), labels, 0.6, draws) for _ in range(2)]
         for name in wrong:
             first, second = (one[name] for one in found)
             wrong[name] += paired_bootstrap(first[0] - second[0], first[1:], second[1:]).p < 0.05
