@@ -271,7 +271,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
         InputError: An option, a weights file or a layer that cannot work.
     """
     from defectlab.engine.engine import Engine
-    from defectlab.engine.input_region import follow_data
+    from defectlab.engine.input_region import apply_region
     from defectlab.models.registry import model_class
 
     if experiment.categories is not None:
@@ -286,7 +286,7 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
     backbone = parts.backbone(experiment)
     given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
     model: BaseDetector = cls(**given, **options)
-    follow_data(model, datamodule)
+    apply_region(model, datamodule)
     return model, datamodule, engine
 
 

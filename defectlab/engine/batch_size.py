@@ -49,7 +49,7 @@ def find_batch_size(
     return found
 
 
-def gives_batch_size_back(method: Callable[P, T]) -> Callable[P, T]:
+def restores_batch_size(method: Callable[P, T]) -> Callable[P, T]:
     """Leave the training batch size of a datamodule as it was before the call: others may train with it too."""
 
     @functools.wraps(method)

@@ -38,7 +38,7 @@ KEEP_CHECKPOINT = ("all", "weights", "none")
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointPolicy:
     """What the engine was asked to keep; None leaves it to the model.
 
     `monitor`: a metric of the validation images, higher is better (image_AUROC, image_F1Max and, on the model's own
@@ -70,7 +70,7 @@ class Keeping:
             if self.monitor is None:
                 raise OptionError(f"Engine: patience needs monitor, one of {', '.join(MONITORS)}.")
 
-    def of(self, model: BaseDetector) -> "Keeping":
+    def of(self, model: BaseDetector) -> "CheckpointPolicy":
         """Return the choices with the model's own where none was made; one that fits in a single pass monitors nothing.
 
         Raises:
@@ -80,12 +80,12 @@ class Keeping:
         if model_info(model.model_name).epochs is not None:
             if self.monitor is not None:
                 logger.info("%s fits in a single pass; monitor=%s is not used", model.name, self.monitor)
-            return Keeping(checkpoint=checkpoint)
+            return CheckpointPolicy(checkpoint=checkpoint)
         own = model.monitor if self.keep != "last" else None
         monitor = self.monitor or own
         if self.keep == "best" and monitor is None:
             raise OptionError(f"Engine: keep='best' needs monitor, one of {', '.join(MONITORS)}.")
-        return Keeping(monitor, self.patience, (self.keep or "best") if monitor else "last", checkpoint)
+        return CheckpointPolicy(monitor, self.patience, (self.keep or "best") if monitor else "last", checkpoint)
 
     def facts(self) -> dict[str, Any]:
         """Return what decides the weights, as trainer options of the record."""
@@ -143,7 +143,7 @@ class BestEpoch(Callback):
     It must come after the recorder. Of equal values the first one counts as best.
     """
 
-    def __init__(self, keeping: Keeping, recorder: Recorder) -> None:
+    def __init__(self, keeping: CheckpointPolicy, recorder: Recorder) -> None:
         self.keeping = keeping
         self.recorder = recorder
         self.values: list[tuple[int, float]] = []
@@ -176,7 +176,7 @@ class BestEpoch(Callback):
             return last
         model.load_state_dict(self._weights)
         logger.info(
-            "Keeping the weights of epoch %d (%s %.6g), not of the last, epoch %d",
+            "CheckpointPolicy the weights of epoch %d (%s %.6g), not of the last, epoch %d",
             self.best[0] + 1, self.keeping.monitor, self.best[1], last + 1,
         )  # fmt: skip
         self._weights = {}

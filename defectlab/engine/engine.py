@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader, Dataset
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_images
-from defectlab.engine.batch_size import find_batch_size, gives_batch_size_back
+from defectlab.engine.batch_size import find_batch_size, restores_batch_size
 from defectlab.engine.checkpoints import check_resumable, drop_checkpoint
-from defectlab.engine.input_region import check_follows, follow_data
+from defectlab.engine.input_region import apply_region, check_region
 from defectlab.engine.recorder import set_decisions
 from defectlab.engine.run_finish import complete_thresholds, finish_run
 from defectlab.engine.run_start import describe_run, environment, run_to_test, start_run, weights_run
@@ -52,14 +52,14 @@ class EngineRecords(EngineTrainers):
                 tracker.replay_training(run)
             tracker.copy_test(run)
 
-    def leave_to_others(self) -> None:
+    def disable_trackers(self) -> None:
         """Copy nothing to trackers from now on: another process does it (`announce`)."""
         self._trackers = []
 
     def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
         """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
         datamodule = self._checked(model, datamodule)
-        follow_data(model, datamodule)
+        apply_region(model, datamodule)
         options = self._options(model) | self._keeping_of(model, datamodule).facts()
         return start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
 
@@ -89,7 +89,7 @@ class EngineRecords(EngineTrainers):
 
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
         """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
-        follow_data(model, datamodule)
+        apply_region(model, datamodule)
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
@@ -99,7 +99,7 @@ class EngineRecords(EngineTrainers):
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
         """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
-        follow_data(model, datamodule)
+        apply_region(model, datamodule)
         options = self._options(model) | self._keeping_of(model, datamodule).facts()
         _, facts = describe_run(model, datamodule, options, self._run_name, **self._evaluation)
         return experiment_id(facts)
@@ -148,7 +148,7 @@ class Engine(EngineRecords):
             it) or [height, width].
         aupimo: Whether the test computes pixel_AUPIMO too, through anomalib; it takes long and much memory.
         monitor: A metric of the validation images that says which epoch is best: image_AUROC, image_F1Max, pixel_AUROC,
-            pixel_F1Max, pixel_AUPR, pixel_AUPRO or val_good_loss (see `Keeping`, for the next three too).
+            pixel_F1Max, pixel_AUPR, pixel_AUPRO or val_good_loss (see `CheckpointPolicy`, for the next three too).
         patience: So many validations without a better one end the training, as does a score of 1.
         keep: Weights of the best epoch (where something is monitored) or of the last.
         keep_checkpoint: all, weights (without the optimiser's state) or none (removed once the run is tested).
@@ -159,7 +159,7 @@ class Engine(EngineRecords):
         OptionError: An option that the Trainer does not have, with the closest it has; zero epochs.
     """
 
-    @gives_batch_size_back
+    @restores_batch_size
     def fit(
         self,
         model: BaseDetector,
@@ -177,7 +177,7 @@ class Engine(EngineRecords):
         """
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
         checkpoint = self._resolve_checkpoint(ckpt_path)
-        follow_data(model, datamodule)
+        apply_region(model, datamodule)
         model.check_training(datamodule)
         keeping = self._keeping_of(model, datamodule)
         if checkpoint is not None:
@@ -252,7 +252,7 @@ class Engine(EngineRecords):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
-        check_follows(model, datamodule)
+        check_region(model, datamodule)
         return checkpoint, model, datamodule, weights_run(model, checkpoint)
 
     def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
@@ -328,7 +328,7 @@ class Engine(EngineRecords):
                 "predict needs images: give datamodule=..., data_path=..., dataset=... or dataloaders=...."
             )
         if isinstance(datamodule, Folder):
-            check_follows(model, datamodule)
+            check_region(model, datamodule)
         source = weights_run(model, checkpoint)
         self._new_trainer(model, source)
         with quiet_lightning():

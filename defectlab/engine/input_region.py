@@ -1,4 +1,4 @@
-"""What part of the images a model looks at, and in which tiles: taken from the data it trains on, kept ever after."""
+"""The part of each image that a model is given, and its tiles: set by the training data, stored in the checkpoint."""
 
 from pathlib import Path
 
@@ -8,33 +8,33 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.utils.errors import DataError, InputError
 
-SHOWN = 20
+MAX_LISTED = 20
 
 
-def follow_data(model: BaseDetector, datamodule: Folder) -> None:
-    """Let a model that is about to train look at the part of the images that the datamodule names.
+def apply_region(model: BaseDetector, datamodule: Folder) -> None:
+    """Set a model's input region to that of the images it is about to be trained on.
 
     Raises:
-        InputError: The part cannot be read.
+        InputError: The model cannot take it.
     """
     if (model.preprocessing.area, model.preprocessing.tiling) != (datamodule.area, datamodule.tiling):
-        model.look_at(datamodule.area, datamodule.tiling)
+        model.set_input_region(datamodule.area, datamodule.tiling)
 
 
-def follow_checkpoint(model: BaseDetector, checkpoint: Path) -> None:
-    """Let a model that is about to load a checkpoint look at what the checkpoint's did."""
-    seen = Preprocessing.from_dict(read_record(checkpoint)["preprocessing"])
-    model.look_at(seen.area, seen.tiling)
+def apply_checkpoint_region(model: BaseDetector, checkpoint: Path) -> None:
+    """Set a model's input region to that of the checkpoint it is about to load."""
+    preprocessing = Preprocessing.from_dict(read_record(checkpoint)["preprocessing"])
+    model.set_input_region(preprocessing.area, preprocessing.tiling)
 
 
-def check_follows(model: BaseDetector, datamodule: Folder) -> None:
-    """Refuse images that a trained model cannot look at as it did in training.
+def check_region(model: BaseDetector, datamodule: Folder) -> None:
+    """Refuse images for which a trained model's input region is another one, or does not fit.
 
-    A datamodule that names no part of its images is looked at as the training images were.
+    A datamodule that names no region takes the model's.
 
     Raises:
-        InputError: It names another part than the model was trained on.
-        DataError: Images that the part does not fit.
+        InputError: It names another region than the model was trained on.
+        DataError: Images that the region does not fit.
     """
     area = model.preprocessing.area
     if datamodule.area not in (None, area):
@@ -46,7 +46,9 @@ def check_follows(model: BaseDetector, datamodule: Folder) -> None:
         raise InputError("tiling differs from that of the training: leave it out, the checkpoint brings its own.")
     if area is None:
         return
-    sizes = ((entry.path, area.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)
-    lines = [f"  {path}: {why}" for path, why in sizes if why]
+    problems = ((entry.path, area.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)
+    lines = [f"  {path}: {problem}" for path, problem in problems if problem]
     if lines:
-        raise DataError("The part of the image that this model looks at does not fit:\n" + "\n".join(lines[:SHOWN]))
+        raise DataError(
+            "The part of the image that this model looks at does not fit:\n" + "\n".join(lines[:MAX_LISTED])
+        )

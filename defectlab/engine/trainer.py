@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from defectlab.data.folder import Folder
-from defectlab.engine.best_epoch import BestEpoch, Keeping
+from defectlab.engine.best_epoch import BestEpoch, CheckpointPolicy
 from defectlab.engine.checkpoints import weights_only_checkpoints
-from defectlab.engine.input_region import follow_checkpoint
+from defectlab.engine.input_region import apply_checkpoint_region
 from defectlab.engine.progress_bars import StageBars
 from defectlab.engine.recorder import Recorder
 from defectlab.engine.run_finish import complete_thresholds
@@ -61,7 +61,7 @@ class EngineTrainers(AnomalibEngine):
         **kwargs: Any,
     ) -> None:
         check_trainer_options(kwargs)
-        self._keeping = Keeping(monitor, patience, keep, keep_checkpoint)
+        self._keeping = CheckpointPolicy(monitor, patience, keep, keep_checkpoint)
         self._keeping.check()
         check_flag("Engine", "find_batch_size", find_batch_size)
         self._find_batch_size = find_batch_size
@@ -121,7 +121,7 @@ class EngineTrainers(AnomalibEngine):
             )
         return datamodule
 
-    def _keeping_of(self, model: BaseDetector, datamodule: Folder) -> Keeping:
+    def _keeping_of(self, model: BaseDetector, datamodule: Folder) -> CheckpointPolicy:
         keeping = self._keeping.of(model)
         its_own_wish = keeping.monitor is not None and self._keeping.monitor is None
         if its_own_wish and not any(entry.label == 0 for entry in datamodule.manifest.split("validation")):
@@ -156,7 +156,7 @@ class EngineTrainers(AnomalibEngine):
                 raise (self._recorder.exception or stop) from None
 
     def _new_trainer(
-        self, model: BaseDetector, run: Run | None, keeping: Keeping | None = None, **overrides: Any
+        self, model: BaseDetector, run: Run | None, keeping: CheckpointPolicy | None = None, **overrides: Any
     ) -> None:
         """Give each call a trainer and callbacks of its own; plain anomalib keeps those of its first model."""
         self._recorder = Recorder(run, self._trackers)
@@ -185,7 +185,7 @@ class EngineTrainers(AnomalibEngine):
         if self._trainer is None:
             super()._setup_trainer(model)
 
-    def _keep_weights(self, model: BaseDetector, run: Run, datamodule: Folder, keeping: Keeping) -> None:
+    def _keep_weights(self, model: BaseDetector, run: Run, datamodule: Folder, keeping: CheckpointPolicy) -> None:
         """See to it that the run's checkpoint, its thresholds and the model in memory are of one epoch."""
         callback = self.checkpoint_callback
         best = Path(callback.best_model_path) if callback and callback.best_model_path else run.checkpoint
@@ -242,7 +242,7 @@ class EngineTrainers(AnomalibEngine):
             return fitted
         if checkpoint is not None:
             check_same_model(model, checkpoint)
-            follow_checkpoint(model, checkpoint)
+            apply_checkpoint_region(model, checkpoint)
         elif isinstance(model, BaseDetector) and not model.is_fitted:
             raise InputError(f"This {model.name} has not been fitted: call fit first, or give ckpt_path=....")
         return model

@@ -159,8 +159,8 @@ class BaseDetector(AnomalibModule):
         """How images become this model's input."""
         return self.pre_processor.preprocessing
 
-    def look_at(self, area: Area | None, tiling: Tiling | None = None) -> None:
-        """Look at this part of every image, tile by tile, from now on: in training, test, prediction and checkpoint.
+    def set_input_region(self, area: Area | None, tiling: Tiling | None = None) -> None:
+        """Restrict every image to this region, in tiles if asked: in training, test, prediction and checkpoint alike.
 
         Raises:
             OptionError: This model cannot be tiled, or not so.
@@ -247,7 +247,7 @@ class BaseDetector(AnomalibModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
         assert isinstance(loaded, cls)
-        loaded.look_at(loaded.preprocessing.area, loaded.preprocessing.tiling)
+        loaded.set_input_region(loaded.preprocessing.area, loaded.preprocessing.tiling)
         run = Run.of_checkpoint(Path(checkpoint_path))
         loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded

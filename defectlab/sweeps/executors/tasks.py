@@ -133,7 +133,7 @@ def run_members(setting: Setting, leader: Member | None, members: Sequence[Membe
             with environment({"DEFECTLAB_RESULTS": f"{folder}/{member.number}"}):
                 pending += _built(setting, [member])
         for one in pending:
-            one.engine.leave_to_others()  # trackers are where the sweep was started, and so is the run's folder
+            one.engine.disable_trackers()  # trackers are where the sweep was started, and so is the run's folder
         leading = [] if leader is None else _built(setting, [leader])
         for one, member in zip([*leading, *pending], [*([leader] if leader else []), *members], strict=True):
             if member.layers:

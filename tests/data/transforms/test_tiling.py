@@ -107,9 +107,9 @@ def test_options_are_checked_and_travel():
     with pytest.raises(OptionError, match="center_crop"):
         Preprocessing(size=(64, 64), crop=(32, 32), tiling=tiling)
     with pytest.raises(OptionError, match="cannot look at images tile by tile"):
-        model_class("ganomaly")(image_size=64).look_at(None, Tiling((96, 96)))
+        model_class("ganomaly")(image_size=64).set_input_region(None, Tiling((96, 96)))
     with pytest.raises(OptionError, match="multiples of 32"):
-        small("padim").look_at(None, Tiling((100, 100)))
+        small("padim").set_input_region(None, Tiling((100, 100)))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ OTHERS = [
 
 def test_efficient_ad_measures_and_trains_on_tiles_as_on_images(monkeypatch: pytest.MonkeyPatch):
     model = small("efficient_ad")
-    model.look_at(None, Tiling((320, 256), overlap=0.25))
+    model.set_input_region(None, Tiling((320, 256), overlap=0.25))
     grid, network = model.preprocessing.grid, model.model
     assert grid is not None
     images = torch.rand(1, 3, 320, 256, generator=torch.Generator().manual_seed(0))
