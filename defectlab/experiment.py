@@ -228,7 +228,7 @@ class Experiment:
         return path
 
 
-class Parts:
+class ComponentCache:
     """Backbones and datamodules that several experiments share: each is loaded, and its images are checked, once."""
 
     def __init__(self) -> None:
@@ -262,10 +262,10 @@ class Parts:
         return self._datamodules.setdefault(str(sorted(options.items())), Folder(**options))
 
 
-def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDetector, Folder, Engine]":
+def build(experiment: Experiment, components: ComponentCache | None = None) -> "tuple[BaseDetector, Folder, Engine]":
     """Return model, datamodule and engine of an experiment; every option is checked, no image is read yet.
 
-    With `parts`, experiments share what they have in common.
+    With `components`, experiments share what they have in common.
 
     Raises:
         InputError: An option, a weights file or a layer that cannot work.
@@ -276,14 +276,14 @@ def build(experiment: Experiment, parts: Parts | None = None) -> "tuple[BaseDete
 
     if experiment.categories is not None:
         raise OptionError("An experiment on categories is several: see defectlab.sweeps.run_many.")
-    parts = parts or Parts()
+    components = components or ComponentCache()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
     engine = Engine(
         name=experiment.name, loggers=experiment.loggers, **asdict(experiment.evaluation), **experiment.trainer
     )
-    datamodule = parts.datamodule(experiment)
-    backbone = parts.backbone(experiment)
+    datamodule = components.datamodule(experiment)
+    backbone = components.backbone(experiment)
     given: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
     model: BaseDetector = cls(**given, **options)
     apply_region(model, datamodule)

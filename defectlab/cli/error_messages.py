@@ -9,7 +9,7 @@ from defectlab.utils.errors import did_you_mean, unknown_name
 Commands = Mapping[str, Command | Mapping[str, Command]]
 
 
-def explained(message: str, arguments: Sequence[str], commands: Commands, options: Sequence[str]) -> str:
+def explain_parse_error(message: str, arguments: Sequence[str], commands: Commands, options: Sequence[str]) -> str:
     """Return a parser's complaint with the closest command or option, or what a command needs.
 
     Args:

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from defectlab.cli import cache, data, models, records, sweep, train, weights
 from defectlab.cli.command import Command, new_parser, option_names
-from defectlab.cli.error_messages import explained
+from defectlab.cli.error_messages import explain_parse_error
 from defectlab.utils.errors import InputError
 from defectlab.utils.logs import ignore_import_warnings, show_log
 from defectlab.utils.version import __version__
@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function, values = _selected(settings)
         return function(**values) or 0
     except ArgumentError as error:
-        print(f"defectlab: {explained(str(error), arguments, COMMANDS, option_names(parser))}", file=sys.stderr)
+        print(
+            f"defectlab: {explain_parse_error(str(error), arguments, COMMANDS, option_names(parser))}", file=sys.stderr
+        )
     except InputError as error:
         print(f"defectlab: {error}", file=sys.stderr)
     except KeyboardInterrupt:

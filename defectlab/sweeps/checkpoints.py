@@ -10,11 +10,11 @@ from defectlab.kernels.gaussian.fit import low_rank_is_smaller
 from defectlab.results.run.record import Run
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.refit import DEFAULT_METRIC, Wanted, best_runs, drop_checkpoints, write_checkpoints
-from defectlab.sweeps.shared_work import Pieces
+from defectlab.sweeps.shared_work import SharedWork
 
 logger = logging.getLogger(__name__)
 
-AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep says otherwise
+MAX_AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep says otherwise
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def policy_of(asked: str | None, configurations: Sequence[Configuration]) -> str
     if asked is not None:
         return asked
     size = sum(checkpoint_bytes(one) for one in configurations)
-    policy = "all" if size <= AUTOMATIC_BYTES else "best"
+    policy = "all" if size <= MAX_AUTOMATIC_BYTES else "best"
     logger.info(
         "checkpoints: %s, since all %d would take about %.1f GB (%s; checkpoints: none | best | all decides otherwise)",
         policy, len(configurations), size / 1e9, "at most 2 GB are kept without asking",
@@ -60,7 +60,7 @@ def keep_checkpoints(
     wanted: Wanted,
     configurations: Sequence[Configuration],
     runs: Mapping[str, Run],
-    pieces: Pieces,
+    shared: SharedWork,
     sweep: str,
     objective: str = DEFAULT_METRIC,
 ) -> Kept:
@@ -71,7 +71,7 @@ def keep_checkpoints(
         wanted: What was asked for beside it.
         configurations: All of the sweep.
         runs: Its finished runs, by run id.
-        pieces: Its shared work.
+        shared: Its shared work.
         sweep: Its name: checkpoints of runs that another sweep, or nobody's sweep, has made are never removed.
         objective: By which the best is chosen where the policy asks for it.
     """
@@ -95,7 +95,7 @@ def keep_checkpoints(
             why.setdefault(run_id, {"named": name})
         else:
             problems.append(f"{name} is not finished")
-    made = write_checkpoints(configurations, chosen, pieces, why)
+    made = write_checkpoints(configurations, chosen, shared, why)
     missing = len(chosen) - len(made)
     problems += [f"{missing} of {len(chosen)} checkpoints could not be made; the log says why"] if missing else []
     if policy != "all":

@@ -8,7 +8,7 @@ from typing import Any
 from defectlab.backbones import Backbone
 from defectlab.data.folder import Folder
 from defectlab.engine.engine import Engine
-from defectlab.experiment import Experiment, Parts, build
+from defectlab.experiment import ComponentCache, Experiment, build
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.results.evaluate import AUPIMO
@@ -36,8 +36,9 @@ KNOWN_TRAINER = {
 class Configuration:
     """One experiment of a sweep with the objects it is made of; `run_id` is that of the same experiment run alone.
 
-    In a search `bound` marks one that is never run but says how far shared pieces reach, `reach` holds the values of
-    its prefix option (see `PREFIX`) that others can have, and `more_layers` the layers that others take.
+    In a search `is_placeholder` marks one that is never run but says how far shared work reaches, `prefix_values`
+    holds the values of its prefix option (see `PREFIX`) that others can have, and `more_layers` the layers that others
+    take.
     """
 
     number: int
@@ -48,13 +49,13 @@ class Configuration:
     backbone: Backbone | None
     run_id: str
     label: str
-    bound: bool = False
-    reach: tuple[float, ...] = ()
+    is_placeholder: bool = False
+    prefix_values: tuple[float, ...] = ()
     more_layers: tuple[str, ...] = ()
 
     @property
     def shares(self) -> bool:
-        """Whether its features, fit and scores are parts of what its group computes."""
+        """Whether its features, fit and scores are components of what its group computes."""
         options = {key for key, value in self.model.options.items() if (key, value) != ("precision", "float32")}
         plain = options <= KNOWN_OPTIONS and set(self.experiment.trainer) <= KNOWN_TRAINER
         other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
@@ -103,7 +104,7 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
     Raises:
         InputError: None of them can work: each reason once.
     """
-    ready, refused = _build_all(experiments, Parts(), 1)
+    ready, refused = _build_all(experiments, ComponentCache(), 1)
     if not refused and not ready:
         raise InputError("The sweep has no configuration.")
     if not ready:
@@ -116,22 +117,22 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
 
 
 def build_all(
-    experiments: Iterable[Mapping[str, Any]], parts: Parts, first: int = 1
+    experiments: Iterable[Mapping[str, Any]], components: ComponentCache, first: int = 1
 ) -> tuple[list[Configuration], list[Refused]]:
-    """Build every experiment, numbered from `first` on, with what `parts` holds; equal ones are not left out."""
-    ready, refused = _build_all(experiments, parts, first)
+    """Build every experiment, numbered from `first` on, with what `components` holds; equal ones are not left out."""
+    ready, refused = _build_all(experiments, components, first)
     _say_what_cannot_work(refused)
     return ready, refused
 
 
 def _build_all(
-    experiments: Iterable[Mapping[str, Any]], parts: Parts, first: int
+    experiments: Iterable[Mapping[str, Any]], components: ComponentCache, first: int
 ) -> tuple[list[Configuration], list[Refused]]:
     ready, refused = [], []
     extractors: dict[Hashable, Any] = {}
     for number, data in enumerate(experiments, start=first):
         try:
-            configuration = _configuration(number, Experiment.from_dict(data), parts)
+            configuration = _configuration(number, Experiment.from_dict(data), components)
         except InputError as error:
             refused.append(Refused(number, dict(data), str(error)))
             continue
@@ -160,16 +161,16 @@ def _say_what_cannot_work(refused: Iterable[Refused]) -> None:
         logger.warning("%s: %s", what, reason)
 
 
-def _configuration(number: int, experiment: Experiment, parts: Parts) -> Configuration:
+def _configuration(number: int, experiment: Experiment, components: ComponentCache) -> Configuration:
     root = experiment.data.root
     if root and not paths.resolve(root).is_dir():
         raise InputError(f"There is no folder {paths.resolve(root)} (data.root).")
-    model, datamodule, engine = build(experiment, parts)
+    model, datamodule, engine = build(experiment, components)
     model.check_training(datamodule)
     run_id = engine.run_id(model, datamodule)
     epochs = experiment.trainer.get("max_epochs", model_info(model.model_name).default_epochs)
     name = experiment.name or readable_name(model.model_name, model.backbone_record["name"], model.options, epochs)
-    backbone = parts.backbone(experiment)
+    backbone = components.backbone(experiment)
     return Configuration(number, experiment, model, datamodule, engine, backbone, run_id, f"{model.name} {name}")
 
 

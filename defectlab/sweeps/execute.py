@@ -1,4 +1,4 @@
-"""Running groups of configurations: shared pieces once, every failure kept to those it concerns."""
+"""Running groups of configurations: shared work once, every failure kept to those it concerns."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from defectlab.sweeps.configurations import Configuration, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.record_scores import Scored, write_run
-from defectlab.sweeps.shared_work import Pieces, queries_of
+from defectlab.sweeps.shared_work import SharedWork, scored_entries
 from defectlab.sweeps.table import Outcome
 from defectlab.utils import paths
 from defectlab.utils.errors import BusyError, InputError
@@ -47,25 +47,25 @@ def _is_place(option: str) -> bool:
 
 
 def run_group(
-    group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces, sweep: str, report: Report
+    group: Sequence[Configuration], pending: Sequence[Configuration], shared: SharedWork, sweep: str, report: Report
 ) -> None:
     """Run the pending configurations of a group; what fails is on record and reported, and stops no other.
 
     What another process has finished since the sweep was planned is kept; what one is running is left to it.
     """
-    pending = _still_pending(pending, pieces.store.dtype, report)
+    pending = _still_pending(pending, shared.store.dtype, report)
     if not pending:
         return
     if not group[0].shares:
         for one in pending:
-            _train_alone(one, pieces, sweep, report)
+            _train_alone(one, shared, sweep, report)
         return
     waiting = {one.run_id: one for one in pending}
     try:
-        masks = pieces.masks(group[0], queries_of(group[0].datamodule.manifest))
-        for scored in SCORERS[group[0].model.model_name](group, pending, pieces):
+        masks = shared.masks(group[0], scored_entries(group[0].datamodule.manifest))
+        for scored in SCORERS[group[0].model.model_name](group, pending, shared):
             one = waiting.pop(scored.configuration.run_id)
-            facts = _facts(one, pieces, sweep) | {"shared_by": len(pending)}
+            facts = _facts(one, shared, sweep) | {"shared_by": len(pending)}
             begin = time.perf_counter()
             try:
                 run = write_run(scored, masks, {}, facts)
@@ -97,14 +97,14 @@ def _busy(one: Configuration, error: BusyError) -> Outcome:
     return outcome_of(one, "busy", error=f"being run by another process. {error}")
 
 
-def _train_alone(one: Configuration, pieces: Pieces, sweep: str, report: Report) -> None:
+def _train_alone(one: Configuration, shared: SharedWork, sweep: str, report: Report) -> None:
     """Train and test one configuration through Lightning, on features from the cache where its model takes them."""
     begin = time.perf_counter()
     try:
         if one.takes_features:
-            one.model.use_features(pieces.features(one))  # type: ignore[operator]
+            one.model.use_features(shared.features(one))  # type: ignore[operator]
         run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
-        run.update(sweep=_facts(one, pieces, sweep))
+        run.update(sweep=_facts(one, shared, sweep))
     except BusyError as error:
         report(_busy(one, error))
         return
@@ -132,11 +132,11 @@ def record_failure(one: Configuration, error: BaseException) -> None:
             logger.error("%s: its error cannot be recorded (%s): %s", one.label, raised, error)
 
 
-def _facts(one: Configuration, pieces: Pieces, sweep: str) -> dict[str, Any]:
+def _facts(one: Configuration, shared: SharedWork, sweep: str) -> dict[str, Any]:
     """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
-    seconds = {piece: round(value, 3) for piece, value in pieces.seconds.items()}
-    rounded = one.takes_features and pieces.store.dtype != "float32"
-    dtype = {"cache_dtype": pieces.store.dtype} if rounded else {}
+    seconds = {what: round(value, 3) for what, value in shared.seconds.items()}
+    rounded = one.takes_features and shared.store.dtype != "float32"
+    dtype = {"cache_dtype": shared.store.dtype} if rounded else {}
     return {"name": sweep, "number": one.number, "shared_seconds": seconds, **dtype}
 
 

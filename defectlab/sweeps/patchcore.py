@@ -9,27 +9,27 @@ from defectlab.kernels.neighbours import nearest_of_prefixes
 from defectlab.kernels.neighbours_index import PreparedBank
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.record_scores import Scored
-from defectlab.sweeps.shared_work import Pieces, as_tensor, embedded, queries_of
+from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
 
 
 def score_patchcore(
-    group: Sequence[Configuration], pending: Sequence[Configuration], pieces: Pieces
+    group: Sequence[Configuration], pending: Sequence[Configuration], shared: SharedWork
 ) -> Iterator[Scored]:
     """Yield raw scores of the pending configurations of a group, which differ in ratio and neighbours only.
 
     A coreset of any size is a prefix of the largest one's order, so that one order and one pass over the ordered bank
     serve every ratio; one search among the bank's rows serves every number of neighbours.
     """
-    model, queries = group[0].model.model, queries_of(group[0].datamodule.manifest)
-    bank, sizes, steps = ordered_bank(group, pieces)
-    patches, (height, width) = _patches(group[0], pieces)
-    distances, locations = _nearest(group, pieces, patches, bank, steps)
+    model, queries = group[0].model.model, scored_entries(group[0].datamodule.manifest)
+    bank, sizes, steps = ordered_bank(group, shared)
+    patches, (height, width) = _patches(group[0], shared)
+    distances, locations = _nearest(group, shared, patches, bank, steps)
     for step, size in enumerate(steps):
         chosen = [one for one in pending if sizes[one.run_id] == size]
         if not chosen:
             continue
         model.memory_bank = bank[:size]
-        with pieces.timed("scores"):
+        with shared.timed("scores"):
             per_image = [
                 found[step].reshape(len(queries), -1) for found in (distances, locations)
             ]  # (Q*h*w,) -> (Q, h*w)
@@ -42,48 +42,48 @@ def score_patchcore(
     model.memory_bank = torch.empty(0)
 
 
-def ordered_bank(group: Sequence[Configuration], pieces: Pieces) -> tuple[torch.Tensor, dict[str, int], list[int]]:
+def ordered_bank(group: Sequence[Configuration], shared: SharedWork) -> tuple[torch.Tensor, dict[str, int], list[int]]:
     """Return the largest bank (M, C) in the order picked, how many rows each configuration takes, and all numbers."""
     model, device = group[0].model.model, group[0].engine.device
     train = group[0].datamodule.manifest.split("train")
-    features = pieces.features(group[0])
-    with pieces.timed("embeddings"):
-        rows = model.rows(embedded(model, features, train, device))
+    features = shared.features(group[0])
+    with shared.timed("embeddings"):
+        rows = model.rows(embed(model, features, train, device))
     sizes = {one.run_id: coreset_size(len(rows), one.model.options["coreset_sampling_ratio"]) for one in group}
-    steps = {sizes[one.run_id] for one in group if not one.bound}
-    steps |= {coreset_size(len(rows), ratio) for one in group for ratio in one.reach}
+    steps = {sizes[one.run_id] for one in group if not one.is_placeholder}
+    steps |= {coreset_size(len(rows), ratio) for one in group for ratio in one.prefix_values}
     largest = max(sizes.values())
-    with pieces.timed("coreset"):
-        key = pieces.key(group, "coreset", size=largest)
-        order = pieces.store.get_or_make(key, lambda: model.order(rows, largest).cpu().numpy())
+    with shared.timed("coreset"):
+        key = shared.key(group, "coreset", size=largest)
+        order = shared.store.get_or_make(key, lambda: model.order(rows, largest).cpu().numpy())
     return rows[as_tensor(order, device)], sizes, sorted(steps)
 
 
-def search_bank(group: Sequence[Configuration], pieces: Pieces) -> None:
+def search_bank(group: Sequence[Configuration], shared: SharedWork) -> None:
     """Make the search of every prefix of the ordered bank, which `score_patchcore` then finds in the store."""
-    bank, _, steps = ordered_bank(group, pieces)
-    _nearest(group, pieces, _patches(group[0], pieces)[0], bank, steps)
+    bank, _, steps = ordered_bank(group, shared)
+    _nearest(group, shared, _patches(group[0], shared)[0], bank, steps)
 
 
-def _patches(one: Configuration, pieces: Pieces) -> tuple[torch.Tensor, tuple[int, int]]:
+def _patches(one: Configuration, shared: SharedWork) -> tuple[torch.Tensor, tuple[int, int]]:
     """Return the patches (Q*h*w, C) of every scored image, and h and w."""
-    model, queries = one.model.model, queries_of(one.datamodule.manifest)
-    with pieces.timed("embeddings"):
-        embedding = embedded(model, pieces.features(one), queries, one.engine.device)
+    model, queries = one.model.model, scored_entries(one.datamodule.manifest)
+    with shared.timed("embeddings"):
+        embedding = embed(model, shared.features(one), queries, one.engine.device)
         return model.rows(embedding), (embedding.shape[-2], embedding.shape[-1])
 
 
 def _nearest(
-    group: Sequence[Configuration], pieces: Pieces, patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
+    group: Sequence[Configuration], shared: SharedWork, patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return distances and places (S, Q) of each patch's nearest row in every prefix of the bank."""
-    keys = [pieces.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
-    with pieces.timed("nearest"), pieces.store.making(keys[0]):  # another process waits for it, and then reads it
-        stored = [pieces.store.get(key) for key in keys]
+    keys = [shared.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
+    with shared.timed("nearest"), shared.store.making(keys[0]):  # another process waits for it, and then reads it
+        stored = [shared.store.get(key) for key in keys]
         if stored[0] is None or stored[1] is None:
             nearest = _nearest_of_prefixes(patches.float(), bank.float(), sizes)
             found = [torch.stack([pair[index] for pair in nearest]).cpu().numpy() for index in range(2)]
-            with pieces.store.writing([(k, a.shape, a.dtype) for k, a in zip(keys, found, strict=True)]) as arrays:
+            with shared.store.writing([(k, a.shape, a.dtype) for k, a in zip(keys, found, strict=True)]) as arrays:
                 for array, values in zip(arrays, found, strict=True):
                     array[...] = values
             stored = list(found)

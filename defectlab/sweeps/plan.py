@@ -1,4 +1,4 @@
-"""What a sweep will compute, how often each piece is used, and what it costs, known before it starts."""
+"""What a sweep will compute, how often each step is used, and what it costs, known before it starts."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,17 +18,17 @@ from defectlab.results.run.record import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
 from defectlab.sweeps.configurations import Configuration, Refused, groups_of
 from defectlab.sweeps.durations import Durations
-from defectlab.sweeps.shared_work import Pieces, queries_of
+from defectlab.sweeps.shared_work import SharedWork, scored_entries
 from defectlab.utils.progress import clock
 
 READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
 PER_CHECKPOINT, WRITING = 1.0, 2e8  # seconds to fit again from features, bytes a second to disk: assumed
-FEATURES = "features of"  # begins the pieces that the cache may have
+FEATURES = "features of"  # begins the steps that the cache may have
 PER_TEST_IMAGE = 0.03  # seconds of metrics, intervals and files for one test image: assumed, not measured
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlanStep:
     """One shared computation: what, for how many configurations, seconds (None: not estimated), bytes of memory."""
 
     what: str
@@ -47,24 +47,24 @@ class Plan:
         refused: What cannot, with the reason.
         earlier: Runs on record of these configurations, by run id.
         pending: What will run now.
-        pieces: What will be computed.
+        steps: What will be computed.
     """
 
     configurations: Sequence[Configuration]
     refused: Sequence[Refused]
     earlier: Mapping[str, Run]
     pending: Sequence[Configuration]
-    pieces: Sequence[Piece] = field(default=())
+    steps: Sequence[PlanStep] = field(default=())
 
     @property
     def seconds(self) -> float:
         """Estimated seconds of everything that can be estimated."""
-        return sum(piece.seconds or 0.0 for piece in self.pieces)
+        return sum(step.seconds or 0.0 for step in self.steps)
 
     @property
     def extracts(self) -> bool:
         """Whether features are computed that the cache does not have."""
-        return any(piece.what.startswith(FEATURES) and not piece.cached for piece in self.pieces)
+        return any(step.what.startswith(FEATURES) and not step.cached for step in self.steps)
 
     def print(self) -> None:
         """Print what will be computed."""
@@ -74,13 +74,13 @@ class Plan:
         table.add_column("piece")
         for column in ("used by", "about", "memory"):
             table.add_column(column, justify="right")
-        for piece in self.pieces:
-            cost = "in the cache" if piece.cached else "?" if piece.seconds is None else clock(piece.seconds)
-            table.add_row(piece.what, str(piece.uses), cost, f"{piece.bytes / 1e9:.1f} GB" if piece.bytes else "")
+        for step in self.steps:
+            cost = "in the cache" if step.cached else "?" if step.seconds is None else clock(step.seconds)
+            table.add_row(step.what, str(step.uses), cost, f"{step.bytes / 1e9:.1f} GB" if step.bytes else "")
         console = Console()
         console.print(table)
         parts = [f"About {clock(self.seconds)} in all"]
-        parts += ["trainings with '?' not counted"] if any(piece.seconds is None for piece in self.pieces) else []
+        parts += ["trainings with '?' not counted"] if any(step.seconds is None for step in self.steps) else []
         parts += [f"{done} finished already"] if done else []
         parts += [f"{failed} failed earlier (tried again with retry_failed)"] if failed else []
         parts += [f"{len(self.refused)} cannot work"] if self.refused else []
@@ -98,12 +98,12 @@ def make_plan(
 ) -> Plan:
     """Decide what runs now and estimate it; takes about a second, in which products are timed."""
     pending = [one for one in configurations if is_pending(earlier.get(one.run_id), retry_failed)]
-    pieces = [*_feature_pieces(configurations, pending, store), *_group_pieces(configurations, pending)]
+    steps = [*_feature_steps(configurations, pending, store), *_group_steps(configurations, pending)]
     if pending:
         images = sum(len(one.datamodule.manifest.split("test")) for one in pending)
-        pieces.append(Piece("metrics, intervals, pictures", len(pending), PER_TEST_IMAGE * images))
-    pieces += _checkpoint_pieces(configurations, checkpoints)
-    return Plan(configurations, refused, earlier, pending, pieces)
+        steps.append(PlanStep("metrics, intervals, pictures", len(pending), PER_TEST_IMAGE * images))
+    steps += _checkpoint_steps(configurations, checkpoints)
+    return Plan(configurations, refused, earlier, pending, steps)
 
 
 def is_pending(run: Run | None, retry_failed: bool) -> bool:
@@ -114,11 +114,11 @@ def is_pending(run: Run | None, retry_failed: bool) -> bool:
     return run.status == "failed" and (retry_failed or interrupted)
 
 
-def _feature_pieces(
+def _feature_steps(
     configurations: Iterable[Configuration], pending: Sequence[Configuration], store: FeatureStore
-) -> list[Piece]:
-    pieces = []
-    layers = Pieces(configurations, store).layers
+) -> list[PlanStep]:
+    steps = []
+    layers = SharedWork(configurations, store).layers
     firsts = {one.feature_key: one for one in reversed(pending) if one.takes_features}
     for key, one in reversed(firsts.items()):
         assert one.backbone is not None
@@ -136,12 +136,12 @@ def _feature_pieces(
         seconds = count * ((time.perf_counter() - begin) / BATCH + READING) if missing else 0.0
         what = f"{FEATURES} {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
         uses = sum(other.feature_key == key for other in pending)
-        pieces.append(Piece(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, 0, not missing))
-    return pieces
+        steps.append(PlanStep(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, 0, not missing))
+    return steps
 
 
-def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[Piece]:
-    pieces, rate, known = [], _product_rate(), Durations()
+def _group_steps(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[PlanStep]:
+    steps, rate, known = [], _product_rate(), Durations()
     waiting = {one.run_id for one in pending}
     for group in groups_of(configurations):
         uses = sum(one.run_id in waiting for one in group)
@@ -151,24 +151,24 @@ def _group_pieces(configurations: Iterable[Configuration], pending: Sequence[Con
             on = "cached features of " if group[0].takes_features else ""
             seconds, source = known.seconds(group[0])
             what = f"training: {group[0].label} on {on}{group[0].datamodule.name}{source}"
-            pieces.append(Piece(what, uses, seconds))
+            steps.append(PlanStep(what, uses, seconds))
         elif group[0].model.model_name == "patchcore":
-            pieces += _patchcore_pieces(group, uses, rate)
+            steps += _patchcore_steps(group, uses, rate)
         else:
-            pieces.append(_padim_piece(group, uses, rate))
-    return pieces
+            steps.append(_padim_step(group, uses, rate))
+    return steps
 
 
 def memory_of(group: Sequence[Configuration]) -> int:
-    """Return the bytes that the largest shared piece of a group takes; 0 for models that share none."""
+    """Return the bytes that the largest shared computation of a group takes; 0 for models that share none."""
     if not group[0].shares:
         return 0
     if group[0].model.model_name == "patchcore":
-        return max(piece.bytes for piece in _patchcore_pieces(group, 1, 1.0))
-    return _padim_piece(group, 1, 1.0).bytes
+        return max(step.bytes for step in _patchcore_steps(group, 1, 1.0))
+    return _padim_step(group, 1, 1.0).bytes
 
 
-def _checkpoint_pieces(configurations: Sequence[Configuration], policy: str) -> list[Piece]:
+def _checkpoint_steps(configurations: Sequence[Configuration], policy: str) -> list[PlanStep]:
     """Return the checkpoints that are kept; which one is the best is not known yet, so the largest stands for it."""
     sizes: dict[str, list[int]] = {}
     for one in configurations:
@@ -178,7 +178,7 @@ def _checkpoint_pieces(configurations: Sequence[Configuration], policy: str) -> 
     chosen = [size for its in sizes.values() for size in ([max(its)] if policy == "best" else its)]
     what = "checkpoint of the best on each dataset, at most" if policy == "best" else "checkpoints of all"
     seconds = sum(PER_CHECKPOINT + size / WRITING for size in chosen)
-    return [Piece(f"{what} ({sum(chosen) / 1e9:.1f} GB on disk)", len(chosen), seconds, max(chosen))]
+    return [PlanStep(f"{what} ({sum(chosen) / 1e9:.1f} GB on disk)", len(chosen), seconds, max(chosen))]
 
 
 def _grid(one: Configuration) -> tuple[int, int, int]:
@@ -189,11 +189,11 @@ def _grid(one: Configuration) -> tuple[int, int, int]:
     return sum(shape[0] for shape in shapes.values()), height, width
 
 
-def _patchcore_pieces(group: Sequence[Configuration], uses: int, rate: float) -> list[Piece]:
+def _patchcore_steps(group: Sequence[Configuration], uses: int, rate: float) -> list[PlanStep]:
     one, (channels, height, width) = group[0], _grid(group[0])
     manifest = one.datamodule.manifest
     rows = len(manifest.split("train")) * height * width
-    patches = len(queries_of(manifest)) * height * width
+    patches = len(scored_entries(manifest)) * height * width
     ratios = sorted({other.model.options["coreset_sampling_ratio"] for other in group})
     largest = coreset_size(rows, ratios[-1])
     cost = estimate(rows, min(projected_size(rows), channels), largest, device=str(one.engine.device))
@@ -202,23 +202,23 @@ def _patchcore_pieces(group: Sequence[Configuration], uses: int, rate: float) ->
     bank = 4 * channels * (rows + largest)
     search = 2.0 * patches * largest * channels / rate
     return [
-        Piece(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank),
-        Piece(
+        PlanStep(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank),
+        PlanStep(
             f"nearest patches of {name}: ratios {shown} in one pass", uses, search, 4 * channels * (largest + patches)
         ),
     ]
 
 
-def _padim_piece(group: Sequence[Configuration], uses: int, rate: float) -> Piece:
+def _padim_step(group: Sequence[Configuration], uses: int, rate: float) -> PlanStep:
     one, (_, height, width) = group[0], _grid(group[0])
     manifest = one.datamodule.manifest
     sizes = sorted({other.model.options["n_features"] for other in group})
     largest, positions, images = sizes[-1], height * width, len(manifest.split("train"))
-    products = positions * (largest**2 * (2.0 * images + largest / 3 + 2 * len(queries_of(manifest))))
+    products = positions * (largest**2 * (2.0 * images + largest / 3 + 2 * len(scored_entries(manifest))))
     name = f"{one.datamodule.name}, {'+'.join(one.model.options['layers'])}"
     memory = 4 * positions * largest * (largest + images)
     what = f"Gaussians of {name}: n_features {', '.join(map(str, sizes))} from one factor"
-    return Piece(what, uses, 3 * products / rate, memory)
+    return PlanStep(what, uses, 3 * products / rate, memory)
 
 
 def _product_rate() -> float:

@@ -14,7 +14,7 @@ from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.results.run.record import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
 from defectlab.sweeps.selection import Choice, choose
-from defectlab.sweeps.shared_work import Pieces, as_tensor, embedded, queries_of
+from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
 from defectlab.utils import paths
 from defectlab.utils.config_files import read_yaml
 from defectlab.utils.errors import InputError, OptionError, did_you_mean
@@ -81,14 +81,14 @@ def best_runs(runs: Iterable[Run], metric: str, *, test_if_needed: bool) -> list
 
 
 def write_checkpoints(
-    configurations: Sequence[Configuration], chosen: Mapping[str, Run], pieces: Pieces, why: Mapping[str, Any]
+    configurations: Sequence[Configuration], chosen: Mapping[str, Run], shared: SharedWork, why: Mapping[str, Any]
 ) -> list[Run]:
     """Give each chosen run (by run id) its checkpoint, unless it has one; return those that have one now.
 
     Args:
         configurations: All of the sweep.
         chosen: Finished runs.
-        pieces: Shared work, with the features and coreset orders that the scores came from.
+        shared: Shared work, with the features and coreset orders that the scores came from.
         why: What the record of each says of its being chosen.
     """
     made = []
@@ -100,8 +100,8 @@ def write_checkpoints(
             try:
                 if not run.checkpoint.is_file():
                     if one.shares and rows is None and one.model.model_name == "patchcore":
-                        rows = _rows(one, pieces)  # the same for all of the group
-                    run = _refit(one, group, run, pieces, rows)
+                        rows = _rows(one, shared)  # the same for all of the group
+                    run = _refit(one, group, run, shared, rows)
                 if one.run_id in why:
                     run.update(sweep={**run.record.get("sweep", {}), "refit": why[one.run_id]})
                 made.append(run)
@@ -111,7 +111,7 @@ def write_checkpoints(
 
 
 def _refit(
-    one: Configuration, group: Sequence[Configuration], run: Run, pieces: Pieces, rows: torch.Tensor | None
+    one: Configuration, group: Sequence[Configuration], run: Run, shared: SharedWork, rows: torch.Tensor | None
 ) -> Run:
     """Fit a model again and write its checkpoint.
 
@@ -120,12 +120,12 @@ def _refit(
     """
     logger.info("Checkpoint of %s on %s", one.label, one.datamodule.name)
     if not one.shares:
-        return _train_again(one, run, pieces)
+        return _train_again(one, run, shared)
     model: Any = one.model
-    fitted = _rows(one, pieces) if rows is None else rows
+    fitted = _rows(one, shared) if rows is None else rows
     model.model.to(one.engine.device)
     if model.model_name == "patchcore":
-        model.model.keep(fitted, _order(one, group, fitted, pieces))
+        model.model.keep(fitted, _order(one, group, fitted, shared))
         train, manifest = one.datamodule.manifest.split("train"), one.datamodule.manifest
         _, height, width = model.model.feature_extractor.feature_shapes(model.preprocessing.input_size)[
             model.model.layers[0]
@@ -135,29 +135,29 @@ def _refit(
         model.model.fit(fitted)
     model._is_fitted = torch.tensor([True], device=one.engine.device)
     try:
-        _check_scores(one, run, pieces)
+        _check_scores(one, run, shared)
         one.engine.write_checkpoint(model, run)
     finally:
         _empty(model)
     return run
 
 
-def _rows(one: Configuration, pieces: Pieces) -> torch.Tensor:
-    features, train = pieces.features(one), one.datamodule.manifest.split("train")
-    return one.model.model.rows(embedded(one.model.model, features, train, one.engine.device))
+def _rows(one: Configuration, shared: SharedWork) -> torch.Tensor:
+    features, train = shared.features(one), one.datamodule.manifest.split("train")
+    return one.model.model.rows(embed(one.model.model, features, train, one.engine.device))
 
 
-def _order(one: Configuration, group: Sequence[Configuration], rows: torch.Tensor, pieces: Pieces) -> torch.Tensor:
+def _order(one: Configuration, group: Sequence[Configuration], rows: torch.Tensor, shared: SharedWork) -> torch.Tensor:
     """Return which rows the bank keeps: from the order that the scores came from, where it is still in the cache."""
     sizes = [coreset_size(len(rows), other.model.options["coreset_sampling_ratio"]) for other in group]
     own = coreset_size(len(rows), one.model.options["coreset_sampling_ratio"])
-    stored = pieces.store.get(pieces.key(group, "coreset", size=max(sizes)))
+    stored = shared.store.get(shared.key(group, "coreset", size=max(sizes)))
     return one.model.model.order(rows, own) if stored is None else as_tensor(stored[:own], rows.device)
 
 
-def _check_scores(one: Configuration, run: Run, pieces: Pieces) -> None:
-    entries = queries_of(one.datamodule.manifest)[:CHECKED]
-    embedding = embedded(one.model.model, pieces.features(one), entries, one.engine.device)
+def _check_scores(one: Configuration, run: Run, shared: SharedWork) -> None:
+    entries = scored_entries(one.datamodule.manifest)[:CHECKED]
+    embedding = embed(one.model.model, shared.features(one), entries, one.engine.device)
     with torch.no_grad():
         scores, _ = one.model.model.score(embedding, one.model.preprocessing.input_size)
     recorded = _recorded(one, run)
@@ -173,11 +173,11 @@ def _compare(one: Configuration, scores: np.ndarray, expected: np.ndarray) -> No
         )
 
 
-def _train_again(one: Configuration, run: Run, pieces: Pieces) -> Run:
+def _train_again(one: Configuration, run: Run, shared: SharedWork) -> Run:
     """Train a model with epochs again, into the run's own place."""
     earlier = _recorded(one, run)
     if one.takes_features:
-        one.model.use_features(pieces.features(one))  # type: ignore[operator]
+        one.model.use_features(shared.features(one))  # type: ignore[operator]
     again = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
     again.update(sweep=run.record.get("sweep", {}))
     now = _recorded(one, again)

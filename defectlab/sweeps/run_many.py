@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from defectlab.experiment import Experiment, Parts, build, train_built
+from defectlab.experiment import ComponentCache, Experiment, build, train_built
 from defectlab.utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_SEEDS = 1000
+MAX_SEEDS = 1000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -44,8 +44,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if first > last:
             raise OptionError(f"seeds must be whole numbers such as 0..4 or 0,1,2, got {text!r}.")
-        if last - first >= MOST_SEEDS:
-            raise OptionError(f"seeds={text!r} are more than {MOST_SEEDS}.")
+        if last - first >= MAX_SEEDS:
+            raise OptionError(f"seeds={text!r} are more than {MAX_SEEDS}.")
         seeds += range(first, last + 1)
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice:
@@ -103,7 +103,7 @@ def run_many(
         InputError: An experiment that cannot work, before any is trained.
     """
     every = [one for experiment in experiments for one in with_seeds(experiment)]
-    shared = Parts()  # each run then loads its own
+    shared = ComponentCache()  # each run then loads its own
     for experiment in {_without_seed(one): one for one in reversed(every)}.values():
         build(experiment, shared)
     del shared

@@ -81,7 +81,7 @@ class SearchConfig:
         return self.objective not in LOWER_IS_BETTER
 
     @property
-    def at_once(self) -> int:
+    def batch_size(self) -> int:
         """How many trials are drawn together."""
         return self.batch or (1 if self.strategy == "optuna" else self.trials)
 

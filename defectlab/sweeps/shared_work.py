@@ -20,15 +20,15 @@ from defectlab.sweeps.configurations import Configuration
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # raise it when an order, a search or a fit would give other numbers than before
-EMBEDDED_AT_ONCE = 16  # images
+BATCH_SIZE = 16  # images
 
 
-class Pieces:
+class SharedWork:
     """The shared work of a sweep: made when it is first asked for, kept in the store, timed.
 
     Args:
-        configurations: All of the sweep, finished ones too: what is asked of a shared piece never depends on where a
-            killed sweep goes on.
+        configurations: All of the sweep, finished ones too: what is asked of a shared computation never depends on
+            where a killed sweep goes on.
         store: Where arrays are kept.
     """
 
@@ -52,13 +52,13 @@ class Pieces:
                     self._features.pop(one.feature_key, None)
 
     @contextmanager
-    def timed(self, piece: str) -> Any:
-        """Add the seconds of a block to those of `piece`."""
+    def timed(self, what: str) -> Any:
+        """Add the seconds of a block to those of `what`."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[piece] += time.perf_counter() - begin
+            self.seconds[what] += time.perf_counter() - begin
 
     def features(self, one: Configuration) -> Features:
         """Return the features of a configuration's images, of all layers that any configuration takes of them."""
@@ -73,7 +73,7 @@ class Pieces:
             self._features[key] = Features(manifest, arrays)
         return self._features[key]
 
-    def key(self, group: Sequence[Configuration], piece: str, **more: Any) -> dict[str, Any]:
+    def key(self, group: Sequence[Configuration], what: str, **more: Any) -> dict[str, Any]:
         """Return the store's key of an array that a group computes once."""
         one = group[0]
         assert one.backbone is not None
@@ -82,7 +82,7 @@ class Pieces:
             manifest, one.backbone, one.model.preprocessing, self.store.dtype, one.engine.device.type
         )
         facts = {"split": manifest.hash, "layers": options["layers"], "seed": options["seed"], "format": FORMAT}
-        return {**source, **facts, "what": piece, "layer": f"{'+'.join(options['layers'])} {piece}", **more}
+        return {**source, **facts, "what": what, "layer": f"{'+'.join(options['layers'])} {what}", **more}
 
     def masks(self, one: Configuration, entries: Sequence[Entry]) -> torch.Tensor | None:
         """Return the masks (n, H, W) of `entries` on the model's input; None for a dataset without masks."""
@@ -117,11 +117,11 @@ def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[E
     return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
 
 
-def embedded(model: Any, features: Features, entries: Sequence[Entry], device: torch.device) -> torch.Tensor:
+def embed(model: Any, features: Features, entries: Sequence[Entry], device: torch.device) -> torch.Tensor:
     """Return a model's embeddings (n, C, h, w) of images from their features, in the order of `entries`."""
     result = torch.empty(0)
-    for begin in range(0, len(entries), EMBEDDED_AT_ONCE):
-        chunk = features.of(entries[begin : begin + EMBEDDED_AT_ONCE], model.layers)
+    for begin in range(0, len(entries), BATCH_SIZE):
+        chunk = features.of(entries[begin : begin + BATCH_SIZE], model.layers)
         with torch.no_grad():
             part = model.embed({layer: values.to(device) for layer, values in chunk.items()})
         if not begin:
@@ -130,7 +130,7 @@ def embedded(model: Any, features: Features, entries: Sequence[Entry], device: t
     return result
 
 
-def queries_of(manifest: Manifest) -> list[Entry]:
+def scored_entries(manifest: Manifest) -> list[Entry]:
     """Return every image that is scored, validation images first, each once."""
     return list(dict.fromkeys([*manifest.split("validation"), *manifest.split("test")]))
 

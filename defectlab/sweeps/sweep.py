@@ -15,7 +15,7 @@ from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.refit import wanted_of
 from defectlab.sweeps.result import SweepResult, conclude, finished_runs, write_settings
-from defectlab.sweeps.shared_work import Pieces
+from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import Live, Outcome
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
@@ -81,8 +81,8 @@ def sweep(
     try:
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)
-        pieces = Pieces(configurations, store)
-        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), pieces, settings.name)
+        shared = SharedWork(configurations, store)
+        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), shared, settings.name)
     finally:
         runner.close()
         outcomes = conclude(folder, settings, live)

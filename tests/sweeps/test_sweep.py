@@ -158,8 +158,8 @@ def test_the_plan_computes_nothing(parts: Path, capsys: pytest.CaptureFixture[st
     assert find_runs() == []
     printed = capsys.readouterr().out
     assert "12 configurations, 12 to run" in printed
-    assert [piece.uses for piece in result.plan.pieces] == [12, 4, 4, 4, 4, 2, 2, 12]
-    assert all(piece.seconds is not None for piece in result.plan.pieces)
+    assert [step.uses for step in result.plan.steps] == [12, 4, 4, 4, 4, 2, 2, 12]
+    assert all(step.seconds is not None for step in result.plan.steps)
     with pytest.raises(InputError, match="no folder"):
         sweep(settings(parts / "nowhere"), plan_only=True)
 

@@ -18,7 +18,7 @@ from helpers.sweeps import settings
 from PIL import Image
 
 import defectlab.sweeps.execute as execute
-import defectlab.sweeps.sweep as running
+import defectlab.sweeps.result as concluding
 import defectlab.sweeps.table as table
 from defectlab import load_backbone
 from defectlab.backbones.feature_cache import FeatureStore, extract
@@ -193,7 +193,7 @@ def test_nothing_that_a_person_did_to_the_workbook_ends_a_sweep(
         raise PermissionError("table.csv is open in another program")
 
     monkeypatch.setattr(table, "update_workbook", broken)
-    monkeypatch.setattr(running, "write_csv", full)
+    monkeypatch.setattr(concluding, "write_csv", full)
     caplog.set_level(logging.ERROR, "defectlab")
     result = sweep(settings(parts, grid=[PADIM]))
     assert [one.status for one in result.outcomes] == ["finished"]

@@ -73,20 +73,20 @@ def test_the_plan_estimates_a_training_from_recorded_ones(copy: Path, parts: Pat
     taken = recorded.record["timings"]["fit"] + recorded.record["timings"]["validation"]
     cflow = {"model.name": "cflow", "model.layers": [["layer2"]]}
     plan = sweep(settings(parts, grid=[longer, cflow]), plan_only=True).plan
-    known, unknown = (piece for piece in plan.pieces if piece.what.startswith("training"))
+    known, unknown = (step for step in plan.steps if step.what.startswith("training"))
     assert known.seconds == pytest.approx(3 * taken)
     assert known.what.endswith("(as a recorded run)")
     assert unknown.seconds is None
     larger = settings(parts, grid=[longer], model={"image_size": [64, 128]})
-    (piece,) = (piece for piece in sweep(larger, plan_only=True).plan.pieces if piece.what.startswith("training"))
-    assert piece.seconds == pytest.approx(6 * taken)  # twice the pixels
+    (step,) = (step for step in sweep(larger, plan_only=True).plan.steps if step.what.startswith("training"))
+    assert step.seconds == pytest.approx(6 * taken)  # twice the pixels
     recorded.update(environment=recorded.record["environment"] | {"device": "cuda:0"})
-    (piece, _) = (
-        piece
-        for piece in sweep(settings(parts, grid=[longer, cflow]), plan_only=True).plan.pieces
-        if piece.what.startswith("training")
+    (step, _) = (
+        step
+        for step in sweep(settings(parts, grid=[longer, cflow]), plan_only=True).plan.steps
+        if step.what.startswith("training")
     )
-    assert piece.seconds is None, "what a GPU took says nothing of a CPU"
+    assert step.seconds is None, "what a GPU took says nothing of a CPU"
 
 
 def test_only_what_failed_is_called_failed():

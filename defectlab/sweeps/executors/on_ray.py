@@ -1,4 +1,4 @@
-"""A sweep as Ray tasks: each shared piece once, on any machine; what a dead machine held is made again."""
+"""A sweep as Ray tasks: each shared computation once, on any machine; what a dead machine held is made again."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from defectlab.sweeps.execute import Report, outcome_of, record_failure
 from defectlab.sweeps.executors import tasks
 from defectlab.sweeps.executors.local import WORKBOOK_SECONDS
 from defectlab.sweeps.executors.ray_resources import RayConfig, check_needs, needs_of
-from defectlab.sweeps.shared_work import Pieces
+from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import renew_workbook
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
@@ -87,9 +87,9 @@ class RayExecutor:
             store.limit / 1e9,
             store.dtype,
         )
-        functions = (tasks.make_features, tasks.make_piece, tasks.run_members)
-        self._features_task, self._piece_task, self._score_task = (self._ray.remote(one) for one in functions)
-        self._layers = Pieces([], store)
+        functions = (tasks.make_features, tasks.make_shared, tasks.run_members)
+        self._features_task, self._shared_task, self._score_task = (self._ray.remote(one) for one in functions)
+        self._layers = SharedWork([], store)
         self._features: dict[Any, dict[str, Any]] = {}
         self._written = time.monotonic()
 
@@ -107,7 +107,7 @@ class RayExecutor:
         self._layers.expect(configurations)
         groups = []
         for group in groups_of(configurations):
-            its = [one for one in group if one.run_id in waiting and not one.bound]
+            its = [one for one in group if one.run_id in waiting and not one.is_placeholder]
             if its:
                 groups.append((group, its))
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -154,7 +154,7 @@ class RayExecutor:
         leader = tasks.leader_of(group)
         given = self._feature_tasks(group[0], leader.layers, options)
         for step in tasks.STEPS[group[0].model.model_name]:
-            made = self._piece_task.options(**options).remote(self._setting, leader, step, *given)
+            made = self._shared_task.options(**options).remote(self._setting, leader, step, *given)
             given = [*given, made]
         prefix = PREFIX[group[0].model.model_name]
         ordered = sorted(its, key=lambda one: one.model.options[prefix])

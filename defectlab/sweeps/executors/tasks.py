@@ -18,19 +18,19 @@ import numpy as np
 import torch
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.experiment import Parts
+from defectlab.experiment import ComponentCache
 from defectlab.sweeps.configurations import PREFIX, Configuration, build_all
 from defectlab.sweeps.execute import run_group
 from defectlab.sweeps.executors.memory_store import Arrays, MemoryStore
 from defectlab.sweeps.padim import mahalanobis_distances
 from defectlab.sweeps.patchcore import ordered_bank, search_bank
-from defectlab.sweeps.shared_work import Pieces
+from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import Outcome
 from defectlab.utils.errors import InputError
 from defectlab.utils.version import __version__
 
-# Shared pieces of a model after its features, in order; each finds those before it in the store.
-STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], Pieces], Any]]] = {
+# Shared computations of a model after its features, in order; each finds those before it in the store.
+STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], SharedWork], Any]]] = {
     "patchcore": {"coreset": ordered_bank, "nearest": search_bank},
     "padim": {"gaussians": mahalanobis_distances},
 }
@@ -69,8 +69,8 @@ class Member:
     data: dict[str, Any]
     run_id: str
     layers: tuple[str, ...] = ()
-    reach: tuple[float, ...] = ()
-    bound: bool = False
+    prefix_values: tuple[float, ...] = ()
+    is_placeholder: bool = False
 
 
 @dataclass
@@ -91,12 +91,14 @@ def member_of(one: Configuration, layers: Sequence[str] = ()) -> Member:
 
 
 def leader_of(group: Sequence[Configuration]) -> Member:
-    """Return one configuration that stands for a group in its shared pieces: the largest, which reaches all others."""
+    """Return one configuration that stands for a group in its shared work: the largest, which reaches all others."""
     prefix = PREFIX[group[0].model.model_name]
     largest = max(group, key=lambda one: one.model.options[prefix])
-    reach = {one.model.options[prefix] for one in group if not one.bound or prefix == PREFIX["padim"]}
-    reach |= {value for one in group for value in one.reach}
-    return replace(member_of(largest, largest.model.options["layers"]), reach=tuple(sorted(reach)), bound=True)
+    reach = {one.model.options[prefix] for one in group if not one.is_placeholder or prefix == PREFIX["padim"]}
+    reach |= {value for one in group for value in one.prefix_values}
+    return replace(
+        member_of(largest, largest.model.options["layers"]), prefix_values=tuple(sorted(reach)), is_placeholder=True
+    )
 
 
 def make_features(setting: Setting, member: Member) -> list[Arrays] | Arrays:
@@ -104,10 +106,10 @@ def make_features(setting: Setting, member: Member) -> list[Arrays] | Arrays:
 
     That of one layer alone is no list: Ray gives a task with one return value that very value.
     """
-    with _at_work(setting, {}) as (pieces, store):
+    with _at_work(setting, {}) as (shared, store):
         (one,) = _built(setting, [member])
-        pieces.layers[one.feature_key] = list(member.layers)
-        arrays = pieces.features(one).layers
+        shared.layers[one.feature_key] = list(member.layers)
+        arrays = shared.features(one).layers
         if setting.cache is not None:
             found: list[Arrays] = [{} for _ in member.layers]
         else:
@@ -116,18 +118,18 @@ def make_features(setting: Setting, member: Member) -> list[Arrays] | Arrays:
     return found if len(found) > 1 else found[0]
 
 
-def make_piece(setting: Setting, leader: Member, step: str, *given: Arrays) -> Arrays:
-    """Compute one shared piece of a group; returns its arrays."""
-    with _at_work(setting, _merged(given)) as (pieces, store):
+def make_shared(setting: Setting, leader: Member, step: str, *given: Arrays) -> Arrays:
+    """Run one shared computation of a group; returns its arrays."""
+    with _at_work(setting, _merged(given)) as (shared, store):
         (one,) = _built(setting, [leader])
-        pieces.layers[one.feature_key] = list(leader.layers)
-        STEPS[one.model.model_name][step]([one], pieces)
+        shared.layers[one.feature_key] = list(leader.layers)
+        STEPS[one.model.model_name][step]([one], shared)
         return {} if setting.cache is not None else store.made
 
 
 def run_members(setting: Setting, leader: Member | None, members: Sequence[Member], *given: Arrays) -> list[Result]:
-    """Run configurations of a group on its shared pieces; what fails is in its run's record, as in a local sweep."""
-    with _at_work(setting, _merged(given)) as (pieces, _), tempfile.TemporaryDirectory() as folder:
+    """Run configurations of a group on its shared work; what fails is in its run's record, as in a local sweep."""
+    with _at_work(setting, _merged(given)) as (shared, _), tempfile.TemporaryDirectory() as folder:
         pending = []
         for member in members:
             with environment({"DEFECTLAB_RESULTS": f"{folder}/{member.number}"}):
@@ -137,12 +139,12 @@ def run_members(setting: Setting, leader: Member | None, members: Sequence[Membe
         leading = [] if leader is None else _built(setting, [leader])
         for one, member in zip([*leading, *pending], [*([leader] if leader else []), *members], strict=True):
             if member.layers:
-                pieces.layers[one.feature_key] = list(member.layers)
+                shared.layers[one.feature_key] = list(member.layers)
         with environment({"DEFECTLAB_RESULTS": folder, "DEFECTLAB_WORKBOOK": f"{folder}/workbook.xlsx"}):
             outcomes: list[Outcome] = []
             for group in [[*leading, *pending]] if leading else [[one] for one in pending]:
-                its = [one for one in group if not one.bound]
-                run_group(group, its, pieces, setting.sweep, outcomes.append)
+                its = [one for one in group if not one.is_placeholder]
+                run_group(group, its, shared, setting.sweep, outcomes.append)
         return [_packed(Path(folder) / str(outcome.number), outcome) for outcome in outcomes]
 
 
@@ -157,7 +159,7 @@ def _packed(folder: Path, outcome: Outcome) -> Result:
 
 
 @contextmanager
-def _at_work(setting: Setting, given: Mapping[str, np.ndarray]) -> Iterator[tuple[Pieces, Any]]:
+def _at_work(setting: Setting, given: Mapping[str, np.ndarray]) -> Iterator[tuple[SharedWork, Any]]:
     """Set up what a task works with: where things are, threads, and a store."""
     if setting.version != __version__:
         raise InputError(f"This machine has defectlab {__version__}, the sweep runs {setting.version}: install that.")
@@ -167,7 +169,7 @@ def _at_work(setting: Setting, given: Mapping[str, np.ndarray]) -> Iterator[tupl
             store: Any = FeatureStore(setting.cache, setting.cache_gb, setting.dtype)
         else:
             store = MemoryStore(given, setting.dtype)
-        yield Pieces([], store), store
+        yield SharedWork([], store), store
 
 
 def _built(setting: Setting, members: Sequence[Member]) -> list[Configuration]:
@@ -178,7 +180,7 @@ def _built(setting: Setting, members: Sequence[Member]) -> list[Configuration]:
     """
     found = []
     for member in members:
-        ready, refused = build_all([member.data], _parts(setting.token), first=member.number)
+        ready, refused = build_all([member.data], _components(setting.token), first=member.number)
         if refused:
             raise InputError(f"On {os.uname().nodename}: {refused[0].error}")
         one = ready[0]
@@ -187,15 +189,15 @@ def _built(setting: Setting, members: Sequence[Member]) -> list[Configuration]:
                 f"On {os.uname().nodename}, {one.label} on {one.datamodule.name} is another experiment than where the "
                 "sweep was started: images under data.root, or weights, differ between the machines."
             )
-        one.reach, one.bound = member.reach, member.bound
+        one.prefix_values, one.is_placeholder = member.prefix_values, member.is_placeholder
         found.append(one)
     return found
 
 
 @lru_cache(maxsize=1)
-def _parts(token: str) -> Parts:  # noqa: ARG001 - the cache's key
+def _components(token: str) -> ComponentCache:  # noqa: ARG001 - the cache's key
     """Return backbones and datamodules that tasks of one sweep share within a worker process."""
-    return Parts()
+    return ComponentCache()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
-from defectlab.sweeps.search.sampler import drawn, rounded
+from defectlab.sweeps.search.sampler import rounded, sample
 from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Choices, Options, Range, Space
 from defectlab.sweeps.table import Outcome
@@ -127,7 +127,7 @@ class OptunaStudy:
         opened = [self._optuna.Trial(self._study, one._trial_id) for one in trials if one.state == states.RUNNING]
         waiting = sum(one.state == states.WAITING for one in trials)
         missing = self._search.trials - sum(RETRIES not in one.user_attrs for one in trials)
-        new = min(self._search.at_once - len(opened), waiting + max(0, missing))
+        new = min(self._search.batch_size - len(opened), waiting + max(0, missing))
         return [self._drawn(one) for one in [*opened, *(self._study.ask() for _ in range(max(0, new)))]]
 
     def tell(self, trial: Trial) -> None:
@@ -158,7 +158,7 @@ class OptunaStudy:
         ]
 
     def _drawn(self, trial: "optuna.Trial") -> Trial:
-        values = drawn(self._space, _Asked(trial, self._search.seed))
+        values = sample(self._space, _Asked(trial, self._search.seed))
         trial.set_user_attr(VALUES, json.loads(json.dumps(values)))
         return Trial(trial.number, values, watch=trial)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.experiment import Experiment, Parts
+from defectlab.experiment import ComponentCache, Experiment
 from defectlab.models.registry import model_info
 from defectlab.results.run.record import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
@@ -18,8 +18,8 @@ from defectlab.sweeps.executors import Executor
 from defectlab.sweeps.plan import Plan, is_pending, make_plan
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
 from defectlab.sweeps.search.optuna_study import open_study
-from defectlab.sweeps.search.sampler import size_of
-from defectlab.sweeps.search.shared_ranges import set_reach
+from defectlab.sweeps.search.sampler import space_size
+from defectlab.sweeps.search.shared_ranges import set_prefix_values
 from defectlab.sweeps.search.trials import RandomStudy, Study, write_trials
 from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Choices, Options, expand
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Search:
-    """A search under way; `parts`, the executor's pieces and the records known are shared by all its trials."""
+    """A search under way; its trials share `components`, the executor's shared work and the records known."""
 
     settings: SweepConfig
     search: SearchConfig
     executor: Executor
     store: FeatureStore
     retry_failed: bool = False
-    parts: Parts = field(default_factory=Parts)
+    components: ComponentCache = field(default_factory=ComponentCache)
     refused: list[Refused] = field(default_factory=list)
     identity: dict[str, Any] = field(default_factory=dict)
     weights: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Search:
             name = branch.get("model.name", Choices((self.settings.base.get("model", {}).get("name"),))).values[0]
             for values in expand(data):
                 for experiment in self.settings.completed({**values, "model.name": name}):
-                    manifest = self.parts.datamodule(Experiment.from_dict(experiment)).manifest
+                    manifest = self.components.datamodule(Experiment.from_dict(experiment)).manifest
                     manifests[manifest.hash] = manifest
         check_objective(manifests.values(), self.search.objective)
         self.identity = {"base": self.settings.base, "seeds": self.settings.seeds, "images": sorted(manifests)}
@@ -84,7 +84,7 @@ class Search:
             for values in expand(options):
                 for experiment in self.settings.completed(values):
                     try:
-                        backbone = self.parts.backbone(Experiment.from_dict(experiment))
+                        backbone = self.components.backbone(Experiment.from_dict(experiment))
                     except InputError:  # its trials say so by themselves
                         continue
                     found |= {backbone.weights.sha256} if backbone is not None else set()
@@ -100,7 +100,7 @@ class Search:
         found = []
         for trial in trials:
             experiments = list(self.settings.completed(trial.values))
-            ready, refused = build_all(experiments, self.parts, first=trial.number * self.per_trial + 1)
+            ready, refused = build_all(experiments, self.components, first=trial.number * self.per_trial + 1)
             found.append((trial, ready, refused))
         return found
 
@@ -128,7 +128,9 @@ class Search:
         built = self.built(trials)
         configurations = [one for _, ready, _ in built for one in ready]
         unique = list({one.run_id: one for one in reversed(configurations)}.values())[::-1]
-        bounds = set_reach(self.settings.grid, [(t.values, one) for t, ready, _ in built for one in ready], self.parts)
+        bounds = set_prefix_values(
+            self.settings.grid, [(t.values, one) for t, ready, _ in built for one in ready], self.components
+        )
         earlier = self.earlier(unique)
         pending = [one for one in unique if self._is_pending(one, earlier)]
         if self.search.pruning is not None:
@@ -216,7 +218,7 @@ def study_of(search: Search, folder: Path) -> Iterator[Study]:
 
 def describe(search: Search, judges: int, told: int) -> str:
     """Say in a line what a search will do."""
-    config, size = search.search, size_of(search.settings.grid)
+    config, size = search.search, space_size(search.settings.grid)
     aim = "highest" if config.maximizes else "lowest"
     return (
         f"Search ({config.strategy}, seed {config.seed}): {config.trials} trials, {told} on record, of "
@@ -233,7 +235,9 @@ def plan_of(search: Search, study: RandomStudy) -> Plan:
     refused = [one for _, _, refused in built for one in refused]
     if not unique:
         raise InputError(refused[0].error if refused else "The search has no trial.")
-    set_reach(search.settings.grid, [(t.values, one) for t, ready, _ in built for one in ready], search.parts)
+    set_prefix_values(
+        search.settings.grid, [(t.values, one) for t, ready, _ in built for one in ready], search.components
+    )
     ones = list(unique.values())
     return make_plan(ones, refused, search.earlier(ones), search.store, retry_failed=search.retry_failed)
 

@@ -47,10 +47,10 @@ def rounded(value: float, options: Range | Interval) -> float:
     return min(max(float(f"{value:.{DIGITS}g}"), options.low), options.high)
 
 
-def part_names(space: Space) -> list[str]:
+def subspace_names(space: Space) -> list[str]:
     """Return a name for each part of a space: its model's, numbered where several have the same.
 
-    >>> part_names([{"model.name": Choices(("padim",))}, {}, {"model.name": Choices(("padim",))}])
+    >>> subspace_names([{"model.name": Choices(("padim",))}, {}, {"model.name": Choices(("padim",))}])
     ['padim', 'part', 'padim 2']
     """
     names: list[str] = []
@@ -62,15 +62,15 @@ def part_names(space: Space) -> list[str]:
     return names
 
 
-def drawn(space: Space, source: Source) -> dict[str, Any]:
+def sample(space: Space, source: Source) -> dict[str, Any]:
     """Return one combination of options from one part of a space."""
-    names = part_names(space)
+    names = subspace_names(space)
     name = source.draw("part", Choices(tuple(names))) if len(names) > 1 else names[0]
     part = space[names.index(name)]
     return {option: source.draw(f"{name}: {option}", options) for option, options in part.items()}
 
 
-def size_of(space: Space) -> int | None:
+def space_size(space: Space) -> int | None:
     """Return how many combinations a space has; None where some option has endlessly many values."""
     options = [options for part in space for options in part.values()]
     if any(isinstance(one, Interval) for one in options):

@@ -16,7 +16,7 @@ from defectlab.sweeps.refit import BEST, configurations_of, wanted_of
 from defectlab.sweeps.result import SweepResult, Trial, conclude, finished_runs, write_settings
 from defectlab.sweeps.search.runner import Search, describe, plan_of, run_search, study_of
 from defectlab.sweeps.search.trials import RandomStudy, print_trials, ranked
-from defectlab.sweeps.shared_work import Pieces
+from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import Live
 from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
@@ -82,9 +82,9 @@ def keep_of_search(settings: SweepConfig, refit: Sequence[str], runs: Mapping[st
     asked = [f"{BEST}:{settings.search.objective}" if text == BEST else text for text in refit]
     wanted = wanted_of(asked, configurations, runs)
     policy = settings.checkpoints or "best"
-    pieces = Pieces(configurations, store)
+    shared = SharedWork(configurations, store)
     return keep_checkpoints(
-        policy, wanted, configurations, runs, pieces, settings.name, objective=settings.search.objective
+        policy, wanted, configurations, runs, shared, settings.name, objective=settings.search.objective
     )
 
 

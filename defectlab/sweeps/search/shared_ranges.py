@@ -1,19 +1,19 @@
-"""How far shared pieces reach in a search: trials come one by one, and what they share must serve those to come."""
+"""How far shared work reaches in a search: trials come one by one, and what they share must serve those to come."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from defectlab.experiment import Parts
+from defectlab.experiment import ComponentCache
 from defectlab.sweeps.configurations import PREFIX, SHARED, Configuration, build_all
 from defectlab.sweeps.search_space import Choices, Interval, Options, Space
 
 SEEN = ("data.", "backbone.", "model.image_size", "model.center_crop")  # options that decide what a backbone sees
 
 
-def set_reach(
-    space: Space, trials: Sequence[tuple[Mapping[str, Any], Configuration]], parts: Parts
+def set_prefix_values(
+    space: Space, trials: Sequence[tuple[Mapping[str, Any], Configuration]], components: ComponentCache
 ) -> list[Configuration]:
-    """Tell configurations what others of their space can ask of the pieces they share.
+    """Tell configurations what others of their space can ask of the work they share.
 
     One coreset order then serves every ratio that can be drawn, one factor every `n_features`, and one pass of the
     backbone every layer, whichever trial comes first, and whether or not a search is taken up again.
@@ -21,7 +21,7 @@ def set_reach(
     Args:
         space: Parts of the space.
         trials: Options drawn, and the configuration made of them.
-        parts: Backbones and datamodules of the search.
+        components: Backbones and datamodules of the search.
 
     Returns:
         Configurations that are never run, one for each group none of whose own is as large as can be.
@@ -39,13 +39,13 @@ def set_reach(
         reach = [value for value in reach if _fits(largest, value)]
         if reach and max(reach) > largest.model.options[prefix]:
             data = largest.experiment.to_dict()
-            built, _ = build_all([{**data, "model": {**data["model"], prefix: max(reach)}}], parts, first=0)
+            built, _ = build_all([{**data, "model": {**data["model"], prefix: max(reach)}}], components, first=0)
             if not built:
                 continue
             largest = built[0]
-            largest.bound, largest.more_layers = True, group[0][1].more_layers
+            largest.is_placeholder, largest.more_layers = True, group[0][1].more_layers
             bounds.append(largest)
-        largest.reach = () if endless else tuple(reach)
+        largest.prefix_values = () if endless else tuple(reach)
     return bounds
 
 

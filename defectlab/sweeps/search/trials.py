@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
-from defectlab.sweeps.search.sampler import Chance, drawn
+from defectlab.sweeps.search.sampler import Chance, sample
 from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Space
 from defectlab.utils.files import replacing
@@ -43,9 +43,9 @@ class RandomStudy:
 
     def ask(self) -> list[Trial]:
         """Return the next trials."""
-        numbers = range(self._next, min(self._next + self._search.at_once, self._search.trials))
+        numbers = range(self._next, min(self._next + self._search.batch_size, self._search.trials))
         self._next = numbers.stop
-        return [Trial(number, drawn(self._space, Chance(self._search.seed, number))) for number in numbers]
+        return [Trial(number, sample(self._space, Chance(self._search.seed, number))) for number in numbers]
 
     def tell(self, trial: Trial) -> None:
         """Take a trial."""

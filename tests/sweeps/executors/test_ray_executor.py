@@ -42,7 +42,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
     assert not result.failed
     made = [name for name, _ in ray.submitted]
     assert made.count("make_features") == 1
-    assert made.count("make_piece") == (3 if share == "objects" else 1)
+    assert made.count("make_shared") == (3 if share == "objects" else 1)
     assert made.count("run_members") == (3 if share == "objects" else 1)
     assert all(options["memory"] > 1e9 and options["max_retries"] == 3 for _, options in ray.submitted)
     found = find_runs()

@@ -17,7 +17,7 @@ import defectlab.sweeps.record_scores as scored
 from defectlab.engine.recorder import SplitCollector
 from defectlab.results.run.record import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
-from defectlab.sweeps.search.sampler import Chance, drawn, part_names, size_of
+from defectlab.sweeps.search.sampler import Chance, sample, space_size, subspace_names
 from defectlab.sweeps.search.trials import ranked
 from defectlab.sweeps.search_space import Choices, Interval, Range, options_of
 from defectlab.sweeps.selection import objective_value
@@ -229,8 +229,8 @@ def test_draws_stay_in_their_space_and_depend_on_seed_and_trial_alone():
         },
         {"model.name": Choices(("padim",)), "data.val_split_ratio": Interval(0.25, 0.5)},
     ]
-    draws = [drawn(space, Chance(7, trial)) for trial in range(400)]
-    assert draws[10] == drawn(space, Chance(7, 10)) != drawn(space, Chance(8, 10))
+    draws = [sample(space, Chance(7, trial)) for trial in range(400)]
+    assert draws[10] == sample(space, Chance(7, 10)) != sample(space, Chance(8, 10))
     assert {len(one) for one in draws} == {2, 3}
     features = [one["model.n_features"] for one in draws if "model.n_features" in one]
     assert set(features) <= set(range(10, 501, 10))
@@ -240,9 +240,9 @@ def test_draws_stay_in_their_space_and_depend_on_seed_and_trial_alone():
     assert rates.max() <= -2
     assert 0.2 < np.mean(rates < -4) < 0.47
     assert {one["model.clamp"] for one in draws if "model.clamp" in one} <= set(range(1, 10))
-    assert part_names(space) == ["padim", "cflow", "padim 2"]
-    assert size_of(space) is None
-    assert size_of(space[:1]) == 50
+    assert subspace_names(space) == ["padim", "cflow", "padim 2"]
+    assert space_size(space) is None
+    assert space_size(space[:1]) == 50
 
 
 @pytest.mark.parametrize(
@@ -279,4 +279,4 @@ def test_the_reference_search_holds_the_space_of_the_reference():
     for part in config.grid[1:]:
         (layers,) = part["model.layers"].values
         assert max(part["model.n_features"].values) == sum(channels[layer] for layer in layers) // 10 * 10
-    assert part_names(config.grid)[-1] == "padim 7"
+    assert subspace_names(config.grid)[-1] == "padim 7"
