@@ -8,7 +8,7 @@ from PIL import Image
 
 from defectlab.evaluation.thresholds import decision
 from defectlab.inference.detector import Detector, Source, read_images
-from defectlab.models.vae.lightning_model import VaeModel
+from defectlab.models.vae.torch_model import VaeModel
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import BAD, new_axes, rendered
 from defectlab.visualization.run_panel import VERDICTS

@@ -6,8 +6,9 @@ local backbone's tensors are filled in. What anomalib's model does with a batch 
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -21,73 +22,48 @@ from defectlab.backbones import Backbone
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
 from defectlab.models.model_info import ModelInfo
-from defectlab.models.processors import RecordedPreProcessor
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flags, check_option_names
 
-_COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
-_OURS = ("image_size", "center_crop", "keep_aspect", "seed")
+_SHARED = [field.name for field in fields(SharedArguments)]
 
 
 class AnomalibDetector(BaseDetector):
-    """Mixin before anomalib's class; its options are anomalib's, plus image_size, center_crop, keep_aspect and seed."""
+    """Mixin before anomalib's class; its options are anomalib's and those of every model."""
 
     tiled_by: ClassVar[str | None] = None  # what each does with a batch of tiles is not known
     info: ClassVar[ModelInfo]
     plain: ClassVar[Any]  # anomalib's class
 
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module | None = None,
         pre_trained: bool = True,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
         **own: Any,
     ) -> None:
         signature = inspect.signature(self.plain.__init__).parameters
-        known = [
-            name for name in signature if name not in ("self", "pre_trained", *self.info.backbone_options, *_COMPONENTS)
-        ]
-        check_option_names(own, [*known, *_OURS, *(["backbone"] if self.info.backbone else [])], type(self).__name__)
+        elsewhere = {"self", "pre_trained", *self.info.backbone_options, *_SHARED}
+        known = [*(name for name in signature if name not in elsewhere), *_SHARED]
+        check_option_names(own, [*known, *(["backbone"] if self.info.backbone else [])], type(self).__name__)
         check_flags(type(self).__name__, own, signature)
         network = None
+        own_arguments = own
         if self.info.backbone is not None:
-            network = self.resolve_backbone(backbone or self.info.backbone, pre_trained, seed)
+            network = self.resolve_backbone(backbone or self.info.backbone, pre_trained, shared.seed)
             own_arguments = own | dict.fromkeys(self.info.backbone_options, network.spec.architecture)
         elif backbone is not None:
             raise OptionError(f"{type(self).__name__} has no backbone: leave it out.")
-        else:
-            own_arguments = own
-        self.set_up(
-            functools.partial(_initialise, self, network, seed, own_arguments),
-            options={**own, "seed": seed},
-            backbone=network,
-            pre_processor=pre_processor
-            if not isinstance(pre_processor, bool)
-            else self._own_pre_processor(image_size, center_crop, keep_aspect),
-            image_size=None,
-            center_crop=None,
-            keep_aspect=False,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
+        initialise = functools.partial(_initialise, self, network, shared.seed, own_arguments)
+        self.set_up(initialise, options=own, backbone=network, shared=shared)
 
-    def _own_pre_processor(self, image_size: Any, center_crop: Any, keep_aspect: bool) -> RecordedPreProcessor:
-        """Return anomalib's pre-processor of this model, at the size asked for."""
+    def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:
+        """Return what anomalib's pre-processor of this model does, as far as size, crop and normalisation go."""
         usual = Preprocessing.from_transform(self.plain.configure_pre_processor().transform)
-        size = usual.size if image_size is None else image_size
-        crop = usual.crop if image_size is None and center_crop is None else center_crop
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        crop = (crop, crop) if isinstance(crop, int) else crop if crop is None else tuple(crop)
-        return RecordedPreProcessor(Preprocessing(pair, crop, keep_aspect, usual.mean, usual.std))
+        return Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std)
 
     def on_train_start(self) -> None:
         """Forget an earlier fit: a second `fit` sees only its own data."""

@@ -19,6 +19,7 @@ from defectlab.kernels.maps import border_size
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
+from defectlab.models.shared_arguments import SharedArguments
 from defectlab.models.tiled import TiledFeatures, TiledScores
 from defectlab.results.run.record import Run
 from defectlab.utils.errors import OptionError
@@ -45,6 +46,7 @@ class BaseDetector(AnomalibModule):
     sources: Mapping[str, str] = {}
     monitor: ClassVar[str | None] = None  # by which the best epoch is kept, unless the engine is told otherwise
     keeps_optimizer: ClassVar[bool] = True  # checkpoints hold the optimiser's state, from which a training can go on
+    usual_size: ClassVar[tuple[int, int]] = (256, 256)  # height and width of images where none is given
     tiled_by: ClassVar[str | None] = "images"  # "features": the tiles' are joined; None: it cannot be tiled
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
@@ -68,54 +70,35 @@ class BaseDetector(AnomalibModule):
         initialise: Callable[..., None],
         *,
         options: Mapping[str, Any],
-        backbone: Backbone | None,
-        image_size: int | Sequence[int] | None,
-        center_crop: int | Sequence[int] | None,
-        keep_aspect: bool,
-        pre_processor: nn.Module | bool,
-        post_processor: nn.Module | bool,
-        evaluator: Any,
-        visualizer: Any,
+        shared: SharedArguments,
+        backbone: Backbone | None = None,
     ) -> None:
         """Initialise the Lightning module by `initialise`, the constructor above anomalib's own of this model.
-
-        Without a backbone images stay in [0, 1]; with one they are normalised by its mean and std.
 
         Raises:
             OptionError: A size or a pre-processor that cannot work.
         """
-        own = isinstance(pre_processor, bool)
-        if not own and (image_size or center_crop or keep_aspect):
-            raise OptionError("Give either pre_processor or image_size / center_crop / keep_aspect, not both.")
-        if pre_processor is False:
-            raise OptionError("pre_processor=False cannot work: images of many sizes need resizing and normalisation.")
-        if own:
-            preprocessing = Preprocessing(
-                size=_size(image_size) or (256, 256),
-                crop=_size(center_crop),
-                keep_aspect=keep_aspect,
-                mean=(0.0, 0.0, 0.0) if backbone is None else _triple(backbone.spec.mean),
-                std=(1.0, 1.0, 1.0) if backbone is None else _triple(backbone.spec.std),
-            )
-        else:
-            preprocessing = (
-                pre_processor.preprocessing
-                if isinstance(pre_processor, RecordedPreProcessor)
-                else Preprocessing.from_transform(getattr(pre_processor, "transform", None))
-            )
+        preprocessing = shared.preprocessing(self.usual_preprocessing(backbone))
         initialise(
             pre_processor=RecordedPreProcessor(preprocessing),
-            post_processor=RawPostProcessor() if post_processor is True else post_processor,
-            evaluator=False if evaluator is True else evaluator,
-            visualizer=False if visualizer is True else visualizer,
+            post_processor=RawPostProcessor() if shared.post_processor is True else shared.post_processor,
+            evaluator=False if shared.evaluator is True else shared.evaluator,
+            visualizer=False if shared.visualizer is True else shared.visualizer,
         )
-        self.options = {key: _plain(value) for key, value in options.items()}
+        self.options = {key: _plain(value) for key, value in options.items()} | {"seed": shared.seed}
         self.options |= {"image_size": list(preprocessing.size), "center_crop": _plain(preprocessing.crop)}
         if preprocessing.keep_aspect:
             self.options["keep_aspect"] = True
         self.backbone_record = backbone_record(backbone)
-        with_backbone = {} if backbone is None else {"backbone": backbone.spec.architecture, "pre_trained": False}
-        super().save_hyperparameters({**with_backbone, **self.options})
+
+    def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:
+        """Return how images become the model's input where no argument says otherwise.
+
+        Without a backbone they stay in [0, 1]; with one they are normalised by its mean and std.
+        """
+        if backbone is None:
+            return Preprocessing(self.usual_size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return Preprocessing(self.usual_size, mean=_triple(backbone.spec.mean), std=_triple(backbone.spec.std))
 
     def check_training_images(self, count: int) -> None:
         """Refuse, before any image is read, settings that cannot work with `count` training images.
@@ -153,6 +136,12 @@ class BaseDetector(AnomalibModule):
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Skip what anomalib's constructor would save: live modules, which no checkpoint could reload."""
+
+    def save_options(self) -> None:
+        """Save the options as the hyperparameters from which Lightning builds the model again."""
+        spec = self.backbone_record["spec"]
+        with_backbone = {} if spec is None else {"backbone": spec["architecture"], "pre_trained": False}
+        super().save_hyperparameters({**with_backbone, **self.options})
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -296,16 +285,13 @@ def check_unnormalised(model: str, preprocessing: Preprocessing) -> None:
     """Refuse a pre-processor that normalises, for a model that takes images in [0, 1].
 
     Raises:
-        OptionError: It does.
+        OptionError: With its mean and std.
     """
     if preprocessing.mean != (0.0, 0.0, 0.0) or preprocessing.std != (1.0, 1.0, 1.0):
-        raise OptionError(f"{model} takes images in [0, 1]: leave Normalize out of the pre-processor.")
-
-
-def _size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
+        raise OptionError(
+            f"{model} takes images in [0, 1], and this pre-processor normalises them (mean {preprocessing.mean}, "
+            f"std {preprocessing.std}): leave Normalize out of the pre-processor."
+        )
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

@@ -19,9 +19,10 @@ from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permu
 from defectlab.kernels.flow.grid import GridFlow, checksum
 from defectlab.models.base import check_layers
 from defectlab.models.frozen_features import KeptFeatures, TakesFeatures, is_frozen, need_images
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator, seeded
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -209,9 +210,6 @@ class Cflow(TakesFeatures, AnomalibCflow):
         clamp_alpha: Limit of the affine couplings.
         permute_soft: Random rotations instead of permutations between blocks.
         lr: Adam's learning rate.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises the flows and orders the fibers.
 
     Raises:
@@ -221,7 +219,7 @@ class Cflow(TakesFeatures, AnomalibCflow):
 
     model_name: ClassVar[str] = "cflow"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "wide_resnet50_2",
@@ -234,14 +232,7 @@ class Cflow(TakesFeatures, AnomalibCflow):
         clamp_alpha: float = 1.9,
         permute_soft: bool = False,
         lr: float = 1e-4,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Cflow", layers)
         for name, value in (("fiber_batch_size", fiber_batch_size), ("coupling_blocks", coupling_blocks)):
@@ -253,7 +244,7 @@ class Cflow(TakesFeatures, AnomalibCflow):
             raise OptionError(f"Cflow: decoder must be 'freia-cflow', got {decoder!r}.")
         if condition_vector % 4:
             raise OptionError(f"Cflow: condition_vector must be a multiple of 4, got {condition_vector!r}.")
-        network = self.resolve_backbone(backbone, pre_trained, seed)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         options = {
             "fiber_batch_size": fiber_batch_size,
             "decoder": decoder,
@@ -261,20 +252,13 @@ class Cflow(TakesFeatures, AnomalibCflow):
             "coupling_blocks": coupling_blocks,
             "clamp_alpha": clamp_alpha,
             "permute_soft": permute_soft,
-            "seed": seed,
         }
-        model = CflowModel(network, layers, **options)  # type: ignore[arg-type]
+        model = CflowModel(network, layers, **options, seed=shared.seed)  # type: ignore[arg-type]
         self.set_up(
             super(AnomalibCflow, self).__init__,
             options={"layers": layers, **options, "lr": lr},
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         self.model = model
         self.automatic_optimization = False

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -148,9 +149,6 @@ class Csflow(BaseDetector, AnomalibCsflow):
         lr: Adam's learning rate.
         eps: Adam's epsilon.
         weight_decay: Adam's weight decay.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises the flow.
 
     Raises:
@@ -160,7 +158,7 @@ class Csflow(BaseDetector, AnomalibCsflow):
 
     model_name: ClassVar[str] = "csflow"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "efficientnet_b5",
@@ -173,14 +171,7 @@ class Csflow(BaseDetector, AnomalibCsflow):
         lr: float = 2e-4,
         eps: float = 1e-4,
         weight_decay: float = 1e-5,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Csflow", layers)
         if len(layers) != 1:
@@ -193,26 +184,20 @@ class Csflow(BaseDetector, AnomalibCsflow):
         check_range("Csflow", "weight_decay", weight_decay, low=0)
         if num_channels != 3:
             raise OptionError(f"Csflow: num_channels must be 3: images are read as RGB; got {num_channels!r}.")
-        network = self.resolve_backbone(backbone, pre_trained, seed)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         options = {
             "cross_conv_hidden_channels": cross_conv_hidden_channels,
             "n_coupling_blocks": n_coupling_blocks,
             "clamp": clamp,
-            "seed": seed,
         }
         self.set_up(
             super(AnomalibCsflow, self).__init__,
             options={"layers": layers, **options, "lr": lr, "eps": eps, "weight_decay": weight_decay},
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
-        self.model = CsflowModel(network, layers[0], self.preprocessing.input_size, **options)  # type: ignore[arg-type]
+        input_size = self.preprocessing.input_size
+        self.model = CsflowModel(network, layers[0], input_size, **options, seed=shared.seed)  # type: ignore[arg-type]
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Raise the likelihood of one batch."""

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from defectlab.data.auxiliary_images import GeneralImages, general_images
 from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,6 @@ class Draem(BaseDetector, AnomalibDraem):
         lr: Adam's learning rate; a tenth after 400 epochs and again after 600.
         reconstructive_width: Channels of the first level of the network that repairs.
         discriminative_width: Channels of the first level of the network that finds.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises the networks.
 
     Raises:
@@ -100,7 +98,7 @@ class Draem(BaseDetector, AnomalibDraem):
 
     model_name: ClassVar[str] = "draem"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         dtd_dir: str | Path | None = None,
@@ -110,14 +108,7 @@ class Draem(BaseDetector, AnomalibDraem):
         lr: float = 1e-4,
         reconstructive_width: int = 128,
         discriminative_width: int = 64,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         check_range("Draem", "lr", lr, low=0, open_low=True)
         check_range("Draem", "sspcab_lambda", sspcab_lambda, low=0)
@@ -131,19 +122,11 @@ class Draem(BaseDetector, AnomalibDraem):
             "lr": lr,
             "reconstructive_width": reconstructive_width,
             "discriminative_width": discriminative_width,
-            "seed": seed,
         }
         self.set_up(
             super(AnomalibDraem, self).__init__,
             options=options,
-            backbone=None,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         check_unnormalised("Draem", self.preprocessing)
         if min(self.preprocessing.input_size) < STRIDE:
@@ -154,7 +137,7 @@ class Draem(BaseDetector, AnomalibDraem):
             sspcab=enable_sspcab,
             reconstructive_width=reconstructive_width,
             discriminative_width=discriminative_width,
-            seed=seed,
+            seed=shared.seed,
         )
         self.sspcab = enable_sspcab
         if enable_sspcab:

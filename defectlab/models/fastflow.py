@@ -15,9 +15,10 @@ from torch import nn
 
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +106,6 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         hidden_ratio: Hidden channels of a step's network, as a share of its input channels.
         lr: Adam's learning rate.
         weight_decay: Adam's weight decay.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises the flows.
 
     Raises:
@@ -117,7 +115,7 @@ class Fastflow(BaseDetector, AnomalibFastflow):
 
     model_name: ClassVar[str] = "fastflow"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "resnet18",
@@ -128,40 +126,27 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         hidden_ratio: float = 1.0,
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Fastflow", layers)
         check_whole("Fastflow", "flow_steps", flow_steps, low=1)
         check_range("Fastflow", "hidden_ratio", hidden_ratio, low=0, open_low=True)
         check_range("Fastflow", "lr", lr, low=0, open_low=True)
         check_range("Fastflow", "weight_decay", weight_decay, low=0)
-        network = self.resolve_backbone(backbone, pre_trained, seed)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         options = {
             "flow_steps": flow_steps,
             "conv3x3_only": conv3x3_only,
             "hidden_ratio": hidden_ratio,
-            "seed": seed,
         }
         self.set_up(
             super(AnomalibFastflow, self).__init__,
             options={"layers": layers, **options, "lr": lr, "weight_decay": weight_decay},
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
-        self.model = FastflowModel(network, layers, self.preprocessing.input_size, **options)  # type: ignore[arg-type]
+        input_size = self.preprocessing.input_size
+        self.model = FastflowModel(network, layers, input_size, **options, seed=shared.seed)  # type: ignore[arg-type]
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Raise the likelihood of one batch."""

@@ -18,9 +18,10 @@ from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.evaluation.thresholds import DefaultRule, RuleOptions, check_options
 from defectlab.models.base import check_layers
 from defectlab.models.frozen_features import FrozenBackboneDetector
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +178,6 @@ class FeatCae(FrozenBackboneDetector):
         border: Cells at each edge of the grid that are not looked at: 0 for parts that reach the image's edge.
         top_pixels: The score is the mean of so many of the largest errors.
         threshold_k: Standard deviations above the mean at which the threshold lies.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises the autoencoder.
 
     Raises:
@@ -191,7 +189,7 @@ class FeatCae(FrozenBackboneDetector):
     tiled_by: ClassVar[str | None] = "features"
     model: FeatCaeModel
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "resnet50",
@@ -203,14 +201,7 @@ class FeatCae(FrozenBackboneDetector):
         border: int = 3,
         top_pixels: int = 10,
         threshold_k: float = 3.0,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("FeatCae", layers)
         for name, value, low in (("latent_dim", latent_dim, 1), ("border", border, 0), ("top_pixels", top_pixels, 1)):
@@ -219,25 +210,19 @@ class FeatCae(FrozenBackboneDetector):
         check_range("FeatCae", "threshold_k", threshold_k, low=0)
         if not isinstance(batch_norm, bool):
             raise OptionError(f"FeatCae: batch_norm must be true or false, got {batch_norm!r}.")
-        network = self.resolve_backbone(backbone, pre_trained, seed)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         shape: dict[str, Any] = {
             "latent_dim": latent_dim,
             "batch_norm": batch_norm,
             "border": border,
             "top_pixels": top_pixels,
         }
-        model = FeatCaeModel(network, layers, **shape, seed=seed)
+        model = FeatCaeModel(network, layers, **shape, seed=shared.seed)
         self.set_up(
             super().__init__,
-            options={"layers": layers, **shape, "lr": lr, "threshold_k": float(threshold_k), "seed": seed},
+            options={"layers": layers, **shape, "lr": lr, "threshold_k": float(threshold_k)},
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         model.check_size(self.preprocessing.input_size)
         check_options(self.default_rule.rule, self.default_rule.options)

@@ -15,9 +15,10 @@ from torch import nn
 
 from defectlab.backbones import Backbone, FeatureExtractor, build
 from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded, stream_seed
-from defectlab.utils.validation import check_range, checked_options
+from defectlab.utils.validation import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,6 @@ class Stfpm(BaseDetector, AnomalibStfpm):
         lr: SGD's learning rate.
         momentum: SGD's momentum.
         weight_decay: SGD's weight decay; the paper's is 1e-4, anomalib's ten times that.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises the student.
 
     Raises:
@@ -112,7 +110,7 @@ class Stfpm(BaseDetector, AnomalibStfpm):
 
     model_name: ClassVar[str] = "stfpm"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "resnet18",
@@ -121,32 +119,19 @@ class Stfpm(BaseDetector, AnomalibStfpm):
         lr: float = 0.4,
         momentum: float = 0.9,
         weight_decay: float = 1e-3,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Stfpm", layers)
         check_range("Stfpm", "lr", lr, low=0, open_low=True)
         check_range("Stfpm", "momentum", momentum, low=0, high=1)
         check_range("Stfpm", "weight_decay", weight_decay, low=0)
-        network = self.resolve_backbone(backbone, pre_trained, seed)
-        model = StfpmModel(network, layers, seed)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
+        model = StfpmModel(network, layers, shared.seed)
         self.set_up(
             super(AnomalibStfpm, self).__init__,
-            options={"layers": layers, "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "seed": seed},
+            options={"layers": layers, "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         self.model = model
 

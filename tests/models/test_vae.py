@@ -14,8 +14,8 @@ from lightning.pytorch import seed_everything
 from defectlab import BigConvVae, Detector, Engine, Folder, LinearVae, SmallConvVae
 from defectlab.engine.checkpoints import KeepEpochs
 from defectlab.models.base import BaseDetector
-from defectlab.models.vae.lightning_model import divergence
 from defectlab.models.vae.networks import big_networks, linear_networks, small_networks
+from defectlab.models.vae.torch_model import divergence
 from defectlab.results.run.record import Run
 from defectlab.utils.errors import OptionError
 from defectlab.visualization.report import write_report

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from anomalib.models.image.efficient_ad.lightning_model import EfficientAd as AnomalibEfficientAd
 from anomalib.models.image.efficient_ad.torch_model import reduce_tensor_elems
-from torch import nn
 from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.data.auxiliary_images import GeneralImages, general_images
@@ -24,9 +23,10 @@ from defectlab.models.efficient_ad.teacher import (
     teacher_record,
 )
 from defectlab.models.efficient_ad.torch_model import NO_PADDING, EfficientAdModel
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,6 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
             back to the image. Without padding in the convolutions the outermost pixels are judged by less otherwise.
         teacher: Weights file of the teacher; None looks for pretrained_teacher_SIZE in the weights folders; "random"
             asks for random weights. `distil_teacher` makes one from any backbone. Used in training only.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Initialises student and autoencoder, orders the general images.
 
     Raises:
@@ -64,7 +61,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
 
     model_name: ClassVar[str] = "efficient_ad"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         imagenet_dir: str | Path | None = None,
@@ -74,15 +71,8 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         weight_decay: float = 1e-5,
         padding: bool = False,
         pad_maps: bool = True,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
+        shared: SharedArguments = DEFAULTS,
         teacher: str | Path | None = None,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
         pre_padding: Sequence[int] = NO_PADDING,
     ) -> None:
         model_size = check_size(model_size)
@@ -95,7 +85,6 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
             "model_size": model_size,
             "padding": padding,
             "pad_maps": pad_maps and not padding,
-            "seed": seed,
             # left out where there is none: runs from before there was a choice stay the same experiment
             **({"pre_padding": around} if any(around) else {}),
         }
@@ -108,14 +97,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
                 "lr": lr,
                 "weight_decay": weight_decay,
             },
-            backbone=None,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         check_unnormalised("EfficientAd", self.preprocessing)
         height, width = self.preprocessing.input_size
@@ -125,7 +107,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
                 f"EfficientAd: the model's input of {padded} is too small for its autoencoder: "
                 f"at least {LEAST_SIZE} pixels."
             )
-        self.model = EfficientAdModel(**shape)
+        self.model = EfficientAdModel(**shape, seed=shared.seed)
         self.lr, self.weight_decay = lr, weight_decay
         self.backbone_record = teacher_record(model_size, None)
         self._has_teacher = False

@@ -19,9 +19,9 @@ from defectlab.kernels.maps import smooth_upsample
 from defectlab.models.base import BLUR_SIGMA, check_layers, check_map_size
 from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.padim.statistics import PositionGaussians
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.seeds import generator
-from defectlab.utils.validation import checked_options
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,6 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         layers: In any order; the first one's size is the map's size before upsampling.
         pre_trained: For a name: True looks for its weights locally. Ignored for a module.
         n_features: Channels kept of all layers' together; None takes the paper's number for ResNet-18 and WRN-50-2.
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Chooses the channels.
 
     Raises:
@@ -117,36 +114,23 @@ class Padim(MemoryBankDetector, AnomalibPadim):
 
     model_name: ClassVar[str] = "padim"
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "resnet18",
         layers: Sequence[str] = ("layer1", "layer2", "layer3"),
         pre_trained: bool = True,
         n_features: int | None = None,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Padim", layers)
-        network = self.resolve_backbone(backbone, pre_trained, seed)
-        model = PadimModel(network, layers, n_features, seed)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
+        model = PadimModel(network, layers, n_features, shared.seed)
         self.set_up(
             super(AnomalibPadim, self).__init__,
-            options={"layers": layers, "n_features": model.n_features, "seed": seed},
+            options={"layers": layers, "n_features": model.n_features},
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         check_map_size("Padim", self.preprocessing.input_size)
         self.model = model

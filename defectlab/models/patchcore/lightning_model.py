@@ -15,8 +15,9 @@ from defectlab.models.base import check_layers, check_map_size
 from defectlab.models.checkpoint import CHECKPOINT_KEY
 from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_range, check_whole, checked_options
+from defectlab.utils.validation import check_range, check_whole
 
 NOT_PLAIN = ("bank_sampling", "score_computation", "compress_memory_bank")  # options: recorded where not the usual
 
@@ -49,9 +50,6 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         compress_memory_bank: Keep and compare patches after the sparse random projection that the coreset is picked by:
             a smaller bank and a faster search, distances within a factor of their own (Johnson and Lindenstrauss).
         precision: "float32", or "float16" for backbone and bank (for GPUs).
-        image_size: (height, width) or one number; None is 256 x 256.
-        center_crop: (height, width) cut out after resizing.
-        keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
         seed: Chooses the coreset's first patch and projection.
 
     Raises:
@@ -63,7 +61,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     rows_are_patches: ClassVar[bool] = True
     bank_origin: BankOrigin | None = None
 
-    @checked_options
+    @takes_shared_arguments
     def __init__(
         self,
         backbone: str | nn.Module = "wide_resnet50_2",
@@ -72,14 +70,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         coreset_sampling_ratio: float = 0.1,
         num_neighbors: int = 9,
         precision: str | PrecisionType = PrecisionType.FLOAT32,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
-        evaluator: Any = True,
-        visualizer: Any = True,
-        image_size: int | Sequence[int] | None = None,
-        center_crop: int | Sequence[int] | None = None,
-        keep_aspect: bool = False,
-        seed: int = 42,
+        shared: SharedArguments = DEFAULTS,
         bank_sampling: str = "coreset",
         score_computation: str = "anomalib",
         compress_memory_bank: bool = False,
@@ -96,8 +87,8 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 raise OptionError(f"Patchcore: {unknown_name(option, str(value), known)}")
         given = (bank_sampling, score_computation, compress_memory_bank)
         special = dict(zip(NOT_PLAIN, given, strict=True))
-        network = self.resolve_backbone(backbone, pre_trained, seed)
-        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, seed, *given)
+        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
+        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, shared.seed, *given)
         self.set_up(
             super(AnomalibPatchcore, self).__init__,
             options={
@@ -105,18 +96,11 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 "coreset_sampling_ratio": coreset_sampling_ratio,
                 "num_neighbors": num_neighbors,
                 "precision": precision,
-                "seed": seed,
                 # left out where it is the usual one: runs from before there was a choice stay the same experiment
                 **{key: value for key, value in special.items() if value not in ("coreset", "anomalib", False)},
             },
             backbone=network,
-            image_size=image_size,
-            center_crop=center_crop,
-            keep_aspect=keep_aspect,
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
+            shared=shared,
         )
         check_map_size("Patchcore", self.preprocessing.input_size)
         self.coreset_sampling_ratio = coreset_sampling_ratio
