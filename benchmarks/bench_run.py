@@ -19,7 +19,7 @@ from benchmarks.measure import timed
 from benchmarks.table import Row
 from defectlab import Engine, Folder, Patchcore
 from defectlab.kernels.coreset.cost import coreset_size
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 RATIO, NEIGHBOURS, LAYERS = 0.1, 9, ["layer2", "layer3"]
 PICKS = 200  # of plain's coreset that are timed

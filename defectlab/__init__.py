@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from defectlab.models.registry import model_class
     from defectlab.models.stfpm import Stfpm
     from defectlab.models.vae.lightning_model import BigConvVae, LinearVae, SmallConvVae
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
     from defectlab.sweeps.run_many import run_many
     from defectlab.sweeps.sweep import sweep
     from defectlab.utils.errors import InputError
@@ -66,7 +66,7 @@ _DOOR = {
     "Experiment": "defectlab.experiment",
     "run": "defectlab.experiment",
     "run_many": "defectlab.sweeps.run_many",
-    "Run": "defectlab.results.run.record",
+    "Run": "defectlab.results.run.run",
     "Preprocessing": "defectlab.data.transforms.preprocessing",
     "load_backbone": "defectlab.backbones",
     "model_class": "defectlab.models.registry",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from defectlab.data.folder import Folder
     from defectlab.engine.engine import Engine
     from defectlab.models.base import BaseDetector
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ def train_built(
 
     The run folder gets `experiment.yaml`, all settings spelled out: `defectlab train --config` does the same again.
     """
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
 
     engine.fit(model=model, datamodule=datamodule)
     experiment.to_yaml((model.run_folder or Path()) / SETTINGS)

@@ -13,7 +13,7 @@ import openpyxl
 from openpyxl.utils import get_column_letter
 from PIL import Image, ImageChops
 
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
 from defectlab.results.workbook.user_content import ABOUT, LEADERBOARD, PER_DEFECT
 from defectlab.utils import paths

@@ -34,5 +34,5 @@ print({HEAVY}, file=sys.stdout)
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    code = f"import sys, defectlab, defectlab.results.run.record, defectlab.experiment; print({HEAVY})"
+    code = f"import sys, defectlab, defectlab.results.run.run, defectlab.experiment; print({HEAVY})"
     assert run_python(code).strip() == "[]"

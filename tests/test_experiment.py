@@ -10,7 +10,7 @@ from helpers.experiments import SMALL, experiment
 
 from defectlab import Folder
 from defectlab.experiment import DataConfig, Experiment, build, run
-from defectlab.results.run.record import find_runs
+from defectlab.results.run.run import find_runs
 from defectlab.sweeps.run_many import run_many
 from defectlab.utils.errors import InputError, OptionError
 

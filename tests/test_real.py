@@ -11,7 +11,7 @@ import torch
 from defectlab import Cflow, Engine, Folder, Padim, Patchcore, load_backbone
 from defectlab.data.datasets import load_image
 from defectlab.kernels.projection import sparse_projection
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.seeds import generator
 
 pytestmark = pytest.mark.real

@@ -7,7 +7,7 @@ from pathlib import Path
 from defectlab.backbones import find_weights
 from defectlab.data.samples import make_sample
 from defectlab.experiment import BackboneConfig, DataConfig, Experiment
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.run_many import run_many
 from defectlab.utils import paths

@@ -12,7 +12,7 @@ from defectlab.utils.errors import InputError
 def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     """Choose a run's thresholds by another rule, from its record alone."""
     from defectlab.evaluation.thresholds import RULE_OPTIONS, rule_options
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
     from defectlab.results.thresholds import LEVELS, set_threshold
     from defectlab.results.workbook import update_workbook
     from defectlab.visualization.terminal import summary
@@ -43,7 +43,7 @@ def compare(
         if import_ or prune or best:
             raise InputError("With run folders, compare tests them against each other: leave out the other options.")
         from defectlab.results.comparison.paired_test import compare_runs, comparison_table
-        from defectlab.results.run.record import Run
+        from defectlab.results.run.run import Run
 
         comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0
@@ -70,7 +70,7 @@ def compare(
 
 def _table(named: list[str]) -> str:
     """Return runs, or all finished ones of the project, side by side as Markdown."""
-    from defectlab.results.run.record import Run, find_runs
+    from defectlab.results.run.run import Run, find_runs
     from defectlab.visualization.markdown import ALL_RATES, experiment_table
 
     runs = [Run.open(run) for run in named] or [run for run in find_runs() if run.status == "finished"]
@@ -84,7 +84,7 @@ def _table(named: list[str]) -> str:
 
 def report(runs: list[str], output: str | None, files: bool, figures: str | None) -> None:
     """Write one self-contained HTML file about runs."""
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
 
     opened = [Run.open(run) for run in runs]
     default = opened[0].folder / "report.html" if len(opened) == 1 else paths.results_dir() / "report.html"

@@ -15,7 +15,7 @@ from defectlab.utils.errors import InputError
 
 if TYPE_CHECKING:
     from defectlab.data.folder import Folder
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
 
 
 def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, print_config: bool, **settings: Any) -> int:
@@ -48,7 +48,7 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, prin
 def evaluate(run: str, rescore: bool, data: str | None) -> None:
     """Compute a run's metrics again from its raw record, or test it on other images."""
     from defectlab.results.evaluate import evaluate_run
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
     from defectlab.results.workbook import update_workbook
     from defectlab.visualization.terminal import summary
 

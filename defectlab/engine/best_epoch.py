@@ -22,7 +22,7 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.results.evaluate import columns
 from defectlab.results.pixel_grid import pixel_labels
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_whole

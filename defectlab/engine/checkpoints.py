@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint as PlainModelCheckpoint
 
 from defectlab.models.base import BaseDetector
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 from defectlab.utils.validation import check_whole, checked_options
 

@@ -20,7 +20,7 @@ from defectlab.models.base import BaseDetector
 from defectlab.results.evaluate import AUPIMO
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import update_workbook
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError

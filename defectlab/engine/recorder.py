@@ -20,7 +20,7 @@ from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.models.base import BaseDetector
 from defectlab.models.processors import RawPostProcessor
 from defectlab.results.run.arrays import ArrayWriter, pack_masks
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 

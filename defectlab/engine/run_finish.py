@@ -22,7 +22,7 @@ from defectlab.results.evaluate import (
 from defectlab.results.groups import choose_part_threshold
 from defectlab.results.map_retention import drop_maps
 from defectlab.results.pixel_grid import left_out, pixel_images, pixel_labels, write_grid_masks
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.visualization.run_panel import save_panel
 

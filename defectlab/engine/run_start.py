@@ -20,7 +20,7 @@ from defectlab.models.tiled import BY_FEATURES, BY_IMAGES
 from defectlab.results.pixel_grid import PixelSize, pixel_size_of
 from defectlab.results.run.identity import experiment_facts, readable_name
 from defectlab.results.run.location import CHECKPOINT
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.git import git_state

@@ -30,7 +30,7 @@ from defectlab.models.registry import MODELS, model_info
 from defectlab.results.map_retention import check_keep_maps
 from defectlab.results.pixel_grid import PixelSize, check_pixel_size
 from defectlab.results.run.log import logged
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.logs import quiet_lightning, show_log

@@ -21,7 +21,7 @@ from defectlab.models.checkpoint import read_record
 from defectlab.models.loading import restore
 from defectlab.models.processors import RawPostProcessor
 from defectlab.models.registry import model_info
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.logs import show_log

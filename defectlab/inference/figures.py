@@ -11,7 +11,7 @@ from PIL import Image
 from defectlab.data.images import as_uint8, read_image
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.nearest_patches import Box, NearestGood
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError

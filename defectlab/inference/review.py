@@ -14,7 +14,7 @@ from defectlab.data.images import path_order, probe_all
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.inference.detector import Prediction
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError, did_you_mean, unknown_name
 from defectlab.utils.files import replacing

@@ -21,7 +21,7 @@ from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.shared_arguments import SharedArguments
 from defectlab.models.tiled import TiledFeatures, TiledScores
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.utils.version import __version__
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from defectlab.models.checkpoint import CHECKPOINT_KEY, read_record
 from defectlab.models.registry import model_info
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from defectlab.evaluation.thresholds import DefaultRule, Threshold, choose_image
 from defectlab.results.groups import evaluate_parts, row_parts
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError
 

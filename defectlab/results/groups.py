@@ -13,7 +13,7 @@ from defectlab.evaluation.bootstrap import image_intervals, intervals_record
 from defectlab.evaluation.intervals import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 
 Chooser = Callable[[NDArray[np.float64], NDArray[np.int64]], Threshold]

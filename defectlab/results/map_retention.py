@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.results.curves import where_it_fails
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError
 from defectlab.utils.files import replacing

@@ -12,7 +12,7 @@ from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
 from defectlab.data.transforms.region import Area
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
 from defectlab.results.run.arrays import mapped
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.files import replacing

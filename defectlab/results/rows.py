@@ -11,7 +11,7 @@ from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, MET
 from defectlab.results.pixel_grid import grid_words
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 
 Row = dict[str, Any]

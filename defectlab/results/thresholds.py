@@ -13,7 +13,7 @@ from defectlab.evaluation.thresholds import RuleOptions, Threshold, check_option
 from defectlab.results.evaluate import columns, evaluate_run, threshold_record
 from defectlab.results.groups import choose_part_threshold, part_columns, row_parts
 from defectlab.results.pixel_grid import check_rows, pixel_labels
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError, OptionError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.gaussian.fit import low_rank_is_smaller
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.refit import DEFAULT_METRIC, Wanted, best_runs, drop_checkpoints, write_checkpoints
 from defectlab.sweeps.shared_work import SharedWork

@@ -13,7 +13,7 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.results.evaluate import AUPIMO
 from defectlab.results.run.identity import readable_name
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from defectlab.models.registry import MODELS, OTHERS, model_info
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.configurations import Configuration
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from defectlab.experiment import train_built
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore

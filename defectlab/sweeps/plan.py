@@ -14,7 +14,7 @@ from defectlab.backbones.feature_cache.extraction import BATCH, feature_source
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.projection import projected_size
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
 from defectlab.sweeps.configurations import Configuration, Refused, groups_of
 from defectlab.sweeps.durations import Durations

@@ -12,7 +12,7 @@ from defectlab.engine.recorder import SplitCollector
 from defectlab.engine.run_finish import record_thresholds
 from defectlab.engine.run_start import environment
 from defectlab.experiment import SETTINGS
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration
 
 

@@ -11,7 +11,7 @@ import torch
 
 from defectlab.experiment import SETTINGS, train_built
 from defectlab.kernels.coreset.cost import coreset_size
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
 from defectlab.sweeps.selection import Choice, choose
 from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import Kept
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.plan import Plan

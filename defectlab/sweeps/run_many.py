@@ -10,7 +10,7 @@ from defectlab.experiment import ComponentCache, Experiment, build, train_built
 from defectlab.utils.errors import OptionError
 
 if TYPE_CHECKING:
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
 import csv
 import hashlib
 from pathlib import Path
@@ -22,7 +22,7 @@ from defectlab.utils import paths
 from defectlab.utils.files import replacing
 
 if TYPE_CHECKING:
-    from defectlab.results.run.record import Run
+    from defectlab.results.run.run import Run
 
 logger = logging.getLogger(__name__)
 

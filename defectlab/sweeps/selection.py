@@ -13,7 +13,7 @@ from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, PixelImages
 from defectlab.evaluation.suite import evaluate_images
 from defectlab.results.evaluate import columns
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import DataError, InputError
 

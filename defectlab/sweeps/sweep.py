@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare

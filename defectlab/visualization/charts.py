@@ -12,7 +12,7 @@ from defectlab.results.comparison.leaderboard import RANKED_BY, Board
 from defectlab.results.curves import Kind, roc_points
 from defectlab.results.evaluate import columns
 from defectlab.results.rows import KEY
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import BAD, GOOD, LINE, WRONG, _figure, _svg, new_axes, rendered
 

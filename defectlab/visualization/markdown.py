@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 RATES = ("image_TPR", "image_TNR", "image_AUROC")
 ALL_RATES = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "image_TPR", "image_TNR")

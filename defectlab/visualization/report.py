@@ -22,7 +22,7 @@ from defectlab.results.evaluate import columns
 from defectlab.results.groups import row_parts
 from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.rows import KEY, row_of
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError

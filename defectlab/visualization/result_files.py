@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.results.curves import Kind, by_kind
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing, write_json

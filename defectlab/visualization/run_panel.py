@@ -16,7 +16,7 @@ from defectlab.evaluation.normalization import heat_range
 from defectlab.evaluation.thresholds import below32
 from defectlab.models.registry import model_info
 from defectlab.results.curves import by_score
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError
@@ -67,7 +67,7 @@ class ShownImages:
         kept = run.record.get("maps", {}).get("rows") or range(len(rows))
         preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
         low, high, ends = map_scale(run)
-        image, pixel = (run.record["thresholds"][level]["value"] for level in ("image", "pixel"))
+        image, pixel = run.record.thresholds.image.value, run.record.thresholds.pixel.value
         scale = Scale(low, high, pixel, ends)
         return cls([rows[place] for place in kept], maps, run.masks("test"), preprocessing, scale, image)
 
@@ -153,8 +153,8 @@ def map_scale(run: Run) -> tuple[float, float, str]:
     for split in ("validation", "test"):
         maps = run.maps(split)
         if maps is not None and maps.size:
-            relative = model_info(run.record["experiment"]["model"]["name"]).relative_maps
-            threshold = run.record["thresholds"]["pixel"]["value"]
+            relative = model_info(run.record.experiment.model_name).relative_maps
+            threshold = run.record.thresholds.pixel.value
             ends = _finite_ends(maps)
             shown = heat_range(*ends, threshold, relative)
             return *shown, _ends(f"range of the {split} images" if shown == ends else "")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from defectlab.data.images import as_uint8, read_image
 from defectlab.evaluation.thresholds import below32
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.visualization.canvas import new_axes, rendered, scale_bar

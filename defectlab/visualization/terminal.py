@@ -9,7 +9,7 @@ from rich.table import Table
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.comparison.repeats import Repeats
 from defectlab.results.rows import KEY, group_of, number, ranked_within
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.progress import in_notebook
 

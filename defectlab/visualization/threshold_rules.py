@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.evaluate import columns
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.thresholds import image_threshold
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.visualization.charts import cuts_chart

@@ -9,7 +9,7 @@ from helpers.experiments import SMALL
 from defectlab.cli import main
 from defectlab.experiment import EvaluationConfig, Experiment
 from defectlab.models.registry import MODELS
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.config_files import load_yaml
 
 

@@ -12,7 +12,7 @@ import defectlab.sweeps.execute as execute
 from defectlab.cli import main
 from defectlab.cli.sweep import parse_overrides, sweep_arguments
 from defectlab.experiment import Experiment
-from defectlab.results.run.record import find_runs
+from defectlab.results.run.run import find_runs
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.utils.errors import OptionError
 

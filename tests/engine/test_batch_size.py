@@ -11,7 +11,7 @@ from helpers.models import data
 from defectlab import Detector, Engine, SmallConvVae
 from defectlab.engine.batch_size import find_batch_size
 from defectlab.models.vae.torch_model import VaeModel
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
 

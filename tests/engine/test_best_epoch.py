@@ -14,7 +14,7 @@ from defectlab import Detector, Engine, LinearVae, SmallConvVae
 from defectlab.engine.best_epoch import BestEpoch
 from defectlab.evaluation.pixel.metrics import aupro
 from defectlab.models.registry import model_class
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.errors import InputError, OptionError
 
 SIZE = (16, 16)

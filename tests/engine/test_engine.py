@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from defectlab import Engine
 from defectlab.models import cflow
 from defectlab.results.evaluate import evaluate_run
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.errors import InputError, OptionError
 
 QUIET = {"enable_progress_bar": False}

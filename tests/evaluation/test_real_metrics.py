@@ -8,7 +8,7 @@ from scipy import ndimage
 from sklearn import metrics as sk
 
 from defectlab import Engine, Folder, Padim, load_backbone
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 
 def recomputed(level: str, scores: np.ndarray, truth: np.ndarray, threshold: float) -> dict[str, float]:

@@ -22,7 +22,7 @@ from defectlab import (
     load_backbone,
 )
 from defectlab.models.registry import model_info
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 SMALL: dict[str, tuple[type, dict[str, Any]]] = {
     "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),

@@ -1,6 +1,7 @@
 """Finished runs without any training."""
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.comparison.significance import read_test_scores
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.arrays import pack_masks
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 
@@ -25,41 +26,76 @@ def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path
     manifest = values.pop("manifest", f"{dataset}-manifest")
     draw = np.random.default_rng(zlib.crc32(f"{name} {model} {dataset}".encode()))
     metrics = {metric: float(draw.uniform(0.3, 0.99)) for metric in BARE_METRICS} | values.pop("metrics", {})
-    threshold = {"value": 1.5, "rule": "f1", "source": "validation", "oracle": False}
+    threshold = {"value": 1.5, "rule": "f1", "source": "validation", "reason": "highest F1", "oracle": False}
     facts = {"seed": seed, "name": name, "model.name": model, "data.manifest": manifest}
-    run = Run.start(root or paths.results_dir(), FOLDERS[model], dataset, name, facts, {})
+    begun = parts_of_a_record(name, seed, model, options, dataset, manifest)
+    run = Run.start(root or paths.results_dir(), FOLDERS[model], dataset, name, facts, begun)
     run.advance(
         "finished",
-        experiment={
-            "name": name,
-            "seed": seed,
-            "data": {"root": "data/x", "num_workers": 2, "train_batch_size": 10},
-            "backbone": {"name": "resnet18", "weights": "resnet18.pth"},
-            "model": {"name": model, "seed": seed, **options},
-            "evaluation": {"pixel_size": "input"},
-            "trainer": {"max_epochs": 1},
-        },
-        dataset={
-            "name": dataset,
-            "root": f"data/{dataset}",
-            "manifest": manifest,
-            "protocol": {
-                "validation_is_test": False,
-                "validation_from": "a seeded 50% of the test images",
-                "test_normal_from": "their own folder",
-                "counts": {split: {"good": 3, "anomalous": 2} for split in ("train", "validation", "test")},
-            },
-        },
-        backbone={"name": "resnet18", "source": "resnet18.pth", "sha256": "ab" * 32},
         thresholds={"image": threshold, "pixel": threshold | {"value": 0.75}},
         metrics=metrics,
         metric_reasons={},
         timings={"fit": 12.5, "test": 3.25},
-        environment={"device": "cpu"},
-        checkpoint="weights/lightning/model.ckpt",
         **values,
     )
     return run
+
+
+def parts_of_a_record(
+    name: str | None = None,
+    seed: int = 42,
+    model: str = "patchcore",
+    options: Mapping[str, Any] | None = None,
+    dataset: str = "bottle",
+    manifest: str = "a-manifest",
+) -> dict[str, Any]:
+    """What is known of a run when it begins."""
+    return {
+        "experiment": {
+            "name": name,
+            "seed": seed,
+            "data": {"root": "data/x", "num_workers": 2, "train_batch_size": 10},
+            "backbone": {"name": "resnet18", "weights": "resnet18.pth"},
+            "model": {"name": model, "seed": seed, **(options or {})},
+            "evaluation": {"pixel_size": "input"},
+            "trainer": {"max_epochs": 1},
+        },
+        "dataset": {
+            "name": dataset,
+            "root": f"data/{dataset}",
+            "counts": {"train": {"good": 3}, "validation": {"good": 3, "hole": 2}, "test": {"good": 3, "hole": 2}},
+            "manifest": manifest,
+            "has_masks": True,
+            "protocol": {
+                "test_split_mode": "from_dir",
+                "test_split_ratio": None,
+                "val_split_mode": "from_test",
+                "val_split_ratio": 0.5,
+                "validation_is_test": False,
+                "test_normal_from": "their own folder",
+                "validation_from": "a seeded 50% of the test images",
+                "counts": {split: {"good": 3, "anomalous": 2} for split in ("train", "validation", "test")},
+            },
+        },
+        "backbone": {"name": "resnet18", "source": "resnet18.pth", "sha256": "ab" * 32, "kind": "file", "spec": None},
+        "preprocessing": {
+            "size": [256, 256],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "interpolation": "bilinear",
+            "hash": "0123456789abcdef",
+        },
+        "metrics": {},
+        "thresholds": {},
+        "timings": {},
+        "environment": {
+            **dict.fromkeys(("defectlab", "anomalib", "torch", "torchvision", "lightning", "timm", "python"), "1.0"),
+            "platform": "Linux",
+            "device": "cpu",
+            "threads": 2,
+        },
+        "checkpoint": "weights/lightning/model.ckpt",
+    }
 
 
 def scored(name: str, noise: float, seed: int = 0, count: int = 60, **options) -> Run:

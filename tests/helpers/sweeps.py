@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 LAYERS = [["layer2", "layer3"], ["layer1", "layer2"]]
 GRID = [

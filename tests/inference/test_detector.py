@@ -15,7 +15,7 @@ from defectlab.data.images import read_image
 from defectlab.evaluation.normalization import normalize_percent, percent_window
 from defectlab.evaluation.thresholds import below32
 from defectlab.inference.prediction_files import predict_to_folder
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError
 from defectlab.visualization.overlays import contour, overlay
 

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from defectlab import Detector, report_predictions
 from defectlab.cli import main
 from defectlab.inference.expected_labels import comparison
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from defectlab import Detector, Engine, Folder, SmallConvVae, make_sample
 from defectlab.data.images import read_image
 from defectlab.inference.reconstruction import generate, generated_figure, reconstruct, reconstruction_figure
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 from defectlab.visualization.charts import metric_bars, training_figure
 from defectlab.visualization.dataset import counts_table, labels_figure, samples_figure, size_table

@@ -13,7 +13,7 @@ from defectlab.data.manifest.manifest import build_manifest
 from defectlab.inference.detector import Prediction
 from defectlab.inference.review import ReviewedFolder, confirmed, write_verdicts
 from defectlab.results.comparison.paired_test import compare_runs
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import DataError, InputError
 

@@ -12,7 +12,7 @@ from helpers.models import backbone, data
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.models.registry import MODELS, OTHERS, UNAVAILABLE, model_info
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
 OWN: dict[str, dict[str, Any]] = {

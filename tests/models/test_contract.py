@@ -14,7 +14,7 @@ from helpers.models import EPOCHS, MORE, SMALL, data, small
 from defectlab import Detector, Engine
 from defectlab.data import auxiliary_images
 from defectlab.models.registry import MODELS
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 LONG = {"efficient_ad"}  # 256 px are its least
 BATCHES = {"efficient_ad": 1, "draem": 2}  # DRAEM sees few simulated defects in a small training: more steps

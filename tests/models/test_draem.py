@@ -10,7 +10,7 @@ from PIL import Image
 from defectlab import Draem, Engine
 from defectlab.data import auxiliary_images
 from defectlab.models.checkpoint import read_record
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, OptionError
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from defectlab import Detector, Engine, distil_teacher
 from defectlab.data import auxiliary_images
 from defectlab.models.efficient_ad.teacher import channel_statistics, patch_description_network
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, WeightsError
 
 

@@ -23,7 +23,7 @@ from defectlab.data.images import read_image
 from defectlab.inference.figures import _relative, relative_figure
 from defectlab.models import frozen_features
 from defectlab.models.featcae import FeatureAutoencoder
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.seeds import generator
 from defectlab.visualization.overlays import contour, overlay

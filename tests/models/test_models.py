@@ -20,7 +20,7 @@ from defectlab.models.checkpoint import read_record
 from defectlab.models.convert import check_target, to_anomalib
 from defectlab.models.frozen_features import KeptFeatures
 from defectlab.models.loading import restore
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, WeightsError
 from defectlab.utils.seeds import generator

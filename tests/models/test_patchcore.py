@@ -14,7 +14,7 @@ from defectlab.kernels.projection import sparse_projection
 from defectlab.models.convert import to_anomalib
 from defectlab.models.loading import restore
 from defectlab.models.patchcore.scores import mean_distances, own_neighbours
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.seeds import generator
 

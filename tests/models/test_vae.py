@@ -16,7 +16,7 @@ from defectlab.engine.checkpoints import KeepEpochs
 from defectlab.models.base import BaseDetector
 from defectlab.models.vae.networks import big_networks, linear_networks, small_networks
 from defectlab.models.vae.torch_model import divergence
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.visualization.report import write_report
 

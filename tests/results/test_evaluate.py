@@ -11,10 +11,10 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.intervals import auroc_interval
 from defectlab.evaluation.pixel.metrics import aupro
 from defectlab.evaluation.thresholds import DefaultRule, RuleOptions
-from defectlab.results.evaluate import choose_thresholds, evaluate_run
+from defectlab.results.evaluate import choose_thresholds, evaluate_run, no_thresholds
 from defectlab.results.map_retention import drop_maps
 from defectlab.results.run.arrays import pack_masks
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.thresholds import set_threshold
 
@@ -94,7 +94,7 @@ def test_a_metric_without_a_value_has_no_interval(run: Run):
     results = evaluate_run(run)
     assert not [name for name in results["intervals"] if name.startswith("pixel")]
     assert [kind["pixel_AUROC"] for kind in results["per_defect"]] == [None] * 3
-    nothing = {"image": {"value": None}, "pixel": {"value": None}}
+    nothing = no_thresholds("not asked for")
     results = evaluate_run(run, nothing)
     assert set(results["intervals"]) == {"image_AUROC", "image_AUPR", "image_F1Max", "image_FPR_at_95TPR"}
     assert [kind["flagged"] for kind in results["per_defect"]] == [None] * 3

@@ -15,7 +15,7 @@ from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.evaluate import columns, evaluate_run
 from defectlab.results.groups import part_columns, row_parts
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.thresholds import image_threshold, set_threshold
 from defectlab.utils.errors import OptionError

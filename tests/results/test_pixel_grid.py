@@ -19,7 +19,7 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.pixel_grid import check_pixel_size, pixel_images
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.thresholds import set_threshold
 from defectlab.utils.errors import OptionError
 

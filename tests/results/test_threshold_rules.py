@@ -10,7 +10,7 @@ from helpers.models import data, small
 from defectlab import Engine
 from defectlab.data.folder import Folder
 from defectlab.evaluation.suite import evaluate
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.visualization.run_panel import run_panel
 
 

@@ -10,7 +10,7 @@ from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.run.arrays import pack_masks
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.thresholds import set_threshold
 from defectlab.results.workbook import read_workbook

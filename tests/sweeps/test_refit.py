@@ -1,6 +1,5 @@
 """Checkpoints of a sweep: which are kept, how the best is chosen, and that they give the sweep's own scores."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from defectlab import Detector
 from defectlab.backbones.feature_cache.extraction import BATCH
 from defectlab.evaluation.thresholds import below32
 from defectlab.experiment import Experiment, run
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.checkpoints import policy_of
@@ -181,9 +180,9 @@ def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCapture
     (asked,) = best_runs(good_only, "image_AUROC", test_if_needed=True)
     assert (asked.run.folder.name, asked.split, asked.oracle) == ("y", "test", True)
     assert "TEST images" in caplog.text
-    record = json.loads((better.folder / "run.json").read_text())
-    record["dataset"]["protocol"]["validation_is_test"] = True
-    assert validation_metric(Run(better.folder, record), "image_AUROC").value is None
+    protocol = better.record.dataset.protocol.replaced(validation_is_test=True)
+    better.update(dataset=better.record.dataset.replaced(protocol=protocol))
+    assert validation_metric(better, "image_AUROC").value is None
 
 
 def test_one_grid_for_the_pixels_of_several_image_sizes(parts: Path):

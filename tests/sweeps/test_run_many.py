@@ -15,7 +15,7 @@ from scipy.stats import t
 import defectlab.sweeps.run_many as many
 from defectlab.cli import main
 from defectlab.results.comparison.runs import boards_of
-from defectlab.results.run.record import find_runs
+from defectlab.results.run.run import find_runs
 from defectlab.sweeps.run_many import parse_seeds, run_many, with_seeds
 from defectlab.utils.errors import OptionError
 

@@ -14,7 +14,7 @@ import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.experiment import Experiment, run
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.sweep import sweep

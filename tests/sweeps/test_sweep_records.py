@@ -25,7 +25,7 @@ from defectlab.backbones.feature_cache import FeatureStore, extract
 from defectlab.data.manifest.manifest import check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.engine.engine import Engine
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.checkpoints import keep_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare

@@ -11,7 +11,7 @@ from helpers.fake_trackers import FakeWandb
 from helpers.sweeps import settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.sweep import sweep
 
 SHARED = {"model.name": "padim", "model.layers": [["layer2"]], "model.n_features": [6]}

@@ -1,6 +1,5 @@
 """One sweep in two processes: what the other runs or has finished is no failure; what a plan learns from records."""
 
-import json
 import os
 import shutil
 import socket
@@ -11,7 +10,7 @@ from helpers.sweeps import settings
 
 import defectlab.sweeps.sweep as running
 from defectlab.cli import main
-from defectlab.results.run.record import find_runs
+from defectlab.results.run.run import find_runs
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import Outcome
 from defectlab.utils.config_files import as_yaml
@@ -45,8 +44,8 @@ def test_what_another_process_is_running_is_said_so_and_no_failure(
     copy: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     for run in find_runs():
-        process = {"pid": os.getppid(), "host": socket.gethostname(), "started": run.record["process"]["started"]}
-        (run.folder / "run.json").write_text(json.dumps(run.record | {"status": "running", "process": process}))
+        process = {"pid": os.getppid(), "host": socket.gethostname(), "started": run.record.process.started}
+        run.update(status="running", process=process)
     result = sweep(settings(parts, grid=GRID))
     assert [one.status for one in result.outcomes] == ["busy", "busy"]
     assert all(f"being run by another process. Process {os.getppid()}" in (one.error or "") for one in result.outcomes)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.runs import finished
 
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
 from defectlab.visualization.charts import roc_figure, training_figure

@@ -14,7 +14,7 @@ from defectlab.cli import main
 from defectlab.evaluation.metrics import sorted_curve
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import evaluate_run, labelled
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
 from defectlab.visualization.charts import histogram

@@ -10,7 +10,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 import defectlab.visualization.segmentation as drawing
 from defectlab.cli import main
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_drawn_is_refused(run: Run, parts: Path, tmp_path: Path, 
     assert main(["predict", *source, "--figures", "al"]) == 2
     assert "Did you mean 'all'" in capsys.readouterr().err
     assert main(["predict", *source, "--figures", "all", "--report"]) == 2
-    bare = Run(run.folder, {**run.record, "thresholds": {k: {"value": None} for k in ("image", "pixel")}})
+    bare = Run(run.folder, run.record.replaced(thresholds={}))
     with pytest.raises(InputError, match="no threshold for them"):
         list(drawing.write_run_figures(bare, tmp_path))
     assert not (tmp_path / "out").exists()

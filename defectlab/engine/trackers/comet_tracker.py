@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, title
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 

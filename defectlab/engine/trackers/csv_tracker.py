@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.files import replacing
 from defectlab.utils.validation import checked_options
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.config_files import as_yaml
 from defectlab.utils.validation import checked_options
 

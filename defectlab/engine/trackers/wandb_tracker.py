@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from defectlab.engine.losses import VALIDATION_LOSSES
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker, title
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 

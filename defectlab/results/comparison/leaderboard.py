@@ -13,7 +13,7 @@ from defectlab.results.comparison.paired_test import SIGNIFICANT
 from defectlab.results.comparison.repeats import Spread, spread
 from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval
 from defectlab.results.rows import FINISHED, GRID, KEY, RANDOM, Group, Row, group_of, interval_columns, number
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 RANKED_BY = "image_AUROC"
 BETWEEN_EQUALS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1

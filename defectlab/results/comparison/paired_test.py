@@ -20,7 +20,7 @@ from defectlab.evaluation.pixel.metrics import NAMES
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import paths_below_root, row_parts
 from defectlab.results.pixel_grid import grid_words, pixel_images
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, unknown_name
 
 SIGNIFICANT = 0.05

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from defectlab.evaluation.intervals import CONFIDENCE
 from defectlab.results.rows import _seed, _settings, repeat_key
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
 

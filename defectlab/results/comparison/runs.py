@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from defectlab.results.comparison.leaderboard import RANKED_BY, SHOWN, Board, Entry, leaderboards
 from defectlab.results.comparison.significance import read_test_scores
 from defectlab.results.rows import FINISHED, KEY, row_of
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 

@@ -31,7 +31,7 @@ from defectlab.evaluation.intervals import (
     placements,
 )
 from defectlab.results.groups import parts_of_paths, paths_below_root
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 Floats = NDArray[np.float64]
 

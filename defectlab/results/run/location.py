@@ -2,7 +2,6 @@
 
 import difflib
 import glob
-import json
 import os
 import shutil
 import socket
@@ -13,22 +12,22 @@ from typing import Any
 from filelock import FileLock
 
 from defectlab.results.run.identity import differing_suffix
+from defectlab.results.run.record import FILE, ProcessRecord, RunRecord, find_record
 from defectlab.utils import paths
 
 CHECKPOINT = "weights/lightning/model.ckpt"
-_ALWAYS = ("run_id", "name", "status", "process")  # what every record has from its beginning
 
 
 def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
     """Return the folder of this experiment: its earlier one of this name, or a free one."""
-    for file in sorted(parent.glob(f"{glob.escape(name)}*/run.json")):
-        earlier = read_record(file.parent)
-        if earlier is not None and earlier["run_id"] == identity:
+    for file in sorted(parent.glob(f"{glob.escape(name)}*/{FILE}")):
+        earlier = find_record(file.parent)
+        if earlier is not None and earlier.run_id == identity:
             return file.parent
     if not (parent / name).exists():
         return parent / name
-    taken = read_record(parent / name)
-    suffix = differing_suffix(facts, taken["facts"]) if taken else ""
+    taken = find_record(parent / name)
+    suffix = differing_suffix(facts, taken.facts) if taken else ""
     return next(
         folder
         for folder in (parent / f"{name}{suffix}", parent / f"{name}{suffix}_{identity[:6]}")
@@ -52,34 +51,25 @@ def clear_leftovers(parent: Path, name: str) -> None:
         else:
             old.rename(parent / name)
     for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
-        record = read_record(folder)
+        record = find_record(folder)
         if (record is None or not runs_elsewhere(record)) and not (folder / CHECKPOINT).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def runs_elsewhere(record: Mapping[str, Any]) -> bool:
+def runs_elsewhere(record: RunRecord) -> bool:
     """Whether another living process of this machine is running this; of other machines nothing is known."""
-    process = record["process"]
-    return process["host"] == socket.gethostname() and process["pid"] != os.getpid() and is_alive(record)
+    process = record.process
+    return process.host == socket.gethostname() and process.pid != os.getpid() and is_alive(record)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a folder; None where there is none, or what is there is none."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and all(key in record for key in _ALWAYS) else None
-
-
-def is_alive(record: Mapping[str, Any]) -> bool:
+def is_alive(record: RunRecord) -> bool:
     """Whether a record is of a run that may be going on."""
-    return record["status"] == "running" and may_live(record["process"])
+    return record.status == "running" and may_live(record.process)
 
 
 def runs_there_are(wanted: Path) -> str:
     """Say which runs there are in place of one that is not, the closest names first."""
-    there = [paths.relative(file.parent) for file in sorted(paths.results_dir().glob("*/*/[!.]*/run.json"))]
+    there = [paths.relative(file.parent) for file in sorted(paths.results_dir().glob(f"*/*/[!.]*/{FILE}"))]
     if not there:
         return (
             f"There are no runs under {paths.results_dir()} yet: run the first training cell of "
@@ -98,18 +88,17 @@ def this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
 
 
-def may_live(process: Mapping[str, Any]) -> bool:
+def may_live(process: ProcessRecord) -> bool:
     """Whether the process on record may live: of other machines nothing is known."""
-    if process["host"] != socket.gethostname():
+    if process.host != socket.gethostname():
         return True
     try:
-        os.kill(process["pid"], 0)
+        os.kill(process.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass  # it is another user's
-    born = process.get("born")
-    return born is None or _born(process["pid"]) in (None, born)
+    return process.born is None or _born(process.pid) in (None, process.born)
 
 
 def _born(pid: int) -> str | None:

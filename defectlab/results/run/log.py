@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 
 LOG = "log.txt"
 

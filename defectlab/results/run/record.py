@@ -1,285 +1,451 @@
-"""A run folder: begun when a run starts, completed when it ends, never half a file."""
+"""The record of a run, `run.json`, as typed parts: the one way to read and write it. Loads neither torch nor numpy."""
 
-import csv
 import json
-import logging
-import os
-import shutil
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
-import numpy as np
+from defectlab.utils.errors import InputError
+from defectlab.utils.json_object import JsonObject, JsonTypeError, json_key
+from defectlab.utils.version import __version__
 
-from defectlab.results.run.arrays import mapped, unpack_masks
-from defectlab.results.run.identity import experiment_id, safe_name
-from defectlab.results.run.location import (
-    CHECKPOINT,
-    clear_leftovers,
-    is_alive,
-    locked,
-    place_of,
-    read_record,
-    runs_elsewhere,
-    runs_there_are,
-    this_process,
-)
-from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
-from defectlab.utils import paths
-from defectlab.utils.errors import BusyError, InputError
-from defectlab.utils.files import is_writable, write_json
-
-logger = logging.getLogger(__name__)
-
-STATUSES = ("failed", "running", "fitted", "finished")
-CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
+FILE = "run.json"
+VERSION = 1  # of the record; one without a version is of this one
+Status = Literal["failed", "running", "fitted", "finished"]
+STATUSES: tuple[str, ...] = get_args(Status)  # how far a run came, the least first
 
 
-class Run:
-    """A run folder, `results/<Model>/<dataset>/<run name>/`, and its run.json as `record`."""
+class RecordError(InputError):
+    """A run's record cannot be read: it is damaged, or of a newer version."""
 
-    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
-        self.folder = folder
-        self.record = record
 
-    @classmethod
-    def open(cls, folder: str | Path) -> "Run":
-        """Open a run folder.
+@dataclass(frozen=True, kw_only=True)
+class ProcessRecord(JsonObject):
+    """The process that runs, or ran, the experiment. `born` is None where the system does not tell."""
 
-        Raises:
-            InputError: There is no run there, or its record is damaged.
-        """
-        folder = paths.resolve(folder)
-        if not (folder / "run.json").is_file():
-            raise InputError(f"{folder} is no run folder: it has no run.json. {runs_there_are(folder)}")
-        record = read_record(folder)
-        if record is None:
-            raise InputError(f"{folder / 'run.json'} is damaged: it is no record. Restore it, or train the run again.")
-        return cls(folder, record)
+    pid: int
+    host: str
+    born: str | None = None
+    started: str
 
-    @classmethod
-    def of_checkpoint(cls, checkpoint: Path) -> "Run | None":
-        """Return the run whose folder holds `checkpoint`, if there is one."""
-        for folder in list(checkpoint.absolute().parents)[:4]:
-            if (folder / "run.json").is_file():
-                return cls.open(folder)
-        return None
 
-    @classmethod
-    def start(
-        cls, results: Path, model: str, dataset: str, name: str, facts: Mapping[str, Any], record: Mapping[str, Any]
-    ) -> "Run":
-        """Begin a run's folder and record.
+@dataclass(frozen=True, kw_only=True)
+class ErrorRecord(JsonObject):
+    """The error that ended a run, in one line and whole."""
 
-        The same experiment (equal `facts`) runs into a folder beside its earlier run and takes its place once it
-        has come as far; another experiment of the same name gets a suffix naming what differs.
+    summary: str
+    traceback: str = ""
 
-        Raises:
-            BusyError: Another process is running this experiment at this moment.
-            InputError: Results cannot be written there.
-        """
-        parent = results / safe_name(model) / safe_name(dataset)
-        if not is_writable(parent):
-            raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
-        parent.mkdir(parents=True, exist_ok=True)
-        identity = experiment_id(facts)
-        with locked(parent):
-            final = folder = place_of(parent, safe_name(name), facts, identity)
-            clear_leftovers(parent, final.name)
-            earlier = read_record(final)
-            if earlier is not None and runs_elsewhere(earlier):
-                raise BusyError(
-                    f"Process {earlier['process']['pid']} is running this experiment now, into {final}. "
-                    "Wait for it, or stop it."
-                )
-            done = earlier is not None and (earlier["status"] in ("fitted", "finished") or is_alive(earlier))
-            if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
-                folder = parent / f".{final.name}.rerun-{os.getpid()}"
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            run = cls(folder, {})
-            run.update(
-                run_id=identity,
-                name=final.name,
-                status="running",
-                error=None,
-                facts=dict(facts),
-                process={**this_process(), "started": _now()},
-                **record,
-            )
-        return run
 
-    def update(self, **fields_: Any) -> None:
-        """Change fields of run.json, atomically: all of them or, if one cannot be written, none."""
-        changed = self.record | fields_
-        write_json(self.folder / "run.json", changed)
-        self.record = changed
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRecord(JsonObject):
+    """The settings that an experiment is run with, as its YAML has them; options by their names in each section."""
 
-    def advance(self, status: str, **fields_: Any) -> None:
-        """Reach `status`; a run done again takes the place of its earlier one as soon as it has come as far."""
-        self.update(status=status, error=None, **{status: _now()}, **fields_)
-        if self.folder == self._final:
-            return
-        with locked(self._final.parent):
-            earlier = read_record(self._final)
-            if earlier is None or STATUSES.index(earlier["status"]) <= STATUSES.index(status):
-                old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
-                if self._final.exists():
-                    self._final.rename(old)
-                self.folder.rename(self._final)
-                shutil.rmtree(old, ignore_errors=True)
-                self.folder = self._final
-                logger.info("Replaced the earlier run of the same experiment: %s", self._final)
-
-    @contextmanager
-    def recording_failure(self) -> Iterator[None]:
-        """Keep the error of a block in the record, then let it rise."""
-        try:
-            yield
-        except BaseException as error:
-            last = traceback.format_exception_only(error)[-1].strip()
-            # what was finished once stays finished: a second test that fails takes nothing away
-            status = "finished" if self.record["status"] == "finished" else "failed"
-            self.update(status=status, error={"summary": last, "traceback": traceback.format_exc()}, failed=_now())
-            raise
+    name: str | None = None
+    seed: int
+    data: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    model: Mapping[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Mapping[str, Any]
 
     @property
-    def _final(self) -> Path:
-        """Where this run belongs; one done again stands beside it, hidden, until it has come as far."""
-        return self.folder.parent / self.record["name"] if self.folder.name.startswith(".") else self.folder
+    def model_name(self) -> str:
+        """The model's name in the registry."""
+        return str(self.model.get("name"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolRecord(JsonObject):
+    """How images were split; see `defectlab.data.manifest.splits.Protocol`."""
+
+    test_split_mode: str
+    test_split_ratio: float | None
+    val_split_mode: str
+    val_split_ratio: float | None
+    validation_is_test: bool
+    test_normal_from: str
+    validation_from: str
+    counts: Mapping[str, Mapping[str, int]]
+    group: str | None = None
+    group_counts: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=json_key("parts"))
+    n_val_good: int | None = None
+    missing_masks: str | None = None
+    task: str | None = None
 
     @property
-    def checkpoint(self) -> Path:
-        """Where this run's checkpoint lies."""
-        return self.folder / CHECKPOINT
-
-    @property
-    def features_dtype(self) -> str:
-        """Type of the features it was computed from; a sweep may have rounded them (`cache_dtype`)."""
-        return str((self.record.get("sweep") or {}).get("cache_dtype", "float32"))
-
-    @property
-    def status(self) -> str:
-        """Status of the record; a `running` one whose process is gone was interrupted."""
-        status = self.record["status"]
-        return "interrupted" if status == "running" and not is_alive(self.record) else status
-
-    def holds(self, checkpoint: Path) -> bool:
-        """Whether `checkpoint` has the weights that this run's thresholds and scores are of, not another epoch's."""
-        return checkpoint.resolve() in ((self.folder / name).resolve() for name in (CHECKPOINT, CONVERTED))
-
-    def checkpoint_file(self) -> Path:
-        """Return the checkpoint this run's scores come from: its own, or for a run that only tested, another one's.
-
-        Raises:
-            InputError: It is not there, because the run did not come that far or because it was removed.
-        """
-        recorded = self.record["checkpoint"]
-        own = recorded in (None, CHECKPOINT) or self.checkpoint.is_file()
-        file = self.checkpoint if own else paths.resolve(recorded)
-        if not file.is_file():
-            why = f"; its error was {self.record['error']['summary']}" if self.record["error"] else ""
-            raise InputError(f"{self.folder} has no checkpoint (status {self.status}{why}). Train it again.")
-        return file
-
-    def write_scores(self, rows: Sequence[ScoreRow]) -> None:
-        """Write scores.csv."""
-        write_scores(self.folder / "scores.csv", rows)
-
-    def scores(self, split: str | None = None) -> list[ScoreRow]:
-        """Read scores.csv: all rows, or those of one split, in the order of the maps' rows.
-
-        Raises:
-            InputError: The file is damaged.
-        """
-        file_path = self.folder / "scores.csv"
-        if not file_path.is_file():
-            return []
-        try:
-            rows = read_scores(file_path)
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InputError(
-                f"{file_path} is damaged ({type(error).__name__}: {error}). Restore it, or test the run again."
-            ) from error
-        return [row for row in rows if split in (None, row.split)]
-
-    @property
-    def has_all_maps(self) -> bool:
-        """Whether nothing of the maps was dropped, so that pixel metrics can be computed again."""
-        return self.record.get("maps", {}).get("kept", "all") == "all"
-
-    def maps_path(self, split: str) -> Path:
-        """Path of the raw maps of a split."""
-        return self.folder / "maps" / f"{split}.npy"
-
-    def masks_path(self, split: str) -> Path:
-        """Path of the packed ground-truth masks of a split."""
-        return self.folder / "maps" / f"{split}_masks.npy"
-
-    def grid_paths(self, split: str) -> tuple[Path, Path]:
-        """Paths of the masks on another grid than the maps', and of the sizes of images and grids."""
-        return self.folder / "maps" / f"{split}_grid_masks.bin", self.folder / "maps" / f"{split}_grid_sizes.npy"
-
-    def maps(self, split: str) -> np.ndarray | None:
-        """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept.
-
-        Raises:
-            InputError: The file is damaged.
-        """
-        return mapped(self.maps_path(split))
-
-    def packed_masks(self, split: str) -> np.ndarray | None:
-        """As `masks`, memory-mapped as they lie on disk: (n, H, W / 8) bits packed along the width, rounded up."""
-        return mapped(self.masks_path(split))
-
-    def masks(self, split: str) -> np.ndarray | None:
-        """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
-        packed, maps = self.packed_masks(split), self.maps(split)
-        return None if packed is None or maps is None else unpack_masks(packed, maps.shape[-1])
+    def threshold_source(self) -> str:
+        """The split that thresholds are chosen on."""
+        return "test" if self.validation_is_test else "validation"
 
 
-def find_runs(results: Path | None = None) -> list[Run]:
-    """Return every run under `results` (the project's, if None), oldest first; unreadable records are logged."""
-    runs = []
-    for file in (results or paths.results_dir()).glob("*/*/*/run.json"):
-        if file.parent.name.startswith("."):
-            continue
-        record = read_record(file.parent)
-        if record is None:
-            logger.warning("Unreadable record: %s", file)
-            continue
-        runs.append(Run(file.parent, record))
-    return sorted(runs, key=lambda run: run.record["process"]["started"])
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord(JsonObject):
+    """The images: counts by split and kind of defect, the manifest's hash, and how they were split.
 
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def adopt_run(files: Mapping[str, bytes], results: Path, model: str, dataset: str) -> Run:
-    """Write a run's files, by path in its folder, to where the same experiment run here would be; return the run.
-
-    An earlier run of the same experiment is replaced; another experiment of the same name keeps it, and this one gets a
-    suffix that says what differs.
+    `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
     """
-    record = json.loads(files["run.json"])
-    parent = results / safe_name(model) / safe_name(dataset)
-    parent.mkdir(parents=True, exist_ok=True)
-    with locked(parent):
-        final = place_of(parent, record["name"], record["facts"], record["run_id"])
-        folder = parent / f".{final.name}.rerun-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        for path, content in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
-        write_json(folder / "run.json", record | {"name": final.name})
-        old = parent / f".{final.name}.old-{os.getpid()}"
-        if final.exists():
-            final.rename(old)
-        folder.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    logger.info("Run %s: %s", record["run_id"], final)
-    return Run.open(final)
+
+    name: str
+    root: str
+    counts: Mapping[str, Mapping[str, int]]
+    manifest: str
+    has_masks: bool
+    protocol: ProtocolRecord
+    without_mask: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRecord(JsonObject):
+    """The backbone and its weights: `source` is their file, "random(seed=42)" or what stood in for a file."""
+
+    name: str
+    source: str
+    sha256: str
+    kind: str
+    spec: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionRecord(JsonObject):
+    """The part of each image that is looked at: left, top, right and bottom of a box, and a mask of valid pixels."""
+
+    box: list[int] | None = None
+    size: list[int] | None = None
+    sha256: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilingOptions(JsonObject):
+    """The size that images are brought to before they are cut into tiles, and the tiles' overlap."""
+
+    image_size: list[int]
+    overlap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingRecord(JsonObject):
+    """How images became the model's input; see `defectlab.data.transforms.preprocessing.Preprocessing`."""
+
+    size: list[int]
+    crop: list[int] | None = None
+    keep_aspect: bool = False
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+    region: RegionRecord | None = field(default=None, metadata=json_key("area"))
+    tiling: TilingOptions | None = None
+    hash: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """Return what a `Preprocessing` is made of."""
+        return {key: value for key, value in self.to_dict().items() if key != "hash"}
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels of an image the model is given."""
+        height, width = self.size if self.tiling is None else self.tiling.image_size
+        return height * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilesRecord(JsonObject):
+    """Where tiles lie, in pixels, and how an image's score comes of theirs."""
+
+    tile: list[int]
+    rows: list[int]
+    columns: list[int]
+    image_size: list[int]
+    image_score: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(JsonObject):
+    """The grid of the pixel metrics: `pixel_size` as asked for, `grid` as it is, None where each image has its own."""
+
+    pixel_size: str | list[int] = "input"
+    grid: list[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdRecord(JsonObject):
+    """A threshold and how it was chosen; `oracle` says that the test images chose it. `value` None: there is none."""
+
+    value: float | None
+    rule: str
+    source: str
+    reason: str
+    oracle: bool
+
+
+NO_THRESHOLD = ThresholdRecord(value=None, rule="none", source="none", reason="none was chosen yet", oracle=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds(JsonObject):
+    """The image threshold and the pixel threshold."""
+
+    image: ThresholdRecord = NO_THRESHOLD
+    pixel: ThresholdRecord = NO_THRESHOLD
+
+    @property
+    def recorded(self) -> bool:
+        """Whether thresholds were chosen, or could not be and say why."""
+        return self != Thresholds()
+
+    @property
+    def by_level(self) -> dict[str, ThresholdRecord]:
+        """The thresholds by "image" and "pixel"."""
+        return {"image": self.image, "pixel": self.pixel}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRecord(JsonObject):
+    """Versions, device and number of threads."""
+
+    defectlab: str
+    anomalib: str
+    torch: str
+    torchvision: str
+    lightning: str
+    timm: str
+    python: str
+    platform: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitRecord(JsonObject):
+    """The state of the project's repository; `reason` says why there is no commit."""
+
+    commit: str | None
+    branch: str | None = None
+    dirty: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorRecord(JsonObject):
+    """What decided which epoch's weights the run has; epochs count from 1."""
+
+    metric: str | None
+    keep: str
+    patience: int | None
+    best_epoch: int | None
+    best_value: float | None
+    stopped_after: int | None
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRetentionRecord(JsonObject):
+    """Which maps stay on disk: the policy, the test rows of scores.csv that have one, and what is not possible then."""
+
+    policy: str = field(metadata=json_key("kept"))
+    rows: list[int] = field(default_factory=list)
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalRecord(JsonObject):
+    """A confidence interval; low and high are None where there is none, and `method` says why."""
+
+    low: float | None
+    high: float | None
+    method: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefectRecord(JsonObject):
+    """Results of one kind of test image: of its images and all good ones."""
+
+    defect: str
+    label: int
+    count: int
+    flagged: int | None
+    mean_score: float | None = None
+    image_auroc: float | None = field(default=None, metadata=json_key("image_AUROC"))
+    image_aupr: float | None = field(default=None, metadata=json_key("image_AUPR"))
+    image_f1_score: float | None = field(default=None, metadata=json_key("image_F1Score"))
+    interval: IntervalRecord | None = None
+    pixel_auroc: float | None = field(default=None, metadata=json_key("pixel_AUROC"))
+    pixel_aupro: float | None = field(default=None, metadata=json_key("pixel_AUPRO"))
+    pixel_aupr: float | None = field(default=None, metadata=json_key("pixel_AUPR"))
+    pixel_f1_score: float | None = field(default=None, metadata=json_key("pixel_F1Score"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupThresholds(JsonObject):
+    """The threshold of groups."""
+
+    group: ThresholdRecord = field(metadata=json_key("part"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupsRecord(JsonObject):
+    """Results of groups, the objects that several images show (`data.group`); metric names begin with `part_`."""
+
+    pattern: str = field(metadata=json_key("group"))
+    count: int
+    counts: Mapping[str, int]
+    images: int
+    score: str
+    metrics: Mapping[str, float | None]
+    metric_reasons: Mapping[str, str | None]
+    intervals: Mapping[str, IntervalRecord | None]
+    trivial: Mapping[str, float | None]
+    thresholds: GroupThresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitRecord(JsonObject):
+    """Why a sweep gave a run its checkpoint: by `metric` the best of so many, or by its name."""
+
+    metric: str | None = None
+    value: float | None = None
+    split: str | None = None
+    among: int | None = None
+    oracle: bool | None = None
+    named: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord(JsonObject):
+    """The sweep that a run was part of, and the seconds of the work that `shared_by` runs have in common."""
+
+    name: str | None = None
+    number: int | None = None
+    shared_seconds: Mapping[str, float] = field(default_factory=dict)
+    shared_by: int | None = None
+    cache_dtype: str = "float32"
+    groups: list[str] = field(default_factory=list)
+    refit: RefitRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerRecord(JsonObject):
+    """Where a tracker's copy of the run is, or the error that kept it from being made."""
+
+    where: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(JsonObject, Mapping[str, Any]):
+    """The record of a run, all of `run.json`.
+
+    As a mapping (`record["metrics"]`) it is the JSON object, for notebooks and scripts.
+
+    Attributes:
+        run_id: Equal for equal experiments.
+        name: The run's name, that of its folder.
+        facts: What makes the experiment what it is, flat and by dotted name.
+        parameters: How many the model has.
+        metrics: Values by name, None where a metric cannot be computed; `metric_reasons` says why.
+        timings: Seconds by stage.
+        checkpoint: Relative to the run's folder, or to the project for a run that only tested; None: removed.
+        sources: Where a model's other files came from.
+        history: Mean loss of each epoch by name, None where an epoch has none.
+        validation_epoch: The epoch (from 0) whose weights the thresholds are of.
+        trivial: What calling every image anomalous would give.
+        fitted, finished, failed: When that was, in UTC.
+    """
+
+    version: int = VERSION
+    run_id: str
+    name: str
+    status: Status
+    error: ErrorRecord | None
+    facts: Mapping[str, Any]
+    process: ProcessRecord
+    experiment: ExperimentRecord
+    dataset: DatasetRecord
+    backbone: BackboneRecord
+    parameters: int | None = None
+    preprocessing: PreprocessingRecord
+    evaluation: EvaluationRecord = field(default_factory=EvaluationRecord)
+    metrics: Mapping[str, float | None]
+    thresholds: Thresholds
+    timings: Mapping[str, float]
+    environment: EnvironmentRecord
+    git: GitRecord | None = None
+    checkpoint: str | None
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    tiling: TilesRecord | None = None
+    history: Mapping[str, list[float | None]] = field(default_factory=dict)
+    validation_epoch: int | None = None
+    monitor: MonitorRecord | None = None
+    metric_reasons: Mapping[str, str | None] = field(default_factory=dict)
+    intervals: Mapping[str, IntervalRecord | None] = field(default_factory=dict)
+    per_defect: list[DefectRecord] = field(default_factory=list)
+    trivial: Mapping[str, float | None] = field(default_factory=dict)
+    groups: GroupsRecord | None = field(default=None, metadata=json_key("parts"))
+    maps: MapRetentionRecord | None = None
+    sweep: SweepRecord | None = None
+    trackers: Mapping[str, TrackerRecord] = field(default_factory=dict, metadata=json_key("loggers"))
+    fitted: str | None = None
+    finished: str | None = None
+    failed: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Read a record.
+
+        Raises:
+            JsonTypeError: A required key is missing or a value has another type; it names the key.
+            RecordError: The record is of a newer version.
+        """
+        version = data.get("version", VERSION) if isinstance(data, Mapping) else VERSION
+        if type(version) is int and version > VERSION:
+            raise RecordError(
+                f"it is of version {version}, newer than DefectLab {__version__} reads ({VERSION}). Update defectlab."
+            )
+        return super().from_dict(data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object, its version first."""
+        return {"version": self.version} | super().to_dict()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+    @property
+    def seed(self) -> int:
+        """The seed of the experiment."""
+        return int(self.facts.get("seed", self.facts.get("model.seed", 0)))
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read the record of a run's folder.
+
+    Raises:
+        RecordError: There is none, it is damaged, or it is of a newer version.
+    """
+    file = folder / FILE
+    try:
+        return RunRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except JsonTypeError as error:
+        problem = f"is damaged: {error}. Restore it, or train the run again."
+    except RecordError as error:
+        problem = f"cannot be read: {error}"
+    except (OSError, ValueError):
+        problem = "is damaged: it is no record. Restore it, or train the run again."
+    raise RecordError(f"{file} {problem}")
+
+
+def find_record(folder: Path) -> RunRecord | None:
+    """Return the record of a folder; None where there is none, or what is there cannot be read."""
+    try:
+        return read_record(folder)
+    except RecordError:
+        return None

@@ -23,7 +23,7 @@ from defectlab.results.rows import (
     project_id,
     row_of,
 )
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook.blocks import find_blocks, import_blocks
 from defectlab.results.workbook.file import COMPARISON, RUNS, create_sheet, find_sheet, load, open_book
 from defectlab.utils import paths

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.record import adopt_run
+from defectlab.results.run.run import adopt_run
 from defectlab.sweeps.configurations import PREFIX, Configuration, groups_of
 from defectlab.sweeps.execute import Report, outcome_of, record_failure
 from defectlab.sweeps.executors import tasks

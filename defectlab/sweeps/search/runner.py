@@ -10,7 +10,7 @@ from typing import Any
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.experiment import ComponentCache, Experiment
 from defectlab.models.registry import model_info
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import Configuration, Refused, build_all, serves
 from defectlab.sweeps.execute import Report, outcome_of

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import Kept, keep_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.executors import make_executor

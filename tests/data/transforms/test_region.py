@@ -17,7 +17,7 @@ from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.transforms.preprocessing import AreaCut, Preprocessing
 from defectlab.data.transforms.region import Area
 from defectlab.inference.prediction_files import predict_to_folder
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError, OptionError
 from defectlab.visualization.run_panel import ShownImages
 

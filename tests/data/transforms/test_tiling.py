@@ -17,7 +17,7 @@ from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.registry import model_class
 from defectlab.models.tiled import TiledFeatures, TiledScores, drawn_tiles
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
 GRIDS = [

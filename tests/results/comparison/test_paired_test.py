@@ -15,7 +15,7 @@ from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import against_best, read_test_scores
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.rows import ranked_within, row_of
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from defectlab.results.comparison.repeats import spread, summarise
 from defectlab.results.rows import repeat_key
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
 

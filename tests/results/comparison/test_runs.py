@@ -7,7 +7,7 @@ from helpers.runs import finished, measured
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.comparison.runs import board_frame, boards_of, finished_runs, kinds_by_run, runs_on
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
 from defectlab.visualization.threshold_rules import compare_rules, rules_chart
@@ -48,7 +48,7 @@ def validated(good: list[float], bad: list[float]) -> Run:
 def test_rules_are_tried_on_validation_images_without_writing():
     good, bad = [1.0, 2.0, 3.0, 4.0, 6.0], [5.0, 7.0, 8.0]
     run = validated(good, bad)
-    before = dict(run.record)
+    before = run.record
     rules = {"f1": RuleOptions(), "conformal": RuleOptions(false_alarm_rate=0.2), "recall": RuleOptions(recall=1.0)}
     found = {one.rule: one for one in compare_rules(run, rules | {"cost": RuleOptions()})}
     for rule, options in rules.items():

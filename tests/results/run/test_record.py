@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.runs import parts_of_a_record
 
 from defectlab.results.run.arrays import ArrayWriter, pack_masks, unpack_masks
 from defectlab.results.run.identity import differing_suffix, experiment_facts, experiment_id, readable_name
 from defectlab.results.run.location import may_live
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing, write_json
@@ -19,7 +20,7 @@ FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "b
 
 
 def start(root: Path, facts: dict | None = None, name: str = "resnet18_layer2_0.1_5") -> Run:
-    return Run.start(root, "Patchcore", "bottle", name, facts or FACTS, {"metrics": {}, "thresholds": {}})
+    return Run.start(root, "Patchcore", "bottle", name, facts or FACTS, parts_of_a_record())
 
 
 def test_a_run_begins_with_a_record_and_ends_with_all_of_it(tmp_path: Path):
@@ -80,8 +81,8 @@ def test_a_killed_run_is_known_as_interrupted(tmp_path: Path):
     code = f"""
 import os, signal
 from pathlib import Path
-from defectlab.results.record import Run
-run = Run.start(Path({str(tmp_path)!r}), "Padim", "d", "r", {{"seed": 1}}, {{}})
+from defectlab.results.run.run import Run
+run = Run.start(Path({str(tmp_path)!r}), "Padim", "d", "r", {{"seed": 1}}, {parts_of_a_record()!r})
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -90,16 +91,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_number_that_another_process_has_by_now_is_not_the_dead_one(tmp_path: Path):
     run = start(tmp_path)
-    assert run.record["process"]["pid"] == os.getpid()
-    assert may_live(run.record["process"])
-    parent = run.record["process"] | {"pid": os.getppid()}
-    run.update(process=parent | {"born": "before the last start 17"})
+    own = run.record.process
+    assert own.pid == os.getpid()
+    assert may_live(own)
+    parent = own.replaced(pid=os.getppid())
+    run.update(process=parent.replaced(born="before the last start 17"))
     assert (run.status == "interrupted") == Path("/proc/self/stat").exists(), "born at another moment"
-    run.update(process=parent | {"born": None})  # a record from before this was written down
+    run.update(process=parent.replaced(born=None))  # a record from before this was written down
     assert run.status == "running"
     with pytest.raises(InputError, match="is running this experiment now"):
         start(tmp_path)
-    assert may_live({"pid": 1, "host": "another machine", "born": "x 1"})
+    assert may_live(own.replaced(pid=1, host="another machine", born="x 1"))
 
 
 def test_a_rerun_killed_while_it_took_its_place_loses_nothing(tmp_path: Path):

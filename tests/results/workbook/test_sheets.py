@@ -9,7 +9,7 @@ from helpers.runs import finished, measured
 from openpyxl.styles import PatternFill
 
 from defectlab.results.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.cells import read_cells
 from defectlab.results.workbook.leaderboard_sheet import AT, TRIVIAL

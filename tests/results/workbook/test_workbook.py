@@ -24,7 +24,7 @@ import defectlab
 from defectlab.cli import main
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.rows import GRID
-from defectlab.results.run.record import Run
+from defectlab.results.run.run import Run
 from defectlab.results.workbook import best_table, imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.blocks import find_blocks
 from defectlab.results.workbook.cells import BEST, read_cells
@@ -445,7 +445,7 @@ def test_a_broken_record_costs_its_own_row_only(caplog: pytest.LogCaptureFixture
     (broken.folder / "run.json").write_text(json.dumps(record))
     update_workbook(finished("whole", metrics={"image_AUROC": 0.5}))
     assert [row["run"] for row in table()] == ["whole"]
-    assert "no row can be made of" in caplog.text
+    assert "run.json is damaged: experiment is missing" in caplog.text
 
 
 def test_a_control_character_does_not_stop_a_write():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.sweeps import LAYERS, SMALL_GRID, assert_equal_runs, settings
 
-from defectlab.results.run.record import find_runs
+from defectlab.results.run.run import find_runs
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.sweep import sweep
 

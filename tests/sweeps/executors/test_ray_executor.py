@@ -11,7 +11,7 @@ from helpers.sweeps import SMALL_GRID, assert_equal_runs, settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.record import Run, adopt_run, find_runs
+from defectlab.results.run.run import Run, adopt_run, find_runs
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import prepare
 from defectlab.sweeps.executors import make_executor, tasks

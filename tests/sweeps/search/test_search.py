@@ -15,7 +15,7 @@ import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 import defectlab.sweeps.record_scores as scored
 from defectlab.engine.recorder import SplitCollector
-from defectlab.results.run.record import Run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.search.sampler import Chance, sample, space_size, subspace_names
 from defectlab.sweeps.search.trials import ranked

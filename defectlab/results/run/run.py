@@ -1,0 +1,291 @@
+"""A run folder: begun when a run starts, completed when it ends, never half a file."""
+
+import csv
+import json
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectlab.results.run.arrays import mapped, unpack_masks
+from defectlab.results.run.identity import experiment_id, safe_name
+from defectlab.results.run.location import (
+    CHECKPOINT,
+    clear_leftovers,
+    is_alive,
+    locked,
+    place_of,
+    runs_elsewhere,
+    runs_there_are,
+    this_process,
+)
+from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
+from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
+from defectlab.utils import paths
+from defectlab.utils.errors import BusyError, InputError
+from defectlab.utils.files import is_writable, write_json
+
+logger = logging.getLogger(__name__)
+
+CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
+
+
+class Run:
+    """A run folder, `results/<Model>/<dataset>/<run name>/`, and its run.json as `record`."""
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self.folder = folder
+        self.record = record
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open a run folder.
+
+        Raises:
+            InputError: There is no run there, or its record is damaged or of a newer version.
+        """
+        folder = paths.resolve(folder)
+        if not (folder / FILE).is_file():
+            raise InputError(f"{folder} is no run folder: it has no {FILE}. {runs_there_are(folder)}")
+        return cls(folder, read_record(folder))
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> "Run | None":
+        """Return the run whose folder holds `checkpoint`, if there is one."""
+        for folder in list(checkpoint.absolute().parents)[:4]:
+            if (folder / FILE).is_file():
+                return cls.open(folder)
+        return None
+
+    @classmethod
+    def start(
+        cls, results: Path, model: str, dataset: str, name: str, facts: Mapping[str, Any], record: Mapping[str, Any]
+    ) -> "Run":
+        """Begin a run's folder and record.
+
+        The same experiment (equal `facts`) runs into a folder beside its earlier run and takes its place once it
+        has come as far; another experiment of the same name gets a suffix naming what differs.
+
+        Raises:
+            BusyError: Another process is running this experiment at this moment.
+            InputError: Results cannot be written there.
+        """
+        parent = results / safe_name(model) / safe_name(dataset)
+        if not is_writable(parent):
+            raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
+        parent.mkdir(parents=True, exist_ok=True)
+        identity = experiment_id(facts)
+        with locked(parent):
+            final = folder = place_of(parent, safe_name(name), facts, identity)
+            clear_leftovers(parent, final.name)
+            earlier = find_record(final)
+            if earlier is not None and runs_elsewhere(earlier):
+                raise BusyError(
+                    f"Process {earlier.process.pid} is running this experiment now, into {final}. "
+                    "Wait for it, or stop it."
+                )
+            done = earlier is not None and (earlier.status in ("fitted", "finished") or is_alive(earlier))
+            if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
+                folder = parent / f".{final.name}.rerun-{os.getpid()}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            begun = {
+                "run_id": identity,
+                "name": final.name,
+                "status": "running",
+                "error": None,
+                "facts": dict(facts),
+                "process": {**this_process(), "started": _now()},
+            }
+            run = cls(folder, RunRecord.from_dict(begun | dict(record)))
+            run.update()
+        return run
+
+    def update(self, **fields_: Any) -> None:
+        """Change fields of the record, atomically: all of them or, if one cannot be written, none.
+
+        Values may be typed parts or plain JSON data. A name that is no field of `RunRecord` becomes a key of its own.
+
+        Raises:
+            JsonTypeError: A value is not of its field's type.
+        """
+        changed = self.record.replaced(**fields_)
+        write_json(self.folder / FILE, changed.to_dict())
+        self.record = changed
+
+    def advance(self, status: str, **fields_: Any) -> None:
+        """Reach `status`; a run done again takes the place of its earlier one as soon as it has come as far."""
+        self.update(status=status, error=None, **{status: _now()}, **fields_)
+        if self.folder == self._final:
+            return
+        with locked(self._final.parent):
+            earlier = find_record(self._final)
+            if earlier is None or STATUSES.index(earlier.status) <= STATUSES.index(status):
+                old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
+                if self._final.exists():
+                    self._final.rename(old)
+                self.folder.rename(self._final)
+                shutil.rmtree(old, ignore_errors=True)
+                self.folder = self._final
+                logger.info("Replaced the earlier run of the same experiment: %s", self._final)
+
+    @contextmanager
+    def recording_failure(self) -> Iterator[None]:
+        """Keep the error of a block in the record, then let it rise."""
+        try:
+            yield
+        except BaseException as error:
+            last = traceback.format_exception_only(error)[-1].strip()
+            # what was finished once stays finished: a second test that fails takes nothing away
+            status = "finished" if self.record.status == "finished" else "failed"
+            self.update(status=status, error=ErrorRecord(summary=last, traceback=traceback.format_exc()), failed=_now())
+            raise
+
+    @property
+    def _final(self) -> Path:
+        """Where this run belongs; one done again stands beside it, hidden, until it has come as far."""
+        return self.folder.parent / self.record.name if self.folder.name.startswith(".") else self.folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where this run's checkpoint lies."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def features_dtype(self) -> str:
+        """Type of the features it was computed from; a sweep may have rounded them (`cache_dtype`)."""
+        return "float32" if self.record.sweep is None else self.record.sweep.cache_dtype
+
+    @property
+    def status(self) -> str:
+        """Status of the record; a `running` one whose process is gone was interrupted."""
+        status = self.record.status
+        return "interrupted" if status == "running" and not is_alive(self.record) else status
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint lies, or lay, that this run's scores come from; see `checkpoint_file`."""
+        recorded = self.record.checkpoint
+        own = recorded in (None, CHECKPOINT) or self.checkpoint.is_file()
+        return self.checkpoint if own else paths.resolve(str(recorded))
+
+    def holds(self, checkpoint: Path) -> bool:
+        """Whether `checkpoint` has the weights that this run's thresholds and scores are of, not another epoch's."""
+        return checkpoint.resolve() in ((self.folder / name).resolve() for name in (CHECKPOINT, CONVERTED))
+
+    def checkpoint_file(self) -> Path:
+        """Return the checkpoint this run's scores come from: its own, or for a run that only tested, another one's.
+
+        Raises:
+            InputError: It is not there, because the run did not come that far or because it was removed.
+        """
+        file = self.checkpoint_path
+        if not file.is_file():
+            why = f"; its error was {self.record.error.summary}" if self.record.error else ""
+            raise InputError(f"{self.folder} has no checkpoint (status {self.status}{why}). Train it again.")
+        return file
+
+    def write_scores(self, rows: Sequence[ScoreRow]) -> None:
+        """Write scores.csv."""
+        write_scores(self.folder / "scores.csv", rows)
+
+    def scores(self, split: str | None = None) -> list[ScoreRow]:
+        """Read scores.csv: all rows, or those of one split, in the order of the maps' rows.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        file_path = self.folder / "scores.csv"
+        if not file_path.is_file():
+            return []
+        try:
+            rows = read_scores(file_path)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise InputError(
+                f"{file_path} is damaged ({type(error).__name__}: {error}). Restore it, or test the run again."
+            ) from error
+        return [row for row in rows if split in (None, row.split)]
+
+    @property
+    def has_all_maps(self) -> bool:
+        """Whether nothing of the maps was dropped, so that pixel metrics can be computed again."""
+        return self.record.maps is None or self.record.maps.policy == "all"
+
+    def maps_path(self, split: str) -> Path:
+        """Path of the raw maps of a split."""
+        return self.folder / "maps" / f"{split}.npy"
+
+    def masks_path(self, split: str) -> Path:
+        """Path of the packed ground-truth masks of a split."""
+        return self.folder / "maps" / f"{split}_masks.npy"
+
+    def grid_paths(self, split: str) -> tuple[Path, Path]:
+        """Paths of the masks on another grid than the maps', and of the sizes of images and grids."""
+        return self.folder / "maps" / f"{split}_grid_masks.bin", self.folder / "maps" / f"{split}_grid_sizes.npy"
+
+    def maps(self, split: str) -> np.ndarray | None:
+        """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        return mapped(self.maps_path(split))
+
+    def packed_masks(self, split: str) -> np.ndarray | None:
+        """As `masks`, memory-mapped as they lie on disk: (n, H, W / 8) bits packed along the width, rounded up."""
+        return mapped(self.masks_path(split))
+
+    def masks(self, split: str) -> np.ndarray | None:
+        """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
+        packed, maps = self.packed_masks(split), self.maps(split)
+        return None if packed is None or maps is None else unpack_masks(packed, maps.shape[-1])
+
+
+def find_runs(results: Path | None = None) -> list[Run]:
+    """Return every run under `results` (the project's, if None), oldest first; unreadable records are logged."""
+    runs = []
+    for file in (results or paths.results_dir()).glob(f"*/*/*/{FILE}"):
+        if file.parent.name.startswith("."):
+            continue
+        try:
+            runs.append(Run(file.parent, read_record(file.parent)))
+        except RecordError as error:
+            logger.warning("Unreadable record: %s", error)
+    return sorted(runs, key=lambda run: run.record.process.started)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def adopt_run(files: Mapping[str, bytes], results: Path, model: str, dataset: str) -> Run:
+    """Write a run's files, by path in its folder, to where the same experiment run here would be; return the run.
+
+    An earlier run of the same experiment is replaced; another experiment of the same name keeps it, and this one gets a
+    suffix that says what differs.
+    """
+    record = RunRecord.from_dict(json.loads(files[FILE]))
+    parent = results / safe_name(model) / safe_name(dataset)
+    parent.mkdir(parents=True, exist_ok=True)
+    with locked(parent):
+        final = place_of(parent, record.name, record.facts, record.run_id)
+        folder = parent / f".{final.name}.rerun-{os.getpid()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        write_json(folder / FILE, record.replaced(name=final.name).to_dict())
+        old = parent / f".{final.name}.old-{os.getpid()}"
+        if final.exists():
+            final.rename(old)
+        folder.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    logger.info("Run %s: %s", record.run_id, final)
+    return Run.open(final)

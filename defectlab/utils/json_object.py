@@ -1,0 +1,239 @@
+"""Dataclasses read from and written to JSON objects: types are checked, unknown keys and the order of keys survive."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+Reader = Callable[[Any], Any]
+
+_WORDS: dict[Any, str] = {
+    NoneType: "null",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+_CONTAINERS: dict[Any, str] = {list: "a list", dict: "an object"}
+
+
+class JsonTypeError(ValueError):
+    """A value is not of its type, or a required key is missing. The message begins with the path of the key."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(f"{path} {problem}" if path else problem)
+        self.problem = problem
+        self.path = path
+
+    def below(self, key: str | int) -> "JsonTypeError":
+        """Return the error as seen from the object or list that holds `key`."""
+        inner = f".{self.path}" if self.path and not self.path.startswith("[") else self.path
+        return JsonTypeError(self.problem, (f"[{key}]" if isinstance(key, int) else key) + inner)
+
+
+def json_key(name: str) -> dict[str, str]:
+    """Return the metadata of a dataclass field whose key in the JSON object has another name."""
+    return {"key": name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonObject:
+    """Base of the dataclasses that stand for JSON objects.
+
+    A field without a default is required and always written. One with a default is written where its key was read,
+    where `replaced` set it, or where it differs from the default, so that reading and writing changes nothing.
+
+    Attributes:
+        extra: Keys of the object that the class does not know, kept as they are.
+        order: The object's keys as they were read, and then those set since.
+    """
+
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Read an object, its parts included.
+
+        Raises:
+            JsonTypeError: A required key is missing or a value has another type; it names the key.
+        """
+        if not isinstance(data, Mapping):
+            raise JsonTypeError(f"is {_describe(data)}, not an object")
+        known = _fields(cls)
+        values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for key, value in data.items():
+            entry = known.get(key)
+            if entry is None:
+                extra[key] = value
+                continue
+            try:
+                values[entry.name] = entry.read(value)
+            except JsonTypeError as error:
+                raise error.below(key) from None
+        for key, entry in known.items():
+            if entry.required and entry.name not in values:
+                raise JsonTypeError("is missing", key)
+        return cls(**values, extra=extra, order=tuple(data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object, its parts included."""
+        known = _fields(type(self))
+        data: dict[str, Any] = dict.fromkeys(self.order)
+        for key, entry in known.items():
+            value = getattr(self, entry.name)
+            if key in data or entry.required or value != entry.default():
+                data[key] = _plain(value)
+        gone = [key for key in data if key not in known and key not in self.extra]
+        return {key: value for key, value in (data | _plain(self.extra)).items() if key not in gone}
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return a copy with some fields, or extra keys, set to typed parts or to plain JSON data.
+
+        Raises:
+            JsonTypeError: A value has another type; it names the field.
+        """
+        readers = {entry.name: (key, entry.read) for key, entry in _fields(type(self)).items()}
+        values: dict[str, Any] = {}
+        extra = dict(self.extra)
+        for name, value in changes.items():
+            key, read = readers.get(name, (name, None))
+            if read is None:
+                extra[name] = value
+                continue
+            try:
+                values[name] = read(value)
+            except JsonTypeError as error:
+                raise error.below(key) from None
+        keys = [readers[name][0] if name in readers else name for name in changes]
+        return replace(self, **values, extra=extra, order=tuple(dict.fromkeys((*self.order, *keys))))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """How one key of a JSON object is read, and the field that holds it."""
+
+    name: str
+    read: Reader
+    required: bool
+    default: Callable[[], Any]
+
+
+_FIELDS: dict[type, dict[str, _Entry]] = {}
+
+
+def _fields(cls: type[JsonObject]) -> dict[str, _Entry]:
+    """Return the fields of a class by their JSON keys."""
+    if cls not in _FIELDS:
+        types, entries = get_type_hints(cls), {}
+        for one in fields(cls):
+            if one.name not in ("extra", "order"):
+                required = one.default is MISSING and one.default_factory is MISSING
+                key = one.metadata.get("key", one.name)
+                entries[key] = _Entry(one.name, _reader(types[one.name]), required, _default(one))
+        _FIELDS[cls] = entries
+    return _FIELDS[cls]
+
+
+def _default(one: Field[Any]) -> Callable[[], Any]:
+    return one.default_factory if one.default_factory is not MISSING else lambda: one.default
+
+
+@cache
+def _reader(annotation: Any) -> Reader:
+    """Return the function that checks a value against a type annotation and returns it, its parts typed."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return lambda value: value
+    if origin in (Union, UnionType):
+        return _union_reader(arguments)
+    if origin is Literal:
+        return _literal_reader(arguments)
+    if origin in (list, Sequence):
+        return _list_reader(_reader(arguments[0]))
+    if origin in (dict, Mapping):
+        return _mapping_reader(_reader(arguments[1]))
+    if isinstance(annotation, type) and issubclass(annotation, JsonObject):
+        return lambda value: value if isinstance(value, annotation) else annotation.from_dict(value)
+    return _scalar_reader((annotation,))
+
+
+def _union_reader(members: Sequence[Any]) -> Reader:
+    if all(member in _WORDS for member in members):
+        return _scalar_reader(members)
+    scalars = [member for member in members if member in _WORDS]
+    (other,) = (member for member in members if member not in _WORDS)
+    read_scalar, read_other = _scalar_reader(scalars), _reader(other)
+
+    def read(value: Any) -> Any:
+        return read_scalar(value) if isinstance(value, tuple(scalars)) else read_other(value)
+
+    return read
+
+
+def _scalar_reader(members: Sequence[Any]) -> Reader:
+    exact = frozenset((*members, int) if float in members else members)  # JSON writes 1.0 as it likes
+    wanted = " or ".join(_WORDS[member] for member in members)
+
+    def read(value: Any) -> Any:
+        if type(value) in exact:
+            return value
+        if isinstance(value, tuple(exact)) and (bool in exact or not isinstance(value, bool)):
+            return value
+        raise JsonTypeError(f"is {_describe(value)}, not {wanted}")
+
+    return read
+
+
+def _literal_reader(allowed: Sequence[Any]) -> Reader:
+    def read(value: Any) -> Any:
+        if value in allowed:
+            return value
+        raise JsonTypeError(f"is {_describe(value)}, not one of {', '.join(map(str, allowed))}")
+
+    return read
+
+
+def _list_reader(read_item: Reader) -> Reader:
+    def read(value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise JsonTypeError(f"is {_describe(value)}, not a list")
+        items = []
+        for place, item in enumerate(value):
+            try:
+                items.append(read_item(item))
+            except JsonTypeError as error:
+                raise error.below(place) from None
+        return items
+
+    return read
+
+
+def _mapping_reader(read_item: Reader) -> Reader:
+    def read(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise JsonTypeError(f"is {_describe(value)}, not an object")
+        items = {}
+        for key, item in value.items():
+            try:
+                items[key] = read_item(item)
+            except JsonTypeError as error:
+                raise error.below(key) from None
+        return items
+
+    return read
+
+
+def _describe(value: Any) -> str:
+    word = _WORDS.get(type(value)) or _CONTAINERS.get(type(value)) or type(value).__name__
+    return f"{word} ({value!r})" if isinstance(value, str | int | float) else word
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, JsonObject):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
