@@ -46,7 +46,7 @@ def run_sweep_command(
 
     options: dict[str, Any] = {"plan_only": plan, "retry_failed": retry_failed, "refit": refit or ()}
     result = sweep(file, overrides=values, **options, executor=executor, address=address)
-    return 1 if result.failed or result.plan.refused or result.kept.problems else 0
+    return 1 if result.failed or result.plan.refused or result.checkpoints.problems else 0
 
 
 def sweep_arguments(arguments: Sequence[str], known: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from defectlab.kernels.coreset.cost import coreset_size
@@ -18,14 +18,14 @@ MAX_AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep 
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetainedCheckpoints:
     """Runs that have a checkpoint as asked for, and in words what could not be made."""
 
     runs: Sequence[Run] = ()
-    problems: Sequence[str] = field(default=())
+    problems: Sequence[str] = ()
 
 
-def policy_of(asked: str | None, configurations: Sequence[Configuration]) -> str:
+def checkpoint_policy(asked: str | None, configurations: Sequence[Configuration]) -> str:
     """Return what is kept: what was asked for, else `all` where that is little and `best` where it is much."""
     if asked is not None:
         return asked
@@ -55,7 +55,7 @@ def checkpoint_bytes(one: Configuration) -> int:
     return size + 4 * height * width * (channels + covariance)
 
 
-def keep_checkpoints(
+def retain_checkpoints(
     policy: str,
     wanted: Wanted,
     configurations: Sequence[Configuration],
@@ -63,7 +63,7 @@ def keep_checkpoints(
     shared: SharedWork,
     sweep: str,
     objective: str = DEFAULT_METRIC,
-) -> Kept:
+) -> RetainedCheckpoints:
     """Make the checkpoints that a finished sweep is to have, and remove those that it is not.
 
     Args:
@@ -102,7 +102,7 @@ def keep_checkpoints(
         _drop(runs, made, sweep)
     for problem in problems:
         logger.error("Checkpoints: %s", problem)
-    return Kept(made, problems)
+    return RetainedCheckpoints(made, problems)
 
 
 def _drop(runs: Mapping[str, Run], made: Sequence[Run], sweep: str) -> None:

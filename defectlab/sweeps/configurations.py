@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from defectlab.backbones import Backbone
@@ -203,21 +204,40 @@ def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuratio
     return list(groups.values())
 
 
-def earlier_runs(configurations: Iterable[Configuration], dtype: str = "float32") -> dict[str, Run]:
-    """Return the runs on record of these experiments, by run id; of several the one that came farthest.
+class RunIndex:
+    """Runs on record by run id; each results folder is read once, and runs that end later are added.
 
-    Those that lack what is asked for do not count; see `serves`.
+    Args:
+        dtype: The precision of cached features that is asked for; see `serves`.
     """
-    wanted = {one.run_id: one for one in configurations}
-    found: dict[str, Run] = {}
-    folders = {one.engine.results_folder for one in wanted.values()}
-    for run in (run for folder in sorted(folders) for run in find_runs(folder)):
-        identity = run.record["run_id"]
-        if identity not in wanted or not serves(run, wanted[identity], dtype):
-            continue
-        if identity not in found or found[identity].status != "finished":
-            found[identity] = run
-    return found
+
+    def __init__(self, dtype: str = "float32") -> None:
+        self._dtype = dtype
+        self._folders: set[Path] = set()
+        self._runs: dict[str, list[Run]] = {}
+
+    def add(self, run: Run) -> None:
+        """Take notice of a run."""
+        self._runs.setdefault(run.record["run_id"], []).append(run)
+
+    def runs_of(self, configurations: Iterable[Configuration]) -> dict[str, Run]:
+        """Return, by run id, the runs of these experiments that serve; of several the one that came farthest."""
+        wanted = {one.run_id: one for one in configurations}
+        for folder in sorted({one.engine.results_folder for one in wanted.values()} - self._folders):
+            self._folders.add(folder)
+            for run in find_runs(folder):
+                self.add(run)
+        found = {}
+        for run_id, one in wanted.items():
+            runs = [run for run in self._runs.get(run_id, ()) if serves(run, one, self._dtype)]
+            if runs:
+                found[run_id] = next((run for run in runs if run.status == "finished"), runs[-1])
+        return found
+
+
+def earlier_runs(configurations: Iterable[Configuration], dtype: str = "float32") -> dict[str, Run]:
+    """Return the runs on record of these experiments, by run id; see `RunIndex`."""
+    return RunIndex(dtype).runs_of(configurations)
 
 
 def serves(run: Run, one: Configuration, dtype: str) -> bool:

@@ -1,14 +1,16 @@
 """Running groups of configurations: shared work once, every failure kept to those it concerns."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from defectlab.experiment import train_built
 from defectlab.results.run.run import Run
-from defectlab.sweeps.configurations import Configuration, earlier_runs
+from defectlab.sweeps.attempt import PrunedTrialError, attempt
+from defectlab.sweeps.configurations import Configuration, Refused, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.record_scores import Scored, write_run
@@ -46,6 +48,25 @@ def _is_place(option: str) -> bool:
     return option in ("root", "name", "seed", "valid_area_mask") or option.endswith("_dir")
 
 
+def earlier_outcome(one: Configuration, run: Run) -> Outcome:
+    """Return the outcome of a configuration that is not run again, from its run on record."""
+    if run.status == "finished":
+        return outcome_of(one, "kept", run)
+    return outcome_of(one, "failed", run, error=(run.record["error"] or {}).get("summary"))
+
+
+def refused_outcome(refused: Refused) -> Outcome:
+    """Return the outcome of a combination of settings that cannot work."""
+    data = refused.data["data"]
+    dataset = str(data.get("name") or Path(str(data.get("root"))).name)
+    return Outcome(refused.number, refused.label, dataset, int(refused.data["seed"]), "refused", error=refused.error)
+
+
+def is_pruned(run: Run | None) -> bool:
+    """Whether a search has ended this run's training early."""
+    return run is not None and PrunedTrialError.__name__ in ((run.record["error"] or {}).get("summary") or "")
+
+
 def run_group(
     group: Sequence[Configuration], pending: Sequence[Configuration], shared: SharedWork, sweep: str, report: Report
 ) -> None:
@@ -58,68 +79,52 @@ def run_group(
         return
     if not group[0].shares:
         for one in pending:
-            _train_alone(one, shared, sweep, report)
+            report(_attempt(one, partial(_train, one, shared, sweep)))
         return
     waiting = {one.run_id: one for one in pending}
     try:
         masks = shared.masks(group[0], scored_entries(group[0].datamodule.manifest))
         for scored in SCORERS[group[0].model.model_name](group, pending, shared):
             one = waiting.pop(scored.configuration.run_id)
-            facts = _facts(one, shared, sweep) | {"shared_by": len(pending)}
-            begin = time.perf_counter()
-            try:
-                run = write_run(scored, masks, {}, facts)
-            except BusyError as error:
-                report(_busy(one, error))
-                continue
-            except Exception as error:  # one bad configuration must not cost the others their night
-                logger.exception("%s failed; going on with the next", one.label)
-                report(outcome_of(one, "failed", error=_summary(error)))
-                continue
-            report(outcome_of(one, "finished", run, seconds=time.perf_counter() - begin))
+            facts = _sweep_facts(one, shared, sweep) | {"shared_by": len(pending)}
+            report(_attempt(one, partial(write_run, scored, masks, {}, facts)))
     except Exception as error:
         logger.exception("The work that %d configurations share failed", len(waiting))
         for one in waiting.values():
-            record_failure(one, error)
-            report(outcome_of(one, "failed", error=_summary(error)))
+            report(failed_outcome(one, error))
 
 
 def _still_pending(pending: Sequence[Configuration], dtype: str, report: Report) -> list[Configuration]:
     found = earlier_runs(pending, dtype)
-    done = {run_id for run_id, run in found.items() if run.status == "finished"}
+    finished = {run_id for run_id, run in found.items() if run.status == "finished"}
     for one in pending:
-        if one.run_id in done:
+        if one.run_id in finished:
             report(outcome_of(one, "kept", found[one.run_id]))
-    return [one for one in pending if one.run_id not in done]
+    return [one for one in pending if one.run_id not in finished]
 
 
-def _busy(one: Configuration, error: BusyError) -> Outcome:
-    return outcome_of(one, "busy", error=f"being run by another process. {error}")
+def _attempt(one: Configuration, work: Callable[[], Run]) -> Outcome:
+    """Run one configuration; what it raises becomes its outcome."""
+    tried = attempt(one.label, work, expected=(BusyError, PrunedTrialError))
+    if isinstance(tried.error, BusyError):
+        return outcome_of(one, "busy", error=f"being run by another process. {tried.error}")
+    if tried.error is not None:
+        status = "pruned" if isinstance(tried.error, PrunedTrialError) else "failed"
+        return outcome_of(one, status, error=tried.summary)
+    return outcome_of(one, "finished", tried.run, seconds=tried.seconds)
 
 
-def _train_alone(one: Configuration, shared: SharedWork, sweep: str, report: Report) -> None:
+def _train(one: Configuration, shared: SharedWork, sweep: str) -> Run:
     """Train and test one configuration through Lightning, on features from the cache where its model takes them."""
-    begin = time.perf_counter()
-    try:
-        if one.takes_features:
-            one.model.use_features(shared.features(one))  # type: ignore[operator]
-        run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
-        run.update(sweep=_facts(one, shared, sweep))
-    except BusyError as error:
-        report(_busy(one, error))
-        return
-    except PrunedTrialError as pruned:
-        report(outcome_of(one, "pruned", error=_summary(pruned)))
-        return
-    except Exception as error:
-        logger.exception("%s failed; going on with the next", one.label)
-        report(outcome_of(one, "failed", error=_summary(error)))
-        return
-    report(outcome_of(one, "finished", run, seconds=time.perf_counter() - begin))
+    if one.takes_features:
+        one.model.use_features(shared.features(one))  # type: ignore[operator]
+    run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
+    run.update(sweep=_sweep_facts(one, shared, sweep))
+    return run
 
 
-def record_failure(one: Configuration, error: BaseException) -> None:
-    """Keep an error of shared work in the record of a configuration that needed it."""
+def failed_outcome(one: Configuration, error: Exception) -> Outcome:
+    """Put an error of shared work into the record of a configuration that needed it, and return its outcome."""
     try:
         run = one.engine.begin(one.model, one.datamodule)
         with run.recording_failure():
@@ -130,19 +135,12 @@ def record_failure(one: Configuration, error: BaseException) -> None:
     except Exception as raised:  # such as a full disk: this configuration has no record, and the others go on
         if raised is not error:
             logger.error("%s: its error cannot be recorded (%s): %s", one.label, raised, error)
+    return outcome_of(one, "failed", error=f"{type(error).__name__}: {error}")
 
 
-def _facts(one: Configuration, shared: SharedWork, sweep: str) -> dict[str, Any]:
+def _sweep_facts(one: Configuration, shared: SharedWork, sweep: str) -> dict[str, Any]:
     """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
     seconds = {what: round(value, 3) for what, value in shared.seconds.items()}
     rounded = one.takes_features and shared.store.dtype != "float32"
     dtype = {"cache_dtype": shared.store.dtype} if rounded else {}
     return {"name": sweep, "number": one.number, "shared_seconds": seconds, **dtype}
-
-
-def _summary(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-class PrunedTrialError(Exception):
-    """A training was ended because it was worse than the median of earlier ones at the same epoch."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from defectlab.results.run.run import Run
-from defectlab.sweeps.checkpoints import Kept
+from defectlab.sweeps.checkpoints import RetainedCheckpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.plan import Plan
 from defectlab.sweeps.refit import DEFAULT_METRIC
@@ -26,9 +26,9 @@ COMPLETE, FAILED, PRUNED = "complete", "failed", "pruned"
 
 @dataclass
 class Trial:
-    """One trial: options drawn, state (`open` until it is told), value of the objective, outcomes by dataset and seed.
+    """One trial: options, state (`open` until it is judged), value of the objective, outcomes by dataset and seed.
 
-    `watch` is where a training says its value epoch by epoch, if trainings are pruned.
+    `optuna_trial` is where a training reports its value epoch by epoch, if trainings are pruned.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Trial:
     value: float | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     error: str | None = None
-    watch: Any = None
+    optuna_trial: Any = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class SweepResult:
         outcomes: One for each configuration, in the order of the sweep; none where only the plan was asked for.
         folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`; of a search `trials.csv` too.
         trials: Of a search: what was drawn, and what its validation images say of it.
-        kept: The runs whose checkpoints were asked for, and what could not be made.
+        checkpoints: The runs whose checkpoints were asked for, and what could not be made.
     """
 
     plan: Plan
     outcomes: Sequence[Outcome]
     folder: Path
     trials: Sequence[Trial] = ()
-    kept: Kept = field(default_factory=Kept)
+    checkpoints: RetainedCheckpoints = field(default_factory=RetainedCheckpoints)
 
     @property
     def runs(self) -> list[Run]:

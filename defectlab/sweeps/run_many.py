@@ -1,24 +1,21 @@
 """Several experiments, or one with several seeds: checked first, failures survived, finished ones not done again."""
 
+import csv
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from defectlab.experiment import ComponentCache, Experiment, build, train_built
-from defectlab.utils.errors import OptionError
-
-if TYPE_CHECKING:
-    from defectlab.results.run.run import Run
-import csv
-import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from defectlab.data.manifest.categories import categories_in, chosen_categories
+from defectlab.experiment import ComponentCache, Experiment, build, train_built
 from defectlab.results.run.identity import safe_name
+from defectlab.sweeps.attempt import attempt
 from defectlab.utils import paths
+from defectlab.utils.errors import OptionError
 from defectlab.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -103,34 +100,35 @@ def run_many(
         InputError: An experiment that cannot work, before any is trained.
     """
     every = [one for experiment in experiments for one in with_seeds(experiment)]
-    shared = ComponentCache()  # each run then loads its own
+    components = ComponentCache()  # for these checks; each run then loads its own
     for experiment in {_without_seed(one): one for one in reversed(every)}.values():
-        build(experiment, shared)
-    del shared
+        build(experiment, components)
+    del components
     finished: list[Run] = []
     failed: list[str] = []
     for place, experiment in enumerate(every, start=1):
         what = f"{place} of {len(every)}, {experiment.name or experiment.model['name']}, seed {experiment.seed}"
-        try:
-            model, datamodule, engine = build(experiment)
-            earlier = None if rerun else engine.finished_run(model, datamodule)
-            if earlier is not None:
-                logger.info("Run %s: finished already, not trained again: %s", what, earlier.folder)
-            else:
-                logger.info("Run %s", what)
-            finished.append(earlier or train_built(experiment, model, datamodule, engine))
-        except Exception as error:  # one bad run must not cost the others their night
-            logger.exception("Run %s failed; going on with the next", what)
-            failed.append(f"{what}: {error}")
-            if after is not None:
-                after(experiment, None, str(error))
-            continue
+        tried = attempt(f"Run {what}", partial(_run_unless_finished, experiment, what, rerun), expected=())
+        if tried.run is not None:
+            finished.append(tried.run)
+        else:
+            failed.append(f"{what}: {tried.error}")
         if after is not None:
-            after(experiment, finished[-1], None)
+            after(experiment, tried.run, None if tried.error is None else str(tried.error))
     _say_repeats(finished)
     if failed:
         logger.error("%d of %d runs failed:\n  %s", len(failed), len(every), "\n  ".join(failed))
     return finished
+
+
+def _run_unless_finished(experiment: Experiment, what: str, rerun: bool) -> "Run":
+    model, datamodule, engine = build(experiment)
+    earlier = None if rerun else engine.finished_run(model, datamodule)
+    if earlier is not None:
+        logger.info("Run %s: finished already, not trained again: %s", what, earlier.folder)
+        return earlier
+    logger.info("Run %s", what)
+    return train_built(experiment, model, datamodule, engine)
 
 
 def _without_seed(experiment: Experiment) -> str:

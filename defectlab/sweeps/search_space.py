@@ -132,6 +132,28 @@ def _number(name: str, value: Mapping[str, Any], key: str) -> float:
     return number
 
 
+def subspace_names(space: Space) -> list[str]:
+    """Return a name for each subspace: its model's, numbered where several have the same.
+
+    >>> subspace_names([{"model.name": Choices(("padim",))}, {}, {"model.name": Choices(("padim",))}])
+    ['padim', 'part', 'padim 2']
+    """
+    names: list[str] = []
+    for subspace in space:
+        models = subspace.get("model.name", Choices(("part",))).values
+        name = " or ".join(map(str, models))
+        count = sum(other == name or other.rpartition(" ")[0] == name for other in names)
+        names.append(f"{name} {count + 1}" if count else name)
+    return names
+
+
+def space_size(space: Space) -> int | None:
+    """Return how many combinations a space has; None where some option has endlessly many values."""
+    if any(isinstance(options, Interval) for subspace in space for options in subspace.values()):
+        return None
+    return sum(math.prod(len(options.values) for options in subspace.values()) for subspace in space)
+
+
 def expand(branch: Mapping[str, Options]) -> Iterator[dict[str, Any]]:
     """Yield every combination of a grid's options, the last option varying fastest."""
     for values in itertools.product(*(options.values for options in branch.values())):

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.run import Run
-from defectlab.sweeps.checkpoints import Kept, keep_checkpoints, policy_of
+from defectlab.sweeps.checkpoints import checkpoint_policy, retain_checkpoints
 from defectlab.sweeps.config import SweepConfig, with_overrides
-from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
-from defectlab.sweeps.execute import outcome_of
+from defectlab.sweeps.configurations import earlier_runs, prepare
+from defectlab.sweeps.execute import earlier_outcome, refused_outcome
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.refit import wanted_of
@@ -56,8 +55,12 @@ def sweep(
         InputError: A sweep that cannot work, before anything is computed.
     """
     show_log()
+    refit = [refit] if isinstance(refit, str) else refit
     settings = _read(config, overrides)
     if settings.search is not None:
+        from defectlab.sweeps.search import require_optuna
+
+        require_optuna()
         from defectlab.sweeps.search.search_sweep import search_sweep
 
         options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed, "refit": refit}
@@ -66,8 +69,8 @@ def sweep(
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     runner = make_executor(executor, store, settings.name, address, settings.ray)
     earlier = earlier_runs(configurations, store.dtype)
-    wanted = wanted_of([refit] if isinstance(refit, str) else refit, configurations, earlier)
-    policy = policy_of(settings.checkpoints, configurations)
+    wanted = wanted_of(refit, configurations, earlier)
+    policy = checkpoint_policy(settings.checkpoints, configurations)
     plan = make_plan(configurations, refused, earlier, store, retry_failed=retry_failed, checkpoints=policy)
     plan.print()
     folder = paths.results_dir() / "sweeps" / settings.name
@@ -76,17 +79,16 @@ def sweep(
     if plan.extracts and executor == "local" and not is_writable(store.root):
         raise InputError(f"The cache {store.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
     write_settings(folder, settings)
-    live = Live(len(configurations), _known(plan))
-    kept = Kept()
+    live = Live(len(configurations), _known_outcomes(plan))
     try:
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)
-        shared = SharedWork(configurations, store)
-        kept = keep_checkpoints(policy, wanted, configurations, finished_runs(live.outcomes), shared, settings.name)
+        runs, shared = finished_runs(live.outcomes), SharedWork(configurations, store)
+        retained = retain_checkpoints(policy, wanted, configurations, runs, shared, settings.name)
     finally:
         runner.close()
         outcomes = conclude(folder, settings, live)
-    return SweepResult(plan, outcomes, folder, kept=kept)
+    return SweepResult(plan, outcomes, folder, checkpoints=retained)
 
 
 def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
@@ -111,19 +113,8 @@ def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:
     return SweepConfig.from_yaml(config, overrides)
 
 
-def _known(plan: Plan) -> list[Outcome]:
+def _known_outcomes(plan: Plan) -> list[Outcome]:
     """Return what is known before anything runs: finished earlier, failed earlier, cannot work."""
     pending = {one.run_id for one in plan.pending}
-    known = [_earlier(one, plan.earlier[one.run_id]) for one in plan.configurations if one.run_id not in pending]
-    for refused in plan.refused:
-        data = refused.data["data"]
-        dataset = str(data.get("name") or Path(str(data.get("root"))).name)
-        seed = int(refused.data["seed"])
-        known.append(Outcome(refused.number, refused.label, dataset, seed, "refused", error=refused.error))
-    return known
-
-
-def _earlier(one: Configuration, run: Run) -> Outcome:
-    if run.status == "finished":
-        return outcome_of(one, "kept", run)
-    return outcome_of(one, "failed", run, error=(run.record["error"] or {}).get("summary"))
+    known = [earlier_outcome(one, plan.earlier[one.run_id]) for one in plan.configurations if one.run_id not in pending]
+    return known + [refused_outcome(refused) for refused in plan.refused]

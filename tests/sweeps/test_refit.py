@@ -19,7 +19,7 @@ from defectlab.experiment import Experiment, run
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
-from defectlab.sweeps.checkpoints import policy_of
+from defectlab.sweeps.checkpoints import checkpoint_policy
 from defectlab.sweeps.refit import best_runs
 from defectlab.sweeps.result import SweepResult
 from defectlab.sweeps.selection import choose, validation_metric
@@ -86,12 +86,12 @@ def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path
     names = ["BEST", "Padim resnet18_layer2-layer3_20", "1", "resnet18_layer2-layer3_0.3_3"]
     before = {one.record["run_id"]: one.scores() for one in find_runs()}
     result = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED), refit=names)
-    assert result.kept.problems == () or result.kept.problems == []
+    assert result.checkpoints.problems == () or result.checkpoints.problems == []
     assert {one.status for one in result.outcomes} == {"kept"}
-    wanted = {one.record["run_id"] for one in result.kept.runs}
+    wanted = {one.record["run_id"] for one in result.checkpoints.runs}
     assert {one.record["run_id"] for one in find_runs() if one.checkpoint.is_file()} == wanted
     assert len(wanted) >= 3
-    for own in result.kept.runs:
+    for own in result.checkpoints.runs:
         assert own.scores() == before[own.record["run_id"]]
         predictions = Detector.load(own.folder).predict(sorted((parts / "test").rglob("*.png")))
         found = {str(one.image_path): one for one in predictions}
@@ -105,17 +105,17 @@ def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path
         saved = torch.load(own.checkpoint, weights_only=False)["defectlab"]["thresholds"]
         assert saved["image"] == below32(image)
         assert saved["pixel"] == below32(pixel)
-    best = next(one for one in result.kept.runs if "metric" in one.record["sweep"]["refit"])
+    best = next(one for one in result.checkpoints.runs if "metric" in one.record["sweep"]["refit"])
     assert best.folder == result.best().folder
     assert best.record["sweep"]["refit"]["oracle"] is False
     row = next(row for row in read_workbook() if row["run_id"] == best.record["run_id"])
     assert row["chosen"] == "best of 9 by image_AUROC of the validation images"
     assert row["checkpoint"]
-    (named,) = [one for one in result.kept.runs if one.folder.name.endswith("0.3_3")]
+    (named,) = [one for one in result.checkpoints.runs if one.folder.name.endswith("0.3_3")]
     assert named.record["sweep"]["refit"] == {"named": "resnet18_layer2-layer3_0.3_3"}
-    kept = {one.record["run_id"]: one.checkpoint.stat().st_mtime_ns for one in result.kept.runs}
+    kept = {one.record["run_id"]: one.checkpoint.stat().st_mtime_ns for one in result.checkpoints.runs}
     again = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED), refit=["BEST"])
-    (one,) = again.kept.runs
+    (one,) = again.checkpoints.runs
     assert one.checkpoint.stat().st_mtime_ns == kept[one.record["run_id"]]  # made once
     assert {one.record["run_id"] for one in find_runs() if one.checkpoint.is_file()} == wanted
 
@@ -125,7 +125,7 @@ def test_a_trained_model_is_trained_again(copy: Path, parts: Path):
     (own,) = [one for one in find_runs() if one.folder.name.startswith("resnet18_layer1_4")]
     assert not own.checkpoint.is_file()  # checkpoints: none
     result = sweep(settings(parts, grid=grid), refit=[str(own.folder)])
-    (made,) = result.kept.runs
+    (made,) = result.checkpoints.runs
     assert made.checkpoint.is_file()
     assert made.record["sweep"]["number"] == own.record["sweep"]["number"]
     np.testing.assert_allclose([one.score for one in made.scores()], [one.score for one in own.scores()], rtol=1e-6)
@@ -135,18 +135,18 @@ def test_all_keeps_all_and_what_fits_no_more_is_said(copy: Path, parts: Path, ca
     caplog.set_level(logging.INFO, "defectlab")
     result = sweep(settings(parts, grid=MEMORY_BANKS[1:], checkpoints=None))
     assert "checkpoints: all, since all 2 would take about 0.0 GB" in caplog.text
-    assert len(result.kept.runs) == 2
-    one = result.kept.runs[0]
+    assert len(result.checkpoints.runs) == 2
+    one = result.checkpoints.runs[0]
     one.checkpoint.unlink()
     rows = one.scores()
     one.write_scores([ScoreRow(*list(vars(row).values())[:4], row.score * 1.1, row.pred_label) for row in rows])
     changed = sweep(settings(parts, grid=MEMORY_BANKS[1:], checkpoints="all"))
-    assert changed.kept.problems
+    assert changed.checkpoints.problems
     assert "gives other scores than its record has" in caplog.text
     assert not one.checkpoint.is_file()
     with pytest.raises(OptionError, match="Did you mean 'resnet18_layer2-layer3_20'"):
         sweep(settings(parts, grid=MEMORY_BANKS[1:]), refit=["resnet18_layer2-layer3_21"])
-    assert policy_of("none", []) == "none"
+    assert checkpoint_policy("none", []) == "none"
 
 
 def _validated(name: str, scores: list[float], labels: list[int], **values: Any) -> Run:

@@ -26,14 +26,12 @@ from defectlab.data.manifest.manifest import check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.engine.engine import Engine
 from defectlab.results.run.run import Run, find_runs
-from defectlab.sweeps.checkpoints import keep_checkpoints
+from defectlab.sweeps.checkpoints import retain_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
 from defectlab.sweeps.execute import outcome_of
 from defectlab.sweeps.executors.local import LocalExecutor
 from defectlab.sweeps.refit import Wanted
-from defectlab.sweeps.search.optuna_study import open_study
-from defectlab.sweeps.search.runner import Search
 from defectlab.sweeps.search_space import options_of
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import mean_rows
@@ -162,7 +160,7 @@ def test_images_that_have_moved_are_known_when_a_checkpoint_is_made(copy: Run, p
     shutil.copytree(parts, tmp_path / "elsewhere/parts")
     result = sweep(settings(tmp_path / "elsewhere/parts", grid=[PADIM]), refit=["BEST"])
     assert [one.status for one in result.outcomes] == ["kept"]
-    assert not result.kept.problems
+    assert not result.checkpoints.problems
     assert copy.checkpoint.is_file()
 
 
@@ -179,7 +177,7 @@ def test_checkpoints_that_others_made_stay(parts: Path):
         run.checkpoint.parent.mkdir(parents=True)
         run.checkpoint.write_text("weights")
         runs[name] = run
-    keep_checkpoints("none", Wanted(), [], runs, None, "b")  # type: ignore[arg-type]
+    retain_checkpoints("none", Wanted(), [], runs, None, "b")  # type: ignore[arg-type]
     assert [name for name, run in runs.items() if not run.checkpoint.is_file()] == ["own"]
 
 
@@ -277,6 +275,10 @@ def test_a_mean_is_of_one_configuration_on_all_datasets(parts: Path, tmp_path: P
 
 
 def test_a_search_does_not_go_on_with_other_weights(parts: Path, tmp_path: Path):
+    pytest.importorskip("optuna")
+    from defectlab.sweeps.search.runner import Search
+    from defectlab.sweeps.search.study import open_study
+
     def study(seed: int) -> Callable[[], None]:
         network = load_backbone("resnet18", weights="random", seed=seed)
         torch.save(network.network.state_dict(), tmp_path / "resnet18.pth")
@@ -294,7 +296,6 @@ def test_a_search_does_not_go_on_with_other_weights(parts: Path, tmp_path: Path)
 
         return opened
 
-    pytest.importorskip("optuna")
     study(1)()
     study(1)()
     with pytest.raises(InputError, match="other weights"):

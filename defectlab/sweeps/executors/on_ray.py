@@ -11,7 +11,7 @@ from typing import Any
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.results.run.run import adopt_run
 from defectlab.sweeps.configurations import PREFIX, Configuration, groups_of
-from defectlab.sweeps.execute import Report, outcome_of, record_failure
+from defectlab.sweeps.execute import Report, failed_outcome, outcome_of
 from defectlab.sweeps.executors import tasks
 from defectlab.sweeps.executors.local import WORKBOOK_SECONDS
 from defectlab.sweeps.executors.ray_resources import RayConfig, check_needs, needs_of
@@ -208,8 +208,7 @@ class RayExecutor:
             error: Exception = getattr(raised, "cause", None) or raised
             logger.error("The work that %d configurations share failed: %s", len(chunk), raised)
             for one in chunk:
-                record_failure(one, error)
-                report(outcome_of(one, "failed", error=f"{type(error).__name__}: {error}"))
+                report(failed_outcome(one, error))
             return [(one.number, None) for one in chunk]
 
     def _adopted(self, one: Configuration, result: "tasks.Result") -> Any:

@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from defectlab.engine.recorder import Recorder
-from defectlab.sweeps.execute import PrunedTrialError
+from defectlab.sweeps.attempt import PrunedTrialError
 from defectlab.sweeps.selection import validation_metric
 
 

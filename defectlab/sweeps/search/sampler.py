@@ -1,78 +1,100 @@
-"""One configuration drawn from a space: a part of it first, then the options of that part. No torch here."""
+"""How a search draws its trials: Optuna's samplers, seeded so that a search may be ended and taken up."""
 
+import hashlib
+import json
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from defectlab.sweeps.search_space import Choices, Interval, Options, Range, Space
+from defectlab.sweeps.search_config import SearchConfig
+from defectlab.sweeps.search_space import Choices, Interval, Options, Space, subspace_names
 
-DIGITS = 4  # of numbers drawn from an interval: they stand in names of runs
-
-
-class Source(Protocol):
-    """Whatever decides values: chance, or a sampler that has seen what earlier ones gave."""
-
-    def draw(self, name: str, options: Options) -> Any:
-        """Return one of the options; equal names mean the same question."""
-        ...
+SIGNIFICANT_DIGITS = 4  # of numbers drawn from an interval: they stand in names of runs
 
 
-class Chance:
-    """Draws by chance alone: the same trial of the same seed draws the same values, whatever was drawn before."""
+class TPESampler(optuna.samplers.TPESampler):
+    """Optuna's TPE; a draw depends on the seed, the trial, the option and the completed trials alone."""
 
-    def __init__(self, seed: int, trial: int) -> None:
-        self._random = np.random.default_rng([seed, trial])
+    def __init__(self, seed: int) -> None:
+        super().__init__(multivariate=False)
+        self._seed = seed
 
-    def draw(self, name: str, options: Options) -> Any:
-        """Return one of the options."""
-        if isinstance(options, Choices):
-            return options.values[int(self._random.integers(len(options.values)))]
-        if isinstance(options, Range) and not options.log:
-            return options.values[int(self._random.integers(len(options.values)))]
-        low, high = options.low, options.high
-        if options.log:
-            return rounded(math.exp(self._random.uniform(math.log(low), math.log(high))), options)
-        return rounded(self._random.uniform(low, high), options)
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw one value."""
+        digest = hashlib.sha256(f"{self._seed} {trial.number} {param_name}".encode()).digest()
+        seed = int(np.frombuffer(digest[:4], dtype=np.uint32)[0])
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-def rounded(value: float, options: Range | Interval) -> float:
-    """Return a number that was drawn as it is used: whole where the options are, else of a few digits, and inside.
+class RandomSampler(optuna.samplers.RandomSampler):
+    """Uniform draws that depend on the seed and the trial alone.
 
-    >>> rounded(0.0123456, Interval(0.001, 0.1)), rounded(7.6, Range(1, 9, 1, log=True))
-    (0.01235, 8)
+    Optuna's own draws would do for new searches. Those begun before Optuna drew for them keep no ledger, and go on only
+    because these draws are the same: one generator for each trial, asked for its options in their order.
     """
-    if isinstance(options, Range) and options.whole:
-        return min(max(round(value), round(options.low)), round(options.high))
-    return min(max(float(f"{value:.{DIGITS}g}"), options.low), options.high)
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw one value."""
+        generator = self._generators.setdefault(trial.number, np.random.default_rng([self._seed, trial.number]))
+        given: Any = param_distribution
+        if isinstance(given, CategoricalDistribution):
+            return given.choices[int(generator.integers(len(given.choices)))]
+        if given.step is not None and not given.log:
+            return given.low + given.step * int(generator.integers(round((given.high - given.low) / given.step) + 1))
+        if given.log:
+            value = math.exp(generator.uniform(math.log(given.low), math.log(given.high)))
+        else:
+            value = generator.uniform(given.low, given.high)
+        whole = round(value) if isinstance(given, IntDistribution) else value
+        return min(max(whole, given.low), given.high)
 
 
-def subspace_names(space: Space) -> list[str]:
-    """Return a name for each part of a space: its model's, numbered where several have the same.
-
-    >>> subspace_names([{"model.name": Choices(("padim",))}, {}, {"model.name": Choices(("padim",))}])
-    ['padim', 'part', 'padim 2']
-    """
-    names: list[str] = []
-    for part in space:
-        models = part.get("model.name", Choices(("part",))).values
-        name = " or ".join(map(str, models))
-        count = sum(other == name or other.rpartition(" ")[0] == name for other in names)
-        names.append(f"{name} {count + 1}" if count else name)
-    return names
+def make_sampler(config: SearchConfig) -> optuna.samplers.BaseSampler:
+    """Return the sampler of a search's strategy."""
+    return TPESampler(config.seed) if config.strategy == "optuna" else RandomSampler(config.seed)
 
 
-def sample(space: Space, source: Source) -> dict[str, Any]:
-    """Return one combination of options from one part of a space."""
+def sample(space: Space, trial: optuna.Trial) -> dict[str, Any]:
+    """Draw one combination of options from one subspace; an option drawn for the trial before keeps its value."""
     names = subspace_names(space)
-    name = source.draw("part", Choices(tuple(names))) if len(names) > 1 else names[0]
-    part = space[names.index(name)]
-    return {option: source.draw(f"{name}: {option}", options) for option, options in part.items()}
+    name = _suggest(trial, "part", Choices(tuple(names))) if len(names) > 1 else names[0]
+    subspace = space[names.index(name)]
+    return {option: _suggest(trial, f"{name}: {option}", options) for option, options in subspace.items()}
 
 
-def space_size(space: Space) -> int | None:
-    """Return how many combinations a space has; None where some option has endlessly many values."""
-    options = [options for part in space for options in part.values()]
-    if any(isinstance(one, Interval) for one in options):
-        return None
-    return sum(math.prod(len(one.values) for one in part.values()) for part in space)
+def _suggest(trial: optuna.Trial, name: str, options: Options) -> Any:
+    if isinstance(options, Choices):
+        texts = {json.dumps(value): value for value in options.values}
+        return texts[trial.suggest_categorical(name, list(texts))]
+    if isinstance(options, Interval):
+        value = trial.suggest_float(name, options.low, options.high, log=options.log)
+        return rounded(value, options)
+    highest = options.values[-1]
+    if options.whole:
+        return trial.suggest_int(name, int(options.low), int(highest), step=int(options.step), log=options.log)
+    value = trial.suggest_float(name, options.low, highest, step=options.step)
+    return min(options.values, key=lambda other: abs(other - value))
+
+
+def rounded(value: float, options: Interval) -> float:
+    """Return a number that was drawn as it is used: of a few digits, and inside.
+
+    >>> rounded(0.0123456, Interval(0.001, 0.1))
+    0.01235
+    """
+    return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), options.low), options.high)

@@ -2,24 +2,26 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.results.run.run import Run
-from defectlab.sweeps.checkpoints import Kept, keep_checkpoints
+from defectlab.sweeps.checkpoints import RetainedCheckpoints, retain_checkpoints
 from defectlab.sweeps.config import SweepConfig
+from defectlab.sweeps.configurations import RunIndex
 from defectlab.sweeps.executors import make_executor
-from defectlab.sweeps.plan import Plan
+from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.refit import BEST, configurations_of, wanted_of
 from defectlab.sweeps.result import SweepResult, Trial, conclude, finished_runs, write_settings
-from defectlab.sweeps.search.runner import Search, describe, plan_of, run_search, study_of
-from defectlab.sweeps.search.trials import RandomStudy, print_trials, ranked
+from defectlab.sweeps.search.runner import Search, run_search
+from defectlab.sweeps.search.study import SearchStudy, open_study
+from defectlab.sweeps.search.trials import print_trials, ranked
+from defectlab.sweeps.search_space import space_size
 from defectlab.sweeps.shared_work import SharedWork
-from defectlab.sweeps.table import Live
+from defectlab.sweeps.table import Live, Outcome
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError
+from defectlab.utils.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -44,56 +46,84 @@ def search_sweep(
         raise OptionError("search: pruning watches trainings in this process: leave executor at local.")
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     folder = paths.results_dir() / "sweeps" / settings.name
-    search = Search(
-        settings, config, make_executor(executor, store, settings.name, address, settings.ray), store, retry_failed
-    )
-    judges = search.check()
-    with study_of(search, folder) as study:
-        told = study.told()
-        Console().print(describe(search, judges, len(told)), soft_wrap=True)
-        if isinstance(study, RandomStudy):
-            plan = plan_of(search, RandomStudy(config, settings.grid))
+    runner = make_executor(executor, store, settings.name, address, settings.ray)
+    search = Search(settings, config, runner, RunIndex(store.dtype), retry_failed)
+    n_images = search.check()
+    with open_study(folder, config, settings.grid, search.identity, search.weights, retry_failed) as study:
+        completed = study.completed_trials()
+        Console().print(_description(settings, n_images, len(completed)), soft_wrap=True)
+        plan = Plan((), (), {}, ())
+        if config.strategy == "random":  # its trials are known before it starts
+            plan = _plan(search, store)
             plan.print()
         if plan_only:
-            return SweepResult(plan if isinstance(study, RandomStudy) else Plan((), (), {}, ()), [], folder)
+            return SweepResult(plan, [], folder)
         write_settings(folder, settings)
-        live = Live(config.trials * search.per_trial, _kept(told))
-        trials: list[Trial] = list(told)
-        kept = Kept()
+        live = Live(config.trials * search.runs_per_trial, _kept_outcomes(completed))
         try:
-            run_search(search, folder, live.report, study, lambda now: trials.__setitem__(slice(None), now))
-            kept = keep_of_search(settings, refit, finished_runs(live.outcomes), store)
+            trials = run_search(search, folder, live.report, study)
+            retained = _retain(settings, refit, finished_runs(live.outcomes), store)
         finally:
-            search.executor.close()
+            runner.close()
             outcomes = conclude(folder, settings, live)
     print_trials(trials, config.objective, config.maximizes)
     best = ranked(trials, config.maximizes)
     if best:
-        logger.info("Best trial %d: %s; all of them: %s", best[0].number, _records(best[0]), folder / "trials.csv")
-    return SweepResult(Plan((), search.refused, {}, ()), outcomes, folder, tuple(trials), kept)
+        records = ", ".join(outcome.record for outcome in best[0].outcomes if outcome.record)
+        logger.info("Best trial %d: %s; all of them: %s", best[0].number, records, folder / "trials.csv")
+    return SweepResult(Plan((), search.refused, {}, ()), outcomes, folder, tuple(trials), retained)
 
 
-def keep_of_search(settings: SweepConfig, refit: Sequence[str], runs: Mapping[str, Run], store: FeatureStore) -> Kept:
-    """Make the checkpoints of a finished search: unless it says otherwise, of the best by its own objective."""
-    assert settings.search is not None
-    if not runs or (settings.checkpoints == "none" and not refit):
-        return Kept()
-    configurations = configurations_of(runs.values())
-    asked = [f"{BEST}:{settings.search.objective}" if text == BEST else text for text in refit]
-    wanted = wanted_of(asked, configurations, runs)
-    policy = settings.checkpoints or "best"
-    shared = SharedWork(configurations, store)
-    return keep_checkpoints(
-        policy, wanted, configurations, runs, shared, settings.name, objective=settings.search.objective
+def _description(settings: SweepConfig, n_images: int, n_completed: int) -> str:
+    """Return a line on what a search will do, judged by `n_images` images."""
+    config, size = settings.search, space_size(settings.grid)
+    assert config is not None
+    return (
+        f"Search ({config.strategy}, seed {config.seed}): {config.trials} trials, {n_completed} on record, of "
+        f"{'endlessly many' if size is None else size} combinations in {len(settings.grid)} parts; "
+        f"{'highest' if config.maximizes else 'lowest'} {config.objective} on {n_images} validation images"
+        + (f"; pruned by the median after {config.pruning['startup_trials']} trials" if config.pruning else "")
     )
 
 
-def _kept(told: list[Trial]) -> list[Any]:
-    outcomes = [outcome for trial in told for outcome in trial.outcomes]
+def _plan(search: Search, store: FeatureStore) -> Plan:
+    """Return what a random search will compute.
+
+    Raises:
+        InputError: No trial can run.
+    """
+    built, configurations, _ = search.build(SearchStudy(search.config, search.settings.grid).ask())
+    refused = [refused for one in built for refused in one.refused]
+    if not configurations:
+        raise InputError(refused[0].error if refused else "The search has no trial.")
+    earlier = search.records.runs_of(configurations)
+    return make_plan(configurations, refused, earlier, store, retry_failed=search.retry_failed)
+
+
+def _retain(
+    settings: SweepConfig, refit: Sequence[str], runs: Mapping[str, Run], store: FeatureStore
+) -> RetainedCheckpoints:
+    """Make the checkpoints of a finished search: unless it says otherwise, of the best by its own objective."""
+    assert settings.search is not None
+    if not runs or (settings.checkpoints == "none" and not refit):
+        return RetainedCheckpoints()
+    objective = settings.search.objective
+    configurations = configurations_of(runs.values())
+    asked = [f"{BEST}:{objective}" if text == BEST else text for text in refit]
+    return retain_checkpoints(
+        settings.checkpoints or "best",
+        wanted_of(asked, configurations, runs),
+        configurations,
+        runs,
+        SharedWork(configurations, store),
+        settings.name,
+        objective=objective,
+    )
+
+
+def _kept_outcomes(trials: Sequence[Trial]) -> list[Outcome]:
+    """Return the outcomes of trials that an earlier call has completed."""
+    outcomes = [outcome for trial in trials for outcome in trial.outcomes]
     for outcome in outcomes:
         outcome.status = "kept" if outcome.has_metrics else outcome.status
     return outcomes
-
-
-def _records(trial: Trial) -> str:
-    return ", ".join(outcome.record for outcome in trial.outcomes if outcome.record)

@@ -3,57 +3,14 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
 
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
-from defectlab.sweeps.search.sampler import Chance, sample
-from defectlab.sweeps.search_config import SearchConfig
-from defectlab.sweeps.search_space import Space
 from defectlab.utils.files import replacing
 
-SHOWN = 10
-
-
-class Study(Protocol):
-    """Draws trials and takes what they gave."""
-
-    def ask(self) -> list[Trial]:
-        """Return the next trials, those that an ended search left open first; none when there are enough."""
-        ...
-
-    def tell(self, trial: Trial) -> None:
-        """Take the state, value and outcomes of a trial."""
-        ...
-
-    def told(self) -> list[Trial]:
-        """Return every trial whose state is known."""
-        ...
-
-
-class RandomStudy:
-    """Trials drawn by chance; the same ones every time, so that nothing needs to be kept but the records."""
-
-    def __init__(self, search: SearchConfig, space: Space) -> None:
-        self._search, self._space = search, space
-        self._next = 0
-        self._told: list[Trial] = []
-
-    def ask(self) -> list[Trial]:
-        """Return the next trials."""
-        numbers = range(self._next, min(self._next + self._search.batch_size, self._search.trials))
-        self._next = numbers.stop
-        return [Trial(number, sample(self._space, Chance(self._search.seed, number))) for number in numbers]
-
-    def tell(self, trial: Trial) -> None:
-        """Take a trial."""
-        self._told.append(trial)
-
-    def told(self) -> list[Trial]:
-        """Return every trial that was told."""
-        return list(self._told)
+MAX_ROWS = 10
 
 
 def ranked(trials: Iterable[Trial], maximizes: bool) -> list[Trial]:
@@ -87,7 +44,7 @@ def print_trials(trials: Sequence[Trial], objective: str, maximizes: bool) -> No
         table.add_column("trial", justify="right")
         table.add_column(objective, justify="right")
         table.add_column("options")
-        for trial in best[:SHOWN]:
+        for trial in best[:MAX_ROWS]:
             options = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in trial.values.items())
             table.add_row(str(trial.number), f"{trial.value:.4f}", options)
         console.print(table)

@@ -1,0 +1,45 @@
+"""One experiment among many: what it raises is logged and returned, so that it stops no other. No torch here."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from defectlab.results.run.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+class PrunedTrialError(Exception):
+    """A training was ended because it was worse than the median of earlier ones at the same epoch."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of an experiment: its finished run or what it raised, and after how many seconds."""
+
+    run: "Run | None"
+    error: Exception | None
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """The error's type and message."""
+        return f"{type(self.error).__name__}: {self.error}"
+
+
+def attempt(
+    label: str, work: "Callable[[], Run]", *, expected: tuple[type[Exception], ...] = (PrunedTrialError,)
+) -> Attempt:
+    """Run one experiment; every error but an interruption is logged, unless it is `expected`, and returned."""
+    begin = time.perf_counter()
+    try:
+        run = work()
+    except expected as error:
+        return Attempt(None, error, time.perf_counter() - begin)
+    except Exception as error:  # one bad experiment must not cost the others their night
+        logger.exception("%s failed; going on with the next", label)
+        return Attempt(None, error, time.perf_counter() - begin)
+    return Attempt(run, None, time.perf_counter() - begin)
