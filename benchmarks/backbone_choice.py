@@ -24,7 +24,7 @@ from defectlab import load_backbone
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.data.samples.photographs import photograph_file
-from defectlab.evaluation.metrics import auroc
+from defectlab.evaluation.metrics import auroc, sort_scores
 
 Picture = np.ndarray  # (H, W, 3) float32, 0 .. 1
 Draws = np.random.Generator
@@ -161,9 +161,9 @@ def measure(trial: Trial, backbone: Backbone) -> tuple[float, float, float]:
     few = trial.masks.mean((1, 2)) < SMALL
     seen = np.s_[:, ::2, ::2]
     figures = [
-        auroc(distances.flatten(1).amax(1).numpy(), trial.masks.any((1, 2)).astype(int)),
-        auroc(maps.numpy()[seen], trial.masks[seen]),
-        auroc(maps.numpy()[few][seen], trial.masks[few][seen]),
+        auroc(sort_scores(distances.flatten(1).amax(1).numpy(), trial.masks.any((1, 2)).astype(int))),
+        auroc(sort_scores(maps.numpy()[seen], trial.masks[seen])),
+        auroc(sort_scores(maps.numpy()[few][seen], trial.masks[few][seen])),
     ]
     image, pixel, small = (figure.value or 0.0 for figure in figures)  # both classes are there: never None
     return image, pixel, small

@@ -23,7 +23,7 @@ from defectlab import Padim, Patchcore, load_backbone
 from defectlab.backbones import Backbone, FeatureExtractor
 from defectlab.data.datasets import load_image
 from defectlab.data.samples import make_sample
-from defectlab.evaluation.metrics import auroc
+from defectlab.evaluation.metrics import auroc, sort_scores
 from defectlab.utils import paths
 from defectlab.utils.files import write_json
 
@@ -115,9 +115,9 @@ def record(dataset: str, weights: str, sha256: str, model: str, seed: int, image
     if images.masks is not None:
         share = images.masks.mean(axis=(1, 2))
         few = (images.labels == 0) | ((share > 0) & (share < SMALL))
-        pixel = auroc(maps, images.masks).value
-        small = auroc(maps[few], images.masks[few]).value
-    return Record(dataset, weights, sha256, model, seed, auroc(scores, images.labels).value, pixel, small)
+        pixel = auroc(sort_scores(maps, images.masks)).value
+        small = auroc(sort_scores(maps[few], images.masks[few])).value
+    return Record(dataset, weights, sha256, model, seed, auroc(sort_scores(scores, images.labels)).value, pixel, small)
 
 
 def datasets() -> dict[str, Path]:

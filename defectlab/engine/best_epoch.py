@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from defectlab.data.folder import Folder
 from defectlab.engine.losses import VALIDATION_LOSSES
 from defectlab.engine.recorder import MONITORED, Recorder
-from defectlab.evaluation.metrics import auroc, f1_max
+from defectlab.evaluation.metrics import auroc, f1_max, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.models.base import BaseDetector
@@ -127,7 +127,7 @@ def _lack(monitor: str, model: BaseDetector, datamodule: Folder) -> str | None:
 def monitored_value(monitor: str, run: Run, rows: Sequence[ScoreRow]) -> float:
     """Return a metric of the validation rows, of pixels from the run's maps and masks; NaN where there is none."""
     if monitor in SCORES:
-        value = SCORES[monitor](*columns(rows)).value
+        value = SCORES[monitor](sort_scores(*columns(rows))).value
         return math.nan if value is None else value
     maps, masks = run.maps("validation"), run.packed_masks("validation")
     if maps is None or masks is None:

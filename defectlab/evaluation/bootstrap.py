@@ -1,66 +1,87 @@
-"""Intervals of all metrics at once: images drawn again with replacement, each class on its own (Efron, 1979).
+"""Bootstrap intervals of all metrics at once: images resampled with replacement, each class on its own (Efron, 1979).
 
-A draw is a count for each image. The metrics of all draws come from sums of the images' own counts by step of the
+A resample is a count for each image. Metrics of all resamples come from sums of the images' own counts by step of the
 scores, so nothing is sorted again.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
-from defectlab.evaluation.intervals import CONFIDENCE, Interval, PairedTest, auroc_interval, critical_value
-from defectlab.evaluation.metrics import sorted_curve
+from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, critical_value, wilson_interval
+from defectlab.evaluation.metrics import sort_scores
 
 REPEATS = 1000
 SEED = 0
-Draws = NDArray[np.float32]
+Resamples = NDArray[np.float32]  # (b, n): how often each image was drawn
 Table = NDArray[np.float64]
 
 
 def resample_counts(
     labels: ArrayLike, groups: Sequence[str] | None = None, repeats: int = REPEATS, seed: int = SEED
-) -> Draws:
+) -> Resamples:
     """Return how often each image is drawn: (repeats, n), whole numbers; images labelled -1 never.
 
     Good and anomalous images are drawn apart, as many as there are of each. With `groups` (n,) whole groups are drawn,
     those with an anomalous image apart from those without.
     """
-    known = np.asarray(labels)
-    parts = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    known, units, classes = _units(labels, groups)
     counts = np.zeros((repeats, known.size), dtype=np.float32)
     generator = np.random.default_rng(seed)
-    for units in _classes(known, parts):
-        if not units.size:
+    for members in classes:
+        if not members.size:
             continue
-        drawn = generator.multinomial(units.size, np.full(units.size, 1 / units.size), size=repeats)
-        members = np.flatnonzero((known >= 0) & np.isin(parts, units))
-        counts[:, members] = drawn[:, np.searchsorted(units, parts[members])]
+        drawn = generator.multinomial(members.size, np.full(members.size, 1 / members.size), size=repeats)
+        images = np.flatnonzero((known >= 0) & np.isin(units, members))
+        counts[:, images] = drawn[:, np.searchsorted(members, units[images])]
     return counts
 
 
-def with_original(draws: Draws, labels: NDArray[Any]) -> Draws:
-    """Put before the draws (b, n) the images as they are, each once: (1 + b, n)."""
-    return np.concatenate([(labels >= 0)[None].astype(np.float32), draws])
-
-
 def bootstrap_problem(labels: ArrayLike, groups: Sequence[str] | None = None) -> str | None:
-    """Say why drawing again would tell nothing: one image, or one group, of a class. None where it would."""
-    known = np.asarray(labels)
-    parts = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    """Say why resampling would tell nothing: one image, or one group, of a class. None where it would."""
+    _, _, classes = _units(labels, groups)
+    single = [name for name, units in zip(("good", "anomalous"), classes, strict=True) if units.size == 1]
     unit = "image" if groups is None else "group"
-    names = ("good", "anomalous")
-    lonely = [name for name, units in zip(names, _classes(known, parts), strict=True) if units.size == 1]
-    return f"one {' and one '.join(lonely)} {unit}: nothing is known of others" if lonely else None
+    return f"one {' and one '.join(single)} {unit}: nothing is known of others" if single else None
 
 
-def _classes(known: NDArray[np.generic], parts: NDArray[np.integer]) -> list[NDArray[np.integer]]:
-    """Return the good and the anomalous images, or groups, each sorted."""
-    anomalous = np.unique(parts[known == 1])
-    return [np.setdiff1d(parts[known == 0], anomalous), anomalous]
+def _units(
+    labels: ArrayLike, groups: Sequence[str] | None
+) -> tuple[NDArray[np.integer], NDArray[np.integer], tuple[NDArray[np.integer], NDArray[np.integer]]]:
+    """Return the labels (n,), the number (n,) of what each image is drawn with, and those of good and of anomalous."""
+    known = np.asarray(labels)
+    units = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    anomalous = np.unique(units[known == 1])
+    return known, units, (np.setdiff1d(units[known == 0], anomalous), anomalous)
+
+
+def bootstrap_intervals(
+    metrics: Callable[[Resamples], Mapping[str, Table]],
+    labels: ArrayLike,
+    groups: Sequence[str] | None,
+    repeats: int,
+    confidence: float,
+    note: str = "",
+) -> dict[str, Interval]:
+    """Return the bootstrap's interval of each metric by name.
+
+    Args:
+        metrics: Computes each metric (b,) of resamples (b, n).
+        labels: (n,): 0 good, 1 anomalous, -1 left out.
+        groups: (n,) names of what is drawn as a whole.
+        repeats: Number of resamples.
+        confidence: Of the intervals.
+        note: Added to what `method` says.
+    """
+    known = np.asarray(labels)
+    original = (known >= 0)[None].astype(np.float32)  # the images as they are, each once
+    found = metrics(np.concatenate([original, resample_counts(known, groups, repeats)]))
+    unit = "images" if groups is None else "groups of images"
+    method = f"stratified bootstrap over {unit}, {repeats} draws{note}"
+    lack = bootstrap_problem(known, groups)
+    return {name: logit_interval(values, method, confidence, lack) for name, values in found.items()}
 
 
 def image_intervals(
@@ -82,40 +103,38 @@ def image_intervals(
         labels: (n,): 0 good, 1 anomalous, -1 left out.
         threshold: An image is called anomalous above it.
         groups: (n,) names of what is drawn as a whole, such as the part that several photographs show.
-        repeats: Number of draws.
+        repeats: Number of resamples.
         confidence: Of the intervals.
     """
     values, known = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    curve = sorted_curve(values, known)
-    if curve.problem:
+    if sort_scores(values, known).problem:
         return {}
-    lack = bootstrap_problem(known, groups)
-    drawn = resampled_image_metrics(
-        values, known, threshold, with_original(resample_counts(known, groups, repeats), known)
-    )
-    found = values > (np.inf if threshold is None else threshold)
-    method = f"stratified bootstrap over {'images' if groups is None else 'groups of images'}, {repeats} draws"
-    intervals = {name: logit_interval(result, method, confidence, lack) for name, result in drawn.items()}
+    intervals = bootstrap_intervals(
+        lambda resamples: resampled_image_metrics(values, known, threshold, resamples),
+        known, groups, repeats, confidence,
+    )  # fmt: skip
     intervals["AUROC"] = auroc_interval(values, known, confidence, groups)
     if groups is None and threshold is not None:
-        caught = wilson_interval(int((found & (known == 1)).sum()), curve.positives.size, confidence)
-        passed = wilson_interval(int((~found & (known == 0)).sum()), curve.negatives.size, confidence)
+        flagged = values > threshold
+        caught = wilson_interval(int((flagged & (known == 1)).sum()), int((known == 1).sum()), confidence)
+        passed = wilson_interval(int((~flagged & (known == 0)).sum()), int((known == 0).sum()), confidence)
         intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
     return intervals
 
 
 def resampled_image_metrics(
-    scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float | None, draws: Draws
+    scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float | None, resamples: Resamples
 ) -> dict[str, Table]:
-    """Return each image metric (b,), by its name without a level, of draws (b, n); scores (n,) without NaN."""
+    """Return each image metric (b,), by its name without a level, of resamples (b, n); scores (n,) without NaN."""
     _, step = np.unique(scores, return_inverse=True)
-    drawn = resampled_curve_metrics(_by_step(draws * (labels == 1), step), _by_step(draws * (labels == 0), step))
+    defect, good = (_by_step(resamples * (labels == label), step) for label in (1, 0))
+    found = resampled_curve_metrics(defect, good)
     if threshold is not None:
-        found = scores > threshold
-        counts = [draws @ (labels == label).astype(np.float32) for label in (1, 0)]
-        flagged = [draws @ ((labels == label) & found).astype(np.float32) for label in (1, 0)]
-        drawn |= resampled_rates(*(count.astype(np.float64) for count in (*flagged, *counts)))
-    return drawn
+        flagged = scores > threshold
+        counts = [resamples @ (labels == label).astype(np.float32) for label in (1, 0)]
+        above = [resamples @ ((labels == label) & flagged).astype(np.float32) for label in (1, 0)]
+        found |= resampled_rates(*(count.astype(np.float64) for count in (*above, *counts)))
+    return found
 
 
 def resampled_curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
@@ -123,7 +142,7 @@ def resampled_curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
 
     Scores of one step are tied. NaN where a metric has no value.
     """
-    tp, fp = _from_top(defect), _from_top(good)
+    tp, fp = (np.cumsum(counts[:, ::-1], axis=1)[:, ::-1] for counts in (defect, good))
     positives, negatives = tp[:, :1], fp[:, :1]
     with np.errstate(invalid="ignore", divide="ignore"):
         below = negatives - fp + good / 2
@@ -156,13 +175,13 @@ def resampled_rates(tp: Table, fp: Table, positives: Table, negatives: Table) ->
 
 
 def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, lack: str | None = None) -> Interval:
-    """Return the interval of a metric in [0, 1]: normal on the logit scale, with the spread of the bootstrap's draws.
+    """Return the interval of a metric in [0, 1]: normal on the logit scale, with the spread of the resamples.
 
-    Percentiles of the draws themselves cover too little where a metric is near its end, or, as F1Max is, the best of
-    many (at 40 images of a class 73 % instead of 95 %).
+    Percentiles of the resamples themselves cover too little where a metric is near its end, or, as F1Max is, the best
+    of many (at 40 images of a class 73 % instead of 95 %).
 
     Args:
-        values: (1 + b,): the metric of the images as they are, then of b draws; NaN where it has none.
+        values: (1 + b,): the metric of the images as they are, then of b resamples; NaN where it has none.
         method: What the interval's `method` says.
         confidence: Of the interval.
         lack: Why there is none, if so.
@@ -183,71 +202,10 @@ def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, l
     return Interval(low, high, f"{method}{usable}, logit")
 
 
-def wilson_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """Return Wilson's score interval of a share (1927).
-
-    >>> wilson_interval(10, 10).low > 0.7
-    True
-    """
-    if not count:
-        return Interval(None, None, "there are no such images")
-    z = critical_value(confidence)
-    share, spread = hits / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
-    low, high = float(middle - half), float(middle + half)
-    return Interval(0.0 if hits == 0 else low, 1.0 if hits == count else high, f"Wilson, {hits} of {count} images")
-
-
-def intervals_record(level: str, intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | str | None]]:
-    """Return intervals as run.json holds them, by the metric's full name."""
-    return {
-        f"{level}_{name}": {
-            "low": interval.low,
-            "high": interval.high,
-            "method": interval.method,
-            "confidence": CONFIDENCE,
-        }
-        for name, interval in intervals.items()
-    }
-
-
-def _by_step(draws: NDArray[np.floating], step: NDArray[np.integer]) -> Table:
-    """Add up the draws (b, n) of images of one step: (b, k)."""
+def _by_step(resamples: NDArray[np.floating], step: NDArray[np.integer]) -> Table:
+    """Add up the counts (b, n) of images of one step: (b, k)."""
     order = np.argsort(step, kind="stable")
     starts = np.searchsorted(step[order], np.arange(int(step.max(initial=-1)) + 1))
     if not starts.size:
-        return np.zeros((len(draws), 1))
-    return np.add.reduceat(draws[:, order].astype(np.float64), starts, axis=1)
-
-
-def _from_top(counts: Table) -> Table:
-    return np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-
-
-def paired_bootstrap(
-    difference: float,
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    confidence: float = CONFIDENCE,
-) -> PairedTest:
-    """Test whether two models differ in a metric, from its values on the same draws of the images they share.
-
-    Normal, with the spread of the differences: what is common to both models, such as a hard image drawn twice, cancels
-    out. Draws on which either metric has no value (NaN) are left out. Where all draws give one difference that is not
-    0, p is the smallest that so many draws can tell.
-
-    Args:
-        difference: The metric of the first minus that of the second, on the images as they are.
-        first: (b,) the first model's metric on each draw.
-        second: (b,) the second's, on the same draws.
-        confidence: Of the interval.
-    """
-    drawn = first - second
-    drawn = drawn[~np.isnan(drawn)]
-    deviation = float(drawn.std(ddof=1)) if drawn.size > 1 else 0.0
-    if deviation < 1e-12:
-        return PairedTest(difference, None, None, 1.0 if abs(difference) < 1e-12 else 1 / (drawn.size + 1))
-    half = critical_value(confidence) * deviation
-    p = math.erfc(abs(difference) / (deviation * math.sqrt(2)))
-    return PairedTest(difference, difference - half, difference + half, p)
+        return np.zeros((len(resamples), 1))
+    return np.add.reduceat(resamples[:, order].astype(np.float64), starts, axis=1)

@@ -1,4 +1,4 @@
-"""Exact metrics from raw scores: one sort serves them all, and what cannot be computed says why."""
+"""Exact metrics from raw scores: one sort serves them all, and a metric that has no value carries the reason."""
 
 import math
 from dataclasses import dataclass
@@ -28,9 +28,14 @@ class Confusion:
     fn: int
     tn: int
 
+    @property
+    def f1(self) -> float:
+        """F1 of the counts, of which some are anomalous."""
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn)
+
 
 @dataclass(frozen=True)
-class Curve:
+class SortedScores:
     """Scores of the anomalous and of the good, each ascending, in the type they came in.
 
     `problem` says why no metric can be computed from them (NaN), else None.
@@ -40,8 +45,12 @@ class Curve:
     negatives: Floats
     problem: str | None = None
 
+    def undefined(self, *, needs_good: bool) -> str | None:
+        """Say why a metric has no value on these scores; None where it has one."""
+        return self.problem or missing_class(self.positives.size, self.negatives.size, needs_good=needs_good)
 
-def sorted_curve(scores: ArrayLike, labels: ArrayLike) -> Curve:
+
+def sort_scores(scores: ArrayLike, labels: ArrayLike) -> SortedScores:
     """Sort scores of any shape once, apart by label: 1 or True anomalous, 0 or False good, -1 unknown (left out).
 
     float32 stays float32; other types become float64. Infinite scores are ordered as numbers are.
@@ -56,7 +65,7 @@ def sorted_curve(scores: ArrayLike, labels: ArrayLike) -> Curve:
     # NaN sorts last, so the ends tell.
     missing = sum(int(np.isnan(part).sum()) for part in (positives, negatives) if part.size and np.isnan(part[-1]))
     problem = f"{missing} of {positives.size + negatives.size} scores are NaN" if missing else None
-    return Curve(positives, negatives, problem)
+    return SortedScores(positives, negatives, problem)
 
 
 def _split(labels: NDArray[np.generic], shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -71,113 +80,94 @@ def _split(labels: NDArray[np.generic], shape: tuple[int, ...]) -> tuple[NDArray
     return anomalous, good
 
 
-def auroc(scores: ArrayLike, labels: ArrayLike) -> Metric:
+def auroc(scores: SortedScores) -> Metric:
     """Area under the ROC curve, in [0, 1]; a tie between a good and an anomalous score counts half.
 
-    >>> auroc([1.0, 3.0, 2.0, 4.0], [0, 0, 1, 1])
+    >>> auroc(sort_scores([1.0, 3.0, 2.0, 4.0], [0, 0, 1, 1]))
     Metric(value=0.75, reason=None)
     """
-    return curve_auroc(sorted_curve(scores, labels))
-
-
-def f1_max(scores: ArrayLike, labels: ArrayLike) -> Metric:
-    """Highest F1 that any threshold reaches, in (0, 1].
-
-    >>> f1_max([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])
-    Metric(value=1.0, reason=None)
-    """
-    return curve_f1_max(sorted_curve(scores, labels))
-
-
-def f1_at(scores: ArrayLike, labels: ArrayLike, threshold: float | None) -> Metric:
-    """F1, in [0, 1], of the rule `score > threshold`.
-
-    >>> f1_at([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1], 2.5)
-    Metric(value=0.5, reason=None)
-    """
-    return curve_f1_at(sorted_curve(scores, labels), threshold)
-
-
-def confusion_at(scores: ArrayLike, labels: ArrayLike, threshold: float) -> Confusion:
-    """Counts of the rule `score > threshold`; a NaN score counts as above every threshold.
-
-    >>> confusion_at([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1], 2.5)
-    Confusion(tp=1, fp=1, fn=1, tn=1)
-    """
-    return curve_confusion_at(sorted_curve(scores, labels), threshold)
-
-
-def aupr(scores: ArrayLike, labels: ArrayLike) -> Metric:
-    """Average precision, in (0, 1]: precision at each recall step, weighted by the step (no interpolation).
-
-    >>> aupr([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]).value
-    0.8333333333333333
-    """
-    return curve_aupr(sorted_curve(scores, labels))
-
-
-def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float = 0.95) -> Metric:
-    """Smallest share of good ones flagged by a rule `score >= t` that catches at least `tpr` of the anomalous ones.
-
-    >>> fpr_at_tpr([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1])
-    Metric(value=0.5, reason=None)
-    """
-    return curve_fpr_at_tpr(sorted_curve(scores, labels), tpr)
-
-
-def curve_auroc(curve: Curve) -> Metric:
-    """As `auroc`, from scores already sorted."""
-    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=True)
+    reason = scores.undefined(needs_good=True)
     if reason:
         return Metric(None, reason)
     # Counted in whole numbers: no rounding however many pixels there are.
-    below = int(np.searchsorted(curve.negatives, curve.positives, "left").sum())
-    not_above = int(np.searchsorted(curve.negatives, curve.positives, "right").sum())
-    return Metric((below + not_above) / (2 * curve.positives.size * curve.negatives.size))
+    below = int(np.searchsorted(scores.negatives, scores.positives, "left").sum())
+    not_above = int(np.searchsorted(scores.negatives, scores.positives, "right").sum())
+    return Metric((below + not_above) / (2 * scores.positives.size * scores.negatives.size))
 
 
-def curve_aupr(curve: Curve) -> Metric:
-    """As `aupr`, from scores already sorted."""
-    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=False)
+def aupr(scores: SortedScores) -> Metric:
+    """Average precision, in (0, 1]: precision at each recall step, weighted by the step (no interpolation).
+
+    >>> aupr(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1])).value
+    0.8333333333333333
+    """
+    reason = scores.undefined(needs_good=False)
     if reason:
         return Metric(None, reason)
-    # Recall moves only at anomalous scores, so no other cut counts.
-    first = _first_of_equals(curve.positives)
-    values, ties = curve.positives[first], np.diff(first, append=curve.positives.size)
-    tp = curve.positives.size - first
-    fp = curve.negatives.size - np.searchsorted(curve.negatives, values, "left")
+    _, tp, fp = _cuts(scores)
+    ties = -np.diff(tp, append=0)
     # one by one, not pairwise: the same sum as over pixels taken in blocks
-    return Metric(float(np.cumsum(ties * (tp / (tp + fp)))[-1] / curve.positives.size))
+    return Metric(float(np.cumsum(ties * (tp / (tp + fp)))[-1] / scores.positives.size))
 
 
-def curve_fpr_at_tpr(curve: Curve, tpr: float = 0.95) -> Metric:
-    """As `fpr_at_tpr`, from scores already sorted.
+def fpr_at_tpr(scores: SortedScores, tpr: float = 0.95) -> Metric:
+    """Smallest share of good ones flagged by a rule `score >= t` that catches at least `tpr` of the anomalous ones.
+
+    >>> fpr_at_tpr(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]))
+    Metric(value=0.5, reason=None)
 
     Raises:
         InputError: `tpr` is not in (0, 1].
     """
     if not 0 < tpr <= 1:
         raise InputError(f"The share of anomalous ones to catch must be in (0, 1], got {tpr}.")
-    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=True)
+    reason = scores.undefined(needs_good=True)
     if reason:
         return Metric(None, reason)
-    caught = caught_at(tpr, curve.positives.size)
-    cut = curve.positives[curve.positives.size - caught]
-    flagged = curve.negatives.size - int(np.searchsorted(curve.negatives, cut, "left"))
-    return Metric(flagged / curve.negatives.size)
+    cut = scores.positives[scores.positives.size - count_for_recall(tpr, scores.positives.size)]
+    flagged = scores.negatives.size - int(np.searchsorted(scores.negatives, cut, "left"))
+    return Metric(flagged / scores.negatives.size)
 
 
-def curve_rates_at(curve: Curve, threshold: float | None) -> dict[str, Metric]:
+def f1_max(scores: SortedScores) -> Metric:
+    """Highest F1 that any threshold reaches, in (0, 1].
+
+    >>> f1_max(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]))
+    Metric(value=1.0, reason=None)
+    """
+    reason = scores.undefined(needs_good=False)
+    return Metric(None, reason) if reason else Metric(float(f1_curve(scores)[1].max()))
+
+
+def f1_at(scores: SortedScores, threshold: float | None) -> Metric:
+    """F1, in [0, 1], of the rule `score > threshold`.
+
+    >>> f1_at(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), 2.5)
+    Metric(value=0.5, reason=None)
+    """
+    reason = scores.undefined(needs_good=False) or threshold_problem(threshold)
+    if reason or threshold is None:
+        return Metric(None, reason)
+    return Metric(confusion_at(scores, threshold).f1)
+
+
+def rates_at(scores: SortedScores, threshold: float | None) -> dict[str, Metric]:
     """TPR, TNR, accuracy, precision and recall, each in [0, 1], of the rule `score > threshold`."""
-    reason = curve.problem or no_threshold(threshold)
-    return confusion_rates(None if reason or threshold is None else curve_confusion_at(curve, threshold), reason)
+    reason = scores.problem or threshold_problem(threshold)
+    return confusion_rates(None if reason or threshold is None else confusion_at(scores, threshold), reason)
 
 
-def no_threshold(threshold: float | None) -> str | None:
-    """Say why nothing can be compared with a threshold; None where it can."""
-    if threshold is None:
-        return "there is no threshold"
-    return "the threshold is NaN" if np.isnan(threshold) else None
+def confusion_at(scores: SortedScores, threshold: float) -> Confusion:
+    """Counts of the rule `score > threshold`; a NaN score counts as above every threshold.
+
+    >>> confusion_at(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), 2.5)
+    Confusion(tp=1, fp=1, fn=1, tn=1)
+    """
+    fn, tn = (
+        int(np.searchsorted(ascending, round_down(threshold, ascending.dtype.type), "right"))
+        for ascending in (scores.positives, scores.negatives)
+    )
+    return Confusion(tp=scores.positives.size - fn, fp=scores.negatives.size - tn, fn=fn, tn=tn)
 
 
 def confusion_rates(counts: Confusion | None, reason: str | None = None) -> dict[str, Metric]:
@@ -195,62 +185,60 @@ def confusion_rates(counts: Confusion | None, reason: str | None = None) -> dict
     }
 
 
-def caught_at(tpr: float, anomalous: int) -> int:
-    """Return how many of so many anomalous ones a recall of at least `tpr` catches.
-
-    >>> caught_at(0.95, 20)
-    19
-    """
-    return math.ceil(round(tpr * anomalous, 9))  # 0.95 * 20 is 19, whatever its last bit says
-
-
-def _first_of_equals(ascending: Floats) -> NDArray[np.intp]:
-    return np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]])[: ascending.size])
-
-
-def _ratio(part: int, whole: int, reason: str) -> Metric:
-    return Metric(part / whole) if whole else Metric(None, reason)
-
-
-def curve_f1_max(curve: Curve) -> Metric:
-    """As `f1_max`, from scores already sorted."""
-    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=False)
-    return Metric(None, reason) if reason else Metric(float(f1_cuts(curve)[1].max()))
-
-
-def curve_f1_at(curve: Curve, threshold: float | None) -> Metric:
-    """As `f1_at`, from scores already sorted."""
-    reason = curve.problem or missing_class(curve.positives.size, curve.negatives.size, needs_good=False)
-    reason = reason or no_threshold(threshold)
-    if reason or threshold is None:
-        return Metric(None, reason)
-    counts = curve_confusion_at(curve, threshold)
-    return Metric(2 * counts.tp / (2 * counts.tp + counts.fp + counts.fn))
-
-
-def curve_confusion_at(curve: Curve, threshold: float) -> Confusion:
-    """As `confusion_at`, from scores already sorted."""
-    fn, tn = _count_up_to(curve.positives, threshold), _count_up_to(curve.negatives, threshold)
-    return Confusion(tp=curve.positives.size - fn, fp=curve.negatives.size - tn, fn=fn, tn=tn)
-
-
-def f1_cuts(curve: Curve) -> tuple[Floats, Floats]:
+def f1_curve(scores: SortedScores) -> tuple[Floats, Floats]:
     """Distinct anomalous scores, descending, and the F1 of flagging all scores from there up.
 
     No other cut can do better: lowering it further, down to the next anomalous score, only adds false alarms.
     """
-    first = _first_of_equals(curve.positives)
-    values = curve.positives[first]
-    tp = curve.positives.size - first
-    fp = curve.negatives.size - np.searchsorted(curve.negatives, values, "left")
-    f1 = 2 * tp / (tp + fp + curve.positives.size)
-    return values[::-1], f1[::-1]
+    values, tp, fp = _cuts(scores)
+    return values[::-1], (2 * tp / (tp + fp + scores.positives.size))[::-1]
 
 
-def round_down(threshold: float, dtype: type[np.floating]) -> np.floating:
+def _cuts(scores: SortedScores) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
+    """Return the distinct anomalous scores, ascending, with the true and false positives of flagging from each up."""
+    values, first = np.unique(scores.positives, return_index=True)
+    fp = scores.negatives.size - np.searchsorted(scores.negatives, values, "left")
+    return values, scores.positives.size - first, fp
+
+
+def trivial_f1(labels: ArrayLike) -> float | None:
+    """F1 of calling every image anomalous: what any useful detector must beat.
+
+    >>> trivial_f1([1, 1, 1, 0])
+    0.8571428571428571
+    """
+    known = np.asarray(labels)
+    bad, good = int((known == 1).sum()), int((known == 0).sum())
+    return 2 * bad / (2 * bad + good) if bad else None
+
+
+def prevalence(labels: ArrayLike) -> float | None:
+    """Share of anomalous images: the AUPR of a detector that knows nothing.
+
+    >>> prevalence([1, 1, 1, 0])
+    0.75
+    """
+    known = np.asarray(labels)
+    count = int((known >= 0).sum())
+    return int((known == 1).sum()) / count if count else None
+
+
+def count_for_recall(recall: float, total: int) -> int:
+    """Return how many of `total` anomalous ones must be flagged for at least this recall.
+
+    >>> count_for_recall(0.95, 20)
+    19
+    """
+    return math.ceil(round(recall * total, 9))  # 0.95 * 20 is 19, whatever its last bit says
+
+
+def round_down(threshold: float, dtype: type[np.floating] = np.float32) -> np.floating:
     """Return the largest number of a type not above a threshold: it splits that type's scores where the threshold does.
 
     Rounding to the nearest could land on a score just above the threshold, which would then count as good.
+
+    >>> float(round_down(0.1)) <= 0.1 < float(np.nextafter(round_down(0.1), np.float32(1)))
+    True
     """
     with np.errstate(over="ignore"):  # beyond the type it becomes infinite, which the next step undoes
         nearest = dtype(threshold)
@@ -258,10 +246,11 @@ def round_down(threshold: float, dtype: type[np.floating]) -> np.floating:
     return nearest if float(nearest) <= threshold else np.nextafter(nearest, dtype(-np.inf))
 
 
-def _count_up_to(ascending: Floats, threshold: float) -> int:
-    """Number of scores that are at most the threshold."""
-    limit = round_down(threshold, ascending.dtype.type)
-    return int(np.searchsorted(ascending, limit, "right"))
+def threshold_problem(threshold: float | None) -> str | None:
+    """Say why nothing can be compared with a threshold; None where it can."""
+    if threshold is None:
+        return "there is no threshold"
+    return "the threshold is NaN" if np.isnan(threshold) else None
 
 
 def missing_class(anomalous: int, good: int, *, needs_good: bool) -> str | None:
@@ -273,3 +262,7 @@ def missing_class(anomalous: int, good: int, *, needs_good: bool) -> str | None:
     if needs_good and not good:
         return "there is nothing good among the labelled scores"
     return None
+
+
+def _ratio(part: int, whole: int, reason: str) -> Metric:
+    return Metric(part / whole) if whole else Metric(None, reason)

@@ -3,20 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.evaluation.metrics import (
-    Curve,
-    Floats,
-    Metric,
-    curve_aupr,
-    curve_auroc,
-    curve_f1_at,
-    curve_f1_max,
-    curve_fpr_at_tpr,
-    curve_rates_at,
-    sorted_curve,
-)
+from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.evaluation.metrics import Floats, Metric, aupr, auroc, f1_at, f1_max, fpr_at_tpr, rates_at, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, PixelImages
-from defectlab.evaluation.pixel.metrics import no_metrics, pixel_metrics
+from defectlab.evaluation.pixel.metrics import pixel_metrics, undefined_metrics
 from defectlab.utils.errors import InputError
 
 
@@ -57,29 +47,27 @@ def evaluate_images(
     image_threshold: float | None,
     pixel_threshold: float | None,
 ) -> dict[str, Metric]:
-    """As `evaluate`, with maps and masks of any sizes, from memory or disk; without them, `lack` says why."""
+    """Compute the metrics of `evaluate` with maps and masks of any sizes, from memory or disk.
+
+    Without maps and masks (None), `lack` is the reason that pixel metrics have no value.
+    """
     labels = np.asarray(image_labels)
-    image = _level("image", sorted_curve(image_scores, labels), image_threshold)
-    if images is None:
-        pixel = no_metrics(lack)
-    else:
-        known = ImageSubset(images, np.flatnonzero(labels >= 0).tolist())
-        pixel = pixel_metrics(known, threshold=pixel_threshold)
-    bare = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
-    found = image | {f"pixel_{name}": metric for name, metric in pixel.items()}
-    return {name: found[name] for name in bare} | found
-
-
-def _level(level: str, curve: Curve, threshold: float | None) -> dict[str, Metric]:
-    found = {
-        "AUROC": curve_auroc(curve),
-        "F1Score": curve_f1_at(curve, threshold),
-        "F1Max": curve_f1_max(curve),
-        "AUPR": curve_aupr(curve),
-        "FPR_at_95TPR": curve_fpr_at_tpr(curve),
-        **curve_rates_at(curve, threshold),
+    scores = sort_scores(image_scores, labels)
+    image = {
+        "AUROC": auroc(scores),
+        "F1Score": f1_at(scores, image_threshold),
+        "F1Max": f1_max(scores),
+        "AUPR": aupr(scores),
+        "FPR_at_95TPR": fpr_at_tpr(scores),
+        **rates_at(scores, image_threshold),
     }
-    return {f"{level}_{name}": metric for name, metric in found.items()}
+    if images is None:
+        pixel = undefined_metrics(lack)
+    else:
+        pixel = pixel_metrics(ImageSubset(images, np.flatnonzero(labels >= 0).tolist()), threshold=pixel_threshold)
+    found = {f"image_{name}": metric for name, metric in image.items()}
+    found |= {f"pixel_{name}": metric for name, metric in pixel.items()}
+    return {name: found[name] for name in BARE_METRICS} | found
 
 
 def _check_shapes(maps: Floats, masks: NDArray[np.bool_], labels: NDArray[np.integer]) -> None:

@@ -2,32 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from defectlab.evaluation.metrics import Floats, round_down, sorted_curve
-from defectlab.evaluation.thresholds import (
-    RULE_OPTIONS,
-    RuleOptions,
-    Threshold,
-    check_options,
-    f1_threshold,
-    good_max_threshold,
-    midpoint,
-)
+from defectlab.evaluation.metrics import Floats, SortedScores, f1_curve, round_down, sort_scores
+from defectlab.evaluation.thresholds import RULE_OPTIONS, RuleOptions, Threshold, check_options, midpoint
 from defectlab.utils.errors import OptionError
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Good and anomalous scores, ascending; what the rule is told; and the name of the images."""
-
-    good: Floats
-    bad: Floats
-    options: RuleOptions
-    source: str
 
 
 def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions, source: str) -> Threshold:
@@ -37,30 +18,81 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
         OptionError: No such rule, an option that cannot work, or images that the rule needs and are not there.
     """
     check_options(rule, options)
-    curve = sorted_curve(scores, labels)
-    if curve.problem:
-        raise OptionError(f"Rule {rule}: {curve.problem}.")
-    return RULES[rule](_Given(curve.negatives, curve.positives, options, source))
+    ordered = sort_scores(scores, labels)
+    if ordered.problem:
+        raise OptionError(f"Rule {rule}: {ordered.problem}.")
+    return RULES[rule](ordered.negatives, ordered.positives, options, source)
 
 
-def _f1(given: _Given) -> Threshold:
-    good, bad, source = given.good, given.bad, given.source
-    require_classes("f1", good.size, bad.size, source, needs_bad=True)
-    return f1_threshold(np.concatenate([good, bad]), np.repeat([0, 1], [good.size, bad.size]), source=source)
+def choose_image_threshold(scores: ArrayLike, labels: ArrayLike, *, source: str = "validation") -> Threshold:
+    """Choose by F1 where good and anomalous images are present, above the largest score where only good ones are."""
+    ordered = sort_scores(scores, labels)
+    if ordered.positives.size and ordered.negatives.size:
+        return f1_threshold(ordered, "images", source)
+    if ordered.positives.size:
+        return Threshold(None, "none", source, f"{source} has anomalous images only: nothing says what is good")
+    return good_max_threshold(ordered.negatives, source, context=f"{source} has no anomalous images; ")
 
 
-def _good_max(given: _Given) -> Threshold:
-    good, bad, source = given.good, given.bad, given.source
-    require_classes("good_max", good.size, bad.size, source)
-    return good_max_threshold(good, source=source)
+def f1_threshold(scores: SortedScores, unit: str = "scores", source: str = "validation") -> Threshold:
+    """Choose the threshold that maximises F1, halfway between two neighbouring distinct scores.
+
+    Flagging everything is a candidate too, just below the smallest score. Where several thresholds reach the same F1
+    the highest wins: the fewest alarms.
+
+    Args:
+        scores: Of good and anomalous ones.
+        unit: What is scored, as the reason calls it.
+        source: The images that they are of.
+
+    >>> f1_threshold(sort_scores([1.0, 2.0, 3.0, 5.0], [0, 0, 1, 1])).value
+    2.5
+    """
+    if scores.problem:
+        return Threshold(None, "none", source, scores.problem)
+    values, f1 = f1_curve(scores)
+    usable = values > -np.inf  # no number lies below -inf: such scores cannot be flagged
+    values, f1 = values[usable], f1[usable]
+    if not values.size:
+        lack = "all anomalous ones score -inf" if scores.positives.size else "none is anomalous"
+        return Threshold(None, "none", source, f"no F1 over the {unit} of {source}: {lack}")
+    best = int(f1.argmax())  # the first of equals: cuts descend
+    below = _next_lower(float(values[best]), scores.negatives, scores.positives)
+    counts = f"{scores.positives.size} anomalous and {scores.negatives.size} good {unit} of {source}"
+    return f1_threshold_between(below, float(values[best]), float(f1[best]), counts, source)
 
 
-def _mean_of_means(given: _Given) -> Threshold:
-    return mean_of_means([given.good], [given.bad], given.source)
+def f1_threshold_between(below: float | None, value: float, f1: float, counts: str, source: str) -> Threshold:
+    """Return the F1 threshold halfway between the lowest score to flag and the next lower one; None: there is none."""
+    return Threshold(_between(below, value), "f1", source, f"highest F1 ({f1:.4f}) over {counts}")
 
 
-def _mean_plus_k_std(given: _Given) -> Threshold:
-    return mean_plus_k_std([given.good], given.options.k, given.source, bad=given.bad.size)
+def good_max_threshold(
+    good_scores: ArrayLike, source: str = "validation", *, context: str = "", largest_of: str = ""
+) -> Threshold:
+    """Choose the next float64 above the largest score of held-out good images: none of these would raise an alarm.
+
+    Args:
+        good_scores: (n,)
+        source: The images that they are of.
+        context: Put before the reason.
+        largest_of: What the threshold lies above, as the reason calls it.
+
+    >>> good_max_threshold([0.5, 2.0]).value > 2.0
+    True
+    """
+    values = np.asarray(good_scores)
+    largest = float(values.max()) if values.size else math.nan
+    if not values.size:
+        reason = "there are no good scores to choose from"
+    elif math.isnan(largest):
+        reason = "some of the good scores are NaN"
+    elif largest == math.inf:
+        reason = "a good score is infinite: nothing lies above it"
+    else:
+        reason = f"just above the {largest_of or f'largest of {values.size} good scores'}"
+        return Threshold(math.nextafter(largest, math.inf), "good_max", source, f"{context}{reason}")
+    return Threshold(None, "none", source, f"{context}{reason}")
 
 
 def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) -> Threshold:
@@ -93,36 +125,6 @@ def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0)
     return make_threshold("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
 
 
-def _quantile(given: _Given) -> Threshold:
-    good, bad, options, source = given.good, given.bad, given.options, given.source
-    require_classes("quantile", good.size, bad.size, source)
-    rate = options.false_alarm_rate
-    value = float(good[max(0, good.size - math.floor(round(rate * good.size, 9)) - 1)])
-    flagged = int((good > value).sum())
-    reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
-    return make_threshold("quantile", value, source, reason)
-
-
-def _conformal(given: _Given) -> Threshold:
-    """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
-    good, bad, options, source = given.good, given.bad, given.options, given.source
-    require_classes("conformal", good.size, bad.size, source)
-    rate = options.false_alarm_rate
-    rank = max(1, math.ceil(round((good.size + 1) * (1 - rate), 9)))
-    if rank > good.size:
-        raise OptionError(
-            f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
-            f"has {good.size}; with these the lowest is {1 / (good.size + 1):.4g}. Hold out more good images "
-            "(val_split_mode, val_split_ratio), or ask for a higher rate."
-        )
-    reason = (
-        f"score {rank} of {good.size} held-out good ones: a new good image of the same kind is flagged with a "
-        f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
-        f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
-    )
-    return make_threshold("conformal", float(good[rank - 1]), source, reason)
-
-
 def images_needed(false_alarm_rate: float) -> int:
     """Return how many held-out good images the conformal rule needs for a false-alarm rate.
 
@@ -146,36 +148,6 @@ def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> fl
     return float(beta.ppf(confidence, count + 1 - rank, rank))
 
 
-def _recall(given: _Given) -> Threshold:
-    good, bad, options, source = given.good, given.bad, given.options, given.source
-    require_classes("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
-    value, caught = recall_value(good, bad, options.recall)
-    reason = (
-        f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
-        f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
-    )
-    return make_threshold("recall", value, source, reason)
-
-
-def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
-    """Return the highest threshold that catches such a share of anomalous scores, and how many it catches.
-
-    Both kinds of scores ascend; of the good ones only the next below the threshold matters.
-    """
-    cut = recall_cut(bad, recall)
-    caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
-    return _just_below(cut, good, bad), caught
-
-
-def recall_cut(ascending: Floats, recall: float) -> float:
-    """Return the highest of anomalous scores (n,), ascending, such that so large a share of them is at least as high.
-
-    >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
-    2.0
-    """
-    return float(ascending[ascending.size - max(1, math.ceil(round(recall * ascending.size, 9)))])
-
-
 def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
     """Return the exact one-sided binomial lower bound of a share (Clopper and Pearson, 1934).
 
@@ -187,8 +159,82 @@ def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> flo
     return float(beta.ppf(1 - confidence, caught, total - caught + 1)) if caught else 0.0
 
 
-def _cost(given: _Given) -> Threshold:
-    good, bad, options, source = given.good, given.bad, given.options, given.source
+def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
+    """Return the highest threshold that catches such a share of anomalous scores, and how many it catches.
+
+    Both kinds of scores ascend; of the good ones only the next below the threshold matters.
+    """
+    cut = recall_cut(bad, recall)
+    caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
+    return _between(_next_lower(cut, good, bad), cut), caught
+
+
+def recall_cut(ascending: Floats, recall: float) -> float:
+    """Return the highest of anomalous scores (n,), ascending, such that so large a share of them is at least as high.
+
+    >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
+    2.0
+    """
+    return float(ascending[ascending.size - max(1, math.ceil(round(recall * ascending.size, 9)))])
+
+
+def _f1(good: Floats, bad: Floats, _options: RuleOptions, source: str) -> Threshold:
+    require_classes("f1", good.size, bad.size, source, needs_bad=True)
+    return f1_threshold(SortedScores(bad, good), source=source)
+
+
+def _good_max(good: Floats, bad: Floats, _options: RuleOptions, source: str) -> Threshold:
+    require_classes("good_max", good.size, bad.size, source)
+    return good_max_threshold(good, source)
+
+
+def _mean_of_means(good: Floats, bad: Floats, _options: RuleOptions, source: str) -> Threshold:
+    return mean_of_means([good], [bad], source)
+
+
+def _mean_plus_k_std(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:
+    return mean_plus_k_std([good], options.k, source, bad.size)
+
+
+def _quantile(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:
+    require_classes("quantile", good.size, bad.size, source)
+    rate = options.false_alarm_rate
+    value = float(good[max(0, good.size - math.floor(round(rate * good.size, 9)) - 1)])
+    flagged = int((good > value).sum())
+    reason = f"{flagged} of {good.size} good scores lie above it (asked: at most {rate:g}); no guarantee for new images"
+    return make_threshold("quantile", value, source, reason)
+
+
+def _conformal(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:
+    """Split-conformal bound (Vovk et al., 2005; Bates et al., 2023): a new good image is flagged with P <= rate."""
+    require_classes("conformal", good.size, bad.size, source)
+    rate = options.false_alarm_rate
+    rank = max(1, math.ceil(round((good.size + 1) * (1 - rate), 9)))
+    if rank > good.size:
+        raise OptionError(
+            f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
+            f"has {good.size}; with these the lowest is {1 / (good.size + 1):.4g}. Hold out more good images "
+            "(val_split_mode, val_split_ratio), or ask for a higher rate."
+        )
+    reason = (
+        f"score {rank} of {good.size} held-out good ones: a new good image of the same kind is flagged with a "
+        f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
+        f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
+    )
+    return make_threshold("conformal", float(good[rank - 1]), source, reason)
+
+
+def _recall(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:
+    require_classes("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
+    value, caught = recall_value(good, bad, options.recall)
+    reason = (
+        f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
+        f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
+    )
+    return make_threshold("recall", value, source, reason)
+
+
+def _cost(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:
     require_classes("cost", good.size, bad.size, source, needs_bad=True)
     miss, alarm, share = options.miss_cost, options.false_alarm_cost, options.defect_share
     assert miss is not None  # all three are checked by `choose`
@@ -201,12 +247,10 @@ def _cost(given: _Given) -> Threshold:
     alarms = 1 - np.searchsorted(good.astype(np.float64), cuts, "right") / good.size
     costs = share * miss * missed + (1 - share) * alarm * alarms
     best = int(len(costs) - 1 - np.argmin(costs[::-1]))  # of equals the highest: the fewest alarms
-    if best == 0:
-        value = math.nextafter(float(scores[0]), -math.inf)
-    elif best == len(scores):
+    if best == len(scores):
         value = math.nextafter(float(scores[-1]), math.inf)
     else:
-        value = midpoint(float(scores[best - 1]), float(scores[best]))
+        value = _between(float(scores[best - 1]) if best else None, float(scores[best]))
     reason = (
         f"lowest expected cost a part ({costs[best]:.4g}) at a defect share of {share:g}, a miss at "
         f"{miss:g} and a false alarm at {alarm:g}: misses {missed[best]:.3f}, "
@@ -215,13 +259,12 @@ def _cost(given: _Given) -> Threshold:
     return make_threshold("cost", value, source, reason)
 
 
-def _manual(given: _Given) -> Threshold:
-    value = given.options.value
-    assert value is not None  # checked by `choose`
-    return Threshold(float(value), "manual", "the user", "given by hand")
+def _manual(_good: Floats, _bad: Floats, options: RuleOptions, _source: str) -> Threshold:
+    assert options.value is not None  # checked by `choose`
+    return Threshold(float(options.value), "manual", "the user", "given by hand")
 
 
-RULES: dict[str, Callable[[_Given], Threshold]] = {
+RULES: dict[str, Callable[[Floats, Floats, RuleOptions, str], Threshold]] = {
     "f1": _f1,
     "good_max": _good_max,
     "mean_of_means": _mean_of_means,
@@ -251,16 +294,13 @@ def make_threshold(rule: str, value: float, source: str, reason: str) -> Thresho
 def require_classes(
     rule: str, good: int, bad: int, source: str, *, needs_bad: bool = False, needs_good: bool = True
 ) -> None:
-    """Refuse a rule for so many good and anomalous scores.
+    """Check that there are good and anomalous scores where a rule needs them.
 
     Raises:
         OptionError: With what is missing, and the rules that work without it.
     """
-    lacks = [
-        what
-        for what, count, needed in (("good", good, needs_good), ("anomalous", bad, needs_bad))
-        if needed and not count
-    ]
+    classes = (("good", good, needs_good), ("anomalous", bad, needs_bad))
+    lacks = [name for name, count, needed in classes if needed and not count]
     if lacks:
         alternative = "conformal, quantile, mean_plus_k_std and good_max" if good else "manual"
         raise OptionError(
@@ -277,11 +317,16 @@ def _sum(parts: Iterable[Floats]) -> tuple[int, float]:
     return count, total
 
 
-def _just_below(cut: float, good: Floats, bad: Floats) -> float:
-    """Return the middle between a score and the next lower one, so that the score itself is flagged."""
+def _next_lower(cut: float, good: Floats, bad: Floats) -> float | None:
+    """Return the highest of ascending scores below a cut; None where none is."""
     lower = [
         float(part[at - 1])
         for part in (good, bad)
         if (at := int(np.searchsorted(part, round_down(cut, part.dtype.type), "left"))) > 0
     ]
-    return midpoint(max(lower), cut) if lower else math.nextafter(cut, -math.inf)
+    return max(lower, default=None)
+
+
+def _between(below: float | None, value: float) -> float:
+    """Return a threshold that flags a score and not the next lower one, which lies midway where there is one."""
+    return math.nextafter(value, -math.inf) if below is None else midpoint(below, value)

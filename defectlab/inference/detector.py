@@ -14,8 +14,9 @@ from torch import nn
 from defectlab.data.datasets import load_image, to_tensor
 from defectlab.data.image_sources import find_images
 from defectlab.data.images import to_rgb_array
+from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import check_view, heat_range, normalize_scores
-from defectlab.evaluation.thresholds import below32, decision
+from defectlab.evaluation.thresholds import decision
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_record
 from defectlab.models.loading import restore
@@ -215,7 +216,7 @@ class Detector:
                 score=score,
                 label=decision(score, self.image_threshold),
                 anomaly_map=own_size,
-                mask=None if self.pixel_threshold is None else own_size > np.float32(below32(self.pixel_threshold)),
+                mask=None if self.pixel_threshold is None else own_size > round_down(self.pixel_threshold),
             )
 
 

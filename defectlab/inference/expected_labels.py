@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.data.manifest.layouts import BAD, GOOD, UNKNOWN
-from defectlab.evaluation.metrics import confusion_at, f1_at
+from defectlab.evaluation.metrics import confusion_at, f1_at, sort_scores
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,9 @@ def comparison(scores: np.ndarray, labels: np.ndarray, threshold: float | None) 
     matrix = [[0, 0], [0, 0]]
     f1 = 0.0
     if scores.size and threshold is not None:
-        f1 = f1_at(scores, labels, threshold).value or 0.0
-        counts = confusion_at(scores, labels, threshold)
+        ordered = sort_scores(scores, labels)
+        f1 = f1_at(ordered, threshold).value or 0.0
+        counts = confusion_at(ordered, threshold)
         matrix = [[counts.tn, counts.fp], [counts.fn, counts.tp]]
     good, bad = scores[labels == 0], scores[labels == 1]
     overlapping = 0

@@ -12,7 +12,7 @@ import numpy as np
 from defectlab.data.image_sources import common_folder, find_images
 from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, normalize_percent_at, raw_from_percent
-from defectlab.evaluation.thresholds import choose_image_threshold
+from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure

@@ -10,7 +10,7 @@ from anomalib.pre_processing.utils.spec import transform_to_spec
 from lightning import LightningModule, Trainer
 
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.metrics import round_down
 from defectlab.models.tiled import drawn_tiles
 
 
@@ -64,8 +64,8 @@ class RawPostProcessor(PostProcessor):
 
     def set_thresholds(self, image: float | None, pixel: float | None) -> None:
         """Set raw thresholds; None is "no threshold": no labels, no masks."""
-        self._image_threshold.fill_(float("nan") if image is None else below32(image))
-        self._pixel_threshold.fill_(float("nan") if pixel is None else below32(pixel))
+        self._image_threshold.fill_(float("nan") if image is None else float(round_down(image)))
+        self._pixel_threshold.fill_(float("nan") if pixel is None else float(round_down(pixel)))
 
     def set_ranges(self, image: tuple[float, float], pixel: tuple[float, float]) -> None:
         """Set smallest and largest validation score, for normalised views (and for plain anomalib)."""

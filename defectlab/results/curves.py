@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.evaluation.intervals import Interval, auroc_interval
-from defectlab.evaluation.metrics import Curve, auroc
+from defectlab.evaluation.metrics import SortedScores, auroc, sort_scores
 from defectlab.results.run.scores import ScoreRow
 
 MOST_POINTS = 400  # of a drawn curve; more cannot be seen
@@ -63,14 +63,14 @@ def kinds_of_columns(
         area, interval = None, None
         if label == 1:
             used = own | (labels == 0)
-            area = auroc(scores[used], labels[used]).value
+            area = auroc(sort_scores(scores[used], labels[used])).value
             interval = auroc_interval(scores[used], labels[used], groups=None if groups is None else groups[used])
         ends = float(its.min()), float(its.max())
         kinds.append(Kind(defect, label, its.size, flagged, float(its.mean()), *ends, area, interval))
     return sorted(kinds, key=lambda kind: kind.mean_score)
 
 
-def roc_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def roc_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return false-positive rates and recalls of all thresholds, rising from (0, 0) to (1, 1), thinned for drawing."""
     cuts = _cuts(curve)
     fpr = 1 - np.searchsorted(curve.negatives, cuts, "left") / curve.negatives.size
@@ -78,7 +78,7 @@ def roc_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
 
 
-def pr_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def pr_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return recalls and precisions of all thresholds, recall rising, thinned for drawing."""
     cuts = _cuts(curve)
     tp = curve.positives.size - np.searchsorted(curve.positives, cuts, "left")
@@ -86,7 +86,7 @@ def pr_points(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return tp / curve.positives.size, tp / np.maximum(tp + fp, 1)
 
 
-def _cuts(curve: Curve) -> NDArray[np.floating]:
+def _cuts(curve: SortedScores) -> NDArray[np.floating]:
     """Return distinct scores, descending: all, or of very many a sample that is dense at both classes' ends."""
     if curve.positives.size + curve.negatives.size <= 4 * MOST_POINTS:
         return np.unique(np.concatenate([curve.positives, curve.negatives]))[::-1]

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.evaluation.bootstrap import image_intervals, intervals_record
-from defectlab.evaluation.intervals import prevalence, trivial_f1
+from defectlab.evaluation.bootstrap import image_intervals
+from defectlab.evaluation.intervals import intervals_record
+from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.pixel.bootstrap import pixel_intervals
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages
 from defectlab.evaluation.pixel.thresholds import choose_pixel_threshold
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.threshold_rules import choose
-from defectlab.evaluation.thresholds import DefaultRule, Threshold, choose_image_threshold, decision
+from defectlab.evaluation.threshold_rules import choose, choose_image_threshold
+from defectlab.evaluation.thresholds import DefaultRule, Threshold, decision
 from defectlab.results.groups import evaluate_parts, row_parts
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images

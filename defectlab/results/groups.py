@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.data.manifest.groups import group_of
-from defectlab.evaluation.bootstrap import image_intervals, intervals_record
-from defectlab.evaluation.intervals import prevalence, trivial_f1
+from defectlab.evaluation.bootstrap import image_intervals
+from defectlab.evaluation.intervals import intervals_record
+from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
-from defectlab.evaluation.thresholds import Threshold, choose_image_threshold
+from defectlab.evaluation.threshold_rules import choose_image_threshold
+from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.evaluation.metrics import aupr, f1_at
+from defectlab.evaluation.metrics import aupr, f1_at, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.curves import Kind, by_kind
@@ -46,8 +46,8 @@ def per_defect(
         if kind.label == 1:
             used = (names == kind.defect) & (labels == 1) | (labels == 0)
             entry |= {
-                "image_AUPR": aupr(scores[used], labels[used]).value,
-                "image_F1Score": f1_at(scores[used], labels[used], image_threshold).value,
+                "image_AUPR": aupr(sort_scores(scores[used], labels[used])).value,
+                "image_F1Score": f1_at(sort_scores(scores[used], labels[used]), image_threshold).value,
             }
             if images is not None:
                 chosen = ImageSubset(images, np.flatnonzero(used).tolist())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from defectlab.evaluation.metrics import auroc, sorted_curve
+from defectlab.evaluation.metrics import auroc, sort_scores
 from defectlab.evaluation.pixel.curves import Points
 from defectlab.results.comparison.leaderboard import RANKED_BY, Board
 from defectlab.results.curves import Kind, roc_points
@@ -190,13 +190,13 @@ def roc_figure(run: Run) -> Image.Image:
         InputError: The run has no test scores, or they are of one kind only.
     """
     scores, labels = columns(run.scores("test"))
-    curve = sorted_curve(scores, labels)
+    curve = sort_scores(scores, labels)
     if curve.problem or not curve.positives.size or not curve.negatives.size:
         raise InputError(
             f"{run.folder} has no ROC curve: it needs good and anomalous test images with scores (status {run.status})."
         )
     figure, (axis,) = new_axes(1, (8, 8))
-    axis.plot(*roc_points(curve), linewidth=2, label=f"AUROC {auroc(scores, labels).value:.4f}")
+    axis.plot(*roc_points(curve), linewidth=2, label=f"AUROC {auroc(curve).value:.4f}")
     axis.plot([0, 1], [0, 1], "--", color="#9a9aa0", linewidth=1, label="chance")
     threshold = run.record["thresholds"]["image"]["value"]
     if threshold is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from defectlab.evaluation.metrics import sorted_curve
+from defectlab.evaluation.metrics import sort_scores
 from defectlab.evaluation.pixel.curves import Points, pixel_curves
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import FPR_LIMIT
@@ -153,7 +153,7 @@ def _curve_name(board: Board, entry: Entry) -> str:
 def _curves(configurations: Mapping[str, tuple[Run, Sequence[ScoreRow]]], of_one_seed: bool) -> str:
     """Draw the curves of each configuration's first seed."""
     tested = dict(list(configurations.items())[:MOST_CURVES])
-    image = {name: sorted_curve(*columns(rows)) for name, (_, rows) in tested.items()}
+    image = {name: sort_scores(*columns(rows)) for name, (_, rows) in tested.items()}
     usable = {
         name: curve
         for name, curve in image.items()

@@ -12,8 +12,8 @@ from PIL import Image
 from defectlab.data.images import as_uint8, read_image
 from defectlab.data.transforms.geometry import resize_nearest
 from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import heat_range
-from defectlab.evaluation.thresholds import below32
 from defectlab.models.registry import model_info
 from defectlab.results.curves import by_score
 from defectlab.results.run.run import Run
@@ -88,7 +88,7 @@ class ShownImages:
             marked = on_image(self.preprocessing, self.masks[index], image, size) > 0.5
             outlined = contour(outlined, marked, TRUTH)
         if threshold is not None:
-            outlined = contour(outlined, found > np.float32(below32(threshold)))
+            outlined = contour(outlined, found > round_down(threshold))
         views = [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
         if truth and self.masks is not None:
             views.insert(1, np.repeat(marked[..., None], 3, axis=2) * np.uint8(255))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from defectlab.data.images import as_uint8, read_image
-from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.metrics import round_down
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
@@ -92,7 +92,7 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
         truth = None
         if shown.masks is not None:
             truth = on_image(shown.preprocessing, shown.masks[place], image, size) > 0.5
-        found = anomaly_map > np.float32(below32(shown.scale.threshold))
+        found = anomaly_map > round_down(shown.scale.threshold)
         path = folder / f"{run.record['dataset']['name']}_val_{place}.png"
         segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth).save(path)
         yield path

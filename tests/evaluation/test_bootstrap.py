@@ -17,11 +17,11 @@ from defectlab.evaluation.bootstrap import (
     resample_counts,
     resampled_curve_metrics,
     resampled_rates,
-    wilson_interval,
 )
-from defectlab.evaluation.intervals import auroc_interval
-from defectlab.evaluation.metrics import aupr, auroc, curve_rates_at, f1_at, f1_max, fpr_at_tpr, sorted_curve
-from defectlab.evaluation.pixel.bootstrap import drawn_metrics, pixel_counts, pixel_intervals
+from defectlab.evaluation.intervals import auroc_interval, wilson_interval
+from defectlab.evaluation.metrics import aupr, auroc, f1_at, f1_max, fpr_at_tpr, rates_at, sort_scores
+from defectlab.evaluation.pixel.bootstrap import pixel_intervals, resampled_pixel_metrics
+from defectlab.evaluation.pixel.histograms import pixel_histograms
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 
@@ -68,12 +68,12 @@ def test_metrics_of_counts_are_the_metrics_of_the_drawn_scores(
     found |= resampled_rates(*(np.array([count]) for count in (*flagged, defect.sum(), good.sum())))
     again, marks = np.repeat(scores, drawn), np.repeat(labels, drawn)
     expected = {
-        "AUROC": auroc(again, marks),
-        "AUPR": aupr(again, marks),
-        "F1Max": f1_max(again, marks),
-        "FPR_at_95TPR": fpr_at_tpr(again, marks),
-        "F1Score": f1_at(again, marks, threshold),
-        **curve_rates_at(sorted_curve(again, marks), threshold),
+        "AUROC": auroc(sort_scores(again, marks)),
+        "AUPR": aupr(sort_scores(again, marks)),
+        "F1Max": f1_max(sort_scores(again, marks)),
+        "FPR_at_95TPR": fpr_at_tpr(sort_scores(again, marks)),
+        "F1Score": f1_at(sort_scores(again, marks), threshold),
+        **rates_at(sort_scores(again, marks), threshold),
     }
     assert set(found) == set(expected)
     for name, metric in expected.items():
@@ -97,7 +97,7 @@ def image_set(levels: int | None, count: int = 12, size: int = 40) -> tuple[Arra
 def test_pixel_metrics_of_a_draw_are_those_of_the_drawn_images(levels: int | None, apart: float) -> None:
     images, labels = image_set(levels)
     draws = resample_counts(labels, repeats=6)
-    found = drawn_metrics(pixel_counts(images, 1.0), draws)
+    found = resampled_pixel_metrics(pixel_histograms(images, 1.0), draws)
     for number, draw in enumerate(draws):
         places = np.repeat(np.arange(labels.size), draw.astype(int)).tolist()
         expected = pixel_metrics(ImageSubset(images, places), threshold=1.0)
@@ -203,12 +203,12 @@ def covered(
     marks = np.tile(labels, 800_000 // labels.size)  # in these shares: AUPR and F1 depend on them
     population = scored(draw, marks)
     truth = {
-        "AUROC": auroc(population, marks).value,
-        "AUPR": aupr(population, marks).value,
-        "F1Max": f1_max(population, marks).value,
-        "FPR_at_95TPR": fpr_at_tpr(population, marks).value,
-        "F1Score": f1_at(population, marks, threshold).value,
-        **{name: metric.value for name, metric in curve_rates_at(sorted_curve(population, marks), threshold).items()},
+        "AUROC": auroc(sort_scores(population, marks)).value,
+        "AUPR": aupr(sort_scores(population, marks)).value,
+        "F1Max": f1_max(sort_scores(population, marks)).value,
+        "FPR_at_95TPR": fpr_at_tpr(sort_scores(population, marks)).value,
+        "F1Score": f1_at(sort_scores(population, marks), threshold).value,
+        **{name: metric.value for name, metric in rates_at(sort_scores(population, marks), threshold).items()},
     }
     hits = dict.fromkeys(truth, 0)
     for _ in range(simulations):

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from defectlab.evaluation.bootstrap import image_intervals
-from defectlab.evaluation.intervals import auroc_interval, clustered_variance, delong_test, placements
-from defectlab.evaluation.metrics import aupr, f1_max
+from defectlab.evaluation.delong import placement_variance, placements
+from defectlab.evaluation.intervals import auroc_interval
+from defectlab.evaluation.metrics import aupr, f1_max, sort_scores
+from defectlab.evaluation.paired_tests import delong_test
 from defectlab.utils.errors import InputError
 
 
@@ -42,7 +44,7 @@ def test_the_variance_is_obuchowskis_formula(bad: int, good: int, seed: int):
     with_bad = {g for g in parts if (labels[groups == g] == 1).any()}
     with_good = {g for g in parts if (labels[groups == g] == 0).any()}
     x, y = scores[labels == 1], scores[labels == 0]
-    found = clustered_variance(*placements(x, y), groups[labels == 1], groups[labels == 0])
+    found = placement_variance(*placements(x, y), (groups[labels == 1], groups[labels == 0]))
     if min(len(with_bad), len(with_good)) < 2:
         assert np.isnan(found)
         return
@@ -73,7 +75,7 @@ def test_coverage_where_photographs_of_a_part_resemble_each_other():
 def test_the_bootstrap_over_parts_covers(simulations: int):
     random = np.random.default_rng(2)
     large, labels, _ = photographs(random, 40_000, 40_000, 1, 1.2, 0.2)
-    truth = {"AUPR": aupr(large, labels).value, "F1Max": f1_max(large, labels).value}
+    truth = {"AUPR": aupr(sort_scores(large, labels)).value, "F1Max": f1_max(sort_scores(large, labels)).value}
     covered = dict.fromkeys(truth, 0)
     for _ in range(simulations):
         scores, labels, groups = photographs(random, 25, 25, 5, 1.2, 0.2)

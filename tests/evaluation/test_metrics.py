@@ -22,11 +22,11 @@ from defectlab.evaluation.metrics import (
     aupr,
     auroc,
     confusion_at,
-    curve_rates_at,
     f1_at,
     f1_max,
     fpr_at_tpr,
-    sorted_curve,
+    rates_at,
+    sort_scores,
 )
 from defectlab.evaluation.pixel.metrics import aupro
 from defectlab.evaluation.suite import evaluate
@@ -46,13 +46,13 @@ def ranks(scores: np.ndarray) -> np.ndarray:
 @settings(max_examples=150, deadline=None)
 def test_auroc_and_f1_equal_scikit_learn(samples: list[tuple[float, bool]], dtype: type) -> None:
     scores, labels = np.array([s for s, _ in samples], dtype=dtype), np.array([y for _, y in samples])
-    ours = auroc(scores, labels)
+    ours = auroc(sort_scores(scores, labels))
     if labels.all() or not labels.any():
         assert ours.value is None
         assert ours.reason
     else:
         assert ours.value == pytest.approx(roc_auc_score(labels, ranks(scores)), abs=1e-12)
-    best = f1_max(scores, labels)
+    best = f1_max(sort_scores(scores, labels))
     if labels.any():
         precision, recall, _ = precision_recall_curve(labels, ranks(scores))
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
@@ -69,10 +69,10 @@ def test_counts_at_a_threshold_equal_the_definition(
     scores, labels = np.array([s for s, _ in samples], dtype=dtype), np.array([y for _, y in samples])
     predicted = scores.astype(np.float64) > threshold
     tn, fp, fn, tp = confusion_matrix(labels, predicted, labels=[False, True]).ravel()
-    assert confusion_at(scores, labels, threshold) == Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
+    assert confusion_at(sort_scores(scores, labels), threshold) == Confusion(tp=tp, fp=fp, fn=fn, tn=tn)
     if labels.any():
         expected = f1_score(labels, predicted, zero_division=0)
-        assert f1_at(scores, labels, threshold).value == pytest.approx(expected, abs=1e-12)
+        assert f1_at(sort_scores(scores, labels), threshold).value == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_float64_threshold_between_two_float32_neighbours_parts_them() -> None:
@@ -80,32 +80,32 @@ def test_a_float64_threshold_between_two_float32_neighbours_parts_them() -> None
     high = np.nextafter(low, np.float32(2))
     for share in (0.1, 0.5, 0.9):
         threshold = float(low) + share * (float(high) - float(low))
-        counts = confusion_at(np.array([low, high]), [0, 1], threshold)
+        counts = confusion_at(sort_scores(np.array([low, high]), [0, 1]), threshold)
         assert counts == Confusion(tp=1, fp=0, fn=0, tn=1)
 
 
 def test_what_cannot_be_computed_says_why() -> None:
-    assert "nothing anomalous" in (auroc([1.0, 2.0], [0, 0]).reason or "")
-    assert "nothing good" in (auroc([1.0, 2.0], [1, 1]).reason or "")
-    assert "no labelled" in (auroc([], []).reason or "")
-    assert "no labelled" in (f1_max([1.0], [-1]).reason or "")
-    assert auroc([1.0, np.nan, 2.0], [0, 1, 1]).reason == "1 of 3 scores are NaN"
-    assert auroc([1.0, np.nan, 2.0], [0, -1, 1]).value == 1.0
-    assert f1_at([1.0, 2.0], [0, 1], None).reason == "there is no threshold"
-    assert f1_at([1.0, 2.0], [0, 1], float("nan")).reason == "the threshold is NaN"
-    assert f1_at([1.0, 2.0], [0, 1], 5.0).value == 0.0
+    assert "nothing anomalous" in (auroc(sort_scores([1.0, 2.0], [0, 0])).reason or "")
+    assert "nothing good" in (auroc(sort_scores([1.0, 2.0], [1, 1])).reason or "")
+    assert "no labelled" in (auroc(sort_scores([], [])).reason or "")
+    assert "no labelled" in (f1_max(sort_scores([1.0], [-1])).reason or "")
+    assert auroc(sort_scores([1.0, np.nan, 2.0], [0, 1, 1])).reason == "1 of 3 scores are NaN"
+    assert auroc(sort_scores([1.0, np.nan, 2.0], [0, -1, 1])).value == 1.0
+    assert f1_at(sort_scores([1.0, 2.0], [0, 1]), None).reason == "there is no threshold"
+    assert f1_at(sort_scores([1.0, 2.0], [0, 1]), float("nan")).reason == "the threshold is NaN"
+    assert f1_at(sort_scores([1.0, 2.0], [0, 1]), 5.0).value == 0.0
 
 
 def test_bad_labels_and_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="one shape"):
-        auroc([1.0, 2.0], [0])
+        auroc(sort_scores([1.0, 2.0], [0]))
     with pytest.raises(InputError, match="-1"):
-        auroc([1.0, 2.0], [0, 2])
+        auroc(sort_scores([1.0, 2.0], [0, 2]))
 
 
 def test_curve_keeps_float32_and_the_input() -> None:
     scores = np.array([3, 1, 2], dtype=np.float32)
-    curve = sorted_curve(scores, [1, 0, 1])
+    curve = sort_scores(scores, [1, 0, 1])
     assert curve.positives.dtype == curve.negatives.dtype == np.float32
     assert scores.tolist() == [3, 1, 2]
 
@@ -146,13 +146,13 @@ def test_evaluate_refuses_masks_of_another_size() -> None:
 @settings(max_examples=150, deadline=None)
 def test_aupr_and_fpr_at_95_tpr_equal_scikit_learn(samples: list[tuple[float, bool]], dtype: type) -> None:
     scores, labels = np.array([s for s, _ in samples], dtype=dtype), np.array([y for _, y in samples])
-    ours = aupr(scores, labels)
+    ours = aupr(sort_scores(scores, labels))
     if not labels.any():
         assert ours.value is None
         assert ours.reason
         return
     assert ours.value == pytest.approx(average_precision_score(labels, ranks(scores)), abs=1e-12)
-    rate = fpr_at_tpr(scores, labels)
+    rate = fpr_at_tpr(sort_scores(scores, labels))
     if labels.all():
         assert rate.value is None
     else:
@@ -165,7 +165,7 @@ def test_aupr_and_fpr_at_95_tpr_equal_scikit_learn(samples: list[tuple[float, bo
 def test_rates_at_a_threshold_equal_scikit_learn(samples: list[tuple[float, bool]], threshold: float) -> None:
     scores, labels = np.array([s for s, _ in samples]), np.array([y for _, y in samples])
     predicted = scores > threshold
-    rates = curve_rates_at(sorted_curve(scores, labels), threshold)
+    rates = rates_at(sort_scores(scores, labels), threshold)
     assert rates["accuracy"].value == pytest.approx(accuracy_score(labels, predicted))
     expected = {
         "precision": (precision_score(labels, predicted, zero_division=0), predicted.any()),

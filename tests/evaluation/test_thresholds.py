@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectlab.evaluation.metrics import f1_at, f1_max
-from defectlab.evaluation.thresholds import below32, choose_image_threshold, f1_threshold, good_max_threshold, midpoint
+from defectlab.evaluation.metrics import f1_at, f1_max, round_down, sort_scores
+from defectlab.evaluation.threshold_rules import choose_image_threshold, f1_threshold, good_max_threshold
+from defectlab.evaluation.thresholds import midpoint
 
 TIED = st.sampled_from([-np.inf, -2.0, 0.0, 5e-324, 0.1, 0.25, 1.0, 7.5, 1.7e308, np.inf])
 SAMPLES = st.lists(
@@ -34,7 +35,7 @@ def every_cut(scores: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_f1_threshold_is_the_best_of_all_cuts(samples: list[tuple[float, bool]], dtype: type) -> None:
     scores, labels = np.array([s for s, _ in samples], dtype=dtype), np.array([y for _, y in samples])
-    chosen = f1_threshold(scores, labels)
+    chosen = f1_threshold(sort_scores(scores, labels))
     if not labels.any() or np.all(scores[labels] == -np.inf):
         assert chosen.value is None
         assert chosen.rule == "none"
@@ -43,17 +44,17 @@ def test_f1_threshold_is_the_best_of_all_cuts(samples: list[tuple[float, bool]],
     assert math.isfinite(chosen.value)
     best, alarms = every_cut(scores, labels)
     flagged = scores.astype(np.float64) > chosen.value
-    assert f1_at(scores, labels, chosen.value).value == pytest.approx(best, abs=1e-12)
+    assert f1_at(sort_scores(scores, labels), chosen.value).value == pytest.approx(best, abs=1e-12)
     assert flagged.sum() == alarms
     if dtype is np.float32:
         assert not np.any(scores.astype(np.float64) == chosen.value)
     if not np.any(scores[labels] == -np.inf):
-        assert f1_max(scores, labels).value == pytest.approx(best, abs=1e-12)
+        assert f1_max(sort_scores(scores, labels)).value == pytest.approx(best, abs=1e-12)
 
 
 def test_halfway_and_in_full_precision() -> None:
     scores = np.array([0.1, 0.2, 0.3, 0.7], dtype=np.float32)
-    chosen = f1_threshold(scores, [0, 0, 1, 1])
+    chosen = f1_threshold(sort_scores(scores, [0, 0, 1, 1]))
     assert chosen.value == (float(scores[1]) + float(scores[2])) / 2
     assert (chosen.rule, chosen.source) == ("f1", "validation")
     assert "1.0000" in chosen.reason
@@ -62,8 +63,8 @@ def test_halfway_and_in_full_precision() -> None:
 
 def test_equal_f1_takes_the_fewest_alarms_and_all_equal_scores_flag_all() -> None:
     # Cutting below 4: tp 1 of 2, F1 2/3; below 1: tp 2, fp 2, F1 2/3.
-    assert f1_threshold([1.0, 2.0, 3.0, 4.0], [1, 0, 0, 1]).value == 3.5
-    constant = f1_threshold([5.0, 5.0, 5.0], [0, 1, 1])
+    assert f1_threshold(sort_scores([1.0, 2.0, 3.0, 4.0], [1, 0, 0, 1])).value == 3.5
+    constant = f1_threshold(sort_scores([5.0, 5.0, 5.0], [0, 1, 1]))
     assert constant.value == math.nextafter(5.0, 0)
 
 
@@ -79,7 +80,7 @@ def test_midpoint_of_neighbours_still_parts_them() -> None:
     high = math.nextafter(1.0, 2.0)
     assert midpoint(1.0, high) == 1.0
     scores = np.array([1.0, high])
-    assert f1_at(scores, [0, 1], f1_threshold(scores, [0, 1]).value).value == 1.0
+    assert f1_at(sort_scores(scores, [0, 1]), f1_threshold(sort_scores(scores, [0, 1])).value).value == 1.0
 
 
 def test_good_max_lies_just_above() -> None:
@@ -114,4 +115,4 @@ def test_below32_parts_float32_scores_where_the_threshold_does(threshold: float)
     with np.errstate(over="ignore"):
         near = np.float32(threshold)
     scores = np.array([near, np.nextafter(near, np.float32(-np.inf)), np.nextafter(near, np.float32(np.inf))])
-    assert np.array_equal(scores > np.float32(below32(threshold)), scores.astype(np.float64) > threshold)
+    assert np.array_equal(scores > (round_down(threshold)), scores.astype(np.float64) > threshold)

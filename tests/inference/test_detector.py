@@ -12,8 +12,8 @@ from PIL import Image
 
 from defectlab import Detector, Engine, Prediction
 from defectlab.data.images import read_image
+from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import normalize_percent, percent_window
-from defectlab.evaluation.thresholds import below32
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError
@@ -166,7 +166,7 @@ def test_no_view_of_a_detector_flips_a_score_at_the_threshold(detector, threshol
     for _ in range(abs(steps)):
         score = float(np.nextafter(score, np.inf if steps > 0 else -np.inf))
     judge = Detector(detector.model, threshold, threshold)
-    below = np.float32(below32(threshold))
+    below = round_down(threshold)
     line = np.array([[below, np.nextafter(below, np.float32(np.inf))]], dtype=np.float32)
     given_ = Prediction(None, score, int(score > threshold), line, line > below)
     found = judge.normalize(given_, view, digits)

@@ -14,7 +14,7 @@ from helpers.sweeps import settings
 import defectlab.backbones.extractor as extractor
 from defectlab import Detector
 from defectlab.backbones.feature_cache.extraction import BATCH
-from defectlab.evaluation.thresholds import below32
+from defectlab.evaluation.metrics import round_down
 from defectlab.experiment import Experiment, run
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
@@ -103,8 +103,8 @@ def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path
             assert one.label == bool(row.pred_label)
             np.testing.assert_allclose(one.anomaly_map, maps[place], rtol=2e-4, atol=2e-4)
         saved = torch.load(own.checkpoint, weights_only=False)["defectlab"]["thresholds"]
-        assert saved["image"] == below32(image)
-        assert saved["pixel"] == below32(pixel)
+        assert saved["image"] == float(round_down(image))
+        assert saved["pixel"] == float(round_down(pixel))
     best = next(one for one in result.checkpoints.runs if "metric" in one.record["sweep"]["refit"])
     assert best.folder == result.best().folder
     assert best.record["sweep"]["refit"]["oracle"] is False

@@ -11,7 +11,7 @@ from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curv
 
 from defectlab import Engine
 from defectlab.cli import main
-from defectlab.evaluation.metrics import sorted_curve
+from defectlab.evaluation.metrics import sort_scores
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import evaluate_run, labelled
 from defectlab.results.run.run import Run
@@ -26,11 +26,11 @@ SCORES = (RANDOM.normal(size=300) + LABELS).round(1)
 
 
 def test_curves_equal_scikit_learn():
-    fpr, tpr = roc_points(sorted_curve(SCORES, LABELS))
+    fpr, tpr = roc_points(sort_scores(SCORES, LABELS))
     expected = roc_curve(LABELS, SCORES, drop_intermediate=False)
     assert fpr.tolist() == pytest.approx(expected[0].tolist())
     assert tpr.tolist() == pytest.approx(expected[1].tolist())
-    recall, precision = pr_points(sorted_curve(SCORES, LABELS))
+    recall, precision = pr_points(sort_scores(SCORES, LABELS))
     p, r, _ = precision_recall_curve(LABELS, SCORES)
     assert precision[::-1].tolist() == pytest.approx(p[:-1].tolist())
     assert recall[::-1].tolist() == pytest.approx(r[:-1].tolist())
@@ -39,7 +39,7 @@ def test_curves_equal_scikit_learn():
 def test_a_curve_of_very_many_points_is_thinned_and_keeps_its_area():
     labels = RANDOM.random(200_000) < 0.02
     scores = RANDOM.normal(size=labels.size) + 2 * labels
-    fpr, tpr = roc_points(sorted_curve(scores, labels))
+    fpr, tpr = roc_points(sort_scores(scores, labels))
     assert fpr.size < 2000
     assert auc(fpr, tpr) == pytest.approx(roc_auc_score(labels, scores), abs=1e-3)
 

@@ -9,7 +9,7 @@ than all arithmetic on it.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Protocol, TypeVar
@@ -18,31 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 1 << 20
-FEW = 1 << 18  # scores that are sorted at once
-AT_ONCE = 1 << 20  # others looked up, and places of a table added up, at one time: bounds the memory
-MOST_KEYS = 40_000_000  # of a table: 160 MB for each thread
-MOST_THREADS = 4
+MAX_SORTED = 1 << 18  # scores that are sorted at once
+CHUNK_SIZE = 1 << 20  # others looked up, and places of a table added up, at one time: bounds the memory
+MAX_KEYS = 40_000_000  # of a table: 160 MB for each thread
+MAX_THREADS = 4
 
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float32]
-Table = NDArray[np.uint32] | NDArray[np.int64]
-_In = TypeVar("_In")
-_Found = TypeVar("_Found")
+_Input = TypeVar("_Input")
+_Result = TypeVar("_Result")
 
 
-class _Tally(Protocol):
+class _Counter(Protocol):
     def add(self, scores: Scores) -> None:
         """Count (n,) scores, without NaN."""
 
-    def join(self, other: "_Tally") -> None:
+    def join(self, other: "_Counter") -> None:
         """Take over what another one of the same kind has counted."""
 
+    def finish(self) -> None:
+        """Prepare for `counts`, once all scores are counted."""
+
     def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
-        """Return how many lie below each of (k,) others, and how many up to it; called once, at the end."""
+        """Return how many lie below each of (k,) others, and how many up to it."""
 
 
 def count_scores(
-    parts: Sequence[_In], read: Callable[[_In], Scores], distinct: Scores, total: int
+    parts: Sequence[_Input], read: Callable[[_Input], Scores], distinct: Scores, total: int
 ) -> tuple[Counts, Counts]:
     """Return how many scores lie below each of `distinct` (k,), and how many up to it: (k,) each.
 
@@ -53,23 +55,27 @@ def count_scores(
         total: Number of all scores.
     """
 
-    def tally(own: Iterable[_In]) -> _Tally:
-        mine = _tally(distinct, total)
+    def count(own: Iterable[_Input]) -> _Counter:
+        counter = _counter(distinct, total)
         for part in own:
-            mine.add(read(part))
-        return mine
+            counter.add(read(part))
+        return counter
 
-    first, *others = in_threads(tally, _shares(parts, 1 if total <= FEW else threads()))
+    first, *others = in_threads(count, _shares(parts, 1 if total <= MAX_SORTED else threads()))
     for other in others:
         first.join(other)
-    return first.counts(distinct)
+    first.finish()
+    below, up_to = np.empty(distinct.size, dtype=np.int64), np.empty(distinct.size, dtype=np.int64)
+    for chunk in _chunks(distinct.size):
+        below[chunk], up_to[chunk] = first.counts(distinct[chunk])
+    return below, up_to
 
 
-def _tally(distinct: Scores, total: int) -> _Tally:
-    if total <= FEW or not distinct.size:
+def _counter(distinct: Scores, total: int) -> _Counter:
+    if total <= MAX_SORTED or not distinct.size:
         return _Sorted()
     low, high = (int(_keys(distinct[end : end + 1].copy())[0]) for end in (0, distinct.size - 1))
-    if high - low < min(MOST_KEYS, total):
+    if high - low < min(MAX_KEYS, total):
         return _ByKey(low, high, total)
     width = float(distinct[-1]) - float(distinct[0])
     return _Binned(distinct, width, total) if 1e-30 < width < 1e30 else _Sorted()
@@ -89,32 +95,66 @@ class _Sorted:
 
     def __init__(self) -> None:
         self._parts = [np.empty(0, dtype=np.float32)]
+        self._ascending = self._parts[0]
 
     def add(self, scores: Scores) -> None:
         self._parts.append(scores.copy())
 
-    def join(self, other: _Tally) -> None:
+    def join(self, other: _Counter) -> None:
         assert isinstance(other, _Sorted)
         self._parts += other._parts
 
-    def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
-        ascending = np.concatenate(self._parts)
+    def finish(self) -> None:
+        self._ascending = np.concatenate(self._parts)
         self._parts = []
-        ascending.sort()
-        below, upto = np.empty(distinct.size, dtype=np.int64), np.empty(distinct.size, dtype=np.int64)
-        for start in range(0, distinct.size, AT_ONCE):
-            here = slice(start, start + AT_ONCE)
-            below[here], upto[here] = _ends(ascending, distinct[here])
-        return below, upto
+        self._ascending.sort()
+
+    def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
+        ascending = self._ascending
+        below = np.searchsorted(ascending, distinct, "left")
+        up_to = below.copy()
+        # Most of the others are there once or not at all: only those that are there twice are looked up again.
+        once = np.flatnonzero(below < ascending.size)
+        once = once[ascending[below[once]] == distinct[once]]
+        up_to[once] += 1
+        twice = once[up_to[once] < ascending.size]
+        twice = twice[ascending[up_to[twice]] == distinct[twice]]
+        up_to[twice] = np.searchsorted(ascending, distinct[twice], "right")
+        return below, up_to
 
 
-class _ByKey:
+class _Table:
+    """Counts by place, places in the order of the scores."""
+
+    def __init__(self, places: int, total: int) -> None:
+        # the smaller type where it is enough
+        self._table: NDArray[np.integer] = np.zeros(places, dtype=np.uint32 if total < 1 << 32 else np.int64)
+
+    def _places(self, scores: Scores) -> NDArray[np.int32]:
+        raise NotImplementedError
+
+    def add(self, scores: Scores) -> None:
+        np.add.at(self._table, self._places(scores), self._table.dtype.type(1))
+
+    def join(self, other: _Counter) -> None:
+        assert isinstance(other, _Table)
+        np.add(self._table, other._table, out=self._table)
+
+    def finish(self) -> None:
+        """Put into each place the sum of all places up to it."""
+        for chunk in _chunks(self._table.size):
+            here = self._table[chunk]
+            if chunk.start:
+                here[0] += self._table[chunk.start - 1]
+            here[:] = np.cumsum(here, dtype=self._table.dtype)
+
+
+class _ByKey(_Table):
     """A table with a place for every float32 between two, and one at each end for all others."""
 
     def __init__(self, low: int, high: int, total: int) -> None:
-        self._low = low
-        self._high = high
-        self._table = _empty_table(high - low + 3, total)
+        super().__init__(high - low + 3, total)
+        self._low, self._high = low, high
 
     def _places(self, scores: Scores) -> NDArray[np.int32]:
         keys = _keys(scores.copy())
@@ -122,36 +162,27 @@ class _ByKey:
         keys -= np.int32(self._low - 1)
         return keys
 
-    def add(self, scores: Scores) -> None:
-        np.add.at(self._table, self._places(scores), self._table.dtype.type(1))
-
-    def join(self, other: _Tally) -> None:
-        assert isinstance(other, _ByKey)
-        np.add(self._table, other._table, out=self._table)
-
     def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
-        _add_up(self._table)
-        below, upto = np.empty(distinct.size, dtype=np.int64), np.empty(distinct.size, dtype=np.int64)
-        for start in range(0, distinct.size, AT_ONCE):
-            here = slice(start, start + AT_ONCE)
-            places = self._places(distinct[here])
-            below[here], upto[here] = self._table[places - 1], self._table[places]
-        return below, upto
+        places = self._places(distinct)
+        return self._table[places - 1].astype(np.int64), self._table[places].astype(np.int64)
 
 
-class _Binned:
-    """Bins of equal width between two scores; a higher score is never in a lower bin."""
+class _Binned(_Table):
+    """Bins of equal width between two scores; a higher score is never in a lower bin.
+
+    Scores that share a bin with one of the others are sorted apart: they can lie on either side of it.
+    """
 
     def __init__(self, distinct: Scores, width: float, total: int) -> None:
+        super().__init__(BINS, total)
         self._low = distinct[0]
         self._scale = np.float32((BINS - 2) / width)
         self._taken = np.zeros(BINS, dtype=np.bool_)
-        for start in range(0, distinct.size, AT_ONCE):
-            self._taken[self.place(distinct[start : start + AT_ONCE])] = True
-        self._table = _empty_table(BINS, total)
+        for chunk in _chunks(distinct.size):
+            self._taken[self._places(distinct[chunk])] = True
         self._close = _Sorted()
 
-    def place(self, scores: Scores) -> NDArray[np.int32]:
+    def _places(self, scores: Scores) -> NDArray[np.int32]:
         """Return each score's bin; all below the lowest are in bin 0 or 1, all above the highest in the last."""
         with np.errstate(over="ignore"):  # an infinite place is an end
             places = (scores - self._low) * self._scale
@@ -159,62 +190,37 @@ class _Binned:
         return np.clip(places, 0, BINS - 1, out=places).astype(np.int32)
 
     def add(self, scores: Scores) -> None:
-        places = self.place(scores)
+        places = self._places(scores)
         self._close.add(scores[self._taken[places]])
         np.add.at(self._table, places, self._table.dtype.type(1))
 
-    def join(self, other: _Tally) -> None:
+    def join(self, other: _Counter) -> None:
         assert isinstance(other, _Binned)
-        np.add(self._table, other._table, out=self._table)
+        super().join(other)
         self._close.join(other._close)
 
-    def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
+    def finish(self) -> None:
         self._table[self._taken] = 0
-        _add_up(self._table)
-        below, upto = self._close.counts(distinct)
-        for start in range(0, distinct.size, AT_ONCE):
-            here = slice(start, start + AT_ONCE)
-            outside = self._table[self.place(distinct[here])].astype(np.int64)
-            below[here] += outside
-            upto[here] += outside
-        return below, upto
+        super().finish()
+        self._close.finish()
+
+    def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
+        below, up_to = self._close.counts(distinct)
+        outside = self._table[self._places(distinct)].astype(np.int64)
+        return below + outside, up_to + outside
 
 
-def _ends(ascending: Scores, distinct: Scores) -> tuple[Counts, Counts]:
-    """Return how many of the ascending scores lie below each of the others, and up to it."""
-    below = np.searchsorted(ascending, distinct, "left")
-    upto = below.copy()
-    # Most of the others are there once or not at all: only those that are there twice are looked up again.
-    once = np.flatnonzero(below < ascending.size)
-    once = once[ascending[below[once]] == distinct[once]]
-    upto[once] += 1
-    twice = once[upto[once] < ascending.size]
-    twice = twice[ascending[upto[twice]] == distinct[twice]]
-    upto[twice] = np.searchsorted(ascending, distinct[twice], "right")
-    return below, upto
-
-
-def _empty_table(places: int, total: int) -> Table:
-    """Return zeros for `places` counts that add up to `total` at most: small numbers where these are enough."""
-    return np.zeros(places, dtype=np.uint32) if total < 1 << 32 else np.zeros(places, dtype=np.int64)
-
-
-def _add_up(table: Table) -> None:
-    """Make each place the sum of all up to it, in place."""
-    for start in range(0, table.size, AT_ONCE):
-        here = table[start : start + AT_ONCE]
-        if start:
-            here[0] += table[start - 1]
-        here[:] = np.cumsum(here, dtype=table.dtype)
+def _chunks(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + CHUNK_SIZE, size)) for start in range(0, size, CHUNK_SIZE))
 
 
 def threads() -> int:
     """Return how many threads to use: OMP_NUM_THREADS where it is set, else one a processor, four at most."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1, MOST_THREADS)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1, MAX_THREADS)
 
 
-def in_threads(work: Callable[[_In], _Found], parts: Sequence[_In]) -> list[_Found]:
+def in_threads(work: Callable[[_Input], _Result], parts: Sequence[_Input]) -> list[_Result]:
     """Return what `work` makes of each part, at the same time; numpy lets go of the interpreter where it counts."""
     if len(parts) == 1:
         return [work(parts[0])]
@@ -222,7 +228,7 @@ def in_threads(work: Callable[[_In], _Found], parts: Sequence[_In]) -> list[_Fou
         return list(pool.map(work, parts))
 
 
-def _shares(parts: Sequence[_In], count: int) -> list[Sequence[_In]]:
+def _shares(parts: Sequence[_Input], count: int) -> list[Sequence[_Input]]:
     """Part a sequence into at most `count` runs of about one length, one at least."""
     count = max(1, min(count, len(parts)))
     edges = [len(parts) * number // count for number in range(count + 1)]

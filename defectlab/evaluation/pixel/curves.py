@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.evaluation.pixel.bootstrap import pixel_counts
+from defectlab.evaluation.pixel.histograms import pixel_histograms
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -22,7 +22,7 @@ def pixel_curves(images: PixelImages) -> dict[str, Points]:
         `roc`: false-positive rate and recall, rising from (0, 0) to (1, 1); `pr`: recall, rising, and precision; `pro`:
         false-positive rate and mean overlap of regions, as `roc`.
     """
-    counts = pixel_counts(images)
+    counts = pixel_histograms(images)
     # (n, k) -> (k,): all images' pixels at or above the lower end of each step, from the highest step down
     tp, fp, overlap = (
         np.cumsum(part.sum(axis=0, dtype=np.float64)[::-1]) for part in (counts.defect, counts.good, counts.overlap)

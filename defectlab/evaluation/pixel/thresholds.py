@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defectlab.evaluation.metrics import Floats
-from defectlab.evaluation.pixel.blocks import MEMORY, Blocks, Survey
+from defectlab.evaluation.pixel.blocks import MEMORY, Blocks, PixelSummary
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, PixelImages
 from defectlab.evaluation.threshold_rules import (
     choose,
+    f1_threshold_between,
+    good_max_threshold,
     make_threshold,
     mean_of_means,
     mean_plus_k_std,
@@ -17,21 +19,18 @@ from defectlab.evaluation.threshold_rules import (
     recall_value,
     require_classes,
 )
-from defectlab.evaluation.thresholds import RuleOptions, Threshold, between, check_options, good_max_threshold
+from defectlab.evaluation.thresholds import RuleOptions, Threshold, check_options
 from defectlab.utils.errors import OptionError
 
 # Rules that look at one image at a time: at each good image's highest pixel.
 BY_IMAGE = ("good_max", "conformal", "quantile")
 BY_GOOD_PIXELS = ("mean_plus_k_std",)
 
+Masks = NDArray[np.bool_] | NDArray[np.uint8] | None
+
 
 def choose_pixel_threshold(
-    maps: Floats,
-    masks: NDArray[np.bool_] | NDArray[np.uint8] | None,
-    labels: ArrayLike,
-    *,
-    source: str = "validation",
-    memory: int = MEMORY,
+    maps: Floats, masks: Masks, labels: ArrayLike, *, source: str = "validation", memory: int = MEMORY
 ) -> Threshold:
     """Choose the map threshold from maps (n, H, W), masks (n, H, W), or packed, or None, and image labels (n,).
 
@@ -39,32 +38,35 @@ def choose_pixel_threshold(
     `pixel_metrics`.
     """
     known = np.asarray(labels)
-    good = [maps[index] for index in np.flatnonzero(known == 0)]  # views of what is on disk
-    if masks is None:
-        return _good_only(good, "has no masks", source)
-    images = ImageSubset(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
-    blocks = Blocks(images, memory)
-    survey = blocks.survey(None)
-    if survey.defect and survey.good:
-        return _f1(images, blocks, survey, source)
-    if survey.defect:
-        return Threshold(None, "none", source, f"the masks of {source} cover every pixel: nothing says what is good")
-    return _good_only(good, "has no anomalous pixels", source)
+    lack = "has no masks"
+    if masks is not None:
+        blocks = Blocks(_labelled(maps, masks, known), memory)
+        summary = blocks.summarize(None)
+        if summary.defect:
+            return _f1(blocks, summary, source)
+        lack = "has no anomalous pixels"
+    good = _good_maps(maps, known)
+    return good_max_threshold(
+        [float(one.max()) for one in good],
+        source,
+        context=f"{source} {lack}; ",
+        largest_of=f"highest of {sum(one.size for one in good)} pixels of {len(good)} good images",
+    )
 
 
 def choose_by_pixels(
     rule: str,
     maps: Floats,
-    masks: NDArray[np.bool_] | NDArray[np.uint8] | None,
+    masks: Masks,
     labels: ArrayLike,
     options: RuleOptions,
     source: str,
-    parts: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Threshold:
-    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold` and `threshold_rules.choose`.
+    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold`, rules as of `choose`.
 
-    `parts` (n,) name the part that each image shows, where parts have several: conformal takes each good part's highest
-    pixel then, for its guarantee is of what is independent.
+    `groups` (n,) name the part that each image shows, where parts have several: conformal takes each good part's
+    highest pixel then, for its guarantee is of what is independent.
 
     good_max, quantile and conformal take each good image's highest pixel, mean_plus_k_std the pixels of good images,
     f1, mean_of_means and recall the pixels by their masks.
@@ -74,13 +76,13 @@ def choose_by_pixels(
     """
     check_options(rule, options)
     known = np.asarray(labels)
-    good = [maps[index] for index in np.flatnonzero(known == 0)]
     if rule == "manual":
         return choose(rule, [], [], options, source)
+    good = _good_maps(maps, known)
     if rule in BY_IMAGE:
         highest = [float(one.max()) for one in good]
-        if rule == "conformal" and parts is not None:
-            highest = _by_part(highest, [parts[index] for index in np.flatnonzero(known == 0).tolist()])
+        if rule == "conformal" and groups is not None:
+            highest = _highest_by_group(highest, [groups[index] for index in np.flatnonzero(known == 0).tolist()])
         return choose(rule, highest, [0] * len(highest), options, source)
     if rule in BY_GOOD_PIXELS:
         return mean_plus_k_std(good, options.k, source)
@@ -90,29 +92,35 @@ def choose_by_pixels(
             f"Rule {rule} needs masks at pixel level, and this dataset has none. Give --level image, or for pixels one "
             f"of {by_good}."
         )
-    images = ImageSubset(ArrayImages(maps, masks), np.flatnonzero(known >= 0).tolist())
-    return _by_masks(rule, images, options, source)
+    return _by_masks(rule, _labelled(maps, masks, known), options, source)
 
 
-def _by_part(scores: Sequence[float], parts: Sequence[str]) -> list[float]:
-    """Return the highest score of each part."""
+def _good_maps(maps: Floats, labels: NDArray[np.integer]) -> list[Floats]:
+    return [maps[index] for index in np.flatnonzero(labels == 0)]  # views of what is on disk
+
+
+def _labelled(maps: Floats, masks: NDArray[np.bool_] | NDArray[np.uint8], labels: NDArray[np.integer]) -> ImageSubset:
+    return ImageSubset(ArrayImages(maps, masks), np.flatnonzero(labels >= 0).tolist())
+
+
+def _highest_by_group(scores: Sequence[float], groups: Sequence[str]) -> list[float]:
     highest: dict[str, float] = {}
-    for score, part in zip(scores, parts, strict=True):
-        highest[part] = float(np.maximum(highest.get(part, -np.inf), score))  # NaN stays NaN
+    for score, group in zip(scores, groups, strict=True):
+        highest[group] = float(np.maximum(highest.get(group, -np.inf), score))  # NaN stays NaN
     return list(highest.values())
 
 
 def _by_masks(rule: str, images: PixelImages, options: RuleOptions, source: str) -> Threshold:
     blocks = Blocks(images)
-    survey = blocks.survey(None)
-    if survey.nan:
-        raise OptionError(f"Rule {rule}: {survey.nan} of {survey.defect + survey.good} scores are NaN.")
+    summary = blocks.summarize(None)
+    if summary.nan:
+        raise OptionError(f"Rule {rule}: {summary.nan} of {summary.defect + summary.good} scores are NaN.")
     if rule == "mean_of_means":
         return mean_of_means(_Pixels(images, marked=False), _Pixels(images, marked=True), source)
     if rule == "recall":
         return _recall(images, options, source)
-    require_classes(rule, survey.good, survey.defect, source, needs_bad=True)
-    return _f1(images, blocks, survey, source)
+    require_classes(rule, summary.good, summary.defect, source, needs_bad=True)
+    return _f1(blocks, summary, source)
 
 
 class _Pixels:
@@ -143,35 +151,30 @@ def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold
     return make_threshold("recall", value, source, f"catches {caught} of {bad.size} defect pixels of {source}; {lack}")
 
 
-def _f1(images: PixelImages, blocks: Blocks, survey: Survey, source: str) -> Threshold:
-    if survey.nan:
-        return Threshold(None, "none", source, f"{survey.nan} of {survey.defect + survey.good} scores are NaN")
+def _f1(blocks: Blocks, summary: PixelSummary, source: str) -> Threshold:
+    """Choose by F1 over all pixels, of which some are defects."""
+    if not summary.good:
+        return Threshold(None, "none", source, f"the masks of {source} cover every pixel: nothing says what is good")
+    if summary.nan:
+        return Threshold(None, "none", source, f"{summary.nan} of {summary.defect + summary.good} scores are NaN")
     best, value = -1.0, np.float32(-np.inf)
-    for steps in blocks.steps(survey):
-        tp, fp = survey.defect - steps.before, survey.good - steps.below
+    for steps in blocks.steps(summary):
+        tp, fp = summary.defect - steps.defect_below, summary.good - steps.good_below
         # no number lies below -inf: such scores cannot be flagged
-        f1 = np.where(steps.scores > -np.inf, 2 * tp / (tp + fp + survey.defect), -1.0)
+        f1 = np.where(steps.scores > -np.inf, 2 * tp / (tp + fp + summary.defect), -1.0)
         place = f1.size - 1 - int(f1[::-1].argmax())  # of equals the highest score: the fewest alarms
         if f1[place] >= max(best, 0.0):
             best, value = float(f1[place]), steps.scores[place]
     if best < 0:
         return Threshold(None, "none", source, f"no F1 over the pixels of {source}: all anomalous ones score -inf")
+    images = blocks.images
     lower = [_highest_below(images.map(index), value) for index in range(len(images.sizes))]
     below = max((one for one in lower if one is not None), default=None)
-    counts = f"{survey.defect} anomalous and {survey.good} good pixels of {source}"
-    return between(float(value), below, best, counts, source)
+    counts = f"{summary.defect} anomalous and {summary.good} good pixels of {source}"
+    return f1_threshold_between(below, float(value), best, counts, source)
 
 
 def _highest_below(scores: Floats, cut: np.floating) -> float | None:
     """Return the highest score below a cut; None where none is."""
     lower = scores[scores < cut]
     return float(lower.max()) if lower.size else None
-
-
-def _good_only(good: list[Floats], lack: str, source: str) -> Threshold:
-    chosen = good_max_threshold([float(one.max()) for one in good], source=source)
-    if chosen.value is None:
-        return Threshold(None, chosen.rule, source, f"{source} {lack}; {chosen.reason}")
-    pixels = sum(one.size for one in good)
-    reason = f"just above the highest of {pixels} pixels of {len(good)} good images"
-    return Threshold(chosen.value, chosen.rule, source, f"{source} {lack}; {reason}")

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from defectlab.evaluation.bootstrap import bootstrap_problem, paired_bootstrap, resample_counts, resampled_image_metrics
-from defectlab.evaluation.intervals import PairedTest, auroc_interval, delong_test, holm
+from defectlab.evaluation.bootstrap import bootstrap_problem, resample_counts, resampled_image_metrics
+from defectlab.evaluation.intervals import auroc_interval
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER
-from defectlab.evaluation.metrics import auroc
-from defectlab.evaluation.pixel.bootstrap import pixel_counts, resampled_pixel_metrics
+from defectlab.evaluation.metrics import auroc, sort_scores
+from defectlab.evaluation.paired_tests import PairedTest, delong_test, holm, paired_bootstrap
+from defectlab.evaluation.pixel.bootstrap import resampled_pixel_metrics
+from defectlab.evaluation.pixel.histograms import pixel_histograms
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES
 from defectlab.results.evaluate import columns
@@ -101,7 +103,7 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
 def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[float], list[Ends]]:
     """Return each run's metric and the ends of its interval: of the image AUROC from the scores, else as recorded."""
     if metric == RANKED_BY:
-        found = [auroc(its, matched.labels) for its in matched.scores]
+        found = [auroc(sort_scores(its, matched.labels)) for its in matched.scores]
         missing = next((one.reason for one in found if one.value is None), None)
         if missing:
             raise InputError(f"The image AUROC has no value on these test images: {missing}.")
@@ -139,7 +141,7 @@ def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[
         images, why = pixel_images(run) if run.has_all_maps else (None, "its maps were not kept")
         if images is None:
             raise InputError(f"{run.folder.name}: {why}, so its pixels cannot be drawn again.")
-        counts = pixel_counts(ImageSubset(images, places), threshold)
+        counts = pixel_histograms(ImageSubset(images, places), threshold)
         found.append(resampled_pixel_metrics(counts, draws)[name])
     return found
 

@@ -14,22 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from defectlab.evaluation.intervals import (
-    CONFIDENCE,
-    Indices,
-    Interval,
-    auroc_interval,
-    auroc_method,
-    clustered_variance,
-    critical_value,
-    delong_test,
-    delong_variance,
-    group_indices,
-    holm,
-    interval_on_logit,
-    newcombe_interval,
-    placements,
-)
+from defectlab.evaluation.delong import Groups, Indices, group_indices, placement_variance, placements
+from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, interval_from_placements
+from defectlab.evaluation.paired_tests import delong_test, holm
 from defectlab.results.groups import parts_of_paths, paths_below_root
 from defectlab.results.run.run import Run
 
@@ -119,13 +106,11 @@ def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDE
     unknown = next((one for one in found if one.low is None), None)
     if len(seeds) == 1 or unknown is not None:
         return unknown or found[0]
-    top, bottom = _placed(seeds)
-    auroc, variance = float(top.mean()), _variance(first, top, bottom) if first.testable else math.nan
-    if not variance > 0 or auroc in (0.0, 1.0):
-        m, n = (np.unique(units).size for units in _units_by_class(first))
-        return newcombe_interval(auroc, m, n, critical_value(confidence), of_parts=first.parts is not None)
-    how = auroc_method(top.size, bottom.size, None if first.parts is None else _units_by_class(first))
-    return interval_on_logit(auroc, variance, critical_value(confidence), f"{how}, mean of {len(seeds)} seeds")
+    above, below = _placed(seeds)
+    note = f", mean of {len(seeds)} seeds"
+    return interval_from_placements(
+        float(above.mean()), above, below, _groups_by_class(first), confidence=confidence, note=note
+    )
 
 
 def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
@@ -156,20 +141,15 @@ def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) 
     top, bottom = top - other_top, bottom - other_bottom
     if not top.any() and not bottom.any():
         return 1.0  # every image lies alike for both
-    variance = _variance(first[0], top, bottom)
+    variance = placement_variance(top, bottom, _groups_by_class(first[0]))
     if variance == 0 or len(first) == len(second) == 1:
         return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].parts).p
     return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
 
 
-def _variance(images: TestScores, top: Floats, bottom: Floats) -> float:
-    """Return the variance of a mean of placements, or of a difference of two: DeLong's, or Obuchowski's by part."""
+def _groups_by_class(images: TestScores) -> Groups | None:
     if images.parts is None:
-        return delong_variance(top, bottom)
-    return clustered_variance(top, bottom, *_units_by_class(images))
-
-
-def _units_by_class(images: TestScores) -> tuple[Indices, Indices]:
+        return None
     return images.units[images.labels == 1], images.units[images.labels == 0]
 
 

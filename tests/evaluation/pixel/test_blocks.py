@@ -11,16 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
-from defectlab.evaluation.metrics import (
-    Metric,
-    curve_aupr,
-    curve_auroc,
-    curve_f1_at,
-    curve_f1_max,
-    curve_fpr_at_tpr,
-    curve_rates_at,
-    sorted_curve,
-)
+from defectlab.evaluation.metrics import Metric, aupr, auroc, f1_at, f1_max, fpr_at_tpr, rates_at, sort_scores
 from defectlab.evaluation.pixel.blocks import MEMORY, Blocks
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES, pixel_metrics
@@ -70,14 +61,14 @@ def flat(images: Ragged) -> tuple[np.ndarray, np.ndarray]:
 
 def in_one_piece(images: Ragged, threshold: float | None) -> dict[str, Metric]:
     """The other way: all pixels sorted at once, one function for each metric."""
-    curve = sorted_curve(*flat(images))
+    curve = sort_scores(*flat(images))
     return {
-        "AUROC": curve_auroc(curve),
-        "F1Score": curve_f1_at(curve, threshold),
-        "F1Max": curve_f1_max(curve),
-        "AUPR": curve_aupr(curve),
-        "FPR_at_95TPR": curve_fpr_at_tpr(curve),
-        **curve_rates_at(curve, threshold),
+        "AUROC": auroc(curve),
+        "F1Score": f1_at(curve, threshold),
+        "F1Max": f1_max(curve),
+        "AUPR": aupr(curve),
+        "FPR_at_95TPR": fpr_at_tpr(curve),
+        **rates_at(curve, threshold),
     }
 
 
@@ -150,11 +141,11 @@ def test_many_pixels_in_many_ranges_of_scores(levels: int | None, monkeypatch: p
         maps = np.round(maps * levels / 8).astype(np.float32)
     images = ArrayImages(maps, pack_masks(masks))
     whole = pixel_metrics(images, threshold=0.5)
-    ranges = list(Blocks(images, 13_000).steps(Blocks(images, 13_000).survey(None)))
+    ranges = list(Blocks(images, 13_000).steps(Blocks(images, 13_000).summarize(None)))
     assert (len(ranges) > 5) == (levels != 2)  # two levels are two scores, however many pixels have them
     assert all(a.scores[-1] < b.scores[0] for a, b in pairwise(ranges))
-    monkeypatch.setattr("defectlab.evaluation.pixel.blocks.SLICE", 7)
-    monkeypatch.setattr("defectlab.evaluation.pixel.blocks.READ", 9_000)
+    monkeypatch.setattr("defectlab.evaluation.pixel.blocks.SLICE_SIZE", 7)
+    monkeypatch.setattr("defectlab.evaluation.pixel.blocks.READ_SIZE", 9_000)
     for memory in (13_000, 400_000, MEMORY):
         assert pixel_metrics(images, threshold=0.5, memory=memory) == whole
     assert whole["AUROC"].value == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from defectlab.evaluation.metrics import sort_scores
 from defectlab.evaluation.pixel.thresholds import choose_by_pixels, choose_pixel_threshold
-from defectlab.evaluation.threshold_rules import choose
-from defectlab.evaluation.thresholds import RuleOptions, f1_threshold
+from defectlab.evaluation.threshold_rules import choose, f1_threshold
+from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.utils.errors import OptionError
 
 SCORES = st.sampled_from([-np.inf, -1.5, 0.0, 0.1, 2.0, 2.5, 7.0, np.inf])
@@ -49,7 +50,7 @@ def test_f1_in_blocks_is_f1_over_all_pixels(pixels: list[tuple[float, bool]], me
     maps, masks = split(pixels)
     if not masks.any() or masks.all():
         return
-    expected = f1_threshold(maps.ravel(), masks.ravel())
+    expected = f1_threshold(sort_scores(maps.ravel(), masks.ravel()))
     packed = np.packbits(masks, axis=-1)
     for given_masks in (masks, packed):
         found = choose_pixel_threshold(maps, given_masks, np.array([1, 0, 1]), memory=memory)

@@ -9,8 +9,8 @@ from helpers.runs import finished, run_with_maps, scored
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.bootstrap import paired_bootstrap, resample_counts, resampled_image_metrics, with_original
-from defectlab.evaluation.intervals import delong_test
+from defectlab.evaluation.bootstrap import resample_counts, resampled_image_metrics
+from defectlab.evaluation.paired_tests import delong_test, paired_bootstrap
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import against_best, read_test_scores
 from defectlab.results.evaluate import evaluate_run
@@ -146,7 +146,7 @@ def test_the_paired_bootstrap_keeps_its_error_rate(simulations: int):
     """Two models of equal quality that share most of what is hard about an image."""
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], 40)
-    draws = with_original(resample_counts(labels, repeats=300), labels)
+    draws = np.concatenate([np.ones((1, 80), np.float32), resample_counts(labels, repeats=300)])
     wrong = dict.fromkeys(("AUROC", "AUPR", "F1Max", "F1Score", "accuracy"), 0)
     for _ in range(simulations):
         shared = 1.2 * labels + random.normal(size=80)

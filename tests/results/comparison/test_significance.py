@@ -8,7 +8,8 @@ from helpers.runs import finished, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectlab.evaluation.intervals import auroc_interval, delong_test, holm
+from defectlab.evaluation.intervals import auroc_interval
+from defectlab.evaluation.paired_tests import delong_test, holm
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval, read_test_scores
 from defectlab.results.run.scores import ScoreRow

@@ -1,0 +1,67 @@
+"""Placements of scores, of which an AUROC is the mean, and their variance over images (DeLong et al., 1988)."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defectlab.evaluation.metrics import Floats
+from defectlab.utils.errors import InputError
+
+Indices = NDArray[np.intp]
+Groups = tuple[Indices, Indices]  # group numbers (m,) of the anomalous and (n,) of the good images
+
+
+def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for each anomalous score, the share of good ones below it, and for each good one that of anomalous above.
+
+    Ties count half. Means of both are the AUROC. Any order in, the same order out.
+    """
+    good, bad = np.sort(negatives), np.sort(positives)
+    below = (np.searchsorted(good, positives, "left") + np.searchsorted(good, positives, "right")) / (2 * good.size)
+    not_above = (np.searchsorted(bad, negatives, "left") + np.searchsorted(bad, negatives, "right")) / (2 * bad.size)
+    return below, 1 - not_above
+
+
+def placement_variance(above: Floats, below: Floats, groups: Groups | None = None) -> float:
+    """Return the variance of an AUROC, or of the difference of two, over images that are drawn alone or by group.
+
+    NaN where fewer than two images, or groups, of a class are there.
+
+    Args:
+        above: Placements (m,) of the anomalous images, or differences of two models' placements.
+        below: Those (n,) of the good images.
+        groups: Group numbers, from 0, of the anomalous (m,) and the good images (n,), for Obuchowski's clustered
+            variance (1997); with one image a group it is DeLong's.
+    """
+    if groups is not None:
+        return _clustered_variance(above, below, *groups)
+    if min(above.size, below.size) < 2:
+        return float("nan")
+    return float(np.var(above, ddof=1) / above.size + np.var(below, ddof=1) / below.size)
+
+
+def _clustered_variance(above: Floats, below: Floats, above_groups: Indices, below_groups: Indices) -> float:
+    m, n = above.size, below.size
+    counts = [np.unique(groups).size for groups in (above_groups, below_groups)]
+    if min(counts) < 2:
+        return float("nan")
+    size = int(max(above_groups.max(), below_groups.max())) + 1
+    # (m,), (n,) -> (groups,): each group's sum of what its images deviate from the mean
+    positive = np.bincount(above_groups, above - above.mean(), size)
+    negative = np.bincount(below_groups, below - below.mean(), size)
+    everything = np.union1d(above_groups, below_groups).size
+    s10 = counts[0] / ((counts[0] - 1) * m) * float(positive @ positive)
+    s01 = counts[1] / ((counts[1] - 1) * n) * float(negative @ negative)
+    s11 = everything / (everything - 1) * float(positive @ negative)
+    return max(s10 / m + s01 / n + 2 * s11 / (m * n), 0.0)
+
+
+def group_indices(groups: ArrayLike, count: int) -> Indices:
+    """Return groups (n,), of names or numbers, as numbers 0, 1, ... (n,).
+
+    Raises:
+        InputError: Not one group for each of the `count` images.
+    """
+    names = np.asarray(groups)
+    if names.shape != (count,):
+        raise InputError(f"groups must name the part of each of the {count} images, got shape {names.shape}.")
+    return np.unique(names, return_inverse=True)[1].astype(np.intp)

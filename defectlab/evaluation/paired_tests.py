@@ -1,0 +1,135 @@
+"""Tests of two models that scored the same images: DeLong's of their AUROC, the bootstrap's of any other metric."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from defectlab.evaluation.delong import Indices, group_indices, placement_variance, placements
+from defectlab.evaluation.intervals import CONFIDENCE, critical_value
+from defectlab.evaluation.metrics import Floats
+from defectlab.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A metric of the first minus that of the second model, its interval, and the two-sided p-value of no difference.
+
+    `low` and `high` are None where the variance is zero, which says nothing of other images.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float
+
+
+def delong_test(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    confidence: float = CONFIDENCE,
+    groups: ArrayLike | None = None,
+) -> PairedTest:
+    """Compare the AUROC of two models that scored the same images (DeLong et al., 1988).
+
+    Where its variance is zero (both separate perfectly, or a model gives one score to all) p comes from swapping the
+    two models' ranks image by image, 9,999 times. With groups the variance is Obuchowski's (1997), and ranks
+    are swapped part by part.
+
+    Args:
+        first: Scores (n,) of one model.
+        second: Scores (n,) of the other, of the same images in the same order.
+        labels: (n,): 0 good, 1 anomalous, -1 left out.
+        confidence: Of the interval.
+        groups: (n,): the part that each image shows, where parts have several.
+
+    Raises:
+        InputError: Different shapes, fewer than two images of a class, or NaN.
+    """
+    one, two, known = np.asarray(first, float), np.asarray(second, float), np.asarray(labels)
+    if not one.shape == two.shape == known.shape:
+        raise InputError(f"Both models must score the same images, got {one.shape}, {two.shape} and {known.shape}.")
+    bad, good = known == 1, known == 0
+    if min(bad.sum(), good.sum()) < 2:
+        raise InputError(
+            f"A paired test needs at least two good and two anomalous images, got {good.sum()} and {bad.sum()}."
+        )
+    if np.isnan(one[bad | good]).any() or np.isnan(two[bad | good]).any():
+        raise InputError("Some scores are NaN: they cannot be compared.")
+    above, below = zip(placements(one[bad], one[good]), placements(two[bad], two[good]), strict=True)
+    difference = float(above[0].mean() - above[1].mean())
+    numbers = np.arange(known.size) if groups is None else group_indices(groups, known.size)
+    variance = placement_variance(above[0] - above[1], below[0] - below[1], (numbers[bad], numbers[good]))
+    if math.isnan(variance):
+        raise InputError("A paired test needs at least two parts with good and two with anomalous images.")
+    if variance == 0:
+        used = bad | good
+        return PairedTest(difference, None, None, _permutation_p(one[used], two[used], bad[used], numbers[used]))
+    half = critical_value(confidence) * math.sqrt(variance)
+    p = math.erfc(abs(difference) / math.sqrt(2 * variance))
+    return PairedTest(difference, difference - half, difference + half, p)
+
+
+def paired_bootstrap(
+    difference: float, first: NDArray[np.float64], second: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> PairedTest:
+    """Test whether two models differ in a metric, from its values on the same resamples of the images they share.
+
+    Normal, with the spread of the differences: what is common to both models, such as a hard image drawn twice, cancels
+    out. Resamples on which either metric has no value (NaN) are left out. Where all resamples give one difference that
+    is not 0, p is the smallest that so many resamples can tell.
+
+    Args:
+        difference: The metric of the first minus that of the second, on the images as they are.
+        first: (b,) the first model's metric on each resample.
+        second: (b,) the second's, on the same resamples.
+        confidence: Of the interval.
+    """
+    differences = first - second
+    differences = differences[~np.isnan(differences)]
+    deviation = float(differences.std(ddof=1)) if differences.size > 1 else 0.0
+    if deviation < 1e-12:
+        return PairedTest(difference, None, None, 1.0 if abs(difference) < 1e-12 else 1 / (differences.size + 1))
+    half = critical_value(confidence) * deviation
+    p = math.erfc(abs(difference) / (deviation * math.sqrt(2)))
+    return PairedTest(difference, difference - half, difference + half, p)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p-values for the number of comparisons (Holm, 1979), keyed as given.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - place) * p_values[name]))
+        corrected[name] = highest
+    return {name: corrected[name] for name in p_values}
+
+
+def _permutation_p(one: Floats, two: Floats, bad: NDArray[np.bool_], groups: Indices, repeats: int = 9999) -> float:
+    """Return the p-value of the AUROC difference when each group's two sets of ranks may as well be exchanged."""
+    ranks = [rankdata(scores) for scores in (one, two)]
+    observed = abs(_areas(ranks[0][None], bad) - _areas(ranks[1][None], bad))[0]
+    generator = np.random.default_rng(0)
+    _, numbers = np.unique(groups, return_inverse=True)
+    extreme = 0
+    for start in range(0, repeats, 1000):  # blocks bound the memory
+        swap = (generator.random((min(1000, repeats - start), int(numbers.max()) + 1)) < 0.5)[:, numbers]
+        first, second = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
+        extreme += int((abs(_areas(first, bad) - _areas(second, bad)) >= observed - 1e-12).sum())
+    return (extreme + 1) / (repeats + 1)
+
+
+def _areas(scores: Floats, bad: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the AUROC of each row of (r, n) scores."""
+    positives = int(bad.sum())
+    above = rankdata(scores, axis=1)[:, bad].sum(axis=1) - positives * (positives + 1) / 2
+    return above / (positives * (bad.size - positives))
