@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from defectlab.data.manifest.options import DataOptions
 from defectlab.evaluation.metric_names import BARE_METRICS
-from defectlab.experiment import DataConfig
 from defectlab.models.registry import model_class, model_info
 from defectlab.results.rows import MODEL_TITLES, Row, cell_value, interval_columns, number
 
@@ -69,7 +69,7 @@ def _defaults(model: str) -> dict[str, Any]:
     """Return the defaults of a model's options and of the data's as cells; a model's None is left out: it chooses."""
     options = inspect.signature(model_class(model)).parameters.values()
     its = {f"model.{one.name}": one.default for one in options if one.default not in (None, inspect.Parameter.empty)}
-    its |= {f"data.{one.name}": one.default for one in fields(DataConfig) if not one.name.endswith("_dir")}
+    its |= {f"data.{one.name}": one.default for one in fields(DataOptions) if not one.name.endswith("_dir")}
     left_out = (*NOT_COMPARED, "model.seed", "data.seed")
     return {key: cell_value(value) for key, value in its.items() if key not in left_out}
 

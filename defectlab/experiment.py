@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from defectlab.data.manifest.options import DataOptions
 from defectlab.engine.trackers import check_trackers
 from defectlab.models.registry import model_info
 from defectlab.results.pixel_grid import check_pixel_size
@@ -23,82 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Directories = str | list[str] | None
 SETTINGS = "experiment.yaml"
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Images on disk, as `Folder` takes them.
-
-    Attributes:
-        root: Folder of the dataset; a known layout needs no directories.
-        name: Name of the dataset; default is the root's own.
-        normal_dir: Good training images.
-        normal_test_dir: Good test images.
-        abnormal_dir: Bad images; several folders are several kinds of defect.
-        mask_dir: Masks, one folder for each of abnormal_dir, or one for all.
-        normal_val_dir: Good validation images, with val_split_mode from_dir.
-        abnormal_val_dir: Bad validation images, with val_split_mode from_dir.
-        val_mask_dir: Masks of abnormal_val_dir.
-        extensions: File endings to take; default is every image.
-        train_batch_size: Images per training batch.
-        eval_batch_size: Images per batch in validation, test and prediction.
-        num_workers: Processes that read images.
-        test_split_mode: from_dir or none.
-        test_split_ratio: Share of good images tested where there is no normal_test_dir.
-        val_split_mode: from_test, from_train, from_dir, same_as_test or none.
-        val_split_ratio: Share that validates.
-        seed: Of the split; default is the experiment's.
-        on_duplicate: error or warn, for equal files in training and test.
-        group: Regular expression on the image's path that names the part it shows, where a part has several images.
-        n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
-            validation folders hold anomalous images only.
-        unknown_dir: Test images without a label: predicted and shown, never scored.
-        mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
-        missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
-            defect) or leave_out (of the pixel metrics).
-        valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
-        crop_area: Left, top, right, bottom in pixels of what is looked at.
-        augment: Changes of training images, by name with a strength, such as `{hflip: 0.5, rotate: 10}`: hflip, vflip,
-            quarter_turns, rotate, shift, zoom, brightness, contrast, blur, noise.
-        tiling: `{image_size: [1024, 1024], overlap: 0.25}`: images are brought to this size and cut into tiles of the
-            model's own image_size, which overlap by at least this share; `random_tiles` of each image at a step of the
-            training, default is all.
-        passes: How often an epoch sees each augmented image; models that fit once fit on all of it.
-        task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
-    """
-
-    root: str | None = None
-    name: str | None = None
-    normal_dir: Directories = None
-    normal_test_dir: Directories = None
-    abnormal_dir: Directories = None
-    mask_dir: Directories = None
-    normal_val_dir: Directories = None
-    abnormal_val_dir: Directories = None
-    val_mask_dir: Directories = None
-    extensions: list[str] | None = None
-    train_batch_size: int = 10
-    eval_batch_size: int = 10
-    num_workers: int = 2
-    test_split_mode: str = "from_dir"
-    test_split_ratio: float = 0.2
-    val_split_mode: str = "from_test"
-    val_split_ratio: float = 0.5
-    seed: int | None = None
-    on_duplicate: str = "error"
-    group: str | None = None
-    n_val_good: int | None = None
-    unknown_dir: Directories = None
-    mask_suffix: str | None = None
-    missing_masks: str = "error"
-    task: str | None = None
-    valid_area_mask: str | None = None
-    crop_area: list[int] | None = None
-    augment: dict[str, float] | None = None
-    passes: int = 1
-    tiling: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +56,7 @@ class EvaluationConfig:
     aupimo: bool = False
 
 
-_SECTIONS: dict[str, Any] = {"data": DataConfig, "backbone": BackboneConfig, "evaluation": EvaluationConfig}
+_SECTIONS: dict[str, Any] = {"data": DataOptions, "backbone": BackboneConfig, "evaluation": EvaluationConfig}
 
 
 @dataclass(frozen=True)
@@ -153,7 +79,7 @@ class Experiment:
             {name: wandb, project: wells}.
     """
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataOptions = field(default_factory=DataOptions)
     model: dict[str, Any] = field(default_factory=dict)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

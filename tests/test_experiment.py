@@ -9,7 +9,8 @@ import yaml
 from helpers.experiments import SMALL, experiment
 
 from defectlab import Folder
-from defectlab.experiment import DataConfig, Experiment, build, run
+from defectlab.data.manifest.options import DataOptions
+from defectlab.experiment import Experiment, build, run
 from defectlab.results.run.run import find_runs
 from defectlab.sweeps.run_many import run_many
 from defectlab.utils.errors import InputError, OptionError
@@ -60,7 +61,7 @@ def test_values_are_checked_before_any_image_is_read(parts: Path, sections: dict
 
 
 def test_the_data_section_is_what_folder_takes():
-    names = {item.name for item in fields(DataConfig)}
+    names = {item.name for item in fields(DataOptions)}
     taken = set(inspect.signature(Folder.__init__).parameters)
     assert names <= taken
     # what YAML cannot write, and anomalib's second name for test_split_ratio

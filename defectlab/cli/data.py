@@ -1,47 +1,27 @@
 """Commands about images."""
 
+from typing import Any
+
 from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
+from defectlab.data.manifest.options import DataOptions
 from defectlab.utils import paths
 
 
-def data_check(
-    root: str,
-    group: str | None = None,
-    near: bool = True,
-    mask_suffix: str | None = None,
-    missing_masks: str = "error",
-    task: str | None = None,
-    valid_area_mask: str | None = None,
-    crop_area: list[int] | None = None,
-) -> int:
-    """Say what images were found, how training would split them, and every problem.
-
-    Args:
-        root: Folder of the dataset.
-        group: Regular expression on the image's path that names the part it shows.
-        near: Look for copies of one photograph in two splits.
-        mask_suffix: What masks have after their image's stem.
-        missing_masks: error, whole or leave_out, for defects without a mask where others have one.
-        task: classification or segmentation.
-        valid_area_mask: Picture of the images' own size, not zero where pixels count.
-        crop_area: Left, top, right, bottom in pixels of what is looked at.
-    """
+def data_check(root: str, near: bool, **options: Any) -> int:
+    """Say what images were found, how training would split them, and every problem."""
     from defectlab.data.manifest.check import check
 
-    report = check(
-        paths.resolve(root),
-        group=group,
-        near=near,
-        mask_suffix=mask_suffix,
-        missing_masks=missing_masks,
-        task=task,
-        valid_area_mask=valid_area_mask,
-        crop_area=crop_area,
-    )
+    report = check(paths.resolve(root), near=near, **options)
     print(report.text)
     return 0 if report.ok else 1
+
+
+def _check_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("root", type=str, help="Folder of the dataset.")
+    parser.add_argument("--near", type=bool, default=True, help="Look for copies of one photograph in two splits.")
+    parser.add_class_arguments(DataOptions, as_positional=False, skip={"root"})
 
 
 def data_sample(
@@ -105,7 +85,7 @@ def _download_arguments(parser: ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "check": Command(data_check),
+    "check": Command(data_check, _check_arguments),
     "sample": Command(data_sample),
     "download": Command(data_download, _download_arguments),
 }

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from defectlab.backbones import find_weights
+from defectlab.data.manifest.options import DataOptions
 from defectlab.data.samples import make_sample
-from defectlab.experiment import BackboneConfig, DataConfig, Experiment
+from defectlab.experiment import BackboneConfig, Experiment
 from defectlab.results.run.run import Run
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.run_many import run_many
@@ -54,7 +55,7 @@ def demo_backbone() -> BackboneConfig:
 
 def demo_experiments(root: Path, backbone: BackboneConfig, epochs: int) -> list[Experiment]:
     """Return the demo's three experiments; CFlow with larger fiber batches than its 64, for it is the slow one."""
-    data = DataConfig(root=str(root), num_workers=0)
+    data = DataOptions(root=str(root), num_workers=0)
     models: Sequence[dict[str, object]] = (
         {"name": "padim", "layers": LAYERS, "n_features": 100},
         {"name": "patchcore", "layers": LAYERS[1:], "coreset_sampling_ratio": 0.01, "num_neighbors": 9},

@@ -1,7 +1,6 @@
 """Images to test on that have no training images with them: `good/` beside folders of defects."""
 
 import logging
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from defectlab.data.images import path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout
 from defectlab.data.manifest.manifest import Manifest, manifest_of
+from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.scan import scan
 from defectlab.data.manifest.splits import Protocol, count_labels
 from defectlab.data.manifest.survey import Survey
@@ -52,12 +52,12 @@ class LabelledFolder(Folder):
     def manifest(self) -> Manifest:
         """Every image, all of them test images; built and checked once."""
         assert self.root is not None
-        manifest = bare_manifest(self.root, self.extensions)
+        manifest = bare_manifest(self.root, self.settings.extensions)
         self._is_setup = True
         return manifest
 
 
-def bare_manifest(root: Path, extensions: Iterable[str] | None = None) -> Manifest:
+def bare_manifest(root: Path, extensions: list[str] | None = None) -> Manifest:
     """Return the manifest of a folder that `has_no_training_images`.
 
     Raises:
@@ -67,7 +67,7 @@ def bare_manifest(root: Path, extensions: Iterable[str] | None = None) -> Manife
         raise DataError(f"{root} must hold good/ or bad/ with test images, and no train/.")
     layout = _layout(root)
     findings = Findings()
-    items = scan(root, layout, extensions, findings)
+    items = scan(root, layout, DataOptions(extensions=extensions), findings)
     findings.log()
     findings.raise_problems(str(root))
     ordered = tuple(sorted(items, key=lambda item: path_order(item.path)))

@@ -17,14 +17,14 @@ def apply_region(model: BaseDetector, datamodule: Folder) -> None:
     Raises:
         InputError: The model cannot take it.
     """
-    if (model.preprocessing.area, model.preprocessing.tiling) != (datamodule.area, datamodule.tiling):
-        model.set_input_region(datamodule.area, datamodule.tiling)
+    if (model.preprocessing.region, model.preprocessing.tiling) != (datamodule.region, datamodule.tiling):
+        model.set_input_region(datamodule.region, datamodule.tiling)
 
 
 def apply_checkpoint_region(model: BaseDetector, checkpoint: Path) -> None:
     """Set a model's input region to that of the checkpoint it is about to load."""
     preprocessing = Preprocessing.from_dict(read_record(checkpoint)["preprocessing"])
-    model.set_input_region(preprocessing.area, preprocessing.tiling)
+    model.set_input_region(preprocessing.region, preprocessing.tiling)
 
 
 def check_region(model: BaseDetector, datamodule: Folder) -> None:
@@ -36,17 +36,17 @@ def check_region(model: BaseDetector, datamodule: Folder) -> None:
         InputError: It names another region than the model was trained on.
         DataError: Images that the region does not fit.
     """
-    area = model.preprocessing.area
-    if datamodule.area not in (None, area):
+    region = model.preprocessing.region
+    if datamodule.region not in (None, region):
         raise InputError(
             "valid_area_mask or crop_area differ from those that the model was trained with: leave them out, the "
             "checkpoint brings its own; or train again."
         )
     if datamodule.tiling not in (None, model.preprocessing.tiling):
         raise InputError("tiling differs from that of the training: leave it out, the checkpoint brings its own.")
-    if area is None:
+    if region is None:
         return
-    problems = ((entry.path, area.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)
+    problems = ((entry.path, region.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)
     lines = [f"  {path}: {problem}" for path, problem in problems if problem]
     if lines:
         raise DataError(

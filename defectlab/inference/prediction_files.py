@@ -63,9 +63,10 @@ def predict_to_folder(
     if broken:
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
     detector = Detector.load(run, device=device)
-    if (area := detector.model.preprocessing.area) is not None:
-        sizes = ((file, area.problem((facts.height, facts.width))) for file, facts in zip(files, facts_of, strict=True))
-        unfit = [f"  {paths.relative(file)}: {why}" for file, why in sizes if why]
+    if (region := detector.model.preprocessing.region) is not None:
+        read = zip(files, facts_of, strict=True)
+        reasons = ((file, region.problem((facts.height, facts.width))) for file, facts in read)
+        unfit = [f"  {paths.relative(file)}: {why}" for file, why in reasons if why]
         if unfit:
             raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
     detector.check_view(view)

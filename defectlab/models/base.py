@@ -12,7 +12,7 @@ from torch import nn
 
 from defectlab.backbones import Backbone, as_backbone, load_backbone
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.evaluation.thresholds import DefaultRule
 from defectlab.kernels.maps import border_size
@@ -148,7 +148,7 @@ class BaseDetector(AnomalibModule):
         """How images become this model's input."""
         return self.pre_processor.preprocessing
 
-    def set_input_region(self, area: Area | None, tiling: Tiling | None = None) -> None:
+    def set_input_region(self, region: Region | None, tiling: Tiling | None = None) -> None:
         """Restrict every image to this region, in tiles if asked: in training, test, prediction and checkpoint alike.
 
         Raises:
@@ -158,7 +158,7 @@ class BaseDetector(AnomalibModule):
             raise OptionError(
                 f"{self.name} cannot look at images tile by tile: leave tiling out, or take another model."
             )
-        self.pre_processor.use(replace(self.preprocessing, area=area, tiling=tiling))
+        self.pre_processor.use(replace(self.preprocessing, region=region, tiling=tiling))
         for part in ("forward", "features"):
             vars(self.model).pop(part, None)  # an earlier tiling's
         grid = self.preprocessing.grid
@@ -236,7 +236,7 @@ class BaseDetector(AnomalibModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
         assert isinstance(loaded, cls)
-        loaded.set_input_region(loaded.preprocessing.area, loaded.preprocessing.tiling)
+        loaded.set_input_region(loaded.preprocessing.region, loaded.preprocessing.tiling)
         run = Run.of_checkpoint(Path(checkpoint_path))
         loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded

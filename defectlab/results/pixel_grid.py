@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
-from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.region import Region
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
 from defectlab.results.run.arrays import mapped
 from defectlab.results.run.run import Run
@@ -92,7 +92,7 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
         return
     entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
     sizes: list[tuple[int, int, int, int]] = []
-    area = Area.from_dict(run.record["preprocessing"].get("area"))
+    region = Region.from_dict(run.record["preprocessing"].get("area"))
     packed_path, sizes_path = run.grid_paths(SPLIT)
     with replacing(packed_path) as partial, partial.open("wb") as file:
         for row in run.scores(SPLIT):
@@ -102,8 +102,8 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
             mask = (
                 np.full(image_size, manifest.is_all_defect(entry), dtype=np.bool_) if path is None else read_mask(path)
             )
-            if area is not None:  # what was cut out is the image; the rest was never looked at
-                mask, image_size = area.cut(resize_nearest(mask, image_size)), area.cut_size(image_size)
+            if region is not None:  # what was cut out is the image; the rest was never looked at
+                mask, image_size = region.cut(resize_nearest(mask, image_size)), region.cut_size(image_size)
             if not isinstance(pixel_size, str):
                 mask = resize_nearest(mask, (pixel_size[0], pixel_size[1]))
             sizes.append((*image_size, *mask.shape))

@@ -3,11 +3,12 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from defectlab.utils.errors import OptionError, did_you_mean
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
@@ -39,6 +40,32 @@ def checked_options(init: Callable[P, None]) -> Callable[P, None]:
         init(*args, **kwargs)
 
     return wrapper
+
+
+def with_signature(signature: inspect.Signature) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Wrap a function so that it is called by another signature, and gets every one of its parameters by name.
+
+    An unknown keyword is an `OptionError` that names the closest known one.
+    """
+
+    def wrap(function: Callable[..., T]) -> Callable[..., T]:
+        owner = function.__qualname__.split(".")[0]
+        names = [name for name in signature.parameters if name != "self"]
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> T:
+            check_option_names(kwargs, names, owner)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise OptionError(f"{owner}: {error}.") from None
+            bound.apply_defaults()
+            return function(**bound.arguments)
+
+        vars(wrapper)["__signature__"] = signature
+        return wrapper
+
+    return wrap
 
 
 def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:

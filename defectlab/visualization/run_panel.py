@@ -200,6 +200,6 @@ def on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, 
     """
     values = torch.from_numpy(np.array(grid, dtype=np.float32))  # a copy: maps on disk are read-only
     shown = (image.shape[0], image.shape[1])
-    if preprocessing.area is None or shown == size:
+    if preprocessing.region is None or shown == size:
         return preprocessing.to_image(values[None], shown)[0].numpy()
-    return resize_nearest(preprocessing.to_image(values[None], size)[0].numpy(), shown)  # areas are in own pixels
+    return resize_nearest(preprocessing.to_image(values[None], size)[0].numpy(), shown)  # regions are in own pixels

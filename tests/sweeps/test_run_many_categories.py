@@ -8,7 +8,8 @@ from helpers.datasets import make_parts
 
 from defectlab.cli.main import main
 from defectlab.data.manifest.categories import OBJECTS, chosen_categories
-from defectlab.experiment import DataConfig, Experiment, build
+from defectlab.data.manifest.options import DataOptions
+from defectlab.experiment import Experiment, build
 from defectlab.sweeps.run_many import METRICS, per_category, run_categories, table_of, write_table
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, OptionError
@@ -56,7 +57,7 @@ def test_an_experiment_for_each_category(shelf: Path):
         per_category(experiment(shelf, data={"name": "x"}))
     with pytest.raises(OptionError, match="is several"):
         build(experiment(shelf))
-    assert DataConfig().unknown_dir is None
+    assert DataOptions().unknown_dir is None
 
 
 def test_a_mean_says_of_how_many_it_is(tmp_path: Path):

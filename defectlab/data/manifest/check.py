@@ -1,17 +1,17 @@
 """`defectlab data check`: what a folder holds, the split training would use, and every problem. No torch here."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from inspect import Parameter
+from typing import Any
 
 from defectlab.data.manifest.manifest import SPLITS, Manifest, manifest_of
-from defectlab.data.manifest.options import DataRequest, Dirs
+from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.utils.errors import DataError
+from defectlab.utils.validation import with_signature
 
-SIZES_SHOWN = 6
+MAX_SIZES = 6
 
 
 @dataclass(frozen=True)
@@ -22,35 +22,13 @@ class CheckReport:
     ok: bool
 
 
-def check(
-    root: str | os.PathLike[str] | None,
-    *,
-    name: str | None = None,
-    normal_dir: Dirs = None,
-    abnormal_dir: Dirs = None,
-    normal_test_dir: Dirs = None,
-    mask_dir: Dirs = None,
-    normal_val_dir: Dirs = None,
-    abnormal_val_dir: Dirs = None,
-    val_mask_dir: Dirs = None,
-    extensions: Iterable[str] | str | None = None,
-    test_split_mode: str | Enum | None = "from_dir",
-    test_split_ratio: float = 0.2,
-    val_split_mode: str | Enum | None = "from_test",
-    val_split_ratio: float = 0.5,
-    seed: int = 42,
-    on_duplicate: str = "error",
-    group: str | None = None,
-    n_val_good: int | None = None,
-    unknown_dir: Dirs = None,
-    mask_suffix: str | None = None,
-    missing_masks: str = "error",
-    task: str | None = None,
-    valid_area_mask: str | os.PathLike[str] | None = None,
-    crop_area: Sequence[int] | None = None,
-    near: bool = True,
-) -> CheckReport:
-    """Check a dataset as `build_manifest` would read it, with the same arguments; problems are told, not raised.
+_ROOT = Parameter("root", Parameter.POSITIONAL_OR_KEYWORD)
+_NEAR = Parameter("near", Parameter.KEYWORD_ONLY, default=True, annotation=bool)
+
+
+@with_signature(options_signature([_ROOT, _NEAR]))
+def check(*, near: bool, **options: Any) -> CheckReport:
+    """Check a dataset as `build_manifest` would read it, with the same options; problems are told, not raised.
 
     With `near`, copies of one photograph in two splits are looked for and warned of, which takes seconds for a thousand
     images (`defectlab.data.manifest.near_duplicates`).
@@ -58,9 +36,8 @@ def check(
     Raises:
         OptionError: A mode, ratio or option that cannot work.
     """
-    request = DataRequest(**{key: value for key, value in locals().items() if key != "near"})  # no other locals yet
     try:
-        found = survey(request)
+        found = survey(DataOptions(**options))
     except DataError as error:
         return CheckReport(f"{error}\n\nResult: training would stop here.", ok=False)
     if near:
@@ -99,9 +76,9 @@ def _text(found: Survey, manifest: Manifest) -> str:
 
 def _images(found: Survey) -> list[str]:
     sizes = Counter(f"{item.facts.width} x {item.facts.height} {item.facts.mode}" for item in found.items)
-    shown = [f"{count} of {size}" for size, count in sizes.most_common(SIZES_SHOWN)]
-    if len(sizes) > SIZES_SHOWN:
-        shown.append(f"{len(sizes) - SIZES_SHOWN} other sizes")
+    shown = [f"{count} of {size}" for size, count in sizes.most_common(MAX_SIZES)]
+    if len(sizes) > MAX_SIZES:
+        shown.append(f"{len(sizes) - MAX_SIZES} other sizes")
     anomalous = [item for item in found.items if item.label == 1]
     masked = sum(item.mask is not None for item in anomalous)
     masks = f"{masked} for {len(anomalous)} anomalous images"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from defectlab.data.images import list_images, nfc
-from defectlab.data.manifest.options import DataRequest
+from defectlab.data.manifest.options import DataOptions
 from defectlab.utils.errors import DataError, did_you_mean
 from defectlab.utils.paths import resolve
 
@@ -71,10 +71,10 @@ def detect(root: Path) -> Layout:
     raise DataError(f"No known layout in {root}. {_found(root)}\n{KNOWN}{_nested(root)}")
 
 
-def named(request: DataRequest) -> tuple[Path, Layout]:
+def named(options: DataOptions) -> tuple[Path, Layout]:
     """Return the root (or what the folders share) and the layout of folders given by name, `normal_dir` among them."""
-    base = None if request.root is None else resolve(os.fspath(request.root))
-    parts = {f"{part}s": [_absolute(base, one) for one in dirs] for part, dirs in request.folders().items()}
+    base = None if options.root is None else resolve(options.root)
+    parts = {f"{part}s": [_absolute(base, one) for one in dirs] for part, dirs in options.folders().items()}
     if base is None:
         base = Path(os.path.commonpath([path for paths in parts.values() for path in paths]))
     base = Path(os.path.normpath(base))

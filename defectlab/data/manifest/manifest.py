@@ -4,22 +4,26 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from functools import cached_property
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
 from defectlab.data.images import REMEMBERED, nfc, path_order, probe_all
 from defectlab.data.manifest.layouts import relative_to_root
-from defectlab.data.manifest.options import DataRequest, Dirs
+from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.splits import Protocol
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.utils.errors import DataError, did_you_mean, unknown_name
 from defectlab.utils.files import write_json
+from defectlab.utils.validation import with_signature
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
+MAX_NAMED = 5  # changed files in a message
 SPLITS = ("train", "validation", "test")
 
 
@@ -186,49 +190,14 @@ class Manifest:
         return cls.from_json(data)
 
 
-def build_manifest(
-    root: str | os.PathLike[str] | None,
-    *,
-    name: str | None = None,
-    normal_dir: Dirs = None,
-    abnormal_dir: Dirs = None,
-    normal_test_dir: Dirs = None,
-    mask_dir: Dirs = None,
-    normal_val_dir: Dirs = None,
-    abnormal_val_dir: Dirs = None,
-    val_mask_dir: Dirs = None,
-    extensions: Iterable[str] | str | None = None,
-    test_split_mode: str | Enum | None = "from_dir",
-    test_split_ratio: float = 0.2,
-    val_split_mode: str | Enum | None = "from_test",
-    val_split_ratio: float = 0.5,
-    seed: int = 42,
-    on_duplicate: str = "error",
-    group: str | None = None,
-    n_val_good: int | None = None,
-    unknown_dir: Dirs = None,
-    mask_suffix: str | None = None,
-    missing_masks: str = "error",
-    task: str | None = None,
-    valid_area_mask: str | os.PathLike[str] | None = None,
-    crop_area: Sequence[int] | None = None,
-) -> Manifest:
+@with_signature(options_signature([Parameter("root", Parameter.POSITIONAL_OR_KEYWORD)]))
+def build_manifest(**options: Any) -> Manifest:
     """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
 
-    Modes are anomalib's, as names or enum members. "from_test", the default, gives way to "from_dir" where there are
-    validation folders, and to a seeded 20 % of the training images where there are only good ones. Without
-    `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained on.
-
-    Images of `unknown_dir` (test/unknown) are predicted and shown, and never scored. `mask_suffix` is what masks have
-    after their image's stem. `missing_masks` says what is done with a defect that has no mask where others have one:
-    "error"; "whole", all of the image counts as defect; "leave_out" of the pixel metrics. `task` "classification" uses
-    no masks, "segmentation" insists on them. `valid_area_mask` (an image, not zero where pixels count; of the images'
-    own size) and `crop_area` (left, top, right, bottom in pixels) say what part of every image is looked at.
-
-    The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
-
-    `n_val_good` good training images, at most a fifth of them, validate too. Where validation folders hold anomalous
-    images only, as in the wells layout, 512 do so without being asked for; 0 refuses that.
+    Options are the fields of `DataOptions`. Modes are anomalib's, as names or enum members. "from_test", the default,
+    gives way to "from_dir" where there are validation folders, and to a seeded 20 % of the training images where there
+    are only good ones. Without `normal_test_dir`, `test_split_ratio` of the good images are tested instead of trained
+    on. The same content in two splits, or under both labels, is an error unless `on_duplicate` is "warn".
 
     `group` is a regular expression on the image's path relative to the root: its group 1, or the whole match, names the
     part that the image shows, and seeded splits keep the images of a part together. A part that the folders themselves
@@ -238,7 +207,7 @@ def build_manifest(
         OptionError: A mode, ratio or option that cannot work; nothing has been read then.
         DataError: Names every problem of the dataset at once.
     """
-    found = survey(DataRequest(**locals()))  # the first line: there are no locals but the arguments
+    found = survey(DataOptions(**options))
     found.findings.log()
     found.findings.raise_problems(str(found.root))
     return manifest_of(found)
@@ -271,11 +240,6 @@ def manifest_of(found: Survey) -> Manifest:
     )
 
 
-logger = logging.getLogger(__name__)
-
-SHOWN = 5
-
-
 def check_unchanged(manifest: Manifest) -> None:
     """Refuse to go on with images or masks whose content is another than when the manifest was built.
 
@@ -297,8 +261,8 @@ def check_unchanged(manifest: Manifest) -> None:
     found = zip(wanted, probe_all(list(wanted)), strict=True)
     changed = [path for path, facts in found if facts.sha256 not in ("", wanted[path])]
     if changed:
-        names = "\n".join(f"  {path}" for path in changed[:SHOWN])
-        more = f"\n  and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        names = "\n".join(f"  {path}" for path in changed[:MAX_NAMED])
+        more = f"\n  and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise DataError(
             f"These files of {manifest.name} have changed since its images were checked, so that scores and record "
             f"would be of different images:\n{names}{more}\nStart it again: it then takes them as they are now."

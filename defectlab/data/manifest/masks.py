@@ -17,7 +17,7 @@ class Pairing:
 
     masks: dict[int, int] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
 
 
 def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None = None) -> Pairing:
@@ -40,7 +40,7 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None =
     pairing = Pairing()
     for (folder, stem), indices in image_keys.items():
         if len(indices) > 1:
-            pairing.doubled.append("images of one stem: " + ", ".join(images[i] for i in indices))
+            pairing.ambiguous.append("images of one stem: " + ", ".join(images[i] for i in indices))
             continue
         suffixed = [(folder, stem + ending) for ending in MASK_SUFFIXES]
         keys = [(folder, stem), *(key for key in suffixed if key not in image_keys)]
@@ -49,7 +49,7 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None =
         candidates = [mask for key in keys for mask in by_key.get(key, [])]
         if len(candidates) > 1:
             names = ", ".join(masks[mask] for mask in candidates)
-            pairing.doubled.append(f"{images[indices[0]]} has {len(candidates)} masks: {names}")
+            pairing.ambiguous.append(f"{images[indices[0]]} has {len(candidates)} masks: {names}")
         elif candidates:
             pairing.masks[indices[0]] = candidates[0]
         else:

@@ -1,58 +1,212 @@
-"""What `build_manifest` and `check` are asked for, as one value. No torch here."""
+"""The options of a dataset, declared once for `Folder`, the manifest, `data check`, YAML and the command line.
+
+A new option is a field of `DataOptions` and its line in the docstring, which is its help everywhere. No torch here.
+"""
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from inspect import Parameter, Signature, signature
+from typing import Any
 
-Dirs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+from defectlab.data.manifest.groups import compile_pattern
+from defectlab.data.transforms.augmentation_options import check_augment
+from defectlab.data.transforms.tiling import Tiling
+from defectlab.utils.errors import OptionError, unknown_name
+from defectlab.utils.validation import check_range, check_whole
+
+Directories = str | list[str] | None
+
+TEST_MODES = ("none", "from_dir")
+VALIDATION_MODES = ("none", "same_as_test", "from_train", "from_test", "from_dir")
+ON_DUPLICATE = ("error", "warn")
+MISSING_MASKS = ("error", "whole", "leave_out")
+TASKS = ("segmentation", "classification")
+# Recorded at any value. Other options are recorded where they differ from their default, so that a new one leaves the
+# identity of the runs before it as it was.
+ALWAYS_RECORDED = (
+    *("root", "train_batch_size", "eval_batch_size", "num_workers"),
+    *("test_split_mode", "test_split_ratio", "val_split_mode", "val_split_ratio", "seed"),
+)
 
 
 @dataclass(frozen=True)
-class DataRequest:
-    """The arguments of `build_manifest`, as given: nothing is checked or resolved yet."""
+class DataOptions:
+    """Images on disk, as `Folder` takes them.
 
-    root: str | os.PathLike[str] | None
+    Attributes:
+        root: Folder of the dataset; a known layout needs no directories.
+        name: Name of the dataset; default is the root's own.
+        normal_dir: Good training images.
+        normal_test_dir: Good test images.
+        abnormal_dir: Bad images; several folders are several kinds of defect.
+        mask_dir: Masks, one folder for each of abnormal_dir, or one for all.
+        normal_val_dir: Good validation images, with val_split_mode from_dir.
+        abnormal_val_dir: Bad validation images, with val_split_mode from_dir.
+        val_mask_dir: Masks of abnormal_val_dir.
+        extensions: File endings to take; default is every image.
+        train_batch_size: Images per training batch.
+        eval_batch_size: Images per batch in validation, test and prediction.
+        num_workers: Processes that read images.
+        test_split_mode: from_dir or none.
+        test_split_ratio: Share of good images tested where there is no normal_test_dir.
+        val_split_mode: from_test, from_train, from_dir, same_as_test or none.
+        val_split_ratio: Share that validates.
+        seed: Of the split; default is the experiment's.
+        on_duplicate: error or warn, for equal files in training and test.
+        group: Regular expression on the image's path that names the part it shows, where a part has several images.
+        n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
+            validation folders hold anomalous images only.
+        unknown_dir: Test images without a label: predicted and shown, never scored.
+        mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
+        missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
+            defect) or leave_out (of the pixel metrics).
+        task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
+        valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
+        crop_area: Left, top, right, bottom in pixels of what is looked at.
+        augment: Changes of training images, by name with a strength, such as `{hflip: 0.5, rotate: 10}`: hflip, vflip,
+            quarter_turns, rotate, shift, zoom, brightness, contrast, blur, noise.
+        passes: How often an epoch sees each augmented image; models that fit once fit on all of it.
+        tiling: `{image_size: [1024, 1024], overlap: 0.25}`: images are brought to this size and cut into tiles of the
+            model's own image_size, which overlap by at least this share; `random_tiles` of each image at a step of the
+            training, default is all.
+    """
+
+    root: str | None = None
     name: str | None = None
-    normal_dir: Dirs = None
-    abnormal_dir: Dirs = None
-    normal_test_dir: Dirs = None
-    mask_dir: Dirs = None
-    normal_val_dir: Dirs = None
-    abnormal_val_dir: Dirs = None
-    val_mask_dir: Dirs = None
-    extensions: Iterable[str] | str | None = None
-    test_split_mode: str | Enum | None = "from_dir"
+    normal_dir: Directories = None
+    normal_test_dir: Directories = None
+    abnormal_dir: Directories = None
+    mask_dir: Directories = None
+    normal_val_dir: Directories = None
+    abnormal_val_dir: Directories = None
+    val_mask_dir: Directories = None
+    extensions: list[str] | None = None
+    train_batch_size: int = 10
+    eval_batch_size: int = 10
+    num_workers: int = 2
+    test_split_mode: str = "from_dir"
     test_split_ratio: float = 0.2
-    val_split_mode: str | Enum | None = "from_test"
+    val_split_mode: str = "from_test"
     val_split_ratio: float = 0.5
-    seed: int = 42
+    seed: int | None = None
     on_duplicate: str = "error"
     group: str | None = None
     n_val_good: int | None = None
-    unknown_dir: Dirs = None
+    unknown_dir: Directories = None
     mask_suffix: str | None = None
     missing_masks: str = "error"
     task: str | None = None
-    valid_area_mask: str | os.PathLike[str] | None = None
-    crop_area: Sequence[int] | None = None
+    valid_area_mask: str | None = None
+    crop_area: list[int] | None = None
+    augment: dict[str, float] | None = None
+    passes: int = 1
+    tiling: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
 
     def folders(self) -> dict[str, tuple[str, ...]]:
-        """Return the folders that are given by name, by argument; arguments without any are left out."""
-        given = {
-            "normal_dir": self.normal_dir,
-            "abnormal_dir": self.abnormal_dir,
-            "normal_test_dir": self.normal_test_dir,
-            "mask_dir": self.mask_dir,
-            "normal_val_dir": self.normal_val_dir,
-            "abnormal_val_dir": self.abnormal_val_dir,
-            "val_mask_dir": self.val_mask_dir,
-            "unknown_dir": self.unknown_dir,
-        }
-        return {argument: _as_tuple(dirs) for argument, dirs in given.items() if _as_tuple(dirs)}
+        """Return the folders that are given by name, by option; options without any are left out."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith("_dir")}
+        as_tuples = {option: (dirs,) if isinstance(dirs, str) else tuple(dirs or ()) for option, dirs in given.items()}
+        return {option: dirs for option, dirs in as_tuples.items() if dirs}
+
+    def checked(self) -> "DataOptions":
+        """Return the same options, validated, each in the one form that records have; no image or folder is read.
+
+        Raises:
+            OptionError: A value that could work with no images at all.
+        """
+        for option, low in (("train_batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("passes", 1)):
+            check_whole("Folder", option, getattr(self, option), low=low)
+        for option in ("test_split_ratio", "val_split_ratio"):
+            check_range("Data", option, getattr(self, option), low=0, high=1)
+            if getattr(self, option) == 1:
+                raise OptionError(f"Data: {option}=1 would leave nothing behind; it must be in [0, 1).")
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
+            raise OptionError(f"Data: seed must be a whole number, got {self.seed!r}.")
+        if self.n_val_good is not None:
+            check_whole("Data", "n_val_good", self.n_val_good, low=0)
+        if self.mask_suffix is not None and not isinstance(self.mask_suffix, str):
+            raise OptionError(f"Data: mask_suffix must be a text such as _mask, got {self.mask_suffix!r}.")
+        if self.group is not None:
+            compile_pattern(self.group)
+        _check_choice("on_duplicate", self.on_duplicate, ON_DUPLICATE)
+        _check_choice("missing_masks", self.missing_masks, MISSING_MASKS)
+        _check_choice("task", self.task or TASKS[0], TASKS)
+        tiling = Tiling.of(self.tiling)
+        checked = replace(
+            self,
+            name=self.name or None,
+            extensions=[self.extensions] if isinstance(self.extensions, str) else self.extensions or None,
+            test_split_mode=_check_mode("test_split_mode", self.test_split_mode, TEST_MODES),
+            val_split_mode=_check_mode("val_split_mode", self.val_split_mode, VALIDATION_MODES),
+            seed=42 if self.seed is None else self.seed,
+            crop_area=None if self.crop_area is None else _check_crop_area(self.crop_area),
+            augment=None if self.augment is None else check_augment(self.augment),
+            tiling=None if tiling is None else tiling.to_dict(),
+        )
+        if (checked.test_split_mode, checked.val_split_mode) == ("none", "same_as_test"):
+            raise OptionError("Data: val_split_mode='same_as_test' needs a test set, but test_split_mode is 'none'.")
+        return checked
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain data for a run's record: options at their default are left out, but for `ALWAYS_RECORDED`."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        return {f.name: value for f, value in values if f.name in ALWAYS_RECORDED or value != f.default}
 
 
-def _as_tuple(dirs: Dirs) -> tuple[str, ...]:
-    if dirs is None:
-        return ()
-    return (os.fspath(dirs),) if isinstance(dirs, str | os.PathLike) else tuple(os.fspath(one) for one in dirs)
+def options_signature(own: Iterable[Parameter]) -> Signature:
+    """Return the signature of own parameters and, by name only, of every data option that is not among them."""
+    parameters = {parameter.name: parameter for parameter in own}
+    for option in signature(DataOptions).parameters.values():
+        parameters.setdefault(option.name, option.replace(kind=Parameter.KEYWORD_ONLY))
+    return Signature(list(parameters.values()))
+
+
+def options_help() -> str:
+    """Return the part of the docstring of `DataOptions` that describes its fields, for other docstrings."""
+    return (DataOptions.__doc__ or "").partition("Attributes:\n")[2].rstrip()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON and YAML have it: text for a path, a list for a sequence, the value of an enum member."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Tiling):
+        return value.to_dict()
+    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise OptionError(unknown_name(option, str(value), allowed))
+
+
+def _check_mode(option: str, mode: str | None, allowed: Sequence[str]) -> str:
+    """Return the mode; None is "none", as in anomalib."""
+    if mode == "synthetic":
+        raise OptionError(
+            f"Data: {option}='synthetic' is not offered: figures on painted defects say nothing about real ones. "
+            "Give abnormal_dir for real ones; with good images only, leave the mode out and 20% of them validate."
+        )
+    mode = "none" if mode is None else str(mode)
+    _check_choice(option, mode, allowed)
+    return mode
+
+
+def _check_crop_area(value: Sequence[int]) -> list[int]:
+    numbers = [] if isinstance(value, str) else list(value)
+    if len(numbers) != 4 or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
+        raise OptionError(f"Data: crop_area must be [left, top, right, bottom] in whole pixels, got {value!r}.")
+    left, top, right, bottom = numbers
+    if left >= right or top >= bottom:
+        raise OptionError(f"Data: crop_area {numbers} has no pixel: left < right and top < bottom must hold.")
+    return numbers

@@ -1,4 +1,4 @@
-"""Seeded picks: the same files on every machine and Python version, because ranks are hashes of names."""
+"""Seeded samples: the same files on every machine and Python version, because ranks are hashes of names."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -9,26 +9,25 @@ from defectlab.data.manifest.groups import clusters
 from defectlab.data.manifest.scan import Item
 
 
-def pick(paths: Iterable[str], count: int, seed: int, purpose: str, twins: Mapping[str, str] | None = None) -> set[str]:
-    """Return `count` of the paths, those that rank first; files of one content (`twins`) are never parted.
+def sample_paths(
+    paths: Iterable[str], count: int, seed: int, purpose: str, contents: Mapping[str, str] | None = None
+) -> set[str]:
+    """Return `count` of the paths, those that rank first; files of one content are never separated.
 
-    `twins` maps a path to what it shares with its duplicates. A group that would be cut is left behind, so that
-    fewer may come back.
+    `contents` maps a path to its content hash. A set of equal files that would be cut is left behind, so that fewer
+    may come back.
 
-    >>> sorted(pick(["a.png", "b.png", "c.png", "d.png"], 2, seed=42, purpose="validation"))
+    >>> sorted(sample_paths(["a.png", "b.png", "c.png", "d.png"], 2, seed=42, purpose="validation"))
     ['b.png', 'c.png']
     """
-    paths = list(paths)
-    groups: dict[str, list[str]] = defaultdict(list)
+    sets: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        groups[path if twins is None else twins[path]].append(path)
-    ranked = sorted(groups.values(), key=lambda group: min(_rank(seed, purpose, path) for path in group))
-    picked: set[str] = set()
-    for group in ranked:
-        if len(picked) + len(group) > count:
-            continue
-        picked.update(group)
-    return picked
+        sets[path if contents is None else contents[path]].append(path)
+    sampled: set[str] = set()
+    for equal in sorted(sets.values(), key=lambda equal: _rank(seed, purpose, equal)):
+        if len(sampled) + len(equal) <= count:
+            sampled.update(equal)
+    return sampled
 
 
 def share(sizes: Mapping[str, int], ratio: float) -> dict[str, int]:
@@ -55,40 +54,37 @@ def share(sizes: Mapping[str, int], ratio: float) -> dict[str, int]:
     return taken
 
 
-def pick_items(
-    items: Sequence[Item], ratio: float, seed: int, purpose: str, parts: Mapping[str, str] | None
+def sample_items(
+    items: Sequence[Item], ratio: float, seed: int, purpose: str, groups: Mapping[str, str] | None
 ) -> set[str]:
-    """Return the paths of a share of the items, kind by kind; with `parts` (path to part) a share of the parts."""
-    if parts is not None:
-        return _pick_parts(items, ratio, seed, purpose, parts)
-    kinds: dict[str, list[Item]] = defaultdict(list)
+    """Return the paths of a share of the items, kind by kind; with `groups` (path to group) a share of the groups."""
+    if groups is not None:
+        return _sample_groups(items, ratio, seed, purpose, groups)
+    kinds: dict[str, dict[str, str]] = defaultdict(dict)
     for item in items:
-        kinds[item.defect].append(item)
-    counts = share({kind: len(members) for kind, members in kinds.items()}, ratio)
-    picked: set[str] = set()
-    for kind, members in kinds.items():
-        twins = {item.path: item.facts.sha256 for item in members}
-        picked |= pick(twins, counts[kind], seed, purpose, twins)
-    return picked
+        kinds[item.defect][item.path] = item.facts.sha256
+    counts = share({kind: len(contents) for kind, contents in kinds.items()}, ratio)
+    samples = (sample_paths(contents, counts[kind], seed, purpose, contents) for kind, contents in kinds.items())
+    return set().union(*samples)
 
 
-def _pick_parts(items: Sequence[Item], ratio: float, seed: int, purpose: str, parts: Mapping[str, str]) -> set[str]:
-    """Pick a share of the parts, kind by kind; a part is of the commonest kind of defect among its images."""
+def _sample_groups(items: Sequence[Item], ratio: float, seed: int, purpose: str, groups: Mapping[str, str]) -> set[str]:
+    """Return the paths of a share of the groups, kind by kind; a group is of its images' commonest kind of defect."""
     by_path = {item.path: item for item in items}
-    kinds: dict[tuple[int, str], list[list[str]]] = defaultdict(list)
-    for cluster in clusters(parts, {item.path: item.facts.sha256 for item in items}):
+    kinds: dict[bool, dict[str, list[list[str]]]] = {False: defaultdict(list), True: defaultdict(list)}
+    for cluster in clusters(groups, {item.path: item.facts.sha256 for item in items}):
         defects = Counter(by_path[path].defect for path in cluster if by_path[path].label)
         kind = min(defects, key=lambda defect: (-defects[defect], nfc(defect))) if defects else "good"
-        kinds[bool(defects), kind].append(cluster)
-    picked: set[str] = set()
-    for anomalous in (0, 1):
-        own = {kind: found for (label, kind), found in kinds.items() if label == anomalous}
-        counts = share({kind: len(found) for kind, found in own.items()}, ratio)
-        for kind, found in own.items():
-            ranked = sorted(found, key=lambda cluster: min(_rank(seed, purpose, path) for path in cluster))
-            picked.update(path for cluster in ranked[: counts[kind]] for path in cluster)
-    return picked
+        kinds[bool(defects)][kind].append(cluster)
+    sampled: set[str] = set()
+    for of_label in kinds.values():
+        counts = share({kind: len(found) for kind, found in of_label.items()}, ratio)
+        for kind, found in of_label.items():
+            ranked = sorted(found, key=lambda cluster: _rank(seed, purpose, cluster))
+            sampled.update(path for cluster in ranked[: counts[kind]] for path in cluster)
+    return sampled
 
 
-def _rank(seed: int, purpose: str, path: str) -> str:
-    return hashlib.sha256(f"{seed}:{purpose}:{nfc(path)}".encode()).hexdigest()
+def _rank(seed: int, purpose: str, paths: Iterable[str]) -> str:
+    """Return the rank of files that stay together: the lowest hash of any of their names."""
+    return min(hashlib.sha256(f"{seed}:{purpose}:{nfc(path)}".encode()).hexdigest() for path in paths)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from defectlab.data.images import ImageFacts, list_images, nfc, normalised_exten
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
 from defectlab.data.manifest.masks import mask_folders, pair_masks, size_verdict
+from defectlab.data.manifest.options import DataOptions
 from defectlab.utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,10 @@ class Item:
 
 
 @dataclass(frozen=True)
-class _Part:
-    argument: str
+class _ImageFolder:
+    """The images of one folder of the layout, or those of one label where a text file says it."""
+
+    option: str
     folder: str
     role: Role
     label: int
@@ -42,28 +45,14 @@ class _Part:
     defect: str = ""  # empty: the folder's name
 
 
-@dataclass(frozen=True)
-class MaskRules:
-    """How masks are called (None: by any of the usual suffixes), and what is done with a defect that has none."""
-
-    suffix: str | None = None
-    missing: str = "error"
-
-
-def scan(
-    root: Path,
-    layout: Layout,
-    extensions: Iterable[str] | str | None,
-    findings: Findings,
-    rules: MaskRules | None = None,
-) -> tuple[Item, ...]:
+def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -> tuple[Item, ...]:
     """Read every image and mask of the layout once, and return the usable images sorted by path."""
     started = time.monotonic()
     findings.warn("Folders not used", layout.notes)
-    parts = _parts(root, layout, extensions, findings)
-    masks = _pair_all(root, layout, parts, findings, rules or MaskRules())
+    folders = _image_folders(root, layout, options.extensions, findings)
+    masks = _pair_all(root, layout, folders, options, findings)
 
-    images = [(part, path) for part in parts for path in part.files]
+    images = [(folder, path) for folder in folders for path in folder.files]
     facts = probe_all([path for _, path in images])
     mask_paths = sorted(set(masks.values()))
     mask_facts = dict(zip(mask_paths, probe_all(mask_paths), strict=True))
@@ -72,7 +61,7 @@ def scan(
     for path, fact in [*((p, f) for (_, p), f in zip(images, facts, strict=True)), *mask_facts.items()]:
         if fact.problem:
             unreadable.append(f"{relative_to_root(root, path)}: {fact.problem}")
-    for (part, path), fact in zip(images, facts, strict=True):
+    for (folder, path), fact in zip(images, facts, strict=True):
         if fact.problem:
             continue
         relative, mask = relative_to_root(root, path), masks.get(path)
@@ -86,11 +75,11 @@ def scan(
                 resized.append(line)
             if mask.suffix.lower() in (".jpg", ".jpeg"):
                 lossy.append(relative_to_root(root, mask))
-        kind = {0: "good", -1: "unknown"}.get(part.label, part.defect)
-        defect = kind or Path(root, part.folder).name
+        kind = {0: "good", -1: "unknown"}.get(folder.label, folder.defect)
+        defect = kind or Path(root, folder.folder).name
         mask_name = None if mask is None else relative_to_root(root, mask)
-        items.append(Item(relative, part.role, part.label, defect, fact, mask_name, mask_fact))
-    findings.problem("Two files of one name, its accents stored in two ways: rename one", _one_name(items))
+        items.append(Item(relative, folder.role, folder.label, defect, fact, mask_name, mask_fact))
+    findings.problem("Two files of one name, its accents stored in two ways: rename one", _names_spelled_twice(items))
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
     findings.problem("Masks that do not fit their image: export them at the size of the image", wrong)
     findings.warn("Masks of another size than their image, resized (nearest)", resized)
@@ -99,15 +88,17 @@ def scan(
     return tuple(sorted(items, key=lambda item: path_order(item.path)))
 
 
-def _one_name(items: Iterable[Item]) -> list[str]:
-    """Return the names that two files have, letters and accents being composed in one and apart in the other."""
+def _names_spelled_twice(items: Iterable[Item]) -> list[str]:
+    """Return a line for each name that two files have: one stores letters and accents together, the other apart."""
     known: dict[str, list[str]] = defaultdict(list)
     for item in items:
         known[nfc(item.path)].append(item.path)
     return [", ".join(map(ascii, paths)) for paths in known.values() if len(paths) > 1]
 
 
-def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings) -> list[_Part]:
+def _image_folders(
+    root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings
+) -> list[_ImageFolder]:
     """List the files of each image folder; a file belongs to the deepest folder that was given."""
     roles: list[tuple[str, tuple[str, ...], Role, int]] = [
         ("normal_dir", layout.normal_dirs, "train", 0),
@@ -119,8 +110,8 @@ def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, f
     ]
     given = [(name, folder, role, label) for name, folders, role, label in roles for folder in folders]
     everything = {Path(root, folder) for _, folder, _, _ in given}
-    everything |= {Path(root, folder) for folder in (*(layout.mask_dirs or ()), *(layout.val_mask_dirs or ()))}
-    parts: list[_Part] = []
+    everything |= {Path(root, folder) for folder in _given_mask_folders(layout)}
+    found: list[_ImageFolder] = []
     owners: dict[Path, str] = {}
     for name, folder, role, label in given:
         path = Path(root, folder)
@@ -136,31 +127,31 @@ def _parts(root: Path, layout: Layout, extensions: Iterable[str] | str | None, f
         if not files:
             endings = ", ".join(normalised_extensions(extensions))
             findings.problem("Folders without images", [f"{name} {folder!r} has no file that ends in {endings}"])
-        parts.append(_Part(name, folder, role, label, _nameable(root, files, findings)))
-    return [*parts, *_annotated_parts(root, layout, extensions, findings)]
+        found.append(_ImageFolder(name, folder, role, label, _with_valid_names(root, files, findings)))
+    return [*found, *_annotated_folders(root, layout, extensions, findings)]
 
 
-def _annotated_parts(
+def _annotated_folders(
     root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings
-) -> list[_Part]:
+) -> list[_ImageFolder]:
     """Return the test images whose label a text file says; defects are of the kind that validates, if it is one."""
     kinds = [Path(folder).name for folder in layout.abnormal_val_dirs]
     defect = kinds[0] if len(kinds) == 1 else "anomalous"
-    parts = []
+    found = []
     for folder, annotation in zip(layout.annotated_dirs, layout.annotations, strict=True):
-        files = _nameable(root, list_images(Path(root, folder), extensions), findings)
+        files = _with_valid_names(root, list_images(Path(root, folder), extensions), findings)
         if not files:
             findings.problem("Folders without images", [f"{folder} has no images"])
         names = {path.relative_to(Path(root, folder)).as_posix(): path for path in files}
         labels = read_labels(Path(root, annotation), names, annotation, findings)
         for label in (0, 1):
             own = [path for name, path in names.items() if labels.get(name) == label]
-            parts.append(_Part("annotated_dir", folder, "test", label, own, defect))
-    return parts
+            found.append(_ImageFolder("annotated_dir", folder, "test", label, own, defect))
+    return found
 
 
-def _nameable(root: Path, files: list[Path], findings: Findings) -> list[Path]:
-    """Leave out names that are no text: records and spreadsheets could not hold them."""
+def _with_valid_names(root: Path, files: list[Path], findings: Findings) -> list[Path]:
+    """Return the files whose names are valid Unicode: records and spreadsheets could not hold the others."""
     bad = [path for path in files if not _is_text(str(path))]
     lines = [ascii(relative_to_root(root, path)) for path in bad]
     findings.problem("File names that are not valid Unicode: rename them", lines)
@@ -176,61 +167,72 @@ def _is_text(name: str) -> bool:
 
 
 def _pair_all(
-    root: Path, layout: Layout, parts: Sequence[_Part], findings: Findings, rules: MaskRules
+    root: Path, layout: Layout, folders: Sequence[_ImageFolder], options: DataOptions, findings: Findings
 ) -> dict[Path, Path]:
     """Return the mask of each anomalous image, over test and validation folders together."""
     pairs: dict[Path, Path] = {}
-    available: set[Path] = set()
-    used: dict[Path, list[str]] = defaultdict(list)
-    masked: tuple[tuple[str, tuple[str, ...], tuple[str, ...] | None, str], ...] = (
-        ("abnormal_dir", layout.abnormal_dirs, layout.mask_dirs, "mask_dir"),
-        ("abnormal_val_dir", layout.abnormal_val_dirs, layout.val_mask_dirs, "val_mask_dir"),
-    )
-    for argument, abnormal_dirs, mask_dirs, mask_argument in masked:
+    for images, mask_folder in _mask_folders(root, layout, folders, options, findings):
+        pairs |= _pair_folder(root, images, mask_folder, options, findings)
+    users: dict[Path, list[str]] = defaultdict(list)
+    for image, mask in pairs.items():
+        users[mask].append(relative_to_root(root, image))
+    shared = [f"{relative_to_root(root, m)} fits {' and '.join(names)}" for m, names in users.items() if len(names) > 1]
+    findings.problem("Masks that fit several images: give each abnormal folder its own mask folder", shared)
+    if pairs:  # else every mask is without an image, and the images without masks say it already
+        every = (mask for folder in _given_mask_folders(layout) for mask in list_images(Path(root, folder)))
+        orphans = {relative_to_root(root, mask) for mask in every if mask not in users}
+        findings.warn("Masks without an image, not used", sorted(orphans, key=path_order))
+    return pairs
+
+
+def _mask_folders(
+    root: Path, layout: Layout, folders: Sequence[_ImageFolder], options: DataOptions, findings: Findings
+) -> Iterator[tuple[_ImageFolder, Path]]:
+    """Yield each folder of anomalous images with the folder of its masks, where there is one."""
+    for images_option, mask_option, abnormal_dirs, mask_dirs in (
+        ("abnormal_dir", "mask_dir", layout.abnormal_dirs, layout.mask_dirs),
+        ("abnormal_val_dir", "val_mask_dir", layout.abnormal_val_dirs, layout.val_mask_dirs),
+    ):
         if mask_dirs is None:
             continue
         absent = [folder for folder in mask_dirs if not Path(root, folder).is_dir()]
-        lines = [f"{mask_argument} {folder!r}: no such folder.{closest_folder(root, folder)}" for folder in absent]
-        if rules.missing == "error" or layout.name == "named":
+        if options.missing_masks == "error" or layout.name == "named":
+            lines = [f"{mask_option} {folder!r}: no such folder.{closest_folder(root, folder)}" for folder in absent]
             findings.problem("Missing folders", lines)
-        abnormal = [Path(root, folder) for folder in abnormal_dirs]
         try:
-            folders, note = mask_folders(abnormal, [Path(root, folder) for folder in mask_dirs])
+            paired, note = mask_folders([Path(root, f) for f in abnormal_dirs], [Path(root, f) for f in mask_dirs])
         except DataError as error:
             findings.problem("Mask folders", [str(error)])
             continue
         findings.warn("Mask folders", [note] if note else [])
-        for folder in mask_dirs:
-            available.update(list_images(Path(root, folder)))
-        for part in parts:
-            if part.argument != argument:
-                continue
-            source, masks = Path(root, part.folder), folders[abnormal.index(Path(root, part.folder))]
-            if not masks.is_dir():
-                continue
-            files = list_images(masks)
-            pairing = pair_masks(
-                [path.relative_to(source).as_posix() for path in part.files],
-                [path.relative_to(masks).as_posix() for path in files],
-                rules.suffix,
-            )
-            where = relative_to_root(root, masks)
-            missing = [f"{relative_to_root(root, part.files[i])}: no mask in {where}" for i in pairing.missing]
-            fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
-            if rules.missing == "error":
-                findings.problem(f"Images without a mask: {fix}", missing)
-            lines = [f"{part.folder}: {line}" for line in pairing.doubled]
-            findings.problem("Names that fit twice: give each image and mask of a folder its own stem", lines)
-            for image, mask in pairing.masks.items():
-                pairs[part.files[image]] = files[mask]
-                used[files[mask]].append(relative_to_root(root, part.files[image]))
-    shared = [f"{relative_to_root(root, m)} fits {' and '.join(names)}" for m, names in used.items() if len(names) > 1]
-    findings.problem("Masks that fit several images: give each abnormal folder its own mask folder", shared)
-    orphans = [path for path in available if path not in used]
-    if pairs:  # else every mask is an orphan, and the images without masks say it already
-        orphan_lines = sorted((relative_to_root(root, path) for path in orphans), key=nfc)
-        findings.warn("Masks without an image, not used", orphan_lines)
-    return pairs
+        of_folder = dict(zip(abnormal_dirs, paired, strict=True))
+        for images in folders:
+            if images.option == images_option and of_folder[images.folder].is_dir():
+                yield images, of_folder[images.folder]
+
+
+def _pair_folder(
+    root: Path, images: _ImageFolder, mask_folder: Path, options: DataOptions, findings: Findings
+) -> dict[Path, Path]:
+    """Return the masks of one folder of anomalous images, by image."""
+    source, masks = Path(root, images.folder), list_images(mask_folder)
+    pairing = pair_masks(
+        [path.relative_to(source).as_posix() for path in images.files],
+        [path.relative_to(mask_folder).as_posix() for path in masks],
+        options.mask_suffix,
+    )
+    if options.missing_masks == "error":
+        where = relative_to_root(root, mask_folder)
+        fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
+        lines = [f"{relative_to_root(root, images.files[index])}: no mask in {where}" for index in pairing.missing]
+        findings.problem(f"Images without a mask: {fix}", lines)
+    lines = [f"{images.folder}: {line}" for line in pairing.ambiguous]
+    findings.problem("Names that fit twice: give each image and mask of a folder its own stem", lines)
+    return {images.files[image]: masks[mask] for image, mask in pairing.masks.items()}
+
+
+def _given_mask_folders(layout: Layout) -> tuple[str, ...]:
+    return (*(layout.mask_dirs or ()), *(layout.val_mask_dirs or ()))
 
 
 LABELS = {"0": 0, "1": 1}

@@ -1,63 +1,35 @@
 """Which split an image is in, and the protocol that says so."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from defectlab.data.manifest.findings import Findings
-from defectlab.data.manifest.groups import count_parts
-from defectlab.data.manifest.sampling import pick_items
+from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.sampling import sample_items
 from defectlab.data.manifest.scan import Item, Role
-from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_range, check_whole
 
-TEST_MODES = ("none", "from_dir")
-VAL_MODES = ("none", "same_as_test", "from_train", "from_test", "from_dir")
 GOOD_ONLY_RATIO = 0.2
 N_VAL_GOOD = 512  # good images that validate beside anomalous ones that have no good ones with them
-MOST_VAL_GOOD = 0.2  # of training
+MAX_VAL_GOOD = 0.2  # of training
 
 
-@dataclass(frozen=True)
-class SplitOptions:
-    """How test and validation are made (anomalib's names); ratios are fractions in [0, 1), 0 takes nothing."""
+class Source(Enum):
+    """Where the good test images, or the validation images, come from; the value is what records say."""
 
-    test_split_mode: str = "from_dir"
-    test_split_ratio: float = 0.2
-    val_split_mode: str = "from_test"
-    val_split_ratio: float = 0.5
-    seed: int = 42
-    n_val_good: int | None = None
+    TEST_OFF = "none: test_split_mode is 'none'"
+    NO_DEFECTS = "none: there are only training images"
+    TEST_RATIO_0 = "none: test_split_ratio is 0"
+    SAMPLED_FOR_TEST = "a seeded {ratio:.0%} of the {unit}training folder"
+    FOLDER = "their own folder"
 
-    @classmethod
-    def checked(
-        cls,
-        test_split_mode: str | Enum | None,
-        test_split_ratio: float,
-        val_split_mode: str | Enum | None,
-        val_split_ratio: float,
-        seed: int,
-        n_val_good: int | None = None,
-    ) -> "SplitOptions":
-        """Check names and ranges; enum members count by their value, None is "none" as in anomalib.
-
-        Raises:
-            OptionError: An unknown mode, "synthetic", a ratio outside [0, 1), or a negative count.
-        """
-        test_mode = _mode("test_split_mode", test_split_mode, TEST_MODES)
-        val_mode = _mode("val_split_mode", val_split_mode, VAL_MODES)
-        for name, ratio in (("test_split_ratio", test_split_ratio), ("val_split_ratio", val_split_ratio)):
-            check_range("Data", name, ratio, low=0, high=1)
-            if ratio == 1:
-                raise OptionError(f"Data: {name}=1 would leave nothing behind; it must be in [0, 1).")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise OptionError(f"Data: seed must be a whole number, got {seed!r}.")
-        if n_val_good is not None:
-            check_whole("Data", "n_val_good", n_val_good, low=0)
-        if test_mode == "none" and val_mode == "same_as_test":
-            raise OptionError("Data: val_split_mode='same_as_test' needs a test set, but test_split_mode is 'none'.")
-        return cls(test_mode, float(test_split_ratio), val_mode, float(val_split_ratio), seed, n_val_good)
+    VALIDATION_OFF = "none: val_split_mode is 'none'"
+    VALIDATION_RATIO_0 = "none: val_split_ratio is 0"
+    TEST_ITSELF = "the test images themselves: thresholds chosen on them are oracle figures"
+    SAMPLED_FROM_TRAIN = "a seeded {ratio:.0%} of the {unit}training images (good only)"
+    SAMPLED_FROM_TEST = "a seeded {ratio:.0%} of the {unit}test images, label by label and kind by kind"
+    FOLDERS = "their own folders"
 
 
 @dataclass(frozen=True)
@@ -85,204 +57,211 @@ class Protocol:
 
 
 def assign(
-    items: Sequence[Item],
-    options: SplitOptions,
-    findings: Findings,
-    group: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    items: Sequence[Item], options: DataOptions, findings: Findings, groups: Mapping[str, str] | None = None
 ) -> tuple[list[tuple[Item, Role]], Protocol]:
     """Give each image its split. With "same_as_test" no entry is "validation": the protocol's flag says so.
 
-    The files of normal_val_dir and abnormal_val_dir validate where there are any, in place of "from_test". With `parts`
-    (path to part, made by the pattern `group`) ratios are of parts, and a part is never cut.
+    The files of normal_val_dir and abnormal_val_dir validate where there are any, in place of "from_test". With
+    `groups` (path to the part that the image shows, made by `options.group`) ratios are of parts, and no part
+    is cut.
     """
-    roles: dict[str, Role] = {item.path: item.role for item in items}
-    mode, ratio = options.val_split_mode, options.val_split_ratio
-    has_val_dirs = any(item.role == "validation" for item in items)
-    good_only = not any(item.role == "test" and item.label == 1 for item in items)
-    without_test = options.test_split_mode == "none"
-    if without_test:
-        roles = {path: role for path, role in roles.items() if role != "test"}
-        findings.warn("test_split_mode is 'none': test images not used", _left_out(items, roles))
+    splits = _Splits(items, options, findings, groups)
+    if options.test_split_mode == "none":
+        findings.warn("test_split_mode is 'none': test images not used", splits.drop("test"))
+    mode, ratio = _validation_mode(items, options, findings)
+    if mode != "from_dir":
+        findings.warn(f"val_split_mode is '{mode}': validation folders not used", splits.drop("validation"))
+    test_source = splits.fill_test()
+    validation_source = splits.fill_validation(mode, ratio)
+    n_val_good = splits.add_good_validation(mode)
 
-    if mode == "from_test" and has_val_dirs:
-        mode = "from_dir"
-        findings.choose("Validation images come from their own folders, because there are such folders.")
-    elif mode == "from_test" and (good_only or without_test):
-        reason = "there is no test set" if without_test else "there are only good images"
-        mode, ratio = "from_train", GOOD_ONLY_RATIO if ratio > 0 else 0.0
-        findings.choose(f"{ratio:.0%} of the training images validate, because {reason}.")
-    if has_val_dirs and mode != "from_dir":
-        roles = {path: role for path, role in roles.items() if role != "validation"}
-        findings.warn(f"val_split_mode is '{mode}': validation folders not used", _left_out(items, roles, "validation"))
-    if mode == "from_dir" and not has_val_dirs:
-        findings.problem("Options", ["val_split_mode='from_dir' needs normal_val_dir or abnormal_val_dir (or val/)"])
-
-    test_normal = _split_test(items, roles, options, good_only or without_test, findings, parts)
-    validation = _split_validation(items, roles, mode, ratio, options.seed, parts)
-    n_val_good = _take_good(items, roles, options, mode, findings, parts)
-    if n_val_good is not None:
-        validation += f", and {n_val_good} good training images by the seed"
-    splits = [(item, roles[item.path]) for item in items if item.path in roles]
-    counts = count_labels(splits)
+    assigned = splits.assigned()
+    counts = count_labels(assigned)
     if unknown := counts["test"].get("unknown"):
         findings.choose(f"{unknown} images of unknown label are predicted and shown, and never scored.")
-    is_test = mode == "same_as_test"
-    if is_test and not any(role == "test" and item.label >= 0 for item, role in splits):
+    if mode == "same_as_test" and not any(role == "test" and item.label >= 0 for item, role in assigned):
         findings.problem("Options", ["val_split_mode='same_as_test' needs test images, and there are none"])
-    if not any(role == "train" for _, role in splits) and not findings.problems:
+    if not splits.members("train") and not findings.problems:
         findings.problem("No training images left", ["every good image went to test or validation: lower the ratios"])
+    validation_from = splits.describe(validation_source, ratio)
+    if n_val_good is not None:
+        validation_from += f", and {n_val_good} good training images by the seed"
+    test_is_sampled = test_source is Source.SAMPLED_FOR_TEST
     protocol = Protocol(
         test_split_mode=options.test_split_mode,
-        test_split_ratio=options.test_split_ratio if test_normal.startswith("a seeded") else None,
+        test_split_ratio=float(options.test_split_ratio) if test_is_sampled else None,
         val_split_mode=mode,
         val_split_ratio=ratio if mode in ("from_test", "from_train") else None,
-        validation_is_test=is_test,
-        test_normal_from=test_normal,
-        validation_from=validation,
+        validation_is_test=mode == "same_as_test",
+        test_normal_from=splits.describe(test_source, options.test_split_ratio),
+        validation_from=validation_from,
         counts=counts,
-        group=group,
-        parts=None if parts is None else count_parts(_known(items, roles), {i.path: i.label for i in items}, parts),
+        group=options.group,
+        parts=None if groups is None else count_groups(assigned, groups),
         n_val_good=n_val_good,
     )
-    return splits, protocol
+    return assigned, protocol
 
 
-def _split_test(
-    items: Sequence[Item],
-    roles: dict[str, Role],
-    options: SplitOptions,
-    no_anomalies: bool,
-    findings: Findings,
-    parts: Mapping[str, str] | None,
-) -> str:
-    """Move good images to test where the layout has none for it; return where the good test images come from."""
-    if options.test_split_mode == "none":
-        return "none: test_split_mode is 'none'"
-    if any(roles.get(item.path) == "test" and item.label == 0 for item in items):
-        return "their own folder"
-    if no_anomalies:
-        return "none: there are only training images"
-    if options.test_split_ratio == 0:
-        return "none: test_split_ratio is 0"
-    candidates = [item for item in items if roles.get(item.path) == "train"]
-    tested = _images_of_tested_parts(candidates, items, roles, parts, findings)
-    free = [item for item in candidates if item.path not in tested]
-    moved = tested | pick_items(free, options.test_split_ratio, options.seed, "test", parts)
-    roles.update(dict.fromkeys(moved, "test"))
-    images = "good images" if parts is None else f"good images ({len({parts[path] for path in moved})} parts)"
-    findings.choose(
-        f"{len(moved)} of {len(candidates)} {images} ({options.test_split_ratio:.0%}, seed {options.seed}) "
-        "are kept from training for the test set, because no normal_test_dir is given."
-    )
-    return f"a seeded {options.test_split_ratio:.0%} of the {_unit(parts)}training folder"
+def _validation_mode(items: Sequence[Item], options: DataOptions, findings: Findings) -> tuple[str, float]:
+    """Return the mode and the ratio that apply: "from_test", the default, gives way to what the folders allow."""
+    mode, ratio = options.val_split_mode, float(options.val_split_ratio)
+    has_folders = any(item.role == "validation" for item in items)
+    if mode == "from_dir" and not has_folders:
+        findings.problem("Options", ["val_split_mode='from_dir' needs normal_val_dir or abnormal_val_dir (or val/)"])
+    if mode != "from_test":
+        return mode, ratio
+    if has_folders:
+        findings.choose("Validation images come from their own folders, because there are such folders.")
+        return "from_dir", ratio
+    has_test = options.test_split_mode != "none"
+    if has_test and _has_defects_to_test(items):
+        return mode, ratio
+    ratio = GOOD_ONLY_RATIO if ratio > 0 else 0.0
+    reason = "there are only good images" if has_test else "there is no test set"
+    findings.choose(f"{ratio:.0%} of the training images validate, because {reason}.")
+    return "from_train", ratio
 
 
-def _images_of_tested_parts(
-    candidates: Sequence[Item],
-    items: Sequence[Item],
-    roles: Mapping[str, Role],
-    parts: Mapping[str, str] | None,
-    findings: Findings,
-) -> set[str]:
-    """Return the good images of parts whose defects are tested: training would know these parts."""
-    if parts is None:
-        return set()
-    tested = {parts[item.path] for item in items if roles.get(item.path) == "test" and item.label >= 0}
-    found = {item.path for item in candidates if parts[item.path] in tested}
-    if found:
-        findings.choose(f"{len(found)} good images are tested, because other images of their parts are.")
-    return found
+def _has_defects_to_test(items: Sequence[Item]) -> bool:
+    return any(item.role == "test" and item.label == 1 for item in items)
 
 
-def _unit(parts: Mapping[str, str] | None) -> str:
-    return "" if parts is None else "parts of the "
+class _Splits:
+    """The split of each image while it is decided. Images start in the split of their folder; some are in none."""
 
+    def __init__(
+        self, items: Sequence[Item], options: DataOptions, findings: Findings, groups: Mapping[str, str] | None
+    ) -> None:
+        self.items = items
+        self.options = options
+        self.findings = findings
+        self.groups = groups
+        assert options.seed is not None, "checked options have a seed"
+        self.seed = options.seed
+        self._roles: dict[str, Role] = {item.path: item.role for item in items}
 
-def _split_validation(
-    items: Sequence[Item],
-    roles: dict[str, Role],
-    mode: str,
-    ratio: float,
-    seed: int,
-    parts: Mapping[str, str] | None,
-) -> str:
-    """Move images to validation; return where they come from in words."""
-    if mode == "none":
-        return "none: val_split_mode is 'none'"
-    if mode == "same_as_test":
-        return "the test images themselves: thresholds chosen on them are oracle figures"
-    if mode == "from_dir":
-        return "their own folders"
-    source: Role = "train" if mode == "from_train" else "test"
-    candidates = [item for item in items if roles.get(item.path) == source and item.label >= 0]
-    if parts is not None:  # a part may have images of both labels
-        roles.update(dict.fromkeys(pick_items(candidates, ratio, seed, "validation", parts), "validation"))
-    else:
-        for label in (0, 1):
-            of_label = [item for item in candidates if item.label == label]
-            roles.update(dict.fromkeys(pick_items(of_label, ratio, seed, "validation", None), "validation"))
-    what = "training images (good only)" if source == "train" else "test images, label by label and kind by kind"
-    return f"a seeded {ratio:.0%} of the {_unit(parts)}{what}" if ratio > 0 else "none: val_split_ratio is 0"
+    def members(self, role: Role) -> list[Item]:
+        """Return the images that are in a split, in their order."""
+        return [item for item in self.items if self._roles.get(item.path) == role]
 
+    def assigned(self) -> list[tuple[Item, Role]]:
+        """Return the images that are in any split."""
+        return [(item, self._roles[item.path]) for item in self.items if item.path in self._roles]
 
-def _take_good(
-    items: Sequence[Item],
-    roles: dict[str, Role],
-    options: SplitOptions,
-    mode: str,
-    findings: Findings,
-    parts: Mapping[str, str] | None,
-) -> int | None:
-    """Move `n_val_good` good training images to validation and return how many; None where there was no reason to.
+    def move(self, paths: Iterable[str], role: Role) -> None:
+        """Put images into another split."""
+        self._roles.update(dict.fromkeys(paths, role))
 
-    Not asked for, it is done where the validation folders hold anomalous images only.
-    """
-    labels = {item.label for item in items if roles.get(item.path) == "validation"}
-    wanted, why = options.n_val_good, "as asked for"
-    if wanted is None:
-        if mode != "from_dir" or labels != {1}:
-            return None
-        wanted, why = N_VAL_GOOD, "because the validation folders hold anomalous images only"
-    candidates = [item for item in items if roles.get(item.path) == "train"]
-    units = len({item.path if parts is None else parts[item.path] for item in candidates})
-    share = min(wanted / max(1, len(candidates)), MOST_VAL_GOOD)
-    moved = pick_items(candidates, share, options.seed, "good validation", parts) if units > 1 and wanted else set()
-    roles.update(dict.fromkeys(moved, "validation"))
-    limit = f", at most {MOST_VAL_GOOD:.0%} of training" if len(moved) < wanted else ""
-    findings.choose(
-        f"{len(moved)} of {len(candidates)} good training images (n_val_good={wanted}{limit}, seed {options.seed}) "
-        f"validate, {why}."
-    )
-    return len(moved)
+    def drop(self, role: Role) -> list[str]:
+        """Take every image out of a split, and return a line for each kind of defect that was in it."""
+        dropped = self.members(role)
+        for item in dropped:
+            del self._roles[item.path]
+        kinds = Counter(item.defect for item in dropped)
+        return [f"{defect}: {count} images" for defect, count in kinds.items()]
 
+    def sample(self, items: Sequence[Item], ratio: float, purpose: str) -> set[str]:
+        """Return the paths of a seeded share of images, or, with groups, of a share of the parts that they show."""
+        return sample_items(items, ratio, self.seed, purpose, self.groups)
 
-def _known(items: Sequence[Item], roles: Mapping[str, Role]) -> dict[str, Role]:
-    """Return the roles of images whose label is known."""
-    return {item.path: roles[item.path] for item in items if item.path in roles and item.label >= 0}
+    def describe(self, source: Source, ratio: float) -> str:
+        """Return a source in words."""
+        return source.value.format(ratio=ratio, unit="" if self.groups is None else "parts of the ")
 
-
-def _mode(name: str, value: str | Enum | None, allowed: Sequence[str]) -> str:
-    mode = "none" if value is None else str(value.value if isinstance(value, Enum) else value)
-    if mode == "synthetic":
-        raise OptionError(
-            f"Data: {name}='synthetic' is not offered: figures on painted defects say nothing about real ones. "
-            "Give abnormal_dir for real ones; with good images only, leave the mode out and 20% of them validate."
+    def fill_test(self) -> Source:
+        """Move good images to the test where the layout has none for it, and return where the test's are from."""
+        ratio = self.options.test_split_ratio
+        if self.options.test_split_mode == "none":
+            return Source.TEST_OFF
+        if any(item.label == 0 for item in self.members("test")):
+            return Source.FOLDER
+        if not _has_defects_to_test(self.items):
+            return Source.NO_DEFECTS
+        if ratio == 0:
+            return Source.TEST_RATIO_0
+        candidates = self.members("train")
+        tested = self._of_tested_groups(candidates)
+        moved = tested | self.sample([item for item in candidates if item.path not in tested], ratio, "test")
+        self.move(moved, "test")
+        parts = "" if self.groups is None else f" ({len({self.groups[path] for path in moved})} parts)"
+        self.findings.choose(
+            f"{len(moved)} of {len(candidates)} good images{parts} ({ratio:.0%}, seed {self.seed}) "
+            "are kept from training for the test set, because no normal_test_dir is given."
         )
-    if mode not in allowed:
-        raise OptionError(unknown_name(name, mode, allowed))
-    return mode
+        return Source.SAMPLED_FOR_TEST
+
+    def _of_tested_groups(self, candidates: Sequence[Item]) -> set[str]:
+        """Return the images of parts whose defects are tested: training would know these parts."""
+        if self.groups is None:
+            return set()
+        tested = {self.groups[item.path] for item in self.members("test") if item.label >= 0}
+        paths = {item.path for item in candidates if self.groups[item.path] in tested}
+        if paths:
+            self.findings.choose(f"{len(paths)} good images are tested, because other images of their parts are.")
+        return paths
+
+    def fill_validation(self, mode: str, ratio: float) -> Source:
+        """Move images to validation as the mode says, and return where its images are from."""
+        if mode == "none":
+            return Source.VALIDATION_OFF
+        if mode == "same_as_test":
+            return Source.TEST_ITSELF
+        if mode == "from_dir":
+            return Source.FOLDERS
+        candidates = [i for i in self.members("train" if mode == "from_train" else "test") if i.label >= 0]
+        if self.groups is not None:  # a part may have images of both labels
+            self.move(self.sample(candidates, ratio, "validation"), "validation")
+        else:
+            for label in (0, 1):
+                of_label = [item for item in candidates if item.label == label]
+                self.move(self.sample(of_label, ratio, "validation"), "validation")
+        if ratio == 0:
+            return Source.VALIDATION_RATIO_0
+        return Source.SAMPLED_FROM_TRAIN if mode == "from_train" else Source.SAMPLED_FROM_TEST
+
+    def add_good_validation(self, mode: str) -> int | None:
+        """Move `n_val_good` good training images to validation and return how many; None where there was no reason to.
+
+        Not asked for, it is done where the validation folders hold anomalous images only.
+        """
+        wanted, why = self.options.n_val_good, "as asked for"
+        if wanted is None:
+            if mode != "from_dir" or {item.label for item in self.members("validation")} != {1}:
+                return None
+            wanted, why = N_VAL_GOOD, "because the validation folders hold anomalous images only"
+        candidates = self.members("train")
+        units = {item.path if self.groups is None else self.groups[item.path] for item in candidates}
+        share = min(wanted / max(1, len(candidates)), MAX_VAL_GOOD)
+        moved = self.sample(candidates, share, "good validation") if len(units) > 1 and wanted else set()
+        self.move(moved, "validation")
+        limit = f", at most {MAX_VAL_GOOD:.0%} of training" if len(moved) < wanted else ""
+        self.findings.choose(
+            f"{len(moved)} of {len(candidates)} good training images (n_val_good={wanted}{limit}, seed {self.seed}) "
+            f"validate, {why}."
+        )
+        return len(moved)
 
 
-def _left_out(items: Sequence[Item], roles: Mapping[str, Role], role: Role | None = None) -> list[str]:
-    left = Counter(i.defect for i in items if i.path not in roles and (role is None or i.role == role))
-    return [f"{defect}: {count} images" for defect, count in left.items()]
-
-
-def count_labels(splits: Sequence[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
+def count_labels(splits: Iterable[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
     """Return counts[split][good | anomalous], and of the test set those unknown where there are any."""
     counts = {split: {"good": 0, "anomalous": 0} for split in ("train", "validation", "test")}
     for item, role in splits:
         kind = {0: "good", 1: "anomalous"}.get(item.label, "unknown")
         counts[role][kind] = counts[role].get(kind, 0) + 1
+    return counts
+
+
+def count_groups(splits: Iterable[tuple[Item, Role]], groups: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Return counts[split][good | anomalous] of groups; one is anomalous where any of its images in that split is.
+
+    Images of unknown label do not count.
+    """
+    worst: dict[tuple[str, str], int] = defaultdict(int)
+    for item, role in splits:
+        if item.label >= 0:
+            worst[role, groups[item.path]] |= item.label
+    counts = {split: {"good": 0, "anomalous": 0} for split in ("train", "validation", "test")}
+    for (split, _), label in worst.items():
+        counts[split]["anomalous" if label else "good"] += 1
     return counts

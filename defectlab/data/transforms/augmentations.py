@@ -1,6 +1,6 @@
 """Changes of training images by name, anew in each pass: mirrored, turned, moved, brighter, blurred, noisier."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,48 +9,6 @@ from torch.utils.data import Sampler
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomVerticalFlip, Transform
 from torchvision.transforms.v2 import functional as tvf
-
-from defectlab.utils.errors import OptionError
-from defectlab.utils.validation import check_option_names, check_range
-
-# name -> usual strength, largest, what it means
-AUGMENTATIONS: dict[str, tuple[float, float, str]] = {
-    "hflip": (0.5, 1.0, "probability of a mirror image, left and right"),
-    "vflip": (0.5, 1.0, "probability of a mirror image, top and bottom"),
-    "quarter_turns": (0.75, 1.0, "probability of 90, 180 or 270 degrees"),
-    "rotate": (5.0, 180.0, "most degrees"),
-    "shift": (0.02, 0.5, "largest share of width and of height"),
-    "zoom": (0.05, 0.5, "largest share, in or out"),
-    "brightness": (0.1, 1.0, "largest change of the factor 1"),
-    "contrast": (0.1, 1.0, "largest change of the factor 1"),
-    "blur": (1.0, 20.0, "largest sigma in pixels of the image"),
-    "noise": (0.02, 1.0, "largest standard deviation, white being 1"),
-}
-
-Augment = Mapping[str, Any] | Sequence[str] | str
-
-
-def checked_augment(augment: Augment) -> dict[str, float]:
-    """Return name and strength of each augmentation asked for, in the order they are applied in.
-
-    Args:
-        augment: Names and strengths, or names alone (the usual strengths); see `AUGMENTATIONS`.
-
-    Raises:
-        OptionError: A name that does not exist, a strength that cannot work, or nothing at all.
-    """
-    names = [augment] if isinstance(augment, str) else augment
-    given: dict[str, Any] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, None)
-    check_option_names(given, AUGMENTATIONS, "augment")
-    found: dict[str, float] = {}
-    for name, (usual, most, _) in AUGMENTATIONS.items():
-        if name in given:
-            strength = usual if given[name] is None else given[name]
-            check_range("augment", name, strength, low=0, high=most, open_low=True)
-            found[name] = float(strength)
-    if not found:
-        raise OptionError(f"augment names nothing; there are {', '.join(AUGMENTATIONS)}.")
-    return found
 
 
 def build_augmentations(strengths: Mapping[str, float]) -> Compose:

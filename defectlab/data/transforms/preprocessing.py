@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.data.transforms.geometry import crop_padding, fitted_box
 from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab.utils.errors import DataError, OptionError
@@ -30,8 +30,8 @@ class Preprocessing:
     """Resize, optional centre crop, normalisation: frozen, hashed, saved with the model.
 
     `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
-    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `area` is cut out of
-    the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's.
+    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `region` is cut out
+    of the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -40,7 +40,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: str = "bilinear"
-    area: Area | None = None
+    region: Region | None = None
     tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
@@ -83,41 +83,42 @@ class Preprocessing:
     def hash(self) -> str:
         """Sixteen hex digits that change with any of the fields."""
         data = self.to_dict()
-        if self.area is not None:
+        if self.region is not None:
             data["area"] = {key: value for key, value in data["area"].items() if key != "code"}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON and checkpoints."""
-        plain = asdict(replace(self, area=None, tiling=None))
+        plain = asdict(replace(self, region=None, tiling=None))
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-        del data["area"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
-        data |= {} if self.area is None else {"area": self.area.to_dict()}
+        del data["region"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
+        data |= {} if self.region is None else {"area": self.region.to_dict()}
         return data if self.tiling is None else {**data, "tiling": self.tiling.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
         """Return what `to_dict` was made of."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
-        return cls(**{**fields, "area": Area.from_dict(data.get("area")), "tiling": Tiling.of(data.get("tiling"))})
+        region, tiling = Region.from_dict(fields.pop("area", None)), Tiling.of(fields.pop("tiling", None))
+        return cls(**fields, region=region, tiling=tiling)
 
     def resize(self) -> Transform:
-        """Return the part that cuts the area out and brings images of any size to one; done before batching."""
-        return Compose([*self.area_cut(), self.sized()]) if self.area else self.sized()
+        """Return the part that cuts the region out and brings images of any size to one; done before batching."""
+        return Compose([*self.region_crop(), self.sized()]) if self.region else self.sized()
 
-    def area_cut(self) -> list[Transform]:
-        """Return what cuts the area out of images and masks; nothing where all of them is looked at."""
-        return [] if self.area is None else [AreaCut(self.area)]
+    def region_crop(self) -> list[Transform]:
+        """Return what cuts the region out of images and masks; nothing where all of them is looked at."""
+        return [] if self.region is None else [RegionCrop(self.region)]
 
     def sized(self) -> Transform:
-        """Return the part that brings images of any size, their area cut out, to one."""
+        """Return the part that brings images of any size, their region cut out, to one."""
         mode = InterpolationMode(self.interpolation)
         if self.keep_aspect:
             return Letterbox(self.whole_size, mode, tuple(self.mean))
         return Resize(self.whole_size, interpolation=mode, antialias=True)
 
     def transform(self) -> Compose:
-        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks, but for the area's cut."""
+        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks, but for the region's cut."""
         crop = [CenterCrop(self.crop)] if self.crop else []
         return Compose([self.sized(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
 
@@ -158,16 +159,16 @@ class Preprocessing:
             image_size: Height and width of the image.
 
         Returns:
-            (B, H, W), bilinear. What a centre crop cut away, or lies outside the area, was never seen by the model and
-            is NaN.
+            (B, H, W), bilinear. What a centre crop cut away, or lies outside the region, was never seen by the model
+            and is NaN.
         """
-        if self.area is None:
+        if self.region is None:
             return self._to_cut(maps, image_size)
-        left, top, right, bottom = self.area.box_on(image_size)
+        left, top, right, bottom = self.region.box_on(image_size)
         whole = maps.new_full((len(maps), *image_size), float("nan"))
         whole[:, top:bottom, left:right] = self._to_cut(maps, (bottom - top, right - left))
-        if self.area.mask is not None:
-            whole = whole.masked_fill(~torch.from_numpy(self.area.mask).to(maps.device), float("nan"))
+        if self.region.mask is not None:
+            whole = whole.masked_fill(~torch.from_numpy(self.region.mask).to(maps.device), float("nan"))
         return whole
 
     def _to_cut(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
@@ -200,11 +201,11 @@ class Preprocessing:
             image_size: Height and width of the image.
 
         Returns:
-            The smallest box of whole pixels of the image around it; without area where the input shows padding only.
+            The smallest box of whole pixels of the image around it; without extent where the input shows padding only.
         """
-        if self.area is not None:
-            first, over, _, _ = self.area.box_on(image_size)
-            cut = replace(self, area=None).box_to_image(box, self.area.cut_size(image_size))
+        if self.region is not None:
+            first, over, _, _ = self.region.box_on(image_size)
+            cut = replace(self, region=None).box_to_image(box, self.region.cut_size(image_size))
             return cut[0] + first, cut[1] + over, cut[2] + first, cut[3] + over
         offset_top, offset_left = self._crop_offset()
         fitted = fitted_box(image_size, self.whole_size) if self.keep_aspect else (0, 0, *self.whole_size)
@@ -228,27 +229,27 @@ class Preprocessing:
         return rows[0], columns[0]
 
 
-class AreaCut(Transform):
-    """Cut an area out of images (..., C, H, W) and masks (..., H, W); pixels that do not count become 0.
+class RegionCrop(Transform):
+    """Cut a region out of images (..., C, H, W) and masks (..., H, W); pixels that do not count become 0.
 
     Raises:
-        DataError: An image of another size than the area is of.
+        DataError: An image of another size than the region is of.
     """
 
-    def __init__(self, area: Area) -> None:
+    def __init__(self, region: Region) -> None:
         super().__init__()
-        self.area = area
+        self.region = region
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         """Apply to one image or mask."""
         del params
         size = (inpt.shape[-2], inpt.shape[-1])
-        if why := self.area.problem(size):
+        if why := self.region.problem(size):
             raise DataError(f"This image is {why}: it cannot be looked at as the training images were.")
-        left, top, right, bottom = self.area.box_on(size)
+        left, top, right, bottom = self.region.box_on(size)
         pixels = inpt.as_subclass(torch.Tensor)
-        if self.area.mask is not None:
-            pixels = pixels * torch.from_numpy(self.area.mask).to(pixels)
+        if self.region.mask is not None:
+            pixels = pixels * torch.from_numpy(self.region.mask).to(pixels)
         return tv_tensors.wrap(pixels[..., top:bottom, left:right].contiguous(), like=inpt)
 
 

@@ -16,7 +16,7 @@ Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Area:
+class Region:
     """Where images are looked at, in pixels of the whole image.
 
     Attributes:
@@ -32,8 +32,8 @@ class Area:
     code: str | None = field(default=None, compare=False, repr=False)  # compression differs between machines
 
     @classmethod
-    def of(cls, box: Box | None, mask: NDArray[np.bool_] | None) -> "Area | None":
-        """Return the area of a box and a mask (H, W), True where pixels count; None where neither is given."""
+    def of(cls, box: Box | None, mask: NDArray[np.bool_] | None) -> "Region | None":
+        """Return the region of a box and a mask (H, W), True where pixels count; None where neither is given."""
         if box is None and mask is None:
             return None
         if mask is None:
@@ -44,7 +44,7 @@ class Area:
         return cls(box, (height, width), hashlib.sha256(bits).hexdigest(), code)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | None) -> "Area | None":
+    def from_dict(cls, data: Mapping[str, Any] | None) -> "Region | None":
         """Return what `to_dict` gave."""
         if data is None:
             return None
@@ -65,7 +65,7 @@ class Area:
         return np.unpackbits(bits, count=self.size[0] * self.size[1]).view(np.bool_).reshape(self.size)
 
     def problem(self, image_size: Size) -> str | None:
-        """Say why an image of this (height, width) cannot be cut to the area; None where it can."""
+        """Say why an image of this (height, width) cannot be cut to the region; None where it can."""
         height, width = image_size
         if self.size is not None and self.size != (height, width):
             return f"{width} x {height}, and the valid area is of images of {self.size[1]} x {self.size[0]}"
@@ -83,7 +83,7 @@ class Area:
         return bottom - top, right - left
 
     def cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Return pixels (H, W, ...) where the area is, 0 where they do not count."""
+        """Return pixels (H, W, ...) where the region is, 0 where they do not count."""
         left, top, right, bottom = self.box_on((pixels.shape[0], pixels.shape[1]))
         if self.mask is not None:
             pixels = pixels * self.mask.reshape(*self.mask.shape, *(1,) * (pixels.ndim - 2)).astype(pixels.dtype)

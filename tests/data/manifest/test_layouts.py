@@ -3,7 +3,7 @@
 import pytest
 
 from defectlab.data.manifest.layouts import Layout, detect, named
-from defectlab.data.manifest.options import DataRequest
+from defectlab.data.manifest.options import DataOptions
 from defectlab.utils.errors import DataError
 
 
@@ -90,11 +90,11 @@ def test_no_such_root_names_the_closest(tmp_path):
 def test_named_folders_in_and_outside_the_root(tmp_path):
     tree(tmp_path, "a/good", "b/bad")
     root, found = named(
-        DataRequest(tmp_path / "a", normal_dir=tmp_path / "a/good", abnormal_dir=[str(tmp_path / "b/bad")])
+        DataOptions(tmp_path / "a", normal_dir=tmp_path / "a/good", abnormal_dir=[str(tmp_path / "b/bad")])
     )
     assert root == tmp_path / "a"
     assert found.normal_dirs == ("good",)
     assert found.abnormal_dirs == ((tmp_path / "b/bad").as_posix(),)
-    root, found = named(DataRequest(None, normal_dir=tmp_path / "a/good", abnormal_dir=tmp_path / "b/bad"))
+    root, found = named(DataOptions(None, normal_dir=tmp_path / "a/good", abnormal_dir=tmp_path / "b/bad"))
     assert root == tmp_path
     assert found.normal_dirs + found.abnormal_dirs == ("a/good", "b/bad")

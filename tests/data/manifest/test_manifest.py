@@ -1,6 +1,5 @@
 """The manifest: what is in which split, its hash, and its JSON."""
 
-import inspect
 import json
 import logging
 import os
@@ -14,9 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.datasets import mvtec, write_image, write_mask
 
-from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
-from defectlab.data.manifest.options import DataRequest
 from defectlab.utils.errors import DataError, OptionError
 
 GOLDEN_VALIDATION = [
@@ -250,13 +247,6 @@ def test_root_may_be_left_out(tmp_path, monkeypatch):
 def test_options_are_refused(tmp_path, options, words):
     with pytest.raises(OptionError, match=words):
         build_manifest(mvtec(tmp_path, train=2, good=1), **options)
-
-
-@pytest.mark.parametrize("function", [build_manifest, check])
-def test_every_argument_reaches_the_request(function):
-    asked = inspect.signature(DataRequest).parameters.values()
-    taken = [p for p in inspect.signature(function).parameters.values() if p.name != "near"]  # check's own
-    assert [(p.name, p.default, p.annotation) for p in taken] == [(p.name, p.default, p.annotation) for p in asked]
 
 
 def test_no_torch_is_imported(tmp_path):

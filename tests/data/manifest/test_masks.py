@@ -46,9 +46,9 @@ def test_an_exact_stem_is_not_anothers_suffix():
 def test_doubled_stems_and_doubled_masks_are_told_apart():
     pairing = pair_masks(["a.png", "a.jpg", "b.png"], ["a.png", "b.png", "b_mask.png"])
     assert pairing.masks == {}
-    assert len(pairing.doubled) == 2
-    assert "a.png, a.jpg" in pairing.doubled[0]
-    assert "b.png, b_mask.png" in pairing.doubled[1]
+    assert len(pairing.ambiguous) == 2
+    assert "a.png, a.jpg" in pairing.ambiguous[0]
+    assert "b.png, b_mask.png" in pairing.ambiguous[1]
 
 
 def test_folders_pair_one_to_one_or_by_subfolder(tmp_path):

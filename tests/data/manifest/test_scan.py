@@ -10,7 +10,7 @@ from defectlab.data.images import list_images
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import named
 from defectlab.data.manifest.manifest import build_manifest
-from defectlab.data.manifest.options import DataRequest
+from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.scan import scan
 from defectlab.utils.errors import DataError
 
@@ -228,10 +228,8 @@ def test_extensions_choose_the_images(tmp_path):
 
 def test_scan_keeps_the_part_each_image_comes_from(tmp_path):
     mvtec(tmp_path, train=2, good=1, kinds={"crack": 1})
-    root, layout = named(
-        DataRequest(tmp_path, normal_dir="train/good", abnormal_dir="test/crack", normal_val_dir="test/good")
-    )
-    items = scan(root, layout, None, Findings())
+    options = DataOptions(tmp_path, normal_dir="train/good", abnormal_dir="test/crack", normal_val_dir="test/good")
+    items = scan(*named(options), options, Findings())
     assert [(i.path, i.role, i.label, i.defect) for i in items] == [
         ("test/crack/000.png", "test", 1, "crack"),
         ("test/good/000.png", "validation", 0, "good"),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectlab.data.manifest.sampling import pick, share
-from defectlab.data.manifest.splits import SplitOptions
+from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.sampling import sample_paths, share
 from defectlab.utils.errors import OptionError
 
 NAMES = [f"train/good/{i:03d}.png" for i in range(10)]
@@ -22,33 +22,33 @@ def checked(**changes):
         "val_split_ratio": 0.5,
         "seed": 42,
     }
-    return SplitOptions.checked(**(given_options | changes))
+    return DataOptions(**(given_options | changes)).checked()
 
 
 def test_picks_rank_by_hash_of_seed_purpose_and_name():
     ranked = sorted(NAMES, key=lambda name: hashlib.sha256(f"42:test:{name}".encode()).hexdigest())
-    assert pick(NAMES, 4, 42, "test") == set(ranked[:4])
-    assert pick(reversed(NAMES), 4, 42, "test") == set(ranked[:4])
-    assert pick(NAMES, 4, 43, "test") != set(ranked[:4])
-    assert pick(NAMES, 4, 42, "validation") != set(ranked[:4])
+    assert sample_paths(NAMES, 4, 42, "test") == set(ranked[:4])
+    assert sample_paths(reversed(NAMES), 4, 42, "test") == set(ranked[:4])
+    assert sample_paths(NAMES, 4, 43, "test") != set(ranked[:4])
+    assert sample_paths(NAMES, 4, 42, "validation") != set(ranked[:4])
 
 
-def test_golden_pick():
+def test_golden_sample_paths():
     golden = ["train/good/004.png", "train/good/006.png", "train/good/007.png"]
-    assert sorted(pick(NAMES, 3, 42, "validation")) == golden
+    assert sorted(sample_paths(NAMES, 3, 42, "validation")) == golden
 
 
 def test_composed_and_decomposed_names_rank_alike():
     plain, composed, apart = ["a", "b", "c", "d"], "\u00e9", "e\u0301"
     for count in range(1, 5):
-        one, other = pick([*plain, composed], count, 1, "x"), pick([*plain, apart], count, 1, "x")
+        one, other = sample_paths([*plain, composed], count, 1, "x"), sample_paths([*plain, apart], count, 1, "x")
         assert {name.replace(apart, composed) for name in other} == one
 
 
 def test_equal_content_is_never_parted():
     twins = {"a": "1", "b": "1", "c": "1", "d": "2", "e": "3", "f": "4"}
     for seed in range(40):
-        picked = pick(twins, 3, seed, "x", twins)
+        picked = sample_paths(twins, 3, seed, "x", twins)
         assert len(picked & {"a", "b", "c"}) in (0, 3)
         assert len(picked) == 3
 

@@ -8,7 +8,8 @@ from helpers.models import data, small
 from torchvision.tv_tensors import Image, Mask
 
 from defectlab import Engine
-from defectlab.data.transforms.augmentations import AUGMENTATIONS, Moved, build_augmentations, checked_augment
+from defectlab.data.transforms.augmentation_options import AUGMENTATIONS, check_augment
+from defectlab.data.transforms.augmentations import Moved, build_augmentations
 from defectlab.inference.detector import Detector
 from defectlab.inference.nearest_patches import nearest_good_patches
 from defectlab.utils.errors import InputError, OptionError
@@ -17,12 +18,12 @@ STRONG = {"hflip": 0.5, "quarter_turns": 0.5, "rotate": 20, "brightness": 0.3, "
 
 
 def test_names_and_strengths_are_checked():
-    assert checked_augment("hflip") == {"hflip": 0.5}
-    assert list(checked_augment(["noise", "rotate"])) == ["rotate", "noise"]
-    assert checked_augment({"rotate": 10, "hflip": None}) == {"hflip": 0.5, "rotate": 10.0}
+    assert check_augment("hflip") == {"hflip": 0.5}
+    assert list(check_augment(["noise", "rotate"])) == ["rotate", "noise"]
+    assert check_augment({"rotate": 10, "hflip": None}) == {"hflip": 0.5, "rotate": 10.0}
     for wrong, words in (({"rotat": 3}, "Did you mean 'rotate'"), ({"hflip": 2}, "hflip"), ({}, "names nothing")):
         with pytest.raises(OptionError, match=words):
-            checked_augment(wrong)
+            check_augment(wrong)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -14,8 +14,8 @@ from defectlab import Detector, Engine
 from defectlab.data.images import read_image
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
-from defectlab.data.transforms.preprocessing import AreaCut, Preprocessing
-from defectlab.data.transforms.region import Area
+from defectlab.data.transforms.preprocessing import Preprocessing, RegionCrop
+from defectlab.data.transforms.region import Region
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError, OptionError
@@ -31,15 +31,15 @@ def half(size=(64, 64)) -> np.ndarray:
 
 
 def test_there_and_back_as_plain_data():
-    area = Area.of(BOX, half())
-    again = Area.from_dict(area.to_dict())
-    assert again == area
+    region = Region.of(BOX, half())
+    again = Region.from_dict(region.to_dict())
+    assert again == region
     assert (again.mask == half()).all()
-    assert Area.of(None, None) is None
-    assert Area.of(BOX, ~half()) != area
-    settings = Preprocessing(area=area)
+    assert Region.of(None, None) is None
+    assert Region.of(BOX, ~half()) != region
+    settings = Preprocessing(region=region)
     assert Preprocessing.from_dict(settings.to_dict()) == settings
-    assert settings.hash != Preprocessing(area=Area.of(BOX, None)).hash != Preprocessing().hash
+    assert settings.hash != Preprocessing(region=Region.of(BOX, None)).hash != Preprocessing().hash
     assert "area" not in Preprocessing().to_dict()
     assert Preprocessing().hash == "1a227bc2f7da7315"
 
@@ -47,21 +47,21 @@ def test_there_and_back_as_plain_data():
 def test_the_cut_is_that_of_numpy():
     pixels = np.random.default_rng(0).random((3, 64, 64), dtype=np.float32)
     marked = np.random.default_rng(1).random((64, 64)) > 0.5
-    area = Area.of(BOX, half())
+    region = Region.of(BOX, half())
     left, top, right, bottom = BOX
-    image, mask = AreaCut(area)(torch.from_numpy(pixels), Mask(torch.from_numpy(marked.astype(np.uint8))))
+    image, mask = RegionCrop(region)(torch.from_numpy(pixels), Mask(torch.from_numpy(marked.astype(np.uint8))))
     assert np.array_equal(image.numpy(), (pixels * half())[:, top:bottom, left:right])
     assert np.array_equal(mask.numpy() > 0, (marked & half())[top:bottom, left:right])
     assert isinstance(mask, Mask)
-    assert np.array_equal(area.cut(pixels.transpose(1, 2, 0)), image.numpy().transpose(1, 2, 0))
+    assert np.array_equal(region.cut(pixels.transpose(1, 2, 0)), image.numpy().transpose(1, 2, 0))
     with pytest.raises(DataError, match="32 x 64, and the valid area is of images of 64 x 64"):
-        AreaCut(area)(torch.zeros(3, 64, 32))
+        RegionCrop(region)(torch.zeros(3, 64, 32))
 
 
 @pytest.mark.parametrize("options", [{}, {"keep_aspect": True}, {"crop": (24, 24)}])
 def test_a_map_comes_back_to_its_place(options):
-    area = Area.of(BOX, half())
-    settings = Preprocessing(size=(32, 32), area=area, **options)
+    region = Region.of(BOX, half())
+    settings = Preprocessing(size=(32, 32), region=region, **options)
     spot = torch.zeros(3, 64, 64)
     spot[:, 34:38, 40:44] = 1.0
     seen = settings.transform()(settings.resize()(spot))[0]
@@ -102,8 +102,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def framed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Parts, and the same parts cut to an area by hand."""
-    root = make_parts(tmp_path_factory.mktemp("area") / "parts", bad=6)
+    """Parts, and the same parts cut to a region by hand."""
+    root = make_parts(tmp_path_factory.mktemp("region") / "parts", bad=6)
     Image.fromarray(half().astype(np.uint8) * 255).save(root / "valid.png")
     by_hand = root.parent / "by_hand"
     for file in sorted(root.rglob("*/*/*.png")):
@@ -157,7 +157,7 @@ def test_a_run_equals_one_on_images_cut_by_hand(framed: tuple[Path, Path], tmp_p
     moved.rename(checkpoint)
 
     again = Engine(default_root_dir=tmp_path / "results", pixel_size="original")
-    tested = again.test(model=small("padim"), datamodule=data(root, seed=3), ckpt_path=checkpoint)  # brings its area
+    tested = again.test(model=small("padim"), datamodule=data(root, seed=3), ckpt_path=checkpoint)  # brings its region
     assert tested[0] == ours.record["metrics"]
     with pytest.raises(InputError, match="the checkpoint brings its own"):
         again.test(datamodule=data(root, seed=3, crop_area=[0, 0, 32, 32]), ckpt_path=checkpoint)
