@@ -190,8 +190,9 @@ class GridImages:
         self._starts = _starts(self.sizes)
 
     def map(self, index: int) -> NDArray[np.float32]:
-        """Raw anomaly map (H, W) of one image, on its grid."""
-        return self._frame.to_grid(np.asarray(self._maps[index]), self._images[index], self.sizes[index])
+        """Raw anomaly map (H, W) of one image, on its grid; -inf where nothing was looked at, so never flagged."""
+        values = np.asarray(self._maps[index])
+        return self._frame.to_region(values, self._images[index], self.sizes[index], unseen=-np.inf)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """Mask (H, W) of one image."""

@@ -52,7 +52,7 @@ def test_maps_go_back_onto_the_image_as_predictions_do(crop: tuple[int, int] | N
     shape, image_size = crop or (32, 28), (50, 81)
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     expected = preprocessing.to_image(torch.from_numpy(values)[None], image_size)[0].numpy()
-    found = Frame.from_record(preprocessing.to_dict()).to_grid(values, image_size, image_size)
+    found = Frame.from_record(preprocessing.to_dict()).to_region(values, image_size, image_size, unseen=-np.inf)
     unseen = np.isnan(expected)
     assert unseen.any() == (crop is not None)
     assert (found[unseen] == -np.inf).all()

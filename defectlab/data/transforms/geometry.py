@@ -1,36 +1,62 @@
-"""Anomaly maps on a model's input, brought onto the image: the geometry of the preprocessing undone, without torch."""
+"""From a model's input back onto the image: the geometry of the preprocessing undone, in one place. No torch here."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from defectlab.data.transforms.region import Region
+
 Size = tuple[int, int]
+Bounds = tuple[float, float, float, float]  # left, top, right, bottom
 T = TypeVar("T", bound=np.generic)
+Resize = Callable[[NDArray[np.float32], Size], NDArray[np.float32]]
+
+ROUNDING = 1e-6  # pixels; a product that is a whole number but for rounding is that number
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the model's input, or all its tiles, lie on the image: `size` and `crop` are (height, width)."""
+    """Where the model's input, or all its tiles, lie on the image: the inverse of the preprocessing.
+
+    `size` and `crop` are (height, width). The image is cut to `region` first, brought to `size`, and cut to `crop`.
+    """
 
     size: Size
     crop: Size | None = None
     keep_aspect: bool = False
+    region: Region | None = None
 
     @classmethod
     def from_record(cls, preprocessing: Mapping[str, Any]) -> "Frame":
-        """Read it from a run's `preprocessing`."""
+        """Return the frame of a run's `preprocessing`."""
         tiling = preprocessing.get("tiling")
         height, width = tiling["image_size"] if tiling else preprocessing["size"]
         crop = preprocessing.get("crop")
-        return cls((height, width), (crop[0], crop[1]) if crop else None, bool(preprocessing.get("keep_aspect")))
+        crop = (crop[0], crop[1]) if crop else None
+        region = Region.from_dict(preprocessing.get("area"))
+        return cls((height, width), crop, bool(preprocessing.get("keep_aspect")), region)
 
-    def to_grid(self, anomaly_map: NDArray[np.float32], image_size: Size, grid: Size) -> NDArray[np.float32]:
-        """Bring a map (h, w) on the model's input onto a grid (H, W) over the whole image, bilinear.
+    def to_region(
+        self,
+        anomaly_map: NDArray[np.float32],
+        region_size: Size,
+        grid: Size,
+        *,
+        unseen: float,
+        resize: Resize | None = None,
+    ) -> NDArray[np.float32]:
+        """Bring a map (h, w) on the model's input onto a grid (H, W) over the image's region.
 
-        What a centre crop cut away was never looked at, so nothing there is ever flagged: it scores -inf.
+        Args:
+            anomaly_map: Values on the model's input.
+            region_size: Height and width of the region in pixels of the image; of the image, where it has no region.
+            grid: Height and width of what is returned.
+            unseen: Value where a centre crop cut the image away.
+            resize: How values are resampled; default is `resize_bilinear`.
         """
         seen = None
         if self.crop:
@@ -38,11 +64,44 @@ class Frame:
             anomaly_map = np.pad(anomaly_map, padding, mode="edge")
             seen = np.pad(np.ones(self.crop, dtype=np.bool_), padding)
         if self.keep_aspect:
-            top, left, bottom, right = fitted_box(image_size, self.size)
+            top, left, bottom, right = fitted_box(region_size, self.size)
             anomaly_map = anomaly_map[top:bottom, left:right]
             seen = None if seen is None else seen[top:bottom, left:right]
-        resized = resize_bilinear(anomaly_map, grid)
-        return resized if seen is None else np.where(resize_nearest(seen, grid), resized, np.float32(-np.inf))
+        resized = (resize or resize_bilinear)(anomaly_map, grid)
+        return resized if seen is None else np.where(resize_nearest(seen, grid), resized, np.float32(unseen))
+
+    def to_image(
+        self, anomaly_map: NDArray[np.float32], image_size: Size, *, resize: Resize | None = None
+    ) -> NDArray[np.float32]:
+        """Bring a map (h, w) on the model's input onto the whole image (H, W); NaN where the model saw nothing."""
+        size = image_size if self.region is None else self.region.cut_size(image_size)
+        on_region = self.to_region(anomaly_map, size, size, unseen=np.nan, resize=resize)
+        if self.region is None:
+            return on_region
+        left, top, right, bottom = self.region.box_on(image_size)
+        whole = np.full(image_size, np.nan, dtype=np.float32)
+        whole[top:bottom, left:right] = on_region
+        return whole if self.region.mask is None else np.where(self.region.mask, whole, np.float32(np.nan))
+
+    def box_to_image(self, box: Bounds, image_size: Size) -> tuple[int, int, int, int]:
+        """Bring a box in pixels of the model's input onto the image.
+
+        Returns:
+            The smallest box of whole pixels of the image around it; without extent where the input shows padding only.
+        """
+        over, above, _, _ = (0, 0, 0, 0) if self.region is None else self.region.box_on(image_size)
+        height, width = image_size if self.region is None else self.region.cut_size(image_size)
+        (cut_top, _), (cut_left, _) = crop_padding(self.size, self.crop or self.size)
+        fitted = fitted_box((height, width), self.size) if self.keep_aspect else (0, 0, *self.size)
+        scale_y, scale_x = height / (fitted[2] - fitted[0]), width / (fitted[3] - fitted[1])
+        left, right = ((value + cut_left - fitted[1]) * scale_x for value in (box[0], box[2]))
+        top, bottom = ((value + cut_top - fitted[0]) * scale_y for value in (box[1], box[3]))
+        return (
+            over + min(max(math.floor(left + ROUNDING), 0), width),
+            above + min(max(math.floor(top + ROUNDING), 0), height),
+            over + min(max(math.ceil(right - ROUNDING), 0), width),
+            above + min(max(math.ceil(bottom - ROUNDING), 0), height),
+        )
 
 
 def crop_padding(size: Size, crop: Size) -> tuple[Size, Size]:

@@ -2,26 +2,26 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as tvf
 
-from defectlab.data.transforms.geometry import crop_padding, fitted_box
+from defectlab.data.transforms.geometry import Frame, fitted_box
 from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab.utils.errors import DataError, OptionError
 
-EDGE = 1e-6  # pixels; a product that is a whole number but for rounding is that number
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
@@ -151,82 +151,30 @@ class Preprocessing:
             raise OptionError("The pre-processor has no Resize((height, width)); images of many sizes need one.")
         return cls(**fields)
 
+    @property
+    def frame(self) -> Frame:
+        """Where the model's input lies on the image."""
+        return Frame(self.whole_size, self.crop, self.keep_aspect, self.region)
+
     def to_image(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Bring maps on the model's input back onto the image.
+        """Bring maps on the model's input back onto the image, by torch's own bilinear resampling.
 
         Args:
             maps: (B, h, w) values on the model's input.
             image_size: Height and width of the image.
 
         Returns:
-            (B, H, W), bilinear. What a centre crop cut away, or lies outside the region, was never seen by the model
+            (B, H, W) on the CPU. What a centre crop cut away, or lies outside the region, was never seen by the model
             and is NaN.
         """
-        if self.region is None:
-            return self._to_cut(maps, image_size)
-        left, top, right, bottom = self.region.box_on(image_size)
-        whole = maps.new_full((len(maps), *image_size), float("nan"))
-        whole[:, top:bottom, left:right] = self._to_cut(maps, (bottom - top, right - left))
-        if self.region.mask is not None:
-            whole = whole.masked_fill(~torch.from_numpy(self.region.mask).to(maps.device), float("nan"))
-        return whole
-
-    def _to_cut(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """As `to_image`, onto what was cut out of the image."""
-        height, width = self.whole_size
-        top, left, bottom, right = 0, 0, height, width
-        inside = torch.ones(1, 1, height, width)
-        if self.crop:
-            rows, columns = crop_padding(self.size, self.crop)
-            padding = (*columns, *rows)
-            maps = F.pad(maps.unsqueeze(1), padding, mode="replicate").squeeze(1)
-            inside = F.pad(torch.ones(1, 1, *self.crop), padding)
-        if self.keep_aspect:
-            top, left, bottom, right = fitted_box(image_size, self.whole_size)
-        maps, inside = maps[:, top:bottom, left:right], inside[..., top:bottom, left:right]
-        if maps.shape[-2:] != tuple(image_size):
-            maps = F.interpolate(maps.unsqueeze(1), size=image_size, mode="bilinear", align_corners=False).squeeze(1)
-        if self.crop:
-            seen = F.interpolate(inside, size=image_size, mode="nearest")[0, 0] > 0
-            maps = maps.masked_fill(~seen.to(maps.device), float("nan"))
-        return maps
+        on_image = (self.frame.to_image(one, image_size, resize=_resize) for one in maps.cpu().numpy())
+        return torch.from_numpy(np.stack(list(on_image)))
 
     def box_to_image(
         self, box: tuple[float, float, float, float], image_size: tuple[int, int]
     ) -> tuple[int, int, int, int]:
-        """Bring a box on the model's input back onto the image.
-
-        Args:
-            box: Left, top, right, bottom in pixels of the model's input.
-            image_size: Height and width of the image.
-
-        Returns:
-            The smallest box of whole pixels of the image around it; without extent where the input shows padding only.
-        """
-        if self.region is not None:
-            first, over, _, _ = self.region.box_on(image_size)
-            cut = replace(self, region=None).box_to_image(box, self.region.cut_size(image_size))
-            return cut[0] + first, cut[1] + over, cut[2] + first, cut[3] + over
-        offset_top, offset_left = self._crop_offset()
-        fitted = fitted_box(image_size, self.whole_size) if self.keep_aspect else (0, 0, *self.whole_size)
-        scale_y = image_size[0] / (fitted[2] - fitted[0])
-        scale_x = image_size[1] / (fitted[3] - fitted[1])
-        left, right = ((value + offset_left - fitted[1]) * scale_x for value in (box[0], box[2]))
-        top, bottom = ((value + offset_top - fitted[0]) * scale_y for value in (box[1], box[3]))
-        height, width = image_size
-        return (
-            min(max(math.floor(left + EDGE), 0), width),
-            min(max(math.floor(top + EDGE), 0), height),
-            min(max(math.ceil(right - EDGE), 0), width),
-            min(max(math.ceil(bottom - EDGE), 0), height),
-        )
-
-    def _crop_offset(self) -> tuple[int, int]:
-        """Return top and left of the centre crop, as torchvision's CenterCrop rounds them."""
-        if self.crop is None:
-            return 0, 0
-        rows, columns = crop_padding(self.size, self.crop)
-        return rows[0], columns[0]
+        """Bring a box (left, top, right, bottom) on the model's input back onto the image; see `Frame`."""
+        return self.frame.box_to_image(box, image_size)
 
 
 class RegionCrop(Transform):
@@ -275,6 +223,14 @@ class Letterbox(Transform):
         fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=interpolation, antialias=True)
         padding = [left, top, self.size[1] - right, self.size[0] - bottom]
         return tvf.pad(fitted, padding, fill=0 if _is_mask(inpt) else list(self.fill))
+
+
+def _resize(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize (h, w) to (H, W), bilinear."""
+    if values.shape == tuple(size):
+        return values
+    batch = torch.from_numpy(np.ascontiguousarray(values))[None, None]  # (h, w) -> (1, 1, h, w)
+    return F.interpolate(batch, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def _check_tiling(tiling: Tiling, tile: tuple[int, int], crop: tuple[int, int] | None) -> None:
