@@ -60,6 +60,7 @@ def test_values_are_checked_before_any_image_is_read(parts: Path, sections: dict
         build(experiment(parts / "not there", **sections))
 
 
+@pytest.mark.row("3.4")
 def test_the_data_section_is_what_folder_takes():
     names = {item.name for item in fields(DataOptions)}
     taken = set(inspect.signature(Folder.__init__).parameters)

@@ -49,6 +49,7 @@ def test_an_array_is_made_once_and_found_by_what_it_was_made_of(store: FeatureSt
 FACTS = {"broken facts": b"{", "no text": b"\xff\xfe", "zeros": bytes(40), "null": b"null", "empty": b"{}"}
 
 
+@pytest.mark.row("S.1", "R.7")
 @pytest.mark.parametrize("damage", ["cut", "changed", "no facts", *FACTS, "gone"])
 def test_a_damaged_array_is_noticed_and_made_again(store: FeatureStore, damage: str):
     store.get_or_make({"n": 9}, lambda: numbers(9))
@@ -72,6 +73,7 @@ def test_a_damaged_array_is_noticed_and_made_again(store: FeatureStore, damage: 
     assert path.read_bytes() == whole
 
 
+@pytest.mark.row("R.7")
 def test_a_cache_that_may_only_be_read_is_read(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
     store.get_or_make({"n": 9}, lambda: numbers(9))
 
@@ -82,6 +84,7 @@ def test_a_cache_that_may_only_be_read_is_read(store: FeatureStore, monkeypatch:
     assert np.array_equal(FeatureStore(store.root).get_or_make({"n": 9}, never), numbers(9))
 
 
+@pytest.mark.row("R.6")
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system takes no places beforehand")
 def test_a_full_disk_is_an_error_and_leaves_nothing(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
     codes = [errno.ENOSPC]
@@ -105,6 +108,7 @@ def test_what_fails_while_it_is_made_leaves_nothing(store: FeatureStore):
     assert [path.name for path in store.root.iterdir() if not path.name.endswith(".lock")] == []
 
 
+@pytest.mark.row("S.1")
 def test_the_least_recently_used_goes_first_and_what_was_handed_out_stays(tmp_path: Path):
     root = tmp_path / "cache"
     for name in ("a", "b", "c"):
@@ -134,6 +138,7 @@ def _make_slowly(root: str, log: str) -> None:
     assert np.array_equal(FeatureStore(root).get_or_make({"n": 7}, make), numbers(7))
 
 
+@pytest.mark.row("S.1")
 def test_several_processes_make_it_once(store: FeatureStore, tmp_path: Path):
     context = multiprocessing.get_context("fork")  # the child imports nothing
     jobs = [context.Process(target=_make_slowly, args=(str(store.root), str(tmp_path / "log"))) for _ in range(3)]

@@ -20,6 +20,7 @@ def config(parts: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.row("3.2", "4.2")
 def test_train_evaluate_predict(
     config: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ):
@@ -81,6 +82,7 @@ trainer: {max_epochs: 7, accelerator: cpu}
 """
 
 
+@pytest.mark.row("3.1", "4.3")
 def test_the_command_line_wins_value_by_value(tmp_path: Path, capsys: pytest.CaptureFixture):
     file = tmp_path / "a.yaml"
     file.write_text(FILE)
@@ -100,6 +102,7 @@ def test_the_command_line_wins_value_by_value(tmp_path: Path, capsys: pytest.Cap
     )
 
 
+@pytest.mark.row("4.3")
 @pytest.mark.parametrize("option", ["data.seed", "data.val_split_ratio", "backbone.name", "name", "repeat", "seed"])
 def test_each_option_given_wins_alone(option: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "a.yaml").write_text("data: {root: data/x}\nmodel: {name: padim}\n")
@@ -146,6 +149,7 @@ def test_bad_input_ends_with_one_message_and_code_2(arguments: list[str], messag
     assert "Traceback" not in error
 
 
+@pytest.mark.row("3.1")
 def test_an_unknown_key_in_the_file_names_the_closest(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "a.yaml").write_text("data: {rot: x}")
     assert main(["train", "--config", str(tmp_path / "a.yaml")]) == 2

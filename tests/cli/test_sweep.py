@@ -19,6 +19,7 @@ from defectlab.utils.errors import OptionError
 KNOWN = ["--config", "--plan", "--retry-failed", "--set"]
 
 
+@pytest.mark.row("3.1")
 def test_overrides_come_in_three_forms():
     typed = [
         "sweep",
@@ -107,6 +108,7 @@ def test_one_reason_for_many_configurations_is_said_once(
     assert "2 configurations cannot work and are left out (3, 4): Unknown layer 'layer9'" in caplog.text
 
 
+@pytest.mark.row("4.4", "0.5")
 @pytest.mark.parametrize(
     ("name", "count"),
     [("sweep_40", 40), ("sweep_padim", 23), ("sweep_patchcore", 210), ("sweep_mvtec", 8), ("sweep_featcae", 12)],

@@ -85,6 +85,7 @@ def test_a_rule_that_nothing_needs_changes_nothing(tmp_path):
         assert (manifest.hash, manifest.protocol.missing_masks) == (plain.hash, None)
 
 
+@pytest.mark.row("3.3")
 def test_a_mask_suffix_is_taken_at_its_word(tmp_path):
     root = mvtec(tmp_path, kinds={"crack": 3})
     for file in (root / "ground_truth/crack").iterdir():
@@ -97,6 +98,7 @@ def test_a_mask_suffix_is_taken_at_its_word(tmp_path):
         build_manifest(root, mask_suffix="")
 
 
+@pytest.mark.row("3.3")
 @pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "pbm", "pgm", "ppm", "pxm", "pnm"])
 def test_every_ending_of_the_reference_is_an_image(tmp_path, ending):
     formats = {"pbm": ("1", "PPM"), "pgm": ("L", "PPM"), "ppm": ("RGB", "PPM"), "pxm": ("RGB", "PPM")}
@@ -143,6 +145,7 @@ def test_the_command_takes_the_rules(tmp_path, capsys):
     assert "left out of the pixel metrics (missing_masks)" in capsys.readouterr().out
 
 
+@pytest.mark.row("R.18")
 def test_two_files_of_one_name_are_refused(tmp_path):
     root = mvtec(tmp_path)
     for name in ("\u00e4.png", "a\u0308.png"):  # one of them would have been taken for the other

@@ -33,6 +33,7 @@ def holds(monkeypatch: pytest.MonkeyPatch, cls: type, method: str, most: int, er
     return sizes
 
 
+@pytest.mark.row("3.23")
 def test_testing_and_predicting_go_on_in_halves(
     parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -67,6 +68,7 @@ def test_one_image_that_does_not_fit_and_other_errors_rise(parts: Path, monkeypa
         detector.predict(parts / "test/good")
 
 
+@pytest.mark.row("3.18", "R.5")
 def test_the_largest_batch_that_works_is_found(parts: Path, monkeypatch: pytest.MonkeyPatch):
     model, images = vae(), data(parts)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -45,6 +45,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     monkeypatch.setattr(BestEpoch, "_value", lambda _: left.pop(0))
 
 
+@pytest.mark.row("3.19")
 def test_the_best_epoch_is_kept_in_memory_checkpoint_and_record(parts: Path, monkeypatch: pytest.MonkeyPatch):
     scripted(monkeypatch, [0.5, 0.9, 0.7, 0.9])
     weights = Weights()
@@ -67,6 +68,7 @@ def test_the_best_epoch_is_kept_in_memory_checkpoint_and_record(parts: Path, mon
     assert [len(curve) for curve in run.record["history"].values()] == [4, 4, 4]
 
 
+@pytest.mark.row("3.19")
 @pytest.mark.parametrize(
     ("values", "options", "epochs", "best"),
     [
@@ -98,6 +100,7 @@ def test_the_values_are_those_of_the_validation_images(parts: Path):
     assert other.run_folder != run.folder
 
 
+@pytest.mark.row("3.19")
 @pytest.mark.parametrize("monitor", ["pixel_AUROC", "pixel_AUPR", "pixel_AUPRO", "pixel_F1Max"])
 def test_pixel_values_are_those_of_the_validation_maps_and_masks(parts: Path, monitor: str):
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score

@@ -59,6 +59,7 @@ def test_the_thresholds_are_the_best_on_validation_images_and_lie_between_scores
     assert threshold["value"] not in scores
 
 
+@pytest.mark.row("3.2")
 def test_the_record_says_everything(tested):
     *_, run = tested
     record = json.loads((run.folder / "run.json").read_text())
@@ -158,6 +159,7 @@ def test_good_images_alone_work(tmp_path: Path):
     assert record["thresholds"]["image"]["rule"] == "good_max"
 
 
+@pytest.mark.row("3.7")
 def test_validation_on_the_test_images_is_called_oracle(parts: Path):
     model = small("padim")
     Engine(**QUIET).train(model=model, datamodule=data(parts, val_split_mode="same_as_test"))

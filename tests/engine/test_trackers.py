@@ -51,6 +51,7 @@ def logged_records(log: bytes) -> Iterator[bytes]:
             whole = b""
 
 
+@pytest.mark.row("3.21")
 class TestRealTrackers:
     """One training, mirrored to all of them at once; each copy is read back with the tracker's own reader."""
 
@@ -121,6 +122,7 @@ class TestRealTrackers:
         assert (kept / "scores.csv").read_bytes() == (run.folder / "scores.csv").read_bytes()
         assert json.loads((kept / "run.json").read_text())["metrics"] == run.record["metrics"]
 
+    @pytest.mark.row("3.21")
     def test_mlflows_registry_has_the_checkpoint(self, run: Run, home: Path):
         from mlflow import MlflowClient
 
@@ -207,6 +209,7 @@ class FakeComet:
         return one
 
 
+@pytest.mark.row("3.21")
 def test_comet_offline_gets_curves_metrics_and_files(parts: Path, monkeypatch: pytest.MonkeyPatch):
     fake = FakeComet()
     monkeypatch.setitem(sys.modules, "comet_ml", fake)

@@ -197,6 +197,7 @@ def plain_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
     return float(((fpr[1:] - fpr[:-1]) * (pro[1:] + pro[:-1]) / 2).sum() / limit)
 
 
+@pytest.mark.row("4.6")
 @pytest.mark.parametrize("levels", [3, 20, 10_000])
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(6))

@@ -30,6 +30,7 @@ def every_cut(scores: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
     return best, alarms
 
 
+@pytest.mark.row("3.15")
 @given(SAMPLES, st.sampled_from([np.float32, np.float64]))
 @settings(max_examples=250, deadline=None)
 @pytest.mark.filterwarnings("ignore:overflow")

@@ -129,6 +129,7 @@ def test_a_foreign_checkpoint_is_told_apart(tmp_path: Path):
         Detector.load(tmp_path / "absent.ckpt")
 
 
+@pytest.mark.row("3.16")
 @pytest.mark.parametrize(("view", "middle"), [("min_max", 0.5), ("percent", 100.0)])
 def test_a_view_decides_as_the_raw_score_does(run: Run, detector: Detector, tmp_path: Path, view: str, middle: float):
     folder = Path(run.scores("test")[0].image_path).parents[1]
@@ -146,6 +147,7 @@ def test_a_view_decides_as_the_raw_score_does(run: Run, detector: Detector, tmp_
     assert all(len(row["score"].split(".")[1]) <= 4 for row in rows)
 
 
+@pytest.mark.row("3.25")
 def test_heat_maps_in_percent_share_a_window_around_the_threshold(run: Run, detector: Detector, tmp_path: Path):
     folder = Path(run.scores("test")[0].image_path).parents[1]
     predict_to_folder(run.folder, [str(folder)], tmp_path, heatmaps=True, view="percent")
@@ -159,6 +161,7 @@ def test_heat_maps_in_percent_share_a_window_around_the_threshold(run: Run, dete
         assert np.array_equal(np.asarray(Image.open(written)), expected)
 
 
+@pytest.mark.row("3.16")
 @given(st.floats(-1e3, 1e3), st.integers(-3, 3), st.sampled_from(["min_max", "percent"]), st.sampled_from([None, 2, 4]))
 @settings(max_examples=60, deadline=None)
 def test_no_view_of_a_detector_flips_a_score_at_the_threshold(detector, threshold, steps, view, digits):
@@ -184,6 +187,7 @@ def test_a_view_that_cannot_be_is_refused_before_any_image_is_read(run: Run, det
         Detector(detector.model, None, None).predict("nowhere.png", view="percent")
 
 
+@pytest.mark.row("4.10")
 def test_a_folder_of_results(run: Run, tmp_path: Path):
     folder = Path(run.scores("test")[0].image_path).parents[1]
     predict_to_folder(run.folder, [str(folder)], tmp_path / "out", heatmaps=True, masks=True)

@@ -45,6 +45,7 @@ def read(output: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
         return json.loads((output / "anomaly_test_output.json").read_text()), list(csv.DictReader(file))
 
 
+@pytest.mark.row("3.24")
 def test_the_json_says_what_the_scores_do(run: Run, detector: Detector, images: Path, tmp_path: Path):
     assert report_predictions(detector, images, tmp_path / "out") == tmp_path / "out/anomaly_test_output.json"
     report, rows = read(tmp_path / "out")
@@ -79,6 +80,7 @@ def test_the_json_says_what_the_scores_do(run: Run, detector: Detector, images: 
     assert Image.open(tmp_path / "out/cumulative_histogram.png").width > 300
 
 
+@pytest.mark.row("3.17", "3.25")
 def test_pictures_are_on_the_fixed_scale(detector: Detector, images: Path, tmp_path: Path):
     from matplotlib import colormaps
 
@@ -95,6 +97,7 @@ def test_pictures_are_on_the_fixed_scale(detector: Detector, images: Path, tmp_p
     assert np.array_equal(mask, found.mask)
 
 
+@pytest.mark.row("3.17")
 def test_only_wrong_ones_and_panels(run: Run, images: Path, tmp_path: Path):
     arguments = [str(run.folder), str(images), "--output", str(tmp_path / "out")]
     assert main(["predict", *arguments, "--report", "--only-wrong", "--panels"]) == 0
@@ -108,6 +111,7 @@ def test_only_wrong_ones_and_panels(run: Run, images: Path, tmp_path: Path):
     assert sum(one["prediction_mask"] != "" for one in report["observations"]) == 1
 
 
+@pytest.mark.row("3.23")
 def test_a_recomputed_threshold_is_the_best_on_these_images_and_says_so(
     detector: Detector, images: Path, tmp_path: Path
 ):
@@ -123,6 +127,7 @@ def test_a_recomputed_threshold_is_the_best_on_these_images_and_says_so(
     assert best["unnormalized_threshold"] != strict.image_threshold
 
 
+@pytest.mark.row("3.23")
 @pytest.mark.parametrize(("percent", "kind"), [(110, "image"), (62.5, "image"), (100, "pixel")])
 def test_a_threshold_of_ones_own_decides_and_leaves_the_scale(
     run: Run, detector: Detector, images: Path, tmp_path: Path, percent: float, kind: str
@@ -145,6 +150,7 @@ def test_a_threshold_of_ones_own_decides_and_leaves_the_scale(
             report_predictions(detector, images, tmp_path / "no", **wrong)
 
 
+@pytest.mark.row("3.26")
 def test_a_folder_of_unknown_images_works_with_a_warning(
     run: Run, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -73,6 +73,7 @@ def test_every_form_gives_anomalibs_distances(fit: Callable[..., Gaussian], n: i
     torch.testing.assert_close(as_anomalib, expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.row("S.2")
 def test_the_leading_block_of_one_factor_serves_fewer_features() -> None:
     train, test = features(40, 30, 3, 4), features(2, 30, 3, 4, seed=1)
     gaussian = fit_factor(train.flatten(2))
@@ -111,6 +112,7 @@ def test_distance_equals_anomalibs(batch: int) -> None:
     torch.testing.assert_close(mahalanobis(embedding, mean, inverse, memory_budget=1), ours, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.row("4.5")
 def test_distance_is_that_of_numpy() -> None:
     import numpy as np
 

@@ -56,6 +56,7 @@ def test_blocks_batches_and_norms_change_nothing() -> None:
     assert torch.equal(single, distances[:50])
 
 
+@pytest.mark.row("S.2")
 @pytest.mark.parametrize("k", [1, 4])
 def test_one_pass_serves_every_prefix_of_a_bank(k: int) -> None:
     queries, bank, sizes = random(300, 24, 4), random(5000, 24, 5), [4096, 2, 5000, 700, 2]

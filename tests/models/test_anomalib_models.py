@@ -78,6 +78,7 @@ def test_options_are_checked():
         make("dfm", layr="layer2")
 
 
+@pytest.mark.row("3.12")
 def test_every_image_model_of_anomalib_is_offered_or_has_its_reason():
     from anomalib.models import image
 

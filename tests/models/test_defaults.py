@@ -61,6 +61,7 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.row("3.13")
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults_are_row_3_13s(name: str):
     parameters = inspect.signature(model_class(name).__init__).parameters
@@ -89,6 +90,7 @@ OPTIMISERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.row("3.13")
 @pytest.mark.parametrize(("name", "options", "wanted"), OPTIMISERS, ids=[case[0] for case in OPTIMISERS])
 def test_the_optimiser_has_them(name: str, options: dict[str, Any], wanted: dict[str, Any]):
     own = options if model_info(name).backbone is None else {"backbone": backbone(), **options}

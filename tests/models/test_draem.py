@@ -53,6 +53,7 @@ def test_the_full_size_is_anomalibs(monkeypatch: pytest.MonkeyPatch):
     assert ours.preprocessing.mean == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.row("3.13")
 def test_textures_and_the_block_are_on_record(parts: Path, tmp_path: Path):
     for number in range(2):
         path = tmp_path / f"textures/{number}.png"

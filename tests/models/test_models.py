@@ -248,6 +248,7 @@ def plain_rows(model, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return stacks[0], stacks[1]
 
 
+@pytest.mark.row("4.5")
 def test_padim_against_plain_anomalib(parts: Path):
     from anomalib.models.image.padim.torch_model import PadimModel as Plain
 
@@ -281,6 +282,7 @@ def test_patchcore_fits_on_the_kept_embeddings_themselves(monkeypatch: pytest.Mo
     assert torch.equal(rows, stacked.permute(0, 2, 3, 1).reshape(-1, 6))  # (N, C, h, w) -> (N*h*w, C)
 
 
+@pytest.mark.row("4.6")
 def test_patchcore_against_plain_anomalib(parts: Path):
     from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Plain
@@ -313,6 +315,7 @@ def test_patchcore_against_plain_anomalib(parts: Path):
     assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.row("4.6")
 def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
     chosen, run = fitted("patchcore", parts)
     drawn, other = fitted("patchcore", parts, bank_sampling="random")

@@ -66,6 +66,7 @@ def test_approximate_greedy_is_the_plain_loop():
         approximate_greedy(rows, 61, generator=torch.Generator())
 
 
+@pytest.mark.row("3.13")
 def test_amazon_sampling_scores_and_compression_reload_and_are_other_experiments(parts: Path):
     options = {"bank_sampling": "amazon", "score_computation": "amazon", "compress_memory_bank": True}
     model = small("patchcore", **options)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anomalib.models
 import pytest
-from small import small
+from helpers.models import small
 
 import defectlab.models
 from defectlab import model_class

@@ -27,6 +27,7 @@ def plain_of(model, monkeypatch: pytest.MonkeyPatch):
     return plain
 
 
+@pytest.mark.row("4.7")
 def test_maps_loss_and_step_are_plain_anomalibs(monkeypatch: pytest.MonkeyPatch):
     ours = small("stfpm")
     plain = plain_of(ours, monkeypatch)
@@ -86,6 +87,7 @@ def test_a_module_of_unknown_code_gets_a_fresh_student_or_is_refused():
         small("stfpm", backbone=Own(Scale()), layers=["layer1"])
 
 
+@pytest.mark.row("3.2", "4.7", "4.11")
 def test_the_best_epoch_by_validation_error_is_kept(parts: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "defectlab")
     model = small("stfpm")

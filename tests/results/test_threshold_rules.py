@@ -34,6 +34,7 @@ def gaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.row("3.5")
 def test_unknown_images_are_scored_and_shown_and_never_counted(gaps: Path):
     run = trained(gaps, missing_masks="leave_out")
     rows = run.scores("test")
@@ -60,6 +61,7 @@ def test_unknown_images_are_scored_and_shown_and_never_counted(gaps: Path):
     assert run_panel(run) is not None
 
 
+@pytest.mark.row("3.5")
 def test_a_defect_without_a_mask_may_count_as_a_whole(gaps: Path):
     run = trained(gaps, missing_masks="whole")
     rows, masks = run.scores("test"), run.masks("test")

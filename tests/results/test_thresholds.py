@@ -44,6 +44,7 @@ def good(run: Run, split: str) -> list[float]:
     return [row.score for row in run.scores(split) if row.label == 0]
 
 
+@pytest.mark.row("3.15")
 def test_the_record_changes_as_one_and_the_labels_with_it(run: Run):
     chosen = set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.2), ["image"])
     opened = Run.open(run.folder)

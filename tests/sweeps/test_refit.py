@@ -59,6 +59,7 @@ def copy(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.row("S.3")
 def test_trained_models_take_the_shared_features_and_train_as_alone(
     done: Any, parts: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -82,6 +83,7 @@ def test_trained_models_take_the_shared_features_and_train_as_alone(
             np.testing.assert_allclose([one.score for one in ours], [one.score for one in theirs], rtol=1e-4)
 
 
+@pytest.mark.row("S.6")
 def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path, monkeypatch: pytest.MonkeyPatch):
     names = ["BEST", "Padim resnet18_layer2-layer3_20", "1", "resnet18_layer2-layer3_0.3_3"]
     before = {one.record["run_id"]: one.scores() for one in find_runs()}
@@ -158,6 +160,7 @@ def _validated(name: str, scores: list[float], labels: list[int], **values: Any)
     return one
 
 
+@pytest.mark.row("S.6")
 def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "defectlab")
     worse = _validated("worse", [1, 3, 2, 4], [0, 0, 1, 1], metrics={"image_AUROC": 1.0})
@@ -185,6 +188,7 @@ def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCapture
     assert validation_metric(better, "image_AUROC").value is None
 
 
+@pytest.mark.row("S.7")
 def test_one_grid_for_the_pixels_of_several_image_sizes(parts: Path):
     grid = [
         {

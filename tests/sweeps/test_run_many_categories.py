@@ -30,6 +30,7 @@ def shelf(tmp_path: Path) -> Path:
     return tmp_path / "shelf"
 
 
+@pytest.mark.row("4.1", "4.4")
 def test_names_lists_and_groups():
     there = ["bottle", "carpet", "mine"]
     groups = {"ours": ["mine", "bottle"]}
@@ -67,6 +68,7 @@ def test_a_mean_says_of_how_many_it_is(tmp_path: Path):
     assert (mean["status"], mean["image_AUROC"]) == ("of 2; pixel_AUROC of 1", "0.5")
 
 
+@pytest.mark.row("R.20")
 def test_print_config_trains_nothing(shelf: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["train", "--data.root", str(shelf), "--model.name", "padim", "--categories", "all", "--print_config"]
     assert main(arguments) == 0
@@ -79,6 +81,7 @@ def rows_of(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.row("4.8")
 def test_the_table_grows_and_survives_a_broken_category(shelf: Path, monkeypatch: pytest.MonkeyPatch):
     (shelf / "carpet/train/good/000.png").write_bytes(b"broken")
     seen = []

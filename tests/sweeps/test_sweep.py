@@ -47,6 +47,7 @@ def here(done: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     return done[0]
 
 
+@pytest.mark.row("S.1")
 def test_every_configuration_is_on_record_and_the_backbone_ran_once(done: Any, here: Path):
     _, result, rows, passes = done
     assert len(result.outcomes) == 12
@@ -69,6 +70,7 @@ def _single(one: Run, folder: Path) -> Run:
     return run(Experiment.from_dict(data))
 
 
+@pytest.mark.row("S.5")
 def test_numbers_are_those_of_single_runs(done: Any, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DEFECTLAB_WORKBOOK", str(tmp_path / "other.xlsx"))
     monkeypatch.setenv("DEFECTLAB_RESULTS", str(tmp_path / "single"))
@@ -95,6 +97,7 @@ def test_numbers_are_those_of_single_runs(done: Any, here: Path, tmp_path: Path,
         assert Manifest.read(own.folder / "manifest.json").hash == Manifest.read(alone.folder / "manifest.json").hash
 
 
+@pytest.mark.row("0.6")
 def test_configurations_that_differ_in_neighbours_only_agree_on_pixels(done: Any, here: Path):
     by_name = {one.label: Run.open(here / one.record) for one in done[1].outcomes}
     one, three = (by_name[f"Patchcore resnet18_layer2-layer3_0.2_{k}"] for k in (1, 3))
@@ -115,6 +118,7 @@ def small_grid(**options: Any) -> list[dict[str, Any]]:
     return [{"model.name": "padim", "model.layers": [["layer2", "layer3"]], "model.n_features": [5, 9], **options}]
 
 
+@pytest.mark.row("0.5", "S.8")
 def test_a_failing_configuration_stops_no_other_and_is_tried_again_on_request(
     parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -152,6 +156,7 @@ def test_shared_work_that_fails_is_on_record_with_each_that_needed_it(parts: Pat
     assert all("ZeroDivisionError" in one.record["error"]["summary"] for one in failed)
 
 
+@pytest.mark.row("S.4")
 def test_the_plan_computes_nothing(parts: Path, capsys: pytest.CaptureFixture[str]):
     result = sweep(settings(parts), plan_only=True)
     assert result.outcomes == []
@@ -164,6 +169,7 @@ def test_the_plan_computes_nothing(parts: Path, capsys: pytest.CaptureFixture[st
         sweep(settings(parts / "nowhere"), plan_only=True)
 
 
+@pytest.mark.row("S.8")
 def test_an_interrupted_sweep_goes_on_and_ends_in_the_same_workbook(
     done: Any, parts: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -229,6 +235,7 @@ def test_what_cannot_work_is_refused_by_name(broken: dict[str, Any], message: st
         SweepConfig.from_dict(base | broken)
 
 
+@pytest.mark.row("4.4")
 def test_categories_come_in_groups_and_have_mean_rows(tmp_path: Path):
     for name in ("bottle", "cable", "wood", "tile", "other"):
         (tmp_path / name / "train/good").mkdir(parents=True)

@@ -41,6 +41,7 @@ def rows(home: Path) -> list[dict[str, Any]]:
     return sorted(kept, key=lambda row: str(row["run_id"]))
 
 
+@pytest.mark.row("S.8")
 @pytest.mark.long
 def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(parts: Path, tmp_path: Path):
     file, draw = tmp_path / "sweep.yaml", random.Random(0)
@@ -66,6 +67,7 @@ def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(parts: Path, tmp_
     assert not list(killed.glob("results/*/parts/.*.rerun-*"))
 
 
+@pytest.mark.row("R.21")
 @pytest.mark.long
 def test_two_sweeps_at_once_share_one_cache(parts: Path, tmp_path: Path):
     home, alone = tmp_path / "both", tmp_path / "alone"

@@ -63,6 +63,7 @@ def copy(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return find_runs()[0]
 
 
+@pytest.mark.row("R.1")
 def test_numbers_of_rounded_features_are_not_taken_for_exact_ones(copy: Run, parts: Path):
     (one,) = built(parts)
     assert earlier_runs([one])[one.run_id].folder == copy.folder
@@ -76,6 +77,7 @@ def test_numbers_of_rounded_features_are_not_taken_for_exact_ones(copy: Run, par
     assert "cache_dtype" not in find_runs()[0].record["sweep"]
 
 
+@pytest.mark.row("S.5", "R.2")
 @pytest.mark.parametrize(
     ("more", "shared"),
     [
@@ -97,6 +99,7 @@ def test_what_shared_work_would_not_do_as_asked_is_trained_alone(parts: Path, mo
     assert one.shares == one.takes_features == shared
 
 
+@pytest.mark.row("R.16")
 def test_an_option_that_sweeps_do_not_know_of_is_trained_alone(parts: Path):
     (one,) = built(parts)
     one.model.options["scoring"] = "another"
@@ -106,6 +109,7 @@ def test_an_option_that_sweeps_do_not_know_of_is_trained_alone(parts: Path):
     assert not built(parts, {**featcae, "data.tiling": {"image_size": [96, 96]}})[0].takes_features
 
 
+@pytest.mark.row("R.3")
 def test_images_that_change_before_they_are_read_are_refused(parts: Path, tmp_path: Path):
     root = tmp_path / "parts"
     shutil.copytree(parts, root)
@@ -131,6 +135,7 @@ def test_images_that_change_before_they_are_read_are_refused(parts: Path, tmp_pa
         check_unchanged(manifest)
 
 
+@pytest.mark.row("R.3")
 def test_a_run_whose_images_change_is_not_finished(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = tmp_path / "parts"
     shutil.copytree(parts, root)
@@ -147,6 +152,7 @@ def test_a_run_whose_images_change_is_not_finished(parts: Path, tmp_path: Path, 
     assert [one.status for one in find_runs()] == ["failed"]
 
 
+@pytest.mark.row("R.14")
 def test_what_a_finished_run_lacks_is_computed(copy: Run, parts: Path):
     (one,) = built(parts, evaluation={"aupimo": True})
     assert one.run_id == copy.record["run_id"]
@@ -156,6 +162,7 @@ def test_what_a_finished_run_lacks_is_computed(copy: Run, parts: Path):
     assert one.run_id in earlier_runs([one])
 
 
+@pytest.mark.row("R.15")
 def test_images_that_have_moved_are_known_when_a_checkpoint_is_made(copy: Run, parts: Path, tmp_path: Path):
     shutil.copytree(parts, tmp_path / "elsewhere/parts")
     result = sweep(settings(tmp_path / "elsewhere/parts", grid=[PADIM]), refit=["BEST"])
@@ -164,6 +171,7 @@ def test_images_that_have_moved_are_known_when_a_checkpoint_is_made(copy: Run, p
     assert copy.checkpoint.is_file()
 
 
+@pytest.mark.row("R.10")
 def test_checkpoints_that_others_made_stay(parts: Path):
     runs = {}
     for name, facts in {
@@ -181,6 +189,7 @@ def test_checkpoints_that_others_made_stay(parts: Path):
     assert [name for name, run in runs.items() if not run.checkpoint.is_file()] == ["own"]
 
 
+@pytest.mark.row("R.8")
 def test_nothing_that_a_person_did_to_the_workbook_ends_a_sweep(
     parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -200,6 +209,7 @@ def test_nothing_that_a_person_did_to_the_workbook_ends_a_sweep(
     assert "open in another program" in caplog.text
 
 
+@pytest.mark.row("R.6")
 def test_a_failure_that_cannot_be_recorded_stops_no_other(parts: Path, monkeypatch: pytest.MonkeyPatch):
     begin = Engine.begin
 
@@ -216,6 +226,7 @@ def test_a_failure_that_cannot_be_recorded_stops_no_other(parts: Path, monkeypat
     assert "ZeroDivisionError" in (result.outcomes[0].error or "")
 
 
+@pytest.mark.row("R.9")
 def test_results_that_cannot_be_written_are_refused_before_anything_is_computed(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -235,6 +246,7 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_computed(
         pass
 
 
+@pytest.mark.row("R.13")
 def test_one_folder_under_two_names_is_said_not_left_out(parts: Path, tmp_path: Path):
     for name in ("one", "two"):
         shutil.copytree(parts, tmp_path / "shelf" / name)
@@ -253,6 +265,7 @@ def test_an_option_that_is_a_list_is_one_value():
     assert options_of("model.image_size", [64, [32, 48]]).values == (64, [32, 48])
 
 
+@pytest.mark.row("R.19")
 def test_folders_with_blanks_and_letters_of_any_kind(tmp_path: Path):
     root = make_parts(tmp_path / "Flaschen (neu) #1 %20 [x]" / "a\u0308 ö")  # the first as macOS writes it
     given = settings(root, grid=[PADIM])
@@ -262,6 +275,7 @@ def test_folders_with_blanks_and_letters_of_any_kind(tmp_path: Path):
     assert sweep(given).outcomes[0].status == "kept"
 
 
+@pytest.mark.row("R.17")
 def test_a_mean_is_of_one_configuration_on_all_datasets(parts: Path, tmp_path: Path):
     shutil.copytree(parts, tmp_path / "other")
     make_parts(tmp_path / "other", train=9)
@@ -274,6 +288,7 @@ def test_a_mean_is_of_one_configuration_on_all_datasets(parts: Path, tmp_path: P
     assert [row.metrics["image_AUROC"] for row in rows] == pytest.approx([0.1, 0.2])
 
 
+@pytest.mark.row("R.4")
 def test_a_search_does_not_go_on_with_other_weights(parts: Path, tmp_path: Path):
     pytest.importorskip("optuna")
     from defectlab.sweeps.search.runner import Search

@@ -41,6 +41,7 @@ def check_copy(run: Run) -> None:
     assert run.record["loggers"]["csv"] == {"where": f"results/{'/'.join(run.folder.parts[-3:])}/metrics.csv"}
 
 
+@pytest.mark.row("3.21")
 def test_shared_and_single_runs_are_mirrored_and_so_is_a_checkpoint_made_later(parts: Path, wandb: FakeWandb):
     loggers = ["csv", {"name": "wandb", "project": "s", "checkpoint": True}]
     given = settings(parts, grid=[SHARED, ALONE], loggers=loggers)

@@ -40,6 +40,7 @@ def copy(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.row("R.22")
 def test_what_another_process_is_running_is_said_so_and_no_failure(
     copy: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
@@ -57,6 +58,7 @@ def test_what_another_process_is_running_is_said_so_and_no_failure(
     assert main(["sweep", "--config", str(file)]) == 0
 
 
+@pytest.mark.row("R.22")
 def test_what_another_process_has_finished_meanwhile_is_kept(copy: Path, parts: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(running, "earlier_runs", lambda *_: {})  # when this sweep was planned there was nothing
     before = {run.folder: run.record for run in find_runs()}

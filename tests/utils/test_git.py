@@ -15,6 +15,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.row("3.2")
 def test_commit_branch_and_changes(tmp_path: Path):
     assert git_state(tmp_path)["commit"] is None
     assert "not a git repository" in git_state(tmp_path)["reason"]

@@ -23,6 +23,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.row("3.20")
 def test_the_files_hold_what_the_scores_say(tmp_path: Path):
     run = run_with_maps("one", 42, 30, 0.6, paths.project_root())
     written = write_result_files(run, tmp_path / "report")
@@ -52,6 +53,7 @@ def test_the_files_hold_what_the_scores_say(tmp_path: Path):
         assert Image.open(tmp_path / "report" / name).width > 400
 
 
+@pytest.mark.row("3.20")
 def test_the_confusion_has_false_alarms_in_a_column_of_their_own_and_shares_rise_to_one():
     run = run_with_maps("one", 42, 30, 0.6, paths.project_root())
     rows = run.scores("test")

@@ -55,6 +55,7 @@ def test_fewer_images_make_fewer_rows():
     assert telling_rows([]) == []
 
 
+@pytest.mark.row("4.9")
 def test_every_finished_run_has_its_panel(run: Run):
     picture = np.asarray(Image.open(run.folder / "pictures.png"))
     assert picture.shape[1] > 4 * 256

@@ -36,6 +36,7 @@ def panels(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
     return shown
 
 
+@pytest.mark.row("4.9")
 def test_opening_is_erosion_then_dilation_by_a_disc_of_four_pixels():
     mask = np.zeros((60, 60), dtype=bool)
     mask[5:25, 5:30] = True
@@ -47,6 +48,7 @@ def test_opening_is_erosion_then_dilation_by_a_disc_of_four_pixels():
     assert drawing.opened(mask)[15, 15]
 
 
+@pytest.mark.row("4.9")
 def test_a_test_image_is_five_panels_from_the_record(run: Run, panels: list[dict[str, Any]]):
     assert main(["report", str(run.folder), "--figures", "all"]) == 0
     rows, masks, maps = run.scores("test"), run.masks("test"), run.maps("test")
@@ -63,6 +65,7 @@ def test_a_test_image_is_five_panels_from_the_record(run: Run, panels: list[dict
         assert np.array_equal(shown["predicted mask"][..., 0] > 0, drawing.opened(found))
 
 
+@pytest.mark.row("4.10")
 def test_a_prediction_is_four_panels_and_its_file_carries_the_score(
     run: Run, parts: Path, tmp_path: Path, panels: list[dict[str, Any]], capsys: pytest.CaptureFixture
 ):

@@ -136,6 +136,7 @@ def test_the_packages_table_is_sound():
         datasets.find_dataset("mvtek", Path("none"))
 
 
+@pytest.mark.row("3.11")
 @pytest.mark.parametrize("top", ["", "mvtec_anomaly_detection/", "./"])
 def test_mvtec_ad_in_its_layout(table, top: str, tmp_path: Path):
     table(mvtec_archive(top))
@@ -161,6 +162,7 @@ def test_visa_sorted_by_its_split(table, tmp_path: Path):
     assert (folder / "test/bad/001.JPG").read_bytes() == picture(151)
 
 
+@pytest.mark.row("3.11")
 def test_a_cut_download_goes_on_and_nothing_is_overwritten(table, server: Server, tmp_path: Path):
     table(mvtec_archive())
     server.cuts = 3

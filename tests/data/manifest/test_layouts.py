@@ -13,6 +13,7 @@ def tree(root, *folders):
     return root
 
 
+@pytest.mark.row("3.3")
 def test_mvtec_with_validation(tmp_path):
     tree(tmp_path, "train/good", "test/good", "test/hole", "test/crack", "ground_truth/crack", "ground_truth/hole")
     tree(tmp_path, "val/good", "val/crack")
@@ -28,6 +29,7 @@ def test_mvtec_with_validation(tmp_path):
     )
 
 
+@pytest.mark.row("4.1")
 def test_mvtec_without_masks_or_tests(tmp_path):
     tree(tmp_path, "train/good", "test/good", "test/crack")
     assert detect(tmp_path).mask_dirs is None
@@ -65,6 +67,7 @@ def test_unlabelled_and_other_folders_are_noted(tmp_path):
     assert any("train/extra" in note for note in found.notes)
 
 
+@pytest.mark.row("3.3")
 def test_no_layout_says_what_is_there(tmp_path):
     tree(tmp_path, "pictures", "more")
     (tmp_path / "pictures" / "a.png").write_bytes(b"")

@@ -78,6 +78,7 @@ def test_split_is_the_same_in_another_process_with_another_hash_seed(tmp_path):
     assert done.stdout.strip() == manifest.hash
 
 
+@pytest.mark.row("3.4")
 def test_hash_follows_content_and_use_not_place(tmp_path):
     manifest = build_manifest(mvtec(tmp_path / "a"))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -123,6 +124,7 @@ def test_index_takes_relative_absolute_and_decomposed_paths(tmp_path):
         manifest.index("train/god/001.png")
 
 
+@pytest.mark.row("3.6")
 def test_without_normal_test_dir_a_fifth_of_the_good_images_is_tested(tmp_path, caplog):
     mvtec(tmp_path, train=20)
     with caplog.at_level(logging.INFO):
@@ -205,6 +207,7 @@ def test_a_validation_folder_is_used_by_default(tmp_path, caplog):
     assert any("not used" in warning for warning in unused.warnings)
 
 
+@pytest.mark.row("3.6")
 def test_no_test_set_on_request(tmp_path):
     manifest = build_manifest(mvtec(tmp_path), test_split_mode="none")
     assert manifest.counts() == {"train": {"good": 8}, "validation": {"good": 2}, "test": {}}

@@ -32,6 +32,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.row("3.4")
 @pytest.mark.parametrize("option", fields(DataOptions), ids=lambda option: option.name)
 def test_every_option_arrives_everywhere_with_its_default_and_its_help(option: Field):
     name = option.name

@@ -49,6 +49,7 @@ def test_defaults(root: Path):
     assert not (root / "ground_truth").exists()
 
 
+@pytest.mark.row("3.10")
 @pytest.mark.parametrize("folder", ["train/good", "test/good", *(f"test/{digit}" for digit in range(9))])
 def test_every_image_shows_its_digit(root: Path, folder: str):
     digit = 9 if folder.endswith("good") else int(folder[-1])
@@ -63,6 +64,7 @@ def test_no_image_occurs_twice(root: Path):
     assert len(set(contents)) == len(contents)
 
 
+@pytest.mark.row("3.10")
 def test_good_number_and_a_limit_above_what_there_is(tmp_path: Path):
     root = make_sample("digits", tmp_path / "d", good_number=0, limit_data=10_000)
     assert count(root / "train/good") + count(root / "test/good") == 178

@@ -44,6 +44,7 @@ def test_there_and_back_as_plain_data():
     assert Preprocessing().hash == "1a227bc2f7da7315"
 
 
+@pytest.mark.row("3.9")
 def test_the_cut_is_that_of_numpy():
     pixels = np.random.default_rng(0).random((3, 64, 64), dtype=np.float32)
     marked = np.random.default_rng(1).random((64, 64)) > 0.5
@@ -58,6 +59,7 @@ def test_the_cut_is_that_of_numpy():
         RegionCrop(region)(torch.zeros(3, 64, 32))
 
 
+@pytest.mark.row("3.9")
 @pytest.mark.parametrize("options", [{}, {"keep_aspect": True}, {"crop": (24, 24)}])
 def test_a_map_comes_back_to_its_place(options):
     region = Region.of(BOX, half())
@@ -83,6 +85,7 @@ def save_mask(path: Path, mask: np.ndarray) -> str:
     return str(path)
 
 
+@pytest.mark.row("3.8")
 def test_what_does_not_fit_is_refused(tmp_path):
     root = mvtec(tmp_path / "parts")  # 8 x 6
     for options, words in (
@@ -115,6 +118,7 @@ def framed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, by_hand
 
 
+@pytest.mark.row("3.8")
 def test_a_run_equals_one_on_images_cut_by_hand(framed: tuple[Path, Path], tmp_path: Path):
     root, by_hand = framed
     runs = []

@@ -25,6 +25,7 @@ GRIDS = [
 ]
 
 
+@pytest.mark.row("3.14")
 @pytest.mark.parametrize(("whole", "tile", "overlap"), GRIDS)
 def test_tiles_cover_the_image_and_join_without_seams(whole, tile, overlap):
     grid = TileGrid.of(whole, tile, overlap)
@@ -123,6 +124,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.row("3.14")
 def test_efficient_ad_measures_and_trains_on_tiles_as_on_images(monkeypatch: pytest.MonkeyPatch):
     model = small("efficient_ad")
     model.set_input_region(None, Tiling((320, 256), overlap=0.25))
@@ -163,6 +165,7 @@ def test_efficient_ad_on_tiles(tmp_path: Path):
     assert [one.score for one in found] == pytest.approx([row.score for row in rows], rel=1e-4)
 
 
+@pytest.mark.row("3.14")
 @pytest.mark.parametrize("name", ["padim", "featcae", "small_conv_vae", *OTHERS])
 def test_a_run_on_tiles(large: Path, name: str, tmp_path: Path):
     model = small(name)

@@ -1,13 +1,15 @@
 """Coreset order against anomalib's KCenterGreedy on the same rows, first pick and projection."""
 
-import logging
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from defectlab.kernels.coreset import cost
 from defectlab.kernels.coreset.cost import coreset_size, estimate, smallest_ratio
@@ -158,6 +160,7 @@ def test_equal_rows_are_each_picked_once() -> None:
     assert k_center_greedy(torch.ones(50, 8), 50, first=3).tolist() == [3, *[i for i in range(50) if i != 3]]
 
 
+@pytest.mark.row("S.2")
 def test_any_prefix_is_the_smaller_coreset() -> None:
     rows = clustered(1500, 20, 8)
     assert torch.equal(k_center_greedy(rows, 400, first=2)[:90], k_center_greedy(rows, 90, first=2))
@@ -222,6 +225,7 @@ def test_projection_of_another_width_is_refused() -> None:
         k_center_greedy(torch.zeros(10, 3), 5, first=0, projection=torch.zeros(2, 4))
 
 
+@pytest.mark.row("0.6")
 def test_coreset_size_rounds_down_and_names_the_smallest_ratio() -> None:
     assert coreset_size(214_016, 0.1) == 21_401
     with pytest.raises(OptionError, match=r"0\.011"):
@@ -240,11 +244,38 @@ def test_smallest_ratio_keeps_one_row(n: int) -> None:
     assert 1 / n <= ratio * (1 + 1e-12) <= 1.1 / n * (1 + 1e-12)
 
 
-def test_estimate_grows_with_the_work_and_counts_the_memory(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    small, large = estimate(2000, 50, 20), estimate(2_000_000, 50, 200_000)
-    assert 0 < small.seconds < large.seconds
-    assert large.bytes > 4 * 2_000_000 * 50
+class Work(TorchDispatchMode):
+    """Counts the operations of matrix products, and the peak of the bytes that tensors made meanwhile hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if str(function).split(".")[1] in ("mm", "addmm", "mv", "addmv"):
+            left, right = [one for one in args if torch.is_tensor(one)][-2:]
+            self.operations += 2 * left.numel() * (right.shape[1] if right.ndim == 2 else 1)
+        for tensor in tree_leaves(out):
+            if torch.is_tensor(tensor) and (storage := tensor.untyped_storage())._cdata not in self._sizes:
+                self._sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._sizes.pop, storage._cdata, None)
+        self.peak = max(self.peak, sum(self._sizes.values()))
+        return out
+
+
+@pytest.mark.parametrize(("n", "d", "n_samples"), [(2000, 50, 20), (2000, 50, 200), (20_000, 32, 300)])
+def test_estimate_is_what_the_search_computes_and_holds(
+    n: int, d: int, n_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+    with Work() as work:
+        k_center_greedy(rows, n_samples, first=0)
+    monkeypatch.setattr(cost, "_product_rate", lambda *_: 1.0)  # an operation a second
+    found = estimate(n, d, n_samples)
+    assert work.operations / 3 < found.seconds < 3 * work.operations
+    assert work.peak / 1.5 < found.bytes < 1.5 * work.peak
 
 
 @pytest.mark.real

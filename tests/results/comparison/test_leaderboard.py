@@ -98,6 +98,7 @@ def test_a_run_without_defects_comes_last_and_has_no_verdict():
     assert board.entries[-1].mean("image_AUROC") is None
 
 
+@pytest.mark.row("3.7")
 def test_a_threshold_from_the_test_images_is_noted():
     run = measured("oracle", 0.5)
     thresholds = {level: one | {"source": "test", "oracle": True} for level, one in run.record["thresholds"].items()}

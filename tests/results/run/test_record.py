@@ -89,6 +89,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert Run.open(tmp_path / "Padim/d/r").status == "interrupted"
 
 
+@pytest.mark.row("R.11")
 def test_a_number_that_another_process_has_by_now_is_not_the_dead_one(tmp_path: Path):
     run = start(tmp_path)
     own = run.record.process
@@ -104,6 +105,7 @@ def test_a_number_that_another_process_has_by_now_is_not_the_dead_one(tmp_path: 
     assert may_live(own.replaced(pid=1, host="another machine", born="x 1"))
 
 
+@pytest.mark.row("R.12")
 def test_a_rerun_killed_while_it_took_its_place_loses_nothing(tmp_path: Path):
     run = start(tmp_path)
     run.advance("finished", marker="first")

@@ -47,6 +47,7 @@ def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(kept, key=lambda row: str(row["run_id"]))
 
 
+@pytest.mark.row("S.10")
 def test_a_node_killed_in_the_middle_changes_nothing(
     cluster: Any, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

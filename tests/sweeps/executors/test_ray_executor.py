@@ -31,6 +31,7 @@ def local(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
         return find_runs()
 
 
+@pytest.mark.row("S.10")
 @pytest.mark.parametrize("share", ["objects", "cache"])
 def test_tasks_give_the_records_of_a_local_sweep(
     local: list[Run], parts: Path, monkeypatch: pytest.MonkeyPatch, share: str

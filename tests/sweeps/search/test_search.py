@@ -104,6 +104,7 @@ def test_a_search_called_again_computes_nothing(done: Any, parts: Path, monkeypa
         sweep(settings(parts, objective="image_AUPR"))
 
 
+@pytest.mark.row("0.17")
 def test_an_interrupted_search_ends_in_the_trials_of_an_undisturbed_one(
     done: Any, parts: Path, own_project: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -124,6 +125,7 @@ def test_an_interrupted_search_ends_in_the_trials_of_an_undisturbed_one(
     assert plain(sweep(settings(parts)).trials) == plain(done[1].trials)
 
 
+@pytest.mark.row("S.9")
 def test_scores_of_test_images_never_reach_the_search(done: Any, parts: Path, monkeypatch: pytest.MonkeyPatch):
     real = SplitCollector.add
 
@@ -196,6 +198,7 @@ def test_a_failure_is_told_and_tried_again_on_request(parts: Path, monkeypatch: 
     assert [one.state for one in again.trials] == ["failed", "failed", "complete", "complete"]
 
 
+@pytest.mark.row("S.9")
 def test_trainings_worse_than_the_median_are_ended(parts: Path, monkeypatch: pytest.MonkeyPatch):
     grid = [{"model.name": "small_conv_vae", "model.latent_dim": [4], "model.lr": [1e-3, 2e-3, 4e-3]}]
     given = settings(parts, grid=grid, trials=3, batch=1, pruning={"startup_trials": 1})
@@ -311,6 +314,7 @@ def test_an_interval_is_for_a_search_only():
         options_of("model.lr", {"from": 0, "to": 1, "log": True})
 
 
+@pytest.mark.row("0.17")
 def test_the_reference_search_holds_the_space_of_the_reference():
     config = SweepConfig.from_yaml(Path(defectlab.__file__).parents[1] / "configs/search_reference.yaml")
     assert config.search is not None
