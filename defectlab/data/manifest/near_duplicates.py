@@ -21,25 +21,25 @@ from defectlab.data.images import as_uint8, read_image
 from defectlab.data.manifest.registration import Picture, Placement, register_all, shrink
 
 SIZE, COARSE = 128, 32  # pixels of the pictures compared, and of those searched
-CANDIDATES = 2  # for each picture
-WORTH_A_LOOK = 0.5  # correlation of deviations from the common picture
-COPY = 0.85  # correlation of what look-alikes do not explain; on photographs: parts up to 0.8, copies from 0.89
-MAYBE_A_COPY = 0.85  # in the same correlation: it may be a third copy, so it explains nothing
-LOOK_ALIKES = 12
+MAX_CANDIDATES = 2  # for each picture
+MIN_CANDIDATE_CORRELATION = 0.5  # of deviations from the common picture
+MIN_COPY_CORRELATION = 0.85  # of what look-alikes do not explain; on photographs: parts up to 0.8, copies from 0.89
+MAX_LOOK_ALIKE_CORRELATION = 0.85  # of deviations; above, a picture may be a third copy and explains nothing
+MAX_LOOK_ALIKES = 12
 DETAIL = 3.0  # pixels: structure coarser than this is light, not detail
-SATURATED = (3.0, 252.0)  # grey values that a brightened copy may have lost
-LEAST_DETAIL = 0.05  # grey values
-AT_ONCE = 256  # pictures, or pairs
-COMMON_OF = 200  # pictures whose median stands for all
+UNSATURATED = (3.0, 252.0)  # grey values; outside, a brightened copy may have lost detail
+MIN_DETAIL = 0.05  # grey values
+BATCH_SIZE = 256  # pictures, or pairs
+MAX_COMMON = 200  # pictures that the common one is the median of
 
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two images that are copies of one photograph; `alike` is the correlation of their own detail, at most 1."""
+    """Two images that are copies of one photograph; `correlation` is that of their own detail, at most 1."""
 
     one: str
     other: str
-    alike: float
+    correlation: float
 
 
 def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> list[NearPair]:
@@ -58,9 +58,13 @@ def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str
         pictures = np.stack(list(pool.map(lambda path: thumbnail(root / path), paths)))  # (n, SIZE, SIZE)
     hashes = np.array([contents[path] for path in paths])
     search = _Search(pictures)
-    alike = search.likenesses(search.pairs(names, hashes))
-    found = [NearPair(paths[one], paths[other], alike) for (one, other), alike in alike.items() if alike >= COPY]
-    return sorted(found, key=lambda pair: (-pair.alike, pair.one, pair.other))
+    correlations = search.correlations(search.pairs(names, hashes))
+    found = [
+        NearPair(paths[one], paths[other], correlation)
+        for (one, other), correlation in correlations.items()
+        if correlation >= MIN_COPY_CORRELATION
+    ]
+    return sorted(found, key=lambda pair: (-pair.correlation, pair.one, pair.other))
 
 
 def thumbnail(path: Path) -> Picture:
@@ -88,33 +92,33 @@ class _Search:
         """Return the pairs worth a look, in different splits (n,) and of different content (n,)."""
         asked = np.flatnonzero(names != "train")
         found: dict[tuple[int, int], None] = {}
-        for start in range(0, len(asked), AT_ONCE):
-            indices = asked[start : start + AT_ONCE]
-            likeness = self.deviations[indices] @ self.deviations.T  # (AT_ONCE, n)
+        for start in range(0, len(asked), BATCH_SIZE):
+            indices = asked[start : start + BATCH_SIZE]
+            correlations = self.deviations[indices] @ self.deviations.T  # (BATCH_SIZE, n)
             allowed = (names != names[indices, None]) & (hashes != hashes[indices, None])
-            for index, its, may in zip(indices.tolist(), likeness, allowed, strict=True):
+            for index, its, may in zip(indices.tolist(), correlations, allowed, strict=True):
                 found |= {(min(index, other), max(index, other)): None for other in self._candidates(its, may)}
         return list(found)
 
-    def _candidates(self, likeness: NDArray[np.float32], allowed: NDArray[np.bool_]) -> list[int]:
+    def _candidates(self, correlations: NDArray[np.float32], allowed: NDArray[np.bool_]) -> list[int]:
         """Return the allowed pictures that deviate most alike; of very few pictures all."""
-        if len(self.raw) <= LOOK_ALIKES:
+        if len(self.raw) <= MAX_LOOK_ALIKES:
             return np.flatnonzero(allowed).tolist()
-        likeness = np.where(allowed, likeness, -1.0)
-        best = np.argsort(-likeness, kind="stable")[:CANDIDATES]
-        return [int(other) for other in best if likeness[other] >= WORTH_A_LOOK]
+        correlations = np.where(allowed, correlations, -1.0)
+        best = np.argsort(-correlations, kind="stable")[:MAX_CANDIDATES]
+        return [int(other) for other in best if correlations[other] >= MIN_CANDIDATE_CORRELATION]
 
-    def likenesses(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    def correlations(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
         """Return each pair's correlation of what look-alikes do not explain; 1 for equal pixels."""
         found: dict[tuple[int, int], float] = {}
-        for start in range(0, len(pairs), AT_ONCE):
-            batch = list(pairs[start : start + AT_ONCE])
+        for start in range(0, len(pairs), BATCH_SIZE):
+            batch = list(pairs[start : start + BATCH_SIZE])
             moving, fixed = (self.pictures[[pair[side] for pair in batch]] for side in (0, 1))
             places = register_all(moving, fixed, (64,))
-            found |= {pair: self._likeness(*pair, place) for pair, place in zip(batch, places, strict=True)}
+            found |= {pair: self._correlation_of(*pair, place) for pair, place in zip(batch, places, strict=True)}
         return found
 
-    def _likeness(self, one: int, other: int, place: Placement | None) -> float:
+    def _correlation_of(self, one: int, other: int, place: Placement | None) -> float:
         if np.array_equal(self.raw[one], self.raw[other]):
             return 1.0
         fixed, moving, inside = self.pictures[other], self.pictures[one], self.inside[one] & self.inside[other]
@@ -126,7 +130,9 @@ class _Search:
             return 0.0
         both = np.stack([_detail(moving)[inside], self._detail_of(other)[inside]], axis=1).astype(np.float64)
         whole = _correlation(both - both.mean(axis=0))
-        if whole < COPY:  # what look-alikes explain is in both: the rest is no more alike than the whole
+        if (
+            whole < MIN_COPY_CORRELATION
+        ):  # what look-alikes explain is in both: the rest is no more alike than the whole
             return whole
         slopes = (np.gradient(gaussian_filter(fixed, 0.5), axis=axis) for axis in (0, 1))
         explaining = [_detail(slope) for slope in slopes]  # what a rest of misplacement looks like
@@ -143,29 +149,29 @@ class _Search:
 
     def _look_alikes(self, one: int, other: int) -> list[int]:
         """Return the pictures most like the second, but for the pair itself and what may be a third copy."""
-        likeness = self.deviations @ self.deviations[other]
-        third = np.maximum(likeness, self.deviations @ self.deviations[one]) > MAYBE_A_COPY
-        likeness[third] = -2.0
-        likeness[[one, other]] = -2.0
-        best = np.argsort(-likeness, kind="stable")[:LOOK_ALIKES]
-        return [int(at) for at in best if likeness[at] > -2.0]
+        correlations = self.deviations @ self.deviations[other]
+        third = np.maximum(correlations, self.deviations @ self.deviations[one]) > MAX_LOOK_ALIKE_CORRELATION
+        correlations[third] = -2.0
+        correlations[[one, other]] = -2.0
+        best = np.argsort(-correlations, kind="stable")[:MAX_LOOK_ALIKES]
+        return [int(at) for at in best if correlations[at] > -2.0]
 
 
 def _common(pictures: NDArray[np.float32]) -> Picture:
     """Return the median of pictures (n, S, S), of very many of some in even distances."""
-    return np.median(pictures[:: -(-len(pictures) // COMMON_OF)], axis=0)
+    return np.median(pictures[:: -(-len(pictures) // MAX_COMMON)], axis=0)
 
 
 def _correlation(both: NDArray[np.float64]) -> float:
     """Return the correlation of two columns of mean 0, (pixels, 2); 0 where there is hardly anything in one."""
     lengths = np.sqrt((both**2).sum(axis=0))
-    if lengths.min() < LEAST_DETAIL * np.sqrt(len(both)):
+    if lengths.min() < MIN_DETAIL * np.sqrt(len(both)):
         return 0.0
     return float(both[:, 0] @ both[:, 1] / lengths.prod())
 
 
 def _unsaturated(picture: Picture) -> NDArray[np.bool_]:
-    return binary_erosion((picture > SATURATED[0]) & (picture < SATURATED[1]), iterations=2, border_value=1)
+    return binary_erosion((picture > UNSATURATED[0]) & (picture < UNSATURATED[1]), iterations=2, border_value=1)
 
 
 def _deviation(picture: Picture, common: Picture, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -187,4 +193,4 @@ def _detail(picture: Picture) -> Picture:
 
 def describe(pairs: Sequence[NearPair], splits: Mapping[str, str]) -> list[str]:
     """Return a line for each pair."""
-    return [f"{p.one} ({splits[p.one]}), {p.other} ({splits[p.other]}): {p.alike:.0%} alike" for p in pairs]
+    return [f"{p.one} ({splits[p.one]}), {p.other} ({splits[p.other]}): {p.correlation:.0%} alike" for p in pairs]

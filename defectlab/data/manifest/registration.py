@@ -1,4 +1,4 @@
-"""Two pictures of one thing brought over each other: a crop is undone by scale and shift. Numpy and scipy only.
+"""Registration of two pictures by scale and shift along the axes, which undoes a crop. Numpy and scipy only.
 
 Many pairs at once: scale and shift along the axes resample rows and columns apart, so that every step is a few matrix
 products over all pairs.
@@ -13,10 +13,10 @@ from scipy.ndimage import gaussian_filter
 Picture = NDArray[np.float32]  # (S, S), S a power of two
 Places = NDArray[np.float64]  # (n, 4): scale_y, shift_y, scale_x, shift_x of each pair
 
-MOST = 0.25  # of half the picture, in scale or shift: a "slight" crop
-LEAST_OVERLAP = 0.6
+MAX_PLACEMENT = 0.25  # of half the picture, in scale or shift: a slight crop
+MIN_OVERLAP = 0.6
 BLUR = 0.7  # pixels, at every scale
-AT_ONCE = 2**18  # pixels of a batch: what stays in a processor's cache
+BATCH_PIXELS = 2**18  # what stays in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,18 @@ def register(moving: Picture, fixed: Picture, sizes: tuple[int, ...], steps: int
 def register_all(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int = 6
 ) -> list[Placement | None]:
-    """As `register`, for pairs (n, S, S) and (n, S, S), or one `fixed` (1, S, S) for all.
+    """Register pairs of `moving` (n, S, S) and `fixed` (n, S, S), or one `fixed` (1, S, S) for all.
 
     Gauss-Newton on grey values, coarse to fine (Lucas and Kanade, 1981).
     """
     found: list[Placement | None] = []
-    many = max(1, AT_ONCE // max(sizes) ** 2)
-    for start in range(0, len(moving), many):
-        batch = slice(start, start + many)
-        places, held = _register(moving[batch], fixed if len(fixed) == 1 else fixed[batch], sizes, steps)
-        found += [Placement(*place) if ok else None for place, ok in zip(places.tolist(), held.tolist(), strict=True)]
+    count = max(1, BATCH_PIXELS // max(sizes) ** 2)
+    for start in range(0, len(moving), count):
+        batch = slice(start, start + count)
+        places, registered = _register(moving[batch], fixed if len(fixed) == 1 else fixed[batch], sizes, steps)
+        found += [
+            Placement(*place) if ok else None for place, ok in zip(places.tolist(), registered.tolist(), strict=True)
+        ]
     return found
 
 
@@ -78,20 +80,20 @@ def _register(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int
 ) -> tuple[Places, NDArray[np.bool_]]:
     """Return the places (n, 4) and for which pairs (n,) there is one."""
-    places, held = np.zeros((len(moving), 4)), np.ones(len(moving), np.bool_)
+    places, registered = np.zeros((len(moving), 4)), np.ones(len(moving), np.bool_)
     for size in sizes:
         ours, theirs = (gaussian_filter(shrink(pictures, size), (0, BLUR, BLUR)) for pictures in (moving, fixed))
-        going = held.copy()
+        active = registered.copy()
         for _ in range(steps):
-            at = np.flatnonzero(going)
+            at = np.flatnonzero(active)
             if not at.size:
                 break
             step, ok = _step(ours[at], theirs if len(theirs) == 1 else theirs[at], places[at])
             places[at[ok]] += step[ok]
-            ok &= np.abs(places[at]).max(axis=1) <= MOST
-            held[at[~ok]] = False
-            going[at] = ok & (np.abs(step).max(axis=1) >= 0.02 / size)
-    return places, held
+            ok &= np.abs(places[at]).max(axis=1) <= MAX_PLACEMENT
+            registered[at[~ok]] = False
+            active[at] = ok & (np.abs(step).max(axis=1) >= 0.02 / size)
+    return places, registered
 
 
 def _step(ours: NDArray[np.float32], theirs: NDArray[np.float32], places: Places) -> tuple[Places, NDArray[np.bool_]]:
@@ -108,8 +110,8 @@ def _step(ours: NDArray[np.float32], theirs: NDArray[np.float32], places: Places
     normal = design @ design.transpose(0, 2, 1) + 1e-6 * np.eye(6)
     aim = design @ np.broadcast_to(theirs, ours.shape).reshape(count, -1, 1).astype(np.float64)
     found = np.linalg.solve(normal, aim)[..., 0]
-    gain = found[:, 4]  # below 0.05 there is nothing to hold on to
-    ok = (overlap.mean(axis=1) >= LEAST_OVERLAP) & (gain > 0.05)
+    gain = found[:, 4]  # below 0.05 the pictures have too little structure in common
+    ok = (overlap.mean(axis=1) >= MIN_OVERLAP) & (gain > 0.05)
     return np.clip(found[:, :4] / np.where(ok, gain, 1.0)[:, None], -0.05, 0.05), ok
 
 
