@@ -42,8 +42,9 @@ def compare(
     if runs:
         if import_ or prune or best:
             raise InputError("With run folders, compare tests them against each other: leave out the other options.")
-        from defectlab.results.comparison.paired_test import compare_runs, comparison_table
+        from defectlab.results.comparison.paired_test import compare_runs
         from defectlab.results.run.run import Run
+        from defectlab.visualization.terminal import comparison_table
 
         comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
         return 0

@@ -8,7 +8,7 @@ from PIL import Image
 
 from defectlab.evaluation.metrics import auroc, sort_scores
 from defectlab.evaluation.pixel.curves import Points
-from defectlab.results.comparison.leaderboard import RANKED_BY, Board
+from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.curves import Kind, roc_points
 from defectlab.results.evaluate import columns
 from defectlab.results.rows import KEY
@@ -238,12 +238,12 @@ def _title(run: Run) -> str:
     return f"{run.folder.parent.parent.name} {run.record['name']}"
 
 
-def board_chart(board: Board) -> str:
+def ranking_chart(ranking: Ranking) -> str:
     """Return the image AUROC of each configuration with its interval, as SVG text."""
     ranked: dict[str, tuple[float, float | None, float | None]] = {}
-    for entry in board.entries:
+    for entry in ranking.entries:
         if RANKED_BY in entry.spreads:
             name = f"{entry.rows[0].get('model', '')} {entry.name}"
             name += f" {entry.rows[0][KEY]}" if name in ranked else ""
             ranked[name] = entry.spreads[RANKED_BY].mean, entry.interval.low, entry.interval.high
-    return interval_chart(ranked, f"{board.group[0]}: image AUROC, 95 % interval over images")
+    return interval_chart(ranked, f"{ranking.group[0]}: image AUROC, 95 % interval over images")

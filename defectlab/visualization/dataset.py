@@ -12,6 +12,7 @@ from defectlab.data.manifest.manifest import SPLITS, Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.tiles import TileGrid
 from defectlab.utils.errors import InputError
+from defectlab.utils.table import Table, numbers, to_markdown
 from defectlab.visualization.canvas import BAD, GOOD, new_axes, rendered
 from defectlab.visualization.overlays import save_image
 
@@ -20,11 +21,8 @@ def counts_table(manifest: Manifest) -> str:
     """Return the number of images by split and kind as a Markdown table."""
     counts = manifest.counts()
     kinds = sorted({kind for split in counts.values() for kind in split}, key=lambda kind: (kind != "good", kind))
-    lines = ["| split | " + " | ".join(kinds) + " |", "| --- |" + " ---: |" * len(kinds)]
-    lines += [
-        f"| {split} | " + " | ".join(str(counts[split].get(kind, 0)) for kind in kinds) + " |" for split in SPLITS
-    ]
-    return "\n".join(lines)
+    rows = [[split, *(counts[split].get(kind, 0) for kind in kinds)] for split in SPLITS]
+    return to_markdown(Table(["split", *numbers(*kinds)], rows))
 
 
 def size_table(manifest: Manifest) -> str:
@@ -32,12 +30,11 @@ def size_table(manifest: Manifest) -> str:
     folders: dict[str, list[tuple[int, int]]] = {}
     for entry in manifest.entries:
         folders.setdefault(entry.path.rpartition("/")[0] or ".", []).append((entry.width, entry.height))
-    lines = ["| folder | images | sizes | width | height |", "| --- | ---: | ---: | ---: | ---: |"]
+    rows = []
     for folder, sizes in folders.items():
-        widths, heights = zip(*sizes, strict=True)
-        ranges = (f"{min(values)} to {max(values)}" for values in (widths, heights))
-        lines.append(f"| {folder} | {len(sizes)} | {len(set(sizes))} | {' | '.join(ranges)} |")
-    return "\n".join(lines)
+        ranges = [f"{min(values)} to {max(values)}" for values in zip(*sizes, strict=True)]
+        rows.append([folder, len(sizes), len(set(sizes)), *ranges])
+    return to_markdown(Table(["folder", *numbers("images", "sizes", "width", "height")], rows))
 
 
 def labels_figure(manifest: Manifest) -> Image.Image:

@@ -1,9 +1,9 @@
 """Finished runs side by side as a Markdown table: what was tried, and what it came to."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from defectlab.results.run.run import Run
+from defectlab.utils.table import Table, numbers, to_markdown
 
 RATES = ("image_TPR", "image_TNR", "image_AUROC")
 ALL_RATES = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "image_TPR", "image_TNR")
@@ -15,42 +15,21 @@ def experiment_table(runs: Sequence[Run], metrics: Sequence[str] = RATES) -> str
     A metric that cannot be computed is "-", as is a learning rate that a model does not have. Runs of several datasets
     get a column that says which.
     """
-    several = len({run.record["dataset"]["name"] for run in runs}) > 1
-    header = [
-        *(["dataset"] if several else []),
-        "model",
-        "run",
-        "parameters",
-        "epochs",
-        "lr",
-        "threshold",
-        *metrics,
-        "fit s",
-    ]
-    lines = [
-        f"| {' | '.join(header)} |",
-        "| --- | --- |" + " --- |" * several + " ---: |" * (len(header) - 2 - several),
-    ]
+    several = len({run.record.dataset.name for run in runs}) > 1
+    columns = [*["dataset"][:several], "model", "run", *numbers("parameters", "epochs", "lr")]
+    columns += [*numbers("threshold", form=".4g"), *numbers(*metrics, form=".3f"), *numbers("fit s", form=".0f")]
+    rows = []
     for run in runs:
-        experiment = run.record["experiment"]
-        cells = [
-            *([run.record["dataset"]["name"]] if several else []),
+        experiment, count = run.record.experiment, run.record.parameters
+        rows.append([
+            *[run.record.dataset.name][:several],
             run.folder.parent.parent.name,
-            run.record["name"],
-            _millions(run.record.get("parameters")),
-            experiment["trainer"].get("max_epochs", "-"),
-            experiment["model"].get("lr", "-"),
-            _number(run.record["thresholds"]["image"]["value"], ".4g"),
-            *(_number(run.record["metrics"].get(metric), ".3f") for metric in metrics),
-            _number(run.record["timings"].get("fit"), ".0f"),
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
-def _millions(count: int | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.2f} M"
-
-
-def _number(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
+            run.record.name,
+            None if count is None else f"{count / 1e6:.2f} M",
+            experiment.trainer.get("max_epochs"),
+            str(experiment.model.get("lr", "-")),
+            run.record.thresholds.image.value,
+            *(run.record.metrics.get(metric) for metric in metrics),
+            run.record.timings.get("fit"),
+        ])  # fmt: skip
+    return to_markdown(Table(columns, rows))

@@ -14,9 +14,9 @@ from defectlab.evaluation.metrics import sort_scores
 from defectlab.evaluation.pixel.curves import Points, pixel_curves
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import FPR_LIMIT
-from defectlab.results.comparison.dataset_means import across_datasets
-from defectlab.results.comparison.leaderboard import RANKED_BY, Board, Entry
-from defectlab.results.comparison.runs import boards_of, kinds_by_run
+from defectlab.results.comparison.dataset_means import means_over_datasets
+from defectlab.results.comparison.ranking import RANKED_BY, Entry, Ranking
+from defectlab.results.comparison.runs import kinds_by_run, rankings_of
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import row_parts
@@ -27,14 +27,14 @@ from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.files import replacing
-from defectlab.visualization.charts import board_chart, curve_chart, histogram, loss_chart
+from defectlab.utils.table import Table, to_html
+from defectlab.visualization.charts import curve_chart, histogram, loss_chart, ranking_chart
 from defectlab.visualization.html_tables import (
     average_by_label,
-    confusion,
+    confusion_table,
+    dataset_means_table,
     kinds_side_by_side,
-    means_over_datasets,
-    standings,
-    table,
+    ranking_table,
 )
 from defectlab.visualization.overlays import colour_map
 from defectlab.visualization.run_panel import COLUMNS, ShownImages
@@ -82,16 +82,16 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     for run, rows in tested.values():
         if not rows:
             raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
-    boards = boards_of(runs)
-    ordered = [tested[str(row[KEY])] for board in boards for entry in board.entries for row in entry.rows]
+    rankings = rankings_of(runs)
+    ordered = [tested[str(row[KEY])] for ranking in rankings for entry in ranking.entries for row in entry.rows]
     drawn = {
-        _curve_name(board, entry) + f" ({board.group[0]})" * (len(boards) > 1): tested[str(entry.rows[0][KEY])]
-        for board in boards
-        for entry in board.entries
+        _curve_name(ranking, entry) + f" ({ranking.group[0]})" * (len(rankings) > 1): tested[str(entry.rows[0][KEY])]
+        for ranking in rankings
+        for entry in ranking.entries
     }
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
-    body = "\n".join([_head(boards, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
+    body = "\n".join([_head(rankings, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
     title = html.escape(", ".join(run.record["name"] for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -104,49 +104,49 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     return target
 
 
-def _head(boards: Sequence[Board], ordered: Sequence[tuple[Run, Sequence[ScoreRow]]]) -> str:
-    names = ", ".join(dict.fromkeys(board.group[0] for board in boards))
+def _head(rankings: Sequence[Ranking], ordered: Sequence[tuple[Run, Sequence[ScoreRow]]]) -> str:
+    names = ", ".join(dict.fromkeys(ranking.group[0] for ranking in rankings))
     parts = [f"<h1>{len(ordered)} run{'s' * (len(ordered) > 1)} on {html.escape(names)}</h1>"]
-    if len(boards) > 1:
+    if len(rankings) > 1:
         parts.append(
             '<p class="wrong">These runs have different images or splits: rank them within a table, never across.</p>'
         )
-    together = across_datasets(boards)
+    together = means_over_datasets(rankings)
     if together:
         words = "Mean over datasets, each counting the same; set only rows on the same datasets against each other."
-        parts += [f'<p class="quiet">{words}</p>', means_over_datasets(together)]
+        parts += [f'<p class="quiet">{words}</p>', dataset_means_table(together)]
     links = (f'<a href="#run{place}">{html.escape(_label(run))}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
     kinds = kinds_by_run([run for run, _ in ordered])
-    for board in boards:
-        parts.append(f"<h2>{html.escape(board.group[0])}</h2>" if len(boards) > 1 else "")
-        parts += [f'<p class="quiet">{html.escape(board.protocol)}</p>', standings(board), _explained(board)]
-        if sum(RANKED_BY in entry.spreads for entry in board.entries) > 1:
-            parts.append(f'<div class="charts">{board_chart(board)}</div>')
-        if sum(len(entry.rows) for entry in board.entries) > 1:
+    for ranking in rankings:
+        parts.append(f"<h2>{html.escape(ranking.group[0])}</h2>" if len(rankings) > 1 else "")
+        parts += [f'<p class="quiet">{html.escape(ranking.protocol)}</p>', ranking_table(ranking), _explained(ranking)]
+        if sum(RANKED_BY in entry.spreads for entry in ranking.entries) > 1:
+            parts.append(f'<div class="charts">{ranking_chart(ranking)}</div>')
+        if sum(len(entry.rows) for entry in ranking.entries) > 1:
             parts += ["<h3>By kind of defect: AUROC against the good, and what the threshold caught</h3>"]
-            parts.append(kinds_side_by_side(board, kinds))
+            parts.append(kinds_side_by_side(ranking, kinds))
     return "\n".join(part for part in parts if part)
 
 
-def _explained(board: Board) -> str:
+def _explained(ranking: Ranking) -> str:
     """Say what the table's words mean, as far as they are used."""
     parts = ["95 %: where the image AUROC would lie on other images of these kinds."]
-    if len(board.entries) > 1:
+    if len(ranking.entries) > 1:
         parts.append(
             "Tied: not told from the best by DeLong's paired test, corrected for the number of comparisons (Holm); the "
             "best was picked on these images, which favours it."
         )
-    if board.trivial:
+    if ranking.trivial:
         parts.append("In red: no better than calling every image anomalous.")
-    notes = dict.fromkeys(f"{entry.name}: {entry.note}." for entry in board.entries if entry.note)
+    notes = dict.fromkeys(f"{entry.name}: {entry.note}." for entry in ranking.entries if entry.note)
     return f'<p class="quiet">{html.escape(" ".join([*parts, *notes]))}</p>'
 
 
-def _curve_name(board: Board, entry: Entry) -> str:
+def _curve_name(ranking: Ranking, entry: Entry) -> str:
     """Name a configuration's curve, with its id where two configurations have one name."""
     name = f"{entry.rows[0].get('model', '')} {entry.name}"
-    alone = sum(other.name == entry.name for other in board.entries) == 1
+    alone = sum(other.name == entry.name for other in ranking.entries) == 1
     return name if alone else f"{name} {str(entry.rows[0][KEY])[-6:]}"
 
 
@@ -190,7 +190,7 @@ def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) 
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
     parts.append(_losses(run.record.get("history", {})))
     kinds = by_kind(rows, threshold, row_parts(run.record, rows))
-    parts += ["<h3>By kind</h3>", confusion(kinds), average_by_label(kinds), _failures(run, pictures)]
+    parts += ["<h3>By kind</h3>", confusion_table(kinds), average_by_label(kinds), _failures(run, pictures)]
     return "\n".join(part for part in parts if part)
 
 
@@ -206,19 +206,14 @@ def _losses(history: Mapping[str, Sequence[float | None]]) -> str:
 def _settings(run: Run) -> str:
     record = run.record
     thresholds = [
-        [
-            level,
-            chosen["value"],
-            chosen["rule"],
-            f"{chosen['source']}{' (oracle)' * chosen['oracle']}",
-            chosen["reason"],
-        ]
-        for level, chosen in record["thresholds"].items()
+        [level, one["value"], one["rule"], one["source"] + " (oracle)" * one["oracle"], one["reason"]]
+        for level, one in record["thresholds"].items()
     ]
+    settings = [*row_of(run).items(), *record.get("environment", {}).items()]
     return (
-        table(["threshold", "value", "rule", "from", "why"], thresholds)
+        to_html(Table(["threshold", "value", "rule", "from", "why"], thresholds))
         + "<details><summary>All settings, metrics and provenance</summary>"
-        + table(["what", "value"], [*row_of(run).items(), *record.get("environment", {}).items()])
+        + to_html(Table(["what", "value"], settings))
         + "</details>"
     )
 

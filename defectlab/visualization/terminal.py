@@ -1,96 +1,94 @@
-"""A run's metrics, and where it stands among the others, as tables in terminal or notebook."""
+"""Runs as tables in terminal or notebook: one run's metrics, its place among others, seeds, paired tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from defectlab.evaluation.intervals import PairedTest
 from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.results.comparison.paired_test import RANKED_BY, Compared
 from defectlab.results.comparison.repeats import Repeats
 from defectlab.results.rows import KEY, group_of, number, ranked_within
+from defectlab.results.run.record import GroupsRecord, RunRecord
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.progress import in_notebook
+from defectlab.utils.table import Column, Table, interval_text, numbers, print_line, print_table
 
 SHOWN_RUNS = 5
-PART_METRICS = ("part_AUROC", "part_F1Score")  # beside them where data.group is set
+GROUP_METRICS = ("part_AUROC", "part_F1Score")  # beside them where data.group is set
 METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BARE_METRICS
 
 
 def summary(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what a finished run came to: its metrics, its place among the workbook's rows, its pictures."""
     metrics_table(run)
-    standing_table(run, rows)
+    peers_table(run, rows)
     show_picture(run)
 
 
 def metrics_table(run: Run) -> None:
     """Print the metrics of one run and where its files are."""
-    table = Table()
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name in BARE_METRICS:  # run.json and the workbook have them all
-        table.add_row(name, _shown(run.record["metrics"].get(name), run.record["metric_reasons"].get(name)))
-    parts = run.record.get("parts") or {}
-    for name in PART_METRICS if parts else ():
-        table.add_row(name, _shown(parts["metrics"].get(name), parts["metric_reasons"].get(name)))
-    console = Console()
-    console.print(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}", soft_wrap=True)
-    console.print(table)
-    for line in _caveats(run.record):
-        console.print(line, soft_wrap=True)
-    console.print(f"Record: {paths.relative(run.folder)}", soft_wrap=True)
+    record, groups = run.record, run.record.groups
+    rows = [(name, _value_or_reason(name, record)) for name in BARE_METRICS]  # run.json and the workbook have them all
+    rows += [(name, _value_or_reason(name, groups)) for name in GROUP_METRICS if groups]
+    print_line(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}")
+    print_table(Table([Column("metric", wrap=True), Column("value", ".4f", right=True, wrap=True)], rows))
+    for line in _caveats(record):
+        print_line(line)
+    print_line(f"Record: {paths.relative(run.folder)}")
 
 
-def _caveats(record: Mapping[str, Any]) -> list[str]:
+def _value_or_reason(metric: str, record: RunRecord | GroupsRecord) -> float | str | None:
+    value, reason = record.metrics.get(metric), record.metric_reasons.get(metric)
+    return f"not available: {reason}" if value is None and reason else value
+
+
+def _caveats(record: RunRecord) -> list[str]:
     """Say how sure the image AUROC is, and what image F1 costs nothing."""
     lines = []
-    interval = record.get("intervals", {}).get("image_AUROC", {})
-    if interval.get("low") is not None:
-        lines.append(f"image_AUROC, 95 % interval: {interval['low']:.3f} to {interval['high']:.3f}")
-    trivial = record.get("trivial", {}).get("image_F1Score")
-    if trivial is not None and record["metrics"].get("image_F1Score") is not None:
+    if interval := _interval(record, "image_AUROC"):
+        lines.append(f"image_AUROC, 95 % interval: {interval}")
+    trivial = record.trivial.get("image_F1Score")
+    if trivial is not None and record.metrics.get("image_F1Score") is not None:
         lines.append(f"image_F1Score of calling every image anomalous: {trivial:.4f}")
-    parts = record.get("parts")
-    if parts:
-        counts, interval = parts["counts"], parts["intervals"].get("part_AUROC", {})
-        around = (
-            "" if interval.get("low") is None else f"; 95 % interval {interval['low']:.3f} to {interval['high']:.3f}"
-        )
+    if groups := record.groups:
+        interval = _interval(groups, "part_AUROC")
+        around = f"; 95 % interval {interval}" if interval else ""
         lines.append(
-            f"part_AUROC: {parts['count']} parts ({counts['anomalous']} anomalous) of {parts['images']} images, each "
-            f"scored by the highest of its images{around}"
+            f"part_AUROC: {groups.count} parts ({groups.counts['anomalous']} anomalous) of {groups.images} images, "
+            f"each scored by the highest of its images{around}"
         )
     return lines
 
 
-def standing_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+def _interval(record: RunRecord | GroupsRecord, metric: str) -> str | None:
+    interval = record.intervals.get(metric)
+    return interval_text(interval.low, interval.high) if interval else None
+
+
+def peers_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the run's row of the workbook among the best of the same images and split, and its place by each metric."""
-    own = next((row for row in rows if row[KEY] == run.record["run_id"]), None)
+    own = next((row for row in rows if row[KEY] == run.record.run_id), None)
     if own is None:
         return
     peers = [row for row in rows if group_of(row) == group_of(own)]
-    console = Console(width=max(Console().width, 120))
     added = f"Its row is in {paths.workbook().name}"
     if len(peers) == 1:
-        console.print(f"{added}: the first on these images", soft_wrap=True)
+        print_line(f"{added}: the first on these images")
         return
-    console.print(f"{added}. On {own.get('dataset')}, same split: {_places(own, peers)}", soft_wrap=True)
-    table = Table()
-    for column in ("", "model", "run"):
-        table.add_column(column, no_wrap=True)
-    for column in METRIC_COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
+    print_line(f"{added}. On {own.get('dataset')}, same split: {_places(own, peers)}")
     ranked = sorted(peers, key=lambda row: -(number(row, BARE_METRICS[0]) or -1.0))
     shown = ranked[:SHOWN_RUNS] + [row for row in ranked[SHOWN_RUNS:] if row is own]
-    for row in shown:
-        values = (_shown(number(row, metric), None) for metric in BARE_METRICS)
-        style = "bold" if row is own else None
-        table.add_row(
-            "this run" if row is own else "", str(row.get("model", "")), str(row.get("run", "")), *values, style=style
-        )
-    console.print(table)
+    cells = [
+        ["this run" if row is own else "", row.get("model", ""), row.get("run", ""), *_bare_metrics(row)]
+        for row in shown
+    ]
+    columns = ["", "model", "run", *numbers(*METRIC_COLUMNS, form=".4f")]
+    print_table(Table(columns, cells), bold=[place for place, row in enumerate(shown) if row is own], width=120)
+
+
+def _bare_metrics(row: Mapping[str, Any]) -> list[float | None]:
+    return [number(row, metric) for metric in BARE_METRICS]
 
 
 def _places(own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> str:
@@ -115,48 +113,55 @@ def show_picture(run: Run) -> None:
 
         display(Image(filename=str(picture)))
     else:
-        Console().print(f"Pictures: {paths.relative(picture)}", soft_wrap=True)
+        print_line(f"Pictures: {paths.relative(picture)}")
 
 
 def runs_table(runs: Sequence[Run], title: str) -> None:
     """Print runs side by side, one row each."""
-    table = Table()
-    for column in ("model", "run", *METRIC_COLUMNS, "fit s", "test s"):
-        table.add_column(column, justify="left" if column in ("model", "run") else "right", no_wrap=True)
+    rows = []
     for run in runs:
-        metrics, timings = run.record["metrics"], run.record["timings"]
-        seconds = (f"{timings[stage]:.1f}" if stage in timings else "" for stage in ("fit", "test"))
-        table.add_row(
-            run.folder.parent.parent.name,
-            run.folder.name,
-            *(_shown(metrics.get(name), None) for name in BARE_METRICS),
-            *seconds,
-        )
-    console = Console(width=max(Console().width, 120))  # without a terminal rich assumes 80 columns
-    console.print(title, soft_wrap=True)
-    console.print(table)
+        metrics = [run.record.metrics.get(name) for name in BARE_METRICS]
+        seconds = [run.record.timings.get(stage, "") for stage in ("fit", "test")]
+        rows.append([run.folder.parent.parent.name, run.folder.name, *metrics, *seconds])
+    columns = ["model", "run", *numbers(*METRIC_COLUMNS, form=".4f"), *numbers("fit s", "test s", form=".1f")]
+    print_line(title)
+    print_table(Table(columns, rows), width=120)
 
 
 def repeats_table(repeats: Repeats) -> None:
     """Print what runs that differ in nothing but their seed came to: mean, deviation and interval of each metric."""
-    table = Table()
-    for column in ("metric", "mean", "std", "95 % interval of the mean", "seeds"):
-        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    rows: list[list[Any]] = []
     for name in BARE_METRICS:
-        spread = repeats.metrics.get(name)
-        if spread is None:
-            table.add_row(name, "-", "-", "-", "0")
-            continue
-        interval = "-" if spread.low is None else f"{spread.low:.4f} to {spread.high:.4f}"
-        deviation = "-" if spread.deviation is None else f"{spread.deviation:.4f}"
-        table.add_row(name, f"{spread.mean:.4f}", deviation, interval, str(spread.count))
+        one = repeats.metrics.get(name)
+        known = [one.mean, one.deviation, interval_text(one.low, one.high, 4), one.count] if one else [None] * 3 + [0]
+        rows.append([name, *known])
     first = repeats.runs[0].folder
-    console = Console(width=max(Console().width, 100))
     seeds = ", ".join(map(str, repeats.seeds))
-    console.print(f"{first.parent.parent.name} on {first.parent.name}, seeds {seeds}:", soft_wrap=True)
-    console.print(table)
-    console.print("The spread is of training alone: all were tested on the same images.", soft_wrap=True)
+    print_line(f"{first.parent.parent.name} on {first.parent.name}, seeds {seeds}:")
+    print_table(Table(["metric", *numbers("mean", "std", "95 % interval of the mean", "seeds")], rows), width=100)
+    print_line("The spread is of training alone: all were tested on the same images.")
 
 
-def _shown(value: float | None, reason: str | None) -> str:
-    return (f"not available: {reason}" if reason else "-") if value is None else f"{value:.4f}"
+def comparison_table(found: Sequence[Compared]) -> None:
+    """Print the comparison: metric, its interval, the difference to the best and whether it can be told from chance."""
+    rows = []
+    for one in found:
+        verdict = "best" if one.test is None else ("tied with the best" if one.tied else "worse")
+        p = "" if one.p is None else (one.p if one.p >= 0.0001 else "< 0.0001")
+        difference = _difference(one.test) if one.test else ""
+        names = one.run.folder.parent.parent.name, one.run.folder.name
+        rows.append([*names, one.value, interval_text(*one.interval), difference, p, verdict])
+    metric = found[0].metric
+    titles = (metric.replace("_", " "), "95 % interval", "from the best by", "p (Holm)", "")
+    print_table(Table(["model", "run", *numbers(*titles, form=".4f")], rows), fit=True)
+    count = sum(row.label >= 0 for row in found[0].run.scores("test"))
+    how = "DeLong's paired test" if metric == RANKED_BY else "Paired bootstrap over images"
+    print_line(
+        f"{count} test images. {how} against the best, p-values corrected for {len(found) - 1} "
+        "comparisons (Holm); the best was picked on these images, which favours it."
+    )
+
+
+def _difference(test: PairedTest) -> str:
+    interval = interval_text(test.low, test.high)
+    return f"{test.difference:.3f} ({interval})" if interval else f"{test.difference:.3f}"

@@ -79,7 +79,8 @@ results = engine.train(model=model, datamodule=datamodule)
 
 # %%
 from defectlab import Run
-from defectlab.results.comparison.paired_test import compare_runs, comparison_table
+from defectlab.results.comparison.paired_test import compare_runs
+from defectlab.visualization.terminal import comparison_table
 
 comparison_table(compare_runs([Run.open(RUN), Run.open(model.run_folder)]))
 

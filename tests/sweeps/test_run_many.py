@@ -14,7 +14,7 @@ from scipy.stats import t
 
 import defectlab.sweeps.run_many as many
 from defectlab.cli import main
-from defectlab.results.comparison.runs import boards_of
+from defectlab.results.comparison.runs import rankings_of
 from defectlab.results.run.run import find_runs
 from defectlab.sweeps.run_many import parse_seeds, run_many, with_seeds
 from defectlab.utils.errors import OptionError
@@ -109,8 +109,8 @@ def test_random_weights_are_drawn_by_the_seed_and_are_what_is_repeated(
     runs = run_many(with_seeds(experiment(parts), [0, 1]))
     assert len({run.record["backbone"]["sha256"] for run in runs}) == 2
     assert "seeds 0, 1" in capsys.readouterr().out
-    (board,) = boards_of(runs)
-    (entry,) = board.entries
+    (ranking,) = rankings_of(runs)
+    (entry,) = ranking.entries
     assert (len(entry.rows), entry.weights) == (2, "random")
     assert entry.name == "resnet18_layer1_10_weights-random"
     other = experiment(parts, model=SMALL["model"] | {"n_features": 9})

@@ -4,12 +4,12 @@ import pytest
 from helpers.runs import finished
 
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
-from defectlab.visualization.terminal import standing_table
+from defectlab.visualization.terminal import peers_table
 
 
 def test_the_first_run_on_its_images_has_no_place_among_others(capsys: pytest.CaptureFixture[str]):
     run = finished("a")
-    standing_table(run, update_workbook(run).rows)
+    peers_table(run, update_workbook(run).rows)
     assert "the first on these images" in capsys.readouterr().out
 
 
@@ -19,7 +19,7 @@ def test_the_place_is_among_runs_on_the_same_images_and_split(capsys: pytest.Cap
     finished("other images", dataset="bottle", metrics={"image_AUROC": 1.0})
     finished("other split", manifest="another", metrics={"image_AUROC": 1.0})
     run = finished("last", metrics={"image_AUROC": 0.5, "pixel_AUROC": 0.4})
-    standing_table(run, update_workbook(run).rows)
+    peers_table(run, update_workbook(run).rows)
     printed = capsys.readouterr().out
     assert "place 8 of 8 by image_AUROC" in printed
     assert "place 1 of 1 by pixel_AUROC" in printed
@@ -32,7 +32,7 @@ def test_the_place_is_among_runs_on_the_same_images_and_split(capsys: pytest.Cap
 def test_equal_values_share_the_better_place(capsys: pytest.CaptureFixture[str]):
     finished("a", metrics={"image_AUROC": 0.9})
     run = finished("b", metrics={"image_AUROC": 0.9})
-    standing_table(run, update_workbook(run).rows)
+    peers_table(run, update_workbook(run).rows)
     assert "place 1 of 2 by image_AUROC" in capsys.readouterr().out
 
 
@@ -52,7 +52,7 @@ def test_the_table_of_best_models_takes_one_row_a_model_and_says_out_of_how_many
 def test_pixel_metrics_on_grids_of_another_size_have_no_place_among_them(capsys: pytest.CaptureFixture[str]):
     finished("large", metrics={"pixel_AUROC": 0.9}, evaluation={"pixel_size": "input", "grid": [512, 512]})
     run = finished("b", metrics={"pixel_AUROC": 0.8}, evaluation={"pixel_size": "input", "grid": [256, 256]})
-    standing_table(run, update_workbook(run).rows)
+    peers_table(run, update_workbook(run).rows)
     printed = capsys.readouterr().out
     assert "of 2 by image_AUROC" in printed
     assert "place 1 of 1 by pixel_AUROC" in printed

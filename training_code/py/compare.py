@@ -35,13 +35,13 @@ runs_table(runs, f"{len(runs)} finished runs, oldest first")
 # %%
 from IPython.display import display
 
-from defectlab.results.comparison.runs import board_frame, boards_of
+from defectlab.results.comparison.runs import ranking_frame, rankings_of
 
-boards = boards_of(runs)
-for board in boards:
-    print(f"{board.group[0]}. {board.protocol}")
-    print("A detector that calls every image anomalous gets:", {k: round(v, 3) for k, v in board.trivial.items()})
-    display(board_frame(board).round(4))
+rankings = rankings_of(runs)
+for ranking in rankings:
+    print(f"{ranking.group[0]}. {ranking.protocol}")
+    print("A detector that calls every image anomalous gets:", {k: round(v, 3) for k, v in ranking.trivial.items()})
+    display(ranking_frame(ranking).round(4))
 
 # %% [markdown]
 # The same as a picture: dots are image AUROCs, bars their 95 % intervals. Where bars overlap widely, more test images are worth more than another model.
@@ -49,10 +49,10 @@ for board in boards:
 # %%
 from IPython.display import SVG
 
-from defectlab.visualization.charts import board_chart
+from defectlab.visualization.charts import ranking_chart
 
-for board in boards:
-    display(SVG(board_chart(board)))
+for ranking in rankings:
+    display(SVG(ranking_chart(ranking)))
 
 # %% [markdown]
 # ## Paired tests
@@ -60,15 +60,16 @@ for board in boards:
 # Every run against the best one, image by image (DeLong's test, p-values corrected for the number of comparisons by Holm). Two runs can overlap in their intervals and still be told apart here, because both see the same images.
 
 # %%
-from defectlab.results.comparison.paired_test import compare_runs, comparison_table
-from defectlab.results.comparison.runs import runs_on
+from defectlab.results.comparison.paired_test import compare_runs
+from defectlab.results.comparison.runs import ranked_runs
+from defectlab.visualization.terminal import comparison_table
 
-for board in boards:
-    same = runs_on(board, runs)
+for ranking in rankings:
+    same = ranked_runs(ranking, runs)
     if len(same) > 1:
         comparison_table(compare_runs(same))
     else:
-        print(f"{board.group[0]}: {len(same)} run with an image AUROC, so nothing to compare it with.")
+        print(f"{ranking.group[0]}: {len(same)} run with an image AUROC, so nothing to compare it with.")
 
 # %% [markdown]
 # ## Where each fails
@@ -82,9 +83,9 @@ from defectlab.results.comparison.runs import kinds_by_run
 from defectlab.visualization.html_tables import kinds_side_by_side
 
 kinds = kinds_by_run(runs)
-for board in boards:
+for ranking in rankings:
     style = "<style>td.wrong { color: #be141e; }</style>"
-    display(HTML(f"<b>{board.group[0]}</b>{style}{kinds_side_by_side(board, kinds)}"))
+    display(HTML(f"<b>{ranking.group[0]}</b>{style}{kinds_side_by_side(ranking, kinds)}"))
 
 # %% [markdown]
 # ## Workbook and report

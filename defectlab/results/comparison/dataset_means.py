@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from defectlab.data.manifest.categories import named_groups
-from defectlab.results.comparison.leaderboard import RANKED_BY, SHOWN, Board, Entry
+from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry, Ranking
 
 ALL = "all"
 _SETTINGS = ("model.", "trainer.", "evaluation.", "data.")
@@ -13,7 +13,7 @@ _PLACES = ("data.root", "data.name", "data.seed", "data.num_workers", "data.eval
 
 
 @dataclass(frozen=True)
-class Across:
+class DatasetMeans:
     """A configuration's entries by dataset, and the mean over datasets of each metric that any of them has.
 
     `over` names the group that the datasets are; `all` is every one that the configuration is on.
@@ -46,27 +46,27 @@ class Across:
         return "; ".join(words)
 
 
-def across_datasets(boards: Sequence[Board]) -> list[Across]:
+def means_over_datasets(rankings: Sequence[Ranking]) -> list[DatasetMeans]:
     """Return the configurations that are ranked on more than one dataset: most datasets first, then by image AUROC.
 
     Several seeds count as their mean, every dataset as much as another. Of a dataset with several splits the first
-    board counts. Only rows on the same datasets can be set against each other. Below them come the means over groups of
-    datasets, those of MVTec AD and those that sweeps have named.
+    ranking counts. Only rows on the same datasets can be set against each other. Below them come the means over groups
+    of datasets, those of MVTec AD and those that sweeps have named.
     """
     found: dict[tuple[object, ...], dict[str, Entry]] = {}
-    for board in boards:
-        for entry in board.entries:
-            found.setdefault(_settings(entry), {}).setdefault(board.group[0], entry)
-    several = [Across(entries, _means(list(entries.values()))) for entries in found.values() if len(entries) > 1]
+    for ranking in rankings:
+        for entry in ranking.entries:
+            found.setdefault(_settings(entry), {}).setdefault(ranking.group[0], entry)
+    several = [DatasetMeans(entries, _means(list(entries.values()))) for entries in found.values() if len(entries) > 1]
     groups = [part for one in several for part in _groups(one)]
     return [*sorted(several, key=_order), *sorted(groups, key=lambda one: (one.over, *_order(one)))]
 
 
-def _order(one: Across) -> tuple[float, float]:
+def _order(one: DatasetMeans) -> tuple[float, float]:
     return -len(one.entries), -one.means.get(RANKED_BY, -1.0)
 
 
-def _groups(one: Across) -> list[Across]:
+def _groups(one: DatasetMeans) -> list[DatasetMeans]:
     """Return the means over groups of which there are at least two datasets, and others beside them."""
     named: dict[str, set[str]] = {name: set(members) for name, members in named_groups({}).items()}
     for dataset, entry in one.entries.items():
@@ -75,7 +75,7 @@ def _groups(one: Across) -> list[Across]:
                 named.setdefault(name, set()).add(dataset)
     parts = {name: {key: one.entries[key] for key in one.entries if key in its} for name, its in named.items()}
     return [
-        Across(entries, _means(list(entries.values())), name)
+        DatasetMeans(entries, _means(list(entries.values())), name)
         for name, entries in parts.items()
         if 1 < len(entries) < len(one.entries)
     ]
@@ -91,5 +91,7 @@ def _settings(entry: Entry) -> tuple[object, ...]:
 
 
 def _means(entries: Sequence[Entry]) -> dict[str, float]:
-    values = {metric: [mean for entry in entries if (mean := entry.mean(metric)) is not None] for metric in SHOWN}
+    values = {
+        metric: [mean for entry in entries if (mean := entry.mean(metric)) is not None] for metric in SHOWN_METRICS
+    }
     return {metric: sum(its) / len(its) for metric, its in values.items() if its}

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from defectlab.evaluation.bootstrap import bootstrap_problem, resample_counts, resampled_image_metrics
 from defectlab.evaluation.intervals import auroc_interval
@@ -197,37 +194,3 @@ def _matched(runs: Sequence[Run]) -> _Matched:
             )
     labels = np.array([label for _, label in images[0]], dtype=np.int64)
     return _Matched(labels, parts[0], scores, places)
-
-
-def comparison_table(found: Sequence[Compared]) -> None:
-    """Print the comparison: metric, its interval, the difference to the best and whether it can be told from chance."""
-    metric = found[0].metric
-    table = Table()
-    for column in ("model", "run"):
-        table.add_column(column, no_wrap=True)
-    for column in (metric.replace("_", " "), "95 % interval", "from the best by", "p (Holm)", ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    for one in found:
-        low, high = one.interval
-        interval = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "-"
-        test = one.test
-        difference = _difference(test) if test else ""
-        verdict = "best" if test is None else ("tied with the best" if one.tied else "worse")
-        p = "" if one.p is None else (f"{one.p:.4f}" if one.p >= 0.0001 else "< 0.0001")
-        names = (one.run.folder.parent.parent.name, one.run.folder.name)
-        table.add_row(*names, f"{one.value:.4f}", interval, difference, p, verdict)
-    console = Console()
-    console.width = max(console.width, Measurement.get(console, console.options.update(width=1000), table).maximum)
-    console.print(table)
-    count = sum(row.label >= 0 for row in found[0].run.scores("test"))
-    how = "DeLong's paired test" if metric == RANKED_BY else "Paired bootstrap over images"
-    console.print(
-        f"{count} test images. {how} against the best, p-values corrected for {len(found) - 1} "
-        "comparisons (Holm); the best was picked on these images, which favours it.",
-        soft_wrap=True,
-    )
-
-
-def _difference(test: PairedTest) -> str:
-    around = f" ({test.low:.3f} to {test.high:.3f})" if test.low is not None else ""
-    return f"{test.difference:.3f}{around}"

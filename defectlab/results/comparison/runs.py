@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from defectlab.results.comparison.leaderboard import RANKED_BY, SHOWN, Board, Entry, leaderboards
+from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry, Ranking, rank_rows
 from defectlab.results.comparison.significance import read_test_scores
 from defectlab.results.rows import FINISHED, KEY, row_of
 from defectlab.results.run.run import Run, find_runs
@@ -50,16 +50,16 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
     )
 
 
-def boards_of(runs: Sequence[Run]) -> list[Board]:
+def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
     """Rank runs by image AUROC within each dataset, split and pixel size, with ties; every scores.csv is read once."""
     by_id = {run.record["run_id"]: run for run in runs}
     scores = {name: read_test_scores(run) for name, run in by_id.items()}
-    return leaderboards([row_of(run) for run in runs], by_id, scores)
+    return rank_rows([row_of(run) for run in runs], by_id, scores)
 
 
-def runs_on(board: Board, runs: Sequence[Run]) -> list[Run]:
-    """Return the runs of a board that have an image AUROC, so that they can be tested against each other."""
-    ranked = [entry for entry in board.entries if RANKED_BY in entry.spreads]
+def ranked_runs(ranking: Ranking, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of a ranking that have an image AUROC, so that they can be tested against each other."""
+    ranked = [entry for entry in ranking.entries if RANKED_BY in entry.spreads]
     by_id = {run.record["run_id"]: run for run in runs}
     return [by_id[str(row[KEY])] for entry in ranked for row in entry.rows if str(row[KEY]) in by_id]
 
@@ -69,11 +69,11 @@ def kinds_by_run(runs: Sequence[Run]) -> dict[str, list[KindResult]]:
     return {run.record["run_id"]: kinds_of(run, read_test_scores(run)) for run in runs}
 
 
-def board_frame(board: Board) -> "pd.DataFrame":
-    """Return a board as a table, a configuration a row, best first."""
+def ranking_frame(ranking: Ranking) -> "pd.DataFrame":
+    """Return a ranking as a table, a configuration a row, best first."""
     import pandas as pd
 
-    frame = pd.DataFrame([_row(entry) for entry in board.entries], index=range(1, len(board.entries) + 1))
+    frame = pd.DataFrame([_row(entry) for entry in ranking.entries], index=range(1, len(ranking.entries) + 1))
     unused = [column for column in ("p (Holm)", "sd of seeds") if frame[column].isna().all()]
     return frame.drop(columns=unused)
 
@@ -91,7 +91,7 @@ def _row(entry: Entry) -> dict[str, object]:
         "95% high": entry.interval.high,
         "p (Holm)": entry.p,
         "sd of seeds": spread.deviation if spread else None,
-        **{metric: entry.mean(metric) for metric in SHOWN if metric != RANKED_BY},
+        **{metric: entry.mean(metric) for metric in SHOWN_METRICS if metric != RANKED_BY},
         "fit s": entry.mean("fit_seconds"),
         "images/s": entry.images_per_second,
     }

@@ -6,7 +6,7 @@ from openpyxl.styles import Alignment
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.comparison.leaderboard import BEST, TIED, UNTESTED, WORSE, Board
+from defectlab.results.comparison.ranking import BEST, TIED, UNTESTED, WORSE, Ranking
 from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE
 
 SHEETS = {
@@ -79,11 +79,11 @@ COLUMNS = {
 _WIDTHS = 46, 110  # characters
 
 
-def write_about(sheet: Worksheet, boards: Sequence[Board]) -> None:
+def write_about(sheet: Worksheet, rankings: Sequence[Ranking]) -> None:
     """Write the explanations, a section each: name in A, meaning in B."""
     protocols = {
-        f"{board.group[0] or 'no dataset'}, {board.group[1][:6]}, pixels {board.group[2]}": board.protocol
-        for board in boards
+        f"{ranking.group[0] or 'no dataset'}, {ranking.group[1][:6]}, pixels {ranking.group[2]}": ranking.protocol
+        for ranking in rankings
     }
     sheet.cell(1, 1, "What this workbook says, and how far it can be believed").font = TITLE
     sheet.cell(2, 1, "Made from the run records by DefectLab; `defectlab compare` makes it again.").font = QUIET

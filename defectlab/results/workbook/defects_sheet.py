@@ -1,4 +1,4 @@
-"""The sheet `per defect`: where each run fails; a block for each board of the leaderboard, a run a row."""
+"""The sheet `per defect`: where each run fails; a block for each ranking of the leaderboard, a run a row."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.comparison.leaderboard import RANKED_BY, Board
+from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.comparison.runs import KindResult
 from defectlab.results.rows import KEY, Row, number
 from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE, auroc_scale
@@ -20,14 +20,14 @@ Kinds = Mapping[str, Sequence[KindResult]]  # by run id
 Column = tuple[str, int, str]  # kind, label, what
 
 
-def write_per_defect(sheet: Worksheet, boards: Sequence[Board], kinds: Kinds) -> None:
-    """Write a block for each board, runs in the leaderboard's order; those whose kinds are not known are left out."""
+def write_per_defect(sheet: Worksheet, rankings: Sequence[Ranking], kinds: Kinds) -> None:
+    """Write a block for each ranking, runs in the leaderboard's order; those whose kinds are not known are left out."""
     top = 1
-    for board in boards:
-        rows = [row for entry in board.entries for row in entry.rows]
+    for ranking in rankings:
+        rows = [row for entry in ranking.entries for row in entry.rows]
         shown = [row for row in rows if kinds.get(str(row[KEY]))]
         if shown:
-            top = _write_block(sheet, board, shown, len(rows) - len(shown), kinds, top) + 2
+            top = _write_block(sheet, ranking, shown, len(rows) - len(shown), kinds, top) + 2
     if top == 1:
         sheet.cell(1, 1, "No run here has test scores by kind of defect.").font = QUIET
     for at, width in enumerate(_WIDTHS, 1):
@@ -40,11 +40,11 @@ def write_per_defect(sheet: Worksheet, boards: Sequence[Board], kinds: Kinds) ->
     sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
 
 
-def _write_block(sheet: Worksheet, board: Board, rows: Sequence[Row], left_out: int, kinds: Kinds, top: int) -> int:
+def _write_block(sheet: Worksheet, ranking: Ranking, rows: Sequence[Row], left_out: int, kinds: Kinds, top: int) -> int:
     """Write a block from row `top` on; return its last row."""
-    sheet.cell(top, 1, board.group[0] or "no dataset").font = TITLE
+    sheet.cell(top, 1, ranking.group[0] or "no dataset").font = TITLE
     gone = f"; {left_out} runs without a record here are left out" if left_out else ""
-    sheet.cell(top + 1, 1, board.protocol + gone).font = QUIET
+    sheet.cell(top + 1, 1, ranking.protocol + gone).font = QUIET
     columns = _columns(rows, kinds)
     names, heads = top + 2, top + 3
     for at, head in enumerate([*_WHO, *(what for _, _, what in columns)], 1):

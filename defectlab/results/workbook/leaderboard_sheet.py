@@ -17,8 +17,8 @@ from openpyxl.utils import get_column_letter, quote_sheetname
 from openpyxl.worksheet.properties import Outline, PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.comparison.dataset_means import Across, across_datasets
-from defectlab.results.comparison.leaderboard import BEST, RANKED_BY, SHOWN, TIED, Board, Entry
+from defectlab.results.comparison.dataset_means import DatasetMeans, means_over_datasets
+from defectlab.results.comparison.ranking import BEST, RANKED_BY, SHOWN_METRICS, TIED, Entry, Ranking
 from defectlab.results.rows import Row
 from defectlab.utils import paths
 
@@ -43,7 +43,7 @@ _WIDTHS = {
 COLUMNS = (
     "rank", "verdict", "model", "backbone", "weights", "run", "seed",
     RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", "seeds 95% low", "seeds 95% high",
-    *(metric for metric in SHOWN if metric != RANKED_BY),
+    *(metric for metric in SHOWN_METRICS if metric != RANKED_BY),
     "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
 )  # fmt: skip
 _OF_CONFIGURATION = ("rank", "model", "backbone", "weights", "run")
@@ -53,15 +53,15 @@ _LINKS = {"checkpoint", "report"}
 _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
 
 
-def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path) -> None:
-    """Write a block for each board; `workbook` is the file that links start from."""
+def write_leaderboard(sheet: Worksheet, rankings: Sequence[Ranking], workbook: Path) -> None:
+    """Write a block for each ranking; `workbook` is the file that links start from."""
     sheet.sheet_properties.outlinePr = Outline(summaryBelow=False)
     top = 1
-    for board in boards:
-        top = _write_board(sheet, board, top, workbook)
-    together = across_datasets(boards)
+    for ranking in rankings:
+        top = _write_ranking(sheet, ranking, top, workbook)
+    together = means_over_datasets(rankings)
     if together:
-        top = _write_across(sheet, together, top)
+        top = _write_dataset_means(sheet, together, top)
     for name, at in AT.items():
         sheet.column_dimensions[get_column_letter(at)].width = _WIDTHS.get(name, max(len(name) + 4, 10))
     for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
@@ -73,37 +73,37 @@ def write_leaderboard(sheet: Worksheet, boards: Sequence[Board], workbook: Path)
     sheet.print_area = f"A1:{get_column_letter(len(AT))}{max(top, 2)}"
 
 
-def _write_board(sheet: Worksheet, board: Board, top: int, workbook: Path) -> int:
+def _write_ranking(sheet: Worksheet, ranking: Ranking, top: int, workbook: Path) -> int:
     """Write a block from row `top` on; return the first row of the next one."""
-    dataset = board.group[0] or "no dataset"
-    sheet.cell(top, 1, f"{dataset}: {len(board.entries)} configurations").font = TITLE
-    sheet.cell(top + 1, 1, board.protocol).font = QUIET
+    dataset = ranking.group[0] or "no dataset"
+    sheet.cell(top, 1, f"{dataset}: {len(ranking.entries)} configurations").font = TITLE
+    sheet.cell(top + 1, 1, ranking.protocol).font = QUIET
     header = top + 2
     for name, at in AT.items():
         cell = sheet.cell(header, at, name)
         cell.font, cell.fill = BOLD, HEADER
         cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal=_side(name))
     place = header + 1
-    for rank, entry in enumerate(board.entries, 1):
+    for rank, entry in enumerate(ranking.entries, 1):
         place = _write_entry(sheet, entry, rank, place, workbook)
     last = place - 1
-    if board.trivial:
-        _write_trivial(sheet, board, place)
+    if ranking.trivial:
+        _write_trivial(sheet, ranking, place)
         place += 1
-    _colour(sheet, header + 1, last, board)
-    ranked = [entry for entry in board.entries if RANKED_BY in entry.spreads]
+    _colour(sheet, header + 1, last, ranking)
+    ranked = [entry for entry in ranking.entries if RANKED_BY in entry.spreads]
     if ranked:
         add_chart(sheet, dataset, ranked, header, place + 1, len(AT) + 2)
         place += 1 + chart_rows(len(ranked))
     return place + 2
 
 
-def _write_across(sheet: Worksheet, together: Sequence[Across], top: int) -> int:
+def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top: int) -> int:
     """Write the means over datasets from row `top` on; return the first row after them."""
     sheet.cell(top, 1, "mean over datasets").font = TITLE
     sheet.cell(top + 1, 1, "Every dataset counts the same; compare only rows on the same datasets.").font = QUIET
     for name, at in AT.items():
-        cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN, "note") else None)
+        cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN_METRICS, "note") else None)
         cell.font, cell.fill = BOLD, HEADER
         cell.alignment = Alignment(horizontal=_side(name))
     for place, one in enumerate(together, top + 3):
@@ -128,7 +128,7 @@ def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook
         _link(sheet, place, entry.rows[0], workbook)
         return place + 1
     sheet.cell(place, AT["run"]).value = f"{entry.name} ({len(entry.rows)} seeds)"
-    for below, part in enumerate(entry.parts, place + 1):
+    for below, part in enumerate(entry.seeds, place + 1):
         for name, value in _values(part).items():
             _put(sheet, below, name, value, QUIET)
         sheet.cell(below, AT["run"]).alignment = Alignment(horizontal="left", indent=2)
@@ -147,14 +147,14 @@ def _values(entry: Entry) -> dict[str, Any]:
         "backbone": entry.rows[0].get("backbone"),
         "weights": entry.weights or None,
         "run": entry.name,
-        "seed": ", ".join(str(row.get("seed", "?")) for row in entry.rows),
+        "seed": entry.seed_names,
         "95% low": entry.interval.low,
         "95% high": entry.interval.high,
         "p (Holm)": entry.p,
         "sd of seeds": spread and spread.deviation,
         "seeds 95% low": spread and spread.low,
         "seeds 95% high": spread and spread.high,
-        **{metric: entry.mean(metric) for metric in SHOWN},
+        **{metric: entry.mean(metric) for metric in SHOWN_METRICS},
         "fit_seconds": entry.mean("fit_seconds"),
         "images/s": entry.images_per_second,
         "checkpoint_MB": entry.mean("checkpoint_MB"),
@@ -162,13 +162,13 @@ def _values(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _write_trivial(sheet: Worksheet, board: Board, place: int) -> None:
-    values = {"run": TRIVIAL, RANKED_BY: 0.5, **board.trivial}
+def _write_trivial(sheet: Worksheet, ranking: Ranking, place: int) -> None:
+    values = {"run": TRIVIAL, RANKED_BY: 0.5, **ranking.trivial}
     for name, value in values.items():
         _put(sheet, place, name, value, BASELINE)
 
 
-def _colour(sheet: Worksheet, first: int, last: int, board: Board) -> None:
+def _colour(sheet: Worksheet, first: int, last: int, ranking: Ranking) -> None:
     """Colour best and tied rows, AUROCs on one scale in all blocks, and what is no better than the trivial detector."""
     verdict = f"${get_column_letter(AT['verdict'])}{first}"
     who = f"A{first}:{get_column_letter(AT['run'])}{last}"
@@ -177,7 +177,7 @@ def _colour(sheet: Worksheet, first: int, last: int, board: Board) -> None:
     for metric in (RANKED_BY, "pixel_AUROC", "pixel_AUPRO"):
         letter = get_column_letter(AT[metric])
         sheet.conditional_formatting.add(f"{letter}{first}:{letter}{last}", auroc_scale())
-    for metric, value in board.trivial.items():
+    for metric, value in ranking.trivial.items():
         letter = get_column_letter(AT[metric])
         rule = CellIsRule(operator="lessThanOrEqual", formula=[repr(value)], font=Font(color="FFBE141E"))
         # an empty cell counts as 0

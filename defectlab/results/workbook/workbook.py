@@ -36,7 +36,7 @@ from collections.abc import Mapping
 
 from openpyxl import Workbook
 
-from defectlab.results.comparison.leaderboard import leaderboards
+from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult, kinds_of
 from defectlab.results.comparison.significance import TestScores, read_test_scores
 from defectlab.results.workbook.about_sheet import write_about
@@ -244,11 +244,11 @@ def write_derived(
     """Write the generated sheets, each where it was (`places`); every scores.csv is read once."""
     scores = {key: _scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
-    boards = leaderboards(rows, runs, scores)
+    rankings = rank_rows(rows, runs, scores)
     sheets = put_back(book, places)
-    write_leaderboard(sheets[LEADERBOARD], boards, workbook)
-    write_per_defect(sheets[PER_DEFECT], boards, kinds)
-    write_about(sheets[ABOUT], boards)
+    write_leaderboard(sheets[LEADERBOARD], rankings, workbook)
+    write_per_defect(sheets[PER_DEFECT], rankings, kinds)
+    write_about(sheets[ABOUT], rankings)
     seal(book, list(sheets.values()))
 
 

@@ -1,4 +1,4 @@
-"""What the notebooks ask: which runs there are, boards as tables, and what each threshold rule would do."""
+"""What the notebooks ask: which runs there are, rankings as tables, and what each threshold rule would do."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from helpers.runs import finished, measured
 
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions
-from defectlab.results.comparison.runs import board_frame, boards_of, finished_runs, kinds_by_run, runs_on
+from defectlab.results.comparison.runs import finished_runs, kinds_by_run, ranked_runs, ranking_frame, rankings_of
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
@@ -28,13 +28,13 @@ def test_finished_runs_are_found_and_their_absence_says_what_makes_them():
 def test_a_board_is_a_table_best_first_and_names_its_runs():
     runs = [measured("far", 3.0, 2), measured("best", 0.5, 0), measured("near", 0.55, 1)]
     without = finished("without", metrics={"image_AUROC": None})
-    (board,) = boards_of([*runs, without])
-    frame = board_frame(board)
+    (ranking,) = rankings_of([*runs, without])
+    frame = ranking_frame(ranking)
     assert frame["run"].tolist() == ["best", "near", "far", "without"]
     assert frame["verdict"].tolist() == ["best", "tied with the best", "worse", ""]
     assert frame.index.tolist() == [1, 2, 3, 4]
     assert "sd of seeds" not in frame
-    assert [run.folder.name for run in runs_on(board, [*runs, without])] == ["best", "near", "far"]
+    assert [run.folder.name for run in ranked_runs(ranking, [*runs, without])] == ["best", "near", "far"]
     assert set(kinds_by_run(runs)) == {run.record["run_id"] for run in runs}
 
 

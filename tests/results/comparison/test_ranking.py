@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from helpers.runs import finished, measured
 
-from defectlab.results.comparison.dataset_means import across_datasets
-from defectlab.results.comparison.leaderboard import BEST, TIED, UNTESTED, WORSE, Board, leaderboards
+from defectlab.results.comparison.dataset_means import means_over_datasets
 from defectlab.results.comparison.paired_test import compare_runs
+from defectlab.results.comparison.ranking import BEST, TIED, UNTESTED, WORSE, Ranking, rank_rows
 from defectlab.results.comparison.repeats import summarise
 from defectlab.results.comparison.runs import kinds_of
 from defectlab.results.comparison.significance import mean_auroc_interval, read_test_scores
@@ -18,9 +18,9 @@ from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 
 
-def boards_of(*runs: Run) -> list[Board]:
+def rankings_of(*runs: Run) -> list[Ranking]:
     rows = [row_of(run) for run in runs]
-    return leaderboards(
+    return rank_rows(
         rows,
         {run.record["run_id"]: run for run in runs},
         {run.record["run_id"]: read_test_scores(run) for run in runs},
@@ -29,12 +29,16 @@ def boards_of(*runs: Run) -> list[Board]:
 
 def test_the_verdicts_are_those_of_compare():
     runs = [measured("far", 3.0, 2), measured("best", 0.5, 0), measured("near", 0.55, 1)]
-    (board,) = boards_of(*runs)
-    assert [(entry.name, entry.verdict) for entry in board.entries] == [("best", BEST), ("near", TIED), ("far", WORSE)]
+    (ranking,) = rankings_of(*runs)
+    assert [(entry.name, entry.verdict) for entry in ranking.entries] == [
+        ("best", BEST),
+        ("near", TIED),
+        ("far", WORSE),
+    ]
     compared = compare_runs(runs)
-    assert [entry.p for entry in board.entries] == [one.p for one in compared]
-    assert "test: 3 good and 2 anomalous" in board.protocol
-    assert "validation: a seeded 50% of the test images" in board.protocol
+    assert [entry.p for entry in ranking.entries] == [one.p for one in compared]
+    assert "test: 3 good and 2 anomalous" in ranking.protocol
+    assert "validation: a seeded 50% of the test images" in ranking.protocol
 
 
 def test_datasets_splits_and_pixel_sizes_are_never_ranked_together():
@@ -47,13 +51,18 @@ def test_datasets_splits_and_pixel_sizes_are_never_ranked_together():
     ]
     runs[3].update(evaluation={"pixel_size": [128, 256], "grid": [128, 256]})
     runs[4].update(evaluation={"pixel_size": "input", "grid": None})
-    boards = boards_of(*runs)
-    assert [sorted(entry.name for entry in board.entries) for board in boards] == [["a", "e"], ["b"], ["c"], ["d"]]
-    assert [board.group[2] for board in boards] == ["input", "input", "input", "128 x 256"]
-    assert boards[3].protocol.endswith("pixel metrics on 128 x 256; split coins-")
+    rankings = rankings_of(*runs)
+    assert [sorted(entry.name for entry in ranking.entries) for ranking in rankings] == [
+        ["a", "e"],
+        ["b"],
+        ["c"],
+        ["d"],
+    ]
+    assert [ranking.group[2] for ranking in rankings] == ["input", "input", "input", "128 x 256"]
+    assert rankings[3].protocol.endswith("pixel metrics on 128 x 256; split coins-")
 
 
-def test_seeds_are_one_entry_that_opens_into_its_parts():
+def test_seeds_are_one_entry_that_opens_into_them():
     runs = []
     for seed in (2, 0, 1):
         run = finished("one", seed=seed)
@@ -61,14 +70,14 @@ def test_seeds_are_one_entry_that_opens_into_its_parts():
         run.write_scores(source.scores())
         run.update(metrics=source.record["metrics"])
         runs.append(run)
-    (board,) = boards_of(*runs, measured("other", 0.5))
-    one = next(entry for entry in board.entries if len(entry.rows) == 3)
+    (ranking,) = rankings_of(*runs, measured("other", 0.5))
+    one = next(entry for entry in ranking.entries if len(entry.rows) == 3)
     assert one.name == "one"
     assert [row["seed"] for row in one.rows] == [0, 1, 2]
     assert one.spreads["image_AUROC"] == summarise(runs).metrics["image_AUROC"]
     assert one.interval == mean_auroc_interval([read_test_scores(run) for run in sorted(runs, key=_seed)])
     assert one.interval.low < one.spreads["image_AUROC"].mean < one.interval.high
-    assert [part.spreads["image_AUROC"].mean for part in one.parts] == [row["image_AUROC"] for row in one.rows]
+    assert [part.spreads["image_AUROC"].mean for part in one.seeds] == [row["image_AUROC"] for row in one.rows]
 
 
 def _seed(run: Run) -> int:
@@ -81,21 +90,21 @@ def test_what_cannot_be_tested_says_so():
     typed = row_of(finished("typed", metrics={"image_AUROC": 0.2})) | {"state": IMPORTED}
     rows = [row_of(best), row_of(gone), typed]
     scores = {best.record["run_id"]: read_test_scores(best)}
-    (board,) = leaderboards(rows, {}, scores)
-    assert [(entry.name, entry.verdict, entry.p) for entry in board.entries] == [
+    (ranking,) = rank_rows(rows, {}, scores)
+    assert [(entry.name, entry.verdict, entry.p) for entry in ranking.entries] == [
         ("best", BEST, None), ("gone", UNTESTED, None), ("typed", UNTESTED, None),
     ]  # fmt: skip
-    assert board.entries[2].note == "imported"
-    (alone,) = leaderboards(rows[:1], {}, scores)
+    assert ranking.entries[2].note == "imported"
+    (alone,) = rank_rows(rows[:1], {}, scores)
     assert alone.entries[0].verdict == ""
 
 
 def test_a_run_without_defects_comes_last_and_has_no_verdict():
     nothing = finished("nothing", metrics={"image_AUROC": None})
-    (board,) = boards_of(nothing, measured("a", 0.5), measured("b", 0.5, 2))
-    assert [entry.name for entry in board.entries][-1] == "nothing"
-    assert board.entries[-1].verdict == ""
-    assert board.entries[-1].mean("image_AUROC") is None
+    (ranking,) = rankings_of(nothing, measured("a", 0.5), measured("b", 0.5, 2))
+    assert [entry.name for entry in ranking.entries][-1] == "nothing"
+    assert ranking.entries[-1].verdict == ""
+    assert ranking.entries[-1].mean("image_AUROC") is None
 
 
 @pytest.mark.row("3.7")
@@ -103,13 +112,13 @@ def test_a_threshold_from_the_test_images_is_noted():
     run = measured("oracle", 0.5)
     thresholds = {level: one | {"source": "test", "oracle": True} for level, one in run.record["thresholds"].items()}
     run.update(thresholds=thresholds)
-    (board,) = boards_of(run)
-    assert board.entries[0].note == "threshold chosen on the test images (oracle)"
+    (ranking,) = rankings_of(run)
+    assert ranking.entries[0].note == "threshold chosen on the test images (oracle)"
 
 
 def test_speed_is_of_the_whole_test():
-    (board,) = boards_of(measured("a", 0.5))
-    assert board.entries[0].images_per_second == pytest.approx(5 / 3.25)
+    (ranking,) = rankings_of(measured("a", 0.5))
+    assert ranking.entries[0].images_per_second == pytest.approx(5 / 3.25)
 
 
 def test_kinds_come_from_the_record_and_else_from_the_scores():
@@ -149,10 +158,10 @@ def test_the_leaderboard_knows_that_photographs_of_one_part_belong_together():
             experiment=run.record["experiment"] | {"data": data},
             dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"(part\d+)_"}},
         )
-    (board,) = boards_of(*runs)
-    assert [entry.p for entry in board.entries] == [one.p for one in compare_runs(runs)]
-    assert board.entries[0].note == ""
-    assert "take parts, not images, as independent" in board.protocol
+    (ranking,) = rankings_of(*runs)
+    assert [entry.p for entry in ranking.entries] == [one.p for one in compare_runs(runs)]
+    assert ranking.entries[0].note == ""
+    assert "take parts, not images, as independent" in ranking.protocol
 
 
 def _path(row: ScoreRow) -> str:
@@ -163,8 +172,8 @@ def test_of_equal_image_auroc_the_better_maps_come_first():
     runs = [measured(name, 0.01, seed=n) for n, name in enumerate(("poor", "good"))]
     for run, value in zip(runs, (0.7, 0.9), strict=True):
         run.update(metrics=run.record["metrics"] | {"image_AUPR": 1.0, "pixel_AUPRO": value})
-    assert [entry.name for entry in boards_of(*runs)[0].entries] == ["good", "poor"]
-    assert [entry.name for entry in boards_of(*runs[::-1])[0].entries] == ["good", "poor"]
+    assert [entry.name for entry in rankings_of(*runs)[0].entries] == ["good", "poor"]
+    assert [entry.name for entry in rankings_of(*runs[::-1])[0].entries] == ["good", "poor"]
 
 
 def test_a_configuration_on_several_datasets_has_its_mean_over_them():
@@ -173,7 +182,7 @@ def test_a_configuration_on_several_datasets_has_its_mean_over_them():
     runs += [measured("other", 0.6, 1, dataset=name, options={"n_features": 7}) for name in ("coins", "bottle")]
     runs += [measured("alone", 0.6, 1, dataset="coins", options={"n_features": 9})]
     runs[2].update(metrics=runs[2].record["metrics"] | {"pixel_AUROC": None})
-    one, other = across_datasets(boards_of(*runs))
+    one, other = means_over_datasets(rankings_of(*runs))
     areas = [run.record["metrics"]["image_AUROC"] for run in runs]
     assert list(one.entries) == ["coins", "bottle", "wells"]
     assert one.means["image_AUROC"] == pytest.approx(np.mean(areas[:3]))
@@ -185,20 +194,22 @@ def test_a_configuration_on_several_datasets_has_its_mean_over_them():
         "bottle only"
     )
     assert other.means["image_AUROC"] == pytest.approx(np.mean(areas[3:5]))
-    assert across_datasets(boards_of(*coins)) == []
+    assert means_over_datasets(rankings_of(*coins)) == []
     data = runs[1].record["experiment"]["data"]
     places = {"root": "elsewhere", "abnormal_dir": "bad", "num_workers": 8, "seed": 7}
     runs[1].update(experiment=runs[1].record["experiment"] | {"data": data | places})
-    assert len(across_datasets(boards_of(*runs[:2]))) == 1
+    assert len(means_over_datasets(rankings_of(*runs[:2]))) == 1
     runs[1].update(experiment=runs[1].record["experiment"] | {"data": data | {"augment": {"hflip": 0.5}}})
-    assert across_datasets(boards_of(*runs[:2])) == [], "augmented on one and not on the other is no one configuration"
+    assert means_over_datasets(rankings_of(*runs[:2])) == [], (
+        "augmented on one and not on the other is no one configuration"
+    )
 
 
 def test_groups_of_datasets_have_means_of_their_own():
     runs = [measured("a", 0.5, n, dataset=name) for n, name in enumerate(("bottle", "tile", "wood", "mine"))]
     for run in (runs[0], runs[3]):
         run.update(sweep={"name": "s", "groups": ["metal"]})
-    together = across_datasets(boards_of(*runs))
+    together = means_over_datasets(rankings_of(*runs))
     assert {one.over: set(one.entries) for one in together} == {
         "all": {"bottle", "tile", "wood", "mine"},
         "textures": {"tile", "wood"},
@@ -214,6 +225,6 @@ def test_groups_of_datasets_have_means_of_their_own():
 def test_a_run_that_a_sweep_chose_on_the_test_images_says_so():
     refit = {"metric": "image_AUROC", "oracle": True, "among": 12}
     runs = [finished("chosen", sweep={"refit": refit}), finished("honest", sweep={"refit": refit | {"oracle": False}})]
-    (board,) = boards_of(*runs)
-    notes = {entry.name: entry.note for entry in board.entries}
+    (ranking,) = rankings_of(*runs)
+    notes = {entry.name: entry.note for entry in ranking.entries}
     assert notes == {"chosen": "best of 12 by image_AUROC of the test images (oracle)", "honest": ""}

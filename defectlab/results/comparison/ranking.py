@@ -16,10 +16,10 @@ from defectlab.results.rows import FINISHED, GRID, KEY, RANDOM, Group, Row, grou
 from defectlab.results.run.run import Run
 
 RANKED_BY = "image_AUROC"
-BETWEEN_EQUALS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1
-SHOWN = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
+TIE_BREAKERS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1
+SHOWN_METRICS = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
 BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
-_OF_ONE_SEED = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
+_SEED_SUFFIX = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Entry:
             return names[0]
         alike = (len(set(letters)) == 1 for letters in zip(*names, strict=False))
         beginning = names[0][: len(list(takewhile(bool, alike)))]
-        common = _OF_ONE_SEED.sub("", beginning.rstrip("_-")) or names[0]
+        common = _SEED_SUFFIX.sub("", beginning.rstrip("_-")) or names[0]
         return f"{common}_weights-{RANDOM}" if self.weights == RANDOM else common
 
     @property
@@ -59,7 +59,12 @@ class Entry:
         return sum(values) / len(values) if values else None
 
     @property
-    def parts(self) -> "tuple[Entry, ...]":
+    def seed_names(self) -> str:
+        """The seeds of its rows, in words."""
+        return ", ".join(str(row.get("seed", "?")) for row in self.rows)
+
+    @property
+    def seeds(self) -> "tuple[Entry, ...]":
         """Each seed as an entry of its own, without a verdict."""
         return tuple(Entry((row,), _spreads([row]), _interval([row], ()), "", None) for row in self.rows)
 
@@ -81,7 +86,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Board:
+class Ranking:
     """Configurations that may be ranked against each other, best first, and what a trivial detector gets there."""
 
     group: Group
@@ -90,7 +95,7 @@ class Board:
     trivial: dict[str, float]
 
 
-def leaderboards(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]) -> list[Board]:
+def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]) -> list[Ranking]:
     """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds are one configuration.
 
     Equals are in the order of their image AUPR, then of their pixel metrics; the verdict is of the image AUROC alone.
@@ -103,19 +108,19 @@ def leaderboards(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[s
     groups: dict[Group, list[Row]] = {}
     for row in rows:
         groups.setdefault(group_of(row), []).append(row)
-    return [_board(group, its, runs, scores) for group, its in groups.items()]
+    return [_ranking(group, its, runs, scores) for group, its in groups.items()]
 
 
-def _board(
+def _ranking(
     group: Group, rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]
-) -> Board:
+) -> Ranking:
     configurations: dict[str, list[Row]] = {}
     for row in rows:
         configurations.setdefault(str(row.get("repeat_key", row[KEY])), []).append(row)
     seeds = [
         sorted(its, key=lambda row: (str(type(row.get("seed"))), row.get("seed"))) for its in configurations.values()
     ]
-    means = [[_mean(_spreads(its).get(metric)) for metric in (RANKED_BY, *BETWEEN_EQUALS)] for its in seeds]
+    means = [[_mean(_spreads(its).get(metric)) for metric in (RANKED_BY, *TIE_BREAKERS)] for its in seeds]
     order = sorted(range(len(seeds)), key=lambda place: [-mean for mean in means[place]])
     ordered = [seeds[place] for place in order]
     at_hand = [_scores_of(its, scores) for its in ordered]
@@ -129,11 +134,11 @@ def _board(
         for metric in ("image_F1Score", "image_AUPR")
         if (value := next((v for row in rows if (v := number(row, f"trivial {metric}")) is not None), None)) is not None
     }
-    return Board(group, tuple(entries), _protocol(group, rows, runs), trivial)
+    return Ranking(group, tuple(entries), _protocol(group, rows, runs), trivial)
 
 
 def _spreads(rows: Sequence[Row]) -> dict[str, Spread]:
-    found = {metric: [v for row in rows if (v := number(row, metric)) is not None] for metric in SHOWN}
+    found = {metric: [v for row in rows if (v := number(row, metric)) is not None] for metric in SHOWN_METRICS}
     return {metric: spread(values) for metric, values in found.items() if values}
 
 
@@ -190,38 +195,3 @@ def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str
 def _counted(split: str, counts: Mapping[str, Mapping[str, Any]]) -> str:
     its = {label: count for label, count in counts.get(split, {}).items() if count}
     return f"{split}: " + (" and ".join(f"{count} {label}" for label, count in its.items()) or "none")
-
-
-_OPTIONS = ("model.layers", "model.n_features", "model.coreset_sampling_ratio", "model.num_neighbors")
-_SHORT = {
-    "model.layers": "layers {}",
-    "model.n_features": "{} features",
-    "model.coreset_sampling_ratio": "coreset {}",
-    "model.num_neighbors": "{} neighbours",
-}
-
-
-def best_table(rows: Sequence[Mapping[str, Any]], by: str = BARE_METRICS[0]) -> str:
-    """Return the rows with the highest `by` of each model on each dataset and split, best first within a dataset.
-
-    The pick is made on the test images, so the last column says out of how many.
-    """
-    shown: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if number(row, by) is not None:
-            shown.setdefault((group_of(row), row.get("model")), []).append(row)
-    best = [(max(runs, key=lambda row: row[by]), len(runs)) for runs in shown.values()]
-    order = list(dict.fromkeys(group_of(row) for row in rows))
-    best.sort(key=lambda found: (order.index(group_of(found[0])), -found[0][by]))
-    header = ["dataset", "model", "backbone", "settings", *BARE_METRICS, "runs"]
-    lines = [header, ["---"] * 4 + ["---:"] * (len(BARE_METRICS) + 1)]
-    for row, count in best:
-        metrics = ["n/a" if (value := number(row, metric)) is None else f"{value:.3f}" for metric in BARE_METRICS]
-        names = [str(row.get(column, "")) for column in ("dataset", "model", "backbone")]
-        lines.append([*names, _settings(row), *metrics, str(count)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _settings(row: Mapping[str, Any]) -> str:
-    options = [_SHORT[option].format(row[option]) for option in _OPTIONS if option in row]
-    return ", ".join(options) or str(row.get("run"))

@@ -1,0 +1,45 @@
+"""The best run of each model on each dataset, as a Markdown table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.results.rows import group_of, number
+from defectlab.utils.table import Table, numbers, to_markdown
+
+_OPTIONS = {
+    "model.layers": "layers {}",
+    "model.n_features": "{} features",
+    "model.coreset_sampling_ratio": "coreset {}",
+    "model.num_neighbors": "{} neighbours",
+}
+
+
+def best_table(rows: Sequence[Mapping[str, Any]], by: str = BARE_METRICS[0]) -> str:
+    """Return the rows with the highest `by` of each model on each dataset and split, best first within a dataset.
+
+    The pick is made on the test images, so the last column says out of how many.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if number(row, by) is not None:
+            groups.setdefault((group_of(row), row.get("model")), []).append(row)
+    best = [(max(runs, key=lambda row: row[by]), len(runs)) for runs in groups.values()]
+    order = list(dict.fromkeys(group_of(row) for row in rows))
+    best.sort(key=lambda pair: (order.index(group_of(pair[0])), -pair[0][by]))
+    cells = [
+        [
+            *(row.get(column, "") for column in ("dataset", "model", "backbone")),
+            _settings(row),
+            *(number(row, metric) for metric in BARE_METRICS),
+            count,
+        ]
+        for row, count in best
+    ]
+    columns = ["dataset", "model", "backbone", "settings", *numbers(*BARE_METRICS, form=".3f"), *numbers("runs")]
+    return to_markdown(Table(columns, cells), missing="n/a")
+
+
+def _settings(row: Mapping[str, Any]) -> str:
+    options = [text.format(row[option]) for option, text in _OPTIONS.items() if option in row]
+    return ", ".join(options) or str(row.get("run"))

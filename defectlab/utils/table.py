@@ -1,0 +1,151 @@
+"""A table as a value, and its renderers: terminal or notebook, Markdown, HTML. The workbook has its own."""
+
+import html
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title, the format of its numbers, and how a terminal and Markdown lay it out.
+
+    `right`: whether its cells are aligned to the right. `wrap`: whether a terminal breaks long cells into lines instead
+    of cutting them off.
+    """
+
+    title: str
+    form: str = ""
+    right: bool = False
+    wrap: bool = False
+
+
+def numbers(*titles: str, form: str = "", wrap: bool = False) -> list[Column | str]:
+    """Return columns that are aligned to the right.
+
+    >>> numbers("images")
+    [Column(title='images', form='', right=True, wrap=False)]
+    """
+    return [Column(title, form, right=True, wrap=wrap) for title in titles]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value with a class of the page's style: wrong, quiet, best, tied or name. HTML alone shows the style."""
+
+    value: Any
+    style: str
+
+
+class Table:
+    """Rows of values under columns; a column may be given by its title alone."""
+
+    def __init__(self, columns: Sequence[Column | str], rows: Sequence[Sequence[Any]]) -> None:
+        self.columns = [Column(column) if isinstance(column, str) else column for column in columns]
+        self.rows = rows
+
+    def texts(self, missing: str = "-") -> list[list[str]]:
+        """Return the text of each cell, row by row; `missing` is that of None.
+
+        >>> Table(["run", *numbers("AUROC", "F1", form=".3f")], [["a", 0.98765, None]]).texts()
+        [['a', '0.988', '-']]
+        """
+        return [
+            [cell_text(value, column, missing) for value, column in zip(row, self.columns, strict=True)]
+            for row in self.rows
+        ]
+
+
+def cell_text(value: Any, column: Column, missing: str = "-") -> str:
+    """Return a value as text: numbers in the column's format, others with a fraction with four digits."""
+    if value is None:
+        return missing
+    if is_number(value) and (column.form or isinstance(value, float)):
+        return format(value, column.form or ".4f")
+    return str(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def to_markdown(table: Table, missing: str = "-") -> str:
+    """Return a table as Markdown.
+
+    >>> print(to_markdown(Table(["split", *numbers("good")], [["train", 3]])))
+    | split | good |
+    | --- | ---: |
+    | train | 3 |
+    """
+    titles = [column.title for column in table.columns]
+    sides = ["---:" if column.right else "---" for column in table.columns]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, sides, *table.texts(missing)))
+
+
+def to_html(table: Table) -> str:
+    """Return a table that scrolls sideways where it is wide; text is escaped, None is shown as n/a."""
+    head = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
+    rows = ("".join(map(_html_cell, row, table.columns)) for row in table.rows)
+    body = "".join(f"<tr>{cells}</tr>" for cells in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _html_cell(value: Any, column: Column) -> str:
+    value, style = (value.value, value.style) if isinstance(value, Cell) else (value, "")
+    if value is None:
+        return '<td class="quiet">n/a</td>'
+    classes = " ".join(filter(None, ("number" if is_number(value) else "", style)))
+    attribute = f' class="{classes}"' if classes else ""
+    return f"<td{attribute}>{html.escape(cell_text(value, column))}</td>"
+
+
+def print_table(
+    table: Table,
+    *,
+    title: str | None = None,
+    missing: str = "-",
+    bold: Collection[int] = (),
+    width: int = 0,
+    fit: bool = False,
+) -> None:
+    """Print a table to the terminal or the notebook.
+
+    Args:
+        table: What to print.
+        title: Above the table.
+        missing: Shown for None.
+        bold: Positions of the rows in bold.
+        width: Characters to take at least, since without a terminal only 80 are assumed.
+        fit: Whether to take as many characters as the table needs.
+    """
+    from rich import table as rich_table
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    shown = rich_table.Table(title=title)
+    for column in table.columns:
+        shown.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.wrap)
+    for place, texts in enumerate(table.texts(missing)):
+        shown.add_row(*texts, style="bold" if place in bold else None)
+    console = Console(width=max(Console().width, width))
+    if fit:
+        needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
+        console.width = max(console.width, needed)
+    console.print(shown)
+
+
+def print_line(text: str) -> None:
+    """Print a line to the terminal or the notebook, however long it is."""
+    from rich.console import Console
+
+    Console().print(text, soft_wrap=True)
+
+
+def interval_text(low: float | None, high: float | None, digits: int = 3) -> str | None:
+    """Return both ends of an interval in words, None where there is none.
+
+    >>> interval_text(0.5, 0.75)
+    '0.500 to 0.750'
+    """
+    return None if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
