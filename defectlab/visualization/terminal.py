@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from defectlab.evaluation.intervals import PairedTest
 from defectlab.evaluation.metric_names import BARE_METRICS
+from defectlab.evaluation.paired_tests import PairedTest
 from defectlab.results.comparison.paired_test import RANKED_BY, Compared
 from defectlab.results.comparison.repeats import Repeats
 from defectlab.results.rows import KEY, group_of, number, ranked_within
