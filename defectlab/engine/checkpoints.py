@@ -4,16 +4,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from anomalib.callbacks.checkpoint import ModelCheckpoint
-from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint as PlainModelCheckpoint
 
 from defectlab.models.base import BaseDetector
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
 from defectlab.utils.validation import check_whole, checked_options
 
 logger = logging.getLogger(__name__)
@@ -68,7 +65,7 @@ class KeepEpochs(Callback):
     def _keep(self, trainer: Trainer, pl_module: LightningModule, epoch: str) -> None:
         assert isinstance(pl_module, BaseDetector)
         run = Run.open(trainer.default_root_dir)
-        name = run.record["name"].removesuffix("ep")  # 128_60ep
+        name = run.record.name.removesuffix("ep")  # 128_60ep
         file = run.folder / "weights" / "epochs" / f"{pl_module.model_name}_{name}_{epoch}.ckpt"
         trainer.save_checkpoint(file, weights_only=not self.optimizer)
         self._kept.append(file)
@@ -81,21 +78,6 @@ def weights_only_checkpoints(given: Sequence[Callback], run: Run) -> list[Callba
     folder = run.checkpoint.parent
     name = run.checkpoint.stem
     return [ModelCheckpoint(dirpath=folder, filename=name, auto_insert_metric_name=False, save_weights_only=True)]
-
-
-def check_resumable(checkpoint: Path) -> None:
-    """Refuse to go on training from a checkpoint that has weights alone.
-
-    Raises:
-        InputError: With what keeps the rest.
-    """
-    with anomalib_safe_globals():
-        found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if "optimizer_states" not in found:
-        raise InputError(
-            f"{checkpoint} has weights without the optimiser's state, so no training can go on from it. "
-            "Train with Engine(keep_checkpoint='all') to keep that state."
-        )
 
 
 def drop_checkpoint(run: Run) -> None:

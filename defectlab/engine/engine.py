@@ -1,140 +1,60 @@
 """The engine: anomalib's Lightning loop, with options checked first and every run on record."""
 
 import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from anomalib.engine import Engine as AnomalibEngine
+from anomalib.engine.engine import _TrainerArgumentsCache
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_images
 from defectlab.engine.batch_size import find_batch_size, restores_batch_size
-from defectlab.engine.checkpoints import check_resumable, drop_checkpoint
-from defectlab.engine.input_region import apply_region, check_region
-from defectlab.engine.recorder import set_decisions
-from defectlab.engine.run_finish import complete_thresholds, finish_run
-from defectlab.engine.run_start import describe_run, environment, run_to_test, start_run, weights_run
-from defectlab.engine.trainer import EngineTrainers
+from defectlab.engine.best_epoch import BestEpoch
+from defectlab.engine.checkpoint_policy import CheckpointPolicy
+from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
+from defectlab.engine.input_region import apply_checkpoint_region, apply_region, check_region
+from defectlab.engine.progress_bars import StageBars
+from defectlab.engine.recorder import Recorder, set_thresholds
+from defectlab.engine.run_start import RunOptions, describe_run, environment, run_to_test, start_run
+from defectlab.engine.run_writer import RunWriter
+from defectlab.engine.trackers import TrackerSpec, make_trackers
+from defectlab.engine.trackers.tracker import RunTracker
+from defectlab.engine.trainer_options import check_trainer_options, epochs_of, training_device
+from defectlab.engine.weights import check_resumable, check_same_model, run_of_weights
 from defectlab.models.base import BaseDetector
+from defectlab.models.loading import restore
+from defectlab.models.registry import MODELS
 from defectlab.results.evaluate import AUPIMO
+from defectlab.results.map_retention import check_keep_maps
+from defectlab.results.pixel_grid import PixelSize, check_pixel_size
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT
+from defectlab.results.run.log import logged
 from defectlab.results.run.run import Run, find_runs
-from defectlab.results.workbook import update_workbook
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
-from defectlab.utils.logs import quiet_lightning
+from defectlab.utils.logs import quiet_lightning, show_log
 from defectlab.utils.memory import free_memory, is_out_of_memory
+from defectlab.utils.progress import watched
 from defectlab.utils.seeds import seeded
+from defectlab.utils.validation import check_flag
 from defectlab.visualization.dataset import save_tile_picture
-from defectlab.visualization.terminal import summary
 
 logger = logging.getLogger(__name__)
 
 PREDICT_BATCH = 8
 
 
-class EngineRecords(EngineTrainers):
-    """Runs as records: which one a training would be, and what `test` does once images are scored."""
-
-    def announce(self, run: Run, *, elsewhere: bool = False) -> None:
-        """Tell the callbacks that a run is tested and on record, as `test` does: trackers take their copies.
-
-        With `elsewhere` it was trained where they could not follow: they take its curves from the record too.
-        """
-        for callback in self._given_callbacks:
-            if hasattr(callback, "on_run_finished"):
-                callback.on_run_finished(run)
-        for tracker in self._trackers:
-            if elsewhere:
-                tracker.replay_training(run)
-            tracker.copy_test(run)
-
-    def disable_trackers(self) -> None:
-        """Copy nothing to trackers from now on: another process does it (`announce`)."""
-        self._trackers = []
-
-    def begin(self, model: BaseDetector, datamodule: Folder) -> Run:
-        """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
-        datamodule = self._checked(model, datamodule)
-        apply_region(model, datamodule)
-        options = self._options(model) | self._keeping_of(model, datamodule).facts()
-        return start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
-
-    def complete(
-        self, model: BaseDetector, run: Run, datamodule: Folder, timings: dict[str, float], **fields: Any
-    ) -> None:
-        """Finish a run whose raw scores are on record, as `test` does; `fields` go into its record too."""
-        complete_thresholds(run)
-        options: dict[str, Any] = {"keep_maps": self._keep_maps, "aupimo": self._evaluation["aupimo"]}
-        finish_run(run, model, datamodule.manifest, timings, **options, **fields)
-
-    def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
-        """Write the checkpoint of a model that was fitted elsewhere to what `run` has on record, thresholds included.
-
-        It loads as the one that `fit` writes; `test` and `predict` continue from it.
-        """
-        set_decisions(model, run)
-        self._new_trainer(model, run)
-        self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
-        with replacing(run.checkpoint) as partial:
-            self.trainer.save_checkpoint(partial, weights_only=False)
-        run.update(checkpoint=CHECKPOINT)
-        model.run_folder = run.folder
-        for tracker in self._trackers:
-            tracker.add_checkpoint(run)
-        return run.checkpoint
-
-    def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
-        """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
-        apply_region(model, datamodule)
-        model.check_training(datamodule)
-        wanted = self.run_id(model, datamodule)
-        same = (run for run in find_runs(self._results) if run.record["run_id"] == wanted)
-        exact = (run for run in same if run.status == "finished" and run.features_dtype == "float32")
-        wanted_too = self._evaluation["aupimo"]  # no part of the identity, but asked for
-        return next((run for run in exact if not wanted_too or AUPIMO in run.record["metrics"]), None)
-
-    def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
-        """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
-        apply_region(model, datamodule)
-        options = self._options(model) | self._keeping_of(model, datamodule).facts()
-        _, facts = describe_run(model, datamodule, options, self._run_name, **self._evaluation)
-        return experiment_id(facts)
-
-    def _publish(self, run: Run, verbose: bool) -> None:
-        """Add the run to the workbook and print what it came to; the run is finished and on record whatever happens."""
-        try:
-            outcome = update_workbook(run)
-            if verbose:
-                summary(run, outcome.rows)
-        except Exception:  # a workbook can hold anything a person put there
-            logger.exception(
-                "The run is finished and on record, but %s could not take its row. Mend the workbook or move it away, "
-                "then run `defectlab compare`.",
-                paths.workbook(),
-            )
-
-    def _choose_thresholds(
-        self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None, source: Run | None
-    ) -> None:
-        """Choose on the validation images; where there are none, take over those that belong to the weights."""
-        if datamodule.manifest.split("validation"):
-            logger.info("Choosing thresholds on the validation images first: there are none on record")
-            self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-        if not run.record["thresholds"] and source is not None and source.record["thresholds"]:
-            logger.info("No validation images: using the thresholds of %s", source.folder.name)
-            taken = {
-                level: {**chosen, "source": f"run {source.record['run_id']}"}
-                for level, chosen in source.record["thresholds"].items()
-            }
-            run.update(thresholds=taken)
-        complete_thresholds(run)
-
-
-class Engine(EngineRecords):
+class Engine(AnomalibEngine):
     """anomalib's Engine: the same calls, one run folder per fitted model, metrics from raw scores.
 
     Args:
@@ -159,6 +79,66 @@ class Engine(EngineRecords):
         OptionError: An option that the Trainer does not have, with the closest it has; zero epochs.
     """
 
+    def __init__(
+        self,
+        callbacks: Sequence[Callback | RunTracker] | None = None,
+        logger: Logger | Iterable[Logger] | bool | None = None,
+        default_root_dir: str | Path | None = None,
+        name: str | None = None,
+        keep_maps: str = "all",
+        pixel_size: PixelSize = "input",
+        aupimo: bool = False,
+        loggers: Sequence[TrackerSpec] = (),
+        monitor: str | None = None,
+        patience: int | None = None,
+        keep: str | None = None,
+        keep_checkpoint: str | None = None,
+        find_batch_size: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        check_trainer_options(kwargs)
+        self._policy = CheckpointPolicy(monitor, patience, keep, keep_checkpoint)
+        check_flag("Engine", "find_batch_size", find_batch_size)
+        self._find_batch_size = find_batch_size
+        given = [*(callbacks or []), *make_trackers(loggers)]
+        self._trackers = [one for one in given if isinstance(one, RunTracker)]
+        self._callbacks = [one for one in given if not isinstance(one, RunTracker)]
+        results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
+        self._options = RunOptions(results, name, check_keep_maps(keep_maps), check_pixel_size(pixel_size), aupimo)
+        devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
+        defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
+        self._trainer_arguments = {**defaults, **kwargs, "devices": devices}
+        show_log()
+        self._logger = False if logger is None else logger
+        self._recorder = Recorder()
+        self._best_epoch: BestEpoch | None = None
+        self._fitted: Run | None = None  # the run of the last fit, with the best checkpoint relative to its folder
+        self._best_checkpoint = Path(CHECKPOINT)
+        super().__init__(callbacks=self._callbacks, logger=logger, default_root_dir=results, **self._trainer_arguments)
+
+    @property
+    def best_model_path(self) -> str | None:
+        """Checkpoint of the last fit, the best one where a callback monitors something."""
+        return None if self._fitted is None else str(self._fitted.folder / self._best_checkpoint)
+
+    @property
+    def results_folder(self) -> Path:
+        """Where runs go."""
+        return self._options.results
+
+    @property
+    def device(self) -> torch.device:
+        """Where a model trains: what `accelerator` and `devices` ask for, as far as this machine has it."""
+        return training_device(self._trainer_arguments)
+
+    def add_callback(self, callback: Callback) -> None:
+        """Add a Lightning callback to those given; trainings from now on have it."""
+        self._callbacks.append(callback)
+
+    def disable_trackers(self) -> None:
+        """Copy nothing to trackers from now on: another process does it (`writer_of(run).announce()`)."""
+        self._trackers = []
+
     @restores_batch_size
     def fit(
         self,
@@ -179,30 +159,30 @@ class Engine(EngineRecords):
         checkpoint = self._resolve_checkpoint(ckpt_path)
         apply_region(model, datamodule)
         model.check_training(datamodule)
-        keeping = self._keeping_of(model, datamodule)
+        policy = self._policy.for_training(model, datamodule)
         if checkpoint is not None:
             check_resumable(checkpoint)
         if self._find_batch_size:
             datamodule.train_batch_size = find_batch_size(model, datamodule, device=self.device.type)
-        options = self._options(model) | keeping.facts()
-        run = start_run(model, datamodule, options, self._run_name, self._results, **self._evaluation)
+        trainer_options = self._trainer_options(model, policy)
+        run = start_run(model, datamodule, trainer_options, self._options)
         model.run_folder = None
         if model.preprocessing.tiling is not None:
-            manifest = datamodule.manifest
-            first = manifest.absolute(manifest.split("train")[0])
+            first = datamodule.manifest.absolute(datamodule.manifest.split("train")[0])
             save_tile_picture(first, model.preprocessing, run.folder / "tiles.png")
-        self._new_trainer(model, run, keeping, max_epochs=options["max_epochs"])
-        with self._on_record(run), seeded(model.seed, "training"):
+        writer = self.writer_of(run)
+        self._new_trainer(model, writer, policy, max_epochs=trainer_options["max_epochs"])
+        with self._recording(run), seeded(model.seed, "training"):
             super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
-            self._keep_weights(model, run, datamodule, keeping)
-            before = run.folder
+            self._finish_weights(model, writer, datamodule, weights_only=policy.checkpoint != "all")
+            self._recorder.history.warn()
             run.advance(
                 "fitted",
                 timings={stage: round(value, 3) for stage, value in self._recorder.seconds.items()},
-                history=self._recorder.finite_history(),
+                history=self._recorder.history.record(),
                 environment=environment(str(self.trainer.strategy.root_device)),
             )
-            self._follow(before, run.folder)
+        self._fitted = run
         model.run_folder = run.folder
         logger.info("Fitted %s in %.1f s: %s", model.name, self._recorder.seconds["fit"], run.checkpoint)
 
@@ -223,53 +203,29 @@ class Engine(EngineRecords):
         Raises:
             InputError: Model, checkpoint and datamodule do not belong together.
         """
-        checkpoint, model, datamodule, source = self._at_hand(model, ckpt_path, datamodule, dataloaders)
-        run = run_to_test(model, datamodule, checkpoint, source, self._run_name, self._results, **self._evaluation)
-        self._new_trainer(model, run)
-        with self._on_record(run):
-            if not run.record["thresholds"]:
-                self._choose_thresholds(model, run, datamodule, checkpoint, source)
+        checkpoint, model, datamodule, source = self._resolve(model, ckpt_path, datamodule, dataloaders)
+        run = run_to_test(model, datamodule, checkpoint, source, self._options)
+        folder = run.folder
+        writer = self.writer_of(run)
+        self._new_trainer(model, writer)
+        with self._recording(run):
+            if not run.record.thresholds.recorded:
+                self._choose_thresholds(model, writer, datamodule, checkpoint, source)
             if datamodule.manifest.split("test"):
-                self._score_test(model, run, datamodule, checkpoint)
+                self._score_test(model, writer, datamodule, checkpoint)
             else:
                 logger.warning("No test images: the metrics are not available")
-            before = run.folder
-            self.complete(model, run, datamodule, {"test": self._recorder.seconds["test"]})
-            self._follow(before, run.folder)
-        if source is not None and source.folder == before:
+            writer.finish(model, datamodule.manifest, {"test": self._recorder.seconds["test"]})
+        if self._fitted is not None and self._fitted.folder == folder:
+            self._fitted = run  # which may have moved to the place of its earlier run
+        if source is not None and source.folder == folder:
             source = run
-        if self._keeping.checkpoint == "none" and checkpoint is None:
+        if self._policy.checkpoint == "none" and checkpoint is None:
             drop_checkpoint(run)
         model.run_folder = source.folder if source else None
-        self._publish(run, verbose)
-        self.announce(run)
-        return [dict(run.record["metrics"])]
-
-    def _at_hand(
-        self, model: BaseDetector | None, ckpt_path: str | Path | None, datamodule: Folder | None, dataloaders: Any
-    ) -> tuple[Path | None, BaseDetector, Folder, Run | None]:
-        """Return checkpoint, model and images, which must belong together, and the run that the weights are of."""
-        checkpoint = self._resolve_checkpoint(ckpt_path)
-        model = self._model(model, checkpoint)
-        datamodule = self._checked(model, datamodule, dataloaders)
-        check_region(model, datamodule)
-        return checkpoint, model, datamodule, weights_run(model, checkpoint)
-
-    def _score_test(self, model: BaseDetector, run: Run, datamodule: Folder, checkpoint: Path | None) -> None:
-        """Score the test images; out of memory, again with half the batch."""
-        while True:
-            try:
-                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-            except (RuntimeError, MemoryError) as error:
-                size = datamodule.eval_batch_size
-                if not is_out_of_memory(error) or size == 1:
-                    raise
-                datamodule.eval_batch_size = size // 2
-                logger.warning("Out of memory with %d images a batch: testing again with %d", size, size // 2)
-            else:
-                return
-            free_memory()
-            self._new_trainer(model, run)
+        writer.update_workbook(verbose=verbose)
+        writer.announce()
+        return [dict(run.record.metrics)]
 
     def train(
         self,
@@ -294,7 +250,7 @@ class Engine(EngineRecords):
         datamodule: Folder | None = None,
     ) -> Any:
         """Run the validation loop for a user's own callbacks and metrics; records keep what `fit` found."""
-        checkpoint, model, datamodule, source = self._at_hand(model, ckpt_path, datamodule, dataloaders)
+        checkpoint, model, datamodule, source = self._resolve(model, ckpt_path, datamodule, dataloaders)
         self._new_trainer(model, None)
         with quiet_lightning():
             results = super().validate(model, None, checkpoint, verbose, datamodule)
@@ -329,11 +285,209 @@ class Engine(EngineRecords):
             )
         if isinstance(datamodule, Folder):
             check_region(model, datamodule)
-        source = weights_run(model, checkpoint)
-        self._new_trainer(model, source)
+        source = run_of_weights(model, checkpoint)
+        self._new_trainer(model, None if source is None else self.writer_of(source))
         with quiet_lightning():
             batches = super().predict(
                 model, loaders or None, None if loaders else datamodule, dataset, return_predictions, checkpoint
             )
         model.run_folder = source.folder if source else None
         return batches
+
+    def writer_of(self, run: Run) -> RunWriter:
+        """Return the writer of a run, with this engine's options, callbacks and trackers."""
+        return RunWriter(run, self._options, self._trackers, self._callbacks)
+
+    def begin(self, model: BaseDetector, datamodule: Folder) -> RunWriter:
+        """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
+        trainer_options = self._planned_options(model, self._checked(model, datamodule))
+        return self.writer_of(start_run(model, datamodule, trainer_options, self._options))
+
+    def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
+        """Write the checkpoint of a model that was fitted elsewhere to what `run` has on record, thresholds included.
+
+        It loads as the one that `fit` writes; `test` and `predict` continue from it.
+        """
+        set_thresholds(model, run)
+        self._new_trainer(model, self.writer_of(run))
+        self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
+        with replacing(run.checkpoint) as partial:
+            self.trainer.save_checkpoint(partial, weights_only=False)
+        run.update(checkpoint=CHECKPOINT)
+        model.run_folder = run.folder
+        for tracker in self._trackers:
+            tracker.add_checkpoint(run)
+        return run.checkpoint
+
+    def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
+        """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
+        apply_region(model, datamodule)
+        model.check_training(datamodule)
+        wanted = self.run_id(model, datamodule)
+        same = (run for run in find_runs(self.results_folder) if run.record.run_id == wanted)
+        exact = (run for run in same if run.status == "finished" and run.features_dtype == "float32")
+        aupimo = self._options.aupimo  # no part of the identity, but asked for
+        return next((run for run in exact if not aupimo or AUPIMO in run.record.metrics), None)
+
+    def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
+        """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
+        _, facts = describe_run(model, datamodule, self._planned_options(model, datamodule), self._options)
+        return experiment_id(facts)
+
+    def _planned_options(self, model: BaseDetector, datamodule: Folder) -> dict[str, Any]:
+        """Return the trainer options on record of what `train` would do now."""
+        apply_region(model, datamodule)
+        return self._trainer_options(model, self._policy.for_training(model, datamodule))
+
+    def _trainer_options(self, model: BaseDetector, policy: CheckpointPolicy) -> dict[str, Any]:
+        epochs = epochs_of(model, self._trainer_arguments.get("max_epochs"))
+        found = {"find_batch_size": True} if self._find_batch_size else {}
+        return self._trainer_arguments | found | {"max_epochs": epochs} | policy.trainer_options()
+
+    def _checked(self, model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:
+        if not isinstance(model, BaseDetector):
+            names = ", ".join(f"defectlab.{info.class_name}" for info in MODELS.values())
+            raise InputError(f"The engine runs DefectLab's models ({names}), got {type(model).__name__}.")
+        if isinstance(loaders[0] if loaders else None, Folder) and datamodule is None:
+            datamodule, loaders = loaders[0], ()
+        if any(loader is not None for loader in loaders) or not isinstance(datamodule, Folder):
+            raise InputError(
+                "The engine needs datamodule=defectlab.Folder(...): its manifest is what makes a run repeatable. "
+                "Folder(root=...) knows MVTec AD's layout by itself."
+            )
+        return datamodule
+
+    def _resolve(
+        self, model: BaseDetector | None, ckpt_path: str | Path | None, datamodule: Folder | None, dataloaders: Any
+    ) -> tuple[Path | None, BaseDetector, Folder, Run | None]:
+        """Return checkpoint, model and images, which must belong together, and the run that the weights are of."""
+        checkpoint = self._resolve_checkpoint(ckpt_path)
+        model = self._model(model, checkpoint)
+        datamodule = self._checked(model, datamodule, dataloaders)
+        check_region(model, datamodule)
+        return checkpoint, model, datamodule, run_of_weights(model, checkpoint)
+
+    def _resolve_checkpoint(self, ckpt_path: str | Path | None) -> Path | None:
+        if ckpt_path is None:
+            return None
+        if str(ckpt_path) in ("best", "last"):
+            if self._fitted is None:
+                raise InputError(
+                    f"ckpt_path={ckpt_path!r}: this engine has fitted nothing yet; give a checkpoint's path."
+                )
+            return self._fitted.folder / (self._best_checkpoint if str(ckpt_path) == "best" else CHECKPOINT)
+        path = paths.resolve(ckpt_path)
+        if path.is_dir():
+            path = Run.open(path).checkpoint_file()
+        if not path.is_file():
+            raise InputError(
+                f"There is no checkpoint at {path}. Runs and their checkpoints lie under {self.results_folder}."
+            )
+        return path
+
+    def _model(self, model: BaseDetector | None, checkpoint: Path | None) -> BaseDetector:
+        if model is None and checkpoint is not None:
+            return restore(checkpoint)
+        if model is None:
+            if self._trainer is None or self._trainer.lightning_module is None:
+                raise InputError("There is no model: give model=..., or ckpt_path=... of a DefectLab checkpoint.")
+            fitted = self._trainer.lightning_module
+            assert isinstance(fitted, BaseDetector)
+            return fitted
+        if checkpoint is not None:
+            check_same_model(model, checkpoint)
+            apply_checkpoint_region(model, checkpoint)
+        elif isinstance(model, BaseDetector) and not model.is_fitted:
+            raise InputError(f"This {model.name} has not been fitted: call fit first, or give ckpt_path=....")
+        return model
+
+    @contextmanager
+    def _recording(self, run: Run) -> Iterator[None]:
+        """Run Lightning quietly; what goes wrong is kept in the record, Ctrl-C as what it was."""
+        with logged(run), run.recording_failure(), quiet_lightning():
+            try:
+                yield
+            except SystemExit as stop:  # what Lightning makes of Ctrl-C
+                raise (self._recorder.exception or stop) from None
+
+    def _new_trainer(
+        self, model: BaseDetector, writer: RunWriter | None, policy: CheckpointPolicy | None = None, **overrides: Any
+    ) -> None:
+        """Give each call a trainer and callbacks of its own; plain anomalib keeps those of its first model."""
+        self._recorder = Recorder(writer)
+        self._trainer = None
+        self._best_epoch = BestEpoch(policy, self._recorder) if policy is not None and policy.monitor else None
+        own: list[Callback] = [self._recorder]
+        if self._best_epoch is not None:
+            own.append(self._best_epoch)
+        if policy is not None and policy.checkpoint != "all" and writer is not None:
+            own += weights_only_checkpoints(self._callbacks, writer.run)
+        self._cache = _TrainerArgumentsCache(
+            callbacks=[*self._callbacks, *own, *self._bars()],
+            logger=self._logger,
+            default_root_dir=writer.run.folder if writer else self.results_folder,
+            **(self._trainer_arguments | overrides),
+        )
+        with quiet_lightning():
+            self._setup_trainer(model)
+
+    def _bars(self) -> list[Callback]:
+        has_own = any(isinstance(callback, ProgressBar) for callback in self._callbacks)
+        return [StageBars()] if self._trainer_arguments["enable_progress_bar"] and not has_own else []
+
+    def _setup_workspace(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run's folder was made before; plain anomalib would nest another into it."""
+
+    def _setup_trainer(self, model: BaseDetector) -> None:
+        if self._trainer is None:
+            super()._setup_trainer(model)
+
+    def _finish_weights(
+        self, model: BaseDetector, writer: RunWriter, datamodule: Folder, *, weights_only: bool
+    ) -> None:
+        """Bring the run's checkpoint, its thresholds and the model in memory to one epoch: the best, or the last."""
+        run, callback = writer.run, self.checkpoint_callback
+        best = Path(callback.best_model_path) if callback and callback.best_model_path else run.checkpoint
+        epoch = last = self.trainer.current_epoch - 1
+        if self._best_epoch is not None:
+            epoch = self._best_epoch.restore(model, last)
+            run.update(monitor=self._best_epoch.record())
+            best = run.checkpoint
+        self._best_checkpoint = best.relative_to(run.folder) if best.is_relative_to(run.folder) else best
+        is_stale = run.record.thresholds.recorded and run.record.validation_epoch != epoch
+        if is_stale:
+            if epoch == last:
+                logger.info("The last epoch was not validated: choosing the thresholds for its weights now")
+            self._recorder.weights_are_last = epoch == last
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            run.update(validation_epoch=epoch)
+        if is_stale or epoch != last or not run.checkpoint.is_file():
+            self.trainer.save_checkpoint(run.checkpoint, weights_only=weights_only)
+        writer.complete_thresholds()
+
+    def _choose_thresholds(
+        self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None, source: Run | None
+    ) -> None:
+        """Choose on the validation images; where there are none, take over those that belong to the weights."""
+        if datamodule.manifest.split("validation"):
+            logger.info("Choosing thresholds on the validation images first: there are none on record")
+            self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+        if source is not None:
+            writer.take_thresholds(source)
+        writer.complete_thresholds()
+
+    def _score_test(self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None) -> None:
+        """Score the test images; out of memory, again with half the batch."""
+        while True:
+            try:
+                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+            except (RuntimeError, MemoryError) as error:
+                size = datamodule.eval_batch_size
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                datamodule.eval_batch_size = size // 2
+                logger.warning("Out of memory with %d images a batch: testing again with %d", size, size // 2)
+            else:
+                return
+            free_memory()
+            self._new_trainer(model, writer)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# label -> name in record, report and loggers; images of unknown label have none
+# label -> name in record, report and trackers; images of unknown label have none
 VALIDATION_LOSSES = {0: "val_good_loss", 1: "val_anomalous_loss"}
 
 
@@ -22,7 +21,7 @@ class ValidationLosses:
         self._losses: dict[int, list[float]] = {label: [] for label in VALIDATION_LOSSES}
 
     def add(self, losses: "torch.Tensor", labels: Sequence[int]) -> None:
-        """Take the losses (B,) of one batch and its labels: 0 good, 1 anomalous, -1 left out."""
+        """Add the losses (B,) of one batch with its labels: 0 good, 1 anomalous, -1 left out."""
         for loss, label in zip(losses.detach().flatten().tolist(), labels, strict=True):
             if label in self._losses:
                 self._losses[label].append(loss)
@@ -53,44 +52,18 @@ class LossHistory:
 
     def record(self) -> dict[str, list[float | None]]:
         """Return name -> one value an epoch; None where it was not measured or not finite."""
-        names = dict.fromkeys(name for epoch in self._epochs for name in epoch)
-        return {name: [_finite(epoch.get(name)) for epoch in self._epochs] for name in names}
+        return {name: [_finite(epoch.get(name)) for epoch in self._epochs] for name in self._names()}
 
     def warn(self) -> None:
         """Warn of losses that were not finite."""
-        for name in dict.fromkeys(name for epoch in self._epochs for name in epoch):
+        for name in self._names():
             wrong = sum(not math.isfinite(epoch[name]) for epoch in self._epochs if name in epoch)
             if wrong:
                 logger.warning("%s was not finite in %d of %d epochs", name, wrong, len(self._epochs))
 
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for epoch in self._epochs for name in epoch))
+
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-class StepClock:
-    """Seconds of an epoch's batches; `started` and `ended` are called for each.
-
-    >>> clock = StepClock()
-    >>> clock.started(), clock.ended(), clock.batches
-    (None, None, 1)
-    """
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.waited = 0.0
-        self._begin = self._since = time.perf_counter()
-
-    def started(self) -> None:
-        """The images of a batch are there."""
-        self.waited += time.perf_counter() - self._since
-
-    def ended(self) -> None:
-        """The step is done; what comes now is waiting for the next images."""
-        self.batches += 1
-        self._since = time.perf_counter()
-
-    def words(self) -> str:
-        """Return the mean seconds of a batch, and those of them in which images were read."""
-        count = max(1, self.batches)
-        return f"{(self._since - self._begin) / count:.3g} s a batch ({self.waited / count:.3g} s for its images)"

@@ -1,9 +1,9 @@
-"""What a run's record says about model, data and machine."""
+"""Beginning a run's record: what is known of model, data and machine before anything is computed."""
 
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,55 +15,53 @@ from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.data.folder import Folder
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_record
 from defectlab.models.tiled import BY_FEATURES, BY_IMAGES
 from defectlab.results.pixel_grid import PixelSize, pixel_size_of
 from defectlab.results.run.identity import experiment_facts, readable_name
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.git import git_state
 from defectlab.utils.version import __version__
 
 logger = logging.getLogger(__name__)
 
-_QUIET = {"enable_model_summary", "enable_progress_bar"}
-# Options that shaped the weights but not what they give for an image.
-_TRAINING_ONLY = {
-    *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
-    *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
-    "threshold_k",
-}
+DISPLAY_OPTIONS = {"enable_model_summary", "enable_progress_bar"}  # of the trainer; they change no result
 
-_OF_THE_DATA = {"area", "tiling"}  # what a checkpoint took over from the images it was trained on, and brings with it
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the engine was told about every run: where runs go, and the options of `Engine` of these names."""
+
+    results: Path
+    name: str | None = None
+    keep_maps: str = "all"
+    pixel_size: PixelSize = "input"
+    aupimo: bool = False
 
 
 def start_run(
     model: BaseDetector,
     datamodule: Folder,
     trainer_options: Mapping[str, Any],
-    name: str | None,
-    results: Path,
+    options: RunOptions,
     weights_of: str | None = None,
-    *,
-    pixel_size: PixelSize = "input",
-    aupimo: bool = False,
 ) -> Run:
     """Begin the record of one experiment: `running`, with everything known before it starts.
 
     `weights_of` says whose weights are only tested here, on images they were not trained on: such a run never is the
     same experiment as a training.
     """
-    manifest = datamodule.manifest
-    record: dict[str, Any] = model.backbone_record
-    experiment, facts = describe_run(model, datamodule, trainer_options, name, pixel_size=pixel_size, aupimo=aupimo)
-    name = name or readable_name(model.model_name, record["name"], model.options, trainer_options.get("max_epochs"))
+    backbone: dict[str, Any] = model.backbone_record
+    experiment, facts = describe_run(model, datamodule, trainer_options, options)
+    name = options.name or readable_name(
+        model.model_name, backbone["name"], model.options, trainer_options.get("max_epochs")
+    )
     if weights_of:
         facts["weights_of"] = weights_of
         name += f"_weights-of-{weights_of}"
     run = Run.start(
-        results,
+        options.results,
         model.name,
         datamodule.name,
         name,
@@ -71,10 +69,10 @@ def start_run(
         {
             "experiment": experiment,
             "dataset": dataset_record(datamodule),
-            "backbone": record,
+            "backbone": backbone,
             "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
             "preprocessing": model.preprocessing.to_dict() | {"hash": model.preprocessing.hash},
-            "evaluation": {"pixel_size": pixel_size, "grid": None},
+            "evaluation": {"pixel_size": options.pixel_size, "grid": None},
             "metrics": {},
             "thresholds": {},
             "timings": {},
@@ -85,32 +83,27 @@ def start_run(
             **_tiling_record(model),
         },
     )
-    manifest.write(run.folder / "manifest.json")
-    logger.info("Run %s: %s", run.record["run_id"], run.folder)
+    datamodule.manifest.write(run.folder / "manifest.json")
+    logger.info("Run %s: %s", run.record.run_id, run.folder)
     return run
 
 
 def describe_run(
-    model: BaseDetector,
-    datamodule: Folder,
-    trainer_options: Mapping[str, Any],
-    name: str | None,
-    *,
-    pixel_size: PixelSize = "input",
-    aupimo: bool = False,
+    model: BaseDetector, datamodule: Folder, trainer_options: Mapping[str, Any], options: RunOptions
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the experiment as run.json holds it, and the facts that make it what it is."""
-    record: dict[str, Any] = model.backbone_record
+    backbone: dict[str, Any] = model.backbone_record
+    precision = {key: value for key, value in (backbone["spec"] or {}).items() if key == "precision"}
     experiment = {
-        "name": name,
+        "name": options.name,
         "seed": model.seed,
         "data": datamodule.options,
-        "backbone": {"name": record["name"], "weights": record["source"]} | _precision(record),
+        "backbone": {"name": backbone["name"], "weights": backbone["source"]} | precision,
         "model": {"name": model.model_name, **model.options},
-        "evaluation": {"pixel_size": pixel_size} | ({"aupimo": True} if aupimo else {}),
-        "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in _QUIET},
+        "evaluation": {"pixel_size": options.pixel_size} | ({"aupimo": True} if options.aupimo else {}),
+        "trainer": {key: _plain(value) for key, value in trainer_options.items() if key not in DISPLAY_OPTIONS},
     }
-    facts = experiment_facts(experiment, datamodule.manifest.hash, record["sha256"])
+    facts = experiment_facts(experiment, datamodule.manifest.hash, backbone["sha256"])
     facts["model.preprocessing"] = model.preprocessing.hash
     if trainer_options.get("find_batch_size"):
         facts.pop("data.train_batch_size", None)  # known when the training begins: the experiment is to find it
@@ -118,66 +111,34 @@ def describe_run(
     return experiment, facts
 
 
-def _tiling_record(model: BaseDetector) -> dict[str, Any]:
-    """Return where tiles lie and how an image's score comes of them; nothing where images are not tiled."""
-    grid = model.preprocessing.grid
-    if grid is None:
-        return {}
-    rule = BY_FEATURES if model.tiled_by == "features" else BY_IMAGES
-    logger.info("Each image is %d tiles of %d x %d: %s", len(grid.places), *grid.tile, rule)
-    tiles = {"tile": list(grid.tile), "rows": list(grid.rows), "columns": list(grid.columns)}
-    return {"tiling": {**tiles, "image_size": list(grid.whole), "image_score": rule}}
-
-
-def weights_run(model: BaseDetector, checkpoint: Path | None) -> Run | None:
-    """Return the run whose weights these are: that of the checkpoint, or of what the model holds."""
-    if checkpoint is None:
-        folder = model.run_folder
-        return Run.open(folder) if folder and (folder / "run.json").is_file() else None
-    run = Run.of_checkpoint(checkpoint)
-    return run if run is not None and run.checkpoint.resolve() == checkpoint.resolve() else None
-
-
 def run_to_test(
-    model: BaseDetector,
-    datamodule: Folder,
-    checkpoint: Path | None,
-    source: Run | None,
-    name: str | None,
-    results: Path,
-    *,
-    pixel_size: PixelSize = "input",
-    aupimo: bool = False,
+    model: BaseDetector, datamodule: Folder, checkpoint: Path | None, source: Run | None, options: RunOptions
 ) -> Run:
-    """Return the record that a test writes: the weights' own run (`source`), if images and grid are its own."""
-    if source is not None and source.record["dataset"]["manifest"] == datamodule.manifest.hash:
-        if pixel_size_of(source) == pixel_size:
-            return source
-        weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
-        logger.info(
-            "%s measures pixels at %s, not at %s: this test becomes a run of its own",
-            source.folder.name,
-            pixel_size_of(source),
-            pixel_size,
-        )
-    elif source is not None:
-        weights, options = source.record["run_id"], source.record["experiment"]["trainer"]
+    """Return the run that a test writes: the `source` of the weights if images and grid are its own, else a new one."""
+    trainer_options: Mapping[str, Any] = {} if source is None else source.record.experiment.trainer
+    if source is None:
+        logger.info("These weights belong to no run on record: this test becomes a run of its own")
+        weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
+    elif source.record.dataset.manifest != datamodule.manifest.hash:
         logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
         _warn_of_known_images(source, datamodule)
+        weights = source.record.run_id
+    elif (own := pixel_size_of(source)) != options.pixel_size:
+        logger.info(
+            "%s measures pixels at %s, not at %s: this test becomes a run of its own",
+            source.folder.name, own, options.pixel_size,
+        )  # fmt: skip
+        weights = source.record.run_id
     else:
-        weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
-        options = {}
-        logger.info("These weights belong to no run on record: this test becomes a run of its own")
-    run = start_run(
-        model, datamodule, options, name, results, weights_of=weights[:12], pixel_size=pixel_size, aupimo=aupimo
-    )
+        return source
+    run = start_run(model, datamodule, trainer_options, options, weights_of=weights[:12])
     file = checkpoint or (source.checkpoint if source else None)
     run.update(checkpoint=paths.relative(file) if file else None)
     return run
 
 
 def _warn_of_known_images(source: Run, datamodule: Folder) -> None:
-    """Say how many of the images to be tested the run has seen in its training, or chose its thresholds on."""
+    """Say how many of the images to be tested the run was trained on, or chose its thresholds on."""
     file = source.folder / "manifest.json"
     if not file.is_file():
         return
@@ -224,39 +185,15 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
-    """Refuse a checkpoint of another model, other layers or another backbone, before its tensors are loaded.
-
-    Raises:
-        InputError: Names every difference.
-    """
-    record = read_record(checkpoint)
-    differences = (
-        [] if record["model"] == model.model_name else [f"model: {record['model']} there, {model.model_name} here"]
-    )
-    for theirs, ours in ((record["options"], model.options), (record["preprocessing"], model.preprocessing.to_dict())):
-        differences += [
-            f"{option}: {theirs.get(option)} there, {ours.get(option)} here"
-            for option in sorted({*theirs, *ours} - _TRAINING_ONLY - _OF_THE_DATA)
-            if theirs.get(option) != ours.get(option)
-        ]
-    there, here = (_architecture(facts) for facts in (record["backbone"], model.backbone_record))
-    if there != here:
-        differences.append(f"backbone: {there} there, {here} here")
-    if differences:
-        raise InputError(
-            f"{checkpoint} does not fit the model given ({'; '.join(differences)}). Build the model with the "
-            "checkpoint's settings, or leave model out: the checkpoint builds its own."
-        )
-
-
-def _precision(backbone: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is on record of a backbone's precision: nothing where it is the usual one."""
-    return {key: value for key, value in (backbone["spec"] or {}).items() if key == "precision"}
-
-
-def _architecture(backbone: Mapping[str, Any]) -> str:
-    return backbone["spec"]["architecture"] if backbone["spec"] else "none"
+def _tiling_record(model: BaseDetector) -> dict[str, Any]:
+    """Return where tiles lie and how an image's score comes of them; nothing where images are not tiled."""
+    grid = model.preprocessing.grid
+    if grid is None:
+        return {}
+    rule = BY_FEATURES if model.tiled_by == "features" else BY_IMAGES
+    logger.info("Each image is %d tiles of %d x %d: %s", len(grid.places), *grid.tile, rule)
+    tiles = {"tile": list(grid.tile), "rows": list(grid.rows), "columns": list(grid.columns)}
+    return {"tiling": {**tiles, "image_size": list(grid.whole), "image_score": rule}}
 
 
 def _plain(value: Any) -> Any:

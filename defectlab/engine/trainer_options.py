@@ -1,15 +1,21 @@
-"""What may be asked of Lightning's Trainer."""
+"""What may be asked of Lightning's Trainer, and what it comes to for a model and a machine."""
 
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 
+from defectlab.models.base import BaseDetector
+from defectlab.models.registry import model_info
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_flags, check_option_names
 
-OWN = ("name", "keep_maps", "loggers", "monitor", "patience", "keep", "keep_checkpoint", "find_batch_size")
+logger = logging.getLogger(__name__)
+
+ENGINE_OPTIONS = ("name", "keep_maps", "loggers", "monitor", "patience", "keep", "keep_checkpoint", "find_batch_size")
 
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
@@ -19,7 +25,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         OptionError: With the closest name, or the reason.
     """
     parameters = inspect.signature(Trainer.__init__).parameters
-    check_option_names(options, [*(name for name in parameters if name != "self"), *OWN], "Engine")
+    check_option_names(options, [*(name for name in parameters if name != "self"), *ENGINE_OPTIONS], "Engine")
     check_flags("Engine", options, parameters)
     epochs, devices = options.get("max_epochs"), options.get("devices", 1)
     if epochs is not None and (not isinstance(epochs, int) or epochs == 0 or epochs < -1):
@@ -37,3 +43,26 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         )
     if options.get("enable_checkpointing") is False or options.get("barebones"):
         raise OptionError("Engine: a run needs its checkpoint: leave out enable_checkpointing=False and barebones.")
+
+
+def epochs_of(model: BaseDetector, max_epochs: int | None) -> int:
+    """Return how many epochs a model is trained for: its own number where it has one or none was given."""
+    info = model_info(model.model_name)
+    if info.epochs is not None:
+        if max_epochs not in (None, info.epochs):
+            logger.info("%s fits in %d epoch; max_epochs=%s is not used", model.name, info.epochs, max_epochs)
+        return info.epochs
+    if max_epochs is None:
+        logger.info("%s: max_epochs=%d, since none was given", model.name, info.default_epochs)
+        return info.default_epochs
+    return max_epochs
+
+
+def training_device(options: Mapping[str, Any]) -> torch.device:
+    """Return the device that `accelerator` and `devices` ask for, as far as this machine has it."""
+    accelerator, devices = str(options.get("accelerator", "auto")), options["devices"]
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

@@ -126,8 +126,8 @@ def _train(one: Configuration, shared: SharedWork, sweep: str) -> Run:
 def failed_outcome(one: Configuration, error: Exception) -> Outcome:
     """Put an error of shared work into the record of a configuration that needed it, and return its outcome."""
     try:
-        run = one.engine.begin(one.model, one.datamodule)
-        with run.recording_failure():
+        writer = one.engine.begin(one.model, one.datamodule)
+        with writer.run.recording_failure():
             raise error
     except InputError as refusal:  # another process runs this very configuration
         if refusal is not error:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from defectlab.data.manifest.manifest import Entry
-from defectlab.engine.recorder import SplitCollector
-from defectlab.engine.run_finish import record_thresholds
 from defectlab.engine.run_start import environment
+from defectlab.engine.split_writer import SplitWriter
 from defectlab.experiment import SETTINGS
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration
@@ -41,24 +40,25 @@ def write_run(
     """
     one = scored.configuration
     manifest = one.datamodule.manifest
-    run = one.engine.begin(one.model, one.datamodule)
+    writer = one.engine.begin(one.model, one.datamodule)
+    run = writer.run
     with run.recording_failure():
         places = {entry.path: place for place, entry in enumerate(scored.entries)}
         rows = {}
         for split in ("validation", "test"):
             entries = manifest.split(split)
-            collector = SplitCollector(run, split, entries, manifest)
+            split_writer = SplitWriter(run, split, manifest)
             if entries:
-                collector.add(_batch(scored, masks, [places[entry.path] for entry in entries], entries, manifest))
-                collector.close()
-            rows[split] = collector.rows
+                split_writer.add(_batch(scored, masks, [places[entry.path] for entry in entries], entries, manifest))
+                split_writer.close()
+            rows[split] = split_writer.rows
         if rows["validation"]:
-            record_thresholds(run, rows["validation"], manifest, one.model.default_rule, 0)
-        run.write_scores([*run.scores("validation"), *rows["test"]])
+            writer.write_validation(rows["validation"], manifest, one.model.default_rule, 0)
+        writer.write_test(rows["test"])
         run.advance("fitted", history={}, environment=environment(str(one.engine.device)), checkpoint=None)
         one.experiment.to_yaml(run.folder / SETTINGS)
-        one.engine.complete(one.model, run, one.datamodule, dict(timings), sweep=dict(sweep))
-    one.engine.announce(run)
+        writer.finish(one.model, manifest, timings, sweep=dict(sweep))
+    writer.announce()
     return run
 
 

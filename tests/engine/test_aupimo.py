@@ -54,7 +54,7 @@ def test_the_option_is_checked() -> None:
 
 def test_a_run_keeps_it_through_a_new_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "defectlab.engine.run_finish.compute_aupimo", lambda images: Metric(0.25)
+        "defectlab.engine.run_writer.compute_aupimo", lambda images: Metric(0.25)
     )  # anomalib's takes half a minute
     model = small("padim")
     Engine(aupimo=True).train(model=model, datamodule=data(make_parts(tmp_path / "parts", good=6, bad=6)))

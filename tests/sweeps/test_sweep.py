@@ -130,7 +130,7 @@ def test_a_failing_configuration_stops_no_other_and_is_tried_again_on_request(
         if broken and scored.configuration.model.options["n_features"] == 5:
             with scored.configuration.engine.begin(
                 scored.configuration.model, scored.configuration.datamodule
-            ).recording_failure():
+            ).run.recording_failure():
                 raise RuntimeError("disk full")
         return real(scored, *rest)
 

@@ -54,7 +54,7 @@ class CometLog(RunTracker):
             self._experiment = comet_ml.Experiment(**options)
         self._experiment.set_name(title(run))
         self._experiment.add_tag(stage)
-        self._experiment.log_parameters(flatten(run.record["experiment"]))
+        self._experiment.log_parameters(flatten(run.record.experiment.to_dict()))
 
     def log(self, values: Mapping[str, float], point: LogPoint) -> None:
         """Log losses by images seen; a test's metrics without a step."""

@@ -72,7 +72,7 @@ class MlflowLog(RunTracker):
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=self.uri)
-        experiment = self._experiment_id(run.record["dataset"]["name"])
+        experiment = self._experiment_id(run.record.dataset.name)
         earlier = self._find(experiment, run) if stage == "test" else None
         self._id = earlier or self._create(experiment, run)
         self._client.set_tag(self._id, "status", run.status)
@@ -85,16 +85,16 @@ class MlflowLog(RunTracker):
         return self._client.create_experiment(name, (_folder() / "artifacts").as_uri() if is_local else None)
 
     def _find(self, experiment: str, run: Run) -> str | None:
-        query = f"tags.`{RUN_ID_TAG}` = '{run.record['run_id']}'"
+        query = f"tags.`{RUN_ID_TAG}` = '{run.record.run_id}'"
         order = ["attributes.start_time DESC"]
         found = self._client.search_runs([experiment], query, order_by=order, max_results=1)
         return found[0].info.run_id if found else None
 
     def _create(self, experiment: str, run: Run) -> str:
-        tags = {RUN_ID_TAG: run.record["run_id"], "defectlab.folder": paths.relative(run.folder)}
-        tags |= {"defectlab.commit": str(run.record.get("git", {}).get("commit"))}
+        tags = {RUN_ID_TAG: run.record.run_id, "defectlab.folder": paths.relative(run.folder)}
+        tags["defectlab.commit"] = str(run.record.git and run.record.git.commit)
         run_id = self._client.create_run(experiment, run_name=title(run), tags=tags).info.run_id
-        for key, value in flatten(run.record["experiment"]).items():
+        for key, value in flatten(run.record.experiment.to_dict()).items():
             self._client.log_param(run_id, key, str(value)[:MAX_PARAMETER_LENGTH])
         return run_id
 
@@ -120,7 +120,7 @@ class MlflowLog(RunTracker):
         versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
         source = f"{self._client.get_run(self._id).info.artifact_uri}/{run.checkpoint.name}"
         version = versions[0] if versions else self._client.create_model_version(
-            name, source, self._id, tags={RUN_ID_TAG: run.record["run_id"]}
+            name, source, self._id, tags={RUN_ID_TAG: run.record.run_id}
         )  # fmt: skip
         if self.stage is not None:
             self._client.set_registered_model_alias(name, self.stage, version.version)

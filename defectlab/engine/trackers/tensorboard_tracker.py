@@ -33,7 +33,7 @@ class TensorBoardLog(RunTracker):
         self._path = run.folder / self.folder
         self._logger = TensorBoardLogger(run.folder, self.folder, version="")
         if stage == "train":
-            self._add_yaml("experiment", as_yaml(run.record["experiment"]))
+            self._add_yaml("experiment", as_yaml(run.record.experiment.to_dict()))
 
     def log(self, values: Mapping[str, float], point: LogPoint) -> None:
         """Add losses and metrics, each kind under a heading of its own, by images seen."""

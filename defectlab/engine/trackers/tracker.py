@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from defectlab.results.run.record import TrackerRecord
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
@@ -106,10 +107,10 @@ class RunTracker:
 
     def replay_training(self, run: Run) -> None:
         """Copy the training of a run that no tracker followed, from the losses by epoch on record."""
-        history: Mapping[str, list[float | None]] = run.record.get("history") or {}
+        history = run.record.history
         if not history:
             return
-        images = sum(run.record["dataset"]["protocol"]["counts"]["train"].values())
+        images = sum(run.record.dataset.protocol.counts["train"].values())
         self.start_training(run, {row.defect for row in run.scores("validation") if row.label == 1})
         for epoch in range(1, max(map(len, history.values())) + 1):
             self._images_seen = epoch * images
@@ -120,13 +121,13 @@ class RunTracker:
     def copy_test(self, run: Run) -> None:
         """Copy a tested run's metrics and files, and put on record where the copy is, or what went wrong."""
         self._start(run, "test")
-        metrics = {name: value for name, value in run.record["metrics"].items() if value is not None}
+        metrics = {name: value for name, value in run.record.metrics.items() if value is not None}
         self._attempt(self.log, metrics, LogPoint("test", self._images_seen))
         files = [run.folder / name for name in FILES] + [run.checkpoint] * self.checkpoint
         self._attempt(self.store, run, [file for file in files if file.is_file()])
         self.end_stage()
-        entry = {"error": self._error} if self._error else {"where": self.location()}
-        run.update(loggers={**run.record.get("loggers", {}), self.name: entry})
+        entry = TrackerRecord(error=self._error) if self._error else TrackerRecord(where=self.location())
+        run.update(trackers={**run.record.trackers, self.name: entry})
         self._error = None
 
     def add_checkpoint(self, run: Run) -> None:
@@ -173,7 +174,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def title(run: Run) -> str:
     """Return a run's name at a tracker: model and name."""
-    return f"{run.folder.parent.parent.name} {run.record['name']}"
+    return f"{run.folder.parent.parent.name} {run.record.name}"
 
 
 def _is_installed(package: str) -> bool:

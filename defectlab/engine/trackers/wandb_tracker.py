@@ -55,7 +55,7 @@ class WandbLog(RunTracker):
             project=self.project,
             name=title(run),
             tags=[stage],
-            config=run.record["experiment"],
+            config=run.record.experiment.to_dict(),
             mode=self.mode,
             dir=str(run.folder),
         )

@@ -218,5 +218,5 @@ class RayExecutor:
             return outcome_of(one, found.status, error=found.error)
         run = adopt_run(result.files, one.engine.results_folder, *result.place)
         if run.status == "finished":
-            one.engine.announce(run, elsewhere=True)
+            one.engine.writer_of(run).announce(trained_elsewhere=True)
         return outcome_of(one, found.status, run, error=found.error, seconds=found.seconds)

@@ -26,7 +26,7 @@ class Pruner(Callback):
         """Report the epoch, if its validation pass is on record."""
         recorders = (callback for callback in trainer.callbacks if isinstance(callback, Recorder))  # type: ignore[attr-defined]
         run = next(recorders).run
-        if run is None or run.record.get("validation_epoch") != trainer.current_epoch:
+        if run is None or run.record.validation_epoch != trainer.current_epoch:
             return
         value = validation_metric(run, self._objective).value
         if value is None:

@@ -14,7 +14,7 @@ import defectlab
 import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 import defectlab.sweeps.record_scores as scored
-from defectlab.engine.recorder import SplitCollector
+from defectlab.engine.split_writer import SplitWriter
 from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.search.study import SearchStudy
@@ -127,14 +127,14 @@ def test_an_interrupted_search_ends_in_the_trials_of_an_undisturbed_one(
 
 @pytest.mark.row("S.9")
 def test_scores_of_test_images_never_reach_the_search(done: Any, parts: Path, monkeypatch: pytest.MonkeyPatch):
-    real = SplitCollector.add
+    real = SplitWriter.add
 
-    def spoiled(self: SplitCollector, batch: Any) -> None:
+    def spoiled(self: SplitWriter, batch: Any) -> None:
         if self.split == "test":  # the opposite of what the model says
             batch.pred_score, batch.anomaly_map = -batch.pred_score, -batch.anomaly_map
         real(self, batch)
 
-    monkeypatch.setattr(scored.SplitCollector, "add", spoiled)
+    monkeypatch.setattr(scored.SplitWriter, "add", spoiled)
     other = sweep(settings(parts))
     assert plain(other.trials) == plain(done[1].trials)
     metrics = [[one.metrics.get("image_AUROC") for one in found.outcomes] for found in (other, done[1])]

@@ -1,0 +1,165 @@
+"""Writing a run: scores, thresholds, metrics, record, a row in the workbook, copies at trackers, in this order."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from defectlab.data.manifest.manifest import Manifest, check_unchanged
+from defectlab.engine.aupimo import aupimo as compute_aupimo
+from defectlab.engine.run_start import RunOptions
+from defectlab.engine.trackers.tracker import RunTracker
+from defectlab.evaluation.metrics import Metric
+from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
+from defectlab.evaluation.thresholds import DefaultRule
+from defectlab.models.base import BaseDetector
+from defectlab.results.evaluate import (
+    AUPIMO,
+    choose_thresholds,
+    evaluate_run,
+    labelled,
+    no_thresholds,
+    threshold_by,
+    threshold_record,
+)
+from defectlab.results.groups import choose_part_threshold
+from defectlab.results.map_retention import drop_maps
+from defectlab.results.pixel_grid import left_out, pixel_images, pixel_labels, write_grid_masks
+from defectlab.results.run.run import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.results.workbook import update_workbook
+from defectlab.utils import paths
+from defectlab.visualization.run_panel import save_panel
+from defectlab.visualization.terminal import summary
+
+logger = logging.getLogger(__name__)
+
+
+class RunWriter:
+    """Writes one run, whether Lightning or a sweep has scored its images.
+
+    Args:
+        run: The run, as `start_run` begins it.
+        options: What the engine was told about every run.
+        trackers: Those that copy the run.
+        callbacks: Lightning callbacks; one with `on_run_finished(run)` is told once the run is on record.
+    """
+
+    def __init__(
+        self, run: Run, options: RunOptions, trackers: Sequence[RunTracker] = (), callbacks: Sequence[Callback] = ()
+    ) -> None:
+        self.run = run
+        self.options = options
+        self.trackers = trackers
+        self.callbacks = callbacks
+
+    def write_validation(
+        self, rows: Sequence[ScoreRow], manifest: Manifest, rule: DefaultRule | None, epoch: int
+    ) -> None:
+        """Write the validation scores, and the thresholds chosen from them and from the split's maps, which lie there.
+
+        `epoch`, counted from 0, is that of the weights.
+        """
+        run = self.run
+        source = "test" if manifest.protocol.validation_is_test else "validation"
+        maps, masks = run.maps("validation"), run.packed_masks("validation")
+        image, pixel = choose_thresholds(rows, maps, masks, rule, pixel_labels(run, rows))
+        run.write_scores([*(labelled(row, image.value) for row in rows), *run.scores("test")])
+        run.update(
+            thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
+            validation_epoch=epoch,
+        )
+
+    def write_test(self, rows: Sequence[ScoreRow]) -> None:
+        """Write the test scores below those of the validation images."""
+        self.run.write_scores([*self.run.scores("validation"), *rows])
+
+    def take_thresholds(self, source: Run) -> None:
+        """Take over the thresholds of the run that the weights are of, where it has any and this one has none."""
+        chosen = source.record.thresholds
+        if chosen.recorded and not self.run.record.thresholds.recorded:
+            logger.info("No validation images: using the thresholds of %s", source.folder.name)
+            origin = f"run {source.record.run_id}"
+            taken = {level: threshold.replaced(source=origin) for level, threshold in chosen.by_level.items()}
+            self.run.update(thresholds=chosen.replaced(**taken))
+
+    def complete_thresholds(self) -> None:
+        """Record, where nothing could choose thresholds, that there are none."""
+        if not self.run.record.thresholds.recorded:
+            logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
+            self.run.update(thresholds=no_thresholds("there were no validation images"))
+
+    def finish(self, model: BaseDetector, manifest: Manifest, timings: Mapping[str, float], **fields: Any) -> None:
+        """Compute the metrics of the scores on record, draw the pictures and finish the record.
+
+        `timings` (seconds by stage) and `fields` go into the record too.
+
+        Raises:
+            DataError: Images have changed meanwhile.
+        """
+        run = self.run
+        self.complete_thresholds()
+        check_unchanged(manifest)
+        run.update(maps={"kept": "all"})
+        write_grid_masks(run, manifest)
+        if self.options.aupimo:
+            run.update(**_with_aupimo(run))
+        results = evaluate_run(run, part_threshold=_part_threshold(model, run))
+        save_panel(run)
+        rounded = {stage: round(seconds, 3) for stage, seconds in timings.items()}
+        run.advance(
+            "finished",
+            timings={**run.record.timings, **rounded},
+            maps=drop_maps(run, self.options.keep_maps),
+            **results,
+            **fields,
+        )
+
+    def update_workbook(self, *, verbose: bool) -> None:
+        """Add the finished run's row to the workbook, whose failure costs the run nothing; print it if `verbose`."""
+        try:
+            outcome = update_workbook(self.run)
+            if verbose:
+                summary(self.run, outcome.rows)
+        except Exception:  # a workbook can hold anything a person put there
+            logger.exception(
+                "The run is finished and on record, but %s could not take its row. Mend the workbook or move it away, "
+                "then run `defectlab compare`.",
+                paths.workbook(),
+            )
+
+    def announce(self, *, trained_elsewhere: bool = False) -> None:
+        """Tell callbacks and trackers that the run is tested and on record: trackers take their copies.
+
+        With `trained_elsewhere` trackers could not follow the training and take its curves from the record too.
+        """
+        for callback in self.callbacks:
+            if hasattr(callback, "on_run_finished"):
+                callback.on_run_finished(self.run)
+        for tracker in self.trackers:
+            if trained_elsewhere:
+                tracker.replay_training(self.run)
+            tracker.copy_test(self.run)
+
+
+def _part_threshold(model: BaseDetector, run: Run) -> dict[str, Any] | None:
+    """Choose the parts' threshold as the images' was; None leaves it to the record, or there are no parts."""
+    by = model.default_rule
+    if by.rule == "f1" or run.record.thresholds.image.rule != by.rule:
+        return None
+    return choose_part_threshold(run, lambda scores, labels: threshold_by(by, scores, labels))
+
+
+def _with_aupimo(run: Run) -> dict[str, Any]:
+    """Return the record's metrics and reasons with pixel_AUPIMO among them; no threshold changes it."""
+    images, lack = pixel_images(run)
+    rows = run.scores("test")
+    excluded = frozenset(left_out(run, rows))
+    known = [place for place, row in enumerate(rows) if row.label >= 0 and place not in excluded]
+    metric = Metric(None, lack) if images is None else compute_aupimo(ImageSubset(images, known))
+    reasons = run.record.metric_reasons
+    return {
+        "metrics": {**run.record.metrics, AUPIMO: metric.value},
+        "metric_reasons": {**reasons, AUPIMO: metric.reason} if metric.value is None else reasons,
+    }

@@ -1,0 +1,32 @@
+"""How long training steps take, and how much of that is spent waiting for images."""
+
+import time
+
+
+class StepClock:
+    """Seconds of an epoch's batches, told when the images of each have come and when its step is done.
+
+    >>> clock = StepClock()
+    >>> clock.batch_loaded(), clock.step_done(), clock.batches
+    (None, None, 1)
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self._loading = 0.0
+        self._begin = self._last_step = time.perf_counter()
+
+    def batch_loaded(self) -> None:
+        """Count the time since the last step as loading."""
+        self._loading += time.perf_counter() - self._last_step
+
+    def step_done(self) -> None:
+        """Count a step."""
+        self.batches += 1
+        self._last_step = time.perf_counter()
+
+    def summary(self) -> str:
+        """Return the mean seconds of a batch, and those of them in which images were read."""
+        count = max(1, self.batches)
+        total, loading = (self._last_step - self._begin) / count, self._loading / count
+        return f"{total:.3g} s a batch ({loading:.3g} s for its images)"
