@@ -1,9 +1,19 @@
-"""What starts without torch. The layers themselves are a contract in pyproject.toml, held by `make lint`."""
+"""What starts without torch, what the package's door offers, and that the contracts of pyproject.toml can break."""
 
+import ast
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+import defectlab
+
+PACKAGE = Path(defectlab.__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 def run_python(code: str) -> str:
@@ -36,3 +46,61 @@ print({HEAVY}, file=sys.stdout)
 def test_importing_the_package_loads_nothing_heavy():
     code = f"import sys, defectlab, defectlab.results.run.run, defectlab.experiment; print({HEAVY})"
     assert run_python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("name", defectlab.__all__)
+def test_every_public_name_can_be_imported(name: str):
+    assert getattr(defectlab, name) is not None
+
+
+def test_the_table_of_public_names_is_what_type_checkers_read():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    read = {name.name: one.module for one in typed.body if isinstance(one, ast.ImportFrom) for name in one.names}
+    assert read == defectlab._DOOR
+    assert {*defectlab._DOOR, "__version__"} == set(defectlab.__all__)
+    assert len(defectlab.__all__) == len(set(defectlab.__all__))
+
+
+OFFENCES = {
+    "results/workbook/cells.py": "import torch",
+    "data/manifest/masks.py": "def late():\n    from defectlab.cli.main import main",
+    "utils/files.py": "def late():\n    import defectlab.utils.config_files",
+}
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Hold the contracts to a copy of the package in this folder."""
+    script = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports as main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_an_offending_import_in_any_folder_breaks_its_contract(tmp_path: Path):
+    shutil.copytree(PACKAGE, tmp_path / "defectlab", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    before = lint_imports(tmp_path)
+    assert before.returncode == 0, before.stdout + before.stderr
+    for file, line in OFFENCES.items():
+        with (tmp_path / "defectlab" / file).open("a", encoding="utf-8") as source:
+            source.write(f"\n{line}\n")
+    after = lint_imports(tmp_path)
+    assert after.returncode == 1
+    printed = " ".join(after.stdout.split())
+    assert "defectlab.results.workbook.cells -> torch" in printed
+    assert "defectlab.data.manifest.masks -> defectlab.cli.main" in printed
+    assert "0 kept, 3 broken" in printed
+
+
+def test_the_map_of_packages_is_the_contract():
+    """CONTRIBUTING's table has the contract's packages in its order, a row for each, and none besides."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = (one["layers"] for one in contracts if one["id"] == "layers")
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Where code goes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| `([\w.]+)/?` \|", section, re.MULTILINE)
+    expected = [(str(floor), name) for floor, layer in enumerate(reversed(layers)) for name in layer.split(" | ")]
+    assert [(floor, name.removesuffix(".py")) for floor, name in rows] == expected
+    inside = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert inside - {"__init__", "__pycache__"} == {name for _, name in expected}
