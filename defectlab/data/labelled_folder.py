@@ -1,13 +1,11 @@
 """Images to test on that have no training images with them: `good/` beside folders of defects."""
 
-import logging
 from functools import cached_property
 from pathlib import Path
 
 from defectlab.data.folder import Folder
-from defectlab.data.images import path_order
 from defectlab.data.manifest.findings import Findings
-from defectlab.data.manifest.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout
+from defectlab.data.manifest.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout, subfolders
 from defectlab.data.manifest.manifest import Manifest, manifest_of
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.scan import scan
@@ -15,12 +13,10 @@ from defectlab.data.manifest.splits import Protocol, count_labels
 from defectlab.data.manifest.survey import Survey
 from defectlab.utils.errors import DataError
 
-logger = logging.getLogger(__name__)
-
 
 def has_no_training_images(root: Path) -> bool:
     """Whether a folder holds no training images: `good/` or `bad/` (or another name of these), and no `train/`."""
-    names = {child.name.lower() for child in _folders(root)}
+    names = {child.name.lower() for child in subfolders(root)}
     return "train" not in names and bool(names & {*GOOD, *BAD})
 
 
@@ -34,8 +30,6 @@ class LabelledFolder(Folder):
     Raises:
         DataError: On first use: no such folders, or what is wrong with their images, in one message.
     """
-
-    __test__ = False  # no test class of pytest's
 
     def __init__(
         self, root: str | Path, *, eval_batch_size: int = 10, num_workers: int = 2, extensions: list[str] | None = None
@@ -70,8 +64,7 @@ def bare_manifest(root: Path, extensions: list[str] | None = None) -> Manifest:
     items = scan(root, layout, DataOptions(extensions=extensions), findings)
     findings.log()
     findings.raise_problems(str(root))
-    ordered = tuple(sorted(items, key=lambda item: path_order(item.path)))
-    splits = tuple((item, item.role) for item in ordered)
+    splits = tuple((item, item.role) for item in items)
     counts = count_labels(splits)
     protocol = Protocol(
         test_split_mode="from_dir",
@@ -83,15 +76,14 @@ def bare_manifest(root: Path, extensions: list[str] | None = None) -> Manifest:
         validation_from="none: there are test images only",
         counts=counts,
     )
-    return manifest_of(Survey(_name(root), root, layout, 42, ordered, splits, protocol, findings))
+    return manifest_of(Survey(_name(root), root, layout, 42, items, splits, protocol, findings))
 
 
 def _layout(root: Path) -> Layout:
-    children = _folders(root)
-    good = tuple(child.name for child in children if child.name.lower() in GOOD)
-    aside = (*GOOD, *MASKS, UNKNOWN)
-    kinds = tuple(child.name for child in children if child.name.lower() not in aside)
-    unknown = tuple(child.name for child in children if child.name.lower() == UNKNOWN)
+    names = [child.name for child in subfolders(root)]
+    good = tuple(name for name in names if name.lower() in GOOD)
+    kinds = tuple(name for name in names if name.lower() not in (*GOOD, *MASKS, UNKNOWN))
+    unknown = tuple(name for name in names if name.lower() == UNKNOWN)
     masks = _mask_root(root)
     mask_dirs = None
     if masks is not None and kinds:
@@ -101,15 +93,9 @@ def _layout(root: Path) -> Layout:
 
 def _mask_root(root: Path) -> Path | None:
     places = [root, root.parent] if root.name.lower() == "test" else [root]
-    return next((child for place in places for child in _folders(place) if child.name.lower() in MASKS), None)
+    return next((child for place in places for child in subfolders(place) if child.name.lower() in MASKS), None)
 
 
 def _name(root: Path) -> str:
     """Return the dataset's name: of `bottle/test` both, for `test` alone says nothing."""
     return f"{root.parent.name}-test" if root.name.lower() == "test" else root.name
-
-
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))

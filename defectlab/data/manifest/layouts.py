@@ -95,7 +95,7 @@ def check_root(root: Path) -> None:
         return
     if root.exists():
         raise DataError(f"{root} is a file; root must be the folder that holds the images.")
-    siblings = _folders(root.parent) if root.parent.is_dir() else []
+    siblings = subfolders(root.parent) if root.parent.is_dir() else []
     raise DataError(f"There is no folder {root}.{did_you_mean(root.name, [s.name for s in siblings])}")
 
 
@@ -103,7 +103,7 @@ def closest_folder(root: Path, folder: str, depth: int = 3) -> str:
     """Return `` Did you mean 'x'?`` for the closest folder under `root`, at most `depth` levels down."""
     names, level = [], [root]
     for _ in range(depth):
-        level = [child for parent in level for child in _folders(parent)]
+        level = [child for parent in level for child in subfolders(parent)]
         names += [child.relative_to(root).as_posix() for child in level]
     return did_you_mean(folder, names)
 
@@ -116,7 +116,7 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
     test_good, test_kinds, unknown = _good_and_kinds(test)
     val_good, val_kinds, val_unknown = _good_and_kinds(val)
     mask_root = _child(root, MASKS) or (_child(test, MASKS) if test is not None else None)
-    others = [child for child in _folders(train) if child != good]
+    others = [child for child in subfolders(train) if child != good]
     notes = [f"{_posix(root, child)} is not used: its images have no label to validate by" for child in val_unknown]
     notes += [f"{_posix(root, child)} is not used: training takes {_posix(root, good)} only" for child in others]
     plain = len(test_kinds) == 1 and test_kinds[0].name.lower() in BAD
@@ -136,7 +136,7 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
 
 def _wells(root: Path, train: Path, test: Path) -> Layout:
     """Casting wells: good images in train/, spilled ones that validate, and test images labelled by a text file."""
-    others = [child for child in _folders(root) if child not in (train, test)]
+    others = [child for child in subfolders(root) if child not in (train, test)]
     spills = [child for child in others if child.name.lower() in (SPILLS, *BAD)]
     return Layout(
         name="wells",
@@ -154,7 +154,7 @@ def _good_and_kinds(folder: Path | None) -> tuple[list[Path], list[Path], list[P
         return [], [], []
     good = _child(folder, GOOD)
     kinds, unknown = [], []
-    for child in _folders(folder):
+    for child in subfolders(folder):
         if child.name.lower() == UNKNOWN:
             unknown.append(child)
         elif child != good and child.name.lower() not in MASKS:
@@ -165,7 +165,7 @@ def _good_and_kinds(folder: Path | None) -> tuple[list[Path], list[Path], list[P
 def _mask_dirs(root: Path, mask_root: Path | None, kinds: Sequence[Path]) -> tuple[str, ...] | None:
     if mask_root is None or not kinds:
         return None
-    present = {nfc(child.name): child for child in _folders(mask_root)}
+    present = {nfc(child.name): child for child in subfolders(mask_root)}
     if any(nfc(kind.name) in present for kind in kinds):  # a kind without its folder is then reported as missing
         return tuple(_posix(root, present.get(nfc(kind.name), mask_root / kind.name)) for kind in kinds)
     return (_posix(root, mask_root),)
@@ -193,14 +193,15 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
     Raises:
         DataError: Two subfolders fit.
     """
-    fitting = [child for child in _folders(folder) if child.name.lower() in names]
+    fitting = [child for child in subfolders(folder) if child.name.lower() in names]
     if len(fitting) > 1:
         both = " and ".join(child.name for child in fitting)
         raise DataError(f"{folder} has {both}, which mean the same: give the folders by name (normal_dir=..., ...).")
     return fitting[0] if fitting else None
 
 
-def _folders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted by their NFC name, hidden ones left out; none where it cannot be read."""
     try:
         children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
     except OSError:
@@ -209,7 +210,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _found(root: Path) -> str:
-    folders = _folders(root)
+    folders = subfolders(root)
     if not folders:
         return f"Found: no folders, {len(list_images(root))} images."
     shown = [f"{folder.name} ({len(list_images(folder))} images)" for folder in folders[:10]]
@@ -218,9 +219,9 @@ def _found(root: Path) -> str:
 
 
 def _nested(root: Path) -> str:
-    for child in _folders(root):
+    for child in subfolders(root):
         train = _child(child, ("train",))
-        if train is not None and any(folder.name.lower() in GOOD for folder in _folders(train)):
+        if train is not None and any(folder.name.lower() in GOOD for folder in subfolders(train)):
             return f"\n{child} has a known layout: did you mean root={str(child)!r}?"
     return ""
 

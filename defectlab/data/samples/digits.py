@@ -21,8 +21,8 @@ SOURCE = {
 }
 
 
-def check(good_number: int, limit_data: int) -> dict[str, int]:
-    """Return the options as they are recorded.
+def check(good_number: int, limit_data: int) -> None:
+    """Validate the options.
 
     Raises:
         OptionError: `good_number` is no digit, or `limit_data` no positive whole number.
@@ -32,7 +32,6 @@ def check(good_number: int, limit_data: int) -> dict[str, int]:
         if not whole or value < low or (high is not None and value > high):
             allowed = f"{low} .. {high}" if high is not None else f"{low} or more"
             raise OptionError(f"digits: {name} must be a whole number, {allowed}, got {value!r}.")
-    return {"good_number": good_number, "limit_data": limit_data}
 
 
 def pictures(seed: int, good_number: int = 9, limit_data: int = 100) -> Iterator[Picture]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from defectlab.data.samples.draws import Draws
 from defectlab.data.samples.store import Picture
-from defectlab.utils.errors import OptionError
+from defectlab.utils.validation import check_whole
 
 Plane = NDArray[np.float64]
 Bounds = tuple[int, int]
@@ -34,14 +34,13 @@ SOURCE = {
 
 
 def check(train: int, proliv: int, test: int) -> None:
-    """Refuse counts that make no dataset.
+    """Validate the counts of images.
 
     Raises:
-        OptionError: With the count and what is allowed.
+        OptionError: A count that makes no dataset, with what is allowed.
     """
     for name, value, low in (("train", train, 10), ("proliv", proliv, 1), ("test", test, SPILLED_SHARE)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise OptionError(f"wells: {name} must be a whole number of at least {low}, got {value!r}.")
+        check_whole("wells", name, value, low=low)
 
 
 def pictures(seed: int, train: int, proliv: int, test: int) -> Iterator[Picture]:
