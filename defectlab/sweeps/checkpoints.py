@@ -1,20 +1,33 @@
-"""Which checkpoints a sweep keeps: all, the best one of each dataset, or none; and making those that are missing."""
+"""Which checkpoints a sweep keeps: all, the best one of each dataset, or none, and those that are asked for by name."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.gaussian.fit import low_rank_is_smaller
+from defectlab.results.run.record import RefitRecord
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration
-from defectlab.sweeps.refit import DEFAULT_METRIC, Wanted, best_runs, drop_checkpoints, write_checkpoints
+from defectlab.sweeps.refit import write_checkpoints
+from defectlab.sweeps.selection import Choice, choose
 from defectlab.sweeps.shared_work import SharedWork
+from defectlab.utils import paths
+from defectlab.utils.errors import OptionError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
+BEST = "BEST"
+DEFAULT_METRIC = "image_AUROC"
 MAX_AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep says otherwise
+
+
+@dataclass(frozen=True)
+class CheckpointRequest:
+    """Whose checkpoints are asked for: metrics to choose the best by, and run ids with the name each was asked by."""
+
+    metrics: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,38 @@ class RetainedCheckpoints:
     problems: Sequence[str] = ()
 
 
+def parse_refit(
+    refit: Sequence[str], configurations: Sequence[Configuration], earlier: Mapping[str, Run]
+) -> CheckpointRequest:
+    """Return what `refit` names: `BEST`, `BEST:metric`, or a configuration by number, name, run id or run folder.
+
+    Raises:
+        OptionError: A configuration that is not of the sweep.
+    """
+    metrics: list[str] = []
+    named: dict[str, str] = {}
+    for text in map(str, refit):
+        word, _, metric = text.partition(":")
+        if word == BEST:
+            metrics.append(metric or DEFAULT_METRIC)
+            continue
+        found = [one.run_id for one in configurations if text in _names(one, earlier.get(one.run_id))]
+        if not found:
+            names = [one.label.split(" ", 1)[-1] for one in configurations]
+            raise OptionError(
+                f"refit: the sweep has no configuration {text!r}.{did_you_mean(text, names)} It takes {BEST}, "
+                f"{BEST}:METRIC, or a configuration by its number, name or run folder."
+            )
+        named |= dict.fromkeys(found, text)
+    return CheckpointRequest(tuple(dict.fromkeys(metrics)), named)
+
+
+def _names(one: Configuration, run: Run | None) -> set[str]:
+    """Return every name that a configuration may be asked for by."""
+    names = {str(one.number), one.label, one.label.split(" ", 1)[-1], one.run_id}
+    return names if run is None else names | {run.record.name, str(run.folder), paths.relative(run.folder)}
+
+
 def checkpoint_policy(asked: str | None, configurations: Sequence[Configuration]) -> str:
     """Return what is kept: what was asked for, else `all` where that is little and `best` where it is much."""
     if asked is not None:
@@ -32,32 +77,38 @@ def checkpoint_policy(asked: str | None, configurations: Sequence[Configuration]
     size = sum(checkpoint_bytes(one) for one in configurations)
     policy = "all" if size <= MAX_AUTOMATIC_BYTES else "best"
     logger.info(
-        "checkpoints: %s, since all %d would take about %.1f GB (%s; checkpoints: none | best | all decides otherwise)",
-        policy, len(configurations), size / 1e9, "at most 2 GB are kept without asking",
+        "checkpoints: %s, since all %d would take about %.1f GB (at most 2 GB are kept without asking; checkpoints: "
+        "none | best | all decides otherwise)", policy, len(configurations), size / 1e9,
     )  # fmt: skip
     return policy
 
 
 def checkpoint_bytes(one: Configuration) -> int:
     """Return about how large a configuration's checkpoint is."""
-    model, options = one.model.model, one.model.options
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    size = 4 * sum(parameter.numel() for parameter in one.model.model.parameters())
     if one.model.model_name not in ("patchcore", "padim"):
         return size
-    shapes = model.feature_extractor.feature_shapes(one.model.preprocessing.input_size)
-    _, height, width = shapes[model.layers[0]]
+    options, (bank_channels, height, width) = one.model.options, one.grid
     images = len(one.datamodule.manifest.split("train"))
     if one.model.model_name == "patchcore":
-        rows = coreset_size(images * height * width, options["coreset_sampling_ratio"])
-        return size + 4 * rows * sum(shape[0] for shape in shapes.values())
+        return size + 4 * bank_channels * coreset_size(images * height * width, options["coreset_sampling_ratio"])
     channels = options["n_features"]
     covariance = images * (images + channels) if low_rank_is_smaller(images, channels) else channels**2
     return size + 4 * height * width * (channels + covariance)
 
 
+def best_runs(runs: Iterable[Run], metric: str, *, test_if_needed: bool) -> list[Choice]:
+    """Return the best run of each dataset; see `choose`."""
+    by_dataset: dict[str, list[Run]] = {}
+    for run in runs:
+        by_dataset.setdefault(run.record.dataset.name, []).append(run)
+    chosen = [choose(its, metric, test_if_needed=test_if_needed) for its in by_dataset.values()]
+    return [choice for choice in chosen if choice is not None]
+
+
 def retain_checkpoints(
     policy: str,
-    wanted: Wanted,
+    request: CheckpointRequest,
     configurations: Sequence[Configuration],
     runs: Mapping[str, Run],
     shared: SharedWork,
@@ -68,7 +119,7 @@ def retain_checkpoints(
 
     Args:
         policy: One of CHECKPOINTS in `config`.
-        wanted: What was asked for beside it.
+        request: What was asked for beside it.
         configurations: All of the sweep.
         runs: Its finished runs, by run id.
         shared: Its shared work.
@@ -76,40 +127,42 @@ def retain_checkpoints(
         objective: By which the best is chosen where the policy asks for it.
     """
     chosen = dict(runs) if policy == "all" else {}
-    why: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, RefitRecord] = {}
     problems: list[str] = []
-    metrics = dict.fromkeys(wanted.metrics, True)
-    if policy == "best":
-        metrics = {objective: False} | metrics
-    for metric, asked in metrics.items():
+    asked_for = {**({objective: False} if policy == "best" else {}), **dict.fromkeys(request.metrics, True)}
+    for metric, asked in asked_for.items():
         found = best_runs(runs.values(), metric, test_if_needed=asked)
-        chosen |= {one.run.record["run_id"]: one.run for one in found}
-        why |= {one.run.record["run_id"]: one.to_dict() for one in found}
+        chosen |= {one.run.record.run_id: one.run for one in found}
+        reasons |= {one.run.record.run_id: RefitRecord(**one.to_dict()) for one in found}
         if not found and not asked:
             logger.warning("No checkpoint: name one (refit), or ask for BEST, which then looks at the test images")
         elif not found:
             problems.append(f"nothing could be chosen by {metric}")
-    for run_id, name in wanted.named.items():
+    for run_id, name in request.named.items():
         if run_id in runs:
             chosen[run_id] = runs[run_id]
-            why.setdefault(run_id, {"named": name})
+            reasons.setdefault(run_id, RefitRecord(named=name))
         else:
             problems.append(f"{name} is not finished")
-    made = write_checkpoints(configurations, chosen, shared, why)
+    made = write_checkpoints(configurations, chosen, shared, reasons)
     missing = len(chosen) - len(made)
     problems += [f"{missing} of {len(chosen)} checkpoints could not be made; the log says why"] if missing else []
     if policy != "all":
-        _drop(runs, made, sweep)
+        _remove_others(runs.values(), made, sweep)
     for problem in problems:
         logger.error("Checkpoints: %s", problem)
     return RetainedCheckpoints(made, problems)
 
 
-def _drop(runs: Mapping[str, Run], made: Sequence[Run], sweep: str) -> None:
-    facts = {run_id: run.record.get("sweep") or {} for run_id, run in runs.items()}
-    own = [run for run_id, run in runs.items() if facts[run_id].get("name") == sweep and "refit" not in facts[run_id]]
-    gone = list(drop_checkpoints(own, made))
-    if gone:
-        logger.info(
-            "Removed the checkpoints of %d other trained configurations (checkpoints: all keeps them)", len(gone)
-        )
+def _remove_others(runs: Iterable[Run], retained: Sequence[Run], sweep: str) -> None:
+    """Remove the checkpoints that training left in this sweep's runs, but for those that are retained or asked for."""
+    folders, removed = {run.folder for run in retained}, 0
+    for run in runs:
+        facts = run.record.sweep
+        own = facts is not None and facts.name == sweep and facts.refit is None
+        if own and run.folder not in folders and run.checkpoint.is_file():
+            run.checkpoint.unlink()
+            run.update(checkpoint=None)
+            removed += 1
+    if removed:
+        logger.info("Removed the checkpoints of %d other trained configurations (checkpoints: all keeps them)", removed)

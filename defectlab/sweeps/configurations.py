@@ -69,6 +69,14 @@ class Configuration:
         return self.shares or (hasattr(self.model, "use_features") and not other)
 
     @property
+    def grid(self) -> tuple[int, int, int]:
+        """Channels of all layers together, and height and width of the first layer's feature map."""
+        model = self.model.model
+        shapes = model.feature_extractor.feature_shapes(self.model.preprocessing.input_size)
+        _, height, width = shapes[model.layers[0]]
+        return sum(shape[0] for shape in shapes.values()), height, width
+
+    @property
     def feature_key(self) -> Hashable:
         """Equal for configurations that see the same images through the same backbone."""
         record = self.model.backbone_record

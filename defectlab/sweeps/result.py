@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 
 from defectlab.results.run.run import Run
-from defectlab.sweeps.checkpoints import RetainedCheckpoints
+from defectlab.sweeps.checkpoints import DEFAULT_METRIC, RetainedCheckpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.plan import Plan
-from defectlab.sweeps.refit import DEFAULT_METRIC
 from defectlab.sweeps.selection import choose
 from defectlab.sweeps.table import Live, Outcome, mean_rows, print_table, renew_workbook, write_csv
 from defectlab.utils import paths

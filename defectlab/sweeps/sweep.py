@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.sweeps.checkpoints import checkpoint_policy, retain_checkpoints
+from defectlab.sweeps.checkpoints import checkpoint_policy, parse_refit, retain_checkpoints
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.configurations import earlier_runs, prepare
 from defectlab.sweeps.execute import earlier_outcome, refused_outcome
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
-from defectlab.sweeps.refit import wanted_of
 from defectlab.sweeps.result import SweepResult, conclude, finished_runs, write_settings
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import Live, Outcome
@@ -69,7 +68,7 @@ def sweep(
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     runner = make_executor(executor, store, settings.name, address, settings.ray)
     earlier = earlier_runs(configurations, store.dtype)
-    wanted = wanted_of(refit, configurations, earlier)
+    request = parse_refit(refit, configurations, earlier)
     policy = checkpoint_policy(settings.checkpoints, configurations)
     plan = make_plan(configurations, refused, earlier, store, retry_failed=retry_failed, checkpoints=policy)
     plan.print()
@@ -84,7 +83,7 @@ def sweep(
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)
         runs, shared = finished_runs(live.outcomes), SharedWork(configurations, store)
-        retained = retain_checkpoints(policy, wanted, configurations, runs, shared, settings.name)
+        retained = retain_checkpoints(policy, request, configurations, runs, shared, settings.name)
     finally:
         runner.close()
         outcomes = conclude(folder, settings, live)

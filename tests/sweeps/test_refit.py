@@ -19,8 +19,7 @@ from defectlab.experiment import Experiment, run
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
-from defectlab.sweeps.checkpoints import checkpoint_policy
-from defectlab.sweeps.refit import best_runs
+from defectlab.sweeps.checkpoints import best_runs, checkpoint_policy
 from defectlab.sweeps.result import SweepResult
 from defectlab.sweeps.selection import choose, validation_metric
 from defectlab.sweeps.sweep import sweep

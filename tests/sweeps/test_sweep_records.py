@@ -26,12 +26,11 @@ from defectlab.data.manifest.manifest import check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.engine.engine import Engine
 from defectlab.results.run.run import Run, find_runs
-from defectlab.sweeps.checkpoints import retain_checkpoints
+from defectlab.sweeps.checkpoints import CheckpointRequest, retain_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
 from defectlab.sweeps.execute import outcome_of
 from defectlab.sweeps.executors.local import LocalExecutor
-from defectlab.sweeps.refit import Wanted
 from defectlab.sweeps.search_space import options_of
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import mean_rows
@@ -185,7 +184,7 @@ def test_checkpoints_that_others_made_stay(parts: Path):
         run.checkpoint.parent.mkdir(parents=True)
         run.checkpoint.write_text("weights")
         runs[name] = run
-    retain_checkpoints("none", Wanted(), [], runs, None, "b")  # type: ignore[arg-type]
+    retain_checkpoints("none", CheckpointRequest(), [], runs, None, "b")  # type: ignore[arg-type]
     assert [name for name, run in runs.items() if not run.checkpoint.is_file()] == ["own"]
 
 

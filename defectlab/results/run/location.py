@@ -67,7 +67,7 @@ def is_alive(record: RunRecord) -> bool:
     return record.status == "running" and may_live(record.process)
 
 
-def runs_there_are(wanted: Path) -> str:
+def suggest_runs(wanted: Path) -> str:
     """Say which runs there are in place of one that is not, the closest names first."""
     there = [paths.relative(file.parent) for file in sorted(paths.results_dir().glob(f"*/*/[!.]*/{FILE}"))]
     if not there:

@@ -23,7 +23,7 @@ from defectlab.results.run.location import (
     locked,
     place_of,
     runs_elsewhere,
-    runs_there_are,
+    suggest_runs,
     this_process,
 )
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
@@ -53,7 +53,7 @@ class Run:
         """
         folder = paths.resolve(folder)
         if not (folder / FILE).is_file():
-            raise InputError(f"{folder} is no run folder: it has no {FILE}. {runs_there_are(folder)}")
+            raise InputError(f"{folder} is no run folder: it has no {FILE}. {suggest_runs(folder)}")
         return cls(folder, read_record(folder))
 
     @classmethod

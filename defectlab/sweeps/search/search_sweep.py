@@ -7,12 +7,12 @@ from rich.console import Console
 
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.results.run.run import Run
-from defectlab.sweeps.checkpoints import RetainedCheckpoints, retain_checkpoints
+from defectlab.sweeps.checkpoints import BEST, RetainedCheckpoints, parse_refit, retain_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import RunIndex
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
-from defectlab.sweeps.refit import BEST, configurations_of, wanted_of
+from defectlab.sweeps.refit import configurations_of
 from defectlab.sweeps.result import SweepResult, Trial, conclude, finished_runs, write_settings
 from defectlab.sweeps.search.runner import Search, run_search
 from defectlab.sweeps.search.study import SearchStudy, open_study
@@ -112,7 +112,7 @@ def _retain(
     asked = [f"{BEST}:{objective}" if text == BEST else text for text in refit]
     return retain_checkpoints(
         settings.checkpoints or "best",
-        wanted_of(asked, configurations, runs),
+        parse_refit(asked, configurations, runs),
         configurations,
         runs,
         SharedWork(configurations, store),
