@@ -10,21 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from defectlab.backbones import FeatureExtractor
-from defectlab.backbones.feature_cache.extraction import BATCH, feature_source
+from defectlab.backbones.feature_cache.extraction import BATCH
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.projection import projected_size
 from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
-from defectlab.sweeps.configurations import Configuration, Refused, groups_of
+from defectlab.sweeps.configurations import PREFIX, Configuration, Refused, groups_of
 from defectlab.sweeps.durations import Durations
 from defectlab.sweeps.shared_work import SharedWork, scored_entries
 from defectlab.utils.progress import clock
 
-READING = 0.02  # seconds to read, decode and resize one image: assumed, not measured
-PER_CHECKPOINT, WRITING = 1.0, 2e8  # seconds to fit again from features, bytes a second to disk: assumed
+# Assumed, not measured:
+SECONDS_PER_IMAGE = 0.02  # to read, decode and resize one
+SECONDS_PER_TEST_IMAGE = 0.03  # of metrics, intervals and files
+SECONDS_PER_CHECKPOINT = 1.0  # to fit again from features
+WRITTEN_BYTES_PER_SECOND = 2e8
 FEATURES = "features of"  # begins the steps that the cache may have
-PER_TEST_IMAGE = 0.03  # seconds of metrics, intervals and files for one test image: assumed, not measured
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def make_plan(
     steps = [*_feature_steps(configurations, pending, store), *_group_steps(configurations, pending)]
     if pending:
         images = sum(len(one.datamodule.manifest.split("test")) for one in pending)
-        steps.append(PlanStep("metrics, intervals, pictures", len(pending), PER_TEST_IMAGE * images))
+        steps.append(PlanStep("metrics, intervals, pictures", len(pending), SECONDS_PER_TEST_IMAGE * images))
     steps += _checkpoint_steps(configurations, checkpoints)
     return Plan(configurations, refused, earlier, pending, steps)
 
@@ -118,54 +120,47 @@ def _feature_steps(
     configurations: Iterable[Configuration], pending: Sequence[Configuration], store: FeatureStore
 ) -> list[PlanStep]:
     steps = []
-    layers = SharedWork(configurations, store).layers
+    shared = SharedWork(configurations, store)
     firsts = {one.feature_key: one for one in reversed(pending) if one.takes_features}
     for key, one in reversed(firsts.items()):
         assert one.backbone is not None
-        manifest, preprocessing = one.datamodule.manifest, one.model.preprocessing
-        source = feature_source(manifest, one.backbone, preprocessing, store.dtype, one.engine.device.type)
-        wanted = sorted(layers[key])
-        extractor = FeatureExtractor(one.backbone, wanted)
-        shapes = extractor.feature_shapes(preprocessing.input_size)
-        count = len(manifest.entries)
+        layers, input_size, count = (
+            sorted(shared.layers[key]),
+            one.model.preprocessing.input_size,
+            len(one.datamodule.manifest.entries),
+        )
+        extractor = FeatureExtractor(one.backbone, layers)
+        shapes = extractor.feature_shapes(input_size)
         size = np.dtype(store.dtype).itemsize * count * sum(torch.Size(shape).numel() for shape in shapes.values())
-        missing = [layer for layer in wanted if not store.has({**source, "layer": layer})]
+        source = shared.feature_source(one)
+        cached = all(store.has({**source, "layer": layer}) for layer in layers)
         begin = time.perf_counter()
-        if missing:
-            extractor(torch.zeros(BATCH, 3, *preprocessing.input_size))
-        seconds = count * ((time.perf_counter() - begin) / BATCH + READING) if missing else 0.0
-        what = f"{FEATURES} {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(wanted)}"
+        if not cached:
+            extractor(torch.zeros(BATCH, 3, *input_size))
+        seconds = 0.0 if cached else count * ((time.perf_counter() - begin) / BATCH + SECONDS_PER_IMAGE)
+        what = f"{FEATURES} {count} images of {one.datamodule.name}, {one.backbone.spec.name} {', '.join(layers)}"
         uses = sum(other.feature_key == key for other in pending)
-        steps.append(PlanStep(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, 0, not missing))
+        steps.append(PlanStep(f"{what} ({size / 1e9:.1f} GB on disk)", uses, seconds, cached=cached))
     return steps
 
 
 def _group_steps(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[PlanStep]:
-    steps, rate, known = [], _product_rate(), Durations()
+    steps, rate, durations = [], _product_rate(), Durations()
     waiting = {one.run_id for one in pending}
     for group in groups_of(configurations):
-        uses = sum(one.run_id in waiting for one in group)
-        if not uses:
-            continue
-        if not group[0].shares:
-            on = "cached features of " if group[0].takes_features else ""
-            seconds, source = known.seconds(group[0])
-            what = f"training: {group[0].label} on {on}{group[0].datamodule.name}{source}"
-            steps.append(PlanStep(what, uses, seconds))
-        elif group[0].model.model_name == "patchcore":
-            steps += _patchcore_steps(group, uses, rate)
-        else:
-            steps.append(_padim_step(group, uses, rate))
+        one, uses = group[0], sum(one.run_id in waiting for one in group)
+        if uses and one.shares:
+            steps += _shared_steps(group, uses, rate)
+        elif uses:
+            seconds, source = durations.seconds(one)
+            on = "cached features of " if one.takes_features else ""
+            steps.append(PlanStep(f"training: {one.label} on {on}{one.datamodule.name}{source}", uses, seconds))
     return steps
 
 
 def memory_of(group: Sequence[Configuration]) -> int:
     """Return the bytes that the largest shared computation of a group takes; 0 for models that share none."""
-    if not group[0].shares:
-        return 0
-    if group[0].model.model_name == "patchcore":
-        return max(step.bytes for step in _patchcore_steps(group, 1, 1.0))
-    return _padim_step(group, 1, 1.0).bytes
+    return max(step.bytes for step in _shared_steps(group, 1, 1.0)) if group[0].shares else 0
 
 
 def _checkpoint_steps(configurations: Sequence[Configuration], policy: str) -> list[PlanStep]:
@@ -177,48 +172,32 @@ def _checkpoint_steps(configurations: Sequence[Configuration], policy: str) -> l
         return []
     chosen = [size for its in sizes.values() for size in ([max(its)] if policy == "best" else its)]
     what = "checkpoint of the best on each dataset, at most" if policy == "best" else "checkpoints of all"
-    seconds = sum(PER_CHECKPOINT + size / WRITING for size in chosen)
+    seconds = sum(SECONDS_PER_CHECKPOINT + size / WRITTEN_BYTES_PER_SECOND for size in chosen)
     return [PlanStep(f"{what} ({sum(chosen) / 1e9:.1f} GB on disk)", len(chosen), seconds, max(chosen))]
 
 
-def _grid(one: Configuration) -> tuple[int, int, int]:
-    """Return channels of all layers together, height and width of the first layer's grid."""
-    model = one.model.model
-    shapes = model.feature_extractor.feature_shapes(one.model.preprocessing.input_size)
-    _, height, width = shapes[model.layers[0]]
-    return sum(shape[0] for shape in shapes.values()), height, width
-
-
-def _patchcore_steps(group: Sequence[Configuration], uses: int, rate: float) -> list[PlanStep]:
-    one, (channels, height, width) = group[0], _grid(group[0])
-    manifest = one.datamodule.manifest
-    rows = len(manifest.split("train")) * height * width
-    patches = len(scored_entries(manifest)) * height * width
-    ratios = sorted({other.model.options["coreset_sampling_ratio"] for other in group})
-    largest = coreset_size(rows, ratios[-1])
+def _shared_steps(group: Sequence[Configuration], uses: int, rate: float) -> list[PlanStep]:
+    """Return what a group computes once, at `rate` floating-point operations per second."""
+    one, (channels, height, width) = group[0], group[0].grid
+    prefix = PREFIX[one.model.model_name]
+    sizes = sorted({other.model.options[prefix] for other in group})
+    images, positions = len(one.datamodule.manifest.split("train")), height * width
+    queries = len(scored_entries(one.datamodule.manifest))
+    name, shown = f"{one.datamodule.name}, {'+'.join(one.model.options['layers'])}", ", ".join(map(str, sizes))
+    if one.model.model_name == "padim":
+        largest = sizes[-1]
+        products = positions * (largest**2 * (2.0 * images + largest / 3 + 2 * queries))
+        what = f"Gaussians of {name}: n_features {shown} from one factor"
+        return [PlanStep(what, uses, 3 * products / rate, 4 * positions * largest * (largest + images))]
+    rows, patches = images * positions, queries * positions
+    largest = coreset_size(rows, sizes[-1])
     cost = estimate(rows, min(projected_size(rows), channels), largest, device=str(one.engine.device))
-    name = f"{one.datamodule.name}, {'+'.join(one.model.options['layers'])}"
-    shown = ", ".join(map(str, ratios))
     bank = 4 * channels * (rows + largest)
-    search = 2.0 * patches * largest * channels / rate
+    seconds, memory = 2.0 * patches * largest * channels / rate, 4 * channels * (largest + patches)
     return [
         PlanStep(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank),
-        PlanStep(
-            f"nearest patches of {name}: ratios {shown} in one pass", uses, search, 4 * channels * (largest + patches)
-        ),
+        PlanStep(f"nearest patches of {name}: ratios {shown} in one pass", uses, seconds, memory),
     ]
-
-
-def _padim_step(group: Sequence[Configuration], uses: int, rate: float) -> PlanStep:
-    one, (_, height, width) = group[0], _grid(group[0])
-    manifest = one.datamodule.manifest
-    sizes = sorted({other.model.options["n_features"] for other in group})
-    largest, positions, images = sizes[-1], height * width, len(manifest.split("train"))
-    products = positions * (largest**2 * (2.0 * images + largest / 3 + 2 * len(scored_entries(manifest))))
-    name = f"{one.datamodule.name}, {'+'.join(one.model.options['layers'])}"
-    memory = 4 * positions * largest * (largest + images)
-    what = f"Gaussians of {name}: n_features {', '.join(map(str, sizes))} from one factor"
-    return PlanStep(what, uses, 3 * products / rate, memory)
 
 
 def _product_rate() -> float:

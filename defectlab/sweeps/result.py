@@ -13,7 +13,7 @@ from defectlab.sweeps.checkpoints import DEFAULT_METRIC, RetainedCheckpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.plan import Plan
 from defectlab.sweeps.selection import choose
-from defectlab.sweeps.table import Live, Outcome, mean_rows, print_table, renew_workbook, write_csv
+from defectlab.sweeps.table import LiveTable, Outcome, mean_rows, print_outcomes, renew_workbook, write_outcomes
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
@@ -74,7 +74,7 @@ class SweepResult:
             InputError: Nothing is finished, datasets are several, or there is no labelled validation image.
         """
         runs = self.runs
-        if len({run.record["dataset"]["name"] for run in runs}) != 1:
+        if len({run.record.dataset.name for run in runs}) != 1:
             raise InputError("There is a best configuration of one dataset only: nothing is finished, or on several.")
         chosen = choose(runs, metric)
         if chosen is None:
@@ -85,41 +85,41 @@ class SweepResult:
         return chosen.run
 
 
-def conclude(folder: Path, settings: SweepConfig, live: Live) -> list[Outcome]:
+def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
+    """Return the finished runs by run id, in the order of the sweep."""
+    ordered = sorted(outcomes, key=lambda one: one.number)
+    runs = [Run.open(one.record) for one in ordered if one.has_metrics and one.record]
+    return {run.record.run_id: run for run in runs}
+
+
+def conclude(folder: Path, settings: SweepConfig, live: LiveTable) -> list[Outcome]:
     """Write a sweep's tables as far as it came, show them, and return its outcomes in the order of their numbers."""
     outcomes = sorted(live.outcomes, key=lambda one: one.number)
     means = mean_rows(outcomes, settings.named_groups())
     table = folder / "table.csv"
     try:
-        write_csv(table, outcomes, means)
+        write_outcomes(table, outcomes, means)
     except OSError as error:  # open in Excel, or the disk is full
         logger.error("%s could not be written (%s); the records have all of it", table, error)
     renew_workbook()
-    live.close()
+    live.draw()
     busy = sum(one.status == "busy" for one in outcomes)
     if busy:
         logger.info("%d being run by another process: call the sweep again when it is done", busy)
-    print_table(outcomes, means)
+    print_outcomes(outcomes, means)
     logger.info("Table: %s; workbook: %s", paths.relative(table), paths.workbook().name)
     return outcomes
 
 
-def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
-    """Return the finished runs by run id, in the order of the sweep."""
-    ordered = sorted((one for one in outcomes if one.has_metrics and one.record), key=lambda one: one.number)
-    runs = [Run.open(one.record or "") for one in ordered]
-    return {run.record["run_id"]: run for run in runs}
-
-
 def write_settings(folder: Path, settings: SweepConfig) -> None:
-    """Keep what was asked for beside the table."""
-    data: dict[str, Any] = {
-        "name": settings.name,
-        "base": settings.base,
-        "seeds": list(settings.seeds),
-        **({"loggers": settings.loggers} if settings.loggers else {}),
-        **({"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}),
-    }
+    """Write what was asked for beside the table.
+
+    Raises:
+        InputError: The folder cannot be written to.
+    """
+    data: dict[str, Any] = {"name": settings.name, "base": settings.base, "seeds": list(settings.seeds)}
+    data |= {"loggers": settings.loggers} if settings.loggers else {}
+    data |= {"search": asdict(settings.search)} if settings.search else {"experiments": list(settings.expanded())}
     try:
         with replacing(folder / "sweep.yaml") as partial:
             partial.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,10 +1,9 @@
 """Several experiments, or one with several seeds: checked first, failures survived, finished ones not done again."""
 
-import csv
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from defectlab.results.run.identity import safe_name
 from defectlab.sweeps.attempt import attempt
 from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
-from defectlab.utils.files import replacing
+from defectlab.utils.files import write_csv
 
 if TYPE_CHECKING:
     from defectlab.results.run.run import Run
@@ -115,7 +114,7 @@ def run_many(
             failed.append(f"{what}: {tried.error}")
         if after is not None:
             after(experiment, tried.run, None if tried.error is None else str(tried.error))
-    _say_repeats(finished)
+    _report_repeats(finished)
     if failed:
         logger.error("%d of %d runs failed:\n  %s", len(failed), len(every), "\n  ".join(failed))
     return finished
@@ -137,24 +136,19 @@ def _without_seed(experiment: Experiment) -> str:
     return repr(replace(experiment, seed=0, data=replace(experiment.data, seed=None), model=model))
 
 
-def finished_run(experiment: Experiment) -> "Run | None":
-    """Return the run of this very experiment (same settings, images, split and backbone) that is finished, if any."""
-    model, datamodule, engine = build(experiment)
-    return engine.finished_run(model, datamodule)
-
-
-def _say_repeats(runs: "Sequence[Run]") -> None:
+def _report_repeats(runs: "Sequence[Run]") -> None:
+    """Print a summary of runs that differ in nothing but their seed; log why others have none in common."""
     from defectlab.results.comparison.repeats import summarise
     from defectlab.results.rows import repeat_key
     from defectlab.visualization.terminal import repeats_table
 
     by_key: dict[str, dict[str, Run]] = {}
     for one in runs:
-        by_key.setdefault(repeat_key(one), {})[one.record["run_id"]] = one
+        by_key.setdefault(repeat_key(one), {})[one.record.run_id] = one
     for repeats in by_key.values():
         if len(repeats) > 1:
             repeats_table(summarise(list(repeats.values())))
-    alone = [next(iter(its.values())).record["facts"] for its in by_key.values() if len(its) == 1]
+    alone = [next(iter(its.values())).record.facts for its in by_key.values() if len(its) == 1]
     if len({str(facts.get("seed")) for facts in alone}) > 1:
         keys = sorted({key for facts in alone for key in facts if any(facts[key] != one.get(key) for one in alone)})
         more = ", ".join(key for key in keys if key not in ("seed", "model.seed"))
@@ -194,10 +188,11 @@ def run_categories(experiments: Sequence[Experiment], table: Path, *, rerun: boo
     rows: list[dict[str, object]] = []
 
     def add(experiment: Experiment, run: "Run | None", error: str | None) -> None:
-        metrics = {} if run is None else {name: run.record["metrics"].get(name) for name in METRICS}
-        state = "failed" if run is None else "finished"
-        where = {"run": "" if run is None else paths.relative(run.folder), "error": error or ""}
-        rows.append({"category": experiment.data.name, "seed": experiment.seed, "status": state, **metrics, **where})
+        row: dict[str, object] = {"category": experiment.data.name, "seed": experiment.seed, "error": error}
+        if run is None:
+            rows.append({**row, "status": "failed"})
+        else:
+            rows.append({**row, **run.record.metrics, "status": "finished", "run": paths.relative(run.folder)})
         write_table(table, rows)
 
     finished = run_many(experiments, rerun=rerun, after=add)
@@ -205,7 +200,7 @@ def run_categories(experiments: Sequence[Experiment], table: Path, *, rerun: boo
     return finished
 
 
-def write_table(table: Path, rows: Sequence[dict[str, object]]) -> None:
+def write_table(table: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows and, last, the mean of each metric over the finished ones that have it; whole or not at all.
 
     Of how many it is stands in the column `status`, apart for a metric that some of them lack.
@@ -217,17 +212,16 @@ def write_table(table: Path, rows: Sequence[dict[str, object]]) -> None:
         mean[name] = sum(values) / len(values) if values else None
         if 0 < len(values) < finished:
             mean["status"] = f"{mean['status']}; {name} of {len(values)}"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HEADER)
-        writer.writeheader()
-        writer.writerows([*rows, mean])
+    write_csv(table, HEADER, [[row.get(name) for name in HEADER] for row in [*rows, mean]])
 
 
 def table_of(experiment: Experiment) -> Path:
     """Return where an experiment's table goes: named by its categories and model, and by its settings' hash."""
     asked = experiment.categories
     what = asked if isinstance(asked, str) else "-".join(asked or ())
-    short = hashlib.sha256(repr(replace(experiment, seed=0)).encode()).hexdigest()[:6]
+    settings = repr(replace(experiment, seed=0)).replace(
+        "DataOptions(", "DataConfig(", 1
+    )  # as tables were named before
+    short = hashlib.sha256(settings.encode()).hexdigest()[:6]
     name = safe_name(f"{what[:40]}_{experiment.name or experiment.model['name']}_{short}")
     return paths.results_dir() / "categories" / f"{name}.csv"

@@ -73,16 +73,23 @@ class SharedWork:
             self._features[key] = Features(manifest, arrays)
         return self._features[key]
 
+    def feature_source(self, one: Configuration) -> dict[str, Any]:
+        """Return everything but the layer that decides a configuration's features."""
+        assert one.backbone is not None
+        device = one.engine.device.type
+        return feature_source(one.datamodule.manifest, one.backbone, one.model.preprocessing, self.store.dtype, device)
+
     def key(self, group: Sequence[Configuration], what: str, **more: Any) -> dict[str, Any]:
         """Return the store's key of an array that a group computes once."""
-        one = group[0]
-        assert one.backbone is not None
-        manifest, options = one.datamodule.manifest, one.model.options
-        source = feature_source(
-            manifest, one.backbone, one.model.preprocessing, self.store.dtype, one.engine.device.type
-        )
-        facts = {"split": manifest.hash, "layers": options["layers"], "seed": options["seed"], "format": FORMAT}
-        return {**source, **facts, "what": what, "layer": f"{'+'.join(options['layers'])} {what}", **more}
+        options, split = group[0].model.options, group[0].datamodule.manifest.hash
+        facts = {"split": split, "layers": options["layers"], "seed": options["seed"], "format": FORMAT}
+        return {
+            **self.feature_source(group[0]),
+            **facts,
+            "what": what,
+            "layer": f"{'+'.join(options['layers'])} {what}",
+            **more,
+        }
 
     def masks(self, one: Configuration, entries: Sequence[Entry]) -> torch.Tensor | None:
         """Return the masks (n, H, W) of `entries` on the model's input; None for a dataset without masks."""

@@ -14,7 +14,7 @@ from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.result import SweepResult, conclude, finished_runs, write_settings
 from defectlab.sweeps.shared_work import SharedWork
-from defectlab.sweeps.table import Live, Outcome
+from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.files import is_writable
@@ -78,7 +78,7 @@ def sweep(
     if plan.extracts and executor == "local" and not is_writable(store.root):
         raise InputError(f"The cache {store.root} cannot be written to. DEFECTLAB_CACHE puts it elsewhere.")
     write_settings(folder, settings)
-    live = Live(len(configurations), _known_outcomes(plan))
+    live = LiveTable(len(configurations), _known_outcomes(plan))
     try:
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)

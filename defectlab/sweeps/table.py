@@ -1,6 +1,5 @@
 """A sweep's results as a table: a row for each configuration, mean rows over datasets and seeds. No torch here."""
 
-import csv
 import html
 import json
 import logging
@@ -16,13 +15,14 @@ from rich.table import Table
 
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.workbook import update_workbook
-from defectlab.utils.files import replacing
+from defectlab.utils.files import write_csv
 from defectlab.utils.progress import clock, in_notebook
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 15
-SEVERAL = 2
+MAX_ROWS = 15
+MAX_LIVE_ROWS = 10
+Metrics = Mapping[str, float | None]
 
 
 @dataclass
@@ -61,7 +61,6 @@ class MeanRow:
 
     label: str
     over: str
-    count: int
     metrics: dict[str, float | None]
 
 
@@ -75,43 +74,37 @@ def mean_rows(outcomes: Sequence[Outcome], groups: Mapping[str, Sequence[str]]) 
     wanted = {"all": datasets}
     for name, members in groups.items():
         present = [dataset for dataset in datasets if dataset in members]
-        if len(present) >= SEVERAL and present != datasets:
+        if len(present) > 1 and present != datasets:
             wanted[name] = present
     by_settings: dict[str, list[Outcome]] = {}
     for one in outcomes:
         by_settings.setdefault(json.dumps(one.settings, sort_keys=True, default=str), []).append(one)
     rows = []
     for name, members in wanted.items():
+        counted = [f"{len(members)} datasets"] if len(members) > 1 else members
+        counted = [*counted, f"{len(seeds)} seeds"] if len(seeds) > 1 else counted
         for its in by_settings.values():
             chosen = [one for one in its if one.dataset in members and one.has_metrics]
-            if len(chosen) >= SEVERAL and len(chosen) == len(members) * len(seeds):
-                counted = [f"{len(members)} datasets"] if len(members) > 1 else members
-                counted = [*counted, f"{len(seeds)} seeds"] if len(seeds) > 1 else counted
-                over = f"mean of {name}: {', '.join(counted)}"
-                rows.append(MeanRow(chosen[0].label, over, len(chosen), _means(chosen)))
+            if len(chosen) > 1 and len(chosen) == len(members) * len(seeds):
+                means = {metric: _mean([one.metrics.get(metric) for one in chosen]) for metric in BARE_METRICS}
+                rows.append(MeanRow(chosen[0].label, f"mean of {name}: {', '.join(counted)}", means))
     return rows
 
 
-def _means(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    means: dict[str, float | None] = {}
-    for metric in BARE_METRICS:
-        values = [value for one in outcomes if (value := one.metrics.get(metric)) is not None]
-        means[metric] = float(np.mean(values)) if len(values) == len(outcomes) else None
-    return means
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def write_csv(path: Path, outcomes: Sequence[Outcome], means: Sequence[MeanRow]) -> Path:
-    """Write every configuration and every mean row."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["number", "dataset", "configuration", "seed", "status", *BARE_METRICS, "record", "error"])
-        for one in sorted(outcomes, key=lambda one: one.number):
-            values = [one.metrics.get(metric) for metric in BARE_METRICS]
-            writer.writerow([one.number, one.dataset, one.label, one.seed, one.status, *values, one.record, one.error])
-        for row in means:
-            values = [row.metrics[metric] for metric in BARE_METRICS]
-            writer.writerow(["", row.over, row.label, "", "mean", *values, "", ""])
-    return path
+def write_outcomes(path: Path, outcomes: Sequence[Outcome], means: Sequence[MeanRow]) -> Path:
+    """Write every configuration and every mean row as CSV."""
+    header = ["number", "dataset", "configuration", "seed", "status", *BARE_METRICS, "record", "error"]
+    rows = [
+        [one.number, one.dataset, one.label, one.seed, one.status, *_values(one.metrics), one.record, one.error]
+        for one in sorted(outcomes, key=lambda one: one.number)
+    ]
+    rows += [["", row.over, row.label, "", "mean", *_values(row.metrics), "", ""] for row in means]
+    return write_csv(path, header, rows)
 
 
 def renew_workbook() -> None:
@@ -122,19 +115,19 @@ def renew_workbook() -> None:
         logger.exception("The workbook could not be renewed: mend it or move it away, then run `defectlab compare`.")
 
 
-def print_table(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: str = BARE_METRICS[0]) -> None:
+def print_outcomes(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: str = BARE_METRICS[0]) -> None:
     """Print the best configurations by a metric, mean rows, and what failed."""
     console = Console(width=max(Console().width, 120))
-    finished = [one for one in outcomes if one.has_metrics]
+    finished = best_first(outcomes, metric)
     if finished:
         table = Table(title=f"{len(finished)} of {len(outcomes)} configurations finished; best first by {metric}")
         for column in ("dataset", "configuration", "seed"):
             table.add_column(column, no_wrap=True)
         for name in BARE_METRICS:
             table.add_column(name, justify="right")
-        for one in best_first(finished, metric)[:SHOWN]:
+        for one in finished[:MAX_ROWS]:
             table.add_row(one.dataset, one.label, str(one.seed), *_cells(one.metrics))
-        for row in sorted(means, key=lambda row: -_value(row.metrics, metric))[:SHOWN]:
+        for row in sorted(means, key=lambda row: -_rank(row.metrics, metric))[:MAX_ROWS]:
             table.add_row(row.over, row.label, "", *_cells(row.metrics), style="bold")
         console.print(table)
     for one in outcomes:
@@ -145,23 +138,24 @@ def print_table(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: s
 def best_first(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
     """Return the finished ones, best first; equal ones as in the sweep."""
     finished = [one for one in outcomes if one.has_metrics]
-    return sorted(finished, key=lambda one: (-_value(one.metrics, metric), one.number))
+    return sorted(finished, key=lambda one: (-_rank(one.metrics, metric), one.number))
 
 
-def _value(metrics: Mapping[str, float | None], metric: str) -> float:
+def _rank(metrics: Metrics, metric: str) -> float:
     value = metrics.get(metric)
     return -1.0 if value is None else value
 
 
-def _cells(metrics: Mapping[str, float | None]) -> list[str]:
-    return ["" if metrics.get(name) is None else f"{metrics[name]:.4f}" for name in BARE_METRICS]
+def _values(metrics: Metrics) -> list[float | None]:
+    return [metrics.get(name) for name in BARE_METRICS]
 
 
-SHOWN_LIVE = 10
+def _cells(metrics: Metrics) -> list[str]:
+    return ["" if value is None else f"{value:.4f}" for value in _values(metrics)]
 
 
-class Live:
-    """Collects outcomes and shows them as they come.
+class LiveTable:
+    """Collects outcomes, logs each as it comes, and shows the best so far in a notebook.
 
     Args:
         total: Configurations of the sweep.
@@ -173,24 +167,20 @@ class Live:
         self.total = total + sum(one.status == "refused" for one in self.outcomes)
         self._started = time.monotonic()
         self._handle: Any = None
-        self._draw()
+        self.draw()
 
     def report(self, outcome: Outcome) -> None:
         """Take one outcome and show it."""
         self.outcomes.append(outcome)
-        metrics = ", ".join(
-            f"{name} {value:.4f}" for name in BARE_METRICS if (value := outcome.metrics.get(name)) is not None
-        )
-        said = outcome.error or metrics or "no metrics"
-        done = len(self.outcomes)
-        logger.info("%d of %d %s: %s on %s: %s", done, self.total, outcome.status, outcome.label, outcome.dataset, said)
-        self._draw()
+        values = zip(BARE_METRICS, _values(outcome.metrics), strict=True)
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in values if value is not None)
+        result = outcome.error or metrics or "no metrics"
+        done, dataset = len(self.outcomes), outcome.dataset
+        logger.info("%d of %d %s: %s on %s: %s", done, self.total, outcome.status, outcome.label, dataset, result)
+        self.draw()
 
-    def close(self) -> None:
-        """Show the last state."""
-        self._draw()
-
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Show the state, in a notebook."""
         if not in_notebook():
             return
         from IPython.display import HTML, display
@@ -202,7 +192,7 @@ class Live:
             self._handle.update(shown)
 
     def html(self) -> str:
-        """Return the table: how far it is, and the best so far."""
+        """Return how far the sweep is, and a table of the best so far."""
         done, failed = len(self.outcomes), sum(one.is_failure for one in self.outcomes)
         busy = sum(one.status == "busy" for one in self.outcomes)
         elsewhere = f"{busy} being run by another process, " if busy else ""
@@ -210,13 +200,11 @@ class Live:
         state = f"{done} of {self.total} configurations, {failed} failed, {elsewhere}{passed}"
         heading = "".join(f"<th>{html.escape(name)}</th>" for name in ("dataset", "configuration", *BARE_METRICS))
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _live_cells(one)) + "</tr>"
-            for one in best_first(self.outcomes, BARE_METRICS[0])[:SHOWN_LIVE]
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+            for cells in (
+                [one.dataset, one.label, *_cells(one.metrics)]
+                for one in best_first(self.outcomes, BARE_METRICS[0])[:MAX_LIVE_ROWS]
+            )
         )
         bar = f'<progress max="{self.total}" value="{done}" style="width:18em"></progress>'
         return f"<div>{bar} {html.escape(state)}</div><table><tr>{heading}</tr>{rows}</table>"
-
-
-def _live_cells(one: Outcome) -> list[str]:
-    values = (one.metrics.get(name) for name in BARE_METRICS)
-    return [one.dataset, one.label, *("" if value is None else f"{value:.4f}" for value in values)]

@@ -1,10 +1,11 @@
 """Files that are whole or absent."""
 
+import csv
 import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
     return array
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Write a table as CSV, atomically; None is an empty cell."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
 
 
 def write_json(path: Path, data: Any) -> None:

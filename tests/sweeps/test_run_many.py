@@ -14,8 +14,9 @@ from scipy.stats import t
 
 import defectlab.sweeps.run_many as many
 from defectlab.cli import main
+from defectlab.experiment import Experiment, build
 from defectlab.results.comparison.runs import rankings_of
-from defectlab.results.run.run import find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.run_many import parse_seeds, run_many, with_seeds
 from defectlab.utils.errors import OptionError
 
@@ -118,12 +119,17 @@ def test_random_weights_are_drawn_by_the_seed_and_are_what_is_repeated(
     assert "differ in more than their seed (backbone.sha256, model.n_features)" in caplog.text
 
 
+def finished_run(one: Experiment) -> Run | None:
+    model, datamodule, engine = build(one)
+    return engine.finished_run(model, datamodule)
+
+
 def test_other_settings_or_images_are_not_finished_already(parts: Path):
     run_many([experiment(parts)])
-    assert many.finished_run(experiment(parts)) is not None
-    assert many.finished_run(experiment(parts, seed=7)) is None
-    assert many.finished_run(experiment(parts, data={"root": str(parts), "num_workers": 0, "seed": 7})) is None
-    assert many.finished_run(experiment(parts, model=SMALL["model"] | {"n_features": 11})) is None
+    assert finished_run(experiment(parts)) is not None
+    assert finished_run(experiment(parts, seed=7)) is None
+    assert finished_run(experiment(parts, data={"root": str(parts), "num_workers": 0, "seed": 7})) is None
+    assert finished_run(experiment(parts, model=SMALL["model"] | {"n_features": 11})) is None
 
 
 def test_repeat_in_a_file_and_seeds_on_the_command_line(

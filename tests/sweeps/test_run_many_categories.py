@@ -61,6 +61,10 @@ def test_an_experiment_for_each_category(shelf: Path):
     assert DataOptions().unknown_dir is None
 
 
+def test_a_table_keeps_the_name_that_earlier_versions_gave_it():
+    assert table_of(experiment(Path("shelf"))).name == "all_padim_05c7e2.csv"
+
+
 def test_a_mean_says_of_how_many_it_is(tmp_path: Path):
     done = {"status": "finished", "image_AUROC": 0.5}
     write_table(tmp_path / "t.csv", [{**done, "pixel_AUROC": 0.9}, {**done, "pixel_AUROC": None}, {"status": "failed"}])

@@ -199,7 +199,7 @@ def test_nothing_that_a_person_did_to_the_workbook_ends_a_sweep(
         raise PermissionError("table.csv is open in another program")
 
     monkeypatch.setattr(table, "update_workbook", broken)
-    monkeypatch.setattr(concluding, "write_csv", full)
+    monkeypatch.setattr(concluding, "write_outcomes", full)
     caplog.set_level(logging.ERROR, "defectlab")
     result = sweep(settings(parts, grid=[PADIM]))
     assert [one.status for one in result.outcomes] == ["finished"]

@@ -19,7 +19,7 @@ from defectlab.sweeps.search.study import SearchStudy, open_study
 from defectlab.sweeps.search.trials import print_trials, ranked
 from defectlab.sweeps.search_space import space_size
 from defectlab.sweeps.shared_work import SharedWork
-from defectlab.sweeps.table import Live, Outcome
+from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
 
@@ -59,7 +59,7 @@ def search_sweep(
         if plan_only:
             return SweepResult(plan, [], folder)
         write_settings(folder, settings)
-        live = Live(config.trials * search.runs_per_trial, _kept_outcomes(completed))
+        live = LiveTable(config.trials * search.runs_per_trial, _kept_outcomes(completed))
         try:
             trials = run_search(search, folder, live.report, study)
             retained = _retain(settings, refit, finished_runs(live.outcomes), store)

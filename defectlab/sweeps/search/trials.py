@@ -1,6 +1,5 @@
 """The trials of a search as data: what was drawn, what became of it, and the table people read. No torch here."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
-from defectlab.utils.files import replacing
+from defectlab.utils.files import write_csv
 
 MAX_ROWS = 10
 
@@ -20,17 +19,14 @@ def ranked(trials: Iterable[Trial], maximizes: bool) -> list[Trial]:
 
 
 def write_trials(path: Path, trials: Sequence[Trial], objective: str) -> Path:
-    """Write every trial: its state, the objective on validation images, options, records, error."""
+    """Write every trial as CSV: its state, the objective on validation images, options, records, error."""
     options = list(dict.fromkeys(option for trial in trials for option in trial.values))
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["trial", "state", f"validation {objective}", *options, "records", "error"])
-        for trial in sorted(trials, key=lambda trial: trial.number):
-            records = "; ".join(one.record for one in trial.outcomes if one.record)
-            given = [trial.values.get(option, "") for option in options]
-            value = "" if trial.value is None else trial.value
-            writer.writerow([trial.number, trial.state, value, *given, records, trial.error or ""])
-    return path
+    rows = []
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        records = "; ".join(one.record for one in trial.outcomes if one.record)
+        given = [trial.values.get(option) for option in options]
+        rows.append([trial.number, trial.state, trial.value, *given, records, trial.error])
+    return write_csv(path, ["trial", "state", f"validation {objective}", *options, "records", "error"], rows)
 
 
 def print_trials(trials: Sequence[Trial], objective: str, maximizes: bool) -> None:
