@@ -66,10 +66,10 @@ plt.show()
 import torch
 
 from defectlab.backbones.pretraining.crops import draw_crops
-from defectlab.backbones.pretraining.images import make_sheets
+from defectlab.backbones.pretraining.images import make_pretraining_images
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 
-sheets = make_sheets(2)
+sheets = make_pretraining_images(2)
 crops = draw_crops(sheets, 8, 96, colour=0.4, draws=torch.Generator().manual_seed(1))
 pictures = crops.images.permute(0, 2, 3, 1) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
 print(len(sheets.images), "sheets,", sheets.classes, "classes; labels of layer2", tuple(crops.fine.shape))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from defectlab.backbones.pretraining.images import SHEET, Sheets
-from defectlab.backbones.pretraining.synthetic_defects import FOREIGN, by_cell, placed, spoil, uniform
+from defectlab.backbones.pretraining.images import SHEET, PretrainingImages
+from defectlab.backbones.pretraining.synthetic_defects import FOREIGN, add_defects, by_cell, placed, uniform
 from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -22,7 +22,7 @@ class Crops:
     coarse_defects: Tensor
 
 
-def draw_crops(sheets: Sheets, count: int, size: int, *, colour: float, draws: torch.Generator) -> Crops:
+def draw_crops(sheets: PretrainingImages, count: int, size: int, *, colour: float, draws: torch.Generator) -> Crops:
     """Return `count` augmented crops of `size` pixels (a multiple of 16); the generator's state decides all.
 
     `colour` is how strongly light, colours and sharpness change, 0 .. 1.
@@ -37,7 +37,7 @@ def draw_crops(sheets: Sheets, count: int, size: int, *, colour: float, draws: t
     cells = sheets.labels[chosen][:, None].float()
     labels = F.grid_sample(cells, grid, mode="nearest", padding_mode="border", align_corners=False)[:, 0].long()
     images = _recolour(images, colour, draws)
-    images, labels, defects = spoil(*_patched(images, labels, draws), draws)
+    images, labels, defects = add_defects(*_patched(images, labels, draws), draws)
     images = _degrade(images, colour, draws)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     fine, coarse = labels[:, 4::8, 4::8], labels[:, 8::16, 8::16]

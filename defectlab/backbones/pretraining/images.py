@@ -79,7 +79,7 @@ SOURCES = (
 
 
 @dataclass(frozen=True)
-class Sheets:
+class PretrainingImages:
     """Images (N, 3, 256, 256) uint8 and labels (N, 4, 4) int64.
 
     The first sheets are those of the photographs; `share` (photographs' sheets,) is the chance of each, such that
@@ -101,9 +101,9 @@ class Sheets:
         return int(self.labels.max()) + 1
 
 
-def make_sheets(
+def make_pretraining_images(
     per_kind: int, cell_sheets: int = 0, *, seed: int = 42, progress: Callable[[int, int], None] | None = None
-) -> Sheets:
+) -> PretrainingImages:
     """Return the photographs' sheets, then `per_kind` sheets of each procedural kind; the same seed, the same pixels.
 
     Of each kind in `SCENES` the first `cell_sheets` have a label for every cell.
@@ -133,7 +133,7 @@ def make_sheets(
                 progress(len(pictures) - len(cut), total)
     # (N, H, W, 3) -> (N, 3, H, W)
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return Sheets(images, torch.from_numpy(np.stack(labels)).long(), share)
+    return PretrainingImages(images, torch.from_numpy(np.stack(labels)).long(), share)
 
 
 def load_source(source: Source) -> np.ndarray:

@@ -33,7 +33,9 @@ def placed(count: int, size: int, low: float, high: float, draws: torch.Generato
     return u * torch.cos(angle) + v * torch.sin(angle), v * torch.cos(angle) - u * torch.sin(angle), radii
 
 
-def spoil(images: Tensor, labels: Tensor, defects: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def add_defects(
+    images: Tensor, labels: Tensor, defects: Tensor, draws: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Give three crops of five a defect of their own.
 
     Args:

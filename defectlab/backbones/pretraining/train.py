@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from defectlab.backbones.pretraining.config import Recipe
 from defectlab.backbones.pretraining.crops import Crops, draw_crops
-from defectlab.backbones.pretraining.images import NO_LABEL, Sheets, make_sheets
+from defectlab.backbones.pretraining.images import NO_LABEL, PretrainingImages, make_pretraining_images
 from defectlab.backbones.pretraining.synthetic_defects import DEFECTS
 from defectlab.utils.errors import OptionError
 from defectlab.utils.files import replacing
@@ -118,7 +118,7 @@ def pretrain(recipe: Recipe, folder: Path, *, every: int = 100, stop_at: int | N
     """
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("Generated images", None) as progress:
-        sheets = make_sheets(recipe.per_kind, recipe.cell_sheets, seed=recipe.seed, progress=progress)
+        sheets = make_pretraining_images(recipe.per_kind, recipe.cell_sheets, seed=recipe.seed, progress=progress)
     trainee = Trainee(sheets.classes, recipe.seed).to(memory_format=torch.channels_last)
     optimiser = _optimiser(trainee, recipe)
     first = _restore(folder / CHECKPOINT, recipe, trainee, optimiser)
@@ -145,7 +145,7 @@ def pretrain(recipe: Recipe, folder: Path, *, every: int = 100, stop_at: int | N
 
 
 @torch.no_grad()
-def _settle_statistics(trainee: Trainee, sheets: Sheets, recipe: Recipe) -> None:
+def _settle_statistics(trainee: Trainee, sheets: PretrainingImages, recipe: Recipe) -> None:
     """Replace the running batch-norm statistics, a noisy average of the last steps, by those of many crops."""
     norms = [module for module in trainee.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -180,7 +180,7 @@ def _step(
     trainee: Trainee,
     replicas: list[Trainee],
     optimiser: torch.optim.Optimizer,
-    sheets: Sheets,
+    sheets: PretrainingImages,
     recipe: Recipe,
     step: int,
     pool: ThreadPoolExecutor,

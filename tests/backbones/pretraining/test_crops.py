@@ -2,20 +2,20 @@ import pytest
 import torch
 
 from defectlab.backbones.pretraining.crops import draw_crops
-from defectlab.backbones.pretraining.images import NO_LABEL, Sheets, make_sheets
+from defectlab.backbones.pretraining.images import NO_LABEL, PretrainingImages, make_pretraining_images
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 
 
 @pytest.fixture(scope="module")
-def sheets() -> Sheets:
-    return make_sheets(1)
+def sheets() -> PretrainingImages:
+    return make_pretraining_images(1)
 
 
 def draws(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_shapes_range_and_determinism(sheets: Sheets) -> None:
+def test_shapes_range_and_determinism(sheets: PretrainingImages) -> None:
     crops = draw_crops(sheets, 6, 48, colour=1.0, draws=draws())
     assert crops.images.shape == (6, 3, 48, 48)
     assert (crops.fine.shape, crops.coarse.shape) == ((6, 6, 6), (6, 3, 3))
@@ -34,7 +34,7 @@ def test_labels_follow_the_pixels() -> None:
     levels = torch.tensor([0, 255], dtype=torch.uint8)
     images = levels[:, None, None, None].expand(2, 3, 256, 256).contiguous()
     labels = torch.arange(2)[:, None, None].expand(2, 4, 4).contiguous()
-    crops = draw_crops(Sheets(images, labels, torch.ones(1)), 64, 64, colour=1.0, draws=draws())
+    crops = draw_crops(PretrainingImages(images, labels, torch.ones(1)), 64, 64, colour=1.0, draws=draws())
     bright = crops.images.mean(1)[:, 4::8, 4::8] > 0
     clean = crops.fine != NO_LABEL
     assert (crops.fine == 1)[~bright & clean].float().mean() < 0.1
@@ -46,7 +46,7 @@ def test_labels_follow_the_pixels() -> None:
 
 def test_without_colour_changes_a_clean_crop_keeps_its_colours() -> None:
     images = torch.tensor([40, 90, 200], dtype=torch.uint8)[None, :, None, None].expand(2, 3, 256, 256).contiguous()
-    sheets = Sheets(images, torch.zeros(2, 4, 4, dtype=torch.long), torch.ones(1))
+    sheets = PretrainingImages(images, torch.zeros(2, 4, 4, dtype=torch.long), torch.ones(1))
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     colours = {}
     for colour in (0.0, 1.0):

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from defectlab.backbones.pretraining.images import NO_LABEL, SCENES, SOURCES, load_source, make_sheets
+from defectlab.backbones.pretraining.images import NO_LABEL, SCENES, SOURCES, load_source, make_pretraining_images
 from defectlab.data.samples.photographs import PHOTOGRAPHS
 from defectlab.data.samples.procedural import KINDS
 from defectlab.utils.errors import DataError
 
 
 def test_sheets_and_labels() -> None:
-    sheets = make_sheets(1)
+    sheets = make_pretraining_images(1)
     assert sheets.images.shape == (len(sheets.labels), 3, 256, 256)
     assert sheets.labels.shape[1:] == (4, 4)
     named = sheets.labels[sheets.labels != NO_LABEL]
@@ -24,8 +24,8 @@ def test_sheets_and_labels() -> None:
 
 
 def test_the_first_scenes_have_a_label_for_every_cell() -> None:
-    sheets = make_sheets(2, 1)
-    assert torch.equal(sheets.images, make_sheets(2).images)
+    sheets = make_pretraining_images(2, 1)
+    assert torch.equal(sheets.images, make_pretraining_images(2).images)
     named = sheets.labels[sheets.labels != NO_LABEL]
     assert torch.equal(named.unique(), torch.arange(sheets.classes))
     procedural = sheets.labels[sheets.photographs :].reshape(len(KINDS), 2, 16)
@@ -36,7 +36,7 @@ def test_the_first_scenes_have_a_label_for_every_cell() -> None:
 
 
 def test_flat_cells_have_no_label() -> None:
-    sheets = make_sheets(1)
+    sheets = make_pretraining_images(1)
     # (N, 3, 256, 256) -> (N, 4, 64, 4, 64) -> (N, 4, 4)
     grey = sheets.images[: sheets.photographs].double().mean(1).reshape(-1, 4, 64, 4, 64)
     spread = grey.permute(0, 1, 3, 2, 4).flatten(3).std(-1, unbiased=False)

@@ -1,14 +1,14 @@
 import torch
 
 from defectlab.backbones.pretraining.images import NO_LABEL
-from defectlab.backbones.pretraining.synthetic_defects import DEFECTS, SCRATCH, SHARE, by_cell, spoil
+from defectlab.backbones.pretraining.synthetic_defects import DEFECTS, SCRATCH, SHARE, add_defects, by_cell
 
 
 def spoiled(count: int = 200, size: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     draws = torch.Generator().manual_seed(3)
     images = torch.rand(count, 3, size, size, generator=draws)
     labels = torch.arange(count)[:, None, None].expand(count, size, size)
-    return images, *spoil(images, labels, torch.zeros(count, size, size, dtype=torch.long), draws)
+    return images, *add_defects(images, labels, torch.zeros(count, size, size, dtype=torch.long), draws)
 
 
 def test_pixels_change_where_a_defect_is_and_nowhere_else() -> None:
