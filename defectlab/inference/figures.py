@@ -15,11 +15,23 @@ from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
-from defectlab.visualization.canvas import AROUND, BAD, GOOD, LINE, THIS, new_axes, rendered, scale_bar
+from defectlab.visualization.canvas import (
+    BAD,
+    GOOD,
+    LINE,
+    THIS,
+    draw_strokes,
+    image_row,
+    new_figure,
+    scale_bar,
+    to_image,
+)
 from defectlab.visualization.overlays import CONTOUR, colour_map, contour, overlay
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, _ends, _thumbnail, _verdict
 from defectlab.visualization.segmentation import segmentation_figure
+
+SURROUNDINGS = 2.0  # boxes that a crop shows on each side of its box: features see beyond their cell
 
 
 def image_figure(detector: Detector, found: Prediction) -> Image.Image:
@@ -31,13 +43,10 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
     low, high = scale_of(detector)
     pictures = views(detector, found)
     height, width = pictures[0].shape[:2]
-    figure, axes = new_axes(4, (14, 3.3 * min(1.6, height / width) + 0.8))
-    for axis, picture, title in zip(axes, pictures, ("image", "anomaly map", "overlay", "contour"), strict=True):
-        axis.imshow(picture)
-        axis.set_title(title)
-        axis.set_axis_off()
+    panels = dict(zip(("image", "anomaly map", "overlay", "contour"), pictures, strict=True))
+    figure, axes = image_row(panels, (14, 3.3 * min(1.6, height / width) + 0.8))
     scale_bar(figure, axes, low, high, detector.pixel_threshold, "anomaly map")
-    return rendered(figure)
+    return to_image(figure)
 
 
 def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
@@ -54,15 +63,11 @@ def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
     low, high = scale_of(detector)
     image, heat, laid, _ = views(detector, found)
     height, width = image.shape[:2]
-    figure, axes = new_axes(3, (12, 3.6 * min(1.6, height / width) + 0.8))
-    shown = _relative(found.score / limit, bool(found.label))
-    titles = ("image", f"anomaly score {shown}: {'NOK' if found.label else 'OK'}", "overlay")
-    for axis, picture, title in zip(axes, (image, heat, laid), titles, strict=True):
-        axis.imshow(picture)
-        axis.set_title(title)
-        axis.set_axis_off()
+    ratio = _relative(found.score / limit, bool(found.label))
+    panels = {"image": image, f"anomaly score {ratio}: {'NOK' if found.label else 'OK'}": heat, "overlay": laid}
+    figure, axes = image_row(panels, (12, 3.6 * min(1.6, height / width) + 0.8))
     scale_bar(figure, axes, low / pixel, high / pixel, 1.0, "anomaly map, 1.0 is the threshold")
-    return rendered(figure)
+    return to_image(figure)
 
 
 def _relative(ratio: float, above: bool) -> str:
@@ -77,10 +82,10 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
     """Return one image's score on the line of the run's validation scores, with the threshold between them."""
     rows = run.scores("validation")
     threshold = run.record["thresholds"]["image"]["value"]
-    figure, (axis,) = new_axes(1, (11, 2.4))
+    figure, (axis,) = new_figure((11, 2.4))
     for height, (label, name, colour) in enumerate(((0, "good", GOOD), (1, "defects", BAD))):
         scores = [row.score for row in rows if row.label == label]
-        axis.plot(scores, np.full(len(scores), height), "|", color=colour, markersize=18, markeredgewidth=1.6)
+        draw_strokes(axis, scores, height, colour, 18, 1.6)
         axis.text(0.005, height + 0.32, f"validation images: {name} ({len(scores)})", color=colour, fontsize=9,
                   transform=axis.get_yaxis_transform(), zorder=3,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
@@ -91,7 +96,7 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
     axis.set_title(f"score {found.score:.4g}: {VERDICTS[found.label]}", loc="left")
     axis.legend(loc="upper right", ncols=2, frameon=False, fontsize=9)
     axis.spines[["top", "left", "right"]].set_visible(False)
-    return rendered(figure)
+    return to_image(figure)
 
 
 def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
@@ -101,12 +106,12 @@ def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
         (patch.image_path, patch.box, f"{patch.image_path.name}\ndistance {patch.distance:.4g}")
         for patch in nearest.patches
     ]
-    figure, axes = new_axes(len(crops), (2.3 * len(crops), 3.0))
+    figure, axes = new_figure((2.3 * len(crops), 3.0), columns=len(crops))
     for number, (axis, (path, box, title)) in enumerate(zip(axes, crops, strict=True)):
         colour = BAD if number == 0 else GOOD
         _draw_crop(axis, read_image(path), box, colour)
         axis.set_title(title, fontsize=9, color=colour)
-    return rendered(figure)
+    return to_image(figure)
 
 
 def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
@@ -114,7 +119,7 @@ def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = box
-    wide, high = AROUND * (right - left), AROUND * (bottom - top)
+    wide, high = SURROUNDINGS * (right - left), SURROUNDINGS * (bottom - top)
     axis.imshow(image)
     axis.set(xlim=(left - wide - 0.5, right + wide - 0.5), ylim=(bottom + high - 0.5, top - high - 0.5))
     axis.set(xticks=[], yticks=[], facecolor="#dddddd")

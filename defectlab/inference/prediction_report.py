@@ -21,7 +21,7 @@ from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError, OptionError, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.progress import progress_bar
-from defectlab.visualization.canvas import BAD, GOOD, LINE, new_axes, rendered
+from defectlab.visualization.canvas import BAD, GOOD, LINE, draw_shares, new_figure, to_image
 from defectlab.visualization.overlays import contour, overlay, save_image
 
 logger = logging.getLogger(__name__)
@@ -241,14 +241,12 @@ class _Writer:
 
 def cumulative_figure(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Any:
     """Return the share of images at or below each score, good, anomalous and unknown ones (-1) apart, as a picture."""
-    figure, (axis,) = new_axes(1, (8, 5))
-    for label, name, colour in ((0, "good", GOOD), (1, "defect", BAD), (-1, "unknown", "#7a7a80")):
-        own = np.sort(scores[labels == label])
-        if own.size:
-            shares = np.arange(1, own.size + 1) / own.size
-            axis.step(np.r_[own[0], own], np.r_[0, shares], where="post", color=colour, label=f"{name} ({own.size})")
+    figure, (axis,) = new_figure((8, 5))
+    classes = ((0, "good", GOOD), (1, "defect", BAD), (-1, "unknown", "#7a7a80"))
+    by_class = {name: (scores[labels == label], colour) for label, name, colour in classes if (labels == label).any()}
+    draw_shares(axis, by_class, from_zero=True)
     if threshold is not None:
         axis.axvline(threshold, color=LINE, linewidth=2, label=f"threshold {threshold:.4g}")
     axis.set(xlabel="image score", ylabel="share of images with at most this score", ylim=(0, 1.02))
     axis.legend(frameon=False, loc="lower right")
-    return rendered(figure)
+    return to_image(figure)

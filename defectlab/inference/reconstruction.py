@@ -10,7 +10,7 @@ from defectlab.evaluation.thresholds import decision
 from defectlab.inference.detector import Detector, Source, read_images
 from defectlab.models.vae.torch_model import VaeModel
 from defectlab.utils.errors import InputError
-from defectlab.visualization.canvas import BAD, new_axes, rendered
+from defectlab.visualization.canvas import BAD, new_figure, to_image
 from defectlab.visualization.run_panel import VERDICTS
 
 COLUMNS = 8
@@ -67,14 +67,14 @@ def reconstruction_figure(detector: Detector, source: Source, title: str = "") -
         InputError: The model rebuilds no images.
     """
     found = reconstruct(detector, source)
-    figure, axes = new_axes(len(found), (1.9 * len(found), 3.2))
+    figure, axes = new_figure((1.9 * len(found), 3.2), columns=len(found))
     for axis, one in zip(axes, found, strict=True):
         gap = np.full((2, *one.image.shape[1:]), 255, np.uint8)
         axis.imshow(np.concatenate([one.image, gap, one.rebuilt]))
         axis.set_title(f"{one.score:.1f}\n{VERDICTS[one.label]}", fontsize=9, color=BAD if one.label == 1 else "black")
         axis.set_axis_off()
     figure.suptitle(f"{title}: above the image, below its reconstruction" if title else "image, reconstruction")
-    return rendered(figure)
+    return to_image(figure)
 
 
 def generated_figure(detector: Detector, count: int = 16, seed: int = 42) -> Image.Image:

@@ -1,7 +1,7 @@
 """A report's charts as SVG text, from facts already computed."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,10 +14,18 @@ from defectlab.results.evaluate import columns
 from defectlab.results.rows import KEY
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
-from defectlab.visualization.canvas import BAD, GOOD, LINE, WRONG, _figure, _svg, new_axes, rendered
-
-if TYPE_CHECKING:
-    pass
+from defectlab.visualization.canvas import (
+    BAD,
+    GOOD,
+    LINE,
+    WRONG,
+    draw_losses,
+    draw_shares,
+    draw_strokes,
+    new_figure,
+    to_image,
+    to_svg,
+)
 
 
 def curve_chart(
@@ -28,7 +36,7 @@ def curve_chart(
     limit: float | None = None,
 ) -> str:
     """Draw curves in the unit square, one a run; `limit` marks the part up to there."""
-    figure, axis = _figure(4.2, 4.0)
+    figure, (axis,) = new_figure((4.2, 4.0))
     for name, (x, y) in curves.items():
         axis.plot(x, y, label=name, linewidth=1.6, drawstyle="default")
     if diagonal:
@@ -37,12 +45,12 @@ def curve_chart(
         axis.axvspan(0, limit, color="#3478b8", alpha=0.08, linewidth=0)
     axis.set(xlabel=labels[0], ylabel=labels[1], title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     axis.legend(fontsize=7, loc="lower right" if diagonal or limit else "lower left")
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | None, title: str) -> str:
     """Draw the scores of both classes as histograms above, and their cumulative shares below, with the threshold."""
-    figure, (top, bottom) = _figure(6.4, 4.8, rows=2, sharex=True)
+    figure, (top, bottom) = new_figure((6.4, 4.8), rows=2, sharex=True)
     scores = np.array([*good, *bad])
     finite = scores[np.isfinite(scores)]
     edges = _edges(finite, min(40, max(8, finite.size // 3)))
@@ -55,7 +63,7 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
     top.set(ylabel="images", title=title)
     top.legend(fontsize=8)
     _cumulative(bottom, good, bad, threshold)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _edges(values: np.ndarray, bins: int) -> np.ndarray:
@@ -69,7 +77,7 @@ def _edges(values: np.ndarray, bins: int) -> np.ndarray:
 
 def cumulative_figure(good: Sequence[float], bad: Sequence[float], threshold: float | None, title: str) -> Any:
     """Return a figure of the share of good and of anomalous images at or below each score, with the threshold."""
-    figure, axis = _figure(7.2, 4.6)
+    figure, (axis,) = new_figure((7.2, 4.6))
     _cumulative(axis, good, bad, threshold)
     axis.set(title=title)
     axis.grid(color="#e4e4e8")
@@ -78,10 +86,7 @@ def cumulative_figure(good: Sequence[float], bad: Sequence[float], threshold: fl
 
 
 def _cumulative(axis: Any, good: Sequence[float], bad: Sequence[float], threshold: float | None) -> None:
-    for values, name, colour in ((good, "good", GOOD), (bad, "anomalous", BAD)):
-        ordered = np.sort(values)
-        shares = np.arange(1, ordered.size + 1) / max(ordered.size, 1)
-        axis.step(ordered, shares, where="post", color=colour, label=f"{name} ({ordered.size})")
+    draw_shares(axis, {"good": (np.asarray(good), GOOD), "anomalous": (np.asarray(bad), BAD)})
     if threshold is not None:
         axis.axvline(threshold, color=LINE, linewidth=1.6, label="threshold")
     axis.set(xlabel="raw score", ylabel="share at or below", ylim=(0, 1.03))
@@ -98,7 +103,7 @@ def confusion_figure(kinds: Sequence[Kind], title: str) -> Any:
         counts[place, 0] = kind.count - (kind.flagged or 0)
         counts[place, 2 if kind.label == 0 else 1] = kind.flagged or 0
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axis = _figure(6.0, 1.6 + 0.5 * len(kinds))
+    figure, (axis,) = new_figure((6.0, 1.6 + 0.5 * len(kinds)))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
     for (row, column), count in np.ndenumerate(counts):
         kind = kinds[row]
@@ -112,7 +117,7 @@ def confusion_figure(kinds: Sequence[Kind], title: str) -> Any:
 
 def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]], title: str) -> str:
     """Draw a value with the ends of its interval for each name, the first on top."""
-    figure, axis = _figure(8.4, 1.1 + 0.28 * len(values))
+    figure, (axis,) = new_figure((8.4, 1.1 + 0.28 * len(values)))
     for place, (value, low, high) in enumerate(values.values()):
         if low is not None and high is not None:
             axis.plot([low, high], [place, place], color="#9cc3e6", linewidth=5, solid_capstyle="butt")
@@ -120,15 +125,15 @@ def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]
     axis.set(title=title, yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.5, -0.5))
     axis.grid(axis="x", color="#e4e4e8")
     axis.tick_params(axis="y", labelsize=8)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, float]], title: str, label: str) -> str:
     """Draw the scores of good and of anomalous images as strokes, and below them where each named threshold cuts."""
-    figure, axis = _figure(9.6, 1.5 + 0.3 * len(cuts))
+    figure, (axis,) = new_figure((9.6, 1.5 + 0.3 * len(cuts)))
     heights = [-1.2 + place for place in range(len(scores))]
     for height, values, colour in zip(heights, scores.values(), (GOOD, BAD), strict=True):
-        axis.plot(values, np.full(len(values), height), "|", color=colour, markersize=14, markeredgewidth=1.5)
+        draw_strokes(axis, values, height, colour, 14, 1.5)
     for place, (_, cut) in enumerate(cuts, 1):
         axis.plot([cut, cut], [-1.6, place], color=LINE, linewidth=0.8, alpha=0.6)
         axis.plot([cut], [place], "o", color=LINE, markersize=6)
@@ -136,24 +141,16 @@ def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, 
     axis.set_yticks([*heights, *range(1, len(cuts) + 1)], [*scores, *(name for name, _ in cuts)], fontsize=8)
     axis.spines[["top", "left", "right"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str:
     """Draw losses by epoch, on a logarithmic axis where all are above 0; epochs without a value are passed over."""
-    figure, axis = _figure(6.4, 2.8)
-    for name, values in history.items():
-        measured = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
-        epochs, losses = zip(*measured, strict=True) if measured else ((), ())
-        axis.plot(epochs, losses, "o-", label=name, ms=3)
-    if all(value is None or value > 0 for values in history.values() for value in values):
-        axis.set_yscale("log")  # the first epochs would hide the others
-    axis.set(xlabel="epoch", ylabel="loss", title=title)
+    figure, (axis,) = new_figure((6.4, 2.8))
+    draw_losses(axis, history)
+    axis.set(title=title)
     axis.legend(fontsize=8)
-    return _svg(figure)
-
-
-Epochs = list[float | None]
+    return to_svg(figure)
 
 
 def training_figure(run: Run) -> Image.Image:
@@ -164,23 +161,19 @@ def training_figure(run: Run) -> Image.Image:
     Raises:
         InputError: The run has no losses: it has not been trained yet, or its model has none.
     """
-    history: dict[str, Epochs] = {name: values for name, values in run.record.get("history", {}).items() if values}
+    history = {name: values for name, values in run.record.get("history", {}).items() if values}
     if not history:
         raise InputError(f"{run.folder} has no losses (status {run.status}): models that fit in one pass have none.")
-    figure, (axis,) = new_axes(1, (10, 5))
-    for name, values in history.items():
-        shown = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
-        epochs, losses = zip(*shown, strict=True) if shown else ((), ())
-        axis.plot(epochs, losses, "o-", markersize=3, label=name.replace("_", " "))
-    if all(value is None or value > 0 for values in history.values() for value in values):
+    figure, (axis,) = new_figure((10, 5))
+    draw_losses(axis, {name.replace("_", " "): values for name, values in history.items()})
+    if axis.get_yscale() == "log":
         from matplotlib.ticker import LogFormatter  # slow to import
 
-        axis.set_yscale("log")
         axis.yaxis.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
         axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-    axis.set(xlabel="epoch", ylabel="loss", title=f"{_title(run)}: losses by epoch")
+    axis.set(title=f"{_title(run)}: losses by epoch")
     axis.legend(frameon=False)
-    return rendered(figure)
+    return to_image(figure)
 
 
 def roc_figure(run: Run) -> Image.Image:
@@ -195,7 +188,7 @@ def roc_figure(run: Run) -> Image.Image:
         raise InputError(
             f"{run.folder} has no ROC curve: it needs good and anomalous test images with scores (status {run.status})."
         )
-    figure, (axis,) = new_axes(1, (8, 8))
+    figure, (axis,) = new_figure((8, 8))
     axis.plot(*roc_points(curve), linewidth=2, label=f"AUROC {auroc(curve).value:.4f}")
     axis.plot([0, 1], [0, 1], "--", color="#9a9aa0", linewidth=1, label="chance")
     threshold = run.record["thresholds"]["image"]["value"]
@@ -206,7 +199,7 @@ def roc_figure(run: Run) -> Image.Image:
         xlabel="good flagged (FPR)", ylabel="defects caught (TPR)", title=f"{_title(run)}: image ROC", aspect="equal"
     )
     axis.legend(loc="lower right", frameon=False)
-    return rendered(figure)
+    return to_image(figure)
 
 
 def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "image_TNR")) -> Image.Image:
@@ -217,7 +210,7 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
     """
     if not runs:
         raise InputError("metric_bars needs at least one run.")
-    figure, (axis,) = new_axes(1, (max(5, 2.2 * len(runs)), 4))
+    figure, (axis,) = new_figure((max(5, 2.2 * len(runs)), 4))
     width = 0.8 / len(metrics)
     for place, metric in enumerate(metrics):
         values = [run.record["metrics"].get(metric) for run in runs]
@@ -231,7 +224,7 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
     axis.set_xticks(np.arange(len(runs)) + (len(metrics) - 1) * width / 2, [_title(run) for run in runs], fontsize=8)
     axis.set(ylim=(0, 1.08), ylabel="share")
     axis.legend(loc="lower right", fontsize=8)
-    return rendered(figure)
+    return to_image(figure)
 
 
 def _title(run: Run) -> str:

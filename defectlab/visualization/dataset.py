@@ -13,7 +13,7 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.tiles import TileGrid
 from defectlab.utils.errors import InputError
 from defectlab.utils.table import Table, numbers, to_markdown
-from defectlab.visualization.canvas import BAD, GOOD, new_axes, rendered
+from defectlab.visualization.canvas import BAD, GOOD, new_figure, to_image
 from defectlab.visualization.overlays import save_image
 
 
@@ -39,7 +39,7 @@ def size_table(manifest: Manifest) -> str:
 
 def labels_figure(manifest: Manifest) -> Image.Image:
     """Return the number of good and of anomalous images in each split as bars."""
-    figure, (axis,) = new_axes(1, (7, 3.2))
+    figure, (axis,) = new_figure((7, 3.2))
     counts: Mapping[str, Mapping[str, int]] = manifest.protocol.counts
     for shift, label, colour in ((-0.2, "good", GOOD), (0.2, "anomalous", BAD)):
         bars = axis.bar(np.arange(len(SPLITS)) + shift, [counts[split][label] for split in SPLITS], 0.38,
@@ -48,7 +48,7 @@ def labels_figure(manifest: Manifest) -> Image.Image:
     axis.set_xticks(range(len(SPLITS)), SPLITS)
     axis.set(ylabel="images", title=f"{manifest.name}: labels")
     axis.legend(frameon=False)
-    return rendered(figure)
+    return to_image(figure)
 
 
 def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, seed: int = 42) -> Image.Image:
@@ -61,13 +61,13 @@ def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, s
     if not entries:
         raise InputError(f"{manifest.name} has no {'anomalous' if label else 'good'} images in {split}.")
     chosen = np.random.default_rng(seed).permutation(len(entries))[:count]
-    figure, axes = new_axes(len(chosen), (1.7 * len(chosen), 1.9))
+    figure, axes = new_figure((1.7 * len(chosen), 1.9), columns=len(chosen))
     for axis, place in zip(axes, chosen, strict=True):
         axis.imshow(as_uint8(read_image(manifest.absolute(entries[place]))))
         axis.set_title(f"{entries[place].width} x {entries[place].height}", fontsize=9)
         axis.set_axis_off()
     figure.suptitle(f"{split}: {entries[0].defect}")
-    return rendered(figure)
+    return to_image(figure)
 
 
 COLOURS = ((230, 60, 60), (60, 160, 230), (60, 190, 90), (240, 180, 40))

@@ -13,7 +13,6 @@ from defectlab.utils.files import replacing, write_json
 from defectlab.visualization.charts import confusion_figure, cumulative_figure
 
 PREDICTED = {1: "anomalous", 0: "good", -1: ""}
-DPI = 110
 
 
 def write_result_files(run: Run, folder: Path) -> list[Path]:
@@ -77,5 +76,5 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 def _save(path: Path, figure: Any) -> Path:
     with replacing(path) as partial, partial.open("wb") as file:
-        figure.savefig(file, format="png", dpi=DPI)
+        figure.savefig(file, format="png")
     return path

@@ -11,7 +11,7 @@ from defectlab.evaluation.metrics import round_down
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
-from defectlab.visualization.canvas import new_axes, rendered, scale_bar
+from defectlab.visualization.canvas import image_row, scale_bar, to_image
 from defectlab.visualization.overlays import colour_map, contour
 from defectlab.visualization.run_panel import ShownImages, on_image
 
@@ -63,14 +63,10 @@ def segmentation_figure(
     panels["heat map"] = colour_map(anomaly_map, low, high)
     panels |= {"predicted mask": _black_and_white(mask), "boundaries": contour(image, mask)}
     height, width = image.shape[:2]
-    figure, axes = new_axes(len(panels), (3.4 * len(panels), 3.3 * min(1.6, height / width) + 1.1))
-    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
-        axis.imshow(panel)
-        axis.set_title(name)
-        axis.set_axis_off()
+    figure, axes = image_row(panels, (3.4 * len(panels), 3.3 * min(1.6, height / width) + 1.1))
     figure.suptitle(title)
     scale_bar(figure, axes, low, high, threshold, "Anomaly Score")
-    return rendered(figure)
+    return to_image(figure)
 
 
 def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[Path]:

@@ -22,7 +22,7 @@ def run() -> Run:
 def drawn(monkeypatch: pytest.MonkeyPatch, figure, run: Run):
     """The matplotlib axes behind a picture."""
     kept = []
-    monkeypatch.setattr("defectlab.visualization.charts.rendered", lambda canvas: kept.append(canvas) or "picture")
+    monkeypatch.setattr("defectlab.visualization.charts.to_image", lambda canvas: kept.append(canvas) or "picture")
     assert figure(run) == "picture"
     return kept[0].axes[0]
 

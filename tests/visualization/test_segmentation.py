@@ -23,16 +23,16 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def panels(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
     """What is shown, figure by figure, by the panels' titles; `bar` holds the words beside the scale."""
     shown: list[dict[str, Any]] = []
-    real = drawing.rendered
+    real = drawing.to_image
 
-    def rendered(figure: Any) -> Any:
+    def to_image(figure: Any) -> Any:
         axes = [axis for axis in figure.axes if axis.images and axis.get_title()]
         shown.append({axis.get_title(): np.asarray(axis.images[0].get_array()) for axis in axes})
         shown[-1]["bar"] = figure.axes[-1].get_ylabel()
         shown[-1]["title"] = figure.get_suptitle()
         return real(figure)
 
-    monkeypatch.setattr(drawing, "rendered", rendered)
+    monkeypatch.setattr(drawing, "to_image", to_image)
     return shown
 
 
