@@ -21,13 +21,13 @@ from defectlab.utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-GENERATED_OF_A_KIND = 40
-GENERATED_SIZE = 256
-GENERATED_SEED = 42
+IMAGES_PER_KIND = 40
+IMAGE_SIZE = 256
+IMAGE_SEED = 42
 
 
 @dataclass(frozen=True)
-class GeneralImages:
+class AuxiliaryImages:
     """A folder of images, or None for the generated set; `summary` is what a record says of it."""
 
     folder: Path | None
@@ -38,9 +38,9 @@ class GeneralImages:
         return list_images(self.folder or generated_folder())
 
 
-def general_images(
+def find_auxiliary_images(
     folder: str | Path | None, *, option: str, fetch: str, loses: str, extensions: Iterable[str] | None = None
-) -> GeneralImages:
+) -> AuxiliaryImages:
     """Return the images of a folder at any depth, or the generated set for None; nothing is read or made yet.
 
     Args:
@@ -54,10 +54,10 @@ def general_images(
         DataError: No folder, or none of its files can be used.
     """
     if folder is None:
-        count = GENERATED_OF_A_KIND * len(KINDS)
-        summary = f"{count} generated surfaces of {GENERATED_SIZE} px, seed {GENERATED_SEED}"
+        count = IMAGES_PER_KIND * len(KINDS)
+        summary = f"{count} generated surfaces of {IMAGE_SIZE} px, seed {IMAGE_SEED}"
         logger.info("%s: none given, so %s are used: %s", option, summary, loses)
-        return GeneralImages(None, summary)
+        return AuxiliaryImages(None, summary)
     path = paths.resolve(folder)
     if not path.is_dir():
         raise DataError(
@@ -70,28 +70,28 @@ def general_images(
         raise DataError(f"{option}: no images{kinds} in {path}. {fetch}")
     listing = "\n".join(f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in found)
     digest = hashlib.sha256(listing.encode()).hexdigest()[:12]
-    return GeneralImages(path, f"{len(found)} images of {paths.relative(path)}, listing sha256 {digest}")
+    return AuxiliaryImages(path, f"{len(found)} images of {paths.relative(path)}, listing sha256 {digest}")
 
 
 def generated_folder() -> Path:
     """Return the folder of the generated set under data/; made once, in about a quarter of a minute."""
-    name = f"surfaces_{GENERATED_OF_A_KIND * len(KINDS)}_{GENERATED_SIZE}px_seed{GENERATED_SEED}"
+    name = f"surfaces_{IMAGES_PER_KIND * len(KINDS)}_{IMAGE_SIZE}px_seed{IMAGE_SEED}"
     folder = paths.resolve("data") / "generated" / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    logger.info("Making %d generated surfaces in %s", GENERATED_OF_A_KIND * len(KINDS), folder)
+    logger.info("Making %d generated surfaces in %s", IMAGES_PER_KIND * len(KINDS), folder)
     making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
-        with progress_bar("Generated surfaces", GENERATED_OF_A_KIND * len(KINDS)) as progress:
+        with progress_bar("Generated surfaces", IMAGES_PER_KIND * len(KINDS)) as progress:
             done = 0
             for kind in KINDS:
                 (making / kind).mkdir()
-                for index in range(GENERATED_OF_A_KIND):
-                    picture = procedural_image(kind, index, seed=GENERATED_SEED, size=GENERATED_SIZE)
+                for index in range(IMAGES_PER_KIND):
+                    picture = procedural_image(kind, index, seed=IMAGE_SEED, size=IMAGE_SIZE)
                     Image.fromarray(picture).save(making / kind / f"{index:03d}.png")
                     done += 1
-                    progress(done, GENERATED_OF_A_KIND * len(KINDS))
+                    progress(done, IMAGES_PER_KIND * len(KINDS))
         making.chmod(0o755)
         try:
             making.rename(folder)

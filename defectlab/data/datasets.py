@@ -44,9 +44,9 @@ class ManifestDataset(AnomalibDataset):
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
         self._category = ""
-        self._kept: dict[int, tuple[Image, Mask | None]] = {}
-        self._room = 0
-        self.draws_by: int | None = None  # the seed of what augmentations draw; None: they draw nothing
+        self._decoded: dict[int, tuple[Image, Mask | None]] = {}
+        self._free_bytes = 0
+        self.augmentation_seed: int | None = None  # None: augmentations are not random
         # set past the property, which would sort by path text instead of keeping the manifest's order
         self._samples = pd.DataFrame(
             {
@@ -68,14 +68,14 @@ class ManifestDataset(AnomalibDataset):
     def without_pixels(self, value: bool) -> None:
         self._without_pixels.fill_(value)
 
-    def keep_decoded(self, room: int) -> None:
-        """Decode and resize each image once and keep it, up to `room` bytes in all; forget what was kept."""
-        self._kept = {}
-        self._room = room
+    def cache_decoded(self, max_bytes: int) -> None:
+        """Keep each decoded and resized image in memory, up to `max_bytes` in all; images kept before are dropped."""
+        self._decoded = {}
+        self._free_bytes = max_bytes
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image with its mask where the manifest has masks; see `Passes` for indices beyond the last."""
-        drawing, index = divmod(index, len(self.entries))
+        """Return one image, with its mask where the manifest has masks; `PassSampler` gives indices beyond the last."""
+        pass_number, index = divmod(index, len(self.entries))
         row = self.samples.iloc[index]
         if self.without_pixels:
             return ImageItem(
@@ -83,12 +83,12 @@ class ManifestDataset(AnomalibDataset):
                 gt_label=torch.tensor(int(row.label_index)),
                 image_path=row.image_path,
             )
-        image, mask = self._kept.get(index) or self._read(row, f"augment {drawing} {index}")
-        if self._room and index not in self._kept:
+        image, mask = self._decoded.get(index) or self._read(row, f"augment {pass_number} {index}")
+        if self._free_bytes and index not in self._decoded:
             size = image.nbytes + (0 if mask is None else mask.nbytes)
-            if size <= self._room:
-                self._kept[index] = image, mask
-                self._room -= size
+            if size <= self._free_bytes:
+                self._decoded[index] = image, mask
+                self._free_bytes -= size
         return ImageItem(
             image=image,
             gt_mask=mask,
@@ -103,7 +103,7 @@ class ManifestDataset(AnomalibDataset):
         if self.task == TaskType.SEGMENTATION:
             mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
         if self.augmentations:
-            with nullcontext() if self.draws_by is None else seeded(self.draws_by, purpose):
+            with nullcontext() if self.augmentation_seed is None else seeded(self.augmentation_seed, purpose):
                 image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return image, mask
 

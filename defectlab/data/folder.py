@@ -16,7 +16,7 @@ from defectlab.data.datasets import ImageNames, ManifestDataset
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.options import DataOptions, options_help, options_signature
 from defectlab.data.manifest.region_options import read_region
-from defectlab.data.transforms.augmentations import Passes, build_augmentations
+from defectlab.data.transforms.augmentations import PassSampler, build_augmentations
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.utils import paths
@@ -163,25 +163,27 @@ class Folder(AnomalibDataModule):
             transforms = [*preprocessing.region_crop(), *parts, preprocessing.sized()]
             dataset = getattr(self, f"{split}_data")
             dataset.augmentations = Compose(transforms)
-            dataset.draws_by = None if own is None else self.seed
+            dataset.augmentation_seed = None if own is None else self.seed
             # Workers end with the epoch and what they keep with them. Persistent ones would draw fewer seeds, and so
             # make the order of batches depend on the number of workers.
-            again = split != "test" and own is None and self.num_workers == 0
-            dataset.keep_decoded(MAX_DECODED_BYTES // 2 if again and getattr(self.trainer, "max_epochs", 1) != 1 else 0)
+            repeats = split != "test" and own is None and self.num_workers == 0
+            dataset.cache_decoded(
+                MAX_DECODED_BYTES // 2 if repeats and getattr(self.trainer, "max_epochs", 1) != 1 else 0
+            )
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""
         module = getattr(self.trainer, "lightning_module", None)
         names = module is not None and getattr(module, "trains_on_names", lambda _: False)(self)
         if self.train_augmentations is not None and not names:
-            draws = generator(self.seed, "batches")
+            random = generator(self.seed, "batches")
             return DataLoader(
                 self.train_data,
-                sampler=Passes(len(self.train_data), self.passes, draws),
+                sampler=PassSampler(len(self.train_data), self.passes, random),
                 batch_size=self.train_batch_size,
                 num_workers=self.num_workers,
                 collate_fn=self.external_collate_fn or self.train_data.collate_fn,
-                generator=draws,
+                generator=random,
             )
         return DataLoader(
             ImageNames(self.train_data) if names else self.train_data,

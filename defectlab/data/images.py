@@ -27,7 +27,7 @@ IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", "
 MAX_PIXELS = 1 << 30
 ORIENTATION_TAG = 0x0112
 RANGE_16_BIT = 65535
-REMEMBERED = 200_000  # files
+MAX_REMEMBERED = 200_000  # files
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def probe_all(paths: Sequence[Path]) -> list[ImageFacts]:
         return list(pool.map(probe, paths))
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=MAX_REMEMBERED)
 def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
     del size, times  # only part of the key: a changed file is read again, also one that was copied with its date
     try:

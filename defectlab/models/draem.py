@@ -15,7 +15,7 @@ from anomalib.models.image.draem.torch_model import DraemModel as AnomalibDraemM
 from torch import nn
 from torch.nn import functional as F
 
-from defectlab.data.auxiliary_images import GeneralImages, general_images
+from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_images
 from defectlab.models.base import BaseDetector, check_unnormalised
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
@@ -151,7 +151,7 @@ class Draem(BaseDetector, AnomalibDraem):
             DataError: There are none at `dtd_dir`.
         """
         super().check_training(datamodule)
-        self._textures: GeneralImages = general_images(
+        self._textures: AuxiliaryImages = find_auxiliary_images(
             self.options["dtd_dir"],
             option="Draem: dtd_dir",
             fetch="Fetch the Describable Textures Dataset, which the published figures were made with "

@@ -85,7 +85,7 @@ def test_trainings_of_many_epochs_decode_each_image_once(
 
 def test_images_that_do_not_fit_are_read_again(parts: Path, monkeypatch: pytest.MonkeyPatch):
     data, read = ready(parts), []
-    data.train_data.keep_decoded(2 * data.train_data[0].image.nbytes)
+    data.train_data.cache_decoded(2 * data.train_data[0].image.nbytes)
     monkeypatch.setattr("defectlab.data.datasets.load_image", lambda path: (read.append(path), load_image(path))[1])
     for _ in range(2):
         assert len([data.train_data[index] for index in range(len(data.train_data))]) == len(data.train_data)

@@ -42,8 +42,8 @@ def train(name: str, root: Path, results: Path, epochs: int, **options: Any) -> 
 def few_generated_images() -> Iterator[None]:
     """A set as small as it can be for tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auxiliary_images, "GENERATED_OF_A_KIND", 1)
-        patch.setattr(auxiliary_images, "GENERATED_SIZE", 64)
+        patch.setattr(auxiliary_images, "IMAGES_PER_KIND", 1)
+        patch.setattr(auxiliary_images, "IMAGE_SIZE", 64)
         yield
 
 

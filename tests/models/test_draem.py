@@ -16,8 +16,8 @@ from defectlab.utils.errors import DataError, OptionError
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(auxiliary_images, "GENERATED_OF_A_KIND", 1)
-    monkeypatch.setattr(auxiliary_images, "GENERATED_SIZE", 64)
+    monkeypatch.setattr(auxiliary_images, "IMAGES_PER_KIND", 1)
+    monkeypatch.setattr(auxiliary_images, "IMAGE_SIZE", 64)
 
 
 def test_loss_and_maps_are_plain_anomalibs():

@@ -26,7 +26,7 @@ def unpack(archive: Path, layout: str, scratch: Path, categories: Sequence[str])
     return _visa(archive, scratch, categories) if layout == "visa" else _mvtec(archive, scratch, categories)
 
 
-def put_in_place(folders: Iterable[Path], destination: Path) -> list[Path]:
+def move_folders(folders: Iterable[Path], destination: Path) -> list[Path]:
     """Move folders into `destination`; each is there whole or not at all."""
     return [folder.rename(destination / folder.name) for folder in folders]
 

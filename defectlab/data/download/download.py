@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from defectlab.data.download.archives import put_in_place, unpack
+from defectlab.data.download.archives import move_folders, unpack
 from defectlab.data.download.datasets import PublicDataset, find_dataset, record_dataset
 from defectlab.utils.downloads import Progress, check_url, fetch
 from defectlab.utils.errors import DataError, OptionError
@@ -65,7 +65,7 @@ def download(
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(f"{archive} cannot be unpacked: {error}.") from error
         _refuse_to_overwrite(destination, [folder.name for folder in made])
-        folders = put_in_place(made, destination)
+        folders = move_folders(made, destination)
     logger.info("%s: %d categories in %s; licence %s", dataset.title, len(folders), destination, dataset.licence)
     return folders
 

@@ -28,7 +28,7 @@ _NEAR = Parameter("near", Parameter.KEYWORD_ONLY, default=True, annotation=bool)
 
 @with_signature(options_signature([_ROOT, _NEAR]))
 def check(*, near: bool, **options: Any) -> CheckReport:
-    """Check a dataset as `build_manifest` would read it, with the same options; problems are told, not raised.
+    """Check a dataset as `build_manifest` would read it, with the same options; problems are reported, not raised.
 
     With `near`, copies of one photograph in two splits are looked for and warned of, which takes seconds for a thousand
     images (`defectlab.data.manifest.near_duplicates`).

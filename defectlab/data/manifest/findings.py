@@ -8,7 +8,7 @@ from defectlab.utils.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 20
+MAX_LINES = 20
 
 
 @dataclass
@@ -29,15 +29,15 @@ class Findings:
         """Add one warning that lists all its lines; no lines, no warning."""
         lines = list(lines)
         if lines:
-            self.warnings.append(group(title, lines))
+            self.warnings.append(format_lines(title, lines))
 
     def choose(self, sentence: str) -> None:
         """Note something decided on the user's behalf, with the reason."""
         self.choices.append(sentence)
 
     def report(self) -> str:
-        """Return all problems as text, each group capped at `SHOWN` lines."""
-        return "\n".join(group(title, lines) for title, lines in self.problems.items())
+        """Return all problems as text, each title capped at `MAX_LINES` lines."""
+        return "\n".join(format_lines(title, lines) for title, lines in self.problems.items())
 
     def raise_problems(self, where: str) -> None:
         """Raise all problems as one DataError; return if there are none."""
@@ -52,15 +52,15 @@ class Findings:
             logger.warning("%s", warning)
 
 
-def group(title: str, lines: list[str]) -> str:
+def format_lines(title: str, lines: list[str]) -> str:
     """Return a title with its count and its lines, indented and capped.
 
-    >>> print(group("Unreadable files", ["a.png", "b.png"]))
+    >>> print(format_lines("Unreadable files", ["a.png", "b.png"]))
     Unreadable files (2):
       a.png
       b.png
     """
-    shown = [f"  {line}" for line in lines[:SHOWN]]
-    if len(lines) > SHOWN:
-        shown.append(f"  ... and {len(lines) - SHOWN} more")
+    shown = [f"  {line}" for line in lines[:MAX_LINES]]
+    if len(lines) > MAX_LINES:
+        shown.append(f"  ... and {len(lines) - MAX_LINES} more")
     return "\n".join([f"{title} ({len(lines)}):", *shown])

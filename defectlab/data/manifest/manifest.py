@@ -11,7 +11,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-from defectlab.data.images import REMEMBERED, nfc, path_order, probe_all
+from defectlab.data.images import MAX_REMEMBERED, nfc, path_order, probe_all
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.splits import Protocol
@@ -255,7 +255,7 @@ def check_unchanged(manifest: Manifest) -> None:
         mask = manifest.absolute_mask(entry)
         if mask is not None and entry.mask_sha256 is not None:
             wanted[mask] = entry.mask_sha256
-    if len(wanted) > REMEMBERED // 2:  # what was known of the first would be forgotten with the last
+    if len(wanted) > MAX_REMEMBERED // 2:  # what was known of the first would be forgotten with the last
         logger.info("%d files: too many to look once more whether one has changed meanwhile", len(wanted))
         return
     found = zip(wanted, probe_all(list(wanted)), strict=True)

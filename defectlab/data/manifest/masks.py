@@ -82,7 +82,7 @@ def mask_folders(abnormal: Sequence[Path], masks: Sequence[Path]) -> tuple[list[
     return list(masks), None
 
 
-def size_verdict(image: ImageFacts, mask: ImageFacts) -> tuple[str, str]:
+def compare_sizes(image: ImageFacts, mask: ImageFacts) -> tuple[str, str]:
     """Compare the size of a mask with its image's, both upright: ("same" | "resize" | "wrong", what to say).
 
     "resize": the aspect agrees within a pixel of rounding, so that nearest resampling puts the mask in place.

@@ -11,7 +11,7 @@ from typing import Literal
 from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
-from defectlab.data.manifest.masks import mask_folders, pair_masks, size_verdict
+from defectlab.data.manifest.masks import compare_sizes, mask_folders, pair_masks
 from defectlab.data.manifest.options import DataOptions
 from defectlab.utils.errors import DataError
 
@@ -67,7 +67,7 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
         relative, mask = relative_to_root(root, path), masks.get(path)
         mask_fact = mask_facts[mask] if mask is not None else None
         if mask is not None and mask_fact is not None and not mask_fact.problem:
-            verdict, sizes = size_verdict(fact, mask_fact)
+            verdict, sizes = compare_sizes(fact, mask_fact)
             line = f"{relative_to_root(root, mask)}: {sizes}"
             if verdict == "wrong":
                 wrong.append(f"{line} ({relative})")

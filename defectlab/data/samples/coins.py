@@ -24,8 +24,8 @@ from defectlab.data.samples.compose import (
     render_mask,
     render_surface,
 )
-from defectlab.data.samples.draws import Draws
 from defectlab.data.samples.photographs import PHOTOGRAPHS, Grey, load_photograph
+from defectlab.data.samples.random_stream import RandomStream
 from defectlab.data.samples.store import Picture
 
 SURFACES = ("gravel", "brick", "grass")
@@ -63,7 +63,7 @@ class Item:
 
 
 def plan(seed: int, photographs: Mapping[str, Grey]) -> Iterator[Item]:
-    """Yield the images of the sample in a fixed order. Each has its own stream of draws."""
+    """Yield the images of the sample in a fixed order. Each has its own random stream."""
     for index in range(COUNTS["train"]):
         yield _item(seed, photographs, "train", "train/good", index, decoy=index // 3 % 3 == 0)
     for index in range(COUNTS["good"]):
@@ -103,23 +103,23 @@ def _item(
     decoy: bool = False,
     defect: str | None = None,
 ) -> Item:
-    draws = Draws(seed, f"coins/{folder}/{index}")
+    stream = RandomStream(seed, f"coins/{folder}/{index}")
     surface = SURFACES[index % len(SURFACES)]
-    scene = _bare_scene(draws, surface, region)
+    scene = _bare_scene(stream, surface, region)
     difficulty = DIFFICULTIES[index // len(SURFACES) % len(DIFFICULTIES)] if defect else None
     if decoy or defect:
         kind = defect or KINDS[(index + index // len(SURFACES)) % len(KINDS)]
-        shape, reach, centre = _outline(draws, kind, difficulty or draws.pick(DIFFICULTIES))
+        shape, reach, centre = _outline(stream, kind, difficulty or stream.pick(DIFFICULTIES))
         if defect == "coin":
-            overlay = _coin(draws, shape, reach, centre, difficulty or "")
+            overlay = _coin(stream, shape, reach, centre, difficulty or "")
         elif defect == "scratch":
-            overlay = _scratch(draws, shape, reach, centre, difficulty or "")
+            overlay = _scratch(stream, shape, reach, centre, difficulty or "")
         else:
             canvas = render_surface(scene, photographs)
             candidates = [
-                _foreign(draws, shape, reach, centre, difficulty or "")
+                _foreign(stream, shape, reach, centre, difficulty or "")
                 if defect
-                else _same(draws, scene, shape, reach, centre, REGIONS[surface][region])
+                else _same(stream, scene, shape, reach, centre, REGIONS[surface][region])
                 for _ in range(12)
             ]
             overlay = best_seam(canvas, candidates, photographs)
@@ -127,90 +127,90 @@ def _item(
     return Item(folder, f"{index:03d}", surface, defect, difficulty, scene)
 
 
-def _bare_scene(draws: Draws, surface: str, region: str) -> Scene:
+def _bare_scene(stream: RandomStream, surface: str, region: str) -> Scene:
     left, top, right, bottom = REGIONS[surface][region]
-    side = 180 + draws.integer(29)
-    x, y = left + draws.integer(right - left - side + 1), top + draws.integer(bottom - top - side + 1)
+    side = 180 + stream.integer(29)
+    x, y = left + stream.integer(right - left - side + 1), top + stream.integer(bottom - top - side + 1)
     # The pavement recedes upwards in the photograph, so it is never turned upside down.
-    flips = (draws.flag(), draws.flag() and surface != "brick")
-    dx, dy = draws.direction()
-    slope = draws.uniform(0.0, 0.25)
-    light = Lighting(draws.uniform(0.85, 1.15), (slope * dx, slope * dy), draws.uniform(-10, 10))
+    flips = (stream.flag(), stream.flag() and surface != "brick")
+    dx, dy = stream.direction()
+    slope = stream.uniform(0.0, 0.25)
+    light = Lighting(stream.uniform(0.85, 1.15), (slope * dx, slope * dy), stream.uniform(-10, 10))
     return Scene(Box(surface, x, y, x + side, y + side), flips, (), light)
 
 
-def _outline(draws: Draws, kind: str, difficulty: str) -> tuple[Shape, float, tuple[float, float]]:
+def _outline(stream: RandomStream, kind: str, difficulty: str) -> tuple[Shape, float, tuple[float, float]]:
     """Draw the outline of an object of this kind: the shape, half the side of its square, its centre."""
     low, high = {
         "coin": {"easy": (34, 42), "medium": (27, 34), "hard": (14, 19)},
         "patch": {"easy": (52, 64), "medium": (42, 52), "hard": (24, 32)},
         "scratch": {"easy": (85, 110), "medium": (70, 90), "hard": (38, 54)},
     }[kind][difficulty]
-    reach = draws.uniform(low, high)
+    reach = stream.uniform(low, high)
     margin = reach + 3
-    cx, cy = draws.uniform(margin, SIZE - margin), draws.uniform(margin, SIZE - margin)
+    cx, cy = stream.uniform(margin, SIZE - margin), stream.uniform(margin, SIZE - margin)
     if kind == "coin":
         shape = Shape("disc", ((cx, cy),), (reach - 1,))
     elif kind == "scratch":
-        shape = _scratch_shape(draws, cx, cy, reach)
-    elif draws.flag():
-        half = (0.75 * reach, draws.uniform(0.4, 0.65) * reach)
-        shape = Shape("quad", ((cx, cy),), half, draws.direction())
+        shape = _scratch_shape(stream, cx, cy, reach)
+    elif stream.flag():
+        half = (0.75 * reach, stream.uniform(0.4, 0.65) * reach)
+        shape = Shape("quad", ((cx, cy),), half, stream.direction())
     else:
         points, radii = [], []
         for _ in range(5):
-            radius = draws.uniform(0.35, 0.55) * reach
-            (dx, dy), far = draws.direction(), draws.uniform(0.2, 1.0) * (reach - 1 - radius)
+            radius = stream.uniform(0.35, 0.55) * reach
+            (dx, dy), far = stream.direction(), stream.uniform(0.2, 1.0) * (reach - 1 - radius)
             points.append((cx + far * dx, cy + far * dy))
             radii.append(radius)
         shape = Shape("blob", tuple(points), tuple(radii))
     return shape, reach, (cx, cy)
 
 
-def _scratch_shape(draws: Draws, cx: float, cy: float, reach: float) -> Shape:
-    width = 1.0 + reach * draws.uniform(0.03, 0.045)
-    dx, dy = draws.direction()
-    bend = draws.uniform(-0.35, 0.35) * reach
+def _scratch_shape(stream: RandomStream, cx: float, cy: float, reach: float) -> Shape:
+    width = 1.0 + reach * stream.uniform(0.03, 0.045)
+    dx, dy = stream.direction()
+    bend = stream.uniform(-0.35, 0.35) * reach
     ends = 0.94 * reach
     points = ((cx - ends * dx, cy - ends * dy), (cx - bend * dy, cy + bend * dx), (cx + ends * dx, cy + ends * dy))
     return Shape("line", points, (width,))
 
 
-def _coin(draws: Draws, shape: Shape, reach: float, centre: tuple[float, float], difficulty: str) -> Overlay:
-    x, y, radius = draws.pick([disc for disc in COIN_DISCS if 1.7 * disc[2] >= reach])
+def _coin(stream: RandomStream, shape: Shape, reach: float, centre: tuple[float, float], difficulty: str) -> Overlay:
+    x, y, radius = stream.pick([disc for disc in COIN_DISCS if 1.7 * disc[2] >= reach])
     box = Box("coins", x - radius, y - radius, x + radius + 1, y + radius + 1)
     match, contrast, offset = {"easy": (0.5, 1.3, 55), "medium": (0.6, 1.3, 50), "hard": (0.9, 1.1, 20)}[difficulty]
-    return Overlay(box, shape, centre, reach, draws.direction(), contrast=contrast, match=match, offset=offset)
+    return Overlay(box, shape, centre, reach, stream.direction(), contrast=contrast, match=match, offset=offset)
 
 
-def _foreign(draws: Draws, shape: Shape, reach: float, centre: tuple[float, float], difficulty: str) -> Overlay:
-    photo, left, top, right, bottom = draws.pick(FOREIGN)
+def _foreign(stream: RandomStream, shape: Shape, reach: float, centre: tuple[float, float], difficulty: str) -> Overlay:
+    photo, left, top, right, bottom = stream.pick(FOREIGN)
     # Half a source pixel per image pixel or more, as for the surfaces, so that sharpness does not tell them apart.
-    side = min(int(2 * reach * draws.uniform(0.62, 0.8)) + 1, bottom - top, right - left)
-    x, y = left + draws.integer(right - left - side + 1), top + draws.integer(bottom - top - side + 1)
+    side = min(int(2 * reach * stream.uniform(0.62, 0.8)) + 1, bottom - top, right - left)
+    x, y = left + stream.integer(right - left - side + 1), top + stream.integer(bottom - top - side + 1)
     match, offset = {"easy": (0.8, 60), "medium": (0.8, 48), "hard": (1.0, 15)}[difficulty]
     return Overlay(
         Box(photo, x, y, x + side, y + side),
         shape,
         centre,
         reach,
-        draws.direction(),
-        flips=(draws.flag(), draws.flag()),
+        stream.direction(),
+        flips=(stream.flag(), stream.flag()),
         match=match,
-        offset=offset if draws.flag() else -offset,
+        offset=offset if stream.flag() else -offset,
     )
 
 
-def _scratch(draws: Draws, shape: Shape, reach: float, centre: tuple[float, float], difficulty: str) -> Overlay:
+def _scratch(stream: RandomStream, shape: Shape, reach: float, centre: tuple[float, float], difficulty: str) -> Overlay:
     photo, left, top, right, bottom = METAL
     side = bottom - top
-    x = left + draws.integer(right - left - side + 1)
-    depth = {"easy": 105, "medium": 95, "hard": 70}[difficulty] * (1 if draws.flag() else -1)
+    x = left + stream.integer(right - left - side + 1)
+    depth = {"easy": 105, "medium": 95, "hard": 70}[difficulty] * (1 if stream.flag() else -1)
     return Overlay(Box(photo, x, top, x + side, bottom), shape, centre, reach, match=1.0, offset=depth)
 
 
 def _same(
-    draws: Draws,
+    stream: RandomStream,
     scene: Scene,
     shape: Shape,
     reach: float,
@@ -221,7 +221,7 @@ def _same(
     left, top, right, bottom = region
     surface = scene.surface
     side = max(4, round(2 * reach * (surface.right - surface.left) / SIZE))
-    x, y = left + draws.integer(right - left - side + 1), top + draws.integer(bottom - top - side + 1)
+    x, y = left + stream.integer(right - left - side + 1), top + stream.integer(bottom - top - side + 1)
     box = Box(surface.photo, x, y, x + side, y + side)
     return Overlay(box, shape, centre, reach, flips=scene.flips, match=1.0)
 

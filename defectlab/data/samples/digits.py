@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.data.samples.draws import Draws
+from defectlab.data.samples.random_stream import RandomStream
 from defectlab.data.samples.store import Picture
 from defectlab.utils.errors import OptionError
 
@@ -45,7 +45,7 @@ def pictures(seed: int, good_number: int = 9, limit_data: int = 100) -> Iterator
     # (N, 8, 8) float, labels (N,)
     images, labels = bunch.images, bunch.target
     for digit in (good_number, *(other for other in range(10) if other != good_number)):
-        rows = Draws(seed, f"digits/{digit}").shuffled([int(row) for row in np.flatnonzero(labels == digit)])
+        rows = RandomStream(seed, f"digits/{digit}").shuffled([int(row) for row in np.flatnonzero(labels == digit)])
         if digit == good_number:
             held_out = len(rows) // TEST_SHARE
             folders = {"train/good": rows[held_out:], "test/good": rows[:held_out]}

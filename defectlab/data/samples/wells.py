@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.data.samples.draws import Draws
+from defectlab.data.samples.random_stream import RandomStream
 from defectlab.data.samples.store import Picture
 from defectlab.utils.validation import check_whole
 
@@ -48,10 +48,10 @@ def pictures(seed: int, train: int, proliv: int, test: int) -> Iterator[Picture]
     spilled = labels(seed, test)
     for folder, counted in (("train", [0] * train), ("proliv", [1] * proliv), ("test/imgs", spilled)):
         for index, label in enumerate(counted):
-            draws = Draws(seed, f"wells/{folder}/{index}")
+            stream = RandomStream(seed, f"wells/{folder}/{index}")
             widths, heights = SIZES[folder]
-            size = (_between(draws, heights), _between(draws, widths))
-            yield Picture(_path(folder, index), draw(draws, size, bool(label)), {"label": label})
+            size = (_between(stream, heights), _between(stream, widths))
+            yield Picture(_path(folder, index), draw(stream, size, bool(label)), {"label": label})
 
 
 def annotation(seed: int, test: int) -> str:
@@ -63,7 +63,7 @@ def annotation(seed: int, test: int) -> str:
 def labels(seed: int, test: int) -> list[int]:
     """Return the labels of the test images in their order."""
     bad = test // SPILLED_SHARE
-    return Draws(seed, "wells/labels").shuffled([1] * bad + [0] * (test - bad))
+    return RandomStream(seed, "wells/labels").shuffled([1] * bad + [0] * (test - bad))
 
 
 @dataclass(frozen=True)
@@ -82,82 +82,82 @@ class Well:
         return (np.sqrt(u * u + v * v) - 1.0) * min(self.half_width, self.half_height)
 
 
-def draw(draws: Draws, size: tuple[int, int], spilled: bool) -> NDArray[np.uint8]:
+def draw(stream: RandomStream, size: tuple[int, int], spilled: bool) -> NDArray[np.uint8]:
     """Return one picture (H, W, 3) of `size` (height, width)."""
     height, width = size
     well = Well(
-        width * draws.uniform(0.47, 0.53),
-        height * draws.uniform(0.47, 0.53),
-        width * draws.uniform(0.31, 0.36),
-        height * draws.uniform(0.31, 0.36),
+        width * stream.uniform(0.47, 0.53),
+        height * stream.uniform(0.47, 0.53),
+        width * stream.uniform(0.31, 0.36),
+        height * stream.uniform(0.31, 0.36),
     )
     outside = well.distance(size)
-    sand = _sand(draws, size)
-    metal = _metal(draws, size, well)
+    sand = _sand(stream, size)
+    metal = _metal(stream, size, well)
     rim = 0.45 * covered(np.abs(outside - 1.0), 1.6)  # the shadow of the edge
     picture = tinted(sand * (1.0 - rim), (1.0, 0.95, 0.88))
     if spilled:
-        spill = _spill(draws, size, well)
-        shade = draws.uniform(0.75, 1.0) * metal + 6.0 * smooth(draws, size, 5)
+        spill = _spill(stream, size, well)
+        shade = stream.uniform(0.75, 1.0) * metal + 6.0 * smooth(stream, size, 5)
         picture = blend(picture, tinted(shade, (0.99, 1.0, 1.0)), spill)
-    wall = tinted(np.full(size, draws.uniform(45.0, 70.0)) + 5.0 * smooth(draws, size, 3), (1.0, 0.96, 0.92))
+    wall = tinted(np.full(size, stream.uniform(45.0, 70.0)) + 5.0 * smooth(stream, size, 3), (1.0, 0.96, 0.92))
     picture = blend(picture, wall, covered(outside, 1.0))
-    level = draws.uniform(0.6, 2.6)  # how far below the edge the metal stands
+    level = stream.uniform(0.6, 2.6)  # how far below the edge the metal stands
     picture = blend(picture, tinted(metal, (0.99, 1.0, 1.0)), covered(outside + level, 1.2))
-    picture = picture + 4.0 * noise(draws, size)[..., None]
+    picture = picture + 4.0 * noise(stream, size)[..., None]
     return np.rint(np.clip(picture, 0.0, 255.0)).astype(np.uint8)
 
 
-def _sand(draws: Draws, size: tuple[int, int]) -> Plane:
+def _sand(stream: RandomStream, size: tuple[int, int]) -> Plane:
     """Return sand: grains, lighter and darker places, and here and there a bright speck."""
-    sand = draws.uniform(88.0, 118.0) + 13.0 * smooth(draws, size, 4) + 7.0 * smooth(draws, size, 11)
-    sand = sand + 7.0 * noise(draws, size)
+    sand = stream.uniform(88.0, 118.0) + 13.0 * smooth(stream, size, 4) + 7.0 * smooth(stream, size, 11)
+    sand = sand + 7.0 * noise(stream, size)
     across, down = grid(size)
-    for _ in range(draws.integer(4)):
-        x, y = draws.uniform(0.0, size[1]), draws.uniform(0.0, size[0])
-        speck = covered(np.sqrt((across - x) ** 2 + (down - y) ** 2) - draws.uniform(0.3, 1.1), 1.0)
-        sand = sand + draws.uniform(20.0, 60.0) * speck
+    for _ in range(stream.integer(4)):
+        x, y = stream.uniform(0.0, size[1]), stream.uniform(0.0, size[0])
+        speck = covered(np.sqrt((across - x) ** 2 + (down - y) ** 2) - stream.uniform(0.3, 1.1), 1.0)
+        sand = sand + stream.uniform(20.0, 60.0) * speck
     return sand
 
 
-def _metal(draws: Draws, size: tuple[int, int], well: Well) -> Plane:
+def _metal(stream: RandomStream, size: tuple[int, int], well: Well) -> Plane:
     """Return metal: a slope of light, ripples, flakes of oxide, one reflection."""
     across, down = grid(size)
-    x, y = draws.direction()
+    x, y = stream.direction()
     slope = ((across - well.x) * x + (down - well.y) * y) / well.half_width
-    metal = draws.uniform(160.0, 195.0) + draws.uniform(5.0, 22.0) * slope + 9.0 * smooth(draws, size, 6)
-    for _ in range(draws.integer(3)):
-        metal = metal - draws.uniform(15.0, 50.0) * _disc(draws, size, well, (0.6, 1.8))
-    return metal + draws.uniform(15.0, 70.0) * _disc(draws, size, well, (1.5, 3.5))
+    metal = stream.uniform(160.0, 195.0) + stream.uniform(5.0, 22.0) * slope + 9.0 * smooth(stream, size, 6)
+    for _ in range(stream.integer(3)):
+        metal = metal - stream.uniform(15.0, 50.0) * _disc(stream, size, well, (0.6, 1.8))
+    return metal + stream.uniform(15.0, 70.0) * _disc(stream, size, well, (1.5, 3.5))
 
 
-def _disc(draws: Draws, size: tuple[int, int], well: Well, radii: tuple[float, float]) -> Plane:
+def _disc(stream: RandomStream, size: tuple[int, int], well: Well, radii: tuple[float, float]) -> Plane:
     """Return where a soft disc somewhere in the well lies, 0 .. 1."""
     across, down = grid(size)
-    x, y = draws.direction()
-    far = draws.uniform(0.0, 0.7)
+    x, y = stream.direction()
+    far = stream.uniform(0.0, 0.7)
     centre = (well.x + far * x * well.half_width, well.y + far * y * well.half_height)
-    return covered(np.sqrt((across - centre[0]) ** 2 + (down - centre[1]) ** 2) - draws.uniform(*radii), 2.0)
+    return covered(np.sqrt((across - centre[0]) ** 2 + (down - centre[1]) ** 2) - stream.uniform(*radii), 2.0)
 
 
-def _spill(draws: Draws, size: tuple[int, int], well: Well) -> Plane:
+def _spill(stream: RandomStream, size: tuple[int, int], well: Well) -> Plane:
     """Return where metal ran over the edge, 0 .. 1: one or two tongues that thin out, and drops."""
     across, down = grid(size)
     nearest = np.full(size, np.inf)
-    for _ in range(1 + draws.integer(2)):
-        x, y = draws.direction()
+    for _ in range(1 + stream.integer(2)):
+        x, y = stream.direction()
         place = [well.x + 0.97 * x * well.half_width, well.y + 0.97 * y * well.half_height]
-        radius, steps = draws.uniform(2.2, 5.4), 2 + draws.integer(6)
-        side = draws.uniform(-0.8, 0.8)
+        radius, steps = stream.uniform(2.2, 5.4), 2 + stream.integer(6)
+        side = stream.uniform(-0.8, 0.8)
         for _ in range(steps):
             nearest = np.minimum(nearest, np.sqrt((across - place[0]) ** 2 + (down - place[1]) ** 2) - radius)
             place = [place[0] + 1.5 * (x - side * y), place[1] + 1.5 * (y + side * x)]
-            radius = radius * draws.uniform(0.75, 1.05)
-    for _ in range(draws.integer(3)):
-        x, y = draws.direction()
-        far = draws.uniform(1.15, 1.45)
+            radius = radius * stream.uniform(0.75, 1.05)
+    for _ in range(stream.integer(3)):
+        x, y = stream.direction()
+        far = stream.uniform(1.15, 1.45)
         drop = (well.x + far * x * well.half_width, well.y + far * y * well.half_height)
-        radius = draws.uniform(0.5, 1.4)
+        radius = stream.uniform(0.5, 1.4)
         nearest = np.minimum(nearest, np.sqrt((across - drop[0]) ** 2 + (down - drop[1]) ** 2) - radius)
     return covered(nearest, 1.5)
 
@@ -174,14 +174,14 @@ def covered(distance: Plane, softness: float) -> Plane:
     return np.clip(0.5 - distance / softness, 0.0, 1.0)
 
 
-def noise(draws: Draws, size: tuple[int, int]) -> Plane:
+def noise(stream: RandomStream, size: tuple[int, int]) -> Plane:
     """Return a value in [-1, 1) for each pixel (H, W)."""
-    return np.array([draws.uniform(-1.0, 1.0) for _ in range(size[0] * size[1])]).reshape(size)
+    return np.array([stream.uniform(-1.0, 1.0) for _ in range(size[0] * size[1])]).reshape(size)
 
 
-def smooth(draws: Draws, size: tuple[int, int], cells: int) -> Plane:
+def smooth(stream: RandomStream, size: tuple[int, int], cells: int) -> Plane:
     """Return values in [-1, 1) (H, W) that change over a `cells`-th of the picture: bilinear between drawn points."""
-    points = noise(draws, (cells + 1, cells + 1))
+    points = noise(stream, (cells + 1, cells + 1))
     across, down = grid(size)
     x, y = across * (cells / size[1]), down * (cells / size[0])
     left, top = np.minimum(x.astype(int), cells - 1), np.minimum(y.astype(int), cells - 1)
@@ -201,8 +201,8 @@ def blend(below: Plane, above: Plane, share: Plane) -> Plane:
     return below * (1.0 - share[..., None]) + above * share[..., None]
 
 
-def _between(draws: Draws, bounds: Bounds) -> int:
-    return bounds[0] + draws.integer(bounds[1] - bounds[0] + 1)
+def _between(stream: RandomStream, bounds: Bounds) -> int:
+    return bounds[0] + stream.integer(bounds[1] - bounds[0] + 1)
 
 
 def _path(folder: str, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Changes of training images by name, anew in each pass: mirrored, turned, moved, brighter, blurred, noisier."""
+"""Random changes of training images, made by name: mirrored, turned, moved, brighter, blurred, noisier."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,10 +22,10 @@ def build_augmentations(strengths: Mapping[str, float]) -> Compose:
         parts.append(QuarterTurns(strengths["quarter_turns"]))
     moves = {name: strengths[name] for name in ("rotate", "shift", "zoom") if name in strengths}
     if moves:
-        parts.append(Moved(**moves))
+        parts.append(RandomMove(**moves))
     light = {name: strengths[name] for name in ("brightness", "contrast", "blur", "noise") if name in strengths}
     if light:
-        parts.append(Relit(**light))
+        parts.append(RandomLight(**light))
     return Compose(parts)
 
 
@@ -37,7 +37,7 @@ class QuarterTurns(Transform):
         self.p = p
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw once for an image and its mask."""
+        """Sample the parameters that an image and its mask share."""
         del flat_inputs
         turned = float(torch.rand(())) < self.p
         return {"turns": int(torch.randint(1, 4, ())) if turned else 0}
@@ -47,7 +47,7 @@ class QuarterTurns(Transform):
         return tv_tensors.wrap(inpt.as_subclass(torch.Tensor).rot90(params["turns"], (-2, -1)).contiguous(), like=inpt)
 
 
-class Moved(Transform):
+class RandomMove(Transform):
     """Rotate by up to `rotate` degrees, shift by a share, zoom by a share.
 
     What comes in from outside is the image mirrored at its edge, not black: black corners would look like defects. A
@@ -59,7 +59,7 @@ class Moved(Transform):
         self.rotate, self.shift, self.zoom = rotate, shift, zoom
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw once for an image and its mask."""
+        """Sample the parameters that an image and its mask share."""
         del flat_inputs
         angle, down, along, scale = (2 * torch.rand(4) - 1).tolist()
         return {
@@ -86,7 +86,7 @@ class Moved(Transform):
         return tv_tensors.wrap(moved.reshape(pixels.shape).to(pixels.dtype), like=inpt)
 
 
-class Relit(Transform):
+class RandomLight(Transform):
     """Change brightness, contrast, sharpness and noise of images; masks stay."""
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, blur: float = 0.0, noise: float = 0.0) -> None:
@@ -112,17 +112,17 @@ class Relit(Transform):
         return tv_tensors.wrap(pixels.clamp(0, 1), like=inpt)
 
 
-class Passes(Sampler[int]):
+class PassSampler(Sampler[int]):
     """Every image `passes` times an epoch, in seeded orders.
 
     It yields places in an endless row of passes: `divmod(place, images)` is which pass it is since the training began,
-    and which image. What is drawn for it then depends on neither worker nor batch.
+    and which image. What is sampled for it then depends on neither worker nor batch.
     """
 
-    def __init__(self, images: int, passes: int, draws: torch.Generator) -> None:
+    def __init__(self, images: int, passes: int, generator: torch.Generator) -> None:
         self.images = images
         self.passes = passes
-        self._draws = draws
+        self._generator = generator
         self._done = 0
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Passes(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yield the places of one epoch."""
         for _ in range(self.passes):
-            order = torch.randperm(self.images, generator=self._draws)
+            order = torch.randperm(self.images, generator=self._generator)
             first = self.images * self._done
             self._done += 1
             yield from (first + order).tolist()

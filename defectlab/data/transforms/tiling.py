@@ -15,7 +15,7 @@ class Tiling:
     Attributes:
         image_size: Height and width in pixels of the whole.
         overlap: Least share of a tile that it has in common with the next, in [0, 0.9].
-        random_tiles: Tiles drawn of each image at each step of a training; None takes all of them.
+        random_tiles: Tiles sampled from each image at each step of a training; None takes all of them.
     """
 
     image_size: tuple[int, int]
@@ -34,18 +34,18 @@ class Tiling:
         if not isinstance(given, Mapping):
             raise OptionError(f"tiling must be options such as {{image_size: [1024, 1024]}}, got {given!r}.")
         check_option_names(given, ("image_size", "overlap", "random_tiles"), "tiling")
-        size, overlap, drawn = given.get("image_size"), given.get("overlap", 0.25), given.get("random_tiles")
+        size, overlap, random_tiles = given.get("image_size"), given.get("overlap", 0.25), given.get("random_tiles")
         sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
         if len(sides) != 2:
             raise OptionError(f"tiling: image_size must be the whole image's [height, width] in pixels, got {size!r}.")
         for side in sides:
             check_whole("tiling", "image_size", side, low=1)
         check_range("tiling", "overlap", overlap, low=0, high=0.9)
-        if drawn is not None:
-            check_whole("tiling", "random_tiles", drawn, low=1)
-        return cls((sides[0], sides[1]), float(overlap), drawn)
+        if random_tiles is not None:
+            check_whole("tiling", "random_tiles", random_tiles, low=1)
+        return cls((sides[0], sides[1]), float(overlap), random_tiles)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; `of` gives the tiling back."""
-        drawn = {} if self.random_tiles is None else {"random_tiles": self.random_tiles}
-        return {"image_size": list(self.image_size), "overlap": self.overlap, **drawn}
+        random_tiles = {} if self.random_tiles is None else {"random_tiles": self.random_tiles}
+        return {"image_size": list(self.image_size), "overlap": self.overlap, **random_tiles}

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.backbones import Backbone, FeatureExtractor, as_backbone
-from defectlab.data.auxiliary_images import general_images
+from defectlab.data.auxiliary_images import find_auxiliary_images
 from defectlab.data.datasets import load_image
 from defectlab.models.efficient_ad.teacher import check_size, patch_description_network
 from defectlab.utils import paths
@@ -80,7 +80,7 @@ def distil_teacher(
     if target.exists() and not overwrite:
         raise InputError(f"{target} is there already. Give output=..., or overwrite=True.")
     network = as_backbone(backbone)
-    source = general_images(
+    source = find_auxiliary_images(
         images,
         option="distil_teacher: images",
         fetch="Fetch some photographs of anything.",

@@ -10,7 +10,7 @@ from anomalib.models.image.efficient_ad.lightning_model import EfficientAd as An
 from anomalib.models.image.efficient_ad.torch_model import reduce_tensor_elems
 from torchvision.transforms.v2 import functional as tvf
 
-from defectlab.data.auxiliary_images import GeneralImages, general_images
+from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_images
 from defectlab.data.datasets import ManifestDataset, load_image
 from defectlab.models.base import BaseDetector, check_unnormalised
 from defectlab.models.efficient_ad.teacher import (
@@ -127,7 +127,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
                 "EfficientAd trains on one image at a time, as in the paper: give train_batch_size=1, "
                 f"not {datamodule.train_batch_size}."
             )
-        self._general: GeneralImages = general_images(
+        self._general: AuxiliaryImages = find_auxiliary_images(
             self.options["imagenet_dir"],
             option="EfficientAd: imagenet_dir",
             fetch="Fetch some photographs of anything; anomalib's are Imagenette "

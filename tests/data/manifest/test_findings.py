@@ -2,7 +2,7 @@
 
 import pytest
 
-from defectlab.data.manifest.findings import SHOWN, Findings
+from defectlab.data.manifest.findings import MAX_LINES, Findings
 from defectlab.utils.errors import DataError
 
 
@@ -10,16 +10,16 @@ def test_everything_is_said_at_once_and_capped():
     findings = Findings()
     findings.problem("Nothing", [])
     findings.raise_problems("x")
-    findings.problem("Torn", [f"{i}.png" for i in range(SHOWN + 5)])
+    findings.problem("Torn", [f"{i}.png" for i in range(MAX_LINES + 5)])
     findings.problem("Lost", ["m.png"])
     findings.warn("Odd", ["w.png"])
     with pytest.raises(DataError) as caught:
         findings.raise_problems("data/bottle")
     text = str(caught.value)
     assert "data/bottle" in text
-    assert f"Torn ({SHOWN + 5}):" in text
-    assert f"{SHOWN - 1}.png" in text
-    assert f"{SHOWN}.png" not in text
+    assert f"Torn ({MAX_LINES + 5}):" in text
+    assert f"{MAX_LINES - 1}.png" in text
+    assert f"{MAX_LINES}.png" not in text
     assert "... and 5 more" in text
     assert "m.png" in text
     assert "w.png" not in text

@@ -3,7 +3,7 @@
 import pytest
 
 from defectlab.data.images import ImageFacts
-from defectlab.data.manifest.masks import MASK_SUFFIXES, mask_folders, pair_masks, size_verdict
+from defectlab.data.manifest.masks import MASK_SUFFIXES, compare_sizes, mask_folders, pair_masks
 from defectlab.utils.errors import DataError
 
 
@@ -83,11 +83,11 @@ def test_swapped_folder_names_are_put_right_and_said(tmp_path):
     ],
 )
 def test_size_verdicts(image, mask, verdict):
-    assert size_verdict(image, mask)[0] == verdict
+    assert compare_sizes(image, mask)[0] == verdict
 
 
 def test_a_mask_of_the_unrotated_image_gets_a_hint():
-    verdict, words = size_verdict(facts(480, 640, raw=(640, 480)), facts(320, 240))
+    verdict, words = compare_sizes(facts(480, 640, raw=(640, 480)), facts(320, 240))
     assert verdict == "wrong"
     assert "unrotated" in words
-    assert "unrotated" not in size_verdict(facts(480, 640, raw=(640, 480)), facts(100, 100))[1]
+    assert "unrotated" not in compare_sizes(facts(480, 640, raw=(640, 480)), facts(100, 100))[1]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.samples import make_sample, wells
-from defectlab.data.samples.draws import Draws
+from defectlab.data.samples.random_stream import RandomStream
 from defectlab.utils.errors import OptionError
 
 COUNTS = {"train": 20, "proliv": 6, "test": 12}
@@ -52,8 +52,8 @@ def test_sizes_differ_within_the_ranges_of_the_reference():
     for folder, (widths, heights) in wells.SIZES.items():
         sizes = set()
         for index in range(40):
-            draws = Draws(42, f"wells/{folder}/{index}")
-            height, width = wells._between(draws, heights), wells._between(draws, widths)
+            stream = RandomStream(42, f"wells/{folder}/{index}")
+            height, width = wells._between(stream, heights), wells._between(stream, widths)
             assert heights[0] <= height <= heights[1]
             assert widths[0] <= width <= widths[1]
             sizes.add((height, width))
@@ -63,9 +63,9 @@ def test_sizes_differ_within_the_ranges_of_the_reference():
 
 def test_a_spill_is_outside_the_well_and_nothing_else_changes():
     for number in range(20):
-        good, bad = (wells.draw(Draws(1, f"{number}"), (30, 50), False) for _ in range(2))
+        good, bad = (wells.draw(RandomStream(1, f"{number}"), (30, 50), False) for _ in range(2))
         assert np.array_equal(good, bad)
-        spilled = wells.draw(Draws(1, f"{number}"), (30, 50), True)
+        spilled = wells.draw(RandomStream(1, f"{number}"), (30, 50), True)
         centre = (slice(13, 17), slice(22, 28))
         # the same well under other ripples and noise; far from the well only a spill can be brighter by this much
         assert np.abs(good[centre].astype(int) - spilled[centre]).mean() < 40

@@ -9,7 +9,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from defectlab import Engine
 from defectlab.data.transforms.augmentation_options import AUGMENTATIONS, check_augment
-from defectlab.data.transforms.augmentations import Moved, build_augmentations
+from defectlab.data.transforms.augmentations import RandomMove, build_augmentations
 from defectlab.inference.detector import Detector
 from defectlab.inference.nearest_patches import nearest_good_patches
 from defectlab.utils.errors import InputError, OptionError
@@ -45,7 +45,7 @@ def test_a_mask_moves_with_its_image():
     torch.manual_seed(3)
     spot = torch.zeros(33, 51)
     spot[10:14, 30:35] = 1
-    image, mask = Moved(rotate=30, shift=0.1, zoom=0.2)(Image(spot.expand(3, -1, -1).clone()), Mask(spot.byte()))
+    image, mask = RandomMove(rotate=30, shift=0.1, zoom=0.2)(Image(spot.expand(3, -1, -1).clone()), Mask(spot.byte()))
     centres = [torch.nonzero(part > 0.5).float().mean(0) for part in (image[0], mask)]
     assert torch.allclose(*centres, atol=0.7)
     assert not torch.allclose(centres[0], torch.tensor([11.5, 32.0]), atol=1.0)
@@ -55,7 +55,7 @@ def test_a_turn_keeps_shapes_where_sides_differ():
     """A quarter turn by `rotate` puts a square spot where geometry says, in pixels, not in shares of the sides."""
     image = torch.zeros(3, 40, 80)
     image[:, 18:22, 58:62] = 1  # 20 pixels right of the middle
-    move = Moved(rotate=90)
+    move = RandomMove(rotate=90)
     params = {"angle": torch.deg2rad(torch.tensor(90.0)), "shift": (0.0, 0.0), "scale": 1.0}
     turned = move.transform(Image(image), params)[0]
     rows, columns = torch.nonzero(turned > 0.5).float().mean(0).tolist()
@@ -67,7 +67,7 @@ def test_views_are_the_seeds_alone(parts: Path):
         torch.manual_seed(noise)
         folder = data(parts, augment=STRONG, passes=2, num_workers=workers, train_batch_size=batch)
         folder.setup()
-        folder.train_data.draws_by = folder.seed
+        folder.train_data.augmentation_seed = folder.seed
         folder.train_data.augmentations = folder.train_augmentations
         found: dict[str, list[float]] = {}
         for _ in range(2):  # epochs

@@ -1,4 +1,4 @@
-"""Seeded draws that are the same on every machine and Python version."""
+"""Seeded random numbers that are the same on every machine and Python version."""
 
 import random
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Draws:
-    """A stream of draws named by its purpose, so that adding one image changes no other.
+class RandomStream:
+    """A stream of random numbers named by its purpose, so that adding one image changes no other.
 
     Only `random.Random.random` is used: Python guarantees its sequence for a seed, which neither `shuffle` nor
     NumPy's generators promise across versions.
 
-    >>> Draws(42, "digits").integer(1000) == Draws(42, "digits").integer(1000)
+    >>> RandomStream(42, "digits").integer(1000) == RandomStream(42, "digits").integer(1000)
     True
     """
 
