@@ -1,10 +1,10 @@
 """The largest training batch that memory holds, by trial."""
 
 import copy
-import functools
 import logging
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
 
 import torch
 from lightning.pytorch import Trainer
@@ -17,9 +17,6 @@ from defectlab.utils.memory import free_memory, is_out_of_memory
 from defectlab.utils.seeds import seeded
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def find_batch_size(
@@ -35,33 +32,32 @@ def find_batch_size(
     """
     images = len(datamodule.manifest.split("train"))
     sizes = [size for size in (start * 2**trial for trial in range(trials)) if size <= images] or [images]
-    found = None
-    for size in sizes:
-        if not _fits(model, datamodule, size, steps, device):
-            break
-        found = size
-    if found is None:
+    fitting = list(takewhile(lambda size: _fits(model, datamodule, size, steps, device), sizes))
+    if not fitting:
         raise InputError(
             f"Not even {sizes[0]} images a batch fit into memory: take a smaller image_size, backbone or model."
         )
-    limit = "memory" if found != sizes[-1] else f"{trials} trials" if found * 2 <= images else f"{images} images"
-    logger.info("Batch size %d: the largest that worked (limit: %s)", found, limit)
-    return found
+    largest = fitting[-1]
+    limit = "memory" if largest != sizes[-1] else f"{trials} trials" if largest * 2 <= images else f"{images} images"
+    logger.info("Batch size %d: the largest that worked (limit: %s)", largest, limit)
+    return largest
 
 
-def restores_batch_size(method: Callable[P, T]) -> Callable[P, T]:
-    """Leave the training batch size of a datamodule as it was before the call: others may train with it too."""
+@contextmanager
+def found_batch_size(model: BaseDetector, datamodule: Folder, *, device: str) -> Iterator[None]:
+    """Let a datamodule train with the batch size found within a block, and with its own again after it.
 
-    @functools.wraps(method)
-    def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = [(one, one.train_batch_size) for one in (*args, *kwargs.values()) if isinstance(one, Folder)]
-        try:
-            return method(*args, **kwargs)
-        finally:
-            for datamodule, size in given:
-                datamodule.train_batch_size = size
+    Others may train with the same datamodule.
 
-    return called
+    Raises:
+        InputError: As `find_batch_size`.
+    """
+    given = datamodule.train_batch_size
+    datamodule.train_batch_size = find_batch_size(model, datamodule, device=device)
+    try:
+        yield
+    finally:
+        datamodule.train_batch_size = given
 
 
 def _fits(model: BaseDetector, datamodule: Folder, size: int, steps: int, device: str) -> bool:
@@ -69,17 +65,9 @@ def _fits(model: BaseDetector, datamodule: Folder, size: int, steps: int, device
     images.train_batch_size, images.num_workers = size, 0
     try:
         with quiet_lightning(), seeded(model.seed, "batch size"):
-            options = {
-                "max_steps": steps,
-                "max_epochs": steps,
-                "limit_val_batches": 0,
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "accelerator": device,
-                "devices": 1,
-            }
+            silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+            options = {"max_steps": steps, "max_epochs": steps, "limit_val_batches": 0, "accelerator": device}
+            options |= {"devices": 1, **dict.fromkeys(silent, False)}
             Trainer(**{**trial.trainer_arguments, **options}).fit(trial, datamodule=images)
     except (RuntimeError, MemoryError, torch.OutOfMemoryError) as error:
         if not is_out_of_memory(error):

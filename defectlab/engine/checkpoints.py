@@ -1,4 +1,4 @@
-"""Which checkpoints a run writes and keeps."""
+"""Checkpoints that a run writes beside or instead of its usual one, and removing it."""
 
 import logging
 from collections.abc import Sequence
@@ -38,11 +38,11 @@ class KeepEpochs(Callback):
         check_whole("KeepEpochs", "every", every, low=1)
         self.every = every
         self.optimizer = optimizer
-        self._kept: list[Path] = []
+        self._files: list[Path] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so where a kept epoch is not validated."""
-        self._kept = []
+        """Warn where an epoch whose weights are written is not validated."""
+        self._files = []
         between = trainer.check_val_every_n_epoch or 1
         if self.every % between or (trainer.max_epochs or 0) % between:
             logger.warning(
@@ -51,24 +51,24 @@ class KeepEpochs(Callback):
             )  # fmt: skip
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep this epoch, if it is its turn."""
+        """Write the weights of every so many epochs."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0:
-            self._keep(trainer, pl_module, str(epoch))
+            self._write(trainer, pl_module, str(epoch))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the last epoch, whichever the run keeps."""
-        self._keep(trainer, pl_module, "last")
-        size = sum(file.stat().st_size for file in self._kept)
-        logger.info("Kept %d epochs (%.1f MB) in %s", len(self._kept), size / 1e6, self._kept[-1].parent)
+        """Write the weights of the last epoch, whichever epoch the run ends with."""
+        self._write(trainer, pl_module, "last")
+        size = sum(file.stat().st_size for file in self._files)
+        logger.info("Kept %d epochs (%.1f MB) in %s", len(self._files), size / 1e6, self._files[-1].parent)
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule, epoch: str) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule, epoch: str) -> None:
         assert isinstance(pl_module, BaseDetector)
         run = Run.open(trainer.default_root_dir)
         name = run.record.name.removesuffix("ep")  # 128_60ep
         file = run.folder / "weights" / "epochs" / f"{pl_module.model_name}_{name}_{epoch}.ckpt"
         trainer.save_checkpoint(file, weights_only=not self.optimizer)
-        self._kept.append(file)
+        self._files.append(file)
 
 
 def weights_only_checkpoints(given: Sequence[Callback], run: Run) -> list[Callback]:

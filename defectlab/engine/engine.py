@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_images
-from defectlab.engine.batch_size import find_batch_size, restores_batch_size
+from defectlab.engine.batch_size import found_batch_size
 from defectlab.engine.best_epoch import BestEpoch
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
 from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
@@ -139,7 +139,6 @@ class Engine(AnomalibEngine):
         """Copy nothing to trackers from now on: another process does it (`writer_of(run).announce()`)."""
         self._trackers = []
 
-    @restores_batch_size
     def fit(
         self,
         model: BaseDetector,
@@ -163,7 +162,13 @@ class Engine(AnomalibEngine):
         if checkpoint is not None:
             check_resumable(checkpoint)
         if self._find_batch_size:
-            datamodule.train_batch_size = find_batch_size(model, datamodule, device=self.device.type)
+            with found_batch_size(model, datamodule, device=self.device.type):
+                self._fit(model, datamodule, checkpoint, policy)
+        else:
+            self._fit(model, datamodule, checkpoint, policy)
+
+    def _fit(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None, policy: CheckpointPolicy) -> None:
+        """Begin the run, train, and record what came of it."""
         trainer_options = self._trainer_options(model, policy)
         run = start_run(model, datamodule, trainer_options, self._options)
         model.run_folder = None
@@ -249,7 +254,7 @@ class Engine(AnomalibEngine):
         verbose: bool = True,
         datamodule: Folder | None = None,
     ) -> Any:
-        """Run the validation loop for a user's own callbacks and metrics; records keep what `fit` found."""
+        """Run the validation loop for a user's own callbacks and metrics; no record changes."""
         checkpoint, model, datamodule, source = self._resolve(model, ckpt_path, datamodule, dataloaders)
         self._new_trainer(model, None)
         with quiet_lightning():
@@ -341,8 +346,8 @@ class Engine(AnomalibEngine):
 
     def _trainer_options(self, model: BaseDetector, policy: CheckpointPolicy) -> dict[str, Any]:
         epochs = epochs_of(model, self._trainer_arguments.get("max_epochs"))
-        found = {"find_batch_size": True} if self._find_batch_size else {}
-        return self._trainer_arguments | found | {"max_epochs": epochs} | policy.trainer_options()
+        finding = {"find_batch_size": True} if self._find_batch_size else {}
+        return self._trainer_arguments | finding | {"max_epochs": epochs} | policy.trainer_options()
 
     def _checked(self, model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:
         if not isinstance(model, BaseDetector):

@@ -25,7 +25,7 @@ from defectlab.results.run.scores import ScoreRow
 logger = logging.getLogger(__name__)
 
 EPOCH_LINES = 5  # of a training of many epochs; run.json has every loss
-MONITORED = "monitored_"  # put before the metric that decides which epoch is kept, where trackers copy it
+MONITORED = "monitored_"  # prefix of the metric that decides which epoch is best, for Lightning's loggers
 
 
 class Recorder(Callback):

@@ -87,8 +87,8 @@ class MlflowLog(RunTracker):
     def _find(self, experiment: str, run: Run) -> str | None:
         query = f"tags.`{RUN_ID_TAG}` = '{run.record.run_id}'"
         order = ["attributes.start_time DESC"]
-        found = self._client.search_runs([experiment], query, order_by=order, max_results=1)
-        return found[0].info.run_id if found else None
+        runs = self._client.search_runs([experiment], query, order_by=order, max_results=1)
+        return runs[0].info.run_id if runs else None
 
     def _create(self, experiment: str, run: Run) -> str:
         tags = {RUN_ID_TAG: run.record.run_id, "defectlab.folder": paths.relative(run.folder)}
