@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from defectlab.backbones import FeatureExtractor
 from defectlab.backbones.feature_cache.extraction import BATCH
@@ -20,6 +18,7 @@ from defectlab.sweeps.configurations import PREFIX, Configuration, Refused, grou
 from defectlab.sweeps.durations import Durations
 from defectlab.sweeps.shared_work import SharedWork, scored_entries
 from defectlab.utils.progress import clock
+from defectlab.utils.table import Column, Table, numbers, print_line, print_table
 
 # Assumed, not measured:
 SECONDS_PER_IMAGE = 0.02  # to read, decode and resize one
@@ -72,21 +71,19 @@ class Plan:
         """Print what will be computed."""
         done = sum(run.status == "finished" for run in self.earlier.values())
         failed = len(self.configurations) - len(self.pending) - done
-        table = Table(title=f"{len(self.configurations)} configurations, {len(self.pending)} to run")
-        table.add_column("piece")
-        for column in ("used by", "about", "memory"):
-            table.add_column(column, justify="right")
+        rows = []
         for step in self.steps:
             cost = "in the cache" if step.cached else "?" if step.seconds is None else clock(step.seconds)
-            table.add_row(step.what, str(step.uses), cost, f"{step.bytes / 1e9:.1f} GB" if step.bytes else "")
-        console = Console()
-        console.print(table)
+            rows.append([step.what, step.uses, cost, f"{step.bytes / 1e9:.1f} GB" if step.bytes else ""])
+        columns = [Column("piece", wrap=True), *numbers("used by", "about", "memory", wrap=True)]
+        title = f"{len(self.configurations)} configurations, {len(self.pending)} to run"
+        print_table(Table(columns, rows), title=title)
         parts = [f"About {clock(self.seconds)} in all"]
         parts += ["trainings with '?' not counted"] if any(step.seconds is None for step in self.steps) else []
         parts += [f"{done} finished already"] if done else []
         parts += [f"{failed} failed earlier (tried again with retry_failed)"] if failed else []
         parts += [f"{len(self.refused)} cannot work"] if self.refused else []
-        console.print("; ".join(parts), soft_wrap=True)
+        print_line("; ".join(parts))
 
 
 def make_plan(

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.workbook import update_workbook
 from defectlab.utils.files import write_csv
 from defectlab.utils.progress import clock, in_notebook
+from defectlab.utils.table import Table, numbers, print_table
 
 logger = logging.getLogger(__name__)
 
+MIN_WIDTH = 120  # characters, since without a terminal only 80 are assumed
 MAX_ROWS = 15
 MAX_LIVE_ROWS = 10
 Metrics = Mapping[str, float | None]
@@ -117,19 +118,15 @@ def renew_workbook() -> None:
 
 def print_outcomes(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: str = BARE_METRICS[0]) -> None:
     """Print the best configurations by a metric, mean rows, and what failed."""
-    console = Console(width=max(Console().width, 120))
     finished = best_first(outcomes, metric)
     if finished:
-        table = Table(title=f"{len(finished)} of {len(outcomes)} configurations finished; best first by {metric}")
-        for column in ("dataset", "configuration", "seed"):
-            table.add_column(column, no_wrap=True)
-        for name in BARE_METRICS:
-            table.add_column(name, justify="right")
-        for one in finished[:MAX_ROWS]:
-            table.add_row(one.dataset, one.label, str(one.seed), *_cells(one.metrics))
-        for row in sorted(means, key=lambda row: -_rank(row.metrics, metric))[:MAX_ROWS]:
-            table.add_row(row.over, row.label, "", *_cells(row.metrics), style="bold")
-        console.print(table)
+        best = [[one.dataset, one.label, str(one.seed), *_values(one.metrics)] for one in finished[:MAX_ROWS]]
+        ordered = sorted(means, key=lambda row: -_rank(row.metrics, metric))[:MAX_ROWS]
+        rows = [*best, *([row.over, row.label, "", *_values(row.metrics)] for row in ordered)]
+        table = Table(["dataset", "configuration", "seed", *numbers(*BARE_METRICS, wrap=True)], rows)
+        title = f"{len(finished)} of {len(outcomes)} configurations finished; best first by {metric}"
+        print_table(table, title=title, missing="", bold=range(len(best), len(rows)), width=MIN_WIDTH)
+    console = Console(width=max(Console().width, MIN_WIDTH))
     for one in outcomes:
         if one.error:
             console.print(f"{one.status}: {one.label} on {one.dataset}: {one.error}", soft_wrap=True, markup=False)
@@ -148,10 +145,6 @@ def _rank(metrics: Metrics, metric: str) -> float:
 
 def _values(metrics: Metrics) -> list[float | None]:
     return [metrics.get(name) for name in BARE_METRICS]
-
-
-def _cells(metrics: Metrics) -> list[str]:
-    return ["" if value is None else f"{value:.4f}" for value in _values(metrics)]
 
 
 class LiveTable:
@@ -198,13 +191,12 @@ class LiveTable:
         elsewhere = f"{busy} being run by another process, " if busy else ""
         passed = clock(time.monotonic() - self._started)
         state = f"{done} of {self.total} configurations, {failed} failed, {elsewhere}{passed}"
-        heading = "".join(f"<th>{html.escape(name)}</th>" for name in ("dataset", "configuration", *BARE_METRICS))
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-            for cells in (
-                [one.dataset, one.label, *_cells(one.metrics)]
-                for one in best_first(self.outcomes, BARE_METRICS[0])[:MAX_LIVE_ROWS]
-            )
+        best = best_first(self.outcomes, BARE_METRICS[0])[:MAX_LIVE_ROWS]
+        rows = [[one.dataset, one.label, *_values(one.metrics)] for one in best]
+        table = Table(["dataset", "configuration", *BARE_METRICS], rows)
+        heading = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in texts) + "</tr>" for texts in table.texts("")
         )
         bar = f'<progress max="{self.total}" value="{done}" style="width:18em"></progress>'
-        return f"<div>{bar} {html.escape(state)}</div><table><tr>{heading}</tr>{rows}</table>"
+        return f"<div>{bar} {html.escape(state)}</div><table><tr>{heading}</tr>{body}</table>"

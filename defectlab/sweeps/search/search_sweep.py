@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import BEST, RetainedCheckpoints, parse_refit, retain_checkpoints
@@ -22,6 +20,7 @@ from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.table import print_line
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def search_sweep(
     n_images = search.check()
     with open_study(folder, config, settings.grid, search.identity, search.weights, retry_failed) as study:
         completed = study.completed_trials()
-        Console().print(_description(settings, n_images, len(completed)), soft_wrap=True)
+        print_line(_description(settings, n_images, len(completed)))
         plan = Plan((), (), {}, ())
         if config.strategy == "random":  # its trials are known before it starts
             plan = _plan(search, store)

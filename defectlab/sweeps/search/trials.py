@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
+from defectlab.sweeps.table import MIN_WIDTH
 from defectlab.utils.files import write_csv
+from defectlab.utils.table import Column, Table, numbers, print_line, print_table
 
 MAX_ROWS = 10
 
@@ -32,18 +31,22 @@ def write_trials(path: Path, trials: Sequence[Trial], objective: str) -> Path:
 def print_trials(trials: Sequence[Trial], objective: str, maximizes: bool) -> None:
     """Print the best trials by their objective on validation images, and what became of the others."""
     best = ranked(trials, maximizes)
-    console = Console(width=max(Console().width, 120))
     if best:
-        table = Table(
-            title=f"{len(best)} of {len(trials)} trials complete; best first by {objective}, validation images"
-        )
-        table.add_column("trial", justify="right")
-        table.add_column(objective, justify="right")
-        table.add_column("options")
-        for trial in best[:MAX_ROWS]:
-            options = ", ".join(f"{name.partition('.')[2]}={value}" for name, value in trial.values.items())
-            table.add_row(str(trial.number), f"{trial.value:.4f}", options)
-        console.print(table)
+        rows = [
+            [
+                one.number,
+                one.value,
+                ", ".join(f"{name.partition('.')[2]}={value}" for name, value in one.values.items()),
+            ]
+            for one in best[:MAX_ROWS]
+        ]
+        title = f"{len(best)} of {len(trials)} trials complete; best first by {objective}, validation images"
+        columns = [
+            *numbers("trial", wrap=True),
+            *numbers(objective, form=".4f", wrap=True),
+            Column("options", wrap=True),
+        ]
+        print_table(Table(columns, rows), title=title, width=MIN_WIDTH)
     states = {state: sum(trial.state == state for trial in trials) for state in (FAILED, PRUNED)}
     if any(states.values()):
-        console.print(", ".join(f"{count} {state}" for state, count in states.items() if count) + ": see trials.csv")
+        print_line(", ".join(f"{count} {state}" for state, count in states.items() if count) + ": see trials.csv")
