@@ -8,7 +8,7 @@ from pathlib import Path
 from defectlab.data.image_sources import common_folder, find_images
 from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, check_view, percent_window
-from defectlab.inference.detector import Detector
+from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.figures import prediction_figure, prediction_name
 from defectlab.models.registry import model_info
 from defectlab.results.run.scores import ScoreRow, write_scores
@@ -54,25 +54,76 @@ def predict_to_folder(
     check_which(figures)
     output = paths.resolve(output)
     files = find_images(source)
-    facts_of = probe_all(files)
-    broken = [
-        f"  {paths.relative(file)}: {facts.problem}"
-        for file, facts in zip(files, facts_of, strict=True)
-        if facts.problem
-    ]
+    sizes = readable_sizes(files)
+    detector = Detector.load(run, device=device)
+    _check_region(detector, files, sizes)
+    detector.check_view(view)
+    low, high = scale = _heat_scale(detector, view)
+    _check_pictures(detector, heatmaps, masks, figures, low)
+    common = common_folder(files)
+    rows: list[ScoreRow] = []
+    with progress_bar("Scoring", len(files)) as progress:
+        for prediction in detector.iterate([str(file) for file in files]):
+            file = Path(prediction.image_path or "")
+            shown = detector.normalize(prediction, view, DIGITS.get(view)).score
+            row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label)
+            picture = file.relative_to(common).with_name(f"{file.name}.png")
+            if heatmaps:
+                _write_heatmap(output / "heatmaps" / picture, file, prediction, scale)
+            if prediction.mask is not None and masks:
+                save_image(output / "masks" / picture, prediction.mask)
+            if figures == "all" or (figures == "first" and not rows):
+                path = output / "figures" / prediction_name(detector, prediction, len(rows))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                prediction_figure(detector, prediction).save(path)
+                print(f"{row.image_path}: score {prediction.score:.4g}, {paths.relative(path)}")
+            rows.append(row)
+            progress(len(rows), len(files))
+    write_scores(output / "scores.csv", rows)
+    flagged = sum(row.pred_label == 1 for row in rows)
+    logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
+    if view != "raw":
+        above, raw = VIEW_THRESHOLDS[view], detector.image_threshold
+        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, above, raw)
+    if heatmaps:
+        logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
+    return output / "scores.csv"
+
+
+def readable_sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return the height and width of image files.
+
+    Raises:
+        DataError: Some cannot be read; names them all.
+    """
+    found = probe_all(files)
+    pairs = zip(files, found, strict=True)
+    broken = [f"  {paths.relative(file)}: {facts.problem}" for file, facts in pairs if facts.problem]
     if broken:
         raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
-    detector = Detector.load(run, device=device)
-    if (region := detector.model.preprocessing.region) is not None:
-        read = zip(files, facts_of, strict=True)
-        reasons = ((file, region.problem((facts.height, facts.width))) for file, facts in read)
-        unfit = [f"  {paths.relative(file)}: {why}" for file, why in reasons if why]
-        if unfit:
-            raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
-    detector.check_view(view)
-    low, high = detector.heat_range
+    return [(facts.height, facts.width) for facts in found]
+
+
+def _check_region(detector: Detector, files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse images that the part of the image that the run looks at does not fit."""
+    region = detector.model.preprocessing.region
+    if region is None:
+        return
+    problems = ((file, region.problem(size)) for file, size in zip(files, sizes, strict=True))
+    unfit = [f"  {paths.relative(file)}: {why}" for file, why in problems if why]
+    if unfit:
+        raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
+
+
+def _heat_scale(detector: Detector, view: str) -> tuple[float, float]:
+    """Return the raw values that heat maps show darkest and brightest."""
     if view == "percent" and detector.pixel_threshold is not None:
-        low, high = percent_window(detector.pixel_threshold)
+        return percent_window(detector.pixel_threshold)
+    return detector.heat_range
+
+
+def _check_pictures(detector: Detector, heatmaps: bool, masks: bool, figures: str | None, low: float) -> None:
+    """Refuse pictures that this run cannot give: it has no maps, no threshold for them, or no scale from `low` on."""
     drawn = "--heatmaps" if heatmaps else "--figures" if figures else None
     if drawn and not math.isfinite(low):
         raise InputError(f"This run had no validation images, so its heat maps have no scale; leave out {drawn}.")
@@ -81,36 +132,8 @@ def predict_to_folder(
     if (masks or figures) and detector.pixel_threshold is None:
         which = "--masks" if masks else "--figures"
         raise InputError(f"This run has no map threshold, so it gives no masks; leave out {which}.")
-    limit = detector.image_threshold
-    common = common_folder(files)
-    rows = []
-    with progress_bar("Scoring", len(files)) as progress:
-        for prediction in detector.iterate([str(file) for file in files]):
-            file = Path(prediction.image_path or "")
-            shown = detector.normalize(prediction, view, DIGITS.get(view)).score
-            rows.append(ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label))
-            picture = file.relative_to(common).with_name(f"{file.name}.png")
-            if heatmaps:
-                image = as_uint8(read_image(file))
-                heat = overlay(image, prediction.anomaly_map, low, high)
-                if prediction.mask is not None:
-                    heat = contour(heat, prediction.mask)
-                save_image(output / "heatmaps" / picture, heat)
-            if prediction.mask is not None and masks:
-                save_image(output / "masks" / picture, prediction.mask)
-            if figures == "all" or (figures == "first" and len(rows) == 1):
-                path = output / "figures" / prediction_name(detector, prediction, len(rows) - 1)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                prediction_figure(detector, prediction).save(path)
-                print(f"{rows[-1].image_path}: score {prediction.score:.4g}, {paths.relative(path)}")
-            progress(len(rows), len(files))
-    write_scores(output / "scores.csv", rows)
-    flagged = sum(row.pred_label == 1 for row in rows)
-    logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
-    if view != "raw":
-        logger.info(
-            "Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, VIEW_THRESHOLDS[view], limit
-        )
-    if heatmaps:
-        logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
-    return output / "scores.csv"
+
+
+def _write_heatmap(path: Path, file: Path, prediction: Prediction, scale: tuple[float, float]) -> None:
+    heat = overlay(as_uint8(read_image(file)), prediction.anomaly_map, *scale)
+    save_image(path, heat if prediction.mask is None else contour(heat, prediction.mask))

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from defectlab.data.image_sources import common_folder, find_images
-from defectlab.data.images import as_uint8, probe_all, read_image
+from defectlab.data.images import as_uint8, read_image
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, normalize_percent_at, raw_from_percent
 from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure
+from defectlab.inference.prediction_files import readable_sizes
 from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError, InputError, OptionError, unknown_name
+from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.progress import progress_bar
 from defectlab.visualization.canvas import BAD, GOOD, LINE, draw_shares, new_figure, to_image
@@ -69,10 +70,7 @@ def report_predictions(
     _check_options(threshold, threshold_type)
     output = paths.resolve(output)
     files = find_images(source)
-    broken = [f"  {paths.relative(file)}: {facts.problem}"
-              for file, facts in zip(files, probe_all(files), strict=True) if facts.problem]  # fmt: skip
-    if broken:
-        raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
+    readable_sizes(files)
     detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
     if threshold_type == "pixel":
         detector = _decided_at(detector, detector.pixel_threshold)

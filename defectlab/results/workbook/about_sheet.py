@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from openpyxl.styles import Alignment
-from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.ranking import BEST, TIED, UNTESTED, WORSE, Ranking
+from defectlab.results.workbook.cells import set_pages
 from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE
 
 SHEETS = {
@@ -92,9 +92,7 @@ def write_about(sheet: Worksheet, rankings: Sequence[Ranking]) -> None:
     for title, meanings in sections.items():
         place = _write_section(sheet, title, meanings, place) + 1
     sheet.column_dimensions["A"].width, sheet.column_dimensions["B"].width = _WIDTHS
-    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
-    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 1, 0
-    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    set_pages(sheet, 1)
 
 
 def _write_section(sheet: Worksheet, title: str, meanings: Mapping[str, str], place: int) -> int:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from openpyxl.styles import Alignment, Font
 from openpyxl.utils import get_column_letter
-from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.comparison.runs import KindResult
 from defectlab.results.rows import KEY, Row, number
+from defectlab.results.workbook.cells import set_pages
 from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE, auroc_scale
 
 _WHO = ("model", "backbone", "run", "seed", RANKED_BY, "weakest kind")
@@ -35,9 +35,7 @@ def write_per_defect(sheet: Worksheet, rankings: Sequence[Ranking], kinds: Kinds
     for at in range(len(_WIDTHS) + 1, sheet.max_column + 1):
         sheet.column_dimensions[get_column_letter(at)].width = 17
     sheet.freeze_panes = sheet.cell(1, _WHO.index("seed") + 1)
-    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
-    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 1, 0
-    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    set_pages(sheet, 1)
 
 
 def _write_block(sheet: Worksheet, ranking: Ranking, rows: Sequence[Row], left_out: int, kinds: Kinds, top: int) -> int:

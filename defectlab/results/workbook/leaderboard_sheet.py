@@ -14,12 +14,13 @@ from openpyxl.chart.shapes import GraphicalProperties
 from openpyxl.formatting.rule import CellIsRule, ColorScaleRule, FormulaRule
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter, quote_sheetname
-from openpyxl.worksheet.properties import Outline, PageSetupProperties
+from openpyxl.worksheet.properties import Outline
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.dataset_means import DatasetMeans, means_over_datasets
 from defectlab.results.comparison.ranking import BEST, RANKED_BY, SHOWN_METRICS, TIED, Entry, Ranking
 from defectlab.results.rows import Row
+from defectlab.results.workbook.cells import set_pages
 from defectlab.utils import paths
 
 HEADER = PatternFill("solid", fgColor="FFE3E9F1")
@@ -67,9 +68,7 @@ def write_leaderboard(sheet: Worksheet, rankings: Sequence[Ranking], workbook: P
     for at in range(len(AT) + 2, len(AT) + 2 + CHART_COLUMNS):
         sheet.column_dimensions[get_column_letter(at)].width = 12
     sheet.freeze_panes = sheet.cell(1, AT["run"] + 1)
-    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
-    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 2, 0
-    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    set_pages(sheet, 2)
     sheet.print_area = f"A1:{get_column_letter(len(AT))}{max(top, 2)}"
 
 

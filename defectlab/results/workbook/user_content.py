@@ -79,7 +79,7 @@ def is_generated(book: Workbook, sheet: Worksheet) -> bool:
     return f"{_PROPERTY}{sheet.title}" in book.custom_doc_props.names
 
 
-def take_out(book: Workbook) -> dict[str, int]:
+def remove_generated(book: Workbook) -> dict[str, int]:
     """Remove the generated sheets that nobody changed.
 
     Returns:
@@ -97,7 +97,7 @@ def take_out(book: Workbook) -> dict[str, int]:
     return places
 
 
-def put_back(book: Workbook, places: dict[str, int]) -> dict[str, Worksheet]:
+def create_generated(book: Workbook, places: dict[str, int]) -> dict[str, Worksheet]:
     """Return an empty sheet for each generated name: where it was, or at the end, under another name if it is taken."""
     titles = {name: _title(book, name, places) for name in GENERATED}
     order = sorted(GENERATED, key=lambda name: places.get(titles[name], len(book.worksheets) + len(GENERATED)))
@@ -116,7 +116,7 @@ def _title(book: Workbook, name: str, places: dict[str, int]) -> str:
     return title
 
 
-def seal(book: Workbook, sheets: Sequence[Worksheet]) -> None:
+def store_fingerprints(book: Workbook, sheets: Sequence[Worksheet]) -> None:
     """Remember what these sheets hold, so that a later change by a person is seen."""
     for sheet in sheets:
         book.custom_doc_props.append(StringProperty(name=f"{_PROPERTY}{sheet.title}", value=fingerprint(sheet)))

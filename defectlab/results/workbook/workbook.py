@@ -42,7 +42,7 @@ from defectlab.results.comparison.significance import TestScores, read_test_scor
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.defects_sheet import write_per_defect
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
-from defectlab.results.workbook.user_content import ABOUT, LEADERBOARD, PER_DEFECT, put_back, seal
+from defectlab.results.workbook.user_content import ABOUT, LEADERBOARD, PER_DEFECT, create_generated, store_fingerprints
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), pru
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if run is not None:
-            with _waiting(path).open("a", encoding="utf-8") as file:
+            with _pending_list(path).open("a", encoding="utf-8") as file:
                 file.write(f"{run.folder.absolute()}\n")
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
             return _update(path, run, imported, prune)
@@ -82,7 +82,7 @@ def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), pru
         return Outcome(path, False, [])
 
 
-def _waiting(path: Path) -> Path:
+def _pending_list(path: Path) -> Path:
     """Return the list of runs whose rows are still to come; in it stand run folders, also those outside results/."""
     return path.with_name(f".{path.name}.pending")
 
@@ -153,14 +153,14 @@ def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], sour
 def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> Outcome:
     from defectlab.results.workbook.comparison_sheet import write_comparison
     from defectlab.results.workbook.runs_sheet import read_runs, write_runs
-    from defectlab.results.workbook.user_content import take_out
+    from defectlab.results.workbook.user_content import remove_generated
 
     for partial in path.parent.glob(f".{path.name}.*.part"):  # of a writer that was killed: only one writes at a time
         partial.unlink(missing_ok=True)
-    waiting = _take_waiting(path)
+    waiting = _claim_pending(path)
     pending = [line for file in waiting for line in file.read_text(encoding="utf-8").splitlines()]
     book = open_book(path)
-    places = take_out(book)
+    places = remove_generated(book)
     sheet, comparison = find_sheet(book, RUNS), find_sheet(book, COMPARISON)
     before = {} if sheet is None else read_runs(sheet)
     found = _found(before, [*pending, *([str(run.folder.absolute())] if run else [])])
@@ -172,7 +172,7 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
     sheet = sheet or create_sheet(book, RUNS)
     write_runs(sheet, list(rows.values()))
     write_comparison(comparison, list(rows.values()), list(before.values()))
-    write_derived(book, places, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
+    write_generated(book, places, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
     with replacing(path) as partial:
         book.save(partial)
     for file in waiting:
@@ -181,9 +181,9 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
     return Outcome(path, True, list(rows.values()), len(gone) if prune else 0)
 
 
-def _take_waiting(path: Path) -> list[Path]:
+def _claim_pending(path: Path) -> list[Path]:
     """Set the list of waiting runs aside, so that others can begin a new one; return it and what a kill left."""
-    waiting = _waiting(path)
+    waiting = _pending_list(path)
     if waiting.is_file():
         waiting.rename(waiting.with_name(f"{waiting.name}.{os.getpid()}-{time.time_ns()}"))
     return sorted(waiting.parent.glob(f"{glob.escape(waiting.name)}.*"))
@@ -238,18 +238,18 @@ def _runs_at(folders: Iterable[str]) -> list[Run]:
     return found
 
 
-def write_derived(
+def write_generated(
     book: Workbook, places: dict[str, int], rows: Sequence[Row], runs: Mapping[str, Run], workbook: Path
 ) -> None:
     """Write the generated sheets, each where it was (`places`); every scores.csv is read once."""
     scores = {key: _scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
     rankings = rank_rows(rows, runs, scores)
-    sheets = put_back(book, places)
+    sheets = create_generated(book, places)
     write_leaderboard(sheets[LEADERBOARD], rankings, workbook)
     write_per_defect(sheets[PER_DEFECT], rankings, kinds)
     write_about(sheets[ABOUT], rankings)
-    seal(book, list(sheets.values()))
+    store_fingerprints(book, list(sheets.values()))
 
 
 def _scores(run: Run) -> TestScores | None:
