@@ -96,15 +96,9 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
     Raises:
         DataError: The file is missing, truncated or cannot be decoded.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file, _open(file) as image:
-            pixels = _upright_pixels(image)
-            has_alpha = _has_alpha(image)
-    except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error
-        raise DataError(f"Cannot read the image {path}: {_reason(error)}. Replace or remove the file.") from error
+    pixels, has_alpha = _read(Path(path), "image")
     if has_alpha:
-        _log_alpha(path.parent)
+        _log_alpha(Path(path).parent)
     return to_rgb_array(pixels)
 
 
@@ -119,12 +113,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     Raises:
         DataError: The file is missing, truncated or cannot be decoded.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file, _open(file) as image:
-            pixels = _upright_pixels(image)
-    except Exception as error:
-        raise DataError(f"Cannot read the mask {path}: {_reason(error)}. Replace or remove the file.") from error
+    pixels, _ = _read(Path(path), "mask")
     if pixels.ndim == 2:
         return pixels != 0
     return (pixels[..., :3] != 0).any(axis=-1)  # (H, W, C) -> (H, W); alpha is no defect
@@ -219,6 +208,15 @@ def _open(file: IO[bytes]) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     return Image.open(file)
+
+
+def _read(path: Path, what: str) -> tuple[NDArray, bool]:
+    """Return the upright pixels of a file, (H, W) or (H, W, C), and whether it has an alpha channel."""
+    try:
+        with path.open("rb") as file, _open(file) as image:
+            return _upright_pixels(image), _has_alpha(image)
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error
+        raise DataError(f"Cannot read the {what} {path}: {_reason(error)}. Replace or remove the file.") from error
 
 
 def _is_plain(mode: str) -> bool:

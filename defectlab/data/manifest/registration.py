@@ -28,11 +28,6 @@ class Placement:
     scale_x: float = 0.0
     shift_x: float = 0.0
 
-    @property
-    def largest(self) -> float:
-        """Largest of the four numbers, by size."""
-        return max(abs(self.scale_y), abs(self.shift_y), abs(self.scale_x), abs(self.shift_x))
-
     def apply(self, picture: Picture) -> Picture:
         """Return the picture (S, S) as the other one shows it; its border pixels go on outside."""
         return _applied(picture[None], self._places)[0]
@@ -53,17 +48,13 @@ def shrink(picture: Picture, size: int) -> Picture:
     return picture.reshape(*picture.shape[:-2], size, block, size, block).mean((-3, -1))
 
 
-def register(moving: Picture, fixed: Picture, sizes: tuple[int, ...], steps: int = 6) -> Placement | None:
-    """Return where `moving` lies over `fixed`, whatever its gain and offset; None where no slight crop explains it."""
-    return register_all(moving[None], fixed[None], sizes, steps)[0]
-
-
 def register_all(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int = 6
 ) -> list[Placement | None]:
-    """Register pairs of `moving` (n, S, S) and `fixed` (n, S, S), or one `fixed` (1, S, S) for all.
+    """Return where pictures `moving` (n, S, S) lie over `fixed` (n, S, S), or over one (1, S, S) for all.
 
-    Gauss-Newton on grey values, coarse to fine (Lucas and Kanade, 1981).
+    Gain and offset do not matter. None where no slight crop explains a pair. Gauss-Newton on grey values, coarse to
+    fine (Lucas and Kanade, 1981).
     """
     found: list[Placement | None] = []
     count = max(1, BATCH_PIXELS // max(sizes) ** 2)

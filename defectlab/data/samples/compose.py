@@ -5,7 +5,7 @@ depend on the machine, the thread count or a library's version.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -85,10 +85,6 @@ class Scene:
     def boxes(self) -> list[Box]:
         """Return every source box, which are the only source pixels that the image depends on."""
         return [self.surface, *(overlay.box for overlay in self.overlays)]
-
-    def without_overlays(self) -> "Scene":
-        """Return the same view of the bare surface."""
-        return replace(self, overlays=())
 
 
 def render(scene: Scene, photographs: Mapping[str, Grey]) -> Grey:

@@ -12,7 +12,11 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.near_duplicates import near_duplicates
-from defectlab.data.manifest.registration import Placement, register, register_all
+from defectlab.data.manifest.registration import Picture, Placement, register_all
+
+
+def register(moving: Picture, fixed: Picture, sizes: tuple[int, ...]) -> Placement | None:
+    return register_all(moving[None], fixed[None], sizes)[0]
 
 
 def line(root: Path, *, train: int = 30, test: int = 12, size: int = 160) -> Path:

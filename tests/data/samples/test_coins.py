@@ -163,7 +163,7 @@ def test_whole_build_of_one_part_ignores_the_other_parts_pixels(photographs: dic
 def test_masks_are_exact(photographs: dict[str, Grey], items: list[coins.Item]):
     for item in [item for item in items if item.scene.overlays]:
         mask = render_mask(item.scene) > 0
-        changed = render(item.scene, photographs) != render(item.scene.without_overlays(), photographs)
+        changed = render(item.scene, photographs) != render(replace(item.scene, overlays=()), photographs)
         assert not (changed & ~mask).any(), "a pixel outside the mask was touched"
         if item.defect:
             assert changed[mask].mean() > 0.85, (item.folder, item.stem)
@@ -209,7 +209,7 @@ def test_good_images_carry_pasted_pieces_of_their_own_texture(items: list[coins.
 def test_pasting_own_texture_changes_the_image(photographs: dict[str, Grey], items: list[coins.Item]):
     for item in items:
         if item.folder == "test/good" and item.scene.overlays:
-            changed = render(item.scene, photographs) != render(item.scene.without_overlays(), photographs)
+            changed = render(item.scene, photographs) != render(replace(item.scene, overlays=()), photographs)
             assert changed[render_mask(item.scene) > 0].mean() > 0.5
 
 
