@@ -35,7 +35,7 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as results, _own_workbook(Path(results)):
         ours, record, model, data = _ours(folder, Path(results))
     plain, parts, equal = _plain(model, data)
-    metrics, timings = record["metrics"], record["timings"]
+    metrics, timings = record.metrics, record.timings
     yield Row(
         "whole PatchCore 10 % run on bottle, images to metrics",
         plain,

@@ -28,12 +28,12 @@ BOARD_COLUMNS = 10  # of the sheet `leaderboard`: to the p-value
 
 def main() -> int:
     """Write images/ and the README's table."""
-    runs = [run for run in find_runs() if run.status == "finished" and run.record["dataset"]["name"] == DATASET]
+    runs = [run for run in find_runs() if run.status == "finished" and run.record.dataset.name == DATASET]
     if not runs:
         print(f"There is no finished run on {DATASET} yet: run `make demo` first.", file=sys.stderr)
         return 1
     update_workbook()
-    best = max(runs, key=lambda run: run.record["metrics"]["pixel_AUROC"])  # the picture shows places
+    best = max(runs, key=lambda run: run.record.metrics["pixel_AUROC"])  # the picture shows places
     print(f"result.jpg: {save_small(best, IMAGES / 'result.jpg')}")
     if shutil.which("soffice") and shutil.which("pdftoppm"):
         workbook_picture(paths.workbook(), IMAGES / "workbook.png")

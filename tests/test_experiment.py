@@ -72,9 +72,9 @@ def test_the_data_section_is_what_folder_takes():
 def test_run_gives_the_finished_record(parts: Path):
     finished = run(experiment(parts))
     assert finished.status == "finished"
-    written = finished.record["experiment"]
+    written = finished.record.experiment.to_dict()
     again = Experiment.from_dict({**written, "backbone": SMALL["backbone"]})
-    assert run(again).record["metrics"] == finished.record["metrics"]
+    assert run(again).record.metrics == finished.record.metrics
 
 
 def test_run_many_checks_all_before_it_trains_the_first(parts: Path, caplog: pytest.LogCaptureFixture):
@@ -91,8 +91,8 @@ def test_weights_are_found_by_path_in_the_project(parts: Path, own_project: Path
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), own_project / "weights/mine.pth")
     backbone = {"name": "resnet18", "weights": "weights/mine.pth"}
     record = run(experiment(parts, backbone=backbone)).record
-    assert record["backbone"]["source"] == "weights/mine.pth"
-    assert record["experiment"]["backbone"] == backbone
+    assert record.backbone.source == "weights/mine.pth"
+    assert record.experiment.backbone == backbone
 
 
 def test_a_yaml_file_that_is_none(tmp_path: Path):

@@ -179,7 +179,7 @@ def test_they_run_with_the_bundled_backbone_alone(own_project: Path, monkeypatch
     ]
     assert all(run.status == "finished" and (run.folder / "pictures.png").is_file() for run in runs)
     rows = read_workbook(root / "models_comparing.xlsx")
-    assert {row["run_id"] for row in rows} == {run.record["run_id"] for run in runs}
+    assert {row["run_id"] for row in rows} == {run.record.run_id for run in runs}
     assert len(list((root / "predictions/coins/heatmaps").rglob("*.png"))) == 8
     assert len(list((root / "predictions/coins/masks").rglob("*.png"))) == 8
 
@@ -198,7 +198,7 @@ def test_runs_are_compared_and_a_threshold_is_set(own_project: Path, monkeypatch
     errors = execute(root, ["training_code/patchcore.ipynb", *READING], monkeypatch)
     assert not any(errors.values()), errors
     runs = find_runs(root / "results")
-    assert {run.record["thresholds"]["image"]["rule"] for run in runs} == {"f1", "conformal"}
+    assert {run.record.thresholds.image.rule for run in runs} == {"f1", "conformal"}
     assert (root / "results/report.html").stat().st_size > 100_000
     rows = read_workbook(root / "models_comparing.xlsx")
     assert {row["threshold_rule"] for row in rows} == {"f1", "conformal / f1"}
@@ -211,7 +211,7 @@ def test_own_data_are_trained_on_reviewed_and_trained_on_again(own_project: Path
     assert execute(root, names, monkeypatch) == {name: [] for name in names}
     old, new = find_runs(root / "results")
     assert (old.status, new.status) == ("finished", "finished")
-    counts = [run.record["dataset"]["counts"] for run in (old, new)]
+    counts = [run.record.dataset.counts for run in (old, new)]
     assert [count["train"]["good"] for count in counts] == [3, 7]
     assert counts[0]["test"] == counts[1]["test"]
     assert (root / "data/verdicts.csv").read_text().count(",good,") == 4
@@ -226,7 +226,7 @@ def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypat
     assert_only_weights_are_missing(errors["training_code/cflow.ipynb"], 5)
     (run,) = find_runs(root / "results")
     assert run.status == "finished"
-    losses = run.record["history"]["train_loss"]
+    losses = run.record.history["train_loss"]
     assert len(losses) == 5
     assert losses[-1] < losses[0]
 
@@ -237,7 +237,7 @@ def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeyp
     errors = execute(root, ["training_code/featcae.ipynb"], monkeypatch)
     assert_only_weights_are_missing(errors["training_code/featcae.ipynb"], 2)
     (run,) = find_runs(root / "results")
-    history = run.record["history"]
+    history = run.record.history
     assert len(history["train_loss"]) == len(history["val_good_loss"]) == len(history["val_anomalous_loss"]) == 4
     assert history["train_loss"][-1] < history["train_loss"][0]
 
@@ -276,12 +276,12 @@ def test_the_autoencoders_run_on_a_few_wells(own_project: Path, monkeypatch: pyt
     cheapen(root, name, cheap)
     errors = execute(root, [name], monkeypatch)[name]
     assert [error.ename for error in errors] == ([] if find_spec("wandb") else ["InputError"])
-    runs = {run.record["experiment"]["model"]["name"]: run for run in find_runs(root / "results")}
+    runs = {run.record.experiment.model_name: run for run in find_runs(root / "results")}
     assert set(runs) == {"linear_vae", "small_conv_vae", "big_conv_vae"}
     for run in runs.values():
         assert run.status == "finished"
-        assert run.record["thresholds"]["image"]["rule"] == "mean_of_means"
-        assert [len(values) for values in run.record["history"].values()] == [2, 2, 2]
+        assert run.record.thresholds.image.rule == "mean_of_means"
+        assert [len(values) for values in run.record.history.values()] == [2, 2, 2]
 
 
 @pytest.mark.long

@@ -80,7 +80,7 @@ def test_transistor_has_image_metrics_only(real: Path, backbone, build: Callable
     run, metrics = trained(build(backbone), transistor(real))
     assert metrics["image_AUROC"] >= least
     assert metrics["pixel_AUROC"] is None
-    assert "mask" in run.record["metric_reasons"]["pixel_AUROC"]
+    assert "mask" in run.record.metric_reasons["pixel_AUROC"]
 
 
 @pytest.fixture(scope="module")

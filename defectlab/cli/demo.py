@@ -32,7 +32,7 @@ def run_demo(data: str, epochs: int) -> list[Run]:
     for run in runs:
         print(f"{run.folder.parent.parent.name:<10} record {paths.relative(run.folder)}/run.json, "
               f"pictures {paths.relative(run.folder)}/pictures.png")  # fmt: skip
-    ids = {run.record["run_id"] for run in runs}
+    ids = {run.record.run_id for run in runs}
     count = sum(row["run_id"] in ids for row in read_workbook())
     print(f"Workbook   {paths.relative(paths.workbook())} has {count} rows of these {len(runs)} runs")
     return runs

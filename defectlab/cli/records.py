@@ -80,7 +80,7 @@ def _table(named: list[str]) -> str:
         raise InputError(f"{unfinished[0].folder} is not finished (status {unfinished[0].status}).")
     if not runs:
         raise InputError(f"There is no finished run under {paths.results_dir()}.")
-    return experiment_table(sorted(runs, key=lambda run: str(run.record["dataset"]["name"])), ALL_RATES)
+    return experiment_table(sorted(runs, key=lambda run: str(run.record.dataset.name)), ALL_RATES)
 
 
 def report(runs: list[str], output: str | None, files: bool, figures: str | None) -> None:

@@ -90,14 +90,14 @@ class Detector:
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
         model = restore(checkpoint, backbone)
         its_own = run is not None and (a_folder or run.holds(checkpoint))
-        thresholds = run.record.get("thresholds") if run and its_own else None
-        if thresholds:
-            image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
+        thresholds = run.record.thresholds if run and its_own else None
+        if thresholds and thresholds.recorded:
+            image, pixel = thresholds.image.value, thresholds.pixel.value
         else:
             copy = read_record(checkpoint)["thresholds"]
             image, pixel = copy["image"], copy["pixel"]
             logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
-        batch_size = run.record["experiment"]["data"]["eval_batch_size"] if run else 8
+        batch_size = run.record.experiment.data["eval_batch_size"] if run else 8
         return cls(model.to(target), image, pixel, batch_size)
 
     @property

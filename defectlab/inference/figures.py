@@ -81,7 +81,7 @@ def _relative(ratio: float, above: bool) -> str:
 def score_figure(run: Run, found: Prediction) -> Image.Image:
     """Return one image's score on the line of the run's validation scores, with the threshold between them."""
     rows = run.scores("validation")
-    threshold = run.record["thresholds"]["image"]["value"]
+    threshold = run.record.thresholds.image.value
     figure, (axis,) = new_figure((11, 2.4))
     for height, (label, name, colour) in enumerate(((0, "good", GOOD), (1, "defects", BAD))):
         scores = [row.score for row in rows if row.label == label]

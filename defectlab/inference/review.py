@@ -84,7 +84,7 @@ class ReviewedFolder(Folder):
         self.images = [paths.resolve(image) for image in images]
         if not self.images:
             raise InputError("No images to add: nothing was confirmed as good, so training again would give the same.")
-        own = self.run.record["experiment"]["data"]
+        own = self.run.record.experiment.data
         super().__init__(**{key: value for key, value in own.items() if not key.endswith("augmentations")} | options)
 
     @cached_property

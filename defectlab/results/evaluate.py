@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from defectlab.evaluation.thresholds import DefaultRule, Threshold, decision
 from defectlab.results.groups import evaluate_parts, row_parts
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images
+from defectlab.results.run.record import ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError
@@ -73,7 +74,7 @@ def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Thr
 
 def evaluate_run(
     run: Run,
-    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+    thresholds: Thresholds | None = None,
     part_threshold: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compute the test metrics at the record's own thresholds, or others, and label every row of scores.csv.
@@ -85,8 +86,8 @@ def evaluate_run(
         `part_threshold`, else at the recorded one or one chosen now. Where maps were not kept, what is said of pixels
         stays as it was computed while they were there.
     """
-    thresholds = thresholds or run.record["thresholds"]
-    image, pixel = thresholds["image"]["value"], thresholds["pixel"]["value"]
+    thresholds = thresholds or run.record.thresholds
+    image, pixel = thresholds.image.value, thresholds.pixel.value
     rows = run.scores()
     tested = [row for row in rows if row.split == "test"]
     scores, labels = columns(tested)
@@ -95,19 +96,19 @@ def evaluate_run(
     results = evaluate_images(scores, labels, images, lack, image_threshold=image, pixel_threshold=pixel)
     metrics = {name: metric.value for name, metric in results.items()}
     reasons = {name: metric.reason for name, metric in results.items() if metric.value is None}
-    if AUPIMO in run.record["metrics"]:
-        metrics[AUPIMO] = run.record["metrics"][AUPIMO]
-        reasons |= {name: reason for name, reason in run.record["metric_reasons"].items() if name == AUPIMO}
+    if AUPIMO in run.record.metrics:
+        metrics[AUPIMO] = run.record.metrics[AUPIMO]
+        reasons |= {name: reason for name, reason in run.record.metric_reasons.items() if name == AUPIMO}
     if not scores.size:
         reasons = dict.fromkeys(metrics, "there are no test images")
     if not whole:
-        metrics |= {name: value for name, value in run.record["metrics"].items() if name.startswith("pixel")}
+        metrics |= {name: value for name, value in run.record.metrics.items() if name.startswith("pixel")}
         reasons = {name: reason for name, reason in reasons.items() if metrics[name] is None}
-        reasons |= {k: v for k, v in run.record["metric_reasons"].items() if k.startswith("pixel")}
+        reasons |= {k: v for k, v in run.record.metric_reasons.items() if k.startswith("pixel")}
     intervals = _intervals(run, tested, images, metrics, image, pixel)
-    earlier = () if whole else run.record.get("per_defect", ())
+    earlier = () if whole else run.record.per_defect
     kinds = per_defect(tested, images, image, pixel, earlier, row_parts(run.record, tested))
-    parts = evaluate_parts(run, tested, thresholds["image"].get("rule", "none"), part_threshold)
+    parts = evaluate_parts(run, tested, thresholds.image.rule, part_threshold)
     run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
     return {
         "evaluation": evaluation_record(run),
@@ -131,23 +132,25 @@ def _intervals(
     """Return the interval of every metric that has a value; those that cannot be made say why in `method`."""
     scores, labels = columns(rows)
     groups = row_parts(run.record, rows)
-    found = intervals_record("image", image_intervals(scores, labels, image_threshold, groups))
+    found: dict[str, Any] = intervals_record("image", image_intervals(scores, labels, image_threshold, groups))
     if images is None:
-        found |= {name: old for name, old in run.record.get("intervals", {}).items() if name.startswith("pixel")}
+        found |= {name: old for name, old in run.record.intervals.items() if name.startswith("pixel")}
     elif metrics.get("pixel_AUROC") is not None:
         found |= intervals_record("pixel", pixel_intervals(images, labels, pixel_threshold, groups))
     return {name: interval for name, interval in found.items() if metrics.get(name) is not None}
 
 
-def no_thresholds(reason: str) -> dict[str, dict[str, Any]]:
+def no_thresholds(reason: str) -> Thresholds:
     """Return the record of a run without thresholds, and why."""
     nothing = threshold_record(Threshold(None, "none", "", reason), "none")
-    return {"image": nothing, "pixel": nothing}
+    return Thresholds(image=nothing, pixel=nothing)
 
 
-def threshold_record(threshold: Threshold, split: str) -> dict[str, Any]:
+def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:
     """Return a threshold as run.json holds it; `oracle` says that the test images chose it."""
-    return {**asdict(threshold), "source": split, "oracle": split == "test"}
+    return ThresholdRecord(
+        value=threshold.value, rule=threshold.rule, source=split, reason=threshold.reason, oracle=split == "test"
+    )
 
 
 def labelled(row: ScoreRow, threshold: float | None) -> ScoreRow:

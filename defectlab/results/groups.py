@@ -15,28 +15,27 @@ from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.evaluation.thresholds import Threshold
-from defectlab.results.run.run import Run
+from defectlab.results.run.run import Run, RunRecord
 from defectlab.results.run.scores import ScoreRow
 
 Chooser = Callable[[NDArray[np.float64], NDArray[np.int64]], Threshold]
 BY_THEMSELVES = ("f1", "good_max", "none")  # rules that need no options: what a run is trained with
 
 
-def row_parts(record: Mapping[str, Any], rows: Sequence[ScoreRow]) -> list[str] | None:
+def row_parts(record: RunRecord, rows: Sequence[ScoreRow]) -> list[str] | None:
     """Return the part of each row, as the run's `data.group` names it; None for a run without it."""
     return parts_of_paths(record, [row.image_path for row in rows])
 
 
-def parts_of_paths(record: Mapping[str, Any], paths: Sequence[str]) -> list[str] | None:
+def parts_of_paths(record: RunRecord, paths: Sequence[str]) -> list[str] | None:
     """Return the part that each image shows, by its path as scores.csv has it; None for a run without `data.group`."""
-    pattern = record.get("dataset", {}).get("protocol", {}).get("group")
+    pattern = record.dataset.protocol.group
     return None if pattern is None else [group_of(path, pattern) for path in paths_below_root(record, paths)]
 
 
-def paths_below_root(record: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+def paths_below_root(record: RunRecord, paths: Sequence[str]) -> list[str]:
     """Return a run's image paths relative to its dataset's root: equal for equal images, wherever the dataset lies."""
-    root = record.get("dataset", {}).get("root") or "."
-    return [_below(path, root) for path in paths]
+    return [_below(path, record.dataset.root or ".") for path in paths]
 
 
 def _below(path: str, root: str) -> str:
@@ -66,7 +65,7 @@ def choose_part_threshold(run: Run, choose: Chooser = choose_image_threshold) ->
     if parts is None:
         return None
     chosen = choose(*part_columns(rows, parts))
-    source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
+    source = "test" if run.record.dataset.protocol.validation_is_test else "validation"
     source = "the user" if chosen.rule == "manual" else source
     return {**asdict(chosen), "source": source, "oracle": source == "test"}
 
@@ -86,7 +85,8 @@ def evaluate_parts(
     if parts is None:
         return None
     if threshold is None and image_rule not in BY_THEMSELVES:
-        threshold = run.record.get("parts", {}).get("thresholds", {}).get("part")
+        recorded = run.record.groups
+        threshold = recorded.thresholds.group.to_dict() if recorded else None
     if threshold is None:
         threshold = choose_part_threshold(run)
     assert threshold is not None
@@ -95,7 +95,7 @@ def evaluate_parts(
     found = evaluate(scores, labels, image_threshold=value, pixel_threshold=None)
     named = {f"part_{name[6:]}": metric for name, metric in found.items() if name.startswith("image_")}
     return {
-        "group": run.record["dataset"]["protocol"]["group"],
+        "group": run.record.dataset.protocol.group,
         "count": int(scores.size),
         "counts": {"good": int((labels == 0).sum()), "anomalous": int((labels == 1).sum())},
         "images": len(rows),

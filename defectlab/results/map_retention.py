@@ -37,7 +37,7 @@ def drop_maps(run: Run, keep_maps: str) -> dict[str, Any]:
     if keep_maps == "all":
         return {"kept": "all"}
     maps = run.maps("test")
-    rows = worst_rows(run.scores("test"), run.record["thresholds"]["image"]["value"]) if keep_maps == "worst" else []
+    rows = worst_rows(run.scores("test"), run.record.thresholds.image.value) if keep_maps == "worst" else []
     for path in (run.maps_path("test"), run.masks_path("test")):
         if rows and maps is not None and path.is_file():
             chosen = np.load(path, mmap_mode="r")[rows]

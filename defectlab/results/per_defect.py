@@ -1,6 +1,6 @@
 """What each kind of defect came to, against all good test images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ from defectlab.evaluation.metrics import aupr, f1_at, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.curves import Kind, by_kind
+from defectlab.results.run.record import DefectRecord
 from defectlab.results.run.scores import ScoreRow
 
 PIXEL = ("pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score")
@@ -20,7 +21,7 @@ def per_defect(
     images: PixelImages | None,
     image_threshold: float | None,
     pixel_threshold: float | None,
-    earlier: Sequence[Mapping[str, Any]] = (),
+    earlier: Sequence[DefectRecord] = (),
     parts: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one entry for each kind of test image, the good ones first, as run.json holds them.
@@ -54,8 +55,8 @@ def per_defect(
                 found = pixel_metrics(chosen, threshold=pixel_threshold)
                 entry |= {name: found[name.removeprefix("pixel_")].value for name in PIXEL}
             else:
-                before = next((old for old in earlier if (old["label"], old["defect"]) == (1, kind.defect)), {})
-                entry |= {name: before.get(name) for name in PIXEL}
+                before = next((old for old in earlier if (old.label, old.defect) == (1, kind.defect)), None)
+                entry |= {name: before and before.to_dict().get(name) for name in PIXEL}
         entries.append(entry)
     return entries
 

@@ -1,6 +1,6 @@
 """The grid on which a run's pixel metrics are computed, and the masks kept on it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
 from defectlab.data.transforms.region import Region
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
 from defectlab.results.run.arrays import mapped
+from defectlab.results.run.record import EvaluationRecord, RegionRecord, RunRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError, OptionError
@@ -44,37 +45,34 @@ def check_pixel_size(pixel_size: Any) -> PixelSize:
 
 def pixel_size_of(run: Run) -> PixelSize:
     """Return on which grid the run's pixel metrics are computed; records older than the choice have the model's own."""
-    return run.record.get("evaluation", {}).get("pixel_size", "input")
+    return run.record.evaluation.pixel_size
 
 
-def evaluation_record(run: Run) -> dict[str, Any]:
+def evaluation_record(run: Run) -> EvaluationRecord:
     """Return what run.json holds as `evaluation`; `grid` is null where each image has its own, or without maps."""
     pixel_size = pixel_size_of(run)
-    earlier = run.record.get("evaluation", {})
     if pixel_size == "input":
         maps = run.maps(SPLIT)
-        grid = earlier.get("grid") if maps is None else list(maps.shape[1:])
+        grid = run.record.evaluation.grid if maps is None else list(maps.shape[1:])
     else:
-        grid = None if pixel_size == "original" else pixel_size
-    return {**earlier, "pixel_size": pixel_size, "grid": grid}
+        grid = pixel_size if isinstance(pixel_size, list) else None
+    return run.record.evaluation.replaced(pixel_size=pixel_size, grid=grid)
 
 
-def grid_words(record: Mapping[str, Any]) -> str:
-    """Say which pixels a run's pixel metrics are of: only runs that agree in it can be ranked by them.
+def describe_grid(record: RunRecord) -> str:
+    """Describe the pixels that a run's pixel metrics are of: only runs that agree in it can be ranked by them.
 
-    >>> record = {"evaluation": {"grid": [224, 224]}, "preprocessing": {"size": [256, 256], "crop": [224, 224]}}
-    >>> grid_words(record)
-    '224 x 224, the centre of 256 x 256'
+    For example `224 x 224, the centre of 256 x 256`.
     """
-    evaluation, preprocessing = record.get("evaluation", {}), record.get("preprocessing", {})
-    pixel_size, grid = evaluation.get("pixel_size", "input"), evaluation.get("grid")
-    words = [_sides(grid)] if grid else [str(pixel_size)] * (pixel_size == "original")
-    if pixel_size == "input":
-        words += [f"the centre of {_sides(preprocessing['size'])}"] if preprocessing.get("crop") else []
-        words += ["with what fills the sides"] if preprocessing.get("keep_aspect") else []
-    area = preprocessing.get("area") or {}
-    words += [f"cut to {', '.join(map(str, area['box']))}"] if area.get("box") else []
-    words += [f"valid area {area['sha256'][:6]}"] if area.get("sha256") else []
+    evaluation, preprocessing = record.evaluation, record.preprocessing
+    original = evaluation.pixel_size == "original"
+    words = [_sides(evaluation.grid)] if evaluation.grid else ["original"] * original
+    if evaluation.pixel_size == "input":
+        words += [f"the centre of {_sides(preprocessing.size)}"] if preprocessing.crop else []
+        words += ["with what fills the sides"] if preprocessing.keep_aspect else []
+    region = preprocessing.region or RegionRecord()
+    words += [f"cut to {', '.join(map(str, region.box))}"] if region.box else []
+    words += [f"valid area {region.sha256[:6]}"] if region.sha256 else []
     return ", ".join(words)
 
 
@@ -92,7 +90,7 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
         return
     entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
     sizes: list[tuple[int, int, int, int]] = []
-    region = Region.from_dict(run.record["preprocessing"].get("area"))
+    region = Region.from_dict(run.record.preprocessing.options().get("area"))
     packed_path, sizes_path = run.grid_paths(SPLIT)
     with replacing(packed_path) as partial, partial.open("wb") as file:
         for row in run.scores(SPLIT):
@@ -124,7 +122,7 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
     check_rows(run, maps, SPLIT)
     masks = run.packed_masks(SPLIT)
     if masks is None:
-        classified = run.record.get("dataset", {}).get("protocol", {}).get("task") == "classification"
+        classified = run.record.dataset.protocol.task == "classification"
         return None, "the task is classification: no masks are used" if classified else "there are no masks"
     if pixel_size_of(run) == "input":
         return _counted(run, ArrayImages(maps, masks)), None
@@ -133,7 +131,7 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
     if not packed.is_file() or sizes is None:
         return None, f"there are no masks on the grid {pixel_size_of(run)}: {packed.name} is gone from the run's maps"
     bits = np.memmap(packed, dtype=np.uint8, mode="r")
-    images = GridImages(maps, Frame.from_record(run.record["preprocessing"]), sizes, bits)
+    images = GridImages(maps, Frame.from_record(run.record.preprocessing.options()), sizes, bits)
     return _counted(run, images), None
 
 
@@ -153,7 +151,7 @@ def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
 
 def left_out(run: Run, rows: Sequence[ScoreRow]) -> list[int]:
     """Return the positions of rows whose pixels are not counted: defects without a mask that are left out."""
-    names = frozenset(run.record.get("dataset", {}).get("without_mask", ()))
+    names = frozenset(run.record.dataset.without_mask)
     return [place for place, row in enumerate(rows) if row.image_path in names] if names else []
 
 

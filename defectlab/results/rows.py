@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, METRICS, ORACLE, is_metric
-from defectlab.results.pixel_grid import grid_words
+from defectlab.results.pixel_grid import describe_grid
 from defectlab.results.run.identity import experiment_id
-from defectlab.results.run.location import CHECKPOINT
+from defectlab.results.run.record import ProtocolRecord, RunRecord
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 
@@ -67,56 +67,55 @@ _NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backb
 
 def row_of(run: Run) -> Row:
     """Return a finished run's row; what the run does not have is left out."""
-    record = run.record
-    experiment, dataset, thresholds = record["experiment"], record["dataset"], record["thresholds"]
-    name = experiment["model"]["name"]
-    own = {"evaluation": {"pixel_size": size} if (size := record.get("evaluation", {}).get("pixel_size")) else {}}
-    options = {
-        f"{section}.{option}": cell_value(value)
-        for section in ("model", "data", "backbone", "trainer", "evaluation")
-        for option, value in (experiment.get(section, {}) | own.get(section, {})).items()
+    record, groups = run.record, run.record.groups
+    experiment, dataset, thresholds = record.experiment, record.dataset, record.thresholds
+    sections = {
+        "model": experiment.model,
+        "data": experiment.data,
+        "backbone": experiment.backbone,
+        "trainer": experiment.trainer,
+        "evaluation": {**experiment.evaluation, "pixel_size": record.evaluation.pixel_size},
     }
-    counts = dataset["protocol"]["counts"]
+    options = {
+        f"{section}.{option}": cell_value(value) for section, its in sections.items() for option, value in its.items()
+    }
+    counts = dataset.protocol.counts
     row = {
-        "date (UTC)": _date(record.get("finished") or record["process"]["started"]),
-        "dataset": dataset["name"],
-        "model": MODEL_TITLES.get(name, run.folder.parent.parent.name),
-        "backbone": record["backbone"]["name"],
-        "weights": paths.relative(record["backbone"]["source"]),
-        "run": record["name"],
-        "seed": experiment["seed"],
+        "date (UTC)": _date(record.finished or record.process.started),
+        "dataset": dataset.name,
+        "model": MODEL_TITLES.get(experiment.model_name, run.folder.parent.parent.name),
+        "backbone": record.backbone.name,
+        "weights": paths.relative(record.backbone.source),
+        "run": record.name,
+        "seed": experiment.seed,
         **{key: value for key, value in options.items() if key not in _NOT_OPTIONS},
-        "data.root": dataset["root"],
-        **{ORACLE.get(metric, metric): value for metric, value in record["metrics"].items()},
-        **{
-            metric: value
-            for metric, value in (record.get("parts") or {}).get("metrics", {}).items()
-            if is_metric(metric)
-        },
+        "data.root": dataset.root,
+        **{ORACLE.get(metric, metric): value for metric, value in record.metrics.items()},
+        **{metric: value for metric, value in (groups.metrics if groups else {}).items() if is_metric(metric)},
         **_sureness(record),
-        "image_threshold": thresholds["image"]["value"],
-        "pixel_threshold": thresholds["pixel"]["value"],
-        "threshold_rule": _both(thresholds, "rule"),
-        "thresholds_from": _both(thresholds, "source")
-        + (" (oracle)" if any(one["oracle"] for one in thresholds.values()) else ""),
-        **{f"{stage}_seconds": seconds for stage, seconds in record["timings"].items()},
+        "image_threshold": thresholds.image.value,
+        "pixel_threshold": thresholds.pixel.value,
+        "threshold_rule": _both(thresholds.image.rule, thresholds.pixel.rule),
+        "thresholds_from": _both(thresholds.image.source, thresholds.pixel.source)
+        + " (oracle)" * (thresholds.image.oracle or thresholds.pixel.oracle),
+        **{f"{stage}_seconds": seconds for stage, seconds in record.timings.items()},
         "checkpoint_MB": _megabytes(run),
-        "parameters": record.get("parameters"),
-        "protocol": _protocol(dataset["protocol"]),
+        "parameters": record.parameters,
+        "protocol": _protocol(dataset.protocol),
         **{f"{split}_images": sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")},
-        GRID: grid_words(record),
-        "not_available": _not_available(record["metric_reasons"]),
+        GRID: describe_grid(record),
+        "not_available": _not_available(record.metric_reasons),
         "chosen": _chosen(record),
-        "groups": ", ".join((record.get("sweep") or {}).get("groups", ())),
-        "device": record["environment"]["device"],
+        "groups": ", ".join(record.sweep_facts.groups),
+        "device": record.environment.device,
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),
         "state": FINISHED,
-        "weights_sha256": record["backbone"]["sha256"],
-        "manifest": dataset["manifest"],
+        "weights_sha256": record.backbone.sha256,
+        "manifest": dataset.manifest,
         "repeat_key": repeat_key(run),
         "project": project_id(),
-        KEY: record["run_id"],
+        KEY: record.run_id,
     }
     return {key: _clean(value) for key, value in row.items() if value not in (None, "")}
 
@@ -219,59 +218,57 @@ def cell_value(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _sureness(record: Mapping[str, Any]) -> Row:
+def _sureness(record: RunRecord) -> Row:
     """Return the intervals on record, and what calling every image anomalous would give."""
-    intervals, trivial = record.get("intervals", {}), record.get("trivial", {})
-    found = {title: trivial.get(metric) for title, metric in _TRIVIAL.items()}
+    found = {title: record.trivial.get(metric) for title, metric in _TRIVIAL.items()}
     for metric in _WITH_INTERVAL:
-        interval = intervals.get(metric) or {}
-        found |= dict(zip(interval_columns(metric), (interval.get("low"), interval.get("high")), strict=True))
+        if interval := record.intervals.get(metric):
+            found |= dict(zip(interval_columns(metric), (interval.low, interval.high), strict=True))
     return found
 
 
-def _both(thresholds: Mapping[str, Mapping[str, Any]], key: str) -> str:
-    return " / ".join(dict.fromkeys(str(thresholds[level][key]) for level in ("image", "pixel")))
+def _both(image: str, pixel: str) -> str:
+    return image if image == pixel else f"{image} / {pixel}"
 
 
-def _not_available(reasons: Mapping[str, str]) -> str:
+def _not_available(reasons: Mapping[str, str | None]) -> str:
     """Name each reason once, with the metrics it keeps from having a value."""
     metrics: dict[str, list[str]] = {}
     for metric, reason in reasons.items():
-        metrics.setdefault(reason, []).append(metric)
+        metrics.setdefault(str(reason), []).append(metric)
     return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in metrics.items())
 
 
-def _protocol(protocol: Mapping[str, Any]) -> str:
-    validation = "the test images themselves" if protocol["validation_is_test"] else protocol["validation_from"]
-    parts = [f"validation: {validation}; good test images: {protocol['test_normal_from']}"]
-    if protocol.get("missing_masks"):
+def _protocol(protocol: ProtocolRecord) -> str:
+    validation = "the test images themselves" if protocol.validation_is_test else protocol.validation_from
+    parts = [f"validation: {validation}; good test images: {protocol.test_normal_from}"]
+    if protocol.missing_masks:
         counted = {"whole": "count as defect as a whole", "leave_out": "are left out of the pixel metrics"}
-        parts.append(f"defects without a mask {counted[protocol['missing_masks']]}")
-    if protocol.get("task") == "classification":
+        parts.append(f"defects without a mask {counted[protocol.missing_masks]}")
+    if protocol.task == "classification":
         parts.append("task: classification, masks not used")
-    if unknown := protocol["counts"]["test"].get("unknown"):
+    if unknown := protocol.counts["test"].get("unknown"):
         parts.append(f"{unknown} images of unknown label predicted, not scored")
     return "; ".join(parts)
 
 
-def _chosen(record: Mapping[str, Any]) -> str | None:
+def _chosen(record: RunRecord) -> str | None:
     """Return by what a sweep chose this run as its best."""
-    found = (record.get("sweep") or {}).get("refit") or {}
-    if "metric" not in found:
+    refit = record.sweep_facts.refit
+    if refit is None or refit.metric is None:
         return None
-    images = "test images (oracle)" if found["oracle"] else "validation images"
-    return f"best of {found['among']} by {found['metric']} of the {images}"
+    images = "test images (oracle)" if refit.oracle else "validation images"
+    return f"best of {refit.among} by {refit.metric} of the {images}"
 
 
 def _checkpoint(run: Run) -> str | None:
-    recorded = run.record["checkpoint"]
+    recorded = run.record.checkpoint
     return paths.relative(run.checkpoint) if run.checkpoint.is_file() else recorded
 
 
 def _megabytes(run: Run) -> float | None:
     """Return the size of the checkpoint that the scores come from, in MB of 10^6 bytes."""
-    own = run.record["checkpoint"] in (None, CHECKPOINT) or run.checkpoint.is_file()
-    file = run.checkpoint if own else paths.resolve(run.record["checkpoint"])
+    file = run.checkpoint_path
     return round(file.stat().st_size / 1e6, 3) if file.is_file() else None
 
 
@@ -300,12 +297,12 @@ def repeat_key(run: Run) -> str:
 
 
 def _seed(run: Run) -> int:
-    return int(run.record["facts"].get("seed", run.record["facts"].get("model.seed", 0)))
+    return run.record.seed
 
 
 def _settings(run: Run) -> dict[str, Any]:
     """Return what makes the experiment but its seed."""
-    settings = {key: value for key, value in run.record["facts"].items() if key not in _SEEDS}
-    if str(run.record.get("backbone", {}).get("source", "")).startswith(RANDOM):
+    settings = {key: value for key, value in run.record.facts.items() if key not in _SEEDS}
+    if run.record.backbone.source.startswith(RANDOM):
         settings["backbone.sha256"] = RANDOM
     return settings

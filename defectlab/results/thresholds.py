@@ -38,14 +38,14 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     _check(run, rule, levels)
     check_options(rule, options)
     rows = run.scores("validation")
-    source = "test" if run.record["dataset"]["protocol"]["validation_is_test"] else "validation"
+    source = "test" if run.record.dataset.protocol.validation_is_test else "validation"
     choosers = {"image": image_threshold, "pixel": _pixel_threshold}
     chosen = {level: choosers[level](run, rows, rule, options, source) for level in levels}
     by_hand = rule == "manual"
     records = {
         level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
     }
-    thresholds = {**run.record["thresholds"], **records}
+    thresholds = run.record.thresholds.replaced(**records)
     part = _part_threshold(run, rule, options, source) if "image" in levels else None
     results = evaluate_run(run, thresholds, part) if run.status == "finished" else {}
     run.update(thresholds=thresholds, **results)

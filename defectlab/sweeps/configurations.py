@@ -226,7 +226,7 @@ class RunIndex:
 
     def add(self, run: Run) -> None:
         """Take notice of a run."""
-        self._runs.setdefault(run.record["run_id"], []).append(run)
+        self._runs.setdefault(run.record.run_id, []).append(run)
 
     def runs_of(self, configurations: Iterable[Configuration]) -> dict[str, Run]:
         """Return, by run id, the runs of these experiments that serve; of several the one that came farthest."""
@@ -253,5 +253,5 @@ def serves(run: Run, one: Configuration, dtype: str) -> bool:
 
     Features rounded more than `dtype` rounds them give other numbers; AUPIMO is no part of an experiment's identity.
     """
-    lacks_aupimo = one.experiment.evaluation.aupimo and run.status == "finished" and AUPIMO not in run.record["metrics"]
+    lacks_aupimo = one.experiment.evaluation.aupimo and run.status == "finished" and AUPIMO not in run.record.metrics
     return run.features_dtype in ("float32", dtype) and not lacks_aupimo

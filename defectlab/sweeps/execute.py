@@ -36,7 +36,7 @@ def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: 
         "data": data,
         "evaluation": asdict(one.experiment.evaluation),
     }
-    metrics = dict(run.record["metrics"]) if run is not None and status in ("finished", "kept") else {}
+    metrics = dict(run.record.metrics) if run is not None and status in ("finished", "kept") else {}
     record = None if run is None else paths.relative(run.folder)
     return Outcome(
         one.number, one.label, one.datamodule.name, one.model.seed, status, settings, metrics, record, **more
@@ -52,7 +52,7 @@ def earlier_outcome(one: Configuration, run: Run) -> Outcome:
     """Return the outcome of a configuration that is not run again, from its run on record."""
     if run.status == "finished":
         return outcome_of(one, "kept", run)
-    return outcome_of(one, "failed", run, error=(run.record["error"] or {}).get("summary"))
+    return outcome_of(one, "failed", run, error=run.record.error_summary)
 
 
 def refused_outcome(refused: Refused) -> Outcome:
@@ -64,7 +64,7 @@ def refused_outcome(refused: Refused) -> Outcome:
 
 def is_pruned(run: Run | None) -> bool:
     """Whether a search has ended this run's training early."""
-    return run is not None and PrunedTrialError.__name__ in ((run.record["error"] or {}).get("summary") or "")
+    return run is not None and PrunedTrialError.__name__ in (run.record.error_summary or "")
 
 
 def run_group(

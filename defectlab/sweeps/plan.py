@@ -109,7 +109,7 @@ def is_pending(run: Run | None, retry_failed: bool) -> bool:
     """Whether a configuration runs now: not if it is finished, nor if it failed by itself, unless asked."""
     if run is None or run.status not in ("finished", "failed"):
         return True
-    interrupted = (run.record["error"] or {}).get("summary", "").startswith("KeyboardInterrupt")
+    interrupted = (run.record.error_summary or "").startswith("KeyboardInterrupt")
     return run.status == "failed" and (retry_failed or interrupted)
 
 

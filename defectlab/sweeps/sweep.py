@@ -95,11 +95,10 @@ def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
     if not settings.groups:
         return
     for run in finished_runs(outcomes).values():
-        dataset = run.record["dataset"]["name"]
+        dataset = run.record.dataset.name
         groups = [name for name, members in settings.groups.items() if dataset in members]
-        sweep_facts = run.record.get("sweep") or {}
-        if groups != sweep_facts.get("groups", []):
-            run.update(sweep={**sweep_facts, "groups": groups})
+        if groups != run.record.sweep_facts.groups:
+            run.update(sweep=run.record.sweep_facts.replaced(groups=groups))
 
 
 def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:

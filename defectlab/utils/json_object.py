@@ -95,20 +95,20 @@ class JsonObject:
         Raises:
             JsonTypeError: A value has another type; it names the field.
         """
-        readers = {entry.name: (key, entry.read) for key, entry in _fields(type(self)).items()}
+        known = _fields(type(self))
+        key_of = {entry.name: key for key, entry in known.items()}
         values: dict[str, Any] = {}
-        extra = dict(self.extra)
-        for name, value in changes.items():
-            key, read = readers.get(name, (name, None))
-            if read is None:
-                extra[name] = value
+        extra: dict[str, Any] = {}
+        for key, value in {key_of.get(name, name): value for name, value in changes.items()}.items():
+            if key not in known:
+                extra[key] = value
                 continue
             try:
-                values[name] = read(value)
+                values[known[key].name] = known[key].read(value)
             except JsonTypeError as error:
                 raise error.below(key) from None
-        keys = [readers[name][0] if name in readers else name for name in changes]
-        return replace(self, **values, extra=extra, order=tuple(dict.fromkeys((*self.order, *keys))))
+        order = tuple(dict.fromkeys((*self.order, *(key_of.get(name, name) for name in changes))))
+        return replace(self, **values, extra={**self.extra, **extra}, order=order)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def training_figure(run: Run) -> Image.Image:
     Raises:
         InputError: The run has no losses: it has not been trained yet, or its model has none.
     """
-    history = {name: values for name, values in run.record.get("history", {}).items() if values}
+    history = {name: values for name, values in run.record.history.items() if values}
     if not history:
         raise InputError(f"{run.folder} has no losses (status {run.status}): models that fit in one pass have none.")
     figure, (axis,) = new_figure((10, 5))
@@ -191,7 +191,7 @@ def roc_figure(run: Run) -> Image.Image:
     figure, (axis,) = new_figure((8, 8))
     axis.plot(*roc_points(curve), linewidth=2, label=f"AUROC {auroc(curve).value:.4f}")
     axis.plot([0, 1], [0, 1], "--", color="#9a9aa0", linewidth=1, label="chance")
-    threshold = run.record["thresholds"]["image"]["value"]
+    threshold = run.record.thresholds.image.value
     if threshold is not None:
         flagged = [float((part > threshold).mean()) for part in (curve.negatives, curve.positives)]
         axis.plot(*([share] for share in flagged), "D", color=LINE, label=f"threshold {threshold:.4g}")
@@ -213,7 +213,7 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
     figure, (axis,) = new_figure((max(5, 2.2 * len(runs)), 4))
     width = 0.8 / len(metrics)
     for place, metric in enumerate(metrics):
-        values = [run.record["metrics"].get(metric) for run in runs]
+        values = [run.record.metrics.get(metric) for run in runs]
         bars = axis.bar(
             [x + place * width for x, value in enumerate(values) if value is not None],
             [value for value in values if value is not None],
@@ -228,7 +228,7 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
 
 
 def _title(run: Run) -> str:
-    return f"{run.folder.parent.parent.name} {run.record['name']}"
+    return f"{run.folder.parent.parent.name} {run.record.name}"
 
 
 def ranking_chart(ranking: Ranking) -> str:

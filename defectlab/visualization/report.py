@@ -77,8 +77,8 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The report cannot be written to {target} ({error}): name another file.") from error
-    runs = list({run.record["run_id"]: run for run in runs}.values())
-    tested = {run.record["run_id"]: (run, run.scores("test")) for run in runs}
+    runs = list({run.record.run_id: run for run in runs}.values())
+    tested = {run.record.run_id: (run, run.scores("test")) for run in runs}
     for run, rows in tested.values():
         if not rows:
             raise InputError(f"{run.folder} has no test scores (status {run.status}): there is nothing to report.")
@@ -92,7 +92,7 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
     body = "\n".join([_head(rankings, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
-    title = html.escape(", ".join(run.record["name"] for run in runs[:3]))
+    title = html.escape(", ".join(run.record.name for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n{body}\n'
@@ -184,11 +184,11 @@ def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points])
 
 
 def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) -> str:
-    threshold = run.record["thresholds"]["image"]["value"]
+    threshold = run.record.thresholds.image.value
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
     parts = [f'<h2 id="run{place}">{html.escape(_label(run))}</h2>', _settings(run)]
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
-    parts.append(_losses(run.record.get("history", {})))
+    parts.append(_losses(run.record.history))
     kinds = by_kind(rows, threshold, row_parts(run.record, rows))
     parts += ["<h3>By kind</h3>", confusion_table(kinds), average_by_label(kinds), _failures(run, pictures)]
     return "\n".join(part for part in parts if part)
@@ -206,10 +206,10 @@ def _losses(history: Mapping[str, Sequence[float | None]]) -> str:
 def _settings(run: Run) -> str:
     record = run.record
     thresholds = [
-        [level, one["value"], one["rule"], one["source"] + " (oracle)" * one["oracle"], one["reason"]]
-        for level, one in record["thresholds"].items()
+        [level, one.value, one.rule, one.source + " (oracle)" * one.oracle, one.reason]
+        for level, one in record.thresholds.by_level.items()
     ]
-    settings = [*row_of(run).items(), *record.get("environment", {}).items()]
+    settings = [*row_of(run).items(), *record.environment.to_dict().items()]
     return (
         to_html(Table(["threshold", "value", "rule", "from", "why"], thresholds))
         + "<details><summary>All settings, metrics and provenance</summary>"
@@ -261,12 +261,12 @@ def _embedded(tile: np.ndarray) -> str:
 
 
 def _label(run: Run) -> str:
-    return f"{run.folder.parent.parent.name} {run.record['name']}"
+    return f"{run.folder.parent.parent.name} {run.record.name}"
 
 
 def _pixel_curves(run: Run, rows: Sequence[ScoreRow]) -> dict[str, Points]:
     """Return the run's curves over pixels, on the grid of its metrics; none where its AUROC has no value either."""
-    if not run.has_all_maps or run.record["metrics"].get("pixel_AUROC") is None:
+    if not run.has_all_maps or run.record.metrics.get("pixel_AUROC") is None:
         return {}
     images, _ = pixel_images(run)
     labelled = np.flatnonzero(columns(rows)[1] >= 0).tolist()

@@ -29,7 +29,7 @@ def write_result_files(run: Run, folder: Path) -> list[Path]:
     rows = run.scores("test")
     if not rows:
         raise InputError(f"{run.folder} has no test scores (status {run.status}): there are no results to write.")
-    threshold = run.record["thresholds"]["image"]["value"]
+    threshold = run.record.thresholds.image.value
     kinds = by_kind(rows, threshold)
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / name for name in ("test_results.json", "test_predictions.csv", "avg_score_by_label.csv")}
@@ -50,12 +50,12 @@ def write_result_files(run: Run, folder: Path) -> list[Path]:
 def _results(run: Run, kinds: Sequence[Kind]) -> dict[str, Any]:
     record = run.record
     return {
-        "run_id": record["run_id"],
-        "run": record["name"],
-        "dataset": record["dataset"]["name"],
-        "metrics": record["metrics"],
-        "metric_reasons": record["metric_reasons"],
-        "thresholds": record["thresholds"],
+        "run_id": record.run_id,
+        "run": record.name,
+        "dataset": record.dataset.name,
+        "metrics": record.metrics,
+        "metric_reasons": record.metric_reasons,
+        "thresholds": record.thresholds.to_dict(),
         "kinds": [
             {"label": kind.defect or "unknown", "images": kind.count, "called_anomalous": kind.flagged}
             for kind in kinds

@@ -64,8 +64,8 @@ class ShownImages:
         maps, rows = run.maps("test"), run.scores("test")
         if maps is None or not rows:
             return None
-        kept = run.record.get("maps", {}).get("rows") or range(len(rows))
-        preprocessing = Preprocessing.from_dict({k: v for k, v in run.record["preprocessing"].items() if k != "hash"})
+        kept = (run.record.maps and run.record.maps.rows) or range(len(rows))
+        preprocessing = Preprocessing.from_dict(run.record.preprocessing.options())
         low, high, ends = map_scale(run)
         image, pixel = run.record.thresholds.image.value, run.record.thresholds.pixel.value
         scale = Scale(low, high, pixel, ends)
@@ -116,7 +116,7 @@ def run_panel(run: Run) -> np.ndarray | None:
         PanelRow(shown.tiles(index), f"{why}: {shown.rows[index].image_path}", *shown.verdict(index))
         for why, index in telling_rows(shown.rows)
     ]
-    heading = f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.record['name']}"
+    heading = f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.record.name}"
     legend = [(CONTOUR, "found: map above the pixel threshold")] if shown.scale.threshold is not None else []
     legend += [(TRUTH, "ground truth")] if shown.masks is not None else []
     return draw_panel(drawn, COLUMNS, heading, legend, shown.scale, TILE)

@@ -89,7 +89,7 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
         if shown.masks is not None:
             truth = on_image(shown.preprocessing, shown.masks[place], image, size) > 0.5
         found = anomaly_map > round_down(shown.scale.threshold)
-        path = folder / f"{run.record['dataset']['name']}_val_{place}.png"
+        path = folder / f"{run.record.dataset.name}_val_{place}.png"
         segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth).save(path)
         yield path
 

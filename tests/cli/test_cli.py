@@ -27,7 +27,7 @@ def test_train_evaluate_predict(
     assert main(["train", "--config", str(config), "--model.n_features", "12", "--name", "small"]) == 0
     (run,) = find_runs()
     assert run.folder.name == "small"
-    assert run.record["experiment"]["model"]["n_features"] == 12
+    assert run.record.experiment.model["n_features"] == 12
     trained = capsys.readouterr().out
     assert "image_AUROC" in trained
     assert main(["evaluate", str(run.folder)]) == 0
@@ -37,7 +37,7 @@ def test_train_evaluate_predict(
     assert json.loads((run.folder / "run.json").read_text())["metrics"] == before
     settings = run.folder / "experiment.yaml"
     assert yaml.safe_load(settings.read_text())["model"]["n_features"] == 12
-    assert set(run.record["git"]) == {"commit", "reason"}  # this project is no repository
+    assert set(run.record.git.to_dict()) == {"commit", "reason"}  # this project is no repository
     capsys.readouterr()
     assert main(["train", "--config", str(settings), "--print_config"]) == 0
     assert capsys.readouterr().out == settings.read_text()
@@ -60,12 +60,12 @@ def on_a_bare_folder(run: Run, parts: Path) -> None:
     own = {row.image_path: row.score for row in run.scores()}
     assert {row.image_path: pytest.approx(row.score, rel=1e-5) for row in other.scores("test")} == own
     assert {row.label for row in other.scores("test") if "/good/" in row.image_path} == {0}
-    assert other.record["dataset"]["counts"] == {"train": {}, "validation": {}, "test": {"blot": 4, "good": 4}}
-    assert other.record["thresholds"]["image"]["value"] == run.record["thresholds"]["image"]["value"]
-    assert other.record["metrics"]["pixel_AUROC"] is not None
-    before = other.record["metrics"]
+    assert other.record.dataset.counts == {"train": {}, "validation": {}, "test": {"blot": 4, "good": 4}}
+    assert other.record.thresholds.image.value == run.record.thresholds.image.value
+    assert other.record.metrics["pixel_AUROC"] is not None
+    before = other.record.metrics
     assert main(["evaluate", str(other.folder), "--rescore"]) == 0
-    assert Run.open(other.folder).record["metrics"] == before
+    assert Run.open(other.folder).record.metrics == before
 
 
 def printed(capsys: pytest.CaptureFixture, *arguments: str) -> dict:

@@ -82,7 +82,7 @@ def test_the_command_plans_runs_and_says_by_its_exit_code_whether_all_went_well(
     monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path))
     assert main(command) == 1  # what failed is tried again on request only
     assert main([*command, "--retry-failed"]) == 0
-    assert [run.record["experiment"]["model"]["n_features"] for run in find_runs()] == [6]
+    assert [run.record.experiment.model["n_features"] for run in find_runs()] == [6]
     assert main(["sweep", "--config", "small.yaml", "--plan", "model.n_features=6,999"]) == 1
     assert main(["sweep", "--config", "nowhere.yaml"]) == 2
     assert main(["sweep", "--config", "small.yaml", "--modl.name", "padim"]) == 2

@@ -59,12 +59,12 @@ def test_a_run_keeps_it_through_a_new_threshold(tmp_path: Path, monkeypatch: pyt
     model = small("padim")
     Engine(aupimo=True).train(model=model, datamodule=data(make_parts(tmp_path / "parts", good=6, bad=6)))
     run = Run.open(model.run_folder)
-    assert run.record["experiment"]["evaluation"]["aupimo"] is True
-    assert run.record["metrics"]["pixel_AUPIMO"] == 0.25
+    assert run.record.experiment.evaluation["aupimo"] is True
+    assert run.record.metrics["pixel_AUPIMO"] == 0.25
     set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["pixel"])
-    assert Run.open(run.folder).record["metrics"]["pixel_AUPIMO"] == 0.25
-    run.update(metrics={**run.record["metrics"], "pixel_AUPIMO": None}, metric_reasons={"pixel_AUPIMO": "because"})
+    assert Run.open(run.folder).record.metrics["pixel_AUPIMO"] == 0.25
+    run.update(metrics={**run.record.metrics, "pixel_AUPIMO": None}, metric_reasons={"pixel_AUPIMO": "because"})
     set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.4), ["pixel"])
     again = Run.open(run.folder).record
-    assert again["metrics"]["pixel_AUPIMO"] is None
-    assert again["metric_reasons"]["pixel_AUPIMO"] == "because"
+    assert again.metrics["pixel_AUPIMO"] is None
+    assert again.metric_reasons["pixel_AUPIMO"] == "because"

@@ -81,10 +81,10 @@ def test_the_largest_batch_that_works_is_found(parts: Path, monkeypatch: pytest.
     before = engine.run_id(model, images)
     engine.fit(model=model, datamodule=images)
     record = Run.open(model.run_folder).record
-    assert record["experiment"]["data"]["train_batch_size"] == 4
+    assert record.experiment.data["train_batch_size"] == 4
     assert images.train_batch_size == 3, "others may train with this datamodule too"
-    assert record["run_id"] == before, "else it would never be known as trained already"
-    assert record["experiment"]["trainer"]["find_batch_size"] is True
+    assert record.run_id == before, "else it would never be known as trained already"
+    assert record.experiment.trainer["find_batch_size"] is True
     with pytest.raises(InputError, match="Not even 8 images"):
         find_batch_size(model, images, start=8, steps=1)
     holds(monkeypatch, SmallConvVae, "training_step", 0, RuntimeError("shapes do not fit"))

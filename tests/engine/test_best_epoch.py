@@ -50,7 +50,7 @@ def test_the_best_epoch_is_kept_in_memory_checkpoint_and_record(parts: Path, mon
     scripted(monkeypatch, [0.5, 0.9, 0.7, 0.9])
     weights = Weights()
     model, run = fitted(parts, 4, monitor="image_AUROC", callbacks=[weights])
-    assert run.record["monitor"] == {
+    assert run.record.monitor.to_dict() == {
         "metric": "image_AUROC", "keep": "best", "patience": None, "best_epoch": 2, "best_value": 0.9,
         "stopped_after": None, "values": {"1": 0.5, "2": 0.9, "3": 0.7, "4": 0.9},
     }  # fmt: skip
@@ -63,9 +63,9 @@ def test_the_best_epoch_is_kept_in_memory_checkpoint_and_record(parts: Path, mon
         again = [found.score for found in detector.predict([row.image_path for row in rows])]
         assert again == pytest.approx([row.score for row in rows], rel=1e-5)
     good = [row.score for row in run.scores("validation") if row.label == 0]
-    assert run.record["history"]["val_good_loss"][1] == pytest.approx(np.mean(good), rel=1e-6)
-    assert run.record["validation_epoch"] == 1
-    assert [len(curve) for curve in run.record["history"].values()] == [4, 4, 4]
+    assert run.record.history["val_good_loss"][1] == pytest.approx(np.mean(good), rel=1e-6)
+    assert run.record.validation_epoch == 1
+    assert [len(curve) for curve in run.record.history.values()] == [4, 4, 4]
 
 
 @pytest.mark.row("3.19")
@@ -82,9 +82,9 @@ def test_patience_and_a_perfect_score_end_a_training(
 ):
     scripted(monkeypatch, values)
     _, run = fitted(parts, 8, test=False, monitor="image_F1Max", **options)
-    assert len(run.record["history"]["train_loss"]) == epochs
-    assert run.record["monitor"]["stopped_after"] == epochs
-    assert run.record["monitor"]["best_epoch"] == best
+    assert len(run.record.history["train_loss"]) == epochs
+    assert run.record.monitor.stopped_after == epochs
+    assert run.record.monitor.best_epoch == best
 
 
 def test_the_values_are_those_of_the_validation_images(parts: Path):
@@ -93,8 +93,8 @@ def test_the_values_are_those_of_the_validation_images(parts: Path):
     _, run = fitted(parts, 1, test=False, monitor="image_AUROC")
     rows = run.scores("validation")
     expected = roc_auc_score([row.label for row in rows], [row.score for row in rows])
-    assert run.record["monitor"]["values"] == {"1": pytest.approx(expected)}
-    assert run.record["experiment"]["trainer"]["monitor"] == "image_AUROC"
+    assert run.record.monitor.values == {"1": pytest.approx(expected)}
+    assert run.record.experiment.trainer["monitor"] == "image_AUROC"
     other, _ = fitted(parts, 1, test=False)
     assert len(find_runs()) == 2, "which epoch is kept makes another experiment"
     assert other.run_folder != run.folder
@@ -118,17 +118,17 @@ def test_pixel_values_are_those_of_the_validation_maps_and_masks(parts: Path, mo
         expected = aupro(np.asarray(maps), masks).value
     else:
         expected = (roc_auc_score if monitor == "pixel_AUROC" else average_precision_score)(truth, found)
-    assert run.record["monitor"]["best_value"] == pytest.approx(expected, abs=1e-6)
-    assert run.record["monitor"]["best_value"] == max(run.record["monitor"]["values"].values())
-    assert run.record["experiment"]["trainer"]["monitor"] == monitor
+    assert run.record.monitor.best_value == pytest.approx(expected, abs=1e-6)
+    assert run.record.monitor.best_value == max(run.record.monitor.values.values())
+    assert run.record.experiment.trainer["monitor"] == monitor
 
 
 def test_the_linear_autoencoder_keeps_its_best_epoch_without_the_optimiser(parts: Path):
     model = LinearVae(latent_dim=2, hidden=[16, 8], image_size=SIZE, lr=0.1)
     _, run = fitted(parts, 4, model, test=False)
-    losses = run.record["history"]["val_good_loss"]
-    assert run.record["monitor"]["best_epoch"] == int(np.argmin(losses)) + 1
-    assert run.record["monitor"]["best_value"] == pytest.approx(min(losses))
+    losses = run.record.history["val_good_loss"]
+    assert run.record.monitor.best_epoch == int(np.argmin(losses)) + 1
+    assert run.record.monitor.best_value == pytest.approx(min(losses))
     assert "optimizer_states" not in torch.load(run.checkpoint, weights_only=True)
     again = LinearVae(latent_dim=2, hidden=[16, 8], image_size=SIZE, lr=0.1)
     with pytest.raises(InputError, match="keep_checkpoint='all'"):

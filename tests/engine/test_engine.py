@@ -37,26 +37,26 @@ def columns(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
 def test_the_metrics_are_scikit_learns_on_the_raw_record(tested):
     _, _, metrics, run = tested
     scores, labels = columns(run, "test")
-    thresholds = run.record["thresholds"]
+    thresholds = run.record.thresholds
     assert metrics["image_AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    predicted = scores > thresholds["image"]["value"]
+    predicted = scores > thresholds.image.value
     assert metrics["image_F1Score"] == pytest.approx(f1_score(labels, predicted), abs=1e-12)
     maps, masks = np.asarray(run.maps("test")).ravel(), run.masks("test").ravel()
     assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(masks, maps), abs=1e-9)
-    assert metrics["pixel_F1Score"] == pytest.approx(f1_score(masks, maps > thresholds["pixel"]["value"]), abs=1e-9)
+    assert metrics["pixel_F1Score"] == pytest.approx(f1_score(masks, maps > thresholds.pixel.value), abs=1e-9)
 
 
 def test_the_thresholds_are_the_best_on_validation_images_and_lie_between_scores(tested):
     *_, run = tested
     scores, labels = columns(run, "validation")
-    threshold = run.record["thresholds"]["image"]
-    assert threshold["rule"] == "f1"
-    assert threshold["source"] == "validation"
-    assert threshold["oracle"] is False
+    threshold = run.record.thresholds.image
+    assert threshold.rule == "f1"
+    assert threshold.source == "validation"
+    assert threshold.oracle is False
     cuts = [-np.inf, *np.unique(scores)]
     best = max(f1_score(labels, scores > cut) for cut in cuts)
-    assert f1_score(labels, scores > threshold["value"]) == pytest.approx(best)
-    assert threshold["value"] not in scores
+    assert f1_score(labels, scores > threshold.value) == pytest.approx(best)
+    assert threshold.value not in scores
 
 
 @pytest.mark.row("3.2")
@@ -109,7 +109,7 @@ def test_predictions_are_the_tests_scores(parts: Path, tested):
     expected = {row.image_path: (row.score, row.pred_label) for row in run.scores("test")}
     assert {str(Path(path)): value for path, value in predicted.items()} == expected
     assert batches[0].anomaly_map.shape == (4, 64, 64)
-    threshold = run.record["thresholds"]["pixel"]["value"]
+    threshold = run.record.thresholds.pixel.value
     assert bool((batches[0].pred_mask == (batches[0].anomaly_map > threshold)).all())
 
 
@@ -127,8 +127,8 @@ def test_one_engine_trains_several_models_each_with_its_own_epochs_and_folder(pa
     padim, cflow = small("padim"), small("cflow")
     for model in (padim, cflow, small("patchcore")):
         engine.train(model=model, datamodule=data(parts))
-    assert Run.open(padim.run_folder).record["experiment"]["trainer"]["max_epochs"] == 1
-    assert len(Run.open(cflow.run_folder).record["history"]["train_loss"]) == 2
+    assert Run.open(padim.run_folder).record.experiment.trainer["max_epochs"] == 1
+    assert len(Run.open(cflow.run_folder).record.history["train_loss"]) == 2
     assert sorted(run.folder.parent.parent.name for run in find_runs()) == ["Cflow", "Padim", "Patchcore"]
 
 
@@ -139,12 +139,12 @@ def test_without_masks_pixel_metrics_are_missing_with_a_reason(tmp_path: Path):
     record = Run.open(model.run_folder).record
     assert metrics["image_AUROC"] is not None
     assert metrics["pixel_AUROC"] is None
-    assert "mask" in record["metric_reasons"]["pixel_AUROC"]
-    assert record["thresholds"]["pixel"]["rule"] == "good_max"
+    assert "mask" in record.metric_reasons["pixel_AUROC"]
+    assert record.thresholds.pixel.rule == "good_max"
     good = Run.open(model.run_folder)
     rows = good.scores("validation")
     highest = max(good.maps("validation")[i].max() for i, row in enumerate(rows) if row.label == 0)
-    assert record["thresholds"]["pixel"]["value"] >= highest
+    assert record.thresholds.pixel.value >= highest
 
 
 def test_good_images_alone_work(tmp_path: Path):
@@ -153,10 +153,10 @@ def test_good_images_alone_work(tmp_path: Path):
     engine = Engine(**QUIET)
     (metrics,) = engine.train(model=model, datamodule=data(root, normal_dir="train/good"))
     record = Run.open(model.run_folder).record
-    assert record["status"] == "finished"
+    assert record.status == "finished"
     assert set(metrics.values()) == {None}
-    assert record["dataset"]["counts"] == {"train": {"good": 8}, "validation": {"good": 2}, "test": {}}
-    assert record["thresholds"]["image"]["rule"] == "good_max"
+    assert record.dataset.counts == {"train": {"good": 8}, "validation": {"good": 2}, "test": {}}
+    assert record.thresholds.image.rule == "good_max"
 
 
 @pytest.mark.row("3.7")
@@ -164,8 +164,8 @@ def test_validation_on_the_test_images_is_called_oracle(parts: Path):
     model = small("padim")
     Engine(**QUIET).train(model=model, datamodule=data(parts, val_split_mode="same_as_test"))
     record = Run.open(model.run_folder).record
-    assert record["thresholds"]["image"]["oracle"] is True
-    assert record["dataset"]["protocol"]["validation_is_test"] is True
+    assert record.thresholds.image.oracle is True
+    assert record.dataset.protocol.validation_is_test is True
 
 
 def test_other_images_make_a_run_of_their_own(parts: Path, tested, tmp_path: Path):
@@ -183,7 +183,7 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
         Engine(**QUIET).fit(model=model, datamodule=data(parts))
     (run,) = find_runs()
     assert run.status == "failed"
-    assert run.record["error"]["summary"] == "MemoryError: no room"
+    assert run.record.error.summary == "MemoryError: no room"
     assert not [path for path in run.folder.rglob("*") if path.name.startswith(".")]
 
 
@@ -274,8 +274,8 @@ def test_maps_can_be_dropped_once_the_metrics_are_there(parts: Path, tested, kee
     run = Run.open(model.run_folder)
     assert again == metrics
     assert evaluate_run(run)["metrics"] == metrics
-    assert run.record["maps"]["kept"] == keep
-    assert "pixel metrics" in run.record["maps"]["unavailable"]
+    assert run.record.maps.policy == keep
+    assert "pixel metrics" in run.record.maps.unavailable
     assert (len(run.maps("test")) if kept else run.maps("test") is None) == (kept or True)
     assert run.maps("validation") is None
 
@@ -287,8 +287,8 @@ def test_a_second_test_that_fails_takes_nothing_away(parts: Path, tested, monkey
         engine.test(model=model, datamodule=data(parts))
     again = Run.open(run.folder)
     assert again.status == "finished"
-    assert again.record["metrics"] == metrics
-    assert again.record["error"]["summary"] == "MemoryError: no room"
+    assert again.record.metrics == metrics
+    assert again.record.error.summary == "MemoryError: no room"
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -304,8 +304,8 @@ def test_testing_on_other_images_leaves_the_run_trained_on_them(parts: Path, tes
     Engine(**QUIET).test(datamodule=data(other), ckpt_path=first.checkpoint)
     assert files(Run.open(model.run_folder)) == before
     (tested_only,) = [run for run in find_runs() if "weights-of" in run.folder.name]
-    assert tested_only.folder.name.endswith(f"_weights-of-{first.record['run_id']}")
-    assert tested_only.record["checkpoint"].endswith("model.ckpt")
+    assert tested_only.folder.name.endswith(f"_weights-of-{first.record.run_id}")
+    assert tested_only.record.checkpoint.endswith("model.ckpt")
 
 
 def test_testing_a_copied_checkpoint_leaves_the_original(parts: Path, tested, tmp_path: Path):
@@ -334,7 +334,7 @@ def test_training_goes_on_from_a_failed_runs_checkpoint(parts: Path, monkeypatch
     Engine(max_epochs=3, **QUIET).fit(model=again, datamodule=data(parts), ckpt_path=failed.checkpoint)
     (run,) = find_runs()
     assert run.status == "fitted"
-    assert len(run.record["history"]["train_loss"]) == 1
+    assert len(run.record.history["train_loss"]) == 1
 
 
 def test_validate_changes_no_record(parts: Path, tested):
@@ -374,9 +374,9 @@ def test_a_diverged_training_is_on_record(parts: Path, monkeypatch: pytest.Monke
     (metrics,) = Engine(max_epochs=1, **QUIET).train(model=model, datamodule=data(parts))
     (run,) = find_runs()
     assert run.status == "finished"
-    assert run.record["history"]["train_loss"] == [None]
+    assert run.record.history["train_loss"] == [None]
     assert metrics["image_AUROC"] is None
-    assert "NaN" in run.record["metric_reasons"]["image_AUROC"]
+    assert "NaN" in run.record.metric_reasons["image_AUROC"]
 
 
 def test_other_weights_never_write_into_a_run(parts: Path, tested):
@@ -386,8 +386,8 @@ def test_other_weights_never_write_into_a_run(parts: Path, tested):
     engine = Engine(**QUIET)
     engine.predict(model=model, datamodule=data(parts), ckpt_path=other.run_folder)
     (after,) = engine.test(model=model, datamodule=data(parts))
-    assert Run.open(run.folder).record["metrics"] == metrics
-    assert after == Run.open(other.run_folder).record["metrics"]
+    assert Run.open(run.folder).record.metrics == metrics
+    assert after == Run.open(other.run_folder).record.metrics
 
 
 def test_best_is_known_after_a_plain_predict(parts: Path, tested):
@@ -414,8 +414,8 @@ def test_without_validation_images_a_tested_run_takes_the_weights_thresholds(par
     other = make_parts(tmp_path / "other", bad=6)
     Engine(**QUIET).test(datamodule=data(other, val_split_mode="none"), ckpt_path=run.checkpoint)
     (tested_only,) = [found for found in find_runs() if "weights-of" in found.folder.name]
-    assert tested_only.record["thresholds"]["image"]["value"] == run.record["thresholds"]["image"]["value"]
-    assert tested_only.record["thresholds"]["image"]["source"] == f"run {run.record['run_id']}"
+    assert tested_only.record.thresholds.image.value == run.record.thresholds.image.value
+    assert tested_only.record.thresholds.image.source == f"run {run.record.run_id}"
 
 
 def test_without_any_validation_there_are_no_thresholds(parts: Path):
@@ -444,7 +444,7 @@ def test_ctrl_c_is_recorded_as_what_it_was(parts: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         Engine(**QUIET).fit(model=model, datamodule=data(parts))
     (run,) = find_runs()
-    assert run.record["error"]["summary"].startswith("KeyboardInterrupt")
+    assert run.record.error.summary.startswith("KeyboardInterrupt")
 
 
 def test_a_ratio_that_keeps_no_patch_is_refused_before_training(parts: Path):

@@ -18,6 +18,7 @@ from defectlab.cli import main
 from defectlab.engine.trackers import TRACKERS, check_trackers, make_trackers
 from defectlab.engine.trackers.csv_tracker import CsvLog
 from defectlab.engine.trackers.wandb_tracker import WandbLog
+from defectlab.results.run.record import TrackerRecord
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
@@ -70,21 +71,21 @@ class TestRealTrackers:
 
     @pytest.fixture(scope="class")
     def numbers(self, run: Run) -> dict[str, float]:
-        return {name: value for name, value in run.record["metrics"].items() if value is not None}
+        return {name: value for name, value in run.record.metrics.items() if value is not None}
 
     def test_the_record_says_where_the_copies_are(self, run: Run):
-        assert set(run.record["loggers"]) == {"csv", "tensorboard", "mlflow", "wandb"}
-        assert run.record["loggers"]["csv"]["where"].endswith("/metrics.csv")
-        assert not any("error" in entry for entry in run.record["loggers"].values())
+        assert set(run.record.trackers) == {"csv", "tensorboard", "mlflow", "wandb"}
+        assert run.record.trackers["csv"].where.endswith("/metrics.csv")
+        assert not any(entry.error for entry in run.record.trackers.values())
         assert run.status == "finished"
 
     def test_csv(self, run: Run, numbers: dict[str, float]):
         with (run.folder / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         curve = [(int(row["epoch"]), float(row["value"])) for row in rows if row["name"] == "train_loss"]
-        assert curve == list(enumerate(run.record["history"]["train_loss"], 1))
+        assert curve == list(enumerate(run.record.history["train_loss"], 1))
         validated = {row["epoch"]: float(row["value"]) for row in rows if row["name"] == "val_good_loss"}
-        assert validated == {"2": pytest.approx(run.record["history"]["val_good_loss"][1], rel=1e-6)}
+        assert validated == {"2": pytest.approx(run.record.history["val_good_loss"][1], rel=1e-6)}
         assert {row["name"]: float(row["value"]) for row in rows if row["stage"] == "test"} == numbers
 
     def test_tensorboard(self, run: Run, numbers: dict[str, float]):
@@ -94,7 +95,7 @@ class TestRealTrackers:
         events.Reload()
         curve = [(event.step, event.value) for event in events.Scalars("loss/train_loss")]
         assert [step for step, _ in curve] == [8, 16, 24]  # images seen
-        assert [value for _, value in curve] == pytest.approx(run.record["history"]["train_loss"], rel=1e-6)
+        assert [value for _, value in curve] == pytest.approx(run.record.history["train_loss"], rel=1e-6)
         found = {tag.removeprefix("metric/"): events.Scalars(tag)[0].value
                  for tag in events.Tags()["scalars"] if tag.startswith("metric/")}  # fmt: skip
         assert found == pytest.approx(numbers, rel=1e-6)
@@ -109,18 +110,18 @@ class TestRealTrackers:
         (found,) = client.search_runs([experiment.experiment_id])  # the test added to the training's
         assert found.info.status == "FINISHED"
         assert found.data.params["model.latent_dim"] == "8"
-        assert found.data.tags["defectlab.run_id"] == run.record["run_id"]
+        assert found.data.tags["defectlab.run_id"] == run.record.run_id
         assert found.data.tags["status"] == "finished"
         history = client.get_metric_history(found.info.run_id, "train_loss")
         curve = [(metric.step, metric.value) for metric in sorted(history, key=lambda metric: metric.step)]
-        assert curve == list(enumerate(run.record["history"]["train_loss"], 1))
+        assert curve == list(enumerate(run.record.history["train_loss"], 1))
         assert {name: found.data.metrics[name] for name in numbers} == numbers
         kept = home / "mlruns/artifacts" / found.info.run_id / "artifacts"
         assert {file.name for file in kept.iterdir()} == {
             "run.json", "scores.csv", "manifest.json", "pictures.png", "model.ckpt"
         }  # fmt: skip
         assert (kept / "scores.csv").read_bytes() == (run.folder / "scores.csv").read_bytes()
-        assert json.loads((kept / "run.json").read_text())["metrics"] == run.record["metrics"]
+        assert json.loads((kept / "run.json").read_text())["metrics"] == run.record.metrics
 
     @pytest.mark.row("3.21")
     def test_mlflows_registry_has_the_checkpoint(self, run: Run, home: Path):
@@ -128,7 +129,7 @@ class TestRealTrackers:
 
         client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
         (version,) = client.search_model_versions("name = 'parts'")
-        assert version.tags["defectlab.run_id"] == run.record["run_id"]
+        assert version.tags["defectlab.run_id"] == run.record.run_id
         assert client.get_model_version_by_alias("parts", "staging").version == version.version
         kept = Path(unquote(urlparse(version.source).path))
         assert kept.read_bytes() == run.checkpoint.read_bytes()
@@ -146,8 +147,8 @@ class TestRealTrackers:
                 for item in record.history.item:
                     logged.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
         assert set(tags) == {"train", "test"}
-        assert logged["train loss (epoch)"] == pytest.approx(run.record["history"]["train_loss"], rel=1e-6)
-        assert logged["val blot loss (epoch)"] == pytest.approx([run.record["history"]["val_anomalous_loss"][1]])
+        assert logged["train loss (epoch)"] == pytest.approx(run.record.history["train_loss"], rel=1e-6)
+        assert logged["val blot loss (epoch)"] == pytest.approx([run.record.history["val_anomalous_loss"][1]])
         assert logged["TPR"] == [numbers["image_TPR"]]
         assert logged["pixel_AUROC"] == [numbers["pixel_AUROC"]]
         assert len(logged["train loss (batch)"]) == 6
@@ -167,14 +168,14 @@ def test_weights_and_biases_gets_the_references_keys(wells: Path, monkeypatch: p
     batches = [step for step, values in train.logged if "train loss (batch)" in values]
     assert batches == [5, 10, 15, 16, 21, 26, 31, 32, 37, 42, 47, 48]  # images seen: 16 an epoch
     epochs = {step: values for step, values in train.logged if "train loss (epoch)" in values}
-    history = run.record["history"]
+    history = run.record.history
     assert list(epochs) == [16, 32, 48]
     assert [values["train loss (epoch)"] for values in epochs.values()] == pytest.approx(history["train_loss"])
     assert set(epochs[32]) == {"train loss (epoch)", "val proliv loss (epoch)", "val not proliv loss (epoch)"}
     assert set(epochs[16]) == {"train loss (epoch)"}
     assert epochs[32]["val proliv loss (epoch)"] == pytest.approx(history["val_anomalous_loss"][1])
     assert epochs[32]["val not proliv loss (epoch)"] == pytest.approx(history["val_good_loss"][1])
-    metrics = run.record["metrics"]
+    metrics = run.record.metrics
     numbers = {name: value for name, value in metrics.items() if value is not None}
     assert test.logged == [(None, {"TPR": metrics["image_TPR"], "TNR": metrics["image_TNR"], **numbers})]
     assert test.saved == ["run.json", "scores.csv", "manifest.json", "pictures.png"]
@@ -219,8 +220,8 @@ def test_comet_offline_gets_curves_metrics_and_files(parts: Path, monkeypatch: p
     assert train.told["offline_directory"] == str(run.folder / "comet")
     assert train.parameters["model.latent_dim"] == 8
     curve = [values["train_loss"] for _, values in train.metrics if "train_loss" in values]
-    assert curve == pytest.approx(run.record["history"]["train_loss"])
-    assert test.metrics[0][1]["image_AUROC"] == run.record["metrics"]["image_AUROC"]
+    assert curve == pytest.approx(run.record.history["train_loss"])
+    assert test.metrics[0][1]["image_AUROC"] == run.record.metrics["image_AUROC"]
     assert "run.json" in test.assets
     assert train.ended
     assert test.ended
@@ -243,8 +244,8 @@ def test_a_broken_tracker_never_loses_the_record(
     Engine(max_epochs=1, enable_progress_bar=False, callbacks=[CsvLog()]).train(model=model, datamodule=images)
     run = Run.open(model.run_folder)
     assert run.status == "finished"
-    assert run.record["metrics"]["image_AUROC"] is not None
-    assert run.record["loggers"] == {"csv": {"error": "ConnectionError: no tracker here"}}
+    assert run.record.metrics["image_AUROC"] is not None
+    assert run.record.trackers == {"csv": TrackerRecord(error="ConnectionError: no tracker here")}
     assert "go on without it" in caplog.text
 
 

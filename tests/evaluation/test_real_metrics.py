@@ -48,15 +48,15 @@ def pro_area(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
 def check(run: Run) -> None:
     """Compare run.json with scikit-learn."""
     rows = run.scores("test")
-    thresholds = run.record["thresholds"]
+    thresholds = run.record.thresholds
     maps, masks = run.maps("test"), run.masks("test")
     assert maps is not None
     assert masks is not None
     scores, truth = np.array([row.score for row in rows]), np.array([row.label for row in rows])
-    expected = recomputed("image", scores, truth, thresholds["image"]["value"])
-    expected |= recomputed("pixel", np.asarray(maps).ravel(), masks.ravel(), thresholds["pixel"]["value"])
+    expected = recomputed("image", scores, truth, thresholds.image.value)
+    expected |= recomputed("pixel", np.asarray(maps).ravel(), masks.ravel(), thresholds.pixel.value)
     expected["pixel_AUPRO"] = pro_area(np.asarray(maps), masks)
-    found = run.record["metrics"]
+    found = run.record.metrics
     assert set(expected) <= set(found)
     for name, value in expected.items():
         tolerance = 1e-7 if name == "pixel_AUPRO" else 1e-10

@@ -98,6 +98,12 @@ def parts_of_a_record(
     }
 
 
+def set_protocol(run: Run, **changes: Any) -> None:
+    """Change how a run's record says that its images were split."""
+    dataset = run.record.dataset
+    run.update(dataset=dataset.replaced(protocol=dataset.protocol.replaced(**changes)))
+
+
 def scored(name: str, noise: float, seed: int = 0, count: int = 60, **options) -> Run:
     """A run whose scores are the truth and noise of this size."""
     run = finished(name, **options)
@@ -115,7 +121,7 @@ def measured(name: str, noise: float, seed: int = 0, **options) -> Run:
     found = read_test_scores(run)
     assert found is not None
     area = np.subtract.outer(found.scores[found.labels == 1], found.scores[found.labels == 0]) > 0
-    run.update(metrics=run.record["metrics"] | {"image_AUROC": float(area.mean())})
+    run.update(metrics=run.record.metrics | {"image_AUROC": float(area.mean())})
     return run
 
 
@@ -142,9 +148,9 @@ def run_with_maps(name: str, seed: int, count: int, noise: float, home: Path, dr
     run.maps_path("test").parent.mkdir()
     np.save(run.maps_path("test"), maps)
     np.save(run.masks_path("test"), pack_masks(masks))
-    thresholds = run.record["thresholds"]
+    thresholds = run.record.thresholds
     run.update(
-        thresholds={level: {**chosen, "value": 0.5, "reason": "highest F1"} for level, chosen in thresholds.items()},
+        thresholds={level: chosen.replaced(value=0.5) for level, chosen in thresholds.by_level.items()},
         preprocessing={**Preprocessing(size=(16, 16)).to_dict(), "hash": ""},
     )
     run.update(**evaluate_run(run))

@@ -33,17 +33,17 @@ def settings(root: Path, **more: Any) -> dict[str, Any]:
 
 
 def assert_equal_runs(ours: list[Run], theirs: list[Run]) -> None:
-    others = {run.record["run_id"]: run for run in theirs}
-    assert {run.record["run_id"] for run in ours} == set(others)
+    others = {run.record.run_id: run for run in theirs}
+    assert {run.record.run_id for run in ours} == set(others)
     for run in ours:
-        other = others[run.record["run_id"]]
-        assert run.record["name"] == other.record["name"]
-        assert (run.status, run.record["facts"]) == (other.status, other.record["facts"])
+        other = others[run.record.run_id]
+        assert run.record.name == other.record.name
+        assert (run.status, run.record.facts) == (other.status, other.record.facts)
         for split in ("validation", "test"):
             rows = [(row.image_path, row.label, row.pred_label) for row in run.scores(split)]
             assert rows == [(row.image_path, row.label, row.pred_label) for row in other.scores(split)]
             scores = [[row.score for row in one.scores(split)] for one in (run, other)]
             np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
             np.testing.assert_allclose(run.maps(split), other.maps(split), rtol=1e-4, atol=1e-5)
-        for name, value in other.record["metrics"].items():
-            assert run.record["metrics"][name] == pytest.approx(value, abs=1e-6), name
+        for name, value in other.record.metrics.items():
+            assert run.record.metrics[name] == pytest.approx(value, abs=1e-6), name

@@ -83,7 +83,7 @@ def test_the_records_threshold_wins_over_the_checkpoints(run: Run, tmp_path: Pat
     assert (loaded.image_threshold, loaded.pixel_threshold) == (123.0, None)
     (prediction,) = loaded.predict(run.scores("test")[0].image_path)
     assert prediction.mask is None
-    assert Detector.load(run.checkpoint).image_threshold == run.record["thresholds"]["image"]["value"]
+    assert Detector.load(run.checkpoint).image_threshold == run.record.thresholds.image.value
 
 
 @pytest.mark.parametrize(

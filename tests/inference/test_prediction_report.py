@@ -49,7 +49,7 @@ def read(output: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
 def test_the_json_says_what_the_scores_do(run: Run, detector: Detector, images: Path, tmp_path: Path):
     assert report_predictions(detector, images, tmp_path / "out") == tmp_path / "out/anomaly_test_output.json"
     report, rows = read(tmp_path / "out")
-    limit = run.record["thresholds"]["image"]["value"]
+    limit = run.record.thresholds.image.value
     assert (report["threshold"], report["unnormalized_threshold"]) == (100.0, limit)
     assert report["threshold_source"] == "training"
     known = [row for row in rows if row["label"] != "-1"]
@@ -136,7 +136,7 @@ def test_a_threshold_of_ones_own_decides_and_leaves_the_scale(
     arguments = [str(run.folder), str(images), "--output", str(tmp_path / "out"), "--report", "--threshold-type", kind]
     assert main(["predict", *arguments, *given, "--device", "cpu"]) == 0
     report, rows = read(tmp_path / "out")
-    own = run.record["thresholds"][kind]["value"]
+    own = run.record.thresholds.by_level[kind].value
     assert report["threshold"] == percent
     assert report["unnormalized_threshold"] == pytest.approx(own * percent / 100)
     for one, row in zip(report["observations"], rows, strict=True):
@@ -157,7 +157,7 @@ def test_a_folder_of_unknown_images_works_with_a_warning(
     report_predictions(run.folder, images / "unknown", tmp_path / "out", threshold="recomputed")
     report, (row,) = read(tmp_path / "out")
     assert report["f1_score"] == 0  # row 3.26
-    assert report["unnormalized_threshold"] == run.record["thresholds"]["image"]["value"]
+    assert report["unnormalized_threshold"] == run.record.thresholds.image.value
     assert report["metrics"]["confusion_matrix"]["matrix"] == [[0, 0], [0, 0]]
     assert report["threshold_source"] == "training"
     assert report["observations"][0]["is_correct"] is None

@@ -95,8 +95,8 @@ def test_experiments_stand_side_by_side(run: Run):
     assert rule.count("|") == header.count("|") == row.count("|") == other.count("|")
     values = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
     assert (values["model"], values["run"], values["epochs"], values["lr"]) == ("SmallConvVae", "8_3ep", "3", "0.003")
-    assert values["parameters"] == f"{run.record['parameters'] / 1e6:.2f} M"
-    assert values["image_TPR"] == f"{run.record['metrics']['image_TPR']:.3f}"
+    assert values["parameters"] == f"{run.record.parameters / 1e6:.2f} M"
+    assert values["image_TPR"] == f"{run.record.metrics['image_TPR']:.3f}"
     assert dict(zip(columns, (cell.strip() for cell in other.strip("|").split("|")), strict=True))["image_TPR"] == "-"
 
 

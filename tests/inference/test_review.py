@@ -40,7 +40,7 @@ def trained(parts: Path, name: str = "old") -> Run:
     run = finished(name, manifest=build_manifest(parts).hash)
     build_manifest(parts).write(run.folder / "manifest.json")
     data = {"root": str(parts), "train_batch_size": 3, "eval_batch_size": 4, "num_workers": 0, "seed": 42}
-    run.update(experiment={**run.record["experiment"], "data": data})
+    run.update(experiment=run.record.experiment.replaced(data=data))
     return run
 
 
@@ -111,7 +111,7 @@ def test_images_of_the_test_set_and_changed_ones_are_refused(parts: Path, new: l
 def test_runs_trained_on_other_images_compare_on_the_same_tests(parts: Path, new: list[Path], tmp_path: Path):
     old, after = trained(parts), trained(parts, "new")
     manifest = ReviewedFolder(old.folder, [new[0]]).manifest
-    after.update(dataset={**after.record["dataset"], "manifest": manifest.hash})
+    after.update(dataset=after.record.dataset.replaced(manifest=manifest.hash))
     manifest.write(after.folder / "manifest.json")
     rows = [
         ScoreRow(str(manifest.absolute(entry)), "test", entry.defect, entry.label, float(place % 3), 1)

@@ -55,7 +55,7 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
     assert run.status == "finished"
     rows = run.scores("test")
     assert all(math.isfinite(row.score) for row in rows)
-    auroc = run.record["metrics"]["image_AUROC"]
+    auroc = run.record.metrics["image_AUROC"]
     assert auroc > 0.5
     detector = Detector.load(run.folder)
     own = [row.score for row in rows]
@@ -65,10 +65,10 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
     (found,) = detector.predict(rows[0].image_path)
     assert found.anomaly_map.shape == (64, 64)
     assert np.isnan(found.anomaly_map).all() == (not OTHERS[name].maps)
-    assert (run.record["metrics"]["pixel_AUROC"] is None) == (not OTHERS[name].maps)
+    assert (run.record.metrics["pixel_AUROC"] is None) == (not OTHERS[name].maps)
     if not OTHERS[name].maps:
         assert found.mask is None
-        assert "maps" in run.record["metric_reasons"]["pixel_AUROC"]
+        assert "maps" in run.record.metric_reasons["pixel_AUROC"]
         with pytest.raises(InputError, match="no maps; leave out --heatmaps"):
             predict_to_folder(run.folder, rows[0].image_path, "out", heatmaps=True)
 

@@ -67,7 +67,7 @@ class TestContract:
             assert all(math.isfinite(row.score) for row in rows)
             assert np.isfinite(fitted.run.maps(split)).all()
             assert fitted.run.maps(split).shape == (len(rows), *fitted.model.preprocessing.input_size)
-        losses = fitted.run.record["history"].get("train_loss", [])
+        losses = fitted.run.record.history.get("train_loss", [])
         assert len(losses) == (0 if MODELS[fitted.name].epochs else EPOCHS.get(fitted.name, 1))
         assert all(loss is not None for loss in losses)
 
@@ -76,7 +76,7 @@ class TestContract:
         bad, good = ([row.score for row in rows if row.label == label] for label in (1, 0))
         auroc = np.mean([[b > g for g in good] for b in bad])
         assert auroc > 0.75
-        assert fitted.run.record["metrics"]["pixel_AUROC"] > 0.6
+        assert fitted.run.record.metrics["pixel_AUROC"] > 0.6
 
     def test_the_reloaded_one_gives_equal_scores_at_any_batch(self, fitted: Fitted):
         rows = fitted.run.scores("test")
@@ -98,7 +98,7 @@ class TestContract:
         root = make_parts(tmp_path / "good", train=4, good=2, bad=0)
         _, run = train(fitted.name, root, tmp_path, 1, image_size=size)
         assert run.status == "finished"
-        assert run.record["metrics"]["image_AUROC"] is None
+        assert run.record.metrics["image_AUROC"] is None
         rows = run.scores()
         assert all(math.isfinite(row.score) for row in rows)
         again = Detector.load(run.folder)

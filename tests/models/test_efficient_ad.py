@@ -97,9 +97,9 @@ def test_without_validation_the_maps_are_measured_on_training_images(tmp_path: P
     model = small("efficient_ad")
     Engine(max_epochs=1, enable_progress_bar=False).fit(model=model, datamodule=images)
     run = Run.open(model.run_folder)
-    assert run.record["backbone"]["source"] == "random(seed=42)"
+    assert run.record.backbone.source == "random(seed=42)"
     reloaded = Detector.load(run.folder).model
-    assert reloaded.backbone_record == run.record["backbone"]
+    assert reloaded.backbone_record == run.record.backbone.to_dict()
     quantiles = {key: float(value) for key, value in reloaded.model.quantiles.items()}
     assert 0 < quantiles["qa_st"] < quantiles["qb_st"]
     assert 0 < quantiles["qa_ae"] < quantiles["qb_ae"]

@@ -171,7 +171,7 @@ def test_training_is_plain_adam_on_the_squared_error(parts: Path, tmp_path: Path
         means.append(np.mean(losses))  # of the images of the whole epoch, not of its last batch
     for ours, theirs in zip(model.model.autoencoder.parameters(), network.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
-    assert Run.open(model.run_folder).record["history"]["train_loss"] == pytest.approx(means, rel=1e-4)
+    assert Run.open(model.run_folder).record.history["train_loss"] == pytest.approx(means, rel=1e-4)
 
 
 def test_the_backbone_sees_each_image_once(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -210,19 +210,19 @@ def test_cached_features_give_the_numbers_of_a_training_of_its_own(parts: Path, 
     engine.train(model=model, datamodule=images)
     ours = [row.score for row in Run.open(model.run_folder).scores()]
     assert ours == pytest.approx([row.score for row in run.scores()], rel=1e-4)
-    assert Run.open(model.run_folder).record["run_id"] == run.record["run_id"]
+    assert Run.open(model.run_folder).record.run_id == run.record.run_id
     with pytest.raises(InputError, match="lack layer1"):
         model.use_features(Features(images.manifest, {"layer2": arrays["layer2"]}))
 
 
 def test_the_threshold_is_mean_plus_k_deviations_of_good_validation_images(run: Run):
     good = np.array([row.score for row in run.scores("validation") if row.label == 0])
-    image, pixel = (run.record["thresholds"][level] for level in ("image", "pixel"))
-    assert image["rule"] == "mean_plus_k_std"
-    assert image["value"] == pytest.approx(good.mean() + 3 * good.std())
-    assert pixel["value"] == image["value"]
+    image, pixel = run.record.thresholds.image, run.record.thresholds.pixel
+    assert image.rule == "mean_plus_k_std"
+    assert image.value == pytest.approx(good.mean() + 3 * good.std())
+    assert pixel.value == image.value
     detector = Detector.load(run.folder)
-    assert detector.image_threshold == detector.pixel_threshold == image["value"]
+    assert detector.image_threshold == detector.pixel_threshold == image.value
 
 
 def test_heat_maps_are_relative_to_the_threshold_everywhere(run: Run, parts: Path, tmp_path: Path):
@@ -254,7 +254,7 @@ def test_the_reference_configuration_trains_and_tests_apart(parts: Path, capsys:
     assert main(["train", "--config", str(path), *small_one, "--fit-only"]) == 0
     (run,) = find_runs()
     assert run.status == "fitted"
-    assert run.record["dataset"]["protocol"]["counts"]["validation"] == {"good": 1, "anomalous": 0}
+    assert run.record.dataset.protocol.counts["validation"] == {"good": 1, "anomalous": 0}
     assert main(["evaluate", str(run.folder)]) == 2
     assert "add --rescore" in capsys.readouterr().err
     assert main(["evaluate", str(run.folder), "--rescore"]) == 0
@@ -265,7 +265,7 @@ def test_a_checkpoint_is_tested_on_other_images(run: Run, tmp_path: Path):
     other = make_parts(tmp_path / "other", train=2, good=2, bad=6, size=80)
     assert main(["evaluate", str(run.folder), "--data", str(other)]) == 0
     (tested,) = find_runs()
-    assert tested.record["dataset"]["name"] == "other"
+    assert tested.record.dataset.name == "other"
     assert len(tested.scores("test")) == 4
     assert tested.checkpoint_file() == run.checkpoint
 

@@ -326,7 +326,7 @@ def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
     order = torch.randperm(len(rows), generator=generator(42, "random bank"))
     assert torch.allclose(drawn.model.memory_bank, rows[order[: len(drawn.model.memory_bank)]], atol=1e-5)
     assert restore(other.checkpoint).options["bank_sampling"] == "random"
-    assert "bank_sampling" not in run.record["experiment"]["model"]
+    assert "bank_sampling" not in run.record.experiment.model
     # what the coreset is for: the farthest patch is nearer to it
     radius = [float(torch.cdist(rows, model.model.memory_bank).amin(dim=1).max()) for model in (chosen, drawn)]
     assert radius[0] < radius[1]
@@ -384,7 +384,7 @@ def test_cflow_scores_are_plain_anomalibs_at_batch_size_one(parts: Path):
 def test_cflow_learns(parts: Path):
     model = small("cflow", lr=1e-3)
     Engine(max_epochs=4, enable_progress_bar=False).fit(model=model, datamodule=data(parts))
-    losses = Run.open(model.run_folder).record["history"]["train_loss"]
+    losses = Run.open(model.run_folder).record.history["train_loss"]
     assert len(losses) == 4
     assert np.all(np.diff(losses) < 0)
 
@@ -401,14 +401,14 @@ def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.M
     monkeypatch.setattr("defectlab.models.frozen_features.KeptFeatures.get", _spied(KeptFeatures.get, seen))
     model = small("cflow")
     Engine(max_epochs=3, enable_progress_bar=False).fit(model=model, datamodule=data(parts))
-    losses = Run.open(model.run_folder).record["history"]["train_loss"]
+    losses = Run.open(model.run_folder).record.history["train_loss"]
     training = [count for (split, *_), count in read.items() if split == "train"]
     assert training == [1] * 8
     assert [found is not None for found in seen] == [False] * 3 + [True] * 6
     monkeypatch.setattr("defectlab.models.frozen_features.KeptFeatures.for_training", lambda _model: None)
     anew = small("cflow")
     Engine(max_epochs=3, enable_progress_bar=False).fit(model=anew, datamodule=data(parts))
-    assert Run.open(anew.run_folder).record["history"]["train_loss"] == losses
+    assert Run.open(anew.run_folder).record.history["train_loss"] == losses
     assert [count for (split, *_), count in read.items() if split == "train"] == [2] * 8  # pixels are kept as well
 
 
@@ -443,7 +443,7 @@ def test_a_backbone_of_lower_precision_is_on_record_and_reloads(parts: Path):
     assert engine.run_id(model, images) != engine.run_id(small("patchcore"), images)
     engine.train(model=model, datamodule=images)
     run = Run.open(model.run_folder)
-    assert run.record["experiment"]["backbone"]["precision"] == "bfloat16"
+    assert run.record.experiment.backbone["precision"] == "bfloat16"
     rows = run.scores("test")
     found = Detector.load(run.folder).predict([str(paths.resolve(row.image_path)) for row in rows])
     assert [one.score for one in found] == pytest.approx([row.score for row in rows], rel=1e-5)

@@ -73,7 +73,7 @@ def test_amazon_sampling_scores_and_compression_reload_and_are_other_experiments
     images = data(parts)
     Engine(max_epochs=1, enable_progress_bar=False).train(model=model, datamodule=images)
     run = Run.open(model.run_folder)
-    assert options.items() <= run.record["experiment"]["model"].items()
+    assert options.items() <= run.record.experiment.model.items()
     network, dataset = model.model.eval(), images.train_data
     transform = model.preprocessing.transform()
     with torch.no_grad():

@@ -95,9 +95,9 @@ def test_the_best_epoch_by_validation_error_is_kept(parts: Path, caplog: pytest.
     engine = Engine(max_epochs=3, monitor="val_good_loss", enable_progress_bar=False)
     engine.fit(model=model, datamodule=images)
     run = Run.open(model.run_folder)
-    errors = run.record["history"]["val_good_loss"]
-    assert run.record["monitor"]["best_epoch"] == errors.index(min(errors)) + 1
-    assert run.record["dataset"]["counts"]["validation"] == {"good": 2}
+    errors = run.record.history["val_good_loss"]
+    assert run.record.monitor.best_epoch == errors.index(min(errors)) + 1
+    assert run.record.dataset.counts["validation"] == {"good": 2}
     assert float(run.maps("validation").mean()) == pytest.approx(min(errors), rel=1e-5)
     lines = [line.split("\t") for line in (run.folder / "log.txt").read_text().splitlines()]
     epochs = [line for *_, line in lines if line.startswith("Epoch ")]

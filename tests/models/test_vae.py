@@ -143,7 +143,7 @@ class TestScore:
 class TestRun:
     def test_both_curves_are_on_record(self, name: str, runs: dict[str, Run]):
         run = runs[name]
-        history = run.record["history"]
+        history = run.record.history
         assert list(history) == ["train_loss", "val_good_loss", "val_anomalous_loss"]
         assert all(len(values) == 3 for values in history.values())
         assert history["train_loss"][2] < history["train_loss"][0]
@@ -153,25 +153,25 @@ class TestRun:
 
     def test_the_threshold_is_midway_between_the_means(self, name: str, runs: dict[str, Run]):
         run = runs[name]
-        image = run.record["thresholds"]["image"]
-        last = [run.record["history"][curve][-1] for curve in ("val_good_loss", "val_anomalous_loss")]
-        assert image["rule"] == "mean_of_means"
-        assert image["value"] == pytest.approx(sum(last) / 2, rel=1e-6)
+        image = run.record.thresholds.image
+        last = [run.record.history[curve][-1] for curve in ("val_good_loss", "val_anomalous_loss")]
+        assert image.rule == "mean_of_means"
+        assert image.value == pytest.approx(sum(last) / 2, rel=1e-6)
         tested = run.scores("test")
-        found = {label: [row.score > image["value"] for row in tested if row.label == label] for label in (0, 1)}
-        assert run.record["metrics"]["image_TPR"] == pytest.approx(np.mean(found[1]))
-        assert run.record["metrics"]["image_TNR"] == pytest.approx(1 - np.mean(found[0]))
+        found = {label: [row.score > image.value for row in tested if row.label == label] for label in (0, 1)}
+        assert run.record.metrics["image_TPR"] == pytest.approx(np.mean(found[1]))
+        assert run.record.metrics["image_TNR"] == pytest.approx(1 - np.mean(found[0]))
 
     def test_what_it_is_made_of_is_on_record(self, name: str, runs: dict[str, Run]):
         record = runs[name].record
-        assert record["backbone"]["name"] == "none"
-        assert record["parameters"] == sum(p.numel() for p in vae(name).model.parameters())
-        assert record["name"] == "4_3ep"
+        assert record.backbone.name == "none"
+        assert record.parameters == sum(p.numel() for p in vae(name).model.parameters())
+        assert record.name == "4_3ep"
 
     def test_the_same_experiment_gives_the_same_numbers(self, name: str, runs: dict[str, Run], parts: Path):
         seed_everything(1)
         again = trained(name, parts, epochs=3)
-        assert again.record["history"] == runs[name].record["history"]
+        assert again.record.history == runs[name].record.history
         assert [row.score for row in again.scores()] == [row.score for row in runs[name].scores()]
 
 
@@ -212,14 +212,14 @@ def test_samples_of_a_score_are_the_checkpoints(parts: Path):
     other = vae("linear_vae", n_samples=5, seed=3)
     batches = Engine(enable_progress_bar=False).predict(model=other, datamodule=data(parts), ckpt_path=run.checkpoint)
     assert float(batches[0].pred_score[0]) == row.score
-    assert run.record["metrics"]["image_AUROC"] is not None
+    assert run.record.metrics["image_AUROC"] is not None
 
 
 def test_losses_of_epochs_without_validation_are_left_out(parts: Path):
     model = vae("linear_vae")
     engine = Engine(max_epochs=3, keep="last", check_val_every_n_epoch=2, enable_progress_bar=False)
     engine.fit(model=model, datamodule=data(parts))
-    history = Run.open(model.run_folder).record["history"]
+    history = Run.open(model.run_folder).record.history
     assert None not in history["train_loss"]
     assert [value is None for value in history["val_good_loss"]] == [True, False, False]  # the last one afterwards
 
@@ -234,10 +234,10 @@ def test_epochs_can_be_kept_beside_the_runs_own(parts: Path, caplog: pytest.LogC
     assert [file.name for file in kept] == [f"linear_vae_4_4_{epoch}.ckpt" for epoch in (2, 4, "last")]
     image = run.scores("test")[0].image_path
     early, fourth, last = (Detector.load(file) for file in kept)
-    losses = [run.record["history"][curve][1] for curve in ("val_good_loss", "val_anomalous_loss")]
+    losses = [run.record.history[curve][1] for curve in ("val_good_loss", "val_anomalous_loss")]
     assert early.image_threshold == pytest.approx(sum(losses) / 2, rel=1e-6)  # its own, though in the run's folder
     for detector in (fourth, last):
-        assert detector.image_threshold == pytest.approx(run.record["thresholds"]["image"]["value"], rel=1e-6)
+        assert detector.image_threshold == pytest.approx(run.record.thresholds.image.value, rel=1e-6)
         assert detector.predict(image)[0].score == pytest.approx(run.scores("test")[0].score, rel=1e-5)
     assert early.predict(image)[0].score != pytest.approx(run.scores("test")[0].score, rel=1e-5)
     assert all("optimizer_states" not in torch.load(file, weights_only=False) for file in kept)
@@ -252,15 +252,15 @@ def test_a_kept_epoch_without_validation_is_told(parts: Path, caplog: pytest.Log
     first = Run.open(model.run_folder).folder / "weights" / "epochs" / "small_conv_vae_4_2_1.ckpt"
     resumed = vae("small_conv_vae")
     Engine(max_epochs=3, enable_progress_bar=False).fit(model=resumed, datamodule=data(parts), ckpt_path=first)
-    assert len(Run.open(resumed.run_folder).record["history"]["train_loss"]) == 2  # the second epoch and the third
+    assert len(Run.open(resumed.run_folder).record.history["train_loss"]) == 2  # the second epoch and the third
     with pytest.raises(OptionError, match="every"):
         KeepEpochs(every=0)
 
 
 def test_good_images_alone_train_too(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     run = trained("small_conv_vae", make_parts(tmp_path / "good", bad=0))
-    assert list(run.record["history"]) == ["train_loss", "val_good_loss"]
-    assert run.record["thresholds"]["image"]["rule"] == "good_max"
+    assert list(run.record.history) == ["train_loss", "val_good_loss"]
+    assert run.record.thresholds.image.rule == "good_max"
     assert "Rule mean_of_means needs anomalous images" in caplog.text
 
 

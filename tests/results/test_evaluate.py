@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.runs import finished
+from helpers.runs import finished, set_protocol
 from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.data.transforms.preprocessing import Preprocessing
@@ -47,8 +47,8 @@ def run() -> Run:
 
 
 def test_each_kind_of_defect_is_measured_against_all_good_images(run: Run):
-    good, hole, scratch = run.record["per_defect"]
-    assert [(one["defect"], one["label"], one["count"]) for one in (good, hole, scratch)] == [
+    good, hole, scratch = run.record.per_defect
+    assert [(one.defect, one.label, one.count) for one in (good, hole, scratch)] == [
         ("good", 0, 12),
         ("hole", 1, 5),
         ("scratch", 1, 7),
@@ -56,37 +56,37 @@ def test_each_kind_of_defect_is_measured_against_all_good_images(run: Run):
     rows = run.scores("test")
     maps, masks = np.asarray(run.maps("test")), run.masks("test")
     for kind in (hole, scratch):
-        places = [n for n, row in enumerate(rows) if row.defect in ("good", kind["defect"])]
+        places = [n for n, row in enumerate(rows) if row.defect in ("good", kind.defect)]
         labels = np.array([rows[n].label for n in places])
         scores = np.array([rows[n].score for n in places])
-        assert kind["image_AUROC"] == pytest.approx(roc_auc_score(labels, scores))
-        assert kind["image_F1Score"] == pytest.approx(f1_score(labels, scores > 1.5))
-        assert kind["flagged"] == int((scores[labels == 1] > 1.5).sum())
-        assert kind["mean_score"] == pytest.approx(scores[labels == 1].mean())
+        assert kind.image_auroc == pytest.approx(roc_auc_score(labels, scores))
+        assert kind.image_f1_score == pytest.approx(f1_score(labels, scores > 1.5))
+        assert kind.flagged == int((scores[labels == 1] > 1.5).sum())
+        assert kind.mean_score == pytest.approx(scores[labels == 1].mean())
         interval = auroc_interval(scores, labels)
-        assert kind["interval"] == {"low": interval.low, "high": interval.high, "method": interval.method}
+        assert kind.interval.to_dict() == {"low": interval.low, "high": interval.high, "method": interval.method}
         truth, pixels = masks[places].ravel(), maps[places].ravel()
-        assert kind["pixel_AUROC"] == pytest.approx(roc_auc_score(truth, pixels))
-        assert kind["pixel_F1Score"] == pytest.approx(f1_score(truth, pixels > 0.75))
-        assert kind["pixel_AUPRO"] == aupro(maps[places], masks[places]).value
-    assert hole["pixel_AUROC"] < run.record["metrics"]["pixel_AUROC"] < scratch["pixel_AUROC"]
-    assert good["image_AUROC"] is good["pixel_AUROC"] is good["interval"] is None
-    assert good["flagged"] == sum(row.score > 1.5 for row in rows if row.label == 0)
+        assert kind.pixel_auroc == pytest.approx(roc_auc_score(truth, pixels))
+        assert kind.pixel_f1_score == pytest.approx(f1_score(truth, pixels > 0.75))
+        assert kind.pixel_aupro == aupro(maps[places], masks[places]).value
+    assert hole.pixel_auroc < run.record.metrics["pixel_AUROC"] < scratch.pixel_auroc
+    assert good.image_auroc is good.pixel_auroc is good.interval is None
+    assert good.flagged == sum(row.score > 1.5 for row in rows if row.label == 0)
 
 
 def test_every_metric_that_has_a_value_has_an_interval_around_it(run: Run):
-    metrics, intervals = run.record["metrics"], run.record["intervals"]
+    metrics, intervals = run.record.metrics, run.record.intervals
     assert set(intervals) == {name for name, value in metrics.items() if value is not None}
     assert len(intervals) == 21
     for name, interval in intervals.items():
-        assert interval["confidence"] == 0.95
-        if interval["low"] is None:
-            assert "same value" in interval["method"]
+        assert interval.confidence == 0.95
+        if interval.low is None:
+            assert "same value" in interval.method
         else:
-            assert interval["low"] <= metrics[name] <= interval["high"], name
-    assert sum(interval["low"] is None for interval in intervals.values()) <= 1  # precision: no false alarm
-    assert intervals["image_AUROC"]["method"].startswith("DeLong")
-    assert intervals["pixel_AUPRO"]["method"].startswith("stratified bootstrap over images, 1000 draws")
+            assert interval.low <= metrics[name] <= interval.high, name
+    assert sum(interval.low is None for interval in intervals.values()) <= 1  # precision: no false alarm
+    assert intervals["image_AUROC"].method.startswith("DeLong")
+    assert intervals["pixel_AUPRO"].method.startswith("stratified bootstrap over images, 1000 draws")
 
 
 def test_a_metric_without_a_value_has_no_interval(run: Run):
@@ -105,15 +105,15 @@ def test_without_maps_what_was_said_of_pixels_stays(run: Run):
     run.update(maps=drop_maps(run, "none"))
     set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.25), ["image"])
     after = Run.open(run.folder).record
-    for name in before["intervals"]:
+    for name in before.intervals:
         if name.startswith("pixel"):
-            assert after["intervals"][name] == before["intervals"][name]
-    for old, new in zip(before["per_defect"], after["per_defect"], strict=True):
-        assert new["pixel_AUPRO"] == old["pixel_AUPRO"]
-    threshold = after["thresholds"]["image"]["value"]
+            assert after.intervals[name] == before.intervals[name]
+    for old, new in zip(before.per_defect, after.per_defect, strict=True):
+        assert new.pixel_aupro == old.pixel_aupro
+    threshold = after.thresholds.image.value
     flagged = sum(row.score > threshold for row in run.scores("test") if row.label == 0)
-    assert after["per_defect"][0]["flagged"] == flagged != before["per_defect"][0]["flagged"]
-    assert after["evaluation"] == {"pixel_size": "input", "grid": list(SHAPE)}
+    assert after.per_defect[0].flagged == flagged != before.per_defect[0].flagged
+    assert after.evaluation.to_dict() == {"pixel_size": "input", "grid": list(SHAPE)}
 
 
 def test_images_of_one_part_are_drawn_together(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -122,8 +122,7 @@ def test_images_of_one_part_are_drawn_together(run: Run, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("defectlab.results.evaluate.row_parts", row_parts)
     monkeypatch.setattr("defectlab.results.evaluate.evaluate_parts", lambda *_: None)
-    dataset = run.record["dataset"]
-    run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"part\d"}})
+    set_protocol(run, group=r"part\d")
     methods = {name: interval["method"] for name, interval in evaluate_run(run)["intervals"].items()}
     assert "clustered by part" in methods["image_AUROC"]
     assert "groups of images" in methods["image_F1Score"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import finished
+from helpers.runs import finished, set_protocol
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -37,8 +37,8 @@ def run() -> Run:
                 path = f"data/coins/{split}/{part:02d}_{view}.png"
                 rows.append(ScoreRow(path, split, "crack" if label else "good", label, score, -1))
     run.write_scores(rows)
-    dataset = run.record["dataset"]
-    run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": PATTERN}}, maps={"kept": "none"})
+    set_protocol(run, group=PATTERN)
+    run.update(maps={"kept": "none"})
     return run
 
 
@@ -75,9 +75,11 @@ def test_the_interval_of_images_knows_that_parts_are_not_independent(run: Run):
 
 def test_parts_of_a_dataset_outside_the_project_are_named_alike(run: Run):
     rows = [ScoreRow("/elsewhere/coins/test/01_2.png", "test", "", 0, 1.0, -1)]
-    record = {"dataset": {"root": "/elsewhere/coins", "protocol": {"group": r"^(test/\d+)_"}}}
-    assert row_parts(record, rows) == ["test/01"]
-    assert row_parts({"dataset": {"protocol": {}}}, rows) is None
+    run.update(dataset=run.record.dataset.replaced(root="/elsewhere/coins"))
+    set_protocol(run, group=r"^(test/\d+)_")
+    assert row_parts(run.record, rows) == ["test/01"]
+    set_protocol(run, group=None)
+    assert row_parts(run.record, rows) is None
 
 
 def test_nan_and_unknown_are_kept():
@@ -95,19 +97,19 @@ def test_the_parts_threshold_follows_the_rule_and_stays(run: Run):
     set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.2), ["image"])
     opened = Run.open(run.folder)
     good = sorted(score for score, label in zip(*by_hand(run, "validation"), strict=True) if label == 0)
-    chosen = opened.record["parts"]["thresholds"]["part"]
-    assert (chosen["value"], chosen["rule"]) == (good[8], "conformal")  # ceil(11 * 0.8) of 10
-    assert evaluate_run(opened)["parts"]["thresholds"]["part"] == chosen
-    assert opened.record["thresholds"]["image"]["value"] == good[8], "a good image is not above its part's highest"
-    assert "counted in parts" in opened.record["thresholds"]["image"]["reason"]
+    chosen = opened.record.groups.thresholds.group
+    assert (chosen.value, chosen.rule) == (good[8], "conformal")  # ceil(11 * 0.8) of 10
+    assert evaluate_run(opened)["parts"]["thresholds"]["part"] == chosen.to_dict()
+    assert opened.record.thresholds.image.value == good[8], "a good image is not above its part's highest"
+    assert "counted in parts" in opened.record.thresholds.image.reason
     # 50 good photographs would be enough for 3 %, were they independent; ten good parts are not
     with pytest.raises(OptionError, match="needs at least 33 held-out good images, and parts of validation has 10"):
         set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.03), ["image"])
     set_threshold(run, "recall", RuleOptions(recall=0.8), ["image"])
-    assert "those of one part are not" in run.record["thresholds"]["image"]["reason"]
+    assert "those of one part are not" in run.record.thresholds.image.reason
     set_threshold(run, "manual", RuleOptions(value=1.25), ["image"])
-    chosen = Run.open(run.folder).record["parts"]["thresholds"]["part"]
-    assert (chosen["value"], chosen["source"], chosen["oracle"]) == (1.25, "the user", False)
+    chosen = Run.open(run.folder).record.groups.thresholds.group
+    assert (chosen.value, chosen.source, chosen.oracle) == (1.25, "the user", False)
 
 
 def photographs(root: Path) -> Path:
@@ -139,19 +141,18 @@ def test_from_images_to_run_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     names = {split: {group_of(row.image_path, PATTERN) for row in found} for split, found in rows.items()}
     assert not names["validation"] & names["test"]
     assert all(len(found) == 12 for found in rows.values())
-    assert run.record["dataset"]["protocol"]["group"] == PATTERN
-    assert run.record["facts"]["data.group"] == PATTERN
-    assert run.record["parts"]["count"] == 6
+    assert run.record.dataset.protocol.group == PATTERN
+    assert run.record.facts["data.group"] == PATTERN
+    assert run.record.groups.count == 6
     assert main(["evaluate", str(run.folder)]) == 0
     assert "part_AUROC" in capsys.readouterr().out
-    assert Run.open(run.folder).record["parts"] == run.record["parts"]
+    assert Run.open(run.folder).record.groups == run.record.groups
 
 
 def test_conformal_keeps_its_rate_where_the_photographs_of_a_part_are_alike(run: Run):
     """By simulation, 5 % asked: 19 good parts suffice; 9 parts do not, however many photographs they have."""
     random = np.random.default_rng(0)
-    dataset = run.record["dataset"]
-    run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"(\d+)_"}})
+    set_protocol(run, group=r"(\d+)_")
     options, new = RuleOptions(false_alarm_rate=0.05), random.normal(size=2000)
 
     def photographs_of(parts: int, each: int) -> list[ScoreRow]:
@@ -173,7 +174,7 @@ def test_a_rule_that_parts_do_not_allow_leaves_the_image_threshold(run: Run):
     run.update(**evaluate_run(run))
     set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.1), ["image"])
     record = Run.open(run.folder).record
-    assert record["thresholds"]["image"]["rule"] == "quantile"
-    assert record["parts"]["thresholds"]["part"]["value"] is None
-    assert "needs good images, and parts of validation has none" in record["parts"]["thresholds"]["part"]["reason"]
-    assert record["parts"]["metrics"]["part_F1Score"] is None
+    assert record.thresholds.image.rule == "quantile"
+    assert record.groups.thresholds.group.value is None
+    assert "needs good images, and parts of validation has none" in record.groups.thresholds.group.reason
+    assert record.groups.metrics["part_F1Score"] is None

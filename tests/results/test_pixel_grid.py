@@ -109,43 +109,43 @@ def test_pixel_metrics_on_another_grid_equal_scikit_learn(parts: Path, pixel_siz
     engine.train(model=model, datamodule=data(parts))
     run = Run.open(model.run_folder)
     scores, marks = reference(run, parts, pixel_size)
-    metrics = run.record["metrics"]
+    metrics = run.record.metrics
     assert metrics["pixel_AUROC"] == pytest.approx(roc_auc_score(marks, scores), abs=1e-6)
     assert metrics["pixel_AUPR"] == pytest.approx(average_precision_score(marks, scores), abs=1e-5)
-    threshold = run.record["thresholds"]["pixel"]["value"]
+    threshold = run.record.thresholds.pixel.value
     assert metrics["pixel_F1Score"] == pytest.approx(f1_score(marks, scores > threshold), abs=1e-3)
     grid = None if pixel_size == "original" else pixel_size
-    assert run.record["evaluation"] == {"pixel_size": pixel_size, "grid": grid}
-    assert run.record["facts"]["evaluation.pixel_size"] == pixel_size
+    assert run.record.evaluation.to_dict() == {"pixel_size": pixel_size, "grid": grid}
+    assert run.record.facts["evaluation.pixel_size"] == pixel_size
 
     # from the record alone: the images are gone
     shutil.rmtree(parts)
     assert evaluate_run(run)["metrics"] == metrics
     set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["pixel"])
     again = Run.open(run.folder).record
-    assert again["metrics"]["pixel_AUROC"] == metrics["pixel_AUROC"]
-    flagged = scores > again["thresholds"]["pixel"]["value"]
-    assert again["metrics"]["pixel_TPR"] == pytest.approx(flagged[marks].mean(), abs=1e-3)
+    assert again.metrics["pixel_AUROC"] == metrics["pixel_AUROC"]
+    flagged = scores > again.thresholds.pixel.value
+    assert again.metrics["pixel_TPR"] == pytest.approx(flagged[marks].mean(), abs=1e-3)
 
 
 def test_another_grid_is_another_run_and_the_models_own_the_same_as_ever(parts: Path) -> None:
     model = small("padim")
     Engine().train(model=model, datamodule=data(parts))
     own = Run.open(model.run_folder)
-    assert "evaluation.pixel_size" not in own.record["facts"]
-    assert own.record["evaluation"] == {"pixel_size": "input", "grid": [64, 64]}
-    before = own.record["metrics"]
+    assert "evaluation.pixel_size" not in own.record.facts
+    assert own.record.evaluation.to_dict() == {"pixel_size": "input", "grid": [64, 64]}
+    before = own.record.metrics
     Engine(pixel_size="original", keep_maps="worst").test(
         model=small("padim"), datamodule=data(parts), ckpt_path=own.checkpoint
     )
     others = [run for run in own.folder.parent.iterdir() if run.is_dir() and run != own.folder]
     (other,) = map(Run.open, others)
-    assert Run.open(own.folder).record["metrics"] == before
-    assert other.record["metrics"]["image_AUROC"] == before["image_AUROC"]
-    assert other.record["metrics"]["pixel_AUPRO"] != before["pixel_AUPRO"]
+    assert Run.open(own.folder).record.metrics == before
+    assert other.record.metrics["image_AUROC"] == before["image_AUROC"]
+    assert other.record.metrics["pixel_AUPRO"] != before["pixel_AUPRO"]
     assert not any(path.exists() for path in other.grid_paths("test"))  # they go with the maps
     kept = evaluate_run(other)["metrics"]
-    assert kept == other.record["metrics"]
+    assert kept == other.record.metrics
 
 
 def test_masks_that_are_gone_are_said_not_guessed(parts: Path) -> None:

@@ -42,8 +42,8 @@ def test_unknown_images_are_scored_and_shown_and_never_counted(gaps: Path):
     assert [row.label for row in unknown] == [-1, -1]
     assert all(np.isfinite(row.score) and row.pred_label in (0, 1) for row in unknown)
     known = [row for row in rows if row.label >= 0]
-    masks, maps, threshold = run.masks("test"), run.maps("test"), run.record["thresholds"]
-    bare = {name.split("/")[-1] for name in run.record["dataset"]["without_mask"]}
+    masks, maps, threshold = run.masks("test"), run.maps("test"), run.record.thresholds
+    bare = {name.split("/")[-1] for name in run.record.dataset.without_mask}
     assert bare == {"001.png", "002.png", "003.png", "004.png"}
     counted = [
         i for i, row in enumerate(rows) if row.label >= 0 and not (row.label and Path(row.image_path).name in bare)
@@ -51,11 +51,11 @@ def test_unknown_images_are_scored_and_shown_and_never_counted(gaps: Path):
     assert len(counted) < len(known) < len(rows)
     expected = evaluate(
         [rows[i].score for i in counted], [rows[i].label for i in counted], maps[counted], masks[counted],
-        image_threshold=threshold["image"]["value"], pixel_threshold=threshold["pixel"]["value"],
+        image_threshold=threshold.image.value, pixel_threshold=threshold.pixel.value,
     )  # fmt: skip
     for name, metric in expected.items():
         if name.startswith("pixel"):
-            assert run.record["metrics"][name] == pytest.approx(metric.value, abs=1e-12), name
+            assert run.record.metrics[name] == pytest.approx(metric.value, abs=1e-12), name
     assert "left out" in _protocol_of(run)
     assert "2 images of unknown label" in _protocol_of(run)
     assert run_panel(run) is not None
@@ -73,9 +73,9 @@ def test_a_defect_without_a_mask_may_count_as_a_whole(gaps: Path):
 
 def test_classification_has_no_pixel_metrics_and_says_why(parts: Path):
     run = trained(parts, task="classification")
-    assert run.record["metrics"]["pixel_AUROC"] is None
-    assert run.record["metric_reasons"]["pixel_AUROC"] == "the task is classification: no masks are used"
-    assert run.record["metrics"]["image_AUROC"] is not None
+    assert run.record.metrics["pixel_AUROC"] is None
+    assert run.record.metric_reasons["pixel_AUROC"] == "the task is classification: no masks are used"
+    assert run.record.metrics["image_AUROC"] is not None
     assert "classification" in _protocol_of(run)
 
 

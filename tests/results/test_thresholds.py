@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import finished
+from helpers.runs import finished, set_protocol
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
@@ -48,13 +48,13 @@ def good(run: Run, split: str) -> list[float]:
 def test_the_record_changes_as_one_and_the_labels_with_it(run: Run):
     chosen = set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.2), ["image"])
     opened = Run.open(run.folder)
-    threshold = opened.record["thresholds"]["image"]
-    assert threshold["value"] == chosen["image"].value == sorted(good(run, "validation"))[16]  # ceil(21 * 0.8) of 20
-    assert (threshold["rule"], threshold["source"], threshold["oracle"]) == ("conformal", "validation", False)
-    assert all(row.pred_label == (row.score > threshold["value"]) for row in opened.scores())
+    threshold = opened.record.thresholds.image
+    assert threshold.value == chosen["image"].value == sorted(good(run, "validation"))[16]  # ceil(21 * 0.8) of 20
+    assert (threshold.rule, threshold.source, threshold.oracle) == ("conformal", "validation", False)
+    assert all(row.pred_label == (row.score > threshold.value) for row in opened.scores())
     caught = [row.pred_label for row in opened.scores("test") if row.label == 1]
-    assert opened.record["metrics"]["image_TPR"] == np.mean(caught)
-    assert opened.record["thresholds"]["pixel"]["value"] == 0.75  # as it was
+    assert opened.record.metrics["image_TPR"] == np.mean(caught)
+    assert opened.record.thresholds.pixel.value == 0.75  # as it was
 
 
 def test_at_pixel_level_the_false_alarm_rate_is_of_good_images(run: Run):
@@ -67,12 +67,11 @@ def test_at_pixel_level_the_false_alarm_rate_is_of_good_images(run: Run):
 
 
 def test_the_test_images_stay_an_oracle_whatever_was_chosen_by_hand_before(run: Run):
-    dataset = run.record["dataset"]
-    run.update(dataset={**dataset, "protocol": {**dataset["protocol"], "validation_is_test": True}})
+    set_protocol(run, validation_is_test=True)
     set_threshold(run, "manual", RuleOptions(value=1.0), ["image"])
-    assert run.record["thresholds"]["image"]["source"] == "the user"
+    assert run.record.thresholds.image.source == "the user"
     set_threshold(run, "f1", RuleOptions(), ["image"])
-    assert run.record["thresholds"]["image"]["oracle"] is True
+    assert run.record.thresholds.image.oracle is True
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_the_command_needs_no_model_and_renews_the_row(run: Run, capsys: pytest.
     assert "anomalous images of validation; with 95 % confidence" in capsys.readouterr().out
     (row,) = read_workbook()
     assert row["threshold_rule"] == "recall / f1"
-    assert row["image_threshold"] == pytest.approx(Run.open(run.folder).record["thresholds"]["image"]["value"])
+    assert row["image_threshold"] == pytest.approx(Run.open(run.folder).record.thresholds.image.value)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -69,13 +69,13 @@ def test_trained_models_take_the_shared_features_and_train_as_alone(
     monkeypatch.setenv("DEFECTLAB_HOME", str(home))
     for label in ("FeatCae resnet18_layer1_4", "Cflow resnet18_layer2"):
         own = next(one for one in result.runs if label in f"{one.folder.parent.parent.name} {one.folder.name}")
-        data = {key: value for key, value in own.record["experiment"].items() if key != "name"}
+        data = {key: value for key, value in own.record.experiment.to_dict().items() if key != "name"}
         data["model"] = {key: value for key, value in data["model"].items() if key != "center_crop"}
         data["trainer"] = {"accelerator": "cpu", "max_epochs": 2, "default_root_dir": str(home / "single")}
         data["backbone"] = {"name": "resnet18", "weights": "random"}
         monkeypatch.setenv("DEFECTLAB_WORKBOOK", str(home / "other.xlsx"))
         alone = run(Experiment.from_dict(data))
-        assert alone.record["run_id"] == own.record["run_id"]
+        assert alone.record.run_id == own.record.run_id
         for split in ("validation", "test"):
             ours, theirs = own.scores(split), alone.scores(split)
             assert [one.image_path for one in ours] == [one.image_path for one in theirs]
@@ -85,18 +85,18 @@ def test_trained_models_take_the_shared_features_and_train_as_alone(
 @pytest.mark.row("S.6")
 def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path, monkeypatch: pytest.MonkeyPatch):
     names = ["BEST", "Padim resnet18_layer2-layer3_20", "1", "resnet18_layer2-layer3_0.3_3"]
-    before = {one.record["run_id"]: one.scores() for one in find_runs()}
+    before = {one.record.run_id: one.scores() for one in find_runs()}
     result = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED), refit=names)
     assert result.checkpoints.problems == () or result.checkpoints.problems == []
     assert {one.status for one in result.outcomes} == {"kept"}
-    wanted = {one.record["run_id"] for one in result.checkpoints.runs}
-    assert {one.record["run_id"] for one in find_runs() if one.checkpoint.is_file()} == wanted
+    wanted = {one.record.run_id for one in result.checkpoints.runs}
+    assert {one.record.run_id for one in find_runs() if one.checkpoint.is_file()} == wanted
     assert len(wanted) >= 3
     for own in result.checkpoints.runs:
-        assert own.scores() == before[own.record["run_id"]]
+        assert own.scores() == before[own.record.run_id]
         predictions = Detector.load(own.folder).predict(sorted((parts / "test").rglob("*.png")))
         found = {str(one.image_path): one for one in predictions}
-        image, pixel = (own.record["thresholds"][level]["value"] for level in ("image", "pixel"))
+        image, pixel = (own.record.thresholds.by_level[level].value for level in ("image", "pixel"))
         maps = own.maps("test")
         for place, row in enumerate(own.scores("test")):
             (one,) = [value for path, value in found.items() if path.endswith(row.image_path)]
@@ -106,19 +106,19 @@ def test_a_checkpoint_made_later_gives_the_sweeps_scores(copy: Path, parts: Path
         saved = torch.load(own.checkpoint, weights_only=False)["defectlab"]["thresholds"]
         assert saved["image"] == float(round_down(image))
         assert saved["pixel"] == float(round_down(pixel))
-    best = next(one for one in result.checkpoints.runs if "metric" in one.record["sweep"]["refit"])
+    best = next(one for one in result.checkpoints.runs if "metric" in one.record.sweep.refit)
     assert best.folder == result.best().folder
-    assert best.record["sweep"]["refit"]["oracle"] is False
-    row = next(row for row in read_workbook() if row["run_id"] == best.record["run_id"])
+    assert best.record.sweep.refit.oracle is False
+    row = next(row for row in read_workbook() if row["run_id"] == best.record.run_id)
     assert row["chosen"] == "best of 9 by image_AUROC of the validation images"
     assert row["checkpoint"]
     (named,) = [one for one in result.checkpoints.runs if one.folder.name.endswith("0.3_3")]
-    assert named.record["sweep"]["refit"] == {"named": "resnet18_layer2-layer3_0.3_3"}
-    kept = {one.record["run_id"]: one.checkpoint.stat().st_mtime_ns for one in result.checkpoints.runs}
+    assert named.record.sweep.refit.to_dict() == {"named": "resnet18_layer2-layer3_0.3_3"}
+    kept = {one.record.run_id: one.checkpoint.stat().st_mtime_ns for one in result.checkpoints.runs}
     again = sweep(settings(parts, grid=MEMORY_BANKS + TRAINED), refit=["BEST"])
     (one,) = again.checkpoints.runs
-    assert one.checkpoint.stat().st_mtime_ns == kept[one.record["run_id"]]  # made once
-    assert {one.record["run_id"] for one in find_runs() if one.checkpoint.is_file()} == wanted
+    assert one.checkpoint.stat().st_mtime_ns == kept[one.record.run_id]  # made once
+    assert {one.record.run_id for one in find_runs() if one.checkpoint.is_file()} == wanted
 
 
 def test_a_trained_model_is_trained_again(copy: Path, parts: Path):
@@ -128,7 +128,7 @@ def test_a_trained_model_is_trained_again(copy: Path, parts: Path):
     result = sweep(settings(parts, grid=grid), refit=[str(own.folder)])
     (made,) = result.checkpoints.runs
     assert made.checkpoint.is_file()
-    assert made.record["sweep"]["number"] == own.record["sweep"]["number"]
+    assert made.record.sweep.number == own.record.sweep.number
     np.testing.assert_allclose([one.score for one in made.scores()], [one.score for one in own.scores()], rtol=1e-6)
 
 
@@ -199,5 +199,5 @@ def test_one_grid_for_the_pixels_of_several_image_sizes(parts: Path):
     ]
     result = sweep(settings(parts, grid=grid, model={}))
     assert [one.maps("test").shape[1:] for one in result.runs] == [(64, 64), (96, 96)]  # type: ignore[union-attr]
-    assert [one.record["evaluation"]["grid"] for one in result.runs] == [[96, 96], [96, 96]]
-    assert all(one.record["metrics"]["pixel_AUROC"] is not None for one in result.runs)
+    assert [one.record.evaluation.grid for one in result.runs] == [[96, 96], [96, 96]]
+    assert all(one.record.metrics["pixel_AUROC"] is not None for one in result.runs)

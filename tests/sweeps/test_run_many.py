@@ -83,16 +83,16 @@ def test_a_failed_seed_costs_no_other_and_the_next_call_does_only_what_is_missin
     first = run_many(repeats)
     assert trained == [0, 1, 2]
     assert built == [0, 0, 1, 2], "once to check them all, then each to train it"
-    assert [one.record["facts"]["seed"] for one in first] == [0, 2]
+    assert [one.record.facts["seed"] for one in first] == [0, 2]
     assert "1 of 3 runs failed" in caplog.text
     assert "out of memory" in caplog.text
     capsys.readouterr()
     second = run_many(repeats)
     assert trained == [0, 1, 2, 1]
     assert "finished already" in caplog.text
-    assert len({one.record["dataset"]["manifest"] for one in second}) == 1
+    assert len({one.record.dataset.manifest for one in second}) == 1
     assert len({one.folder for one in second}) == 3
-    values = np.array([one.record["metrics"]["image_AUROC"] for one in second])
+    values = np.array([one.record.metrics["image_AUROC"] for one in second])
     printed = capsys.readouterr().out
     (row,) = [line for line in printed.splitlines() if "image_AUROC" in line and " to " in line and "│" in line][-1:]
     assert f"{values.mean():.4f}" in row
@@ -108,7 +108,7 @@ def test_random_weights_are_drawn_by_the_seed_and_are_what_is_repeated(
 ):
     caplog.set_level(logging.INFO, "defectlab")
     runs = run_many(with_seeds(experiment(parts), [0, 1]))
-    assert len({run.record["backbone"]["sha256"] for run in runs}) == 2
+    assert len({run.record.backbone.sha256 for run in runs}) == 2
     assert "seeds 0, 1" in capsys.readouterr().out
     (ranking,) = rankings_of(runs)
     (entry,) = ranking.entries
@@ -143,10 +143,10 @@ def test_repeat_in_a_file_and_seeds_on_the_command_line(
     settings = SMALL | {"data": {"root": str(parts), "num_workers": 0}, "backbone": weights, "repeat": 2}
     file.write_text(yaml.safe_dump(settings))
     assert main(["train", "--config", str(file)]) == 0
-    assert sorted(run.record["facts"]["seed"] for run in find_runs()) == [42, 43]
+    assert sorted(run.record.facts["seed"] for run in find_runs()) == [42, 43]
     assert "seeds 42, 43" in capsys.readouterr().out
     assert main(["train", "--config", str(file), "--seeds", "42..44"]) == 0
-    assert sorted(run.record["facts"]["seed"] for run in find_runs()) == [42, 43, 44]
+    assert sorted(run.record.facts["seed"] for run in find_runs()) == [42, 43, 44]
     assert main(["train", "--config", str(file), "--seeds", "4..0"]) == 2
     assert "0..4" in capsys.readouterr().err
     monkeypatch.setattr(many, "train_built", lambda *_: 1 / 0)

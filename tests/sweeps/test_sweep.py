@@ -55,7 +55,7 @@ def test_every_configuration_is_on_record_and_the_backbone_ran_once(done: Any, h
     assert passes == [["layer1", "layer2", "layer3"]]
     runs = find_runs()
     assert len(runs) == 12
-    assert all(one.status == "finished" and one.record["checkpoint"] is None for one in runs)
+    assert all(one.status == "finished" and one.record.checkpoint is None for one in runs)
     assert len(rows) == 12
     table = (result.folder / "table.csv").read_text().splitlines()
     assert len(table) == 13
@@ -63,7 +63,7 @@ def test_every_configuration_is_on_record_and_the_backbone_ran_once(done: Any, h
 
 def _single(one: Run, folder: Path) -> Run:
     """The same experiment, trained alone by the engine."""
-    data = {key: value for key, value in one.record["experiment"].items() if key != "name"}
+    data = {key: value for key, value in one.record.experiment.to_dict().items() if key != "name"}
     data["model"] = {key: value for key, value in data["model"].items() if key != "center_crop"}
     data["trainer"] = {"accelerator": "cpu", "default_root_dir": str(folder)}
     data["backbone"] = {"name": "resnet18", "weights": "random"}
@@ -79,9 +79,9 @@ def test_numbers_are_those_of_single_runs(done: Any, here: Path, tmp_path: Path,
     for outcome in random.Random(0).sample(chosen, 4):
         own = Run.open(here / outcome.record)
         alone = _single(own, tmp_path / "single")
-        assert own.record["run_id"] == alone.record["run_id"]
-        assert own.record["name"] == alone.record["name"]
-        assert own.record["facts"] == alone.record["facts"]
+        assert own.record.run_id == alone.record.run_id
+        assert own.record.name == alone.record.name
+        assert own.record.facts == alone.record.facts
         for split in ("validation", "test"):
             ours, theirs = own.scores(split), alone.scores(split)
             assert [(r.image_path, r.label, r.defect) for r in ours] == [
@@ -91,8 +91,8 @@ def test_numbers_are_those_of_single_runs(done: Any, here: Path, tmp_path: Path,
             assert [r.pred_label for r in ours] == [r.pred_label for r in theirs]
             np.testing.assert_allclose(own.maps(split), alone.maps(split), rtol=1e-4, atol=1e-4)
             assert np.array_equal(own.masks(split), alone.masks(split))
-        for name, value in alone.record["metrics"].items():
-            assert own.record["metrics"][name] == pytest.approx(value, abs=1e-6), name
+        for name, value in alone.record.metrics.items():
+            assert own.record.metrics[name] == pytest.approx(value, abs=1e-6), name
         assert set(own.record) - {"sweep"} == set(alone.record)
         assert Manifest.read(own.folder / "manifest.json").hash == Manifest.read(alone.folder / "manifest.json").hash
 
@@ -102,8 +102,8 @@ def test_configurations_that_differ_in_neighbours_only_agree_on_pixels(done: Any
     by_name = {one.label: Run.open(here / one.record) for one in done[1].outcomes}
     one, three = (by_name[f"Patchcore resnet18_layer2-layer3_0.2_{k}"] for k in (1, 3))
     assert np.array_equal(one.maps("test"), three.maps("test"))
-    pixel = [name for name in one.record["metrics"] if name.startswith("pixel")]
-    assert {name: one.record["metrics"][name] for name in pixel} == {n: three.record["metrics"][n] for n in pixel}
+    pixel = [name for name in one.record.metrics if name.startswith("pixel")]
+    assert {name: one.record.metrics[name] for name in pixel} == {n: three.record.metrics[n] for n in pixel}
     assert [r.score for r in one.scores("test")] != [r.score for r in three.scores("test")]
 
 
@@ -153,7 +153,7 @@ def test_shared_work_that_fails_is_on_record_with_each_that_needed_it(parts: Pat
     assert [one.status for one in result.outcomes] == ["failed"] * 2 + ["finished"] * 4
     failed = [one for one in find_runs() if one.status == "failed"]
     assert len(failed) == 2
-    assert all("ZeroDivisionError" in one.record["error"]["summary"] for one in failed)
+    assert all("ZeroDivisionError" in one.record.error.summary for one in failed)
 
 
 @pytest.mark.row("S.4")

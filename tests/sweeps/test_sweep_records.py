@@ -67,13 +67,13 @@ def test_numbers_of_rounded_features_are_not_taken_for_exact_ones(copy: Run, par
     (one,) = built(parts)
     assert earlier_runs([one])[one.run_id].folder == copy.folder
     assert one.engine.finished_run(one.model, one.datamodule) is not None
-    copy.update(sweep=copy.record["sweep"] | {"cache_dtype": "float16"})
+    copy.update(sweep=copy.record.sweep.replaced(cache_dtype="float16"))
     assert earlier_runs([one]) == {}
     assert one.engine.finished_run(one.model, one.datamodule) is None
     assert one.run_id in earlier_runs([one], "float16")
     (outcome,) = sweep(settings(parts, grid=[PADIM])).outcomes
     assert outcome.status == "finished", "it is computed anew, and takes the rounded one's place"
-    assert "cache_dtype" not in find_runs()[0].record["sweep"]
+    assert find_runs()[0].record.sweep.cache_dtype == "float32"
 
 
 @pytest.mark.row("S.5", "R.2")
@@ -154,10 +154,10 @@ def test_a_run_whose_images_change_is_not_finished(parts: Path, tmp_path: Path, 
 @pytest.mark.row("R.14")
 def test_what_a_finished_run_lacks_is_computed(copy: Run, parts: Path):
     (one,) = built(parts, evaluation={"aupimo": True})
-    assert one.run_id == copy.record["run_id"]
+    assert one.run_id == copy.record.run_id
     assert earlier_runs([one]) == {}
     assert one.engine.finished_run(one.model, one.datamodule) is None
-    copy.update(metrics=copy.record["metrics"] | {"pixel_AUPIMO": 0.5})
+    copy.update(metrics=copy.record.metrics | {"pixel_AUPIMO": 0.5})
     assert one.run_id in earlier_runs([one])
 
 

@@ -34,11 +34,11 @@ def rows(run: Run) -> list[dict[str, str]]:
 def check_copy(run: Run) -> None:
     """That a run's CSV is what its record says."""
     found = rows(run)
-    numbers = {name: value for name, value in run.record["metrics"].items() if value is not None}
+    numbers = {name: value for name, value in run.record.metrics.items() if value is not None}
     assert {row["name"]: float(row["value"]) for row in found if row["stage"] == "test"} == numbers
     curve = [float(row["value"]) for row in found if row["name"] == "train_loss"]
-    assert curve == pytest.approx(run.record.get("history", {}).get("train_loss", []))
-    assert run.record["loggers"]["csv"] == {"where": f"results/{'/'.join(run.folder.parts[-3:])}/metrics.csv"}
+    assert curve == pytest.approx(run.record.history.get("train_loss", []))
+    assert run.record.trackers["csv"].where == f"results/{'/'.join(run.folder.parts[-3:])}/metrics.csv"
 
 
 @pytest.mark.row("3.21")
@@ -54,7 +54,7 @@ def test_shared_and_single_runs_are_mirrored_and_so_is_a_checkpoint_made_later(p
     assert {one.exit_code for one in wandb.runs} == {0}
     for run, copy in zip(result.runs, tested, strict=True):
         (logged,) = (values for _, values in copy.logged)
-        assert logged["image_AUROC"] == run.record["metrics"]["image_AUROC"]
+        assert logged["image_AUROC"] == run.record.metrics["image_AUROC"]
         assert {"run.json", "scores.csv"} <= set(copy.saved)
     before = len(wandb.runs)
     sweep(given)

@@ -71,7 +71,7 @@ def test_what_another_process_has_finished_meanwhile_is_kept(copy: Path, parts: 
 def test_the_plan_estimates_a_training_from_recorded_ones(copy: Path, parts: Path):
     longer = {**GRID[1], "trainer.max_epochs": [6]}
     (recorded,) = (run for run in find_runs() if run.folder.parent.parent.name == "FeatCae")
-    taken = recorded.record["timings"]["fit"] + recorded.record["timings"]["validation"]
+    taken = recorded.record.timings["fit"] + recorded.record.timings["validation"]
     cflow = {"model.name": "cflow", "model.layers": [["layer2"]]}
     plan = sweep(settings(parts, grid=[longer, cflow]), plan_only=True).plan
     known, unknown = (step for step in plan.steps if step.what.startswith("training"))
@@ -81,7 +81,7 @@ def test_the_plan_estimates_a_training_from_recorded_ones(copy: Path, parts: Pat
     larger = settings(parts, grid=[longer], model={"image_size": [64, 128]})
     (step,) = (step for step in sweep(larger, plan_only=True).plan.steps if step.what.startswith("training"))
     assert step.seconds == pytest.approx(6 * taken)  # twice the pixels
-    recorded.update(environment=recorded.record["environment"] | {"device": "cuda:0"})
+    recorded.update(environment=recorded.record.environment.replaced(device="cuda:0"))
     (step, _) = (
         step
         for step in sweep(settings(parts, grid=[longer, cflow]), plan_only=True).plan.steps

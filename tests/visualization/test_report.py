@@ -152,7 +152,7 @@ def test_several_runs_stand_side_by_side(own_project: Path):
     facts = {kind.defect: kind for kind in by_kind(runs[0].scores("test"), 0.5)}
     row = next(row for row in kinds if row[1] == "sharp")
     assert row[2] == f"{facts['good'].flagged} of 30 flagged"
-    pixels = next(kind for kind in runs[0].record["per_defect"] if kind["defect"] == "hole")["pixel_AUROC"]
+    pixels = next(kind for kind in runs[0].record.per_defect if kind.defect == "hole").pixel_auroc
     assert row[3] == f"{facts['hole'].auroc:.3f}; pixels {pixels:.3f}; {facts['hole'].flagged} of 30 caught"
     confusion = next(table for table in tables if "called good" in table[0])
     shown = {row[0]: row[2:5] for row in confusion[1:]}
@@ -167,7 +167,7 @@ def test_several_runs_stand_side_by_side(own_project: Path):
 
 def test_runs_of_other_splits_have_tables_of_their_own(own_project: Path):
     runs = [run_with_maps("one", 0, 30, 0.5, own_project), run_with_maps("two", 1, 30, 0.5, own_project)]
-    runs[1].update(dataset=runs[1].record["dataset"] | {"manifest": "another"})
+    runs[1].update(dataset=runs[1].record.dataset.replaced(manifest="another"))
     text = write_report(runs, own_project / "report.html").read_text()
     assert "rank them within a table, never across" in text
     page = Page()

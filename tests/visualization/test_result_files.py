@@ -46,7 +46,7 @@ def test_the_files_hold_what_the_scores_say(tmp_path: Path):
     values = [float(row["avg_anomaly_score"]) for row in averages]
     assert values == sorted(values)
     results = json.loads((tmp_path / "report/test_results.json").read_text())
-    assert results["metrics"] == run.record["metrics"]
+    assert results["metrics"] == run.record.metrics
     flagged = {kind["label"]: kind["called_anomalous"] for kind in results["kinds"]}
     assert flagged == {label: sum(score > 0.5 for score in scores) for label, scores in by_label.items()}
     for name in ("cumulative_histogram.png", "test_confusion_matrix.png"):
@@ -75,7 +75,9 @@ def test_a_run_without_scores_has_no_files_and_one_without_a_threshold_no_confus
     with pytest.raises(InputError, match="no test scores"):
         write_result_files(finished("empty"), tmp_path)
     run = run_with_maps("one", 42, 6, 0.6, paths.project_root())
-    run.update(thresholds={level: {**chosen, "value": None} for level, chosen in run.record["thresholds"].items()})
+    run.update(
+        thresholds={level: chosen.replaced(value=None) for level, chosen in run.record.thresholds.by_level.items()}
+    )
     assert "test_confusion_matrix.png" not in {file.name for file in write_result_files(run, tmp_path)}
 
 

@@ -61,7 +61,7 @@ def test_a_test_image_is_five_panels_from_the_record(run: Run, panels: list[dict
         assert shown["bar"] == "Anomaly Score"
         assert f"score {row.score:.4g}" in shown["title"]
         assert np.array_equal(shown["ground truth"][..., 0] > 0, mask)  # the images have the model's own size
-        found = anomaly_map > run.record["thresholds"]["pixel"]["value"]
+        found = anomaly_map > run.record.thresholds.pixel.value
         assert np.array_equal(shown["predicted mask"][..., 0] > 0, drawing.opened(found))
 
 

@@ -1,7 +1,7 @@
 """Runs against each other, on the same test images: differences that can be told from chance, and ties."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import paths_below_root, row_parts
-from defectlab.results.pixel_grid import grid_words, pixel_images
+from defectlab.results.pixel_grid import describe_grid, pixel_images
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, unknown_name
 
@@ -108,13 +108,13 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
         return [one.value or 0.0 for one in found], [(one.low, one.high) for one in sure]
     values, ends = [], []
     for run in runs:
-        value = run.record["metrics"].get(metric)
+        value = run.record.metrics.get(metric)
         if value is None:
-            reason = run.record.get("metric_reasons", {}).get(metric, "it was not computed: `defectlab evaluate RUN`")
+            reason = run.record.metric_reasons.get(metric, "it was not computed: `defectlab evaluate RUN`")
             raise InputError(f"{metric} of {run.folder.name} has no value: {reason}.")
-        interval: Mapping[str, float | None] = run.record.get("intervals", {}).get(metric) or {}
+        interval = run.record.intervals.get(metric)
         values.append(float(value))
-        ends.append((interval.get("low"), interval.get("high")))
+        ends.append((interval.low, interval.high) if interval else (None, None))
     return values, ends
 
 
@@ -126,12 +126,12 @@ def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[
         raise InputError(f"A paired test has nothing to go by: {lack}.")
     draws = resample_counts(labels, matched.parts)
     level, name = metric.split("_", 1)
-    grids = {grid_words(run.record) for run in runs}
+    grids = {describe_grid(run.record) for run in runs}
     if level == "pixel" and len(grids) > 1:
         raise InputError(f"These runs' pixel metrics are on different grids ({'; '.join(sorted(grids))}).")
     found = []
     for run, its, places in zip(runs, matched.scores, matched.places, strict=True):
-        threshold = run.record["thresholds"][level]["value"]
+        threshold = run.record.thresholds.by_level[level].value
         if level == "image":
             found.append(resampled_image_metrics(its, labels, threshold, draws)[name])
             continue
@@ -150,7 +150,7 @@ def _tested_on(run: Run) -> str:
     """
     file = run.folder / "manifest.json"
     if not file.is_file():
-        return run.record["dataset"]["manifest"]
+        return run.record.dataset.manifest
     entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
     tested = [
         (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"])
@@ -163,9 +163,9 @@ def _tested_on(run: Run) -> str:
 def _matched(runs: Sequence[Run]) -> _Matched:
     """Match the runs' test images by their paths below the dataset's root, wherever that lies."""
     first = runs[0]
-    manifests = {run.record["dataset"]["manifest"] for run in runs}
+    manifests = {run.record.dataset.manifest for run in runs}
     if len(manifests) > 1 and len({_tested_on(run) for run in runs}) > 1:
-        names = ", ".join(f"{run.folder.name} on {run.record['dataset']['name']}" for run in runs)
+        names = ", ".join(f"{run.folder.name} on {run.record.dataset.name}" for run in runs)
         raise InputError(
             f"These runs have different images or splits ({names}): scores of different images cannot be paired. "
             "Train them on the same folder with the same seed and split options."

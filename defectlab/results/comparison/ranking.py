@@ -176,9 +176,7 @@ def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str
     run = next((runs[str(row[KEY])] for row in rows if str(row[KEY]) in runs), None)
     parts = []
     if run is not None:
-        parts = [
-            _counted(split, run.record["dataset"]["protocol"]["counts"]) for split in ("test", "validation", "train")
-        ]
+        parts = [_counted(split, run.record.dataset.protocol.counts) for split in ("test", "validation", "train")]
     elif number(rows[0], "test_images") is not None:
         parts = [f"{split}: {rows[0].get(f'{split}_images', 0)} images" for split in ("test", "validation", "train")]
     parts += [str(rows[0].get("protocol", ""))]

@@ -44,11 +44,11 @@ def summarise(runs: Sequence[Run]) -> Repeats:
             f"{runs[0].folder.name} and {others[0].folder.name} differ in more than their seed "
             f"({', '.join(_differing(runs[0], others[0]))}): they are no repeats of each other."
         )
-    if len({run.record["run_id"] for run in runs}) < len(runs):
+    if len({run.record.run_id for run in runs}) < len(runs):
         raise InputError("The same run is given twice: a repeat needs a seed of its own.")
     ordered = sorted(runs, key=_seed)
-    names = dict.fromkeys(name for run in ordered for name in run.record["metrics"])
-    values = {name: [run.record["metrics"].get(name) for run in ordered] for name in names}
+    names = dict.fromkeys(name for run in ordered for name in run.record.metrics)
+    values = {name: [run.record.metrics.get(name) for run in ordered] for name in names}
     found = {name: [value for value in its if value is not None] for name, its in values.items()}
     spreads = {name: spread(its) for name, its in found.items() if its}
     return Repeats(tuple(ordered), tuple(_seed(run) for run in ordered), spreads)

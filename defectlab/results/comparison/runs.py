@@ -12,9 +12,7 @@ from defectlab.utils.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from defectlab.results.comparison.significance import TestScores
 from defectlab.results.curves import kinds_of_columns
@@ -39,10 +37,10 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
         InputError: There are none yet; says what makes some.
     """
     runs = [run for run in find_runs() if run.status == FINISHED]
-    of_it = [run for run in runs if dataset in (None, run.record["dataset"]["name"])]
+    of_it = [run for run in runs if dataset in (None, run.record.dataset.name)]
     if of_it:
         return of_it
-    there = ", ".join(sorted({run.record["dataset"]["name"] for run in runs}))
+    there = ", ".join(sorted({run.record.dataset.name for run in runs}))
     what = f"of {dataset} (there are some of {there})" if runs else ""
     raise InputError(
         f"There are no finished runs {what} under {paths.relative(paths.results_dir())} yet".replace("  ", " ")
@@ -52,7 +50,7 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
 
 def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
     """Rank runs by image AUROC within each dataset, split and pixel size, with ties; every scores.csv is read once."""
-    by_id = {run.record["run_id"]: run for run in runs}
+    by_id = {run.record.run_id: run for run in runs}
     scores = {name: read_test_scores(run) for name, run in by_id.items()}
     return rank_rows([row_of(run) for run in runs], by_id, scores)
 
@@ -60,13 +58,13 @@ def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
 def ranked_runs(ranking: Ranking, runs: Sequence[Run]) -> list[Run]:
     """Return the runs of a ranking that have an image AUROC, so that they can be tested against each other."""
     ranked = [entry for entry in ranking.entries if RANKED_BY in entry.spreads]
-    by_id = {run.record["run_id"]: run for run in runs}
+    by_id = {run.record.run_id: run for run in runs}
     return [by_id[str(row[KEY])] for entry in ranked for row in entry.rows if str(row[KEY]) in by_id]
 
 
 def kinds_by_run(runs: Sequence[Run]) -> dict[str, list[KindResult]]:
     """Return each run's kinds of test image by its id."""
-    return {run.record["run_id"]: kinds_of(run, read_test_scores(run)) for run in runs}
+    return {run.record.run_id: kinds_of(run, read_test_scores(run)) for run in runs}
 
 
 def ranking_frame(ranking: Ranking) -> "pd.DataFrame":
@@ -99,25 +97,16 @@ def _row(entry: Entry) -> dict[str, object]:
 
 def kinds_of(run: Run, scores: TestScores | None) -> list[KindResult]:
     """Return the kinds of a run's test images, the good first; none where neither record nor scores tell."""
-    recorded = run.record.get("per_defect")
-    found = [_recorded(one) for one in recorded] if recorded else _computed(run, scores)
+    recorded = run.record.per_defect
+    found = [
+        KindResult(one.defect, one.label, one.count, one.flagged, one.image_auroc, one.pixel_auroc) for one in recorded
+    ] or _computed(run, scores)
     return sorted(found, key=lambda kind: (kind.label, kind.defect))
-
-
-def _recorded(kind: Mapping[str, Any]) -> KindResult:
-    return KindResult(
-        str(kind["defect"]),
-        int(kind["label"]),
-        int(kind["count"]),
-        kind.get("flagged"),
-        kind.get("image_AUROC"),
-        kind.get("pixel_AUROC"),
-    )
 
 
 def _computed(run: Run, scores: TestScores | None) -> list[KindResult]:
     if scores is None:
         return []
-    threshold = run.record["thresholds"]["image"]["value"]
+    threshold = run.record.thresholds.image.value
     kinds = kinds_of_columns(scores.defects, scores.labels, scores.scores, threshold, scores.parts)
     return [KindResult(kind.defect, kind.label, kind.count, kind.flagged, kind.auroc, None) for kind in kinds]

@@ -420,6 +420,16 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         return len(self.to_dict())
 
     @property
+    def error_summary(self) -> str | None:
+        """The error that ended the run, in one line; None where none did."""
+        return None if self.error is None else self.error.summary
+
+    @property
+    def sweep_facts(self) -> SweepRecord:
+        """What is on record of the run's sweep, or of none."""
+        return self.sweep or SweepRecord()
+
+    @property
     def seed(self) -> int:
         """The seed of the experiment."""
         return int(self.facts.get("seed", self.facts.get("model.seed", 0)))

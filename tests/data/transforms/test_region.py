@@ -130,8 +130,8 @@ def test_a_run_equals_one_on_images_cut_by_hand(framed: tuple[Path, Path], tmp_p
         runs.append(Run.open(model.run_folder))
     ours, plain = runs
     assert [row.score for row in ours.scores()] == [row.score for row in plain.scores()]
-    assert ours.record["metrics"] == plain.record["metrics"]
-    assert ours.record["experiment"]["data"]["crop_area"] == list(BOX)
+    assert ours.record.metrics == plain.record.metrics
+    assert ours.record.experiment.data["crop_area"] == list(BOX)
 
     image = next(iter((root / "test/blot").iterdir()))
     ours_found, plain_found = (
@@ -162,7 +162,7 @@ def test_a_run_equals_one_on_images_cut_by_hand(framed: tuple[Path, Path], tmp_p
 
     again = Engine(default_root_dir=tmp_path / "results", pixel_size="original")
     tested = again.test(model=small("padim"), datamodule=data(root, seed=3), ckpt_path=checkpoint)  # brings its region
-    assert tested[0] == ours.record["metrics"]
+    assert tested[0] == ours.record.metrics
     with pytest.raises(InputError, match="the checkpoint brings its own"):
         again.test(datamodule=data(root, seed=3, crop_area=[0, 0, 32, 32]), ckpt_path=checkpoint)
     with pytest.raises(DataError, match="does not fit"):

@@ -175,11 +175,11 @@ def test_a_run_on_tiles(large: Path, name: str, tmp_path: Path):
     engine.train(model=model, datamodule=data(large, tiling=tiling))
     run = Run.open(model.run_folder)
     assert run.maps("test").shape[1:] == (96, 96)
-    assert run.record["tiling"]["rows"] == [0, 32]
-    assert ("highest of its tiles" in run.record["tiling"]["image_score"]) == (name not in BY_FEATURES)
-    assert run.record["experiment"]["data"]["tiling"]["image_size"] == [96, 96]
+    assert run.record.tiling.rows == [0, 32]
+    assert ("highest of its tiles" in run.record.tiling.image_score) == (name not in BY_FEATURES)
+    assert run.record.experiment.data["tiling"]["image_size"] == [96, 96]
     assert np.asarray(Image.open(run.folder / "tiles.png")).shape == (96, 96, 3)
-    assert run.record["metrics"]["pixel_AUROC"] is not None
+    assert run.record.metrics["pixel_AUROC"] is not None
 
     moved = run.checkpoint_file().rename(tmp_path / "alone.ckpt")
     detector = Detector.load(moved, device="cpu")
@@ -191,6 +191,6 @@ def test_a_run_on_tiles(large: Path, name: str, tmp_path: Path):
     if name == "padim":
         again = Engine(default_root_dir=tmp_path / "results", pixel_size="original")
         tested = again.test(model=small(name), datamodule=data(large), ckpt_path=moved)  # the checkpoint brings tiles
-        assert tested[0] == pytest.approx(run.record["metrics"], rel=1e-5)
+        assert tested[0] == pytest.approx(run.record.metrics, rel=1e-5)
         with pytest.raises(InputError, match="tiling differs"):
             again.test(datamodule=data(large, tiling={"image_size": 128}), ckpt_path=moved)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import finished, run_with_maps, scored
+from helpers.runs import finished, run_with_maps, scored, set_protocol
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
@@ -63,7 +63,7 @@ def test_other_metrics_are_compared_by_the_paired_bootstrap(capsys: pytest.Captu
     runs = [with_metrics(scored(name, noise, seed)) for name, noise, seed in (("a", 3.0, 0), ("b", 0.3, 1))]
     best, other = compare_runs(runs, "image_F1Max")
     assert (best.run, best.test, best.p) == (runs[1], None, None)
-    assert best.value == runs[1].record["metrics"]["image_F1Max"]
+    assert best.value == runs[1].record.metrics["image_F1Max"]
     assert other.test.difference == pytest.approx(best.value - other.value)
     assert other.test.low > 0
     assert not other.tied
@@ -112,7 +112,7 @@ def test_a_centre_crop_has_other_pixels_than_a_whole_image_of_its_size(own_proje
 
 def elsewhere(run: Run) -> Run:
     """The same run, made of the same images in another folder."""
-    run.update(dataset={**run.record["dataset"], "root": "/mnt/coins"})
+    run.update(dataset=run.record.dataset.replaced(root="/mnt/coins"))
     run.write_scores([replace(row, image_path=f"/mnt/coins/{row.image_path}") for row in run.scores()])
     return run
 
@@ -134,8 +134,7 @@ def test_what_is_not_the_same_is_not_compared():
     with pytest.raises(InputError, match="label them otherwise"):
         compare_runs([one, other])
     other.write_scores(rows)
-    dataset = other.record["dataset"]
-    other.update(dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"^(\d\d)"}})
+    set_protocol(other, group=r"^(\d\d)")
     for runs in ([one, other], [other, one]):
         with pytest.raises(InputError, match=r"which images show one part .data\.group"):
             compare_runs(runs)

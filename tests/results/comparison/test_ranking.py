@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.runs import finished, measured
+from helpers.runs import finished, measured, set_protocol
 
 from defectlab.results.comparison.dataset_means import means_over_datasets
 from defectlab.results.comparison.paired_test import compare_runs
@@ -22,8 +22,8 @@ def rankings_of(*runs: Run) -> list[Ranking]:
     rows = [row_of(run) for run in runs]
     return rank_rows(
         rows,
-        {run.record["run_id"]: run for run in runs},
-        {run.record["run_id"]: read_test_scores(run) for run in runs},
+        {run.record.run_id: run for run in runs},
+        {run.record.run_id: read_test_scores(run) for run in runs},
     )
 
 
@@ -68,7 +68,7 @@ def test_seeds_are_one_entry_that_opens_into_them():
         run = finished("one", seed=seed)
         source = measured("source", 0.8, 10 + seed)
         run.write_scores(source.scores())
-        run.update(metrics=source.record["metrics"])
+        run.update(metrics=source.record.metrics)
         runs.append(run)
     (ranking,) = rankings_of(*runs, measured("other", 0.5))
     one = next(entry for entry in ranking.entries if len(entry.rows) == 3)
@@ -81,7 +81,7 @@ def test_seeds_are_one_entry_that_opens_into_them():
 
 
 def _seed(run: Run) -> int:
-    return run.record["facts"]["seed"]
+    return run.record.facts["seed"]
 
 
 def test_what_cannot_be_tested_says_so():
@@ -89,7 +89,7 @@ def test_what_cannot_be_tested_says_so():
     (gone.folder / "scores.csv").unlink()
     typed = row_of(finished("typed", metrics={"image_AUROC": 0.2})) | {"state": IMPORTED}
     rows = [row_of(best), row_of(gone), typed]
-    scores = {best.record["run_id"]: read_test_scores(best)}
+    scores = {best.record.run_id: read_test_scores(best)}
     (ranking,) = rank_rows(rows, {}, scores)
     assert [(entry.name, entry.verdict, entry.p) for entry in ranking.entries] == [
         ("best", BEST, None), ("gone", UNTESTED, None), ("typed", UNTESTED, None),
@@ -110,7 +110,9 @@ def test_a_run_without_defects_comes_last_and_has_no_verdict():
 @pytest.mark.row("3.7")
 def test_a_threshold_from_the_test_images_is_noted():
     run = measured("oracle", 0.5)
-    thresholds = {level: one | {"source": "test", "oracle": True} for level, one in run.record["thresholds"].items()}
+    thresholds = {
+        level: one.replaced(source="test", oracle=True) for level, one in run.record.thresholds.by_level.items()
+    }
     run.update(thresholds=thresholds)
     (ranking,) = rankings_of(run)
     assert ranking.entries[0].note == "threshold chosen on the test images (oracle)"
@@ -143,7 +145,7 @@ def test_kinds_come_from_the_record_and_else_from_the_scores():
     assert (good.count, good.flagged) == (3, None)
     assert (hole.count, hole.flagged, hole.image_auroc, hole.pixel_auroc) == (9, 4, 0.25, 0.75)
     assert kinds_of(finished("empty"), None) == []
-    assert {row[KEY] for row in [row_of(run)]} == {run.record["run_id"]}
+    assert {row[KEY] for row in [row_of(run)]} == {run.record.run_id}
 
 
 def test_the_leaderboard_knows_that_photographs_of_one_part_belong_together():
@@ -152,12 +154,9 @@ def test_the_leaderboard_knows_that_photographs_of_one_part_belong_together():
         rows = run.scores()
         of_part = {row.image_path: f"part{n // 3}_{n}.png" for n, row in enumerate(sorted(rows, key=_path))}
         run.write_scores([replace(row, image_path=of_part[row.image_path]) for row in rows])
-        data = run.record["experiment"]["data"] | {"group": r"(part\d+)_"}
-        dataset = run.record["dataset"]
-        run.update(
-            experiment=run.record["experiment"] | {"data": data},
-            dataset={**dataset, "protocol": {**dataset["protocol"], "group": r"(part\d+)_"}},
-        )
+        data = run.record.experiment.data | {"group": r"(part\d+)_"}
+        run.update(experiment=run.record.experiment.replaced(data=data))
+        set_protocol(run, group=r"(part\d+)_")
     (ranking,) = rankings_of(*runs)
     assert [entry.p for entry in ranking.entries] == [one.p for one in compare_runs(runs)]
     assert ranking.entries[0].note == ""
@@ -171,7 +170,7 @@ def _path(row: ScoreRow) -> str:
 def test_of_equal_image_auroc_the_better_maps_come_first():
     runs = [measured(name, 0.01, seed=n) for n, name in enumerate(("poor", "good"))]
     for run, value in zip(runs, (0.7, 0.9), strict=True):
-        run.update(metrics=run.record["metrics"] | {"image_AUPR": 1.0, "pixel_AUPRO": value})
+        run.update(metrics=run.record.metrics | {"image_AUPR": 1.0, "pixel_AUPRO": value})
     assert [entry.name for entry in rankings_of(*runs)[0].entries] == ["good", "poor"]
     assert [entry.name for entry in rankings_of(*runs[::-1])[0].entries] == ["good", "poor"]
 
@@ -181,25 +180,23 @@ def test_a_configuration_on_several_datasets_has_its_mean_over_them():
     runs = [*coins, measured("one", 0.9, 3, dataset="bottle"), measured("one", 2.0, 5, dataset="wells")]
     runs += [measured("other", 0.6, 1, dataset=name, options={"n_features": 7}) for name in ("coins", "bottle")]
     runs += [measured("alone", 0.6, 1, dataset="coins", options={"n_features": 9})]
-    runs[2].update(metrics=runs[2].record["metrics"] | {"pixel_AUROC": None})
+    runs[2].update(metrics=runs[2].record.metrics | {"pixel_AUROC": None})
     one, other = means_over_datasets(rankings_of(*runs))
-    areas = [run.record["metrics"]["image_AUROC"] for run in runs]
+    areas = [run.record.metrics["image_AUROC"] for run in runs]
     assert list(one.entries) == ["coins", "bottle", "wells"]
     assert one.means["image_AUROC"] == pytest.approx(np.mean(areas[:3]))
-    assert one.means["pixel_AUROC"] == pytest.approx(
-        np.mean([run.record["metrics"]["pixel_AUROC"] for run in runs[:2]])
-    )
+    assert one.means["pixel_AUROC"] == pytest.approx(np.mean([run.record.metrics["pixel_AUROC"] for run in runs[:2]]))
     assert one.note == (
         f"3 datasets: coins, bottle, wells; image AUROC lowest on wells ({areas[2]:.3f}); pixel metrics of coins, "
         "bottle only"
     )
     assert other.means["image_AUROC"] == pytest.approx(np.mean(areas[3:5]))
     assert means_over_datasets(rankings_of(*coins)) == []
-    data = runs[1].record["experiment"]["data"]
+    data = runs[1].record.experiment.data
     places = {"root": "elsewhere", "abnormal_dir": "bad", "num_workers": 8, "seed": 7}
-    runs[1].update(experiment=runs[1].record["experiment"] | {"data": data | places})
+    runs[1].update(experiment=runs[1].record.experiment.replaced(data=data | places))
     assert len(means_over_datasets(rankings_of(*runs[:2]))) == 1
-    runs[1].update(experiment=runs[1].record["experiment"] | {"data": data | {"augment": {"hflip": 0.5}}})
+    runs[1].update(experiment=runs[1].record.experiment.replaced(data=data | {"augment": {"hflip": 0.5}}))
     assert means_over_datasets(rankings_of(*runs[:2])) == [], (
         "augmented on one and not on the other is no one configuration"
     )
@@ -216,7 +213,7 @@ def test_groups_of_datasets_have_means_of_their_own():
         "metal": {"bottle", "mine"},
     }
     assert together[0].over == "all"
-    area = {run.record["dataset"]["name"]: run.record["metrics"]["image_AUROC"] for run in runs}
+    area = {run.record.dataset.name: run.record.metrics["image_AUROC"] for run in runs}
     textures = next(one for one in together if one.over == "textures")
     assert textures.means["image_AUROC"] == pytest.approx((area["tile"] + area["wood"]) / 2)
     assert textures.note.startswith("mean of textures: 2 datasets: ")

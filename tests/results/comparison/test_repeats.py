@@ -20,14 +20,14 @@ def repeats(values: list[float], **options) -> list[Run]:
 
 def test_runs_that_differ_in_their_seed_alone_are_repeats():
     one, two = repeats([0.8, 0.9])
-    two.update(facts=two.record["facts"] | {"model.seed": 7})
+    two.update(facts=two.record.facts | {"model.seed": 7})
     assert repeat_key(one) == repeat_key(two)
     others = [
         finished("other"),
         finished("one", manifest="another split"),
         finished("one", model="patchcore"),
     ]
-    one.update(facts=one.record["facts"] | {"data.seed": 42})
+    one.update(facts=one.record.facts | {"data.seed": 42})
     assert len({repeat_key(run) for run in [one, two, *others]}) == 5
 
 
@@ -45,9 +45,9 @@ def test_they_are_summed_up_as_numpy_and_scipy_do():
 
 def test_a_metric_that_some_seeds_lack_is_of_those_that_have_it():
     runs = repeats([0.8, 0.9, 0.7])
-    runs[1].update(metrics=runs[1].record["metrics"] | {"image_AUROC": None, "pixel_AUROC": None})
+    runs[1].update(metrics=runs[1].record.metrics | {"image_AUROC": None, "pixel_AUROC": None})
     for run in (runs[0], runs[2]):
-        run.update(metrics=run.record["metrics"] | {"pixel_AUROC": None})
+        run.update(metrics=run.record.metrics | {"pixel_AUROC": None})
     found = summarise(runs)
     assert (found.metrics["image_AUROC"].count, found.metrics["image_AUROC"].mean) == (2, pytest.approx(0.75))
     assert "pixel_AUROC" not in found.metrics

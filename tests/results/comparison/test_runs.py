@@ -35,7 +35,7 @@ def test_a_board_is_a_table_best_first_and_names_its_runs():
     assert frame.index.tolist() == [1, 2, 3, 4]
     assert "sd of seeds" not in frame
     assert [run.folder.name for run in ranked_runs(ranking, [*runs, without])] == ["best", "near", "far"]
-    assert set(kinds_by_run(runs)) == {run.record["run_id"] for run in runs}
+    assert set(kinds_by_run(runs)) == {run.record.run_id for run in runs}
 
 
 def validated(good: list[float], bad: list[float]) -> Run:

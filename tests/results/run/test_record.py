@@ -40,12 +40,12 @@ def test_the_same_experiment_replaces_its_run_only_once_the_new_one_is_as_far(tm
     second = start(tmp_path)
     second.update(marker="second")
     assert second.folder != first.folder
-    assert Run.open(first.folder).record["marker"] == "first"
+    assert Run.open(first.folder).record.extra["marker"] == "first"
     second.advance("fitted")
-    assert Run.open(first.folder).record["marker"] == "first"
+    assert Run.open(first.folder).record.extra["marker"] == "first"
     second.advance("finished")
     assert second.folder == first.folder
-    assert Run.open(first.folder).record["marker"] == "second"
+    assert Run.open(first.folder).record.extra["marker"] == "second"
     assert [run.folder for run in find_runs(tmp_path)] == [first.folder]
     assert sorted(path.name for path in first.folder.parent.iterdir()) == [".lock", first.folder.name]
 
@@ -55,9 +55,9 @@ def test_a_failed_rerun_leaves_the_finished_run(tmp_path: Path):
     again = start(tmp_path)
     with pytest.raises(RuntimeError, match="boom"), again.recording_failure():
         raise RuntimeError("boom")
-    assert again.record["status"] == "failed"
+    assert again.record.status == "failed"
     (found,) = find_runs(tmp_path)
-    assert found.record["marker"] == "first"
+    assert found.record.extra["marker"] == "first"
 
 
 def test_another_experiment_of_the_same_name_gets_a_suffix_that_says_what_differs(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_a_failure_is_kept_with_its_error(tmp_path: Path):
     run = start(tmp_path)
     with pytest.raises(ValueError, match="no good"), run.recording_failure():
         raise ValueError("no good")
-    assert Run.open(run.folder).record["error"]["summary"] == "ValueError: no good"
+    assert Run.open(run.folder).record.error.summary == "ValueError: no good"
     again = start(tmp_path)
     assert again.folder == run.folder
 
@@ -113,9 +113,9 @@ def test_a_rerun_killed_while_it_took_its_place_loses_nothing(tmp_path: Path):
     assert find_runs(tmp_path) == []
     again = start(tmp_path)
     (found,) = find_runs(tmp_path)
-    assert found.record["marker"] == "first"
+    assert found.record.extra["marker"] == "first"
     again.advance("finished", marker="second")
-    assert [one.record["marker"] for one in find_runs(tmp_path)] == ["second"]
+    assert [one.record.extra["marker"] for one in find_runs(tmp_path)] == ["second"]
     assert {folder.name for folder in run.folder.parent.iterdir()} == {".lock", run.folder.name}
 
 

@@ -50,7 +50,7 @@ def test_a_finished_run_is_a_typed_row_with_every_option_in_a_column_of_its_own(
     update_workbook(run)
     (row,) = table()
     # a cell keeps sixteen digits
-    assert {key: row[key] for key in BARE_METRICS} == pytest.approx(run.record["metrics"], rel=1e-15)
+    assert {key: row[key] for key in BARE_METRICS} == pytest.approx(run.record.metrics, rel=1e-15)
     assert isinstance(row["date (UTC)"], datetime)
     expected = {
         "dataset": "coins",
@@ -92,7 +92,7 @@ def test_the_comparison_is_laid_out_as_hand_kept_workbooks_are():
     assert [sheet.cell(1, column).value for column in (2, 3)] == ["a", "b"]
     assert [sheet.cell(row, 1).value for row in range(2, 6)] == list(BARE_METRICS)
     shown = [sheet.cell(row, 2).value for row in range(9, 13)]
-    assert shown == pytest.approx([run.record["metrics"][metric] for metric in BARE_METRICS], rel=1e-15)
+    assert shown == pytest.approx([run.record.metrics[metric] for metric in BARE_METRICS], rel=1e-15)
     assert all(cell.value is None for row in (6, 7, 13, 14) for cell in sheet[row])
     assert open_book().sheetnames == ["comparison", "runs", *GENERATED]
 
@@ -395,7 +395,7 @@ def test_the_workbook_may_be_a_link_and_lie_elsewhere(tmp_path: Path, monkeypatc
 def test_a_metric_without_a_value_any_more_leaves_no_stale_cell():
     run = finished("a", metrics={"image_precision": 0.9})
     update_workbook(run)
-    metrics = run.record["metrics"] | {"image_precision": None}
+    metrics = run.record.metrics | {"image_precision": None}
     run.update(metrics=metrics, metric_reasons={"image_precision": "nothing is above the threshold"})
     update_workbook(run)
     assert table()[0].get("image_precision") is None

@@ -49,7 +49,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
     found = find_runs()
     assert_equal_runs(found, [one for one in local if share == "objects" or one.folder.parent.parent.name == "Padim"])
     assert len(FeatureStore().entries()) == (0 if share == "objects" else 3)  # two layers and PaDiM's distances
-    assert [Run.open(one.record).record["run_id"] for one in result.outcomes if one.record] == [
+    assert [Run.open(one.record).record.run_id for one in result.outcomes if one.record] == [
         one.run_id for one in result.plan.configurations
     ]
 
@@ -62,7 +62,7 @@ def test_what_fails_in_a_task_is_on_record_and_stops_no_other(parts: Path, monke
     assert [one.status for one in result.outcomes] == ["failed"] * 4 + ["finished"] * 2
     failed = [run for run in find_runs() if run.status == "failed"]
     assert len(failed) == 4
-    assert all("ZeroDivisionError" in run.record["error"]["summary"] for run in failed)
+    assert all("ZeroDivisionError" in run.record.error.summary for run in failed)
 
 
 def test_a_machine_with_other_images_or_another_program_is_refused(
@@ -127,5 +127,5 @@ def test_an_adopted_run_is_where_it_would_be_had_it_run_here(tmp_path: Path):
     other = finished("one", root=tmp_path / "more", seed=7)
     files = {"run.json": (other.folder / "run.json").read_bytes()}
     second = adopt_run(files, results, "Padim", "coins")
-    assert second.folder.name == "one_seed-7" == second.record["name"]
+    assert second.folder.name == "one_seed-7" == second.record.name
     assert not list((results / "Padim/coins").glob(".one*"))

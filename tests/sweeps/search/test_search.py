@@ -213,7 +213,7 @@ def test_trainings_worse_than_the_median_are_ended(parts: Path, monkeypatch: pyt
     assert [one.state for one in result.trials][:2] == ["complete", "pruned"]
     assert "ended after epoch 1 of 3" in (result.trials[1].error or "")
     run = next(one for one in find_runs() if one.status == "failed")
-    assert "PrunedTrialError" in run.record["error"]["summary"]
+    assert "PrunedTrialError" in run.record.error.summary
     assert not result.failed
 
 
