@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
 from defectlab import load_backbone
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.data.samples.photographs import photograph_file
 from defectlab.evaluation.metrics import auroc, sort_scores

@@ -20,7 +20,8 @@ from PIL import Image
 
 from benchmarks.backbone_table import render
 from defectlab import Padim, Patchcore, load_backbone
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.data.datasets import load_image
 from defectlab.data.samples import make_sample
 from defectlab.evaluation.metrics import auroc, sort_scores

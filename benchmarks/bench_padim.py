@@ -9,7 +9,7 @@ from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 from benchmarks.inputs import images, resnet18, source
 from benchmarks.measure import alternate, peak_mib, relative, timed
 from benchmarks.table import Row
-from defectlab.backbones import load_backbone
+from defectlab.backbones.loading import load_backbone
 from defectlab.kernels.gaussian.fit import distance, fit_cheapest
 from defectlab.models.padim.lightning_model import PadimModel
 

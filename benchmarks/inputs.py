@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from defectlab.backbones import Backbone, load_backbone
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.loading import load_backbone
 from defectlab.data.datasets import load_image
 from defectlab.data.transforms.preprocessing import Preprocessing
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from benchmarks import inputs
-from defectlab.backbones import FeatureExtractor
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.coreset.greedy import k_center_greedy
 from defectlab.kernels.neighbours import nearest_neighbours
 

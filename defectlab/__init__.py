@@ -13,7 +13,7 @@ from defectlab.utils.telemetry import switch_off_telemetry
 from defectlab.utils.version import __version__
 
 if TYPE_CHECKING:
-    from defectlab.backbones import load_backbone
+    from defectlab.backbones.loading import load_backbone
     from defectlab.data.folder import Folder
     from defectlab.data.manifest.manifest import build_manifest
     from defectlab.data.samples import make_sample
@@ -68,7 +68,7 @@ _DOOR = {
     "run_many": "defectlab.sweeps.run_many",
     "Run": "defectlab.results.run.run",
     "Preprocessing": "defectlab.data.transforms.preprocessing",
-    "load_backbone": "defectlab.backbones",
+    "load_backbone": "defectlab.backbones.loading",
     "model_class": "defectlab.models.registry",
     "nearest_good_patches": "defectlab.inference.nearest_patches",
     "predict_to_folder": "defectlab.inference.prediction_files",

@@ -16,7 +16,7 @@ from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.validation import check_option_names, check_whole
 
 if TYPE_CHECKING:
-    from defectlab.backbones import Backbone
+    from defectlab.backbones.backbone import Backbone
     from defectlab.data.folder import Folder
     from defectlab.engine.engine import Engine
     from defectlab.models.base import BaseDetector
@@ -167,7 +167,7 @@ class ComponentCache:
         Raises:
             InputError: A name or a weights file that cannot work.
         """
-        from defectlab.backbones import load_backbone
+        from defectlab.backbones.loading import load_backbone
 
         given, info = experiment.backbone, model_info(experiment.model["name"])
         if info.backbone is None:

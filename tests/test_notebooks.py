@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import defectlab
 from defectlab import make_sample
-from defectlab.backbones import build, get_spec
+from defectlab.backbones.registry import build, get_spec
 from defectlab.results.run.run import find_runs
 from defectlab.results.workbook import read_workbook
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from defectlab.backbones import find_weights
+from defectlab.backbones.weights import find_weights
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.samples import make_sample
 from defectlab.experiment import BackboneConfig, Experiment

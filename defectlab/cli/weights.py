@@ -10,7 +10,7 @@ from defectlab.utils import paths
 
 def weights_list() -> None:
     """List known and local backbone weights."""
-    from defectlab.backbones import list_weights
+    from defectlab.backbones.weights import list_weights
 
     for entry in list_weights():
         where = paths.relative(entry.path) if entry.path else (entry.url or "")
@@ -23,7 +23,7 @@ def weights_get(name: str) -> None:
     Args:
         name: As `defectlab weights list` shows it.
     """
-    from defectlab.backbones import get
+    from defectlab.backbones.weights_download import get
     from defectlab.utils.progress import progress_bar
 
     with progress_bar(name, None, of_bytes=True) as progress:
@@ -37,7 +37,7 @@ def weights_verify(names: list[str] | None = None) -> int:
     Args:
         names: Which; default is all.
     """
-    from defectlab.backbones import verify
+    from defectlab.backbones.weights import verify
 
     results = verify(names)
     for result in results:
@@ -47,7 +47,7 @@ def weights_verify(names: list[str] | None = None) -> int:
 
 def weights_import(file: str, name: str | None, overwrite: bool) -> None:
     """Check a weights file, copy it into weights/ and record where it came from."""
-    from defectlab.backbones import import_file
+    from defectlab.backbones.weights_import import import_file
 
     print(paths.relative(import_file(Path(file), name, overwrite=overwrite)))
 
@@ -78,7 +78,7 @@ def weights_distil(
         output: File to write; default is pretrained_teacher_SIZE.safetensors in weights/.
         overwrite: Replace a file that is there.
     """
-    from defectlab.backbones import load_backbone
+    from defectlab.backbones.loading import load_backbone
     from defectlab.models.efficient_ad.distillation import distil_teacher
 
     path = distil_teacher(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from defectlab.backbones import weights_sha256
+from defectlab.backbones.backbone import weights_sha256
 from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.data.folder import Folder
 from defectlab.data.manifest.manifest import Manifest

@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import nn
 
-from defectlab.backbones import Backbone
+from defectlab.backbones.backbone import Backbone
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
 from defectlab.models.model_info import ModelInfo

@@ -10,7 +10,9 @@ import torch
 from anomalib.models.components import AnomalibModule
 from torch import nn
 
-from defectlab.backbones import Backbone, as_backbone, load_backbone
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.loading import load_backbone
+from defectlab.backbones.recognition import as_backbone
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling

@@ -14,7 +14,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import nn
 from torch.nn import functional as F
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permutation_of
 from defectlab.kernels.flow.grid import GridFlow, checksum
 from defectlab.models.base import check_layers

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 
-from defectlab.backbones import Backbone, BackboneSpec, WeightsInfo, build
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.registry import BackboneSpec, build
+from defectlab.backbones.weights import WeightsInfo
 from defectlab.utils.errors import InputError
 
 CHECKPOINT_KEY = "defectlab"

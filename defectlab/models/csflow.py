@@ -16,7 +16,8 @@ from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
 from torch import nn
 from torch.nn import functional as F
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.models.base import BaseDetector, check_layers
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError

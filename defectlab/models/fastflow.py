@@ -13,7 +13,8 @@ from anomalib.models.image.fastflow.torch_model import FastflowModel as Anomalib
 from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
 from torch import nn
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.models.base import BaseDetector, check_layers
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError

@@ -14,7 +14,8 @@ from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional as F
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.evaluation.thresholds import DefaultRule, RuleOptions, check_options
 from defectlab.models.base import check_layers
 from defectlab.models.frozen_features import FrozenBackboneDetector

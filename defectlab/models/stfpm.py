@@ -13,7 +13,9 @@ from anomalib.models.image.stfpm.loss import STFPMLoss
 from anomalib.models.image.stfpm.torch_model import STFPMModel as AnomalibStfpmModel
 from torch import nn
 
-from defectlab.backbones import Backbone, FeatureExtractor, build
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.registry import build
 from defectlab.models.base import BaseDetector, check_layers
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from defectlab.backbones import Backbone
+from defectlab.backbones.backbone import Backbone
 from defectlab.data.folder import Folder
 from defectlab.engine.engine import Engine
 from defectlab.experiment import ComponentCache, Experiment, build

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from defectlab.backbones import FeatureExtractor
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.feature_cache.extraction import BATCH
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.kernels.coreset.cost import coreset_size, estimate

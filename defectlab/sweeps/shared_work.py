@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from defectlab.backbones.feature_cache import Features, FeatureStore, extract
-from defectlab.backbones.feature_cache.extraction import feature_source
+from defectlab.backbones.feature_cache.extraction import Features, extract, feature_source
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.data.datasets import load_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing

@@ -8,7 +8,9 @@ import pytest
 import torch
 from helpers.backbones import images
 
-from defectlab.backbones import FeatureExtractor, load_backbone, weights, weights_manifest
+from defectlab.backbones import weights, weights_manifest
+from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.registry import BUNDLED, IMAGENET_MEAN
 from defectlab.data.samples.procedural import KINDS, procedural_image
 from defectlab.utils.errors import WeightsError

@@ -8,8 +8,8 @@ import torchvision
 from helpers.backbones import images, shaken
 from torch import Tensor, nn
 
-from defectlab.backbones import load_backbone
 from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.loading import load_backbone
 from defectlab.utils.errors import OptionError, WeightsError
 
 

@@ -12,7 +12,8 @@ import torch
 from helpers.models import backbone, data, small
 
 import defectlab.backbones.feature_cache.extraction as extracting
-from defectlab.backbones.feature_cache import Features, FeatureStore, extract
+from defectlab.backbones.feature_cache.extraction import Features, extract
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.results.run.arrays import ArrayWriter

@@ -10,7 +10,10 @@ from helpers.backbones import images, shaken
 from safetensors.torch import save_file
 from torch import nn
 
-from defectlab.backbones import BackboneSpec, FeatureExtractor, load_backbone, weights_sha256
+from defectlab.backbones.backbone import weights_sha256
+from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.loading import load_backbone
+from defectlab.backbones.registry import BackboneSpec
 from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.utils.errors import OptionError, WeightsError
 

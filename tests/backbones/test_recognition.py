@@ -7,9 +7,10 @@ import torchvision
 from helpers.backbones import images
 from torch import Tensor, nn
 
-from defectlab.backbones import FeatureExtractor, as_backbone, build, weights_sha256
-from defectlab.backbones.recognition import recognise
-from defectlab.backbones.registry import REGISTRY
+from defectlab.backbones.backbone import weights_sha256
+from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.recognition import as_backbone, recognise
+from defectlab.backbones.registry import REGISTRY, build
 
 
 @pytest.mark.parametrize("name", ["resnet18", "wide_resnet50_2", "efficientnet_b7", "cspdarknet53"])

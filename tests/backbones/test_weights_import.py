@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from defectlab.backbones import import_file, load_backbone, weights_manifest
+from defectlab.backbones import weights_manifest
+from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.weights import list_weights
+from defectlab.backbones.weights_import import import_file
 from defectlab.utils.errors import WeightsError
 
 

@@ -5,7 +5,7 @@ import torch
 from helpers.models import small
 
 from defectlab import Csflow, load_backbone
-from defectlab.backbones import as_backbone
+from defectlab.backbones.recognition import as_backbone
 from defectlab.utils.errors import OptionError, WeightsError
 
 

@@ -17,7 +17,8 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 
 import defectlab
 from defectlab import Detector, Engine, Experiment, FeatCae, load_backbone, predict_to_folder, write_report
-from defectlab.backbones.feature_cache import Features, FeatureStore, extract
+from defectlab.backbones.feature_cache.extraction import Features, extract
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.cli import main
 from defectlab.data.images import read_image
 from defectlab.inference.figures import _relative, relative_figure

@@ -9,7 +9,7 @@ import torch
 from helpers.models import data, small
 
 from defectlab import Engine
-from defectlab.backbones import as_backbone
+from defectlab.backbones.recognition import as_backbone
 from defectlab.models.stfpm import untrained
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError

@@ -21,7 +21,8 @@ import defectlab.sweeps.execute as execute
 import defectlab.sweeps.result as concluding
 import defectlab.sweeps.table as table
 from defectlab import load_backbone
-from defectlab.backbones.feature_cache import FeatureStore, extract
+from defectlab.backbones.feature_cache.extraction import extract
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.data.manifest.manifest import check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.engine.engine import Engine

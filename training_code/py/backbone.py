@@ -158,7 +158,7 @@ plt.show()
 # you should see the distance of each position to the mean of its crop, larger on what does not belong.
 
 # %%
-from defectlab.backbones import FeatureExtractor
+from defectlab.backbones.extractor import FeatureExtractor
 
 features = FeatureExtractor(backbone, ["layer2"])(crops.images)["layer2"]
 distance = (features - features.mean((2, 3), keepdim=True)).norm(dim=1)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.feature_cache.store import DTYPES, FeatureStore
 from defectlab.data.datasets import load_image
 from defectlab.data.folder import Folder

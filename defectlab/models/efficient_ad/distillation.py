@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
-from defectlab.backbones import Backbone, FeatureExtractor, as_backbone
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.recognition import as_backbone
 from defectlab.data.auxiliary_images import find_auxiliary_images
 from defectlab.data.datasets import load_image
 from defectlab.models.efficient_ad.teacher import check_size, patch_description_network

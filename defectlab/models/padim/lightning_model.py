@@ -12,7 +12,8 @@ from anomalib.models.image.padim.torch_model import PadimModel as AnomalibPadimM
 from torch import nn
 from torch.nn import functional as F
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, distance, fit_cheapest
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.kernels.maps import smooth_upsample

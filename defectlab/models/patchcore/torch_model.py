@@ -10,7 +10,8 @@ from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel as AnomalibPatchcoreModel
 from torch import nn
 
-from defectlab.backbones import Backbone, FeatureExtractor
+from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.coreset.approximate import approximate_greedy
 from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.coreset.greedy import k_center_greedy
