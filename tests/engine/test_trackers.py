@@ -191,6 +191,17 @@ def test_a_failed_training_ends_its_mirror_as_failed(wells: Path, monkeypatch: p
     assert [one.exit_code for one in fake.runs] == [1]
 
 
+def test_a_replayed_training_is_the_one_that_was_followed(wells: Path):
+    followed = trained(wells, loggers=["csv"])
+    before = [row.split(",") for row in (followed.folder / "metrics.csv").read_text().splitlines()]
+    (followed.folder / "metrics.csv").unlink()
+    Engine(loggers=["csv"]).writer_of(followed).announce(trained_elsewhere=True)
+    after = [row.split(",") for row in (followed.folder / "metrics.csv").read_text().splitlines()]
+    assert sorted(row[:4] for row in after) == sorted(row[:4] for row in before)
+    values = {tuple(row[:4]): float(row[4]) for row in before[1:]}
+    assert {tuple(row[:4]): float(row[4]) for row in after[1:]} == pytest.approx(values, rel=1e-6)
+
+
 class FakeComet:
     """As much of comet_ml as is used."""
 
