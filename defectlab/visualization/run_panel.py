@@ -64,12 +64,12 @@ class ShownImages:
         maps, rows = run.maps("test"), run.scores("test")
         if maps is None or not rows:
             return None
-        kept = (run.record.maps and run.record.maps.rows) or range(len(rows))
+        retained = (run.record.maps and run.record.maps.rows) or range(len(rows))
         preprocessing = Preprocessing.from_dict(run.record.preprocessing.options())
         low, high, ends = map_scale(run)
         image, pixel = run.record.thresholds.image.value, run.record.thresholds.pixel.value
         scale = Scale(low, high, pixel, ends)
-        return cls([rows[place] for place in kept], maps, run.masks("test"), preprocessing, scale, image)
+        return cls([rows[place] for place in retained], maps, run.masks("test"), preprocessing, scale, image)
 
     def tiles(self, index: int, truth: bool = False) -> list[np.ndarray]:
         """Return image, map, overlay and outlines of the image at `index` of `rows`, (H, W, 3) uint8 each.

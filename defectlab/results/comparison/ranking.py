@@ -84,6 +84,29 @@ class Entry:
         notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
         return "; ".join(notes)
 
+    def values(self) -> dict[str, Any]:
+        """Return what tables show of it by the columns' names; None where it has no value."""
+        spread = self.spreads.get(RANKED_BY)
+        return {
+            "verdict": self.verdict or None,
+            "model": self.rows[0].get("model"),
+            "backbone": self.rows[0].get("backbone"),
+            "weights": self.weights or None,
+            "run": self.name,
+            "seed": self.seed_names,
+            "95% low": self.interval.low,
+            "95% high": self.interval.high,
+            "p (Holm)": self.p,
+            "sd of seeds": spread and spread.deviation,
+            "seeds 95% low": spread and spread.low,
+            "seeds 95% high": spread and spread.high,
+            **{metric: self.mean(metric) for metric in SHOWN_METRICS},
+            "fit_seconds": self.mean("fit_seconds"),
+            "images/s": self.images_per_second,
+            "checkpoint_MB": self.mean("checkpoint_MB"),
+            "note": self.note or None,
+        }
+
 
 @dataclass(frozen=True)
 class Ranking:

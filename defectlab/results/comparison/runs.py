@@ -77,22 +77,11 @@ def ranking_frame(ranking: Ranking) -> "pd.DataFrame":
 
 
 def _row(entry: Entry) -> dict[str, object]:
-    spread = entry.spreads.get(RANKED_BY)
-    return {
-        "verdict": entry.verdict,
-        "model": entry.rows[0].get("model"),
-        "weights": entry.weights,
-        "run": entry.name,
-        "seeds": len(entry.rows),
-        RANKED_BY: entry.mean(RANKED_BY),
-        "95% low": entry.interval.low,
-        "95% high": entry.interval.high,
-        "p (Holm)": entry.p,
-        "sd of seeds": spread.deviation if spread else None,
-        **{metric: entry.mean(metric) for metric in SHOWN_METRICS if metric != RANKED_BY},
-        "fit s": entry.mean("fit_seconds"),
-        "images/s": entry.images_per_second,
-    }
+    values = entry.values()
+    columns = ("model", "weights", "run", RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", *SHOWN_METRICS)
+    row = {"verdict": entry.verdict, **{column: values[column] for column in columns[:3]}, "seeds": len(entry.rows)}
+    row |= {column: values[column] for column in columns[3:]}
+    return row | {"weights": entry.weights, "fit s": values["fit_seconds"], "images/s": values["images/s"]}
 
 
 def kinds_of(run: Run, scores: TestScores | None) -> list[KindResult]:

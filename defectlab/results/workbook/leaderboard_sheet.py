@@ -106,7 +106,7 @@ def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top
         cell.font, cell.fill = BOLD, HEADER
         cell.alignment = Alignment(horizontal=_side(name))
     for place, one in enumerate(together, top + 3):
-        own = {"rank": place - top - 2, **{name: _values(one.first)[name] for name in _OF_CONFIGURATION[1:]}}
+        own = {"rank": place - top - 2, **{name: one.first.values()[name] for name in _OF_CONFIGURATION[1:]}}
         for name, value in {**own, **one.means, "note": one.note}.items():
             _put(sheet, place, name, value)
         sheet.cell(place, AT["rank"]).alignment = Alignment(horizontal="center")
@@ -119,7 +119,7 @@ def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top
 
 def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook: Path) -> int:
     """Write a configuration and, folded away below it, its seeds; return the next free row."""
-    for name, value in _values(entry).items():
+    for name, value in entry.values().items():
         _put(sheet, place, name, value)
     if RANKED_BY in entry.spreads:
         sheet.cell(place, AT["rank"], rank).alignment = Alignment(horizontal="center")
@@ -128,7 +128,7 @@ def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook
         return place + 1
     sheet.cell(place, AT["run"]).value = f"{entry.name} ({len(entry.rows)} seeds)"
     for below, part in enumerate(entry.seeds, place + 1):
-        for name, value in _values(part).items():
+        for name, value in part.values().items():
             _put(sheet, below, name, value, QUIET)
         sheet.cell(below, AT["run"]).alignment = Alignment(horizontal="left", indent=2)
         _link(sheet, below, part.rows[0], workbook)
@@ -136,29 +136,6 @@ def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook
     sheet.row_dimensions.group(place + 1, last, outline_level=1, hidden=True)
     sheet.row_dimensions[place].collapsed = True
     return last + 1
-
-
-def _values(entry: Entry) -> dict[str, Any]:
-    spread = entry.spreads.get(RANKED_BY)
-    return {
-        "verdict": entry.verdict or None,
-        "model": entry.rows[0].get("model"),
-        "backbone": entry.rows[0].get("backbone"),
-        "weights": entry.weights or None,
-        "run": entry.name,
-        "seed": entry.seed_names,
-        "95% low": entry.interval.low,
-        "95% high": entry.interval.high,
-        "p (Holm)": entry.p,
-        "sd of seeds": spread and spread.deviation,
-        "seeds 95% low": spread and spread.low,
-        "seeds 95% high": spread and spread.high,
-        **{metric: entry.mean(metric) for metric in SHOWN_METRICS},
-        "fit_seconds": entry.mean("fit_seconds"),
-        "images/s": entry.images_per_second,
-        "checkpoint_MB": entry.mean("checkpoint_MB"),
-        "note": entry.note or None,
-    }
 
 
 def _write_trivial(sheet: Worksheet, ranking: Ranking, place: int) -> None:

@@ -102,11 +102,11 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
                 mark(cell, value is not None and value == best[ranked_within(row, header)])
 
 
-def _remove_rows(sheet: Worksheet, kept: set[str]) -> None:
+def _remove_rows(sheet: Worksheet, retained: set[str]) -> None:
     """Remove rows; those below move up, unless something elsewhere refers to their places."""
     right, referred = get_column_letter(sheet.max_column), is_referred_to(sheet)
     for key, place in sorted(rows_by_key(sheet).items(), key=lambda item: -item[1]):
-        if key in kept:
+        if key in retained:
             continue
         last = sheet.max_row
         for cell in sheet[place]:
