@@ -13,7 +13,7 @@ from defectlab.results.pixel_grid import check_pixel_size
 from defectlab.utils import paths
 from defectlab.utils.config_files import as_yaml, config_file, read_yaml
 from defectlab.utils.errors import DataError, OptionError
-from defectlab.utils.validation import check_option_names, check_whole
+from defectlab.utils.validation import check_integer, check_option_names
 
 if TYPE_CHECKING:
     from defectlab.backbones.backbone import Backbone
@@ -102,7 +102,7 @@ class Experiment:
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
         info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
-        check_whole("An experiment", "repeat", self.repeat, low=1)
+        check_integer("An experiment", "repeat", self.repeat, low=1)
         check_trackers(self.loggers)
         if info.backbone is None and self.backbone != BackboneConfig() and self.backbone.name != "none":
             raise OptionError(f"Model {info.name} has no backbone: leave section 'backbone' out.")

@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in eval mode."""
+        """Return the module in eval mode, whatever `mode` says."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         return output
 
     def extra_repr(self) -> str:
-        """Name what is inside."""
+        """Return the backbone's name and the source of its weights, for printing."""
         return f"{self.spec.name}, weights={self.weights.source}"
 
 

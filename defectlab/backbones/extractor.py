@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.registry import head_prefixes
-from defectlab.backbones.tracing import Traced
+from defectlab.backbones.tracing import TracedGraph
 from defectlab.utils.errors import OptionError, WeightsError, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class FeatureExtractor(nn.Module):
         self.layers = _checked(layers)
         self.hooked = False
         try:
-            traced = Traced(network)
+            traced = TracedGraph(network)
         except Exception as error:  # tracing fails in as many ways as there are networks
             logger.info("%s cannot be traced (%s): read through hooks, kept whole", type(network).__name__, error)
             _check_hooked(network, self.layers, unfilled)
@@ -70,7 +70,7 @@ class FeatureExtractor(nn.Module):
         self.out_dims: list[int] = [shape[0] for shape in shapes.values()]
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
-        """Stay in eval mode."""
+        """Return the module in eval mode, whatever `mode` says."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ def _checked(layers: Sequence[str]) -> list[str]:
     return names
 
 
-def _pruned(traced: Traced, layers: list[str], main: tuple[str, ...], unfilled: frozenset[str]) -> nn.Module:
+def _pruned(traced: TracedGraph, layers: list[str], main: tuple[str, ...], unfilled: frozenset[str]) -> nn.Module:
     nodes = {layer: node for layer in layers if (node := traced.find(layer)) is not None}
     for layer in layers:
         if layer not in nodes:

@@ -51,12 +51,12 @@ def load_backbone(
         raise OptionError(f"load_backbone: {unknown_name('precision', str(precision), PRECISIONS)}")
     spec = get_spec(name)
     if isinstance(weights, str) and weights == RANDOM:
-        return _random(_as_asked(spec, mean, std, precision), seed)
+        return _random(_with_overrides(spec, mean, std, precision), seed)
     if isinstance(weights, Mapping):
         state = unwrap(weights, "The given state dict")
         found = best_match(state, variants(name), "The given state dict")
         info = WeightsInfo("a state dict", None, tensors_sha256(state), "module")
-        return _filled(state, found, _as_asked(found.spec, mean, std, precision), info)
+        return _load_into(state, found, _with_overrides(found.spec, mean, std, precision), info)
     if weights is not None and not isinstance(weights, str | Path):
         raise OptionError(
             f"weights must be a file, a state dict, 'random' or None, got {type(weights).__name__}. "
@@ -66,7 +66,7 @@ def load_backbone(
     state = read_weights(path)
     found = best_match(state, variants(name), str(path))
     info = WeightsInfo(path.name if weights is None else str(weights), path, weights_manifest.file_sha256(path), "file")
-    spec = _as_asked(_described(found.spec, path, info.sha256), mean, std, precision)
+    spec = _with_overrides(_with_entry(found.spec, path, info.sha256), mean, std, precision)
     if spec.architecture != get_spec(name).architecture:
         logger.info(
             "%s holds %s keys: built as %s %s with its own batch-norm epsilon and padding, layers %s",
@@ -76,7 +76,7 @@ def load_backbone(
             spec.architecture,
             ", ".join(spec.layers),
         )
-    return _filled(state, found, spec, info)
+    return _load_into(state, found, spec, info)
 
 
 def _random(spec: BackboneSpec, seed: int) -> Backbone:
@@ -85,7 +85,7 @@ def _random(spec: BackboneSpec, seed: int) -> Backbone:
     return Backbone(network, spec, WeightsInfo(f"random(seed={seed})", None, weights_sha256(network), "random"))
 
 
-def _described(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
+def _with_entry(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
     """Return `spec` with the preprocessing of the file's manifest entry."""
     entry, how = weights_manifest.entry_of_file(path, sha256)
     if entry is None:
@@ -104,7 +104,7 @@ def _described(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
     return spec
 
 
-def _as_asked(
+def _with_overrides(
     spec: BackboneSpec, mean: Sequence[float] | None, std: Sequence[float] | None, precision: str
 ) -> BackboneSpec:
     if precision != "float32":
@@ -123,8 +123,8 @@ def _as_asked(
     return spec
 
 
-def _filled(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info: WeightsInfo) -> Backbone:
-    network = _skeleton(spec)
+def _load_into(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info: WeightsInfo) -> Backbone:
+    network = _empty_network(spec)
     zeros = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in network.state_dict().items() if k not in found.usable}
     network.load_state_dict({key: state[key] for key in found.usable} | zeros, strict=True, assign=True)
     head = head_prefixes(network)
@@ -146,7 +146,7 @@ def _filled(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info: We
     return Backbone(network, spec, info, found.missing)
 
 
-def _skeleton(spec: BackboneSpec) -> nn.Module:
+def _empty_network(spec: BackboneSpec) -> nn.Module:
     """Return the architecture to be filled, without memory where possible.
 
     Drawing random weights only to overwrite them takes a second for EfficientNet-B7; but a buffer that is no part of

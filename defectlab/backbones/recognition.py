@@ -88,9 +88,9 @@ def _named(library: str, architecture: str, module: nn.Module) -> BackboneSpec:
     if library == "timm":
         layers = tuple(str(info["module"]) for info in getattr(module, "feature_info", None) or [])
     else:
-        from defectlab.backbones.tracing import Traced
+        from defectlab.backbones.tracing import TracedGraph
 
-        layers = tuple(Traced(module).main_layers())
+        layers = tuple(TracedGraph(module).main_layers())
     return replace(BackboneSpec(architecture, library, architecture, ()), layers=layers)
 
 

@@ -14,7 +14,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 logger = logging.getLogger(__name__)
 
 
-class Traced:
+class TracedGraph:
     """The graph of a network in eval mode, with a dotted name for every node (torchvision's naming)."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -67,7 +67,7 @@ class Traced:
         for node in self.graph.nodes:
             if node in needed or node.op == "placeholder":
                 copies[node] = graph.node_copy(node, lambda old: copies[old])
-        outputs = {layer: _kept(graph, copies[node], self.network) for layer, node in nodes.items()}
+        outputs = {layer: _output_node(graph, copies[node], self.network) for layer, node in nodes.items()}
         graph.output(outputs)
         graph.lint()
         return fx.GraphModule(self.network, graph, type(self.network).__name__)
@@ -104,7 +104,7 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
 _IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem}
 
 
-def _kept(graph: fx.Graph, node: fx.Node, network: nn.Module) -> fx.Node:
+def _output_node(graph: fx.Graph, node: fx.Node, network: nn.Module) -> fx.Node:
     """Return `node`, or a copy of its output if a later operation overwrites it (``bn2`` of a ResNet block)."""
     if not any(_overwrites(user, network) for user in node.users):
         return node

@@ -31,7 +31,7 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
     if path.is_file():
         sha256 = weights_manifest.file_sha256(path)
         if entry.fits_content(sha256):
-            logger.info("%s is there already (%s)", path, _how_sure(entry))
+            logger.info("%s is there already (%s)", path, _verification(entry))
             return path
         logger.warning("%s is damaged (sha256 %s, not %s): downloading it again", path, sha256[:12], entry.expected)
     url = f"{base_url.rstrip('/')}/{entry.file}" if base_url else entry.url
@@ -46,7 +46,7 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
     fetch(url, part, progress, error=WeightsError, otherwise="run `defectlab weights import FILE`")
     sha256 = _check(entry, part, url)
     part.replace(path)
-    logger.info("%s: %s, sha256 %s", path, _how_sure(entry), sha256)
+    logger.info("%s: %s, sha256 %s", path, _verification(entry), sha256)
     weights_manifest.record(replace(entry, sha256=sha256, source=url), folder)
     return path
 
@@ -97,7 +97,7 @@ def _timm_entry(name: str) -> WeightsEntry | None:
     )
 
 
-def _how_sure(entry: WeightsEntry) -> str:
+def _verification(entry: WeightsEntry) -> str:
     if entry.sha256:
         return "checksum verified"
     if entry.sha256_prefix:

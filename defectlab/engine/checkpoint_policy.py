@@ -10,7 +10,7 @@ from defectlab.evaluation.metrics import auroc, f1_max
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_whole
+from defectlab.utils.validation import check_integer
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class CheckpointPolicy:
             if value is not None and value not in allowed:
                 raise OptionError(f"Engine: {unknown_name(option, str(value), allowed)}")
         if self.patience is not None:
-            check_whole("Engine", "patience", self.patience, low=1)
+            check_integer("Engine", "patience", self.patience, low=1)
             if self.monitor is None:
                 raise OptionError(f"Engine: patience needs monitor, one of {', '.join(MONITORS)}.")
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint as PlainModelCheckpoint
 
 from defectlab.models.base import BaseDetector
 from defectlab.results.run.run import Run
-from defectlab.utils.validation import check_whole, checked_options
+from defectlab.utils.validation import check_integer, checked_options
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class KeepEpochs(Callback):
 
     @checked_options
     def __init__(self, every: int = 10, optimizer: bool = False) -> None:
-        check_whole("KeepEpochs", "every", every, low=1)
+        check_integer("KeepEpochs", "every", every, low=1)
         self.every = every
         self.optimizer = optimizer
         self._files: list[Path] = []

@@ -44,7 +44,7 @@ from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
 from defectlab.utils.logs import quiet_lightning, show_log
 from defectlab.utils.memory import free_memory, is_out_of_memory
-from defectlab.utils.progress import watched
+from defectlab.utils.progress import is_interactive
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flag
 from defectlab.visualization.dataset import save_tile_picture
@@ -106,7 +106,7 @@ class Engine(AnomalibEngine):
         results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._options = RunOptions(results, name, check_keep_maps(keep_maps), check_pixel_size(pixel_size), aupimo)
         devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
-        defaults = {"enable_model_summary": False, "enable_progress_bar": watched()}
+        defaults = {"enable_model_summary": False, "enable_progress_bar": is_interactive()}
         self._trainer_arguments = {**defaults, **kwargs, "devices": devices}
         show_log()
         self._logger = False if logger is None else logger

@@ -12,7 +12,7 @@ from defectlab.inference.detector import Detector, read_images
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.models.patchcore.lightning_model import BankOrigin, Patchcore
 from defectlab.utils.errors import InputError
-from defectlab.utils.validation import check_whole
+from defectlab.utils.validation import check_integer
 
 Box = tuple[int, int, int, int]
 
@@ -54,7 +54,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
             comes from, or more than one image.
     """
     model, origin, manifest = _bank(detector)
-    check_whole("nearest_good_patches", "count", count, low=1)
+    check_integer("nearest_good_patches", "count", count, low=1)
     images = list(read_images(image))
     if len(images) != 1:
         raise InputError(f"nearest_good_patches explains one image, got {len(images)}.")

@@ -23,7 +23,7 @@ from defectlab.models.frozen_features import KeptFeatures, TakesFeatures, is_fro
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator, seeded
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -237,10 +237,10 @@ class Cflow(TakesFeatures, AnomalibCflow):
     ) -> None:
         layers = check_layers("Cflow", layers)
         for name, value in (("fiber_batch_size", fiber_batch_size), ("coupling_blocks", coupling_blocks)):
-            check_whole("Cflow", name, value, low=1)
+            check_integer("Cflow", name, value, low=1)
         check_range("Cflow", "lr", lr, low=0, open_low=True)
         check_range("Cflow", "clamp_alpha", clamp_alpha, low=0, open_low=True)
-        check_whole("Cflow", "condition_vector", condition_vector, low=4)
+        check_integer("Cflow", "condition_vector", condition_vector, low=4)
         if decoder != "freia-cflow":
             raise OptionError(f"Cflow: decoder must be 'freia-cflow', got {decoder!r}.")
         if condition_vector % 4:

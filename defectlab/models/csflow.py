@@ -22,7 +22,7 @@ from defectlab.models.base import BaseDetector, check_layers
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -177,8 +177,8 @@ class Csflow(BaseDetector, AnomalibCsflow):
         layers = check_layers("Csflow", layers)
         if len(layers) != 1:
             raise OptionError(f"Csflow: layers must name one layer, got {', '.join(layers)}.")
-        check_whole("Csflow", "cross_conv_hidden_channels", cross_conv_hidden_channels, low=1)
-        check_whole("Csflow", "n_coupling_blocks", n_coupling_blocks, low=1)
+        check_integer("Csflow", "cross_conv_hidden_channels", cross_conv_hidden_channels, low=1)
+        check_integer("Csflow", "n_coupling_blocks", n_coupling_blocks, low=1)
         check_range("Csflow", "clamp", clamp, low=0, open_low=True)
         for name, value in (("lr", lr), ("eps", eps)):
             check_range("Csflow", name, value, low=0, open_low=True)

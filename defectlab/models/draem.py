@@ -20,7 +20,7 @@ from defectlab.models.base import BaseDetector, check_unnormalised
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,8 @@ class Draem(BaseDetector, AnomalibDraem):
     ) -> None:
         check_range("Draem", "lr", lr, low=0, open_low=True)
         check_range("Draem", "sspcab_lambda", sspcab_lambda, low=0)
-        check_whole("Draem", "reconstructive_width", reconstructive_width, low=1)
-        check_whole("Draem", "discriminative_width", discriminative_width, low=1)
+        check_integer("Draem", "reconstructive_width", reconstructive_width, low=1)
+        check_integer("Draem", "discriminative_width", discriminative_width, low=1)
         options = {
             "dtd_dir": None if dtd_dir is None else str(dtd_dir),
             "enable_sspcab": enable_sspcab,

@@ -19,7 +19,7 @@ from defectlab.models.base import BaseDetector, check_layers
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Fastflow", layers)
-        check_whole("Fastflow", "flow_steps", flow_steps, low=1)
+        check_integer("Fastflow", "flow_steps", flow_steps, low=1)
         check_range("Fastflow", "hidden_ratio", hidden_ratio, low=0, open_low=True)
         check_range("Fastflow", "lr", lr, low=0, open_low=True)
         check_range("Fastflow", "weight_decay", weight_decay, low=0)

@@ -22,7 +22,7 @@ from defectlab.models.frozen_features import FrozenBackboneDetector
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ class FeatCae(FrozenBackboneDetector):
     ) -> None:
         layers = check_layers("FeatCae", layers)
         for name, value, low in (("latent_dim", latent_dim, 1), ("border", border, 0), ("top_pixels", top_pixels, 1)):
-            check_whole("FeatCae", name, value, low=low)
+            check_integer("FeatCae", name, value, low=low)
         check_range("FeatCae", "lr", lr, low=0, open_low=True)
         check_range("FeatCae", "threshold_k", threshold_k, low=0)
         if not isinstance(batch_norm, bool):

@@ -78,7 +78,7 @@ def _nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return distances and places (S, Q) of each patch's nearest row in every prefix of the bank."""
     keys = [shared.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
-    with shared.timed("nearest"), shared.store.making(keys[0]):  # another process waits for it, and then reads it
+    with shared.timed("nearest"), shared.store.locked(keys[0]):  # another process waits for it, and then reads it
         stored = [shared.store.get(key) for key in keys]
         if stored[0] is None or stored[1] is None:
             nearest = _nearest_of_prefixes(patches.float(), bank.float(), sizes)

@@ -6,7 +6,7 @@ from typing import Any
 
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_option_names, check_whole
+from defectlab.utils.validation import check_integer, check_option_names
 
 STRATEGIES = ("optuna", "random")
 DIRECTIONS = ("maximize", "minimize")
@@ -67,9 +67,9 @@ class SearchConfig:
         ):
             if value not in allowed:
                 raise OptionError(f"search: {unknown_name(name, str(value), allowed)}")
-        check_whole("search", "trials", self.trials, low=1)
-        check_whole("search", "seed", self.seed, low=0)
-        check_whole("search", "batch", self.batch, low=0)
+        check_integer("search", "trials", self.trials, low=1)
+        check_integer("search", "seed", self.seed, low=0)
+        check_integer("search", "batch", self.batch, low=0)
         if self.pruning is not None and self.strategy != "optuna":
             raise OptionError("search: pruning compares a training with earlier ones, which strategy optuna does.")
 
@@ -94,5 +94,5 @@ def _pruning(value: Any) -> dict[str, int] | None:
         raise OptionError(f"search: pruning is true, false or a mapping with {' and '.join(PRUNING)}, got {value!r}.")
     check_option_names(given, PRUNING, "search.pruning")
     for name, number in given.items():
-        check_whole("search.pruning", name, number, low=0)
+        check_integer("search.pruning", name, number, low=0)
     return PRUNING | dict(given)

@@ -20,7 +20,11 @@ _TIMEOUT_S = 30
 
 
 def check_url(url: str, *, error: type[InputError], otherwise: str) -> None:
-    """Refuse what is no http or https address."""
+    """Check that an address is http or https.
+
+    Raises:
+        error: It is not; `otherwise` says what else can be done.
+    """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise error(f"Only http and https can be downloaded, not {url}. {otherwise}")
 
@@ -33,7 +37,7 @@ def fetch(url: str, part: Path, progress: Progress | None, *, error: type[InputE
         part: What was loaded so far stays here, whatever happens.
         progress: Called with (done, total) bytes.
         error: The class of what is raised.
-        otherwise: What else a person can do, as the end of a sentence that begins "copy the file from elsewhere and".
+        otherwise: What else can be done, as the end of a sentence that begins "copy the file from elsewhere and".
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:

@@ -1,4 +1,4 @@
-"""Errors a user can mend: each message says what was wrong, what is allowed and the fix."""
+"""Errors that a user can fix: each message says what was wrong, what is allowed and the fix."""
 
 import difflib
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class WeightsError(InputError):
 
 
 class BusyError(InputError):
-    """What is asked for is being done by another process at this moment."""
+    """The same work is being done by another process at this moment."""
 
 
 class OptionError(InputError, TypeError):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files written atomically: whole or absent."""
 
 import csv
 import errno

@@ -16,7 +16,7 @@ IMPORT_WARNINGS = (
 )
 
 
-class _Screen(logging.StreamHandler):
+class _ConsoleHandler(logging.StreamHandler):
     """Writes where a person reads at this moment: above a progress bar, which stands in for standard error meanwhile.
 
     A notebook shows standard error on red, as if each line were a fault; there the log goes to standard output.
@@ -35,7 +35,7 @@ def show_log() -> None:
     """Print DefectLab's messages to standard error, unless somebody handles them already."""
     package = logging.getLogger("defectlab")
     if not package.handlers and not logging.getLogger().handlers:
-        handler = _Screen()
+        handler = _ConsoleHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)
@@ -43,7 +43,7 @@ def show_log() -> None:
 
 
 def ignore_import_warnings() -> None:
-    """Silence the notes above, by their text."""
+    """Silence `IMPORT_WARNINGS`, by their text."""
     for message in IMPORT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 

@@ -1,19 +1,19 @@
-"""What "out of memory" looks like, whatever device says it."""
+"""Out-of-memory errors of any device, recognised and cleaned up after."""
 
 import torch
 
-_SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate")
+_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the device's or the machine's, was not enough.
+    """Whether an error means that the memory of the device or of the machine was not enough.
 
     >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), is_out_of_memory(ValueError("x"))
     (True, False)
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in _SAID)
+    return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in _MESSAGES)
 
 
 def free_memory() -> None:

@@ -22,8 +22,8 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def watched() -> bool:
-    """Whether somebody sees a bar move: in a terminal or a notebook."""
+def is_interactive() -> bool:
+    """Whether a progress bar would be seen: in a terminal or a notebook."""
     return sys.stderr.isatty() or in_notebook()
 
 
@@ -34,26 +34,26 @@ class Display(Protocol):
         """Show a bar and return its number."""
 
     def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
-        """Move a bar; None keeps its label."""
+        """Set the progress of a bar; None keeps its label."""
 
     def remove(self, number: int) -> None:
-        """Take a bar away; with the last one the display is gone."""
+        """Remove a bar; with the last one the display disappears."""
 
 
 class Bar:
     """A bar on the display that all bars of this process share, so that they never overwrite each other."""
 
     def __init__(self, label: str, total: int | None, *, of_bytes: bool = False) -> None:
-        self._display = _display() if watched() else None
+        self._display = _display() if is_interactive() else None
         self._number = self._display.add(label, total, of_bytes) if self._display else 0
 
     def update(self, done: int, total: int | None, label: str | None = None) -> None:
-        """Move to `done` of `total`."""
+        """Set the bar to `done` of `total`; a label replaces the one shown."""
         if self._display:
             self._display.update(self._number, done, total, label)
 
     def close(self) -> None:
-        """Take the bar away; harmless twice."""
+        """Remove the bar from the display; harmless twice."""
         if self._display:
             self._display.remove(self._number)
         self._display = None
@@ -113,14 +113,14 @@ class NotebookDisplay:
         return self._count
 
     def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
-        """Move a bar; drawn at most five times a second."""
+        """Set the progress of a bar; drawn at most five times a second."""
         bar = self._bars[number]
         bar.done, bar.total, bar.label = done, total, bar.label if label is None else label
         if time.monotonic() - self._drawn >= REDRAW:
             self._draw()
 
     def remove(self, number: int) -> None:
-        """Take a bar away."""
+        """Remove a bar."""
         self._bars.pop(number, None)
         self._draw()
 
@@ -159,14 +159,14 @@ class TerminalDisplay:
         return self._progress.add_task(label, total=total, of_bytes=of_bytes, amount=_amount(0, total, of_bytes))
 
     def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
-        """Move a bar."""
+        """Set the progress of a bar."""
         of_bytes = next(task for task in self._progress.tasks if task.id == number).fields["of_bytes"]
         self._progress.update(
             number, completed=done, total=total, description=label, amount=_amount(done, total, of_bytes)
         )
 
     def remove(self, number: int) -> None:
-        """Take a bar away; with the last one the terminal is as if there had been none."""
+        """Remove a bar; with the last one the terminal is as if there had been none."""
         self._progress.remove_task(number)
         if not self._progress.tasks:
             self._progress.stop()

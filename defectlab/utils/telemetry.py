@@ -1,4 +1,4 @@
-"""Other packages' reports to their makers, switched off: nothing leaves the machine unless a person asks for it."""
+"""Telemetry of other packages, switched off: nothing leaves the machine unless a person asks for it."""
 
 import os
 

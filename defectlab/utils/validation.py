@@ -1,4 +1,4 @@
-"""Options are checked by name before anything is built or read."""
+"""Validation of options, by name and value, before anything is built or read."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
-    """Refuse option names that do not exist, each with the closest that does.
+    """Check that every option name exists; an unknown one is reported with the closest that does.
 
     Raises:
         OptionError: Names every unknown option at once.
@@ -28,7 +28,7 @@ def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str)
 
 
 def checked_options(init: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a constructor: an unknown keyword names the closest known one, and what is annotated `bool` is one."""
+    """Wrap a constructor: keywords are checked by name, and those annotated `bool` for being true or false."""
     parameters = inspect.signature(init).parameters
     allowed = [name for name in parameters if name != "self"]
     owner = init.__qualname__.split(".")[0]
@@ -69,7 +69,7 @@ def with_signature(signature: inspect.Signature) -> Callable[[Callable[..., T]],
 
 
 def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Refuse anything but true and false for an option whose annotation is `bool`: the text "False" is true in Python.
+    """Validate the options whose annotation is `bool`: the text "False" would be true in Python.
 
     Raises:
         OptionError: With the value and where it was given.
@@ -82,7 +82,7 @@ def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, i
 
 
 def check_flag(where: str, name: str, value: Any) -> None:
-    """Refuse anything but true and false.
+    """Validate a boolean option.
 
     Raises:
         OptionError: With the value and where it was given.
@@ -91,8 +91,8 @@ def check_flag(where: str, name: str, value: Any) -> None:
         raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
 
 
-def check_whole(where: str, name: str, value: Any, *, low: int) -> None:
-    """Refuse what is no whole number of at least `low`.
+def check_integer(where: str, name: str, value: Any, *, low: int) -> None:
+    """Validate an integer option of at least `low`.
 
     Raises:
         OptionError: With the value and where it was given.
@@ -104,7 +104,7 @@ def check_whole(where: str, name: str, value: Any, *, low: int) -> None:
 def check_range(
     where: str, name: str, value: Any, *, low: float, high: float | None = None, open_low: bool = False
 ) -> None:
-    """Refuse a number outside [low, high] ((low, high] with `open_low`).
+    """Validate a number in [low, high], or in (low, high] with `open_low`.
 
     Raises:
         OptionError: With the value, the range and where it was given.

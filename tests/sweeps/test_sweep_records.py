@@ -242,7 +242,7 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_computed(
     monkeypatch.setenv("DEFECTLAB_CACHE", str(tmp_path / "file/cache"))
     with pytest.raises(InputError, match="DEFECTLAB_CACHE"):
         sweep(settings(parts, grid=[PADIM]))
-    with pytest.raises(InputError, match="DEFECTLAB_CACHE"), FeatureStore().making({"n": 1}):
+    with pytest.raises(InputError, match="DEFECTLAB_CACHE"), FeatureStore().locked({"n": 1}):
         pass
 
 

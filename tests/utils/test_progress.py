@@ -39,7 +39,7 @@ class Recorded:
 @pytest.fixture
 def display(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     recorded = Recorded()
-    monkeypatch.setattr(progress, "watched", lambda: True)
+    monkeypatch.setattr(progress, "is_interactive", lambda: True)
     monkeypatch.setattr(progress, "_display", lambda: recorded)
     return recorded
 

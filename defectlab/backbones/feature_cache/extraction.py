@@ -84,7 +84,7 @@ def extract(
     keys = {layer: {**source, "layer": layer} for layer in wanted}
     found = {layer: store.get(key) for layer, key in keys.items()}
     if any(array is None for array in found.values()):
-        with store.making(source):
+        with store.locked(source):
             found = {layer: store.get(key) for layer, key in keys.items()}
             missing = [layer for layer in wanted if found[layer] is None]
             if missing:

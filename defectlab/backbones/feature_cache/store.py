@@ -29,8 +29,8 @@ Key = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One array of the store: what it was made of, where it lies, bytes, and seconds (epoch) of its last use."""
+class CacheEntry:
+    """One array of the store: its key, its path, its bytes, and the time of its last use (seconds since the epoch)."""
 
     key: dict[str, Any]
     path: Path
@@ -78,7 +78,7 @@ class FeatureStore:
         found = self.get(key)
         if found is not None:
             return found
-        with self.making(key):
+        with self.locked(key):
             found = self.get(key)  # another process may have made it meanwhile
             if found is None:
                 array = make()
@@ -118,8 +118,8 @@ class FeatureStore:
         return facts.is_file() and array.is_file()
 
     @contextmanager
-    def making(self, key: Key) -> Iterator[None]:
-        """Keep other processes from making the arrays of `key` meanwhile; they wait. A dead process keeps nothing.
+    def locked(self, key: Key) -> Iterator[None]:
+        """Hold the lock of `key`: other processes wait with making its arrays. A dead process holds none.
 
         Raises:
             InputError: The folder cannot be written to.
@@ -147,15 +147,17 @@ class FeatureStore:
             array_path, facts = self._paths(digest)
             write_json(facts, record)
             self._verified[digest] = array_path.stat().st_mtime_ns
-        self._shrink()
+        self._evict()
 
-    def entries(self) -> list[Stored]:
+    def entries(self) -> list[CacheEntry]:
         """Return what is stored, the last used first."""
         found = []
         for facts in self.root.glob("*.json"):
             try:
                 record = json.loads(facts.read_text(encoding="utf-8"))
-                found.append(Stored(record["key"], facts.with_suffix(".npy"), record["bytes"], facts.stat().st_mtime))
+                found.append(
+                    CacheEntry(record["key"], facts.with_suffix(".npy"), record["bytes"], facts.stat().st_mtime)
+                )
             except (OSError, ValueError, KeyError, TypeError):
                 logger.warning("Unreadable in the cache, ignored: %s", facts)
         return sorted(found, key=lambda entry: -entry.used)
@@ -170,7 +172,7 @@ class FeatureStore:
         self._verified.clear()
         return freed
 
-    def _shrink(self) -> None:
+    def _evict(self) -> None:
         for path in self.root.glob(".*.part"):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink(missing_ok=True)

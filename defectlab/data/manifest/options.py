@@ -14,7 +14,7 @@ from defectlab.data.manifest.groups import compile_pattern
 from defectlab.data.transforms.augmentation_options import check_augment
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 Directories = str | list[str] | None
 
@@ -121,7 +121,7 @@ class DataOptions:
             OptionError: A value that could work with no images at all.
         """
         for option, low in (("train_batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("passes", 1)):
-            check_whole("Folder", option, getattr(self, option), low=low)
+            check_integer("Folder", option, getattr(self, option), low=low)
         for option in ("test_split_ratio", "val_split_ratio"):
             check_range("Data", option, getattr(self, option), low=0, high=1)
             if getattr(self, option) == 1:
@@ -129,7 +129,7 @@ class DataOptions:
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise OptionError(f"Data: seed must be a whole number, got {self.seed!r}.")
         if self.n_val_good is not None:
-            check_whole("Data", "n_val_good", self.n_val_good, low=0)
+            check_integer("Data", "n_val_good", self.n_val_good, low=0)
         if self.mask_suffix is not None and not isinstance(self.mask_suffix, str):
             raise OptionError(f"Data: mask_suffix must be a text such as _mask, got {self.mask_suffix!r}.")
         if self.group is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from defectlab.data.samples.random_stream import RandomStream
 from defectlab.data.samples.store import Picture
-from defectlab.utils.validation import check_whole
+from defectlab.utils.validation import check_integer
 
 Plane = NDArray[np.float64]
 Bounds = tuple[int, int]
@@ -40,7 +40,7 @@ def check(train: int, proliv: int, test: int) -> None:
         OptionError: A count that makes no dataset, with what is allowed.
     """
     for name, value, low in (("train", train, 10), ("proliv", proliv, 1), ("test", test, SPILLED_SHARE)):
-        check_whole("wells", name, value, low=low)
+        check_integer("wells", name, value, low=low)
 
 
 def pictures(seed: int, train: int, proliv: int, test: int) -> Iterator[Picture]:

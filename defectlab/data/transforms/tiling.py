@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from defectlab.utils.errors import OptionError
-from defectlab.utils.validation import check_option_names, check_range, check_whole
+from defectlab.utils.validation import check_integer, check_option_names, check_range
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Tiling:
         if len(sides) != 2:
             raise OptionError(f"tiling: image_size must be the whole image's [height, width] in pixels, got {size!r}.")
         for side in sides:
-            check_whole("tiling", "image_size", side, low=1)
+            check_integer("tiling", "image_size", side, low=1)
         check_range("tiling", "overlap", overlap, low=0, high=0.9)
         if random_tiles is not None:
-            check_whole("tiling", "random_tiles", random_tiles, low=1)
+            check_integer("tiling", "random_tiles", random_tiles, low=1)
         return cls((sides[0], sides[1]), float(overlap), random_tiles)
 
     def to_dict(self) -> dict[str, Any]:

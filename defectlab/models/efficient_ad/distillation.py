@@ -24,7 +24,7 @@ from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import generator
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ def distil_teacher(
     """
     size = check_size(model_size)
     for name, value in (("teacher_out_channels", teacher_out_channels), ("steps", steps), ("batch_size", batch_size)):
-        check_whole("distil_teacher", name, value, low=1)
-    check_whole("distil_teacher", "image_size", image_size, low=64)
+        check_integer("distil_teacher", name, value, low=1)
+    check_integer("distil_teacher", "image_size", image_size, low=64)
     check_range("distil_teacher", "lr", lr, low=0, open_low=True)
     check_range("distil_teacher", "weight_decay", weight_decay, low=0)
     target = paths.resolve(output or f"weights/pretrained_teacher_{size}.safetensors")

@@ -26,7 +26,7 @@ from defectlab.models.efficient_ad.torch_model import NO_PADDING, EfficientAdMod
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
     ) -> None:
         model_size = check_size(model_size)
         around = _checked_padding(pre_padding)
-        check_whole("EfficientAd", "teacher_out_channels", teacher_out_channels, low=1)
+        check_integer("EfficientAd", "teacher_out_channels", teacher_out_channels, low=1)
         check_range("EfficientAd", "lr", lr, low=0, open_low=True)
         check_range("EfficientAd", "weight_decay", weight_decay, low=0)
         shape: dict[str, Any] = {

@@ -17,7 +17,7 @@ from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 NOT_PLAIN = ("bank_sampling", "score_computation", "compress_memory_bank")  # options: recorded where not the usual
 
@@ -77,7 +77,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     ) -> None:
         layers = check_layers("Patchcore", layers)
         check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
-        check_whole("Patchcore", "num_neighbors", num_neighbors, low=1)
+        check_integer("Patchcore", "num_neighbors", num_neighbors, low=1)
         precision = str(getattr(precision, "value", precision)).lower()
         if precision not in ("float32", "float16"):
             raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")

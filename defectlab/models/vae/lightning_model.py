@@ -16,7 +16,7 @@ from defectlab.models.vae.networks import HIDDEN, POOLS, big_networks, linear_ne
 from defectlab.models.vae.torch_model import Networks, VaeModel
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
-from defectlab.utils.validation import check_range, check_whole
+from defectlab.utils.validation import check_integer, check_range
 
 
 class VaeDetector(BaseDetector):
@@ -39,8 +39,8 @@ class VaeDetector(BaseDetector):
     ) -> None:
         """Check the options and make module and torch model."""
         name = type(self).__name__
-        check_whole(name, "latent_dim", latent_dim, low=1)
-        check_whole(name, "n_samples", n_samples, low=0)
+        check_integer(name, "latent_dim", latent_dim, low=1)
+        check_integer(name, "n_samples", n_samples, low=0)
         check_range(name, "lr", lr, low=0, open_low=True)
         options = {"latent_dim": latent_dim, "lr": lr, "n_samples": n_samples, **(more_options or {})}
         self.set_up(super().__init__, options=options, shared=shared)
@@ -140,7 +140,7 @@ class LinearVae(VaeDetector):
         if isinstance(hidden, str) or len(hidden) < 2:
             raise OptionError(f"LinearVae: hidden must be two or more widths such as {list(HIDDEN)}, got {hidden!r}.")
         for width in hidden:
-            check_whole("LinearVae", "hidden", width, low=1)
+            check_integer("LinearVae", "hidden", width, low=1)
         self.build(
             lambda size, latent: linear_networks(size, latent, hidden),
             shared,

@@ -7,7 +7,7 @@ from typing import Any
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.plan import memory_of
 from defectlab.utils.errors import InputError, OptionError
-from defectlab.utils.validation import check_option_names, check_range, check_whole
+from defectlab.utils.validation import check_integer, check_option_names, check_range
 
 PROCESS = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
 SHARE = ("objects", "cache")
@@ -44,7 +44,7 @@ class RayConfig:
         check_option_names(data, [item.name for item in fields(cls)], "Section 'ray'")
         config = cls(**{key: value for key, value in data.items() if value is not None})
         for name, low in (("cpus", 1), ("retries", 0), ("together", 1)):
-            check_whole("ray", name, getattr(config, name), low=low)
+            check_integer("ray", name, getattr(config, name), low=low)
         if config.gpus is not None:
             check_range("ray", "gpus", config.gpus, low=0)
         if config.share not in SHARE:
