@@ -1,7 +1,7 @@
 """The configurations of a sweep, built and checked before any long work, and grouped by the work they share."""
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,22 @@ def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuratio
     for one in configurations:
         groups.setdefault(one.group_key, []).append(one)
     return list(groups.values())
+
+
+def largest_of(group: Sequence[Configuration]) -> Configuration:
+    """Return the configuration of the longest prefix: those of all others are the beginning of its own."""
+    return max(group, key=lambda one: one.model.options[PREFIX[one.model.model_name]])
+
+
+def pending_groups(
+    configurations: Iterable[Configuration], pending: Iterable[Configuration]
+) -> list[tuple[list[Configuration], list[Configuration]]]:
+    """Return every group that shares work, with those of it that are to run."""
+    waiting = {one.run_id for one in pending}
+    return [
+        (group, [one for one in group if one.run_id in waiting and not one.is_placeholder])
+        for group in groups_of(configurations)
+    ]
 
 
 class RunIndex:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from defectlab.kernels.gaussian.fit import fit_factor, prefix_distances
-from defectlab.sweeps.configurations import Configuration
+from defectlab.sweeps.configurations import Configuration, largest_of
 from defectlab.sweeps.record_scores import Scored
 from defectlab.sweeps.shared_work import BATCH_SIZE, SharedWork, as_tensor, embed, scored_entries
 
@@ -52,8 +52,3 @@ def mahalanobis_distances(group: Sequence[Configuration], shared: SharedWork) ->
         shared.features(largest)  # timed apart
     with shared.timed("gaussians"):
         return shared.store.get_or_make(key, distances), sizes
-
-
-def largest_of(group: Sequence[Configuration]) -> Configuration:
-    """Return the configuration that takes most channels: those of all others are the first of its own."""
-    return max(group, key=lambda one: one.model.options["n_features"])

@@ -21,6 +21,7 @@ from defectlab.utils.table import Table, numbers, print_table
 logger = logging.getLogger(__name__)
 
 MIN_WIDTH = 120  # characters, since without a terminal only 80 are assumed
+WORKBOOK_SECONDS = 60.0  # between two writes of the workbook while a sweep runs
 MAX_ROWS = 15
 MAX_LIVE_ROWS = 10
 Metrics = Mapping[str, float | None]
@@ -148,7 +149,7 @@ def _values(metrics: Metrics) -> list[float | None]:
 
 
 class LiveTable:
-    """Collects outcomes, logs each as it comes, and shows the best so far in a notebook.
+    """Collects outcomes, logs each as it comes, shows the best so far in a notebook and renews the workbook.
 
     Args:
         total: Configurations of the sweep.
@@ -158,7 +159,7 @@ class LiveTable:
     def __init__(self, total: int, known: Iterable[Outcome] = ()) -> None:
         self.outcomes: list[Outcome] = list(known)
         self.total = total + sum(one.status == "refused" for one in self.outcomes)
-        self._started = time.monotonic()
+        self._started = self._workbook_renewed = time.monotonic()
         self._handle: Any = None
         self.draw()
 
@@ -171,6 +172,9 @@ class LiveTable:
         done, dataset = len(self.outcomes), outcome.dataset
         logger.info("%d of %d %s: %s on %s: %s", done, self.total, outcome.status, outcome.label, dataset, result)
         self.draw()
+        if time.monotonic() - self._workbook_renewed > WORKBOOK_SECONDS:
+            renew_workbook()
+            self._workbook_renewed = time.monotonic()
 
     def draw(self) -> None:
         """Show the state, in a notebook."""

@@ -2,27 +2,23 @@
 
 import logging
 import os
-import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.results.run.run import adopt_run
-from defectlab.sweeps.configurations import PREFIX, Configuration, groups_of
+from defectlab.sweeps.configurations import PREFIX, Configuration, pending_groups
 from defectlab.sweeps.execute import Report, failed_outcome, outcome_of
 from defectlab.sweeps.executors import tasks
-from defectlab.sweeps.executors.local import WORKBOOK_SECONDS
-from defectlab.sweeps.executors.ray_resources import RayConfig, check_needs, needs_of
+from defectlab.sweeps.executors.ray_resources import RayConfig, check_resources, task_resources
 from defectlab.sweeps.shared_work import SharedWork
-from defectlab.sweeps.table import renew_workbook
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-VARIABLES = ("DEFECTLAB_WEIGHTS", "DEFECTLAB_CACHE")
+FORWARDED_VARIABLES = ("DEFECTLAB_WEIGHTS", "DEFECTLAB_CACHE")
 
 
 def import_ray(address: str | None) -> Any:
@@ -41,24 +37,23 @@ def import_ray(address: str | None) -> Any:
     return ray
 
 
-@dataclass
-class Ordered:
-    """Runs of one model, dataset and readable name, which take their places in the order of a local sweep.
+class InOrder:
+    """Results of one model, dataset and readable name, which take their places in the order of a local sweep.
 
     The first to come keeps the name, and others get a suffix: arrival must not decide which.
     """
 
-    waiting: list[int]
-    come: dict[int, tasks.Result | None] = field(default_factory=dict)
+    def __init__(self, waiting: Sequence[int]) -> None:
+        self.waiting = list(waiting)
+        self._arrived: dict[int, tasks.TaskResult | None] = {}
 
-    def ready(self, number: int, result: "tasks.Result | None") -> list[tuple[int, "tasks.Result | None"]]:
+    def ready(self, number: int, result: "tasks.TaskResult | None") -> list[tuple[int, "tasks.TaskResult | None"]]:
         """Take what came of one, and return all whose turn it is now."""
-        self.come[number] = result
-        found = []
-        while self.waiting and self.waiting[0] in self.come:
+        self._arrived[number], ready = result, []
+        while self.waiting and self.waiting[0] in self._arrived:
             first = self.waiting.pop(0)
-            found.append((first, self.come.pop(first)))
-        return found
+            ready.append((first, self._arrived.pop(first)))
+        return ready
 
 
 class RayExecutor:
@@ -78,20 +73,22 @@ class RayExecutor:
         self._ray = import_ray(address)
         self._config = config
         self._address, self._started = address, False
-        self._setting = tasks.Setting(
+        self._context = tasks.TaskContext(
             sweep,
             uuid.uuid4().hex,
-            {"DEFECTLAB_HOME": str(paths.project_root()), **{n: os.environ[n] for n in VARIABLES if n in os.environ}},
+            {
+                "DEFECTLAB_HOME": str(paths.project_root()),
+                **{n: os.environ[n] for n in FORWARDED_VARIABLES if n in os.environ},
+            },
             config.cpus,
             str(store.root) if config.share == "cache" else None,
             store.limit / 1e9,
             store.dtype,
         )
-        functions = (tasks.make_features, tasks.make_shared, tasks.run_members)
+        functions = (tasks.make_features, tasks.make_shared, tasks.run_configurations)
         self._features_task, self._shared_task, self._score_task = (self._ray.remote(one) for one in functions)
         self._layers = SharedWork([], store)
         self._features: dict[Any, dict[str, Any]] = {}
-        self._written = time.monotonic()
 
     def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
         """Run what is pending of a sweep's configurations and report each outcome as it comes.
@@ -103,16 +100,11 @@ class RayExecutor:
             return
         if not self._ray.is_initialized():
             self._connect()
-        waiting = {one.run_id for one in pending}
         self._layers.expect(configurations)
-        groups = []
-        for group in groups_of(configurations):
-            its = [one for one in group if one.run_id in waiting and not one.is_placeholder]
-            if its:
-                groups.append((group, its))
+        groups = [(group, its) for group, its in pending_groups(configurations, pending) if its]
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         for group, its in groups:
-            check_needs(f"{its[0].label} on {its[0].datamodule.name}", needs_of(group, self._config), nodes)
+            check_resources(f"{its[0].label} on {its[0].datamodule.name}", task_resources(group, self._config), nodes)
         running: dict[Any, list[Configuration]] = {}
         try:
             for group, its in groups:
@@ -142,27 +134,28 @@ class RayExecutor:
 
     def _submit(self, group: Sequence[Configuration], its: Sequence[Configuration]) -> dict[Any, list[Configuration]]:
         """Submit everything that pending configurations of a group need; returns the tasks that score them."""
-        options = {**needs_of(group, self._config), "max_retries": self._config.retries}
+        options = {**task_resources(group, self._config), "max_retries": self._config.retries}
         score = self._score_task.options(**options)
         if not group[0].shares:
             found = {}
             for one in its:
                 layers = self._layers_of(one)
                 given = self._feature_tasks(one, layers, options)
-                found[score.remote(self._setting, None, [tasks.member_of(one, layers)], *given)] = [one]
+                found[score.remote(self._context, None, [tasks.task_configuration(one, layers)], *given)] = [one]
             return found
-        leader = tasks.leader_of(group)
-        given = self._feature_tasks(group[0], leader.layers, options)
+        largest = tasks.largest_task_configuration(group)
+        given = self._feature_tasks(group[0], largest.layers, options)
         for step in tasks.STEPS[group[0].model.model_name]:
-            made = self._shared_task.options(**options).remote(self._setting, leader, step, *given)
+            made = self._shared_task.options(**options).remote(self._context, largest, step, *given)
             given = [*given, made]
         prefix = PREFIX[group[0].model.model_name]
         ordered = sorted(its, key=lambda one: one.model.options[prefix])
-        chunks = [ordered[i : i + self._config.together] for i in range(0, len(ordered), self._config.together)]
-        return {
-            score.remote(self._setting, leader, [tasks.member_of(one, leader.layers) for one in chunk], *given): chunk
-            for chunk in chunks
-        }
+        running = {}
+        for begin in range(0, len(ordered), self._config.together):
+            chunk = ordered[begin : begin + self._config.together]
+            members = [tasks.task_configuration(one, largest.layers) for one in chunk]
+            running[score.remote(self._context, largest, members, *given)] = chunk
+        return running
 
     def _layers_of(self, one: Configuration) -> tuple[str, ...]:
         return tuple(one.model.options["layers"]) if one.takes_features else ()
@@ -176,16 +169,16 @@ class RayExecutor:
         if any(layer not in known for layer in layers):
             wanted = [layer for layer in self._layers.layers[key] if layer not in known]
             task = self._features_task.options(num_returns=len(wanted), **options)
-            made = task.remote(self._setting, tasks.member_of(one, wanted))
+            made = task.remote(self._context, tasks.task_configuration(one, wanted))
             known |= dict(zip(wanted, made if len(wanted) > 1 else [made], strict=True))
         return [known[layer] for layer in layers]
 
     def _collect(self, running: dict[Any, list[Configuration]], order: Sequence[Configuration], report: Report) -> None:
         """Take results as they come; `running` keeps what is still to come."""
         by_number = {one.number: one for one in order}
-        names: dict[tuple[str, str], Ordered] = {}
+        names: dict[tuple[str, str], InOrder] = {}
         for one in order:
-            names.setdefault((one.datamodule.name, one.label), Ordered([])).waiting.append(one.number)
+            names.setdefault((one.datamodule.name, one.label), InOrder([])).waiting.append(one.number)
         while running:
             (done,), _ = self._ray.wait(list(running), num_returns=1)
             chunk = running.pop(done)
@@ -194,13 +187,10 @@ class RayExecutor:
                 for its, found in names[one.datamodule.name, one.label].ready(number, result):
                     if found is not None:
                         report(self._adopted(by_number[its], found))
-            if time.monotonic() - self._written > WORKBOOK_SECONDS:
-                renew_workbook()
-                self._written = time.monotonic()
 
     def _results(
         self, done: Any, chunk: Sequence[Configuration], report: Report
-    ) -> list[tuple[int, "tasks.Result | None"]]:
+    ) -> list[tuple[int, "tasks.TaskResult | None"]]:
         """Return a task's results by number; where it failed as a whole, that is on record and reported, and None."""
         try:
             return [(result.number, result) for result in self._ray.get(done)]
@@ -211,7 +201,7 @@ class RayExecutor:
                 report(failed_outcome(one, error))
             return [(one.number, None) for one in chunk]
 
-    def _adopted(self, one: Configuration, result: "tasks.Result") -> Any:
+    def _adopted(self, one: Configuration, result: "tasks.TaskResult") -> Any:
         """Put a run in its place and return its outcome."""
         found = result.outcome
         if not result.files:

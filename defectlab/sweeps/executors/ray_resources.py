@@ -9,8 +9,8 @@ from defectlab.sweeps.plan import memory_of
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.validation import check_integer, check_option_names, check_range
 
-PROCESS = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
-SHARE = ("objects", "cache")
+WORKER_BYTES = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
+SHARE_MODES = ("objects", "cache")
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,24 @@ class RayConfig:
             check_integer("ray", name, getattr(config, name), low=low)
         if config.gpus is not None:
             check_range("ray", "gpus", config.gpus, low=0)
-        if config.share not in SHARE:
-            raise OptionError(f"ray: share must be one of {', '.join(SHARE)}, got {config.share!r}.")
+        if config.share not in SHARE_MODES:
+            raise OptionError(f"ray: share must be one of {', '.join(SHARE_MODES)}, got {config.share!r}.")
         return config
 
 
-def needs_of(group: Sequence[Configuration], config: RayConfig) -> dict[str, float]:
+def task_resources(group: Sequence[Configuration], config: RayConfig) -> dict[str, float]:
     """Return what a task of a group needs, as Ray takes it: CPUs, GPUs, bytes of memory."""
     on_gpu = group[0].engine.device.type == "cuda"
     gpus = config.gpus if config.gpus is not None else float(on_gpu)
-    return {"num_cpus": config.cpus, "num_gpus": gpus, "memory": PROCESS + memory_of(group)}
+    return {"num_cpus": config.cpus, "num_gpus": gpus, "memory": WORKER_BYTES + memory_of(group)}
 
 
-def check_needs(label: str, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
+def check_resources(label: str, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuse a task that no machine can run: Ray would wait for one for ever.
 
     Args:
         label: What it is for.
-        needs: From `needs_of`.
+        needs: From `task_resources`.
         nodes: Resources of each machine, under Ray's names.
 
     Raises:

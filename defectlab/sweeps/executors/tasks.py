@@ -1,6 +1,6 @@
 """What a task of a distributed sweep does, as plain functions of plain data and arrays. No Ray here.
 
-A task is told experiments as plain data and builds its models itself. It is given the arrays that it needs and returns
+A task gets experiments as plain data and builds its models itself. It is given the arrays that it needs and returns
 those that it makes; or, with a shared cache, it finds and leaves them there. Images and weights are read where the
 experiments say that they are: every machine must see them.
 """
@@ -19,7 +19,7 @@ import torch
 
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.experiment import ComponentCache
-from defectlab.sweeps.configurations import PREFIX, Configuration, build_all
+from defectlab.sweeps.configurations import PREFIX, Configuration, build_all, largest_of
 from defectlab.sweeps.execute import run_group
 from defectlab.sweeps.executors.memory_store import Arrays, MemoryStore
 from defectlab.sweeps.padim import mahalanobis_distances
@@ -37,12 +37,12 @@ STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], SharedWork], Any]]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all tasks of a sweep are told.
+class TaskContext:
+    """What all tasks of a sweep have in common.
 
     Attributes:
         sweep: Its name.
-        token: Tells this run of it from others, for what a worker process keeps between tasks.
+        token: Distinguishes this run of it from others, for what a worker process keeps between tasks.
         variables: Environment variables that decide where things are.
         version: Of the program; a machine with another one is refused.
         threads: Of a task.
@@ -62,8 +62,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Member:
-    """A configuration as a task is told of it; see `Configuration`. `layers` are those whose features it may use."""
+class TaskConfiguration:
+    """A configuration as plain data for a task; see `Configuration`. `layers` are those whose features it may use."""
 
     number: int
     data: dict[str, Any]
@@ -74,7 +74,7 @@ class Member:
 
 
 @dataclass
-class Result:
+class TaskResult:
     """What became of a configuration, the files of its run by path in its folder, and where that folder belongs."""
 
     number: int
@@ -83,34 +83,32 @@ class Result:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def member_of(one: Configuration, layers: Sequence[str] = ()) -> Member:
-    """Return what a task is told of a configuration."""
+def task_configuration(one: Configuration, layers: Sequence[str] = ()) -> TaskConfiguration:
+    """Return a configuration as plain data for a task."""
     data = one.experiment.to_dict()
     data["trainer"] = {key: value for key, value in data["trainer"].items() if key != "default_root_dir"}
-    return Member(one.number, data, one.run_id, tuple(layers))
+    return TaskConfiguration(one.number, data, one.run_id, tuple(layers))
 
 
-def leader_of(group: Sequence[Configuration]) -> Member:
-    """Return one configuration that stands for a group in its shared work: the largest, which reaches all others."""
-    prefix = PREFIX[group[0].model.model_name]
-    largest = max(group, key=lambda one: one.model.options[prefix])
-    reach = {one.model.options[prefix] for one in group if not one.is_placeholder or prefix == PREFIX["padim"]}
-    reach |= {value for one in group for value in one.prefix_values}
-    return replace(
-        member_of(largest, largest.model.options["layers"]), prefix_values=tuple(sorted(reach)), is_placeholder=True
-    )
+def largest_task_configuration(group: Sequence[Configuration]) -> TaskConfiguration:
+    """Return one configuration that stands for a group in its shared work: the largest, which serves all others."""
+    prefix, largest = PREFIX[group[0].model.model_name], largest_of(group)
+    sizes = {one.model.options[prefix] for one in group if not one.is_placeholder or prefix == PREFIX["padim"]}
+    sizes |= {value for one in group for value in one.prefix_values}
+    plain = task_configuration(largest, largest.model.options["layers"])
+    return replace(plain, prefix_values=tuple(sorted(sizes)), is_placeholder=True)
 
 
-def make_features(setting: Setting, member: Member) -> list[Arrays] | Arrays:
+def make_features(context: TaskContext, member: TaskConfiguration) -> list[Arrays] | Arrays:
     """Compute the features of a dataset's images; returns each layer's array by itself, in the order of `layers`.
 
     That of one layer alone is no list: Ray gives a task with one return value that very value.
     """
-    with _at_work(setting, {}) as (shared, store):
-        (one,) = _built(setting, [member])
+    with _prepared(context, {}) as (shared, store):
+        (one,) = _build(context, [member])
         shared.layers[one.feature_key] = list(member.layers)
         arrays = shared.features(one).layers
-        if setting.cache is not None:
+        if context.cache is not None:
             found: list[Arrays] = [{} for _ in member.layers]
         else:
             texts = {id(array): text for text, array in store.made.items()}
@@ -118,61 +116,64 @@ def make_features(setting: Setting, member: Member) -> list[Arrays] | Arrays:
     return found if len(found) > 1 else found[0]
 
 
-def make_shared(setting: Setting, leader: Member, step: str, *given: Arrays) -> Arrays:
+def make_shared(context: TaskContext, largest: TaskConfiguration, step: str, *given: Arrays) -> Arrays:
     """Run one shared computation of a group; returns its arrays."""
-    with _at_work(setting, _merged(given)) as (shared, store):
-        (one,) = _built(setting, [leader])
-        shared.layers[one.feature_key] = list(leader.layers)
+    with _prepared(context, _merged(given)) as (shared, store):
+        (one,) = _build(context, [largest])
+        shared.layers[one.feature_key] = list(largest.layers)
         STEPS[one.model.model_name][step]([one], shared)
-        return {} if setting.cache is not None else store.made
+        return {} if context.cache is not None else store.made
 
 
-def run_members(setting: Setting, leader: Member | None, members: Sequence[Member], *given: Arrays) -> list[Result]:
+def run_configurations(
+    context: TaskContext, largest: TaskConfiguration | None, members: Sequence[TaskConfiguration], *given: Arrays
+) -> list[TaskResult]:
     """Run configurations of a group on its shared work; what fails is in its run's record, as in a local sweep."""
-    with _at_work(setting, _merged(given)) as (shared, _), tempfile.TemporaryDirectory() as folder:
+    with _prepared(context, _merged(given)) as (shared, _), tempfile.TemporaryDirectory() as folder:
         pending = []
         for member in members:
             with environment({"DEFECTLAB_RESULTS": f"{folder}/{member.number}"}):
-                pending += _built(setting, [member])
+                pending += _build(context, [member])
         for one in pending:
             one.engine.disable_trackers()  # trackers are where the sweep was started, and so is the run's folder
-        leading = [] if leader is None else _built(setting, [leader])
-        for one, member in zip([*leading, *pending], [*([leader] if leader else []), *members], strict=True):
+        placeholders = [] if largest is None else _build(context, [largest])
+        everything = [*([] if largest is None else [largest]), *members]
+        for one, member in zip([*placeholders, *pending], everything, strict=True):
             if member.layers:
                 shared.layers[one.feature_key] = list(member.layers)
         with environment({"DEFECTLAB_RESULTS": folder, "DEFECTLAB_WORKBOOK": f"{folder}/workbook.xlsx"}):
             outcomes: list[Outcome] = []
-            for group in [[*leading, *pending]] if leading else [[one] for one in pending]:
+            for group in [[*placeholders, *pending]] if placeholders else [[one] for one in pending]:
                 its = [one for one in group if not one.is_placeholder]
-                run_group(group, its, shared, setting.sweep, outcomes.append)
+                run_group(group, its, shared, context.sweep, outcomes.append)
         return [_packed(Path(folder) / str(outcome.number), outcome) for outcome in outcomes]
 
 
-def _packed(folder: Path, outcome: Outcome) -> Result:
+def _packed(folder: Path, outcome: Outcome) -> TaskResult:
     """Return the one run under a results folder as files by relative path."""
     found = sorted(folder.glob("*/*/*/run.json"))
     if not found:
-        return Result(outcome.number, outcome)
+        return TaskResult(outcome.number, outcome)
     run = found[0].parent
     files = {path.relative_to(run).as_posix(): path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    return Result(outcome.number, outcome, (run.parent.parent.name, run.parent.name), files)
+    return TaskResult(outcome.number, outcome, (run.parent.parent.name, run.parent.name), files)
 
 
 @contextmanager
-def _at_work(setting: Setting, given: Mapping[str, np.ndarray]) -> Iterator[tuple[SharedWork, Any]]:
+def _prepared(context: TaskContext, given: Mapping[str, np.ndarray]) -> Iterator[tuple[SharedWork, Any]]:
     """Set up what a task works with: where things are, threads, and a store."""
-    if setting.version != __version__:
-        raise InputError(f"This machine has defectlab {__version__}, the sweep runs {setting.version}: install that.")
-    torch.set_num_threads(setting.threads)
-    with environment(setting.variables):
-        if setting.cache is not None:
-            store: Any = FeatureStore(setting.cache, setting.cache_gb, setting.dtype)
+    if context.version != __version__:
+        raise InputError(f"This machine has defectlab {__version__}, the sweep runs {context.version}: install that.")
+    torch.set_num_threads(context.threads)
+    with environment(context.variables):
+        if context.cache is not None:
+            store: Any = FeatureStore(context.cache, context.cache_gb, context.dtype)
         else:
-            store = MemoryStore(given, setting.dtype)
+            store = MemoryStore(given, context.dtype)
         yield SharedWork([], store), store
 
 
-def _built(setting: Setting, members: Sequence[Member]) -> list[Configuration]:
+def _build(context: TaskContext, members: Sequence[TaskConfiguration]) -> list[Configuration]:
     """Build configurations as the sweep's own process has built them.
 
     Raises:
@@ -180,7 +181,7 @@ def _built(setting: Setting, members: Sequence[Member]) -> list[Configuration]:
     """
     found = []
     for member in members:
-        ready, refused = build_all([member.data], _components(setting.token), first=member.number)
+        ready, refused = build_all([member.data], _components(context.token), first=member.number)
         if refused:
             raise InputError(f"On {os.uname().nodename}: {refused[0].error}")
         one = ready[0]

@@ -15,8 +15,8 @@ from defectlab.results.run.run import Run, adopt_run, find_runs
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import prepare
 from defectlab.sweeps.executors import make_executor, tasks
-from defectlab.sweeps.executors.on_ray import Ordered
-from defectlab.sweeps.executors.ray_resources import RayConfig, check_needs
+from defectlab.sweeps.executors.on_ray import InOrder
+from defectlab.sweeps.executors.ray_resources import RayConfig, check_resources
 from defectlab.sweeps.sweep import sweep
 from defectlab.utils.errors import InputError, OptionError
 
@@ -44,7 +44,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
     made = [name for name, _ in ray.submitted]
     assert made.count("make_features") == 1
     assert made.count("make_shared") == (3 if share == "objects" else 1)
-    assert made.count("run_members") == (3 if share == "objects" else 1)
+    assert made.count("run_configurations") == (3 if share == "objects" else 1)
     assert all(options["memory"] > 1e9 and options["max_retries"] == 3 for _, options in ray.submitted)
     found = find_runs()
     assert_equal_runs(found, [one for one in local if share == "objects" or one.folder.parent.parent.name == "Padim"])
@@ -69,12 +69,12 @@ def test_a_machine_with_other_images_or_another_program_is_refused(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (one, *_), _ = prepare(SweepConfig.from_dict(settings(parts, grid=SMALL_GRID[1:])).expanded())
-    setting = tasks.Setting("s", "token", {})
-    member = tasks.member_of(one, ("layer1",))
+    context = tasks.TaskContext("s", "token", {})
+    member = tasks.task_configuration(one, ("layer1",))
     with pytest.raises(InputError, match="is another experiment than where the sweep was started"):
-        tasks.make_features(setting, replace(member, run_id="0" * 12))
+        tasks.make_features(context, replace(member, run_id="0" * 12))
     with pytest.raises(InputError, match="install that"):
-        tasks.make_features(replace(setting, version="0.0.0"), member)
+        tasks.make_features(replace(context, version="0.0.0"), member)
 
 
 def test_a_task_too_large_for_every_machine_is_refused_before_anything_runs(
@@ -85,9 +85,9 @@ def test_a_task_too_large_for_every_machine_is_refused_before_anything_runs(
     with pytest.raises(InputError, match="No machine of the Ray cluster can run Patchcore"):
         sweep(settings(parts, grid=SMALL_GRID), executor="ray")
     assert not ray.submitted
-    check_needs("x", {"num_cpus": 1, "num_gpus": 0, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
+    check_resources("x", {"num_cpus": 1, "num_gpus": 0, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
     with pytest.raises(InputError, match="1 GPUs"):
-        check_needs("x", {"num_cpus": 1, "num_gpus": 1, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
+        check_resources("x", {"num_cpus": 1, "num_gpus": 1, "memory": 1.0}, [{"CPU": 1, "memory": 2}])
 
 
 def test_options_of_executors_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -106,7 +106,7 @@ def test_options_of_executors_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_runs_of_one_name_take_their_places_in_order():
-    order = Ordered([3, 5, 9])
+    order = InOrder([3, 5, 9])
     assert order.ready(9, None) == []
     assert [number for number, _ in order.ready(3, None)] == [3]
     assert [number for number, _ in order.ready(5, None)] == [5, 9]
