@@ -10,7 +10,8 @@ from typing import Any
 from defectlab.data.manifest.options import DataOptions
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.models.registry import model_class, model_info
-from defectlab.results.rows import MODEL_TITLES, Row, cell_value, interval_columns, number
+from defectlab.results.model_names import title
+from defectlab.results.rows import Row, cell_value, interval_columns, number
 
 BEGIN, END = "<!-- every model: made by `make models` -->", "<!-- end of every model -->"
 SECTIONS = ("data", "model", "trainer", "evaluation")
@@ -38,7 +39,7 @@ def dataset_of(wanted: Wanted) -> str:
 def title_of(wanted: Wanted) -> str:
     """Return what the workbook calls an experiment's model."""
     name = wanted["model"]["name"]
-    return MODEL_TITLES.get(name, model_info(name).class_name)
+    return title(name)
 
 
 def row_for(wanted: Wanted, rows: Sequence[Row]) -> Row | None:

@@ -256,7 +256,7 @@ def test_a_sweep_runs_and_its_best_scores_images(own_project: Path, monkeypatch:
     cheapen(root, name, cheap)
     assert execute(root, [name], monkeypatch) == {name: []}
     runs = find_runs(root / "results")
-    models = sorted(run.folder.parent.parent.name for run in runs)
+    models = sorted(run.model for run in runs)
     assert models == ["FeatCae"] * 2 + ["Padim"] * 2 + ["Patchcore"] * 4
     assert all(run.status == "finished" and run.checkpoint.is_file() for run in runs)
     assert len(read_workbook(root / "models_comparing.xlsx")) == 8
@@ -293,7 +293,7 @@ def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     cheapen(root, name, {"image_size=128": "image_size=64", r"=2\b": "=1"})
     assert execute(root, [name], monkeypatch) == {name: []}
     runs = find_runs(root / "results")
-    assert {run.folder.parent.parent.name for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Draem", "Dfm"}
+    assert {run.model for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Draem", "Dfm"}
     assert {run.status for run in runs} == {"finished"}
     assert (root / "weights/pretrained_teacher_tiny.safetensors").is_file()
 

@@ -30,7 +30,7 @@ def run_demo(data: str, epochs: int) -> list[Run]:
         raise InputError("The demo is not complete; the log above says what failed.")
     runs_table(runs, f"coins, {backbone.name} with {'random' if backbone.weights == 'random' else 'local'} weights")
     for run in runs:
-        print(f"{run.folder.parent.parent.name:<10} record {paths.relative(run.folder)}/run.json, "
+        print(f"{run.model:<10} record {paths.relative(run.folder)}/run.json, "
               f"pictures {paths.relative(run.folder)}/pictures.png")  # fmt: skip
     ids = {run.record.run_id for run in runs}
     count = sum(row["run_id"] in ids for row in read_workbook())

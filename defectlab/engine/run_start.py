@@ -16,6 +16,7 @@ from defectlab.data.folder import Folder
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.models.base import BaseDetector
 from defectlab.models.tiled import BY_FEATURES, BY_IMAGES
+from defectlab.results.model_names import class_name
 from defectlab.results.pixel_grid import PixelSize, pixel_size_of
 from defectlab.results.run.identity import experiment_facts, readable_name
 from defectlab.results.run.location import CHECKPOINT
@@ -62,8 +63,6 @@ def start_run(
         name += f"_weights-of-{weights_of}"
     run = Run.start(
         options.results,
-        model.name,
-        datamodule.name,
         name,
         facts,
         {
@@ -80,6 +79,7 @@ def start_run(
             "git": git_state(paths.project_root()),
             "checkpoint": CHECKPOINT,
             **({"sources": dict(model.sources)} if model.sources else {}),
+            **({} if model.name == class_name(model.model_name) else {"model_class": model.name}),
             **_tiling_record(model),
         },
     )

@@ -11,6 +11,7 @@ from PIL import Image
 from defectlab.data.images import as_uint8, read_image
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.nearest_patches import Box, NearestGood
+from defectlab.results.run.identity import safe_name
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
@@ -193,4 +194,5 @@ def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
 def prediction_name(detector: Detector, found: Prediction, number: int) -> str:
     """Return the file name of a prediction's figure: what the model was trained on, a number, and the score."""
     folder = detector.model.run_folder
-    return f"{detector.model.model_name if folder is None else folder.parent.name}_pre_{number}_{found.score:.4g}.png"
+    trained_on = detector.model.model_name if folder is None else safe_name(Run.open(folder).dataset)
+    return f"{trained_on}_pre_{number}_{found.score:.4g}.png"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, METRICS, ORACLE, is_metric
+from defectlab.results.model_names import TITLES
 from defectlab.results.pixel_grid import describe_grid
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.record import ProtocolRecord, RunRecord
@@ -21,19 +22,6 @@ KEY, GRID = "run_id", "pixel_grid"
 FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
 
 _WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
-# Names of the literature; a model that is not here is called as its class.
-MODEL_TITLES = {
-    "padim": "PaDiM",
-    "patchcore": "PatchCore",
-    "cflow": "CFlow",
-    "stfpm": "STFPM",
-    "fastflow": "FastFlow",
-    "featcae": "FeatCAE",
-    "draem": "DRAEM",
-    "csflow": "CS-Flow",
-    "efficient_ad": "EfficientAD",
-}
-
 _FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
 _VARIED = tuple(f"model.{option}" for option in ("layers", "n_features", "coreset_sampling_ratio", "num_neighbors"))
 _TRIVIAL = {f"trivial {metric}": metric for metric in ("image_F1Score", "image_AUPR")}
@@ -83,7 +71,7 @@ def row_of(run: Run) -> Row:
     row = {
         "date (UTC)": _date(record.finished or record.process.started),
         "dataset": dataset.name,
-        "model": MODEL_TITLES.get(experiment.model_name, run.folder.parent.parent.name),
+        "model": TITLES.get(experiment.model_name, record.model),
         "backbone": record.backbone.name,
         "weights": paths.relative(record.backbone.source),
         "run": record.name,

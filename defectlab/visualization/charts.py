@@ -171,7 +171,7 @@ def training_figure(run: Run) -> Image.Image:
 
         axis.yaxis.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
         axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-    axis.set(title=f"{_title(run)}: losses by epoch")
+    axis.set(title=f"{run.title}: losses by epoch")
     axis.legend(frameon=False)
     return to_image(figure)
 
@@ -196,7 +196,7 @@ def roc_figure(run: Run) -> Image.Image:
         flagged = [float((part > threshold).mean()) for part in (curve.negatives, curve.positives)]
         axis.plot(*([share] for share in flagged), "D", color=LINE, label=f"threshold {threshold:.4g}")
     axis.set(
-        xlabel="good flagged (FPR)", ylabel="defects caught (TPR)", title=f"{_title(run)}: image ROC", aspect="equal"
+        xlabel="good flagged (FPR)", ylabel="defects caught (TPR)", title=f"{run.title}: image ROC", aspect="equal"
     )
     axis.legend(loc="lower right", frameon=False)
     return to_image(figure)
@@ -221,14 +221,10 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
             label=metric,
         )
         axis.bar_label(bars, fmt="%.2f", fontsize=8)
-    axis.set_xticks(np.arange(len(runs)) + (len(metrics) - 1) * width / 2, [_title(run) for run in runs], fontsize=8)
+    axis.set_xticks(np.arange(len(runs)) + (len(metrics) - 1) * width / 2, [run.title for run in runs], fontsize=8)
     axis.set(ylim=(0, 1.08), ylabel="share")
     axis.legend(loc="lower right", fontsize=8)
     return to_image(figure)
-
-
-def _title(run: Run) -> str:
-    return f"{run.folder.parent.parent.name} {run.record.name}"
 
 
 def ranking_chart(ranking: Ranking) -> str:

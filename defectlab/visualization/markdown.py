@@ -23,7 +23,7 @@ def experiment_table(runs: Sequence[Run], metrics: Sequence[str] = RATES) -> str
         experiment, count = run.record.experiment, run.record.parameters
         rows.append([
             *[run.record.dataset.name][:several],
-            run.folder.parent.parent.name,
+            run.model,
             run.record.name,
             None if count is None else f"{count / 1e6:.2f} M",
             experiment.trainer.get("max_epochs"),

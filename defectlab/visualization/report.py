@@ -115,7 +115,7 @@ def _head(rankings: Sequence[Ranking], ordered: Sequence[tuple[Run, Sequence[Sco
     if together:
         words = "Mean over datasets, each counting the same; set only rows on the same datasets against each other."
         parts += [f'<p class="quiet">{words}</p>', dataset_means_table(together)]
-    links = (f'<a href="#run{place}">{html.escape(_label(run))}</a>' for place, (run, _) in enumerate(ordered))
+    links = (f'<a href="#run{place}">{html.escape(run.title)}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
     kinds = kinds_by_run([run for run, _ in ordered])
     for ranking in rankings:
@@ -186,7 +186,7 @@ def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points])
 def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) -> str:
     threshold = run.record.thresholds.image.value
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
-    parts = [f'<h2 id="run{place}">{html.escape(_label(run))}</h2>', _settings(run)]
+    parts = [f'<h2 id="run{place}">{html.escape(run.title)}</h2>', _settings(run)]
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
     parts.append(_losses(run.record.history))
     kinds = by_kind(rows, threshold, row_parts(run.record, rows))
@@ -258,10 +258,6 @@ def _embedded(tile: np.ndarray) -> str:
     stream = io.BytesIO()
     Image.fromarray(tile).save(stream, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _label(run: Run) -> str:
-    return f"{run.folder.parent.parent.name} {run.record.name}"
 
 
 def _pixel_curves(run: Run, rows: Sequence[ScoreRow]) -> dict[str, Points]:

@@ -40,7 +40,7 @@ def write_result_files(run: Run, folder: Path) -> list[Path]:
     _write_csv(files["avg_score_by_label.csv"], ("label", "avg_anomaly_score"), averages)
     written = list(files.values())
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
-    title = f"{run.folder.parent.parent.name} on {run.folder.parent.name}"
+    title = f"{run.model} on {run.dataset}"
     written.append(_save(folder / "cumulative_histogram.png", cumulative_figure(good, bad, threshold, title)))
     if threshold is not None:
         written.append(_save(folder / "test_confusion_matrix.png", confusion_figure(kinds, title)))

@@ -116,7 +116,7 @@ def run_panel(run: Run) -> np.ndarray | None:
         PanelRow(shown.tiles(index), f"{why}: {shown.rows[index].image_path}", *shown.verdict(index))
         for why, index in telling_rows(shown.rows)
     ]
-    heading = f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.record.name}"
+    heading = f"{run.model} on {run.dataset}: {run.record.name}"
     legend = [(CONTOUR, "found: map above the pixel threshold")] if shown.scale.threshold is not None else []
     legend += [(TRUTH, "ground truth")] if shown.masks is not None else []
     return draw_panel(drawn, COLUMNS, heading, legend, shown.scale, TILE)

@@ -31,7 +31,7 @@ def metrics_table(run: Run) -> None:
     record, groups = run.record, run.record.groups
     rows = [(name, _value_or_reason(name, record)) for name in BARE_METRICS]  # run.json and the workbook have them all
     rows += [(name, _value_or_reason(name, groups)) for name in GROUP_METRICS if groups]
-    print_line(f"{run.folder.parent.parent.name} on {run.folder.parent.name}: {run.folder.name}")
+    print_line(f"{run.model} on {run.dataset}: {run.folder.name}")
     print_table(Table([Column("metric", wrap=True), Column("value", ".4f", right=True, wrap=True)], rows))
     for line in _caveats(record):
         print_line(line)
@@ -122,7 +122,7 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
     for run in runs:
         metrics = [run.record.metrics.get(name) for name in BARE_METRICS]
         seconds = [run.record.timings.get(stage, "") for stage in ("fit", "test")]
-        rows.append([run.folder.parent.parent.name, run.folder.name, *metrics, *seconds])
+        rows.append([run.model, run.folder.name, *metrics, *seconds])
     columns = ["model", "run", *numbers(*METRIC_COLUMNS, form=".4f"), *numbers("fit s", "test s", form=".1f")]
     print_line(title)
     print_table(Table(columns, rows), width=120)
@@ -135,9 +135,9 @@ def repeats_table(repeats: Repeats) -> None:
         one = repeats.metrics.get(name)
         known = [one.mean, one.deviation, interval_text(one.low, one.high, 4), one.count] if one else [None] * 3 + [0]
         rows.append([name, *known])
-    first = repeats.runs[0].folder
+    first = repeats.runs[0]
     seeds = ", ".join(map(str, repeats.seeds))
-    print_line(f"{first.parent.parent.name} on {first.parent.name}, seeds {seeds}:")
+    print_line(f"{first.model} on {first.dataset}, seeds {seeds}:")
     print_table(Table(["metric", *numbers("mean", "std", "95 % interval of the mean", "seeds")], rows), width=100)
     print_line("The spread is of training alone: all were tested on the same images.")
 
@@ -149,7 +149,7 @@ def comparison_table(found: Sequence[Compared]) -> None:
         verdict = "best" if one.test is None else ("tied with the best" if one.tied else "worse")
         p = "" if one.p is None else (one.p if one.p >= 0.0001 else "< 0.0001")
         difference = _difference(one.test) if one.test else ""
-        names = one.run.folder.parent.parent.name, one.run.folder.name
+        names = one.run.model, one.run.folder.name
         rows.append([*names, one.value, interval_text(*one.interval), difference, p, verdict])
     metric = found[0].metric
     titles = (metric.replace("_", " "), "95 % interval", "from the best by", "p (Holm)", "")

@@ -56,7 +56,7 @@ def test_train_evaluate_predict(
 def on_a_bare_folder(run: Run, parts: Path) -> None:
     """Every image of parts/test is a test image, with its mask, at the thresholds that the run has."""
     assert main(["evaluate", str(run.folder), "--data", str(parts / "test")]) == 0
-    (other,) = [found for found in find_runs() if found.folder.parent.name == "parts-test"]
+    (other,) = [found for found in find_runs() if found.dataset == "parts-test"]
     own = {row.image_path: row.score for row in run.scores()}
     assert {row.image_path: pytest.approx(row.score, rel=1e-5) for row in other.scores("test")} == own
     assert {row.label for row in other.scores("test") if "/good/" in row.image_path} == {0}

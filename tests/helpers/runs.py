@@ -17,8 +17,6 @@ from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 
-FOLDERS = {"padim": "Padim", "patchcore": "Patchcore", "cflow": "Cflow"}
-
 
 def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path | None = None, **values: Any) -> Run:
     """A finished run as the engine leaves it, with metrics that its name and options decide."""
@@ -29,7 +27,7 @@ def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path
     threshold = {"value": 1.5, "rule": "f1", "source": "validation", "reason": "highest F1", "oracle": False}
     facts = {"seed": seed, "name": name, "model.name": model, "data.manifest": manifest}
     begun = parts_of_a_record(name, seed, model, options, dataset, manifest)
-    run = Run.start(root or paths.results_dir(), FOLDERS[model], dataset, name, facts, begun)
+    run = Run.start(root or paths.results_dir(), name, facts, begun)
     run.advance(
         "finished",
         thresholds={"image": threshold, "pixel": threshold | {"value": 0.75}},

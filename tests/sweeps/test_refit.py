@@ -68,7 +68,7 @@ def test_trained_models_take_the_shared_features_and_train_as_alone(
     assert sum(count for count in passes if count > 1) == counted + BATCH  # the plan times a batch; shapes take one
     monkeypatch.setenv("DEFECTLAB_HOME", str(home))
     for label in ("FeatCae resnet18_layer1_4", "Cflow resnet18_layer2"):
-        own = next(one for one in result.runs if label in f"{one.folder.parent.parent.name} {one.folder.name}")
+        own = next(one for one in result.runs if label in f"{one.model} {one.folder.name}")
         data = {key: value for key, value in own.record.experiment.to_dict().items() if key != "name"}
         data["model"] = {key: value for key, value in data["model"].items() if key != "center_crop"}
         data["trainer"] = {"accelerator": "cpu", "max_epochs": 2, "default_root_dir": str(home / "single")}

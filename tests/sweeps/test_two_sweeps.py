@@ -70,7 +70,7 @@ def test_what_another_process_has_finished_meanwhile_is_kept(copy: Path, parts: 
 
 def test_the_plan_estimates_a_training_from_recorded_ones(copy: Path, parts: Path):
     longer = {**GRID[1], "trainer.max_epochs": [6]}
-    (recorded,) = (run for run in find_runs() if run.folder.parent.parent.name == "FeatCae")
+    (recorded,) = (run for run in find_runs() if run.model == "FeatCae")
     taken = recorded.record.timings["fit"] + recorded.record.timings["validation"]
     cflow = {"model.name": "cflow", "model.layers": [["layer2"]]}
     plan = sweep(settings(parts, grid=[longer, cflow]), plan_only=True).plan

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, title
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
@@ -52,7 +52,7 @@ class CometLog(RunTracker):
             self._experiment = comet_ml.OfflineExperiment(**options, offline_directory=str(self._path))
         else:
             self._experiment = comet_ml.Experiment(**options)
-        self._experiment.set_name(title(run))
+        self._experiment.set_name(run.title)
         self._experiment.add_tag(stage)
         self._experiment.log_parameters(flatten(run.record.experiment.to_dict()))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, title
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
@@ -93,7 +93,7 @@ class MlflowLog(RunTracker):
     def _create(self, experiment: str, run: Run) -> str:
         tags = {RUN_ID_TAG: run.record.run_id, "defectlab.folder": paths.relative(run.folder)}
         tags["defectlab.commit"] = str(run.record.git and run.record.git.commit)
-        run_id = self._client.create_run(experiment, run_name=title(run), tags=tags).info.run_id
+        run_id = self._client.create_run(experiment, run_name=run.title, tags=tags).info.run_id
         for key, value in flatten(run.record.experiment.to_dict()).items():
             self._client.log_param(run_id, key, str(value)[:MAX_PARAMETER_LENGTH])
         return run_id

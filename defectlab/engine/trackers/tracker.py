@@ -172,11 +172,6 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def title(run: Run) -> str:
-    """Return a run's name at a tracker: model and name."""
-    return f"{run.folder.parent.parent.name} {run.record.name}"
-
-
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from defectlab.engine.losses import VALIDATION_LOSSES
-from defectlab.engine.trackers.tracker import LogPoint, RunTracker, title
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
@@ -53,7 +53,7 @@ class WandbLog(RunTracker):
         init: Any = wandb.init  # typed otherwise from version to version
         self._run = init(
             project=self.project,
-            name=title(run),
+            name=run.title,
             tags=[stage],
             config=run.record.experiment.to_dict(),
             mode=self.mode,

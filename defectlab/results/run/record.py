@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from defectlab.results.model_names import class_name
 from defectlab.utils.errors import InputError
 from defectlab.utils.json_object import JsonObject, JsonTypeError, json_key
 from defectlab.utils.version import __version__
@@ -348,6 +349,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         metrics: Values by name, None where a metric cannot be computed; `metric_reasons` says why.
         timings: Seconds by stage.
         checkpoint: Relative to the run's folder, or to the project for a run that only tested; None: removed.
+        model_class: The class of the model where it is not the registered one.
         sources: Where a model's other files came from.
         history: Mean loss of each epoch by name, None where an epoch has none.
         validation_epoch: The epoch (from 0) whose weights the thresholds are of.
@@ -374,6 +376,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     environment: EnvironmentRecord
     git: GitRecord | None = None
     checkpoint: str | None
+    model_class: str | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
     tiling: TilesRecord | None = None
     history: Mapping[str, list[float | None]] = field(default_factory=dict)
@@ -418,6 +421,11 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.to_dict())
+
+    @property
+    def model(self) -> str:
+        """The class name of the model."""
+        return self.model_class or class_name(self.experiment.model_name)
 
     @property
     def error_summary(self) -> str | None:

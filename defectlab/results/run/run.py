@@ -65,23 +65,30 @@ class Run:
         return None
 
     @classmethod
-    def start(
-        cls, results: Path, model: str, dataset: str, name: str, facts: Mapping[str, Any], record: Mapping[str, Any]
-    ) -> "Run":
+    def start(cls, results: Path, name: str, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> "Run":
         """Begin a run's folder and record.
 
         The same experiment (equal `facts`) runs into a folder beside its earlier run and takes its place once it
         has come as far; another experiment of the same name gets a suffix naming what differs.
 
+        Args:
+            results: The folder of all runs.
+            name: The run's readable name.
+            facts: What makes the experiment what it is, by dotted name.
+            parts: The other fields of the record that are known when a run starts, as typed parts or plain JSON data.
+
         Raises:
             BusyError: Another process is running this experiment at this moment.
             InputError: Results cannot be written there.
         """
-        parent = results / safe_name(model) / safe_name(dataset)
+        identity = experiment_id(facts)
+        begun = {"run_id": identity, "name": name, "status": "running", "error": None, "facts": dict(facts)}
+        begun["process"] = {**this_process(), "started": _now()}
+        record = RunRecord.from_dict(begun | dict(parts))
+        parent = _parent(results, record)
         if not is_writable(parent):
             raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
         parent.mkdir(parents=True, exist_ok=True)
-        identity = experiment_id(facts)
         with locked(parent):
             final = folder = place_of(parent, safe_name(name), facts, identity)
             clear_leftovers(parent, final.name)
@@ -96,16 +103,8 @@ class Run:
                 folder = parent / f".{final.name}.rerun-{os.getpid()}"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            begun = {
-                "run_id": identity,
-                "name": final.name,
-                "status": "running",
-                "error": None,
-                "facts": dict(facts),
-                "process": {**this_process(), "started": _now()},
-            }
-            run = cls(folder, RunRecord.from_dict(begun | dict(record)))
-            run.update()
+            run = cls(folder, record)
+            run.update(name=final.name)
         return run
 
     def update(self, **fields_: Any) -> None:
@@ -147,6 +146,21 @@ class Run:
             status = "finished" if self.record.status == "finished" else "failed"
             self.update(status=status, error=ErrorRecord(summary=last, traceback=traceback.format_exc()), failed=_now())
             raise
+
+    @property
+    def model(self) -> str:
+        """The class name of its model."""
+        return self.record.model
+
+    @property
+    def dataset(self) -> str:
+        """The name of its dataset."""
+        return self.record.dataset.name
+
+    @property
+    def title(self) -> str:
+        """Its model and its name, for headings."""
+        return f"{self.model} {self.record.name}"
 
     @property
     def _final(self) -> Path:
@@ -265,14 +279,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def adopt_run(files: Mapping[str, bytes], results: Path, model: str, dataset: str) -> Run:
+def _parent(results: Path, record: RunRecord) -> Path:
+    """Return the folder of a run's folder."""
+    return results / safe_name(record.model) / safe_name(record.dataset.name)
+
+
+def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
     """Write a run's files, by path in its folder, to where the same experiment run here would be; return the run.
 
     An earlier run of the same experiment is replaced; another experiment of the same name keeps it, and this one gets a
     suffix that says what differs.
     """
     record = RunRecord.from_dict(json.loads(files[FILE]))
-    parent = results / safe_name(model) / safe_name(dataset)
+    parent = _parent(results, record)
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         final = place_of(parent, record.name, record.facts, record.run_id)

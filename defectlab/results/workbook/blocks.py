@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from defectlab.evaluation.metric_names import BARE_METRICS
-from defectlab.results.rows import IMPORTED, KEY, MODEL_TITLES, Group, Row, group_of
+from defectlab.results.model_names import TITLES
+from defectlab.results.rows import IMPORTED, KEY, Group, Row, group_of
 from defectlab.utils.errors import InputError
 
 HEIGHT = len(BARE_METRICS) + 1
@@ -46,7 +47,7 @@ def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Group, str], str]:
 def labelled(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """Return the rows by (title, label), in the order of their blocks; equal labels are told apart by their id."""
     named = titles(rows)
-    order = list(MODEL_TITLES.values())
+    order = list(TITLES.values())
     groups = list(dict.fromkeys(group_of(row) for row in rows))
 
     def place(row: Row) -> tuple[int, int, str]:

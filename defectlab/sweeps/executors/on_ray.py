@@ -206,7 +206,7 @@ class RayExecutor:
         found = result.outcome
         if not result.files:
             return outcome_of(one, found.status, error=found.error)
-        run = adopt_run(result.files, one.engine.results_folder, *result.place)
+        run = adopt_run(result.files, one.engine.results_folder)
         if run.status == "finished":
             one.engine.writer_of(run).announce(trained_elsewhere=True)
         return outcome_of(one, found.status, run, error=found.error, seconds=found.seconds)

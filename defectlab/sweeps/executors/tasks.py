@@ -75,11 +75,10 @@ class TaskConfiguration:
 
 @dataclass
 class TaskResult:
-    """What became of a configuration, the files of its run by path in its folder, and where that folder belongs."""
+    """What became of a configuration, and the files of its run by path in its folder."""
 
     number: int
     outcome: Outcome
-    place: tuple[str, str] = ("", "")
     files: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -156,7 +155,7 @@ def _packed(folder: Path, outcome: Outcome) -> TaskResult:
         return TaskResult(outcome.number, outcome)
     run = found[0].parent
     files = {path.relative_to(run).as_posix(): path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    return TaskResult(outcome.number, outcome, (run.parent.parent.name, run.parent.name), files)
+    return TaskResult(outcome.number, outcome, files)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "b
 
 
 def start(root: Path, facts: dict | None = None, name: str = "resnet18_layer2_0.1_5") -> Run:
-    return Run.start(root, "Patchcore", "bottle", name, facts or FACTS, parts_of_a_record())
+    return Run.start(root, name, facts or FACTS, parts_of_a_record())
 
 
 def test_a_run_begins_with_a_record_and_ends_with_all_of_it(tmp_path: Path):
@@ -82,11 +82,11 @@ def test_a_killed_run_is_known_as_interrupted(tmp_path: Path):
 import os, signal
 from pathlib import Path
 from defectlab.results.run.run import Run
-run = Run.start(Path({str(tmp_path)!r}), "Padim", "d", "r", {{"seed": 1}}, {parts_of_a_record()!r})
+run = Run.start(Path({str(tmp_path)!r}), "r", {{"seed": 1}}, {parts_of_a_record()!r})
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
-    assert Run.open(tmp_path / "Padim/d/r").status == "interrupted"
+    assert Run.open(tmp_path / "Patchcore/bottle/r").status == "interrupted"
 
 
 @pytest.mark.row("R.11")

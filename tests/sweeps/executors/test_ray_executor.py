@@ -47,7 +47,7 @@ def test_tasks_give_the_records_of_a_local_sweep(
     assert made.count("run_configurations") == (3 if share == "objects" else 1)
     assert all(options["memory"] > 1e9 and options["max_retries"] == 3 for _, options in ray.submitted)
     found = find_runs()
-    assert_equal_runs(found, [one for one in local if share == "objects" or one.folder.parent.parent.name == "Padim"])
+    assert_equal_runs(found, [one for one in local if share == "objects" or one.model == "Padim"])
     assert len(FeatureStore().entries()) == (0 if share == "objects" else 3)  # two layers and PaDiM's distances
     assert [Run.open(one.record).record.run_id for one in result.outcomes if one.record] == [
         one.run_id for one in result.plan.configurations
@@ -120,12 +120,12 @@ def test_an_adopted_run_is_where_it_would_be_had_it_run_here(tmp_path: Path):
         if path.is_file()
     }
     results = tmp_path / "here"
-    first = adopt_run(files, results, "Padim", "coins")
+    first = adopt_run(files, results)
     assert first.folder == results / "Padim/coins/one"
-    assert adopt_run(files, results, "Padim", "coins").folder == first.folder
+    assert adopt_run(files, results).folder == first.folder
     finished("one", root=results, seed=7, dataset="digits")
     other = finished("one", root=tmp_path / "more", seed=7)
     files = {"run.json": (other.folder / "run.json").read_bytes()}
-    second = adopt_run(files, results, "Padim", "coins")
+    second = adopt_run(files, results)
     assert second.folder.name == "one_seed-7" == second.record.name
     assert not list((results / "Padim/coins").glob(".one*"))
