@@ -1,4 +1,4 @@
-"""What the parser complains about, said in the words that a person typed, with the fix."""
+"""Errors of the argument parser in the words that a person typed, with the fix."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ Commands = Mapping[str, Command | Mapping[str, Command]]
 
 
 def explain_parse_error(message: str, arguments: Sequence[str], commands: Commands, options: Sequence[str]) -> str:
-    """Return a parser's complaint with the closest command or option, or what a command needs.
+    """Return a parser's error message with the closest command or option, or what a command needs.
 
     Args:
         message: What the parser said.
@@ -30,16 +30,17 @@ def explain_parse_error(message: str, arguments: Sequence[str], commands: Comman
         return f"{unknown_name('command', choice[1], commands)} `{here} --help` says what each does."
     missing = re.fullmatch(r"Option '[\w.]+' is required but not provided or its value is None\.?", message.strip())
     if missing and found is not None:
-        return f"{here} {typed[0]} needs {_needs(found)}.".removeprefix("defectlab ")
+        return f"{here} {typed[0]} needs {_required_arguments(found)}.".removeprefix("defectlab ")
     known = options if found is None else found.option_names()
     unknown = re.findall(r"--[\w.]+", message) if "nrecognized" in message else []
     suggestions = "".join(did_you_mean(option, known) for option in unknown)
     return f"{message.rstrip('.')}.{suggestions}" if suggestions else message
 
 
-def _needs(command: Command) -> str:
+def _required_arguments(command: Command) -> str:
+    """Return the names of the arguments that a command cannot do without, each with its help."""
     parser = command.parser()
     needed = [action for action in parser._actions if action.dest in parser.required_args]
-    names = [next(iter(action.option_strings), action.dest) for action in needed]
-    told = [str(action.help).rstrip(".") for action in needed]
-    return ", ".join(f"{name} ({what})" for name, what in zip(names, told, strict=True))
+    return ", ".join(
+        f"{next(iter(action.option_strings), action.dest)} ({str(action.help).rstrip('.')})" for action in needed
+    )

@@ -79,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     try:
-        command = _named(arguments)
+        command = _named_command(arguments)
         if command is not None and command.prepare is not None:
             arguments = command.prepare(arguments, command.option_names())
         settings = parser.instantiate_classes(parser.parse_args(arguments))
-        function, values = _selected(settings)
+        function, values = _parsed_command(settings)
         return function(**values) or 0
     except ArgumentError as error:
         print(
@@ -97,14 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _selected(settings: Namespace) -> tuple[Callable[..., int | None], dict[str, Any]]:
+def _parsed_command(settings: Namespace) -> tuple[Callable[..., int | None], dict[str, Any]]:
     command, values = COMMANDS[settings.command], settings[settings.command]
     if isinstance(command, dict):
         command, values = command[values.subcommand], values[values.subcommand]
     return command.function, {key: value for key, value in vars(values).items() if key not in ("config", "subcommand")}
 
 
-def _named(arguments: Sequence[str]) -> Command | None:
+def _named_command(arguments: Sequence[str]) -> Command | None:
     command = COMMANDS.get(arguments[0]) if arguments else None
     if isinstance(command, dict):
         return command.get(arguments[1]) if len(arguments) > 1 else None

@@ -2,24 +2,29 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
 from defectlab.utils.config_files import load_yaml
 from defectlab.utils.errors import OptionError, did_you_mean
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
-
 OVERRIDE = re.compile(r"[A-Za-z][\w.]*=")
 SET = "--set"
 
 
-def add_sweep_arguments(parser: "ArgumentParser") -> None:
-    """Add the options of `defectlab sweep`."""
+def sweep(file: str, plan: bool, refit: Sequence[str] | None, overrides: Sequence[str] | None, **options: Any) -> int:
+    """Run many configurations, with the work they share done once; goes on where an earlier call was ended."""
+    values = parse_overrides(overrides or [])
+    from defectlab.sweeps.sweep import sweep as run_sweep
+
+    result = run_sweep(file, overrides=values, plan_only=plan, refit=refit or (), **options)
+    return 1 if result.failed or result.plan.refused or result.checkpoints.problems else 0
+
+
+def _sweep_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--config", dest="file", metavar="FILE", type=str, required=True, help="YAML file of a sweep.")
     parser.add_argument("--plan", action="store_true", help="Show what would be computed, and stop.")
     parser.add_argument("--retry-failed", action="store_true", help="Run what failed earlier again.")
@@ -29,24 +34,6 @@ def add_sweep_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--address", type=str, help="Of a running Ray cluster, such as auto; default starts one here.")
     setting = "An option over the file's, such as model.num_neighbors=1,5,9; bare, or as --model.num_neighbors 1,5,9."
     parser.add_argument(SET, dest="overrides", action="append", metavar="KEY=VALUE", help=setting)
-
-
-def run_sweep_command(
-    file: str,
-    plan: bool,
-    retry_failed: bool,
-    refit: Sequence[str] | None,
-    executor: str,
-    address: str | None,
-    overrides: Sequence[str] | None,
-) -> int:
-    """Run or plan a sweep; returns 1 if anything failed or cannot work, else 0."""
-    values = parse_overrides(overrides or [])
-    from defectlab.sweeps.sweep import sweep
-
-    options: dict[str, Any] = {"plan_only": plan, "retry_failed": retry_failed, "refit": refit or ()}
-    result = sweep(file, overrides=values, **options, executor=executor, address=address)
-    return 1 if result.failed or result.plan.refused or result.checkpoints.problems else 0
 
 
 def sweep_arguments(arguments: Sequence[str], known: Iterable[str]) -> list[str]:
@@ -104,9 +91,4 @@ def _value(key: str, text: str) -> Any:
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def sweep(**settings: Any) -> int:
-    """Run many configurations, with the work they share done once; goes on where an earlier call was ended."""
-    return run_sweep_command(**settings)
-
-
-SWEEP = Command(sweep, add_sweep_arguments, sweep_arguments)
+SWEEP = Command(sweep, _sweep_arguments, sweep_arguments)
