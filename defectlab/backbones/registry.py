@@ -70,36 +70,19 @@ def _numbered(stem: str, count: int) -> tuple[str, ...]:
     return tuple(f"{stem}.{i}" for i in range(count))
 
 
+def _efficientnet(name: str, library: str, layers: tuple[str, ...], side: int) -> BackboneSpec:
+    return BackboneSpec(name, library, name, layers, input_size=(side, side), interpolation="bicubic")
+
+
 REGISTRY: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
         _resnet("resnet18", "resnet18"),
         _resnet("resnet50", "resnet50"),
         _resnet("wide_resnet50_2", "wide_resnet50_2"),
-        BackboneSpec(
-            "efficientnet_b5",
-            "torchvision",
-            "efficientnet_b5",
-            _numbered("features", 9),
-            input_size=(456, 456),
-            interpolation="bicubic",
-        ),
-        BackboneSpec(
-            "efficientnet_b7",
-            "torchvision",
-            "efficientnet_b7",
-            _numbered("features", 9),
-            input_size=(600, 600),
-            interpolation="bicubic",
-        ),
-        BackboneSpec(
-            "tf_efficientnet_b7",
-            "timm",
-            "tf_efficientnet_b7",
-            _numbered("blocks", 7),
-            input_size=(600, 600),
-            interpolation="bicubic",
-        ),
+        _efficientnet("efficientnet_b5", "torchvision", _numbered("features", 9), 456),
+        _efficientnet("efficientnet_b7", "torchvision", _numbered("features", 9), 600),
+        _efficientnet("tf_efficientnet_b7", "timm", _numbered("blocks", 7), 600),
         BackboneSpec("cspdarknet53", "timm", "cspdarknet53", _numbered("stages", 5), input_size=(256, 256)),
         _resnet(BUNDLED, "resnet18", last=3),
     )

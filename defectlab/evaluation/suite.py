@@ -14,12 +14,12 @@ def evaluate(
     image_scores: ArrayLike,
     image_labels: ArrayLike,
     maps: Floats | None = None,
-    masks: NDArray[np.bool_] | None = None,
+    masks: NDArray[np.bool_] | NDArray[np.uint8] | None = None,
     *,
     image_threshold: float | None,
     pixel_threshold: float | None,
 ) -> dict[str, Metric]:
-    """Compute a run's metrics from raw scores (n,), labels (n,), maps (n, H, W) and masks (n, H, W).
+    """Compute a run's metrics from raw scores (n,), labels (n,), maps (n, H, W) and masks (n, H, W) or packed.
 
     At image and at pixel level: AUROC, AUPR, F1Max, FPR_at_95TPR, which need no threshold; F1Score, TPR, TNR, accuracy,
     precision, recall at the given one; for pixels also AUPRO up to a false-positive rate of 0.3. Images labelled -1
@@ -31,8 +31,9 @@ def evaluate(
     labels = np.asarray(image_labels)
     images, lack = None, "there are no anomaly maps" if maps is None else "there are no masks"
     if maps is not None and masks is not None:
-        _check_shapes(maps, masks, labels)
         images = ArrayImages(maps, masks)
+        if len(maps) != len(labels):
+            raise InputError(f"There must be a label for each map, got {len(labels)} labels and {len(maps)} maps.")
     return evaluate_images(
         image_scores, labels, images, lack, image_threshold=image_threshold, pixel_threshold=pixel_threshold
     )
@@ -68,11 +69,3 @@ def evaluate_images(
     found = {f"image_{name}": metric for name, metric in image.items()}
     found |= {f"pixel_{name}": metric for name, metric in pixel.items()}
     return {name: found[name] for name in BARE_METRICS} | found
-
-
-def _check_shapes(maps: Floats, masks: NDArray[np.bool_], labels: NDArray[np.integer]) -> None:
-    if maps.shape != masks.shape or len(maps) != len(labels):
-        raise InputError(
-            f"Maps and masks must be (n, H, W) alike with n the number of labels, "
-            f"got {maps.shape}, {masks.shape} and {len(labels)} labels."
-        )

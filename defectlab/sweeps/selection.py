@@ -10,8 +10,7 @@ import numpy as np
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER
 from defectlab.evaluation.metrics import Metric
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, PixelImages
-from defectlab.evaluation.suite import evaluate_images
+from defectlab.evaluation.suite import evaluate
 from defectlab.results.evaluate import columns
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError
@@ -137,21 +136,10 @@ def validation_metric(run: Run, objective: str) -> Metric:
     scores, labels = columns(run.scores(SPLIT))
     if not scores.size:
         return Metric(None, "there are no validation images")
-    images: PixelImages | None = None
-    lack = None
-    if objective.startswith("pixel"):
-        maps, masks = run.maps(SPLIT), run.packed_masks(SPLIT)
-        if maps is None or masks is None:
-            lack = "there are no anomaly maps" if maps is None else "there are no masks"
-        else:
-            images = ArrayImages(maps, masks)
-    found = evaluate_images(
-        scores,
-        labels,
-        images,
-        lack,
-        image_threshold=run.record.thresholds.image.value,
-        pixel_threshold=run.record.thresholds.pixel.value,
+    pixels = (run.maps(SPLIT), run.packed_masks(SPLIT)) if objective.startswith("pixel") else (None, None)
+    thresholds = run.record.thresholds
+    found = evaluate(
+        scores, labels, *pixels, image_threshold=thresholds.image.value, pixel_threshold=thresholds.pixel.value
     )
     if objective not in found:
         raise InputError(f"There is no metric {objective!r}. Metrics are {', '.join(found)}.")
