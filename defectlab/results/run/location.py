@@ -6,13 +6,14 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from defectlab.results.run.identity import differing_suffix
-from defectlab.results.run.record import FILE, ProcessRecord, RunRecord, find_record
+from defectlab.results.run.record import FILE, NewerRecordError, ProcessRecord, RunRecord, find_record
 from defectlab.utils import paths
 
 CHECKPOINT = "weights/lightning/model.ckpt"
@@ -21,18 +22,24 @@ CHECKPOINT = "weights/lightning/model.ckpt"
 def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
     """Return the folder of this experiment: its earlier one of this name, or a free one."""
     for file in sorted(parent.glob(f"{glob.escape(name)}*/{FILE}")):
-        earlier = find_record(file.parent)
+        earlier = _known_record(file.parent)
         if earlier is not None and earlier.run_id == identity:
             return file.parent
     if not (parent / name).exists():
         return parent / name
-    taken = find_record(parent / name)
+    taken = _known_record(parent / name)
     suffix = differing_suffix(facts, taken.facts) if taken else ""
     return next(
         folder
         for folder in (parent / f"{name}{suffix}", parent / f"{name}{suffix}_{identity[:6]}")
         if not folder.exists() or folder.name.endswith(identity[:6])
     )
+
+
+def _known_record(folder: Path) -> RunRecord | None:
+    with suppress(NewerRecordError):
+        return find_record(folder)
+    return None
 
 
 def locked(parent: Path) -> FileLock:
@@ -51,7 +58,10 @@ def clear_leftovers(parent: Path, name: str) -> None:
         else:
             old.rename(parent / name)
     for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
-        record = find_record(folder)
+        try:
+            record = find_record(folder)
+        except NewerRecordError:
+            continue
         if (record is None or not runs_elsewhere(record)) and not (folder / CHECKPOINT).exists():
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,10 @@ class RecordError(InputError):
     """A run's record cannot be read: it is damaged, or of a newer version."""
 
 
+class NewerRecordError(RecordError):
+    """A run's record is of a version that this one does not know."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord(JsonObject):
     """The process that runs, or ran, the experiment. `born` is None where the system does not tell."""
@@ -400,11 +404,11 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
         Raises:
             JsonTypeError: A required key is missing or a value has another type; it names the key.
-            RecordError: The record is of a newer version.
+            NewerRecordError: The record is of a newer version.
         """
         version = data.get("version", VERSION) if isinstance(data, Mapping) else VERSION
         if type(version) is int and version > VERSION:
-            raise RecordError(
+            raise NewerRecordError(
                 f"it is of version {version}, newer than DefectLab {__version__} reads ({VERSION}). Update defectlab."
             )
         return super().from_dict(data)
@@ -447,23 +451,30 @@ def read_record(folder: Path) -> RunRecord:
     """Read the record of a run's folder.
 
     Raises:
-        RecordError: There is none, it is damaged, or it is of a newer version.
+        RecordError: There is none, or it is damaged.
+        NewerRecordError: It is of a newer version.
     """
     file = folder / FILE
     try:
         return RunRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except JsonTypeError as error:
         problem = f"is damaged: {error}. Restore it, or train the run again."
-    except RecordError as error:
-        problem = f"cannot be read: {error}"
+    except NewerRecordError as error:
+        raise NewerRecordError(f"{file} cannot be read: {error}") from None
     except (OSError, ValueError):
         problem = "is damaged: it is no record. Restore it, or train the run again."
     raise RecordError(f"{file} {problem}")
 
 
 def find_record(folder: Path) -> RunRecord | None:
-    """Return the record of a folder; None where there is none, or what is there cannot be read."""
+    """Return the record of a folder; None where there is none, or it is damaged.
+
+    Raises:
+        NewerRecordError: It is of a newer version, so that nothing may take its place.
+    """
     try:
         return read_record(folder)
+    except NewerRecordError:
+        raise
     except RecordError:
         return None

@@ -79,7 +79,7 @@ class Run:
 
         Raises:
             BusyError: Another process is running this experiment at this moment.
-            InputError: Results cannot be written there.
+            InputError: Results cannot be written there, or a record of a newer version is in its place.
         """
         identity = experiment_id(facts)
         begun = {"run_id": identity, "name": name, "status": "running", "error": None, "facts": dict(facts)}
@@ -295,6 +295,7 @@ def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         final = place_of(parent, record.name, record.facts, record.run_id)
+        find_record(final)  # raises where a newer version's must stay
         folder = parent / f".{final.name}.rerun-{os.getpid()}"
         shutil.rmtree(folder, ignore_errors=True)
         for path, content in files.items():

@@ -1,7 +1,10 @@
+import functools
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from helpers.runs import parts_of_a_record
 from defectlab.results.run.arrays import ArrayWriter, pack_masks, unpack_masks
 from defectlab.results.run.identity import differing_suffix, experiment_facts, experiment_id, readable_name
 from defectlab.results.run.location import may_live
+from defectlab.results.run.record import RecordError, read_record
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
@@ -219,3 +223,86 @@ def test_damaged_scores_and_maps_are_named(tmp_path: Path, how: str):
     for read in (lambda: run.scores("test"), lambda: run.maps("test"), lambda: run.packed_masks("test")):
         with pytest.raises(InputError, match=r"is damaged .*Restore it, or test the run again"):
             read()
+
+
+def removals(data: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every key of a record that a field without a default holds."""
+    for key, value in data.items():
+        if isinstance(value, dict) and key not in FREE:
+            yield from removals(value, (*path, key))
+        yield (*path, key)
+
+
+FREE = ("facts", "counts", "data", "model", "trainer", "metrics", "thresholds", "timings")
+OPTIONAL = {("experiment", "name"), ("experiment", "evaluation"), ("preprocessing", "hash"), ("process", "born")}
+
+
+def whole() -> dict:
+    """A record with nothing in it but what is required, and `OPTIONAL`."""
+    process = {"pid": 1, "host": "here", "born": None, "started": "2026-01-01T00:00:00+00:00"}
+    head = {"run_id": "0123456789ab", "name": "one", "status": "running", "error": None, "facts": {}}
+    data = {**head, "process": process, **parts_of_a_record()}
+    del data["experiment"]["backbone"]["name"], data["experiment"]["backbone"]["weights"]
+    del data["experiment"]["evaluation"]["pixel_size"]
+    return data
+
+
+@pytest.mark.parametrize("path", sorted(set(removals(whole())) - OPTIONAL), ids=".".join)
+def test_each_key_that_is_missing_or_of_another_type_is_named(tmp_path: Path, path: tuple[str, ...]):
+    for problem in ("is missing", "is "):
+        data = whole()
+        holder = functools.reduce(lambda part, key: part[key], path[:-1], data)
+        value = holder.pop(path[-1])
+        if problem == "is ":
+            holder[path[-1]] = "text" if isinstance(value, list) else []
+        (tmp_path / "run.json").write_text(json.dumps(data))
+        with pytest.raises(RecordError, match=rf"run\.json is damaged: {re.escape('.'.join(path))} {problem}"):
+            read_record(tmp_path)
+
+
+def test_optional_keys_may_be_missing(tmp_path: Path):
+    for path in OPTIONAL:
+        data = whole()
+        del data[path[0]][path[1]]
+        (tmp_path / "run.json").write_text(json.dumps(data))
+        assert read_record(tmp_path).to_dict() == {"version": 1} | data
+
+
+def test_keys_that_are_not_known_stay(tmp_path: Path):
+    run = start(tmp_path)
+    file = run.folder / "run.json"
+    data = json.loads(file.read_text())
+    data["note"] = {"by": "a person"}
+    data["dataset"]["camera"] = 3
+    file.write_text(json.dumps(data))
+    Run.open(run.folder).update(checkpoint=None)
+    assert json.loads(file.read_text()) == data | {"checkpoint": None}
+
+
+def test_a_newer_version_is_refused_by_name_and_never_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    other = start(tmp_path, name="other")
+    run = start(tmp_path, FACTS | {"seed": 1})
+    file = run.folder / "run.json"
+    file.write_text(json.dumps({"version": 2, "name": ["another", "shape"]}))
+    with pytest.raises(
+        InputError, match=r"run\.json cannot be read: it is of version 2, newer than .* Update defectlab"
+    ):
+        Run.open(run.folder)
+    assert [found.folder for found in find_runs(tmp_path)] == [other.folder]
+    assert f"Unreadable record: {file} cannot be read: it is of version 2" in caplog.text
+    beside = start(tmp_path, FACTS | {"seed": 1})
+    assert beside.folder != run.folder
+    assert json.loads(file.read_text())["version"] == 2
+    (beside.folder / "run.json").write_text('{"version": 2}')
+    with pytest.raises(InputError, match="Update defectlab"):
+        start(tmp_path, FACTS | {"seed": 1})
+    assert (beside.folder / "run.json").read_text() == '{"version": 2}'
+
+
+def test_a_record_reads_like_its_json_for_scripts(tmp_path: Path):
+    run = start(tmp_path)
+    data = json.loads((run.folder / "run.json").read_text())
+    assert dict(run.record) == data
+    assert run.record["dataset"]["protocol"]["val_split_ratio"] == 0.5
+    assert "sweep" not in run.record
+    assert run.record.get("sweep") is None
