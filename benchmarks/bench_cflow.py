@@ -10,7 +10,7 @@ from anomalib.models import Cflow as PlainCflow
 from benchmarks.inputs import images, resnet18, source
 from benchmarks.measure import alternate, peak_mib, relative, timed
 from benchmarks.table import Row
-from defectlab.models.cflow import Cflow
+from defectlab.models.cflow.lightning_model import Cflow
 
 LAYERS = ["layer1", "layer2", "layer3"]
 BATCH = 8

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from defectlab.inference.nearest_patches import nearest_good_patches
     from defectlab.inference.prediction_files import predict_to_folder
     from defectlab.inference.prediction_report import report_predictions
-    from defectlab.models.cflow import Cflow
+    from defectlab.models.cflow.lightning_model import Cflow
     from defectlab.models.csflow import Csflow
     from defectlab.models.draem import Draem
     from defectlab.models.efficient_ad.distillation import distil_teacher
@@ -50,7 +50,7 @@ _DOOR = {
     "Folder": "defectlab.data.folder",
     "Padim": "defectlab.models.padim.lightning_model",
     "Patchcore": "defectlab.models.patchcore.lightning_model",
-    "Cflow": "defectlab.models.cflow",
+    "Cflow": "defectlab.models.cflow.lightning_model",
     "BigConvVae": "defectlab.models.vae.lightning_model",
     "LinearVae": "defectlab.models.vae.lightning_model",
     "SmallConvVae": "defectlab.models.vae.lightning_model",

@@ -5,11 +5,12 @@ from defectlab.cli.command import Command
 
 def models_list() -> None:
     """List the models and what each needs (epochs, backbone, other files) and gives (maps, exports)."""
-    from defectlab.models.registry import MODELS, OTHERS, UNAVAILABLE
+    from defectlab.models.registry import ANOMALIB_MODELS, MODELS, UNAVAILABLE
 
-    exported = any(info.exports for info in (MODELS | OTHERS).values())  # a column that would be empty is left out
+    infos = (MODELS | ANOMALIB_MODELS).values()
+    exported = any(info.exports for info in infos)  # a column that would be empty is left out
     columns = {"class": 21, "epochs": 8, "backbone": 19, "maps": 6, **({"exports": 15} if exported else {})}
-    for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", OTHERS)):
+    for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", ANOMALIB_MODELS)):
         heading = "".join(f"{name:<{width}}" for name, width in columns.items())
         print(f"{title:<26}{heading}what it is")
         for info in models.values():

@@ -17,7 +17,6 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.evaluation.thresholds import DefaultRule
-from defectlab.kernels.maps import border_size
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
@@ -28,8 +27,6 @@ from defectlab.utils.errors import OptionError
 from defectlab.utils.version import __version__
 
 logger = logging.getLogger(__name__)
-
-BLUR_SIGMA = 4
 
 
 class BaseDetector(AnomalibModule):
@@ -255,45 +252,6 @@ def backbone_record(backbone: Backbone | None) -> dict[str, Any]:
         "kind": backbone.weights.kind,
         "spec": backbone.spec.to_dict(),
     }
-
-
-def check_layers(model: str, layers: Sequence[str]) -> list[str]:
-    """Return the layers as a list.
-
-    Raises:
-        OptionError: No layer, or a plain string.
-    """
-    if isinstance(layers, str) or not layers:
-        raise OptionError(
-            f"{model}: layers must be a list of layer names such as ['layer2', 'layer3'], got {layers!r}."
-        )
-    return list(layers)
-
-
-def check_map_size(model: str, input_size: tuple[int, int]) -> None:
-    """Refuse an input smaller than the blur of the maps needs.
-
-    Raises:
-        OptionError: With the smallest size that works.
-    """
-    least = border_size(BLUR_SIGMA) + 1
-    if min(input_size) < least:
-        raise OptionError(
-            f"{model}: the model's input of {input_size} is too small for its maps: at least {least} pixels."
-        )
-
-
-def check_unnormalised(model: str, preprocessing: Preprocessing) -> None:
-    """Refuse a pre-processor that normalises, for a model that takes images in [0, 1].
-
-    Raises:
-        OptionError: With its mean and std.
-    """
-    if preprocessing.mean != (0.0, 0.0, 0.0) or preprocessing.std != (1.0, 1.0, 1.0):
-        raise OptionError(
-            f"{model} takes images in [0, 1], and this pre-processor normalises them (mean {preprocessing.mean}, "
-            f"std {preprocessing.std}): leave Normalize out of the pre-processor."
-        )
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

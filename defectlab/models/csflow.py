@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.csflow.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.csflow.lightning_model import Csflow as AnomalibCsflow
 from anomalib.models.image.csflow.loss import CsFlowLoss
@@ -18,7 +17,9 @@ from torch.nn import functional as F
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.base import BaseDetector
+from defectlab.models.checks import check_layers
+from defectlab.models.four_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
@@ -60,7 +61,7 @@ class _Flow(CrossScaleFlow):
         return GraphINN([*nodes, *(OutputNode([output], name=f"end{i}") for i, output in enumerate(outputs))])
 
 
-class CsflowModel(AnomalibCsFlowModel):
+class CsflowModel(FourParts, AnomalibCsFlowModel):
     """The four parts of CS-Flow, built for one input size, over a layer of any backbone.
 
     State-dict keys of the flow are plain anomalib's. The flow needs sides that halve twice on the layer's grid: other
@@ -128,11 +129,6 @@ class CsflowModel(AnomalibCsFlowModel):
         del image_size  # the model is built for one
         latents, _ = self.graph(embedding)
         return self._compute_anomaly_scores(latents), self.anomaly_map_generator(latents)
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 class Csflow(BaseDetector, AnomalibCsflow):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
 from anomalib.models.image.draem.lightning_model import Draem as AnomalibDraem
 from anomalib.models.image.draem.loss import DraemLoss
@@ -16,7 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_images
-from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.base import BaseDetector
+from defectlab.models.checks import check_unnormalised
+from defectlab.models.four_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
@@ -28,7 +29,7 @@ STRIDE = 32  # five poolings; other sizes are padded to it
 TEXTURES = (".png", ".jpg", ".jpeg")  # what anomalib's generator reads
 
 
-class DraemModel(AnomalibDraemModel):
+class DraemModel(FourParts, AnomalibDraemModel):
     """The four parts of DRAEM. State-dict keys are plain anomalib's."""
 
     def __init__(self, *, sspcab: bool, reconstructive_width: int, discriminative_width: int, seed: int) -> None:
@@ -60,11 +61,6 @@ class DraemModel(AnomalibDraemModel):
         logits = _padded(self.discriminative_subnetwork, embedding)
         maps = torch.softmax(logits, dim=1)[:, 1:]
         return maps.amax(dim=(-3, -2, -1)), maps
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 def _padded(network: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.fastflow.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.fastflow.lightning_model import Fastflow as AnomalibFastflow
 from anomalib.models.image.fastflow.loss import FastflowLoss
@@ -15,7 +14,9 @@ from torch import nn
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.base import BaseDetector
+from defectlab.models.checks import check_layers
+from defectlab.models.four_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
@@ -24,7 +25,7 @@ from defectlab.utils.validation import check_integer, check_range
 logger = logging.getLogger(__name__)
 
 
-class FastflowModel(AnomalibFastflowModel):
+class FastflowModel(FourParts, AnomalibFastflowModel):
     """The four parts of FastFlow, built for one input size, over any layers of any backbone.
 
     State-dict keys of norms and flows are plain anomalib's.
@@ -66,10 +67,6 @@ class FastflowModel(AnomalibFastflowModel):
         self.anomaly_map_generator = AnomalyMapGenerator(input_size=input_size)
         self.loss = FastflowLoss()
 
-    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
-        return self.feature_extractor(images)
-
     def embed(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Normalise each layer's features, (B, C, h, w) each; the norms learn with the flows."""
         return [norm(features[layer]) for norm, layer in zip(self.norms, self.layers, strict=True)]
@@ -87,11 +84,6 @@ class FastflowModel(AnomalibFastflowModel):
         latents = [flow(feature)[0] for flow, feature in zip(self.fast_flow_blocks, embedding, strict=True)]
         maps = self.anomaly_map_generator(latents)
         return maps.amax(dim=(-3, -2, -1)), maps
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), self.input_size)
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 class Fastflow(BaseDetector, AnomalibFastflow):

@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 
 import torch
 from anomalib import LearningType
-from anomalib.data import InferenceBatch
 from torch import nn
 from torch.nn import functional as F
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.evaluation.thresholds import DefaultRule, RuleOptions, check_options
-from defectlab.models.base import check_layers
-from defectlab.models.frozen_features import FrozenBackboneDetector
+from defectlab.models.checks import check_layers
+from defectlab.models.four_parts import FourParts
+from defectlab.models.frozen_features import FrozenBackboneDetector, features_repeat
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
@@ -54,7 +54,7 @@ def _half(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-class FeatCaeModel(nn.Module):
+class FeatCaeModel(FourParts):
     """The four parts of FeatCAE.
 
     Args:
@@ -85,10 +85,6 @@ class FeatCaeModel(nn.Module):
         self.feature_extractor = FeatureExtractor(backbone, layers)
         self._plan = (sum(self.feature_extractor.out_dims), latent_dim, batch_norm)
         self.autoencoder = self._fresh(seed)
-
-    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
-        return self.feature_extractor(images)
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Average each layer over 3 x 3 cells, bring all to the first one's size and join them: (B, C, h, w)."""
@@ -125,11 +121,6 @@ class FeatCaeModel(nn.Module):
         seen = torch.zeros_like(maps[:1])
         seen[..., rows : image_size[0] - rows, columns : image_size[1] - columns] = 1
         return scores, maps * seen
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
     def begin_anew(self, seed: int) -> None:
         """Give the autoencoder its first weights back, in place."""
@@ -250,22 +241,30 @@ class FeatCae(FrozenBackboneDetector):
         return torch.optim.Adam(self.model.autoencoder.parameters(), lr=self.options["lr"])
 
     def on_train_start(self) -> None:
-        """Begin anew, unless a checkpoint is continued, with the features of all training images."""
+        """Begin anew, unless a checkpoint is continued, with the embeddings of all training images."""
         if self.trainer.ckpt_path is None:
             self.model.begin_anew(self.seed)
-        super().on_train_start()
+        if features_repeat(self._datamodule):
+            self.open_store("train", "validation")
+            self.store_training_images()
+
+    def trains_on_names(self, datamodule: Any) -> bool:
+        """Whether training needs no pixels, for their embeddings are stored: not where images are augmented."""
+        return features_repeat(datamodule)
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the mean squared error of a batch."""
         del args, kwargs
-        loss = self.model.fit(self.embedding(batch)).mean()
+        (embedding,) = self.embedding(batch)
+        loss = self.model.fit(embedding).mean()
         self.log_losses(batch, train_loss=loss)
         return loss
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Score one batch; `image_losses` has its losses."""
         del args, kwargs
-        errors = self.model.errors(self.embedding(batch))
+        (embedding,) = self.embedding(batch)
+        errors = self.model.errors(embedding)
         self._losses = errors.mean(dim=(1, 2, 3))
         scores, maps = self.model.scored(errors, self.preprocessing.map_size)
         return batch.update(pred_score=scores, anomaly_map=maps)
@@ -273,7 +272,8 @@ class FeatCae(FrozenBackboneDetector):
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Score one batch."""
         del args, kwargs
-        scores, maps = self.model.score(self.embedding(batch), self.preprocessing.map_size)
+        (embedding,) = self.embedding(batch)
+        scores, maps = self.model.score(embedding, self.preprocessing.map_size)
         return batch.update(pred_score=scores, anomaly_map=maps)
 
     def image_losses(self, batch: Any) -> torch.Tensor | None:

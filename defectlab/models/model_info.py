@@ -7,19 +7,20 @@ from dataclasses import dataclass
 class ModelInfo:
     """One model as users name it: `name` in YAML and on the command line, `class_name` in Python.
 
-    `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is given). `backbone` is
-    the one taken where none is named; None: the model has none. `files`: what training takes beside it.
-    `relative_maps`: its heat maps are shown relative to the threshold instead of on the range of the validation maps.
-    `exports`: the formats that `defectlab export` can write it in, as far as they are known to work; empty: none.
-    `maps`: whether it gives maps at all, or image scores only. `backbone_options`: what anomalib calls its backbone.
+    `module` is where its class is, within `defectlab.models`. `backbone` is the one taken where none is named; None:
+    the model has none. `epochs` is a fixed number, or None where the user chooses (`default_epochs` where nothing is
+    given). `files`: what training takes beside it. `relative_maps`: its heat maps are shown relative to the threshold
+    instead of on the range of the validation maps. `exports`: the formats that `defectlab export` can write it in, as
+    far as they are known to work; empty: none. `maps`: whether it gives maps at all, or image scores only.
+    `backbone_options`: what anomalib calls its backbone.
     """
 
     name: str
     class_name: str
     module: str
-    epochs: int | None
     summary: str
     backbone: str | None = "resnet18"
+    epochs: int | None = None
     default_epochs: int = 30
     relative_maps: bool = False
     files: str = ""

@@ -9,145 +9,92 @@ from defectlab.utils.errors import OptionError, unknown_name
 if TYPE_CHECKING:
     from defectlab.models.base import BaseDetector
 
+_VAE, _ANOMALIB = "vae.lightning_model", "anomalib_models"
 
-MODELS = {
-    info.name: info
-    for info in (
-        ModelInfo(
-            "padim", "Padim", "defectlab.models.padim.lightning_model", 1, "a Gaussian of features at each position"
-        ),
-        ModelInfo(
-            "patchcore",
-            "Patchcore",
-            "defectlab.models.patchcore.lightning_model",
-            1,
-            "nearest patch of a coreset of good ones",
-        ),
-        ModelInfo("cflow", "Cflow", "defectlab.models.cflow", None, "conditional normalising flow over features"),
-        ModelInfo(
-            "linear_vae",
-            "LinearVae",
-            "defectlab.models.vae.lightning_model",
-            None,
-            "fully connected autoencoder of good images",
-            None,
-            150,
-        ),
-        ModelInfo(
-            "small_conv_vae",
-            "SmallConvVae",
-            "defectlab.models.vae.lightning_model",
-            None,
-            "small convolutional autoencoder",
-            None,
-            200,
-        ),
-        ModelInfo(
-            "big_conv_vae",
-            "BigConvVae",
-            "defectlab.models.vae.lightning_model",
-            None,
-            "larger convolutional autoencoder",
-            None,
-            100,
-        ),
-        ModelInfo("stfpm", "Stfpm", "defectlab.models.stfpm", None, "a student misses what the teacher sees"),
-        ModelInfo("fastflow", "Fastflow", "defectlab.models.fastflow", None, "2D normalising flow over features"),
-        ModelInfo(
-            "draem",
-            "Draem",
-            "defectlab.models.draem",
-            None,
-            "simulated defects, repaired and found",
-            backbone=None,
-            files="textures (generated ones by default)",
-        ),
-        ModelInfo(
-            "csflow",
-            "Csflow",
-            "defectlab.models.csflow",
-            None,
-            "one normalising flow across three scales",
-            backbone="efficientnet_b5",
-        ),
-        ModelInfo(
-            "efficient_ad",
-            "EfficientAd",
-            "defectlab.models.efficient_ad.lightning_model",
-            None,
-            "student, teacher and autoencoder on patches",
-            backbone=None,
-            files="a teacher (`weights distil` makes one), general images (generated ones by default)",
-            default_epochs=20,
-        ),
-        ModelInfo(
-            "featcae",
-            "FeatCae",
-            "defectlab.models.featcae",
-            None,
-            "an autoencoder rebuilds good features only",
-            "resnet50",
-            default_epochs=20,
-            relative_maps=True,
-        ),
-    )
-}
 
-_OTHERS = "defectlab.models.anomalib_models"
-OTHERS = {
-    info.name: info
-    for info in (
-        ModelInfo("cfa", "Cfa", _OTHERS, None, "features drawn to centres of good ones", "wide_resnet50_2"),
-        ModelInfo(
-            "dfm", "Dfm", _OTHERS, 1, "reconstruction error of features by their principal components", "resnet50"
-        ),
-        ModelInfo("dfkde", "Dfkde", _OTHERS, 1, "density of features of whole images, no maps", "resnet18", maps=False),
-        ModelInfo(
-            "ganomaly",
-            "Ganomaly",
-            _OTHERS,
-            None,
-            "adversarial autoencoder of good images, no maps",
-            None,
-            maps=False,
-        ),
-        ModelInfo("fre", "Fre", _OTHERS, None, "reconstruction error of features by a small autoencoder", "resnet50"),
-        ModelInfo(
-            "reverse_distillation",
-            "ReverseDistillation",
-            _OTHERS,
-            None,
-            "a decoder that rebuilds the teacher's features",
-            "wide_resnet50_2",
-        ),
-        ModelInfo(
-            "supersimplenet",
-            "Supersimplenet",
-            _OTHERS,
-            None,
-            "tells features from features with noise",
-            "wide_resnet50_2",
-        ),
-        ModelInfo(
-            "mh_patchcore",
-            "MHPatchcore",
-            _OTHERS,
-            1,
-            "PatchCore by Mahalanobis distance over principal components",
-            "wide_resnet50_2",
-        ),
-        ModelInfo("patchflow", "Patchflow", _OTHERS, None, "normalising flow over patches", "tf_efficientnet_b5"),
-        ModelInfo(
-            "uninet",
-            "UniNet",
-            _OTHERS,
-            None,
-            "two teachers and a student, contrasted; ResNet-50 shapes only",
-            "wide_resnet50_2",
-            backbone_options=("teacher_backbone", "student_backbone"),
-        ),
-    )
-}  # anomalib's own code, built without a download
+def _by_name(*models: ModelInfo) -> dict[str, ModelInfo]:
+    return {model.name: model for model in models}
+
+
+MODELS = _by_name(
+    ModelInfo("padim", "Padim", "padim.lightning_model", "a Gaussian of features at each position", epochs=1),
+    ModelInfo(
+        "patchcore", "Patchcore", "patchcore.lightning_model", "nearest patch of a coreset of good ones", epochs=1
+    ),
+    ModelInfo("cflow", "Cflow", "cflow.lightning_model", "conditional normalising flow over features"),
+    ModelInfo("linear_vae", "LinearVae", _VAE, "fully connected autoencoder of good images", None, default_epochs=150),
+    ModelInfo("small_conv_vae", "SmallConvVae", _VAE, "small convolutional autoencoder", None, default_epochs=200),
+    ModelInfo("big_conv_vae", "BigConvVae", _VAE, "larger convolutional autoencoder", None, default_epochs=100),
+    ModelInfo("stfpm", "Stfpm", "stfpm", "a student misses what the teacher sees"),
+    ModelInfo("fastflow", "Fastflow", "fastflow", "2D normalising flow over features"),
+    ModelInfo(
+        "draem",
+        "Draem",
+        "draem",
+        "simulated defects, repaired and found",
+        backbone=None,
+        files="textures (generated ones by default)",
+    ),
+    ModelInfo("csflow", "Csflow", "csflow", "one normalising flow across three scales", "efficientnet_b5"),
+    ModelInfo(
+        "efficient_ad",
+        "EfficientAd",
+        "efficient_ad.lightning_model",
+        "student, teacher and autoencoder on patches",
+        backbone=None,
+        default_epochs=20,
+        files="a teacher (`weights distil` makes one), general images (generated ones by default)",
+    ),
+    ModelInfo(
+        "featcae",
+        "FeatCae",
+        "featcae",
+        "an autoencoder rebuilds good features only",
+        backbone="resnet50",
+        default_epochs=20,
+        relative_maps=True,
+    ),
+)
+
+# anomalib's own code, built without a download
+ANOMALIB_MODELS = _by_name(
+    ModelInfo("cfa", "Cfa", _ANOMALIB, "features drawn to centres of good ones", "wide_resnet50_2"),
+    ModelInfo("dfm", "Dfm", _ANOMALIB, "reconstruction error of features by their principal components", "resnet50", 1),
+    ModelInfo("dfkde", "Dfkde", _ANOMALIB, "density of features of whole images, no maps", epochs=1, maps=False),
+    ModelInfo("ganomaly", "Ganomaly", _ANOMALIB, "adversarial autoencoder of good images, no maps", None, maps=False),
+    ModelInfo("fre", "Fre", _ANOMALIB, "reconstruction error of features by a small autoencoder", "resnet50"),
+    ModelInfo(
+        "reverse_distillation",
+        "ReverseDistillation",
+        _ANOMALIB,
+        "a decoder that rebuilds the teacher's features",
+        backbone="wide_resnet50_2",
+    ),
+    ModelInfo(
+        "supersimplenet",
+        "Supersimplenet",
+        _ANOMALIB,
+        "tells features from features with noise",
+        backbone="wide_resnet50_2",
+    ),
+    ModelInfo(
+        "mh_patchcore",
+        "MHPatchcore",
+        _ANOMALIB,
+        "PatchCore by Mahalanobis distance over principal components",
+        backbone="wide_resnet50_2",
+        epochs=1,
+    ),
+    ModelInfo("patchflow", "Patchflow", _ANOMALIB, "normalising flow over patches", "tf_efficientnet_b5"),
+    ModelInfo(
+        "uninet",
+        "UniNet",
+        _ANOMALIB,
+        "two teachers and a student, contrasted; ResNet-50 shapes only",
+        backbone="wide_resnet50_2",
+        backbone_options=("teacher_backbone", "student_backbone"),
+    ),
+)
 
 _VISION = "needs a vision transformer (DINO) from its authors' hub; DefectLab loads convolutional backbones"
 # what anomalib 2.7.0 has and DefectLab does not run -> why
@@ -176,7 +123,7 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         OptionError: No model has that name; the closest is named.
     """
-    known = MODELS | OTHERS
+    known = MODELS | ANOMALIB_MODELS
     if name in UNAVAILABLE:
         raise OptionError(f"Model {name} of anomalib cannot be run here: it {UNAVAILABLE[name]}.")
     if name not in known:
@@ -191,8 +138,5 @@ def model_class(name: str) -> "type[BaseDetector]":
         OptionError: No model has that name; the closest is named.
     """
     info = model_info(name)
-    if name in OTHERS:
-        from defectlab.models.anomalib_models import anomalib_class
-
-        return anomalib_class(OTHERS[name])
-    return getattr(import_module(info.module), info.class_name)
+    module = import_module(f"defectlab.models.{info.module}")
+    return module.anomalib_class(info) if name in ANOMALIB_MODELS else getattr(module, info.class_name)

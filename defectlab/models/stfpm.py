@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.stfpm.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.stfpm.lightning_model import Stfpm as AnomalibStfpm
 from anomalib.models.image.stfpm.loss import STFPMLoss
@@ -16,7 +15,9 @@ from torch import nn
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.registry import build
-from defectlab.models.base import BaseDetector, check_layers
+from defectlab.models.base import BaseDetector
+from defectlab.models.checks import check_layers
+from defectlab.models.four_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded, stream_seed
@@ -47,7 +48,7 @@ class StudentExtractor(FeatureExtractor):
         return features
 
 
-class StfpmModel(AnomalibStfpmModel):
+class StfpmModel(FourParts, AnomalibStfpmModel):
     """The four parts of STFPM. State-dict keys are plain anomalib's."""
 
     teacher_model: FeatureExtractor  # type: ignore[assignment]
@@ -85,11 +86,6 @@ class StfpmModel(AnomalibStfpmModel):
         teacher, student = embedding
         maps = self.anomaly_map_generator.compute_anomaly_map(teacher, student, image_size)
         return maps.amax(dim=(-3, -2, -1)), maps
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 class Stfpm(BaseDetector, AnomalibStfpm):

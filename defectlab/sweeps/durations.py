@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-from defectlab.models.registry import MODELS, OTHERS, model_info
+from defectlab.models.registry import MODELS, ANOMALIB_MODELS, model_info
 from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.configurations import Configuration
 
@@ -57,7 +57,7 @@ def _seconds(run: Run) -> float:
 def _work(run: Run) -> float:
     """Return epochs times training images times pixels of a run; 0 where its record does not say."""
     experiment = run.record.experiment
-    info = (MODELS | OTHERS).get(experiment.model_name)
+    info = (MODELS | ANOMALIB_MODELS).get(experiment.model_name)
     epochs = max(map(len, run.record.history.values()), default=0) or (info.epochs if info else None) or 0
     images = sum(run.record.dataset.protocol.counts.get("train", {}).values())
     return epochs * experiment.data.get("passes", 1) * images * run.record.preprocessing.pixels

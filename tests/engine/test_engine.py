@@ -13,7 +13,7 @@ from helpers.models import data, small
 from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab import Engine
-from defectlab.models import cflow
+from defectlab.models.cflow import torch_model
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.errors import InputError, OptionError
@@ -369,8 +369,8 @@ def test_thresholds_checkpoint_and_test_are_of_one_epoch(parts: Path):
 
 def test_a_diverged_training_is_on_record(parts: Path, monkeypatch: pytest.MonkeyPatch):
     model = small("cflow")
-    likelihood = cflow.flow_log_likelihood
-    monkeypatch.setattr(cflow, "flow_log_likelihood", lambda *given: likelihood(*given) * float("nan"))
+    likelihood = torch_model.flow_log_likelihood
+    monkeypatch.setattr(torch_model, "flow_log_likelihood", lambda *given: likelihood(*given) * float("nan"))
     (metrics,) = Engine(max_epochs=1, **QUIET).train(model=model, datamodule=data(parts))
     (run,) = find_runs()
     assert run.status == "finished"

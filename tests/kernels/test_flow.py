@@ -7,7 +7,7 @@ import torch
 
 from defectlab.kernels.flow.coupling import flow_log_likelihood, permutation_of, trained_tensors
 from defectlab.kernels.flow.grid import GridFlow
-from defectlab.models.cflow import couplings
+from defectlab.models.cflow.torch_model import couplings
 
 
 def decoder(channels: int, *, soft: bool = False) -> torch.nn.Module:

@@ -11,7 +11,7 @@ from helpers.models import backbone, data
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.inference.prediction_files import predict_to_folder
-from defectlab.models.registry import MODELS, OTHERS, UNAVAILABLE, model_info
+from defectlab.models.registry import MODELS, ANOMALIB_MODELS, UNAVAILABLE, model_info
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
@@ -35,18 +35,18 @@ SHORT = ("dfm", "dfkde")
 
 def make(name: str, **options: Any) -> Any:
     own = {"image_size": 64, **OWN[name], **options}
-    if OTHERS[name].backbone:
+    if ANOMALIB_MODELS[name].backbone:
         own["backbone"] = load_backbone(own["backbone"], weights="random") if "backbone" in own else backbone()
     return model_class(name)(**own)
 
 
 def test_every_one_is_under_test():
-    assert set(OWN) == set(OTHERS)
-    assert not set(OTHERS) & set(MODELS)
+    assert set(OWN) == set(ANOMALIB_MODELS)
+    assert not set(ANOMALIB_MODELS) & set(MODELS)
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in ANOMALIB_MODELS]
 )
 def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
     model = make(name)
@@ -64,9 +64,9 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
         assert got == pytest.approx(own, rel=1e-4)
     (found,) = detector.predict(rows[0].image_path)
     assert found.anomaly_map.shape == (64, 64)
-    assert np.isnan(found.anomaly_map).all() == (not OTHERS[name].maps)
-    assert (run.record.metrics["pixel_AUROC"] is None) == (not OTHERS[name].maps)
-    if not OTHERS[name].maps:
+    assert np.isnan(found.anomaly_map).all() == (not ANOMALIB_MODELS[name].maps)
+    assert (run.record.metrics["pixel_AUROC"] is None) == (not ANOMALIB_MODELS[name].maps)
+    if not ANOMALIB_MODELS[name].maps:
         assert found.mask is None
         assert "maps" in run.record.metric_reasons["pixel_AUROC"]
         with pytest.raises(InputError, match="no maps; leave out --heatmaps"):
@@ -83,7 +83,7 @@ def test_every_image_model_of_anomalib_is_offered_or_has_its_reason():
     from anomalib.models import image
 
     names = {info.name for info in pkgutil.iter_modules(image.__path__)}
-    assert names <= {*MODELS, *OTHERS, *UNAVAILABLE}, names - {*MODELS, *OTHERS, *UNAVAILABLE}
-    assert not {*UNAVAILABLE} & {*MODELS, *OTHERS}
+    assert names <= {*MODELS, *ANOMALIB_MODELS, *UNAVAILABLE}, names - {*MODELS, *ANOMALIB_MODELS, *UNAVAILABLE}
+    assert not {*UNAVAILABLE} & {*MODELS, *ANOMALIB_MODELS}
     with pytest.raises(OptionError, match=r"cannot be run here: it .*language model"):
         model_info("vlm_ad")

@@ -22,7 +22,7 @@ from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.cli import main
 from defectlab.data.images import read_image
 from defectlab.inference.figures import _relative, relative_figure
-from defectlab.models import frozen_features
+from defectlab.models import embedding_store
 from defectlab.models.featcae import FeatureAutoencoder
 from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.errors import InputError, OptionError
@@ -182,11 +182,11 @@ def test_the_backbone_sees_each_image_once(parts: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(model.model, "features", lambda images: (seen.append(len(images)), features(images))[1])
     Engine(max_epochs=3, enable_progress_bar=False, default_root_dir=tmp_path).fit(model=model, datamodule=data(parts))
     assert sum(seen) == 8 + 4  # training and validation images
-    assert model._frozen is None
+    assert model._store is None
 
 
 def test_features_that_need_a_file_give_the_same_numbers(parts: Path, run: Run, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(frozen_features, "IN_MEMORY", 1000)
+    monkeypatch.setattr(embedding_store, "IN_MEMORY", 1000)
     _, other = fitted(parts, tmp_path)
     assert [row.score for row in other.scores()] == [row.score for row in run.scores()]
     assert not list(tmp_path.rglob("tmp*"))

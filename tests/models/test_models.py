@@ -14,11 +14,11 @@ from helpers.datasets import make_parts
 from helpers.models import NAMES, data, small
 from lightning.pytorch import seed_everything
 
-from defectlab import Detector, Engine, load_backbone
+from defectlab import Cflow, Detector, Engine, load_backbone
 from defectlab.data.datasets import load_image
 from defectlab.models.checkpoint import read_record
 from defectlab.models.convert import check_target, to_anomalib
-from defectlab.models.frozen_features import KeptFeatures
+from defectlab.models.embedding_store import EmbeddingStore
 from defectlab.models.loading import restore
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
@@ -398,14 +398,14 @@ def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("defectlab.data.datasets.load_image", counted)
     seen = []
-    monkeypatch.setattr("defectlab.models.frozen_features.KeptFeatures.get", _spied(KeptFeatures.get, seen))
+    monkeypatch.setattr(EmbeddingStore, "get", _spied(EmbeddingStore.get, seen))
     model = small("cflow")
     Engine(max_epochs=3, enable_progress_bar=False).fit(model=model, datamodule=data(parts))
     losses = Run.open(model.run_folder).record.history["train_loss"]
     training = [count for (split, *_), count in read.items() if split == "train"]
     assert training == [1] * 8
     assert [found is not None for found in seen] == [False] * 3 + [True] * 6
-    monkeypatch.setattr("defectlab.models.frozen_features.KeptFeatures.for_training", lambda _model: None)
+    monkeypatch.setattr(Cflow, "open_store", lambda *_: None)
     anew = small("cflow")
     Engine(max_epochs=3, enable_progress_bar=False).fit(model=anew, datamodule=data(parts))
     assert Run.open(anew.run_folder).record.history["train_loss"] == losses
@@ -418,16 +418,6 @@ def _spied(method, seen: list):
         return seen[-1]
 
     return call
-
-
-def test_features_beyond_the_budget_are_computed_again():
-    layers = [torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)]
-    kept = KeptFeatures(images=2, most=4 * (3 * 16 + 5 * 4))
-    kept.put(["a", "b"], layers)
-    assert not kept.complete
-    assert kept.get(["a", "b"], torch.device("cpu")) is None
-    for found, layer in zip(kept.get(["a"], torch.device("cpu")), layers, strict=True):
-        assert torch.equal(found, layer[:1])
 
 
 def test_a_last_short_batch_of_images_trains_too(parts: Path):

@@ -16,7 +16,7 @@ from defectlab import model_class
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.experiment import Experiment, build
 from defectlab.models.processors import RecordedPreProcessor
-from defectlab.models.registry import MODELS, OTHERS
+from defectlab.models.registry import ANOMALIB_MODELS, MODELS
 from defectlab.models.shared_arguments import SharedArguments
 from defectlab.utils.errors import OptionError
 
@@ -35,9 +35,9 @@ shared_arguments.SharedArguments = More
 
 import inspect
 from defectlab.experiment import Experiment, build
-from defectlab.models.registry import MODELS, OTHERS, model_class
+from defectlab.models.registry import MODELS, ANOMALIB_MODELS, model_class
 
-for name in [*MODELS, *OTHERS]:
+for name in [*MODELS, *ANOMALIB_MODELS]:
     parameter = inspect.signature(model_class(name)).parameters["brightness"]
     assert (parameter.default, parameter.annotation) == (1.0, float), name
 experiment = Experiment.from_dict({
@@ -53,7 +53,7 @@ except TypeError as error:
 """
 
 
-@pytest.mark.parametrize("name", [*MODELS, *OTHERS])
+@pytest.mark.parametrize("name", [*MODELS, *ANOMALIB_MODELS])
 def test_every_constructor_shows_them(name: str):
     parameters = inspect.signature(model_class(name)).parameters
     assert {key: parameters[key].default for key in SHARED} == {f.name: f.default for f in fields(SharedArguments)}

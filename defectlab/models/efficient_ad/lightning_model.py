@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_images
 from defectlab.data.datasets import ManifestDataset, load_image
-from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.base import BaseDetector
+from defectlab.models.checks import check_unnormalised
 from defectlab.models.efficient_ad.teacher import (
     RANDOM,
     channel_statistics,

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.efficient_ad.torch_model import AutoEncoder
 from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel as AnomalibEfficientAdModel
 from torch import nn
 from torch.nn import functional as F
 
 from defectlab.models.efficient_ad.teacher import patch_description_network
+from defectlab.models.four_parts import FourParts
 from defectlab.utils.seeds import seeded
 
 NO_PADDING = (0, 0, 0, 0)
 
 
-class EfficientAdModel(AnomalibEfficientAdModel):
+class EfficientAdModel(FourParts, AnomalibEfficientAdModel):
     """The four parts of EfficientAD. State-dict keys are plain anomalib's."""
 
     def __init__(
@@ -91,8 +91,3 @@ class EfficientAdModel(AnomalibEfficientAdModel):
         height, width = image_size
         maps = F.interpolate(maps, size=(height + top + bottom, width + left + right), mode="bilinear")
         return maps[..., top : top + height, left : left + width]
-
-    def forward(self, images: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(self.embed(self.features(images)), (images.shape[-2], images.shape[-1]))
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.padim.lightning_model import Padim as AnomalibPadim
 from anomalib.models.image.padim.torch_model import PadimModel as AnomalibPadimModel
@@ -17,7 +16,8 @@ from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, distance, fit_cheapest
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.models.base import BLUR_SIGMA, check_layers, check_map_size
+from defectlab.models.checks import BLUR_SIGMA, check_layers, check_map_size
+from defectlab.models.four_parts import FourParts
 from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.padim.statistics import PositionGaussians
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
@@ -30,7 +30,7 @@ PAPER_N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
 KEPT_EMBEDDINGS = 4 * 2**30  # bytes; above this sums are kept instead, where they are smaller
 
 
-class PadimModel(AnomalibPadimModel):
+class PadimModel(FourParts, AnomalibPadimModel):
     """The four parts of PaDiM. State-dict keys are plain anomalib's but for the form of the covariance."""
 
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
@@ -50,10 +50,6 @@ class PadimModel(AnomalibPadimModel):
         self.loss = None
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.gaussian = PositionGaussians()
-
-    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
-        return self.feature_extractor(images)
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Bring the layers to the first one's size (nearest) and take the chosen channels: (B, n_features, h, w)."""
@@ -89,13 +85,6 @@ class PadimModel(AnomalibPadimModel):
         """Return scores (B,) and maps (B, 1, H, W) of distances (B, 1, h, w)."""
         maps = smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="bilinear")
         return maps.amax(dim=(-3, -2, -1)), maps
-
-    def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(
-            self.embed(self.features(input_tensor)), (input_tensor.shape[-2], input_tensor.shape[-1])
-        )
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 class Padim(MemoryBankDetector, AnomalibPadim):

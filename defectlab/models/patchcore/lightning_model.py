@@ -11,8 +11,8 @@ from torch import nn
 
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.projection import projected_size
-from defectlab.models.base import check_layers, check_map_size
 from defectlab.models.checkpoint import CHECKPOINT_KEY
+from defectlab.models.checks import check_layers, check_map_size
 from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from anomalib.data import InferenceBatch
 from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel as AnomalibPatchcoreModel
 from torch import nn
@@ -19,7 +18,8 @@ from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.neighbours_index import PreparedBank
 from defectlab.kernels.projection import sparse_projection
-from defectlab.models.base import BLUR_SIGMA
+from defectlab.models.checks import BLUR_SIGMA
+from defectlab.models.four_parts import FourParts
 from defectlab.models.patchcore.scores import PATCH_SCORES
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import generator
@@ -30,7 +30,7 @@ SAMPLINGS = ("coreset", "amazon", "random")
 SCORES = ("anomalib", *PATCH_SCORES)
 
 
-class PatchcoreModel(AnomalibPatchcoreModel):
+class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
     """The four parts of PatchCore. State-dict keys are plain anomalib's."""
 
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
@@ -188,10 +188,3 @@ class PatchcoreModel(AnomalibPatchcoreModel):
     def maps(distances: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
         """Return maps (B, 1, H, W) of distances (B, 1, h, w)."""
         return smooth_upsample(distances, image_size, sigma=BLUR_SIGMA, mode="nearest")
-
-    def forward(self, input_tensor: torch.Tensor) -> InferenceBatch:
-        """Score images (B, 3, H, W)."""
-        scores, maps = self.score(
-            self.embed(self.features(input_tensor)), (input_tensor.shape[-2], input_tensor.shape[-1])
-        )
-        return InferenceBatch(pred_score=scores, anomaly_map=maps)

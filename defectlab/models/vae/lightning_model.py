@@ -10,7 +10,8 @@ import torch
 from anomalib import LearningType
 
 from defectlab.evaluation.thresholds import DefaultRule
-from defectlab.models.base import BaseDetector, check_unnormalised
+from defectlab.models.base import BaseDetector
+from defectlab.models.checks import check_unnormalised
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.models.vae.networks import HIDDEN, POOLS, big_networks, linear_networks, pooled, small_networks
 from defectlab.models.vae.torch_model import Networks, VaeModel

@@ -1,16 +1,13 @@
-"""CFlow: conditional normalising flows over backbone features (Gudovskiy et al., 2021, arXiv:2107.12571)."""
+"""CFlow's torch model: a conditional normalising flow for each layer (Gudovskiy et al., 2021, arXiv:2107.12571)."""
 
-import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
 from anomalib.models.image.cflow.anomaly_map import AnomalyMapGenerator
-from anomalib.models.image.cflow.lightning_model import Cflow as AnomalibCflow
 from anomalib.models.image.cflow.torch_model import CflowModel as AnomalibCflowModel
 from anomalib.models.image.cflow.utils import cflow_head, positional_encoding_2d
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,14 +15,7 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permutation_of
 from defectlab.kernels.flow.grid import GridFlow, checksum
-from defectlab.models.base import check_layers
-from defectlab.models.frozen_features import KeptFeatures, TakesFeatures, is_frozen, need_images
-from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError
-from defectlab.utils.seeds import generator, seeded
-from defectlab.utils.validation import check_integer, check_range
-
-logger = logging.getLogger(__name__)
+from defectlab.utils.seeds import seeded
 
 # Positions scored at a time: they are independent of each other, so these only bound memory.
 CPU_COLUMNS, GPU_COLUMNS = 512, 65536
@@ -195,144 +185,3 @@ def couplings(decoder: Any) -> list[Coupling]:
         )
         for block in decoder.module_list
     ]
-
-
-class Cflow(TakesFeatures, AnomalibCflow):
-    """anomalib's CFlow with a local backbone, seeded flows, scores free of the batch, a checkpoint that reloads.
-
-    Args:
-        backbone: From `load_backbone`, a torch module, or a name whose weights are at hand.
-        layers: Each gets a flow of its own.
-        pre_trained: For a name: True looks for its weights locally. Ignored for a module.
-        fiber_batch_size: Positions per optimiser step in training.
-        decoder: "freia-cflow", the only one.
-        condition_vector: Length of the position encoding, a multiple of 4.
-        coupling_blocks: Length of each flow.
-        clamp_alpha: Limit of the affine couplings.
-        permute_soft: Random rotations instead of permutations between blocks.
-        lr: Adam's learning rate.
-        seed: Initialises the flows and orders the fibers.
-
-    Raises:
-        OptionError: An option that cannot work.
-        WeightsError: A layer whose weights are missing from the file.
-    """
-
-    model_name: ClassVar[str] = "cflow"
-
-    @takes_shared_arguments
-    def __init__(
-        self,
-        backbone: str | nn.Module = "wide_resnet50_2",
-        layers: Sequence[str] = ("layer2", "layer3", "layer4"),
-        pre_trained: bool = True,
-        fiber_batch_size: int = 64,
-        decoder: str = "freia-cflow",
-        condition_vector: int = 128,
-        coupling_blocks: int = 8,
-        clamp_alpha: float = 1.9,
-        permute_soft: bool = False,
-        lr: float = 1e-4,
-        shared: SharedArguments = DEFAULTS,
-    ) -> None:
-        layers = check_layers("Cflow", layers)
-        for name, value in (("fiber_batch_size", fiber_batch_size), ("coupling_blocks", coupling_blocks)):
-            check_integer("Cflow", name, value, low=1)
-        check_range("Cflow", "lr", lr, low=0, open_low=True)
-        check_range("Cflow", "clamp_alpha", clamp_alpha, low=0, open_low=True)
-        check_integer("Cflow", "condition_vector", condition_vector, low=4)
-        if decoder != "freia-cflow":
-            raise OptionError(f"Cflow: decoder must be 'freia-cflow', got {decoder!r}.")
-        if condition_vector % 4:
-            raise OptionError(f"Cflow: condition_vector must be a multiple of 4, got {condition_vector!r}.")
-        network = self.resolve_backbone(backbone, pre_trained, shared.seed)
-        options = {
-            "fiber_batch_size": fiber_batch_size,
-            "decoder": decoder,
-            "condition_vector": condition_vector,
-            "coupling_blocks": coupling_blocks,
-            "clamp_alpha": clamp_alpha,
-            "permute_soft": permute_soft,
-        }
-        model = CflowModel(network, layers, **options, seed=shared.seed)  # type: ignore[arg-type]
-        self.set_up(
-            super(AnomalibCflow, self).__init__,
-            options={"layers": layers, **options, "lr": lr},
-            backbone=network,
-            shared=shared,
-        )
-        self.model = model
-        self.automatic_optimization = False
-        self.learning_rate = lr
-        self._kept: KeptFeatures | None = None
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return anomalib's Adam over the decoders, each as one tensor, in its fused form: one pass instead of ten."""
-        return torch.optim.Adam(self.model.tie(), lr=self.learning_rate, fused=True)
-
-    def trains_on_names(self, datamodule: Any) -> bool:
-        """Whether training needs no pixels, for their features are in a cache: not where images are augmented."""
-        return self._cached is not None and is_frozen(datamodule)
-
-    def on_train_start(self) -> None:
-        """Keep features from the first epoch on, where they are the same in each and no cache has them."""
-        cached = self.trains_on_names(getattr(self.trainer, "datamodule", None))
-        self._kept = None if cached else KeptFeatures.for_training(self)
-        need_images(self, self._kept)
-
-    def on_train_epoch_end(self) -> None:
-        """Read no more images once all features are at hand."""
-        need_images(self, self._kept)
-
-    def on_train_end(self) -> None:
-        """Let go of the features."""
-        self._kept = None
-        need_images(self, None)
-        self.model.untie()
-
-    def on_train_epoch_start(self) -> None:
-        """Order the fibers of each epoch by a stream of its own, so that a resumed training draws the same."""
-        self._fiber_order = generator(self.seed, f"cflow fibers of epoch {self.current_epoch}")
-
-    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Step the optimiser on every fiber batch of one batch of images; logs the summed loss as anomalib does."""
-        del args, kwargs
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)  # one optimiser, so no list
-        embedding = self._embedding(batch)
-        total = torch.zeros(1, dtype=torch.float64, device=self.device)
-        optimizer.zero_grad()
-        for losses in self.model.fit(embedding, self._fiber_order):
-            self.manual_backward(losses.mean())
-            optimizer.step()
-            optimizer.zero_grad()
-            total += losses.detach().sum()
-        self.log("train_loss", total.item(), on_epoch=True, prog_bar=True, logger=True, batch_size=len(embedding[0]))
-        return {"loss": total}
-
-    def _embedding(self, batch: Any) -> list[torch.Tensor]:
-        """Return the layers' features of a training batch, from an earlier epoch where they are at hand."""
-        kept = self._kept.get(batch.image_path, self.device) if self._kept else None
-        if kept is not None:
-            return kept
-        features = self.cached_features(batch) if is_frozen(getattr(self.trainer, "datamodule", None)) else None
-        with torch.no_grad():
-            embedding = self.model.embed(self.model.features(batch.image) if features is None else features)
-        if self._kept:
-            self._kept.put(batch.image_path, embedding)
-        return embedding
-
-    def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score one batch, from the cache's features where it has them."""
-        del args, kwargs
-        features = self.cached_features(batch)
-        size = self.preprocessing.input_size
-        predictions = self.model(batch.image) if features is None else self.model.scored(features, size)
-        return batch.update(**predictions._asdict())
-
-    def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score one batch, as in validation."""
-        return self.validation_step(batch, *args, **kwargs)
-
-
-__all__ = ["Cflow", "CflowModel"]

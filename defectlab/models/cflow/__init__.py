@@ -1,0 +1,1 @@
+"""CFlow: conditional normalising flows over backbone features."""

@@ -1,0 +1,31 @@
+"""The shape of every torch model: four pure parts, of which `forward` is the composition."""
+
+from typing import Any
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+
+
+class FourParts(nn.Module):
+    """Mixin before anomalib's torch model, or alone: `features`, `embed`, `fit` and `score` are the model's own."""
+
+    feature_extractor: Any
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
+        return self.feature_extractor(images)
+
+    def embed(self, features: dict[str, torch.Tensor]) -> Any:
+        """Return what is compared with good images, made of the features."""
+        raise NotImplementedError
+
+    def score(self, embedding: Any, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return raw scores (B,) and raw maps (B, 1, H, W) of an embedding."""
+        raise NotImplementedError
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Score images (B, 3, H, W)."""
+        image_size = (images.shape[-2], images.shape[-1])
+        scores, maps = self.score(self.embed(self.features(images)), image_size)
+        return InferenceBatch(pred_score=scores, anomaly_map=maps)
