@@ -18,10 +18,10 @@ WHOLE = 0.69
 EARLY = 2.8
 LATE = 0.046
 SECONDS_PER_PICK = 2.7e-4
-FEWEST_CELLS = 64
+MIN_CELLS = 64
 MAX_CELLS = 512
 ROWS_PER_CELL = 1024
-FEWEST_PICKS = 256  # fewer are not worth cells
+MIN_PICKS = 256  # fewer are not worth cells
 PICKS_PER_CELL = 4  # before cells have so many, they hold no centre near their rows
 
 
@@ -63,7 +63,7 @@ def cell_count(n: int, n_samples: int, device: torch.device | str) -> int:
     """
     cells = min(MAX_CELLS, n // ROWS_PER_CELL)
     # On a GPU a product of all costs less than to launch many of few.
-    return cells if torch.device(device).type == "cpu" and n_samples >= FEWEST_PICKS and cells >= FEWEST_CELLS else 0
+    return cells if torch.device(device).type == "cpu" and n_samples >= MIN_PICKS and cells >= MIN_CELLS else 0
 
 
 def _product_rate(rows: int, size: int, device: torch.device) -> float:

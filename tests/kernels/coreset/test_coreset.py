@@ -84,8 +84,8 @@ def small_cells(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def patch() -> None:
         monkeypatch.setattr(cost, "ROWS_PER_CELL", 100)
-        monkeypatch.setattr(cost, "FEWEST_CELLS", 1)
-        monkeypatch.setattr(cost, "FEWEST_PICKS", 1)
+        monkeypatch.setattr(cost, "MIN_CELLS", 1)
+        monkeypatch.setattr(cost, "MIN_PICKS", 1)
         monkeypatch.setattr(cost, "PICKS_PER_CELL", 1)
         monkeypatch.setattr(cost, "MAX_POOL", 200)
 
@@ -120,14 +120,14 @@ def test_cells_leave_few_pairs_of_clustered_rows(
     small_cells: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, pairs = clustered(6000, 96, 24, spread=0.02), 0
-    lower = Search._lower
+    lower = Search._measure
 
     def counted(search: Search, index: torch.Tensor, found: torch.Tensor, which: torch.Tensor) -> None:
         nonlocal pairs
         pairs += len(index) * len(which)
         lower(search, index, found, which)
 
-    monkeypatch.setattr(Search, "_lower", counted)
+    monkeypatch.setattr(Search, "_measure", counted)
     expected = k_center_greedy(rows, 800, first=0)
     without, pairs = pairs, 0
     small_cells()
