@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-from defectlab.models.registry import MODELS, ANOMALIB_MODELS, model_info
+from defectlab.models.registry import ANOMALIB_MODELS, MODELS, model_info
 from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.configurations import Configuration
 

@@ -11,7 +11,7 @@ from helpers.models import backbone, data
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.inference.prediction_files import predict_to_folder
-from defectlab.models.registry import MODELS, ANOMALIB_MODELS, UNAVAILABLE, model_info
+from defectlab.models.registry import ANOMALIB_MODELS, MODELS, UNAVAILABLE, model_info
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
