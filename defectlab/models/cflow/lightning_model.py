@@ -15,7 +15,7 @@ from defectlab.models.frozen_features import FrozenBackboneDetector, features_re
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
-from defectlab.utils.validation import check_range, check_integer
+from defectlab.utils.validation import check_integer, check_range
 
 
 class Cflow(FrozenBackboneDetector, AnomalibCflow):
