@@ -24,10 +24,9 @@ from defectlab.utils.validation import check_option_names, check_range
 
 logger = logging.getLogger(__name__)
 
-SEVERAL = 2
 CHECKPOINTS = ("none", "best", "all")
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
-OWN = (
+SWEEP_KEYS = (
     *("name", "grid", "search", "ray", "datasets", "groups", "seeds", "vary_split"),
     *("cache_gb", "cache_dtype", "checkpoints", "loggers"),
 )
@@ -76,10 +75,10 @@ class SweepConfig:
         Raises:
             OptionError: Names every key that does not exist, with the closest that does.
         """
-        check_option_names(data, [*SECTIONS, "seed", *OWN], "A sweep")
+        check_option_names(data, [*SECTIONS, "seed", *SWEEP_KEYS], "A sweep")
         base = {key: dict(data[key]) for key in SECTIONS if data.get(key)}
         Experiment.check_names(base)
-        own = {key: data[key] for key in OWN if data.get(key) is not None}
+        own = {key: data[key] for key in SWEEP_KEYS if data.get(key) is not None}
         if "seed" in data and "seeds" in own:
             raise OptionError("A sweep has seed or seeds, not both.")
         search = SearchConfig.from_dict(own.pop("search")) if "search" in own else None
@@ -106,10 +105,10 @@ class SweepConfig:
         return cls.from_dict(with_overrides(read_yaml(path), overrides or {}), name=config_file(path).stem)
 
     def check(self) -> None:
-        """Refuse options that cannot work.
+        """Check the options.
 
         Raises:
-            OptionError: The first of them.
+            OptionError: The first that cannot work.
         """
         check_range("A sweep", "cache_gb", self.cache_gb, low=0, open_low=True)
         if not isinstance(self.vary_split, bool):
@@ -181,7 +180,7 @@ class SweepConfig:
         own = Choices((self.base.get("model", {}).get("image_size"),))
         values: list[Any] = [size for branch in self.grid for size in branch.get("model.image_size", own).values]
         sizes = {(size, size) if isinstance(size, int) else tuple(size) for size in values if size is not None}
-        if len(sizes) < SEVERAL:
+        if len(sizes) < 2:
             return None
         largest = max(sizes, key=lambda size: size[0] * size[1])
         logger.info("Several image sizes: pixel metrics of all on one grid, %d x %d, the largest", *largest)
@@ -228,7 +227,7 @@ def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any
 
 
 def _of_models(grid: list[dict[str, Any]], names: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """Return the parts of a grid that name one of these models, with these alone."""
+    """Return the subspaces of a grid that name one of these models, with these alone."""
     found = []
     for branch in (branch for branch in grid if "model.name" in branch):
         its = [name for name in options_of("model.name", branch["model.name"]).values if name in names]

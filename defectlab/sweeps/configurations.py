@@ -113,44 +113,43 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
     Raises:
         InputError: None of them can work: each reason once.
     """
-    ready, refused = _build_all(experiments, ComponentCache(), 1)
+    ready, refused = _build(experiments, ComponentCache(), 1)
     if not refused and not ready:
         raise InputError("The sweep has no configuration.")
     if not ready:
         reasons = _by_reason(refused)
         what = refused[0].label if len(refused) == 1 else f"None of the {len(refused)} configurations can work"
         raise InputError(f"{what}: {next(iter(reasons))}" if len(reasons) == 1 else "\n".join([f"{what}.", *reasons]))
-    _say_what_cannot_work(refused)
-    ready, doubles = _without_doubles(ready)
-    return ready, [*refused, *doubles]
+    _log_refused(refused)
+    ready, duplicates = _without_duplicates(ready)
+    return ready, [*refused, *duplicates]
 
 
 def build_all(
     experiments: Iterable[Mapping[str, Any]], components: ComponentCache, first: int = 1
 ) -> tuple[list[Configuration], list[Refused]]:
     """Build every experiment, numbered from `first` on, with what `components` holds; equal ones are not left out."""
-    ready, refused = _build_all(experiments, components, first)
-    _say_what_cannot_work(refused)
+    ready, refused = _build(experiments, components, first)
+    _log_refused(refused)
     return ready, refused
 
 
-def _build_all(
+def _build(
     experiments: Iterable[Mapping[str, Any]], components: ComponentCache, first: int
 ) -> tuple[list[Configuration], list[Refused]]:
     ready, refused = [], []
     extractors: dict[Hashable, Any] = {}
     for number, data in enumerate(experiments, start=first):
         try:
-            configuration = _configuration(number, Experiment.from_dict(data), components)
+            one = _configuration(number, Experiment.from_dict(data), components)
         except InputError as error:
             refused.append(Refused(number, dict(data), str(error)))
             continue
-        if configuration.takes_features:  # one copy of the backbone for all configurations of the same layers
-            key = (configuration.feature_key, tuple(configuration.model.options["layers"]))
-            model = configuration.model.model
+        if one.takes_features:  # one copy of the backbone for all configurations of the same layers
+            model, key = one.model.model, (one.feature_key, tuple(one.model.options["layers"]))
             name = next(name for name in EXTRACTORS if hasattr(model, name))
             setattr(model, name, extractors.setdefault(key, getattr(model, name)))
-        ready.append(configuration)
+        ready.append(one)
     return ready, refused
 
 
@@ -161,7 +160,7 @@ def _by_reason(refused: Iterable[Refused]) -> dict[str, list[Refused]]:
     return reasons
 
 
-def _say_what_cannot_work(refused: Iterable[Refused]) -> None:
+def _log_refused(refused: Iterable[Refused]) -> None:
     for reason, ones in _by_reason(refused).items():
         numbers = ", ".join(str(one.number) for one in ones)
         what = f"Configuration {numbers}, {ones[0].label}, cannot work and is left out"
@@ -183,7 +182,7 @@ def _configuration(number: int, experiment: Experiment, components: ComponentCac
     return Configuration(number, experiment, model, datamodule, engine, backbone, run_id, f"{model.name} {name}")
 
 
-def _without_doubles(configurations: list[Configuration]) -> tuple[list[Configuration], list[Refused]]:
+def _without_duplicates(configurations: list[Configuration]) -> tuple[list[Configuration], list[Refused]]:
     """Leave out what is the same experiment as an earlier one, such as a default spelled out.
 
     The same images under another dataset's name come back as refused: somebody waits for their row.
@@ -232,7 +231,7 @@ class RunIndex:
     """Runs on record by run id; each results folder is read once, and runs that end later are added.
 
     Args:
-        dtype: The precision of cached features that is asked for; see `serves`.
+        dtype: The precision of cached features that is asked for; see `satisfies`.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -253,7 +252,7 @@ class RunIndex:
                 self.add(run)
         found = {}
         for run_id, one in wanted.items():
-            runs = [run for run in self._runs.get(run_id, ()) if serves(run, one, self._dtype)]
+            runs = [run for run in self._runs.get(run_id, ()) if satisfies(run, one, self._dtype)]
             if runs:
                 found[run_id] = next((run for run in runs if run.status == "finished"), runs[-1])
         return found
@@ -264,7 +263,7 @@ def earlier_runs(configurations: Iterable[Configuration], dtype: str = "float32"
     return RunIndex(dtype).runs_of(configurations)
 
 
-def serves(run: Run, one: Configuration, dtype: str) -> bool:
+def satisfies(run: Run, one: Configuration, dtype: str) -> bool:
     """Whether a run of the same experiment has all that is asked for now.
 
     Features rounded more than `dtype` rounds them give other numbers; AUPIMO is no part of an experiment's identity.

@@ -13,7 +13,7 @@ from defectlab.sweeps.attempt import PrunedTrialError, attempt
 from defectlab.sweeps.configurations import Configuration, Refused, earlier_runs
 from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
-from defectlab.sweeps.record_scores import Scored, write_run
+from defectlab.sweeps.record_scores import RawScores, write_run
 from defectlab.sweeps.shared_work import SharedWork, scored_entries
 from defectlab.sweeps.table import Outcome
 from defectlab.utils import paths
@@ -21,7 +21,7 @@ from defectlab.utils.errors import BusyError, InputError
 
 logger = logging.getLogger(__name__)
 
-SCORERS: dict[str, Callable[..., Iterator[Scored]]] = {"patchcore": score_patchcore, "padim": score_padim}
+SCORERS: dict[str, Callable[..., Iterator[RawScores]]] = {"patchcore": score_patchcore, "padim": score_padim}
 Report = Callable[[Outcome], None]
 
 

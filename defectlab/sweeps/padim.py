@@ -6,13 +6,13 @@ import numpy as np
 
 from defectlab.kernels.gaussian.fit import fit_factor, prefix_distances
 from defectlab.sweeps.configurations import Configuration, largest_of
-from defectlab.sweeps.record_scores import Scored
+from defectlab.sweeps.record_scores import RawScores
 from defectlab.sweeps.shared_work import BATCH_SIZE, SharedWork, as_tensor, embed, scored_entries
 
 
 def score_padim(
     group: Sequence[Configuration], pending: Sequence[Configuration], shared: SharedWork
-) -> Iterator[Scored]:
+) -> Iterator[RawScores]:
     """Yield raw scores of the pending configurations of a group, which differ in n_features only.
 
     Their channels are prefixes of one permutation, so that the leading blocks of the largest one's Cholesky factor are
@@ -25,7 +25,7 @@ def score_padim(
         with shared.timed("scores"):
             own = as_tensor(found[sizes.index(one.model.options["n_features"])], device)
             scores, maps = model.from_distances(own, one.model.preprocessing.input_size)
-        yield Scored(one, queries, scores, maps)
+        yield RawScores(one, queries, scores, maps)
 
 
 def mahalanobis_distances(group: Sequence[Configuration], shared: SharedWork) -> tuple[np.ndarray, list[int]]:

@@ -8,13 +8,13 @@ from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.neighbours import nearest_of_prefixes
 from defectlab.kernels.neighbours_index import PreparedBank
 from defectlab.sweeps.configurations import Configuration
-from defectlab.sweeps.record_scores import Scored
+from defectlab.sweeps.record_scores import RawScores
 from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
 
 
 def score_patchcore(
     group: Sequence[Configuration], pending: Sequence[Configuration], shared: SharedWork
-) -> Iterator[Scored]:
+) -> Iterator[RawScores]:
     """Yield raw scores of the pending configurations of a group, which differ in ratio and neighbours only.
 
     A coreset of any size is a prefix of the largest one's order, so that one order and one pass over the ordered bank
@@ -38,7 +38,7 @@ def score_patchcore(
             input_size = chosen[0].model.preprocessing.input_size
             maps = model.maps(per_image[0].reshape(len(queries), 1, height, width), input_size)
         for one, its_scores in zip(chosen, scores, strict=True):
-            yield Scored(one, queries, its_scores, maps)
+            yield RawScores(one, queries, its_scores, maps)
     model.memory_bank = torch.empty(0)
 
 

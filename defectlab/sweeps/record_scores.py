@@ -16,7 +16,7 @@ from defectlab.sweeps.configurations import Configuration
 
 
 @dataclass(frozen=True)
-class Scored:
+class RawScores:
     """Raw scores (n,) and maps (n, 1, H, W) of a configuration for `entries`."""
 
     configuration: Configuration
@@ -26,7 +26,7 @@ class Scored:
 
 
 def write_run(
-    scored: Scored, masks: torch.Tensor | None, timings: Mapping[str, float], sweep: Mapping[str, Any]
+    scored: RawScores, masks: torch.Tensor | None, timings: Mapping[str, float], sweep: Mapping[str, Any]
 ) -> Run:
     """Write a configuration's record: raw scores and maps, thresholds, metrics, pictures; return the finished run.
 
@@ -63,7 +63,7 @@ def write_run(
 
 
 def _batch(
-    scored: Scored, masks: torch.Tensor | None, places: Sequence[int], entries: Sequence[Entry], manifest: Any
+    scored: RawScores, masks: torch.Tensor | None, places: Sequence[int], entries: Sequence[Entry], manifest: Any
 ) -> SimpleNamespace:
     """Return what the recorder takes from a batch of the test loop."""
     chosen = torch.as_tensor(places)

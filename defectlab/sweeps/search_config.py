@@ -55,10 +55,10 @@ class SearchConfig:
         return config
 
     def check(self) -> None:
-        """Refuse options that cannot work.
+        """Check the options.
 
         Raises:
-            OptionError: The first of them.
+            OptionError: The first that cannot work.
         """
         for name, value, allowed in (
             ("strategy", self.strategy, STRATEGIES),

@@ -10,7 +10,7 @@ from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_option_names
 
 # A list of plain values is one value of these; their choices are lists of lists.
-LISTS = {
+LIST_OPTIONS = {
     *("model.layers", "model.image_size", "model.center_crop", "evaluation.pixel_size", "data.extensions"),
     *("data.abnormal_dir", "data.mask_dir", "data.normal_dir", "data.normal_test_dir", "data.crop_area"),
     *("data.normal_val_dir", "data.abnormal_val_dir", "data.val_mask_dir", "data.unknown_dir"),
@@ -60,7 +60,7 @@ class Interval:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """A grid has no use for it.
+        """A grid needs a finite list, which an interval does not have.
 
         Raises:
             OptionError: Always.
@@ -72,7 +72,7 @@ class Interval:
 
 
 Options = Choices | Range | Interval
-Space = Sequence[Mapping[str, Options]]  # parts, each with the options of its own models
+Space = Sequence[Mapping[str, Options]]  # subspaces, each with the options of its own models
 
 
 def options_of(name: str, value: Any) -> Options:
@@ -95,7 +95,7 @@ def options_of(name: str, value: Any) -> Options:
         return _choices(name, value["choices"])
     if isinstance(value, Mapping) and ("from" in value or "to" in value):
         return _range(name, value)
-    if name in LISTS:
+    if name in LIST_OPTIONS:
         plain = not isinstance(value, list) or not any(isinstance(item, list) for item in value)
         return Choices((value,)) if plain else _choices(name, value)
     return _choices(name, value) if isinstance(value, list) else Choices((value,))
@@ -116,7 +116,7 @@ def _range(name: str, value: Mapping[str, Any]) -> Range | Interval:
         raise OptionError(f"{name}: from must be at most to, and step above 0; got {dict(value)}.")
     if not isinstance(log, bool) or (log and low <= 0):
         raise OptionError(f"{name}: log is true or false, and true needs from above 0; got {dict(value)}.")
-    if step is None and name in LISTS:
+    if step is None and name in LIST_OPTIONS:
         raise OptionError(f"{name} has no values between two others: give a list of choices; got {dict(value)}.")
     if step is None:
         return Interval(low, high, log)

@@ -60,7 +60,7 @@ def task_resources(group: Sequence[Configuration], config: RayConfig) -> dict[st
 
 
 def check_resources(label: str, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse a task that no machine can run: Ray would wait for one for ever.
+    """Check that some machine can run a task: Ray would wait for one for ever.
 
     Args:
         label: What it is for.
@@ -68,14 +68,14 @@ def check_resources(label: str, needs: Mapping[str, float], nodes: Sequence[Mapp
         nodes: Resources of each machine, under Ray's names.
 
     Raises:
-        InputError: Says what is needed and what there is.
+        InputError: None can; says what is needed and what there is.
     """
     names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
     if any(all(node.get(name, 0) >= needs[need] for need, name in names.items()) for node in nodes):
         return
     largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in names.values()}
-    needed = _said(needs["num_cpus"], needs["num_gpus"], needs["memory"])
-    there = _said(largest["CPU"], largest["GPU"], largest["memory"])
+    needed = _resources_text(needs["num_cpus"], needs["num_gpus"], needs["memory"])
+    there = _resources_text(largest["CPU"], largest["GPU"], largest["memory"])
     raise InputError(
         f"No machine of the Ray cluster can run {label}: a task needs {needed}, and the most that the {len(nodes)} "
         f"machines have is {there}. Add a larger machine, ask for less (ray.cpus, ray.gpus), or lower ratio, "
@@ -83,5 +83,5 @@ def check_resources(label: str, needs: Mapping[str, float], nodes: Sequence[Mapp
     )
 
 
-def _said(cpus: float, gpus: float, memory: float) -> str:
+def _resources_text(cpus: float, gpus: float, memory: float) -> str:
     return f"{cpus:g} CPUs, {gpus:g} GPUs and {memory / 1e9:.1f} GB"
