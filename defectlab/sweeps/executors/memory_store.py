@@ -47,7 +47,7 @@ class MemoryStore:
         return found
 
     @contextmanager
-    def making(self, key: Key) -> Iterator[None]:
+    def locked(self, key: Key) -> Iterator[None]:
         """Do nothing: no other process can see what is in memory."""
         yield
 
