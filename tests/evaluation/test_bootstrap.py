@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 from scipy.special import expit, logit
-from scipy.stats import binomtest
 
 from defectlab.evaluation.bootstrap import (
     bootstrap_problem,
@@ -20,10 +18,6 @@ from defectlab.evaluation.bootstrap import (
 )
 from defectlab.evaluation.intervals import auroc_interval, wilson_interval
 from defectlab.evaluation.metrics import aupr, auroc, f1_at, f1_max, fpr_at_tpr, rates_at, sort_scores
-from defectlab.evaluation.pixel.bootstrap import pixel_intervals, resampled_pixel_metrics
-from defectlab.evaluation.pixel.histograms import pixel_histograms
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
-from defectlab.evaluation.pixel.metrics import pixel_metrics
 
 LABELS = np.array([0] * 7 + [1] * 5 + [-1] * 2)
 
@@ -83,50 +77,6 @@ def test_metrics_of_counts_are_the_metrics_of_the_drawn_scores(
             assert found[name][0] == pytest.approx(metric.value, abs=1e-12)
 
 
-def image_set(levels: int | None, count: int = 12, size: int = 40) -> tuple[ArrayImages, np.ndarray]:
-    draw = np.random.default_rng(0)
-    masks = ndimage.gaussian_filter(draw.normal(size=(count, size, size)), (0, 3, 3)) > 0.15
-    masks[::2] = False
-    ease = draw.normal(1, 0.7, size=(count, 1, 1))
-    maps = draw.normal(size=masks.shape) + ease * masks
-    maps = (np.round(maps * levels / 8) if levels else maps).astype(np.float32)
-    return ArrayImages(maps, masks), (np.arange(count) % 2).astype(int)
-
-
-@pytest.mark.parametrize(("levels", "apart"), [(4, 1e-6), (60, 1e-6), (None, 2e-3)])
-def test_pixel_metrics_of_a_draw_are_those_of_the_drawn_images(levels: int | None, apart: float) -> None:
-    images, labels = image_set(levels)
-    draws = resample_counts(labels, repeats=6)
-    found = resampled_pixel_metrics(pixel_histograms(images, 1.0), draws)
-    for number, draw in enumerate(draws):
-        places = np.repeat(np.arange(labels.size), draw.astype(int)).tolist()
-        expected = pixel_metrics(ImageSubset(images, places), threshold=1.0)
-        assert set(found) == set(expected)
-        for name, metric in expected.items():
-            # where it is high, 95 % are caught only where the curve is flat: a step is many good pixels
-            within = max(apart, 5e-3 if name == "FPR_at_95TPR" and levels is None else 0)
-            assert found[name][number] == pytest.approx(metric.value, abs=within), name
-
-
-def test_pixel_intervals_hold_the_metric_and_are_the_same_twice() -> None:
-    images, labels = image_set(None)
-    metrics, intervals = pixel_metrics(images, threshold=1.0), pixel_intervals(images, labels, 1.0)
-    assert intervals == pixel_intervals(images, labels, 1.0)
-    assert set(metrics) == set(intervals)
-    for name, metric in metrics.items():
-        assert intervals[name].low < metric.value < intervals[name].high, name
-        assert "bootstrap over images, 1000 draws" in intervals[name].method
-
-
-def test_pixels_of_one_image_move_together() -> None:
-    images, labels = image_set(None, count=40)
-    few = pixel_intervals(ImageSubset(images, range(10)), labels[:10], 1.0)["AUROC"]
-    many = pixel_intervals(images, labels, 1.0)["AUROC"]
-    assert many.high - many.low < 0.7 * (few.high - few.low)
-    pairs = [str(number // 8) for number in range(40)]
-    assert "groups" in pixel_intervals(images, labels, 1.0, pairs)["AUROC"].method
-
-
 def test_image_intervals_say_their_method() -> None:
     draw = np.random.default_rng(3)
     labels = np.repeat([0, 1, -1], [30, 25, 3])
@@ -170,14 +120,6 @@ def test_the_interval_is_normal_on_the_logit_scale_and_holds_the_metric() -> Non
     assert 0 < at_end.low < 0.9
     assert at_end.high == 1.0
     assert logit_interval(np.array([0.0, 0.0, 1.0]), "m").low == 0.0
-
-
-@given(st.integers(1, 60), st.floats(0, 1))
-def test_wilson_is_scipys(count: int, share: float) -> None:
-    hits = round(share * count)
-    expected = binomtest(hits, count).proportion_ci(method="wilson")
-    found = wilson_interval(hits, count)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def normal(draw: np.random.Generator, labels: np.ndarray) -> np.ndarray:
@@ -242,33 +184,26 @@ def test_coverage_on_scores_of_another_shape(count: int, good: int) -> None:
     assert min(found.values()) >= 0.88, found
 
 
-def covered_pixels(simulations: int, count: int) -> dict[str, float]:
-    """The same for pixel metrics: images differ in how much their defect stands out."""
-    draw = np.random.default_rng(6)
+def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
+    """Scores of `views` images a part; `within` is the share of the variance that images of a part do not share."""
+    part = np.repeat(random.normal(0, 1, bad + good), views)
+    labels = np.repeat([1, 0], [bad * views, good * views])
+    own = random.normal(0, 1, labels.size)
+    scores = labels * shift + np.sqrt(1 - within) * part + np.sqrt(within) * own
+    return scores, labels, np.repeat(np.arange(bad + good), views)
 
-    def image_set(number: int) -> ArrayImages:
-        masks = np.zeros((number, 12, 12), dtype=bool)
-        masks[number // 2 :, 4:8, 3:9] = True
-        ease = draw.normal(1, 0.5, size=(number, 1, 1))
-        return ArrayImages((draw.normal(size=masks.shape) + ease * masks).astype(np.float32), masks)
 
-    truth = {name: metric.value for name, metric in pixel_metrics(image_set(20_000), threshold=0.8).items()}
-    hits = dict.fromkeys(truth, 0)
-    labels = np.repeat([0, 1], count)
+@pytest.mark.parametrize("simulations", [60, pytest.param(1000, marks=pytest.mark.long)])
+def test_the_bootstrap_over_parts_covers(simulations: int):
+    random = np.random.default_rng(2)
+    large, labels, _ = photographs(random, 40_000, 40_000, 1, 1.2, 0.2)
+    truth = {"AUPR": aupr(sort_scores(large, labels)).value, "F1Max": f1_max(sort_scores(large, labels)).value}
+    covered = dict.fromkeys(truth, 0)
     for _ in range(simulations):
-        found = pixel_intervals(image_set(2 * count), labels, 0.8, repeats=400)
+        scores, labels, groups = photographs(random, 25, 25, 5, 1.2, 0.2)
+        found = image_intervals(scores, labels, None, [str(group) for group in groups], repeats=200)
         for name, value in truth.items():
-            hits[name] += found[name].low <= value <= found[name].high
-    return {name: hit / simulations for name, hit in hits.items()}
-
-
-def test_pixel_intervals_cover_the_truth() -> None:
-    found = covered_pixels(simulations=60, count=30)
-    assert min(found.values()) >= 0.83, found  # what 60 simulations can tell of 0.93
-
-
-@pytest.mark.long
-def test_coverage_of_pixel_intervals_at_length() -> None:
-    found = covered_pixels(simulations=500, count=40)
-    print("\n40 good and 40 anomalous images:", found)
-    assert min(found.values()) >= 0.90, found
+            covered[name] += found[name].low <= value <= found[name].high
+    assert "groups of images" in found["AUPR"].method
+    assert min(covered.values()) / simulations >= (0.9 if simulations > 100 else 0.85), covered
+    print(f"\n25 parts of 5 photographs of each kind, {simulations} times:", covered)

@@ -2,26 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
 
-from defectlab.evaluation.delong import placements
-from defectlab.evaluation.intervals import auroc_interval
-from defectlab.evaluation.metrics import auroc, f1_at, sort_scores, trivial_f1
-from defectlab.evaluation.paired_tests import delong_test, holm
+from defectlab.evaluation.intervals import auroc_interval, wilson_interval
 from defectlab.utils.errors import InputError
 
 
 def draw(random: np.random.Generator, bad: int, good: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([random.normal(shift, 1, bad), random.normal(0, 1, good)]), np.repeat([1, 0], [bad, good])
-
-
-def test_placements_are_pairs_counted():
-    random = np.random.default_rng(0)
-    bad, good = random.integers(0, 6, 7), random.integers(0, 6, 5)
-    pairs = (bad[:, None] > good[None]) + 0.5 * (bad[:, None] == good[None])
-    top, bottom = placements(bad, good)
-    assert top.tolist() == pytest.approx(pairs.mean(axis=1).tolist())
-    assert bottom.tolist() == pytest.approx(pairs.mean(axis=0).tolist())
 
 
 @pytest.mark.parametrize(("bad", "good", "shift"), [(23, 10, 1.0), (30, 30, 0.3), (63, 20, 2.2), (40, 40, 4.0)])
@@ -44,55 +34,53 @@ def test_a_perfect_split_has_an_interval_of_some_width():
     assert auroc_interval([1.0, 2.0], [0, 0]).low is None
 
 
-def test_the_paired_test_keeps_its_error_rate_and_finds_a_difference():
-    random = np.random.default_rng(2)
-    false, found = 0, 0
+@given(st.integers(1, 60), st.floats(0, 1))
+def test_wilson_is_scipys(count: int, share: float) -> None:
+    hits = round(share * count)
+    expected = binomtest(hits, count).proportion_ci(method="wilson")
+    found = wilson_interval(hits, count)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
+    """Scores of `views` images a part; `within` is the share of the variance that images of a part do not share."""
+    part = np.repeat(random.normal(0, 1, bad + good), views)
+    labels = np.repeat([1, 0], [bad * views, good * views])
+    own = random.normal(0, 1, labels.size)
+    scores = labels * shift + np.sqrt(1 - within) * part + np.sqrt(within) * own
+    return scores, labels, np.repeat(np.arange(bad + good), views)
+
+
+def test_single_images_give_delongs_own_interval():
+    random = np.random.default_rng(0)
+    scores, labels, groups = photographs(random, 14, 21, 1, 1.0, 0.5)
+    plain, grouped = auroc_interval(scores, labels), auroc_interval(scores, labels, groups=groups)
+    assert (grouped.low, grouped.high) == pytest.approx((plain.low, plain.high), rel=1e-12)
+    assert "Obuchowski" in grouped.method
+    names = [f"part {n}" for n in random.permutation(35)]
+    assert auroc_interval(scores, labels, groups=names).low == pytest.approx(plain.low, rel=1e-12)
+
+
+def test_coverage_where_photographs_of_a_part_resemble_each_other():
+    random = np.random.default_rng(1)
+    truth = norm.cdf(1.2 / np.sqrt(2))
+    covered = {"grouped": 0, "plain": 0}
     for _ in range(400):
-        scores, labels = draw(random, 30, 30, 1.0)
-        noise = random.normal(0, 0.7, (2, 60))
-        false += delong_test(scores + noise[0], scores + noise[1], labels).p < 0.05
-        found += delong_test(scores, noise[1], labels).p < 0.05
-    assert false / 400 < 0.09
-    assert found / 400 > 0.6  # AUROC 0.76 against 0.5 on 60 images
+        scores, labels, groups = photographs(random, 25, 25, 5, 1.2, 0.2)
+        for name, chosen in (("grouped", groups), ("plain", None)):
+            interval = auroc_interval(scores, labels, groups=chosen)
+            covered[name] += interval.low <= truth <= interval.high
+    assert 0.92 <= covered["grouped"] / 400 <= 0.99
+    assert covered["plain"] / 400 < 0.8, "images taken as independent make a false promise"
 
 
-def test_the_paired_test_equals_a_permutation_test():
-    random = np.random.default_rng(3)
-    base, labels = draw(random, 40, 40, 1.0)
-    first, second = base + random.normal(0, 0.5, 80), base + random.normal(-0.15 * labels, 0.9)
-    ours = delong_test(first, second, labels)
-    observed = auroc(sort_scores(first, labels)).value - auroc(sort_scores(second, labels)).value
-    assert ours.difference == pytest.approx(observed)
-    ranks = [np.argsort(np.argsort(scores)) for scores in (first, second)]
-    extreme = 0
-    for _ in range(2000):
-        swap = random.random(80) < 0.5
-        one, two = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
-        areas = [auroc(sort_scores(scores, labels)).value for scores in (one, two)]
-        extreme += abs(areas[0] - areas[1]) >= abs(observed) - 1e-12
-    assert ours.p == pytest.approx(extreme / 2000, abs=0.06)
-
-
-def test_equal_models_are_not_different_and_bad_input_is_refused():
-    scores, labels = draw(np.random.default_rng(4), 5, 5, 1.0)
-    assert delong_test(scores, scores, labels).p == 1.0
-    with pytest.raises(InputError, match="same images"):
-        delong_test(scores, scores[:-1], labels)
-    with pytest.raises(InputError, match="at least two"):
-        delong_test([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [0, 0, 1])
-
-
-def test_holm_is_the_definition():
-    random = np.random.default_rng(5)
-    values = dict(zip("abcdefg", random.random(7) / 10, strict=True))
-    corrected = holm(values)
-    ordered = sorted(values, key=values.get)
-    for place, name in enumerate(ordered):
-        expected = max(min(1, (7 - earlier) * values[other]) for earlier, other in enumerate(ordered[: place + 1]))
-        assert corrected[name] == pytest.approx(expected)
-
-
-def test_calling_everything_anomalous():
-    labels = np.repeat([1, 0], [41, 9])
-    assert trivial_f1(labels) == pytest.approx(f1_at(sort_scores(np.zeros(50), labels), -1.0).value)
-    assert trivial_f1([0, 0]) is None
+def test_a_perfect_split_counts_parts_not_images():
+    scores, labels = np.arange(40.0), np.repeat([0, 1], 20)
+    few = auroc_interval(scores, labels, groups=np.arange(40) // 5)
+    assert few.high == 1
+    assert few.low < auroc_interval(scores, labels).low
+    assert "4 parts with anomalous and 4 with good images" in few.method
+    one = auroc_interval(np.array([1.0, 3.0, 2.0, 4.0]), [0, 0, 1, 1], groups=[0, 0, 1, 1])
+    assert one.low < 0.5, "one part of each kind says almost nothing"
+    with pytest.raises(InputError, match="each of the 40 images"):
+        auroc_interval(scores, labels, groups=[1, 2])

@@ -27,6 +27,7 @@ from defectlab.evaluation.metrics import (
     fpr_at_tpr,
     rates_at,
     sort_scores,
+    trivial_f1,
 )
 from defectlab.evaluation.pixel.metrics import aupro
 from defectlab.evaluation.suite import evaluate
@@ -233,3 +234,9 @@ def test_every_metric_has_a_value_or_a_reason() -> None:
     nothing = evaluate([1.0, 2.0], [0, 0], image_threshold=None, pixel_threshold=None)
     assert len(nothing) == 21
     assert all(metric.value is None and metric.reason for metric in nothing.values())
+
+
+def test_calling_everything_anomalous():
+    labels = np.repeat([1, 0], [41, 9])
+    assert trivial_f1(labels) == pytest.approx(f1_at(sort_scores(np.zeros(50), labels), -1.0).value)
+    assert trivial_f1([0, 0]) is None

@@ -1,0 +1,85 @@
+"""Paired tests of two models: against permutation, with groups and without, and the correction for many."""
+
+import numpy as np
+import pytest
+
+from defectlab.evaluation.metrics import auroc, sort_scores
+from defectlab.evaluation.paired_tests import delong_test, holm
+from defectlab.utils.errors import InputError
+
+
+def draw(random: np.random.Generator, bad: int, good: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([random.normal(shift, 1, bad), random.normal(0, 1, good)]), np.repeat([1, 0], [bad, good])
+
+
+def test_the_paired_test_keeps_its_error_rate_and_finds_a_difference():
+    random = np.random.default_rng(2)
+    false, found = 0, 0
+    for _ in range(400):
+        scores, labels = draw(random, 30, 30, 1.0)
+        noise = random.normal(0, 0.7, (2, 60))
+        false += delong_test(scores + noise[0], scores + noise[1], labels).p < 0.05
+        found += delong_test(scores, noise[1], labels).p < 0.05
+    assert false / 400 < 0.09
+    assert found / 400 > 0.6  # AUROC 0.76 against 0.5 on 60 images
+
+
+def test_the_paired_test_equals_a_permutation_test():
+    random = np.random.default_rng(3)
+    base, labels = draw(random, 40, 40, 1.0)
+    first, second = base + random.normal(0, 0.5, 80), base + random.normal(-0.15 * labels, 0.9)
+    ours = delong_test(first, second, labels)
+    observed = auroc(sort_scores(first, labels)).value - auroc(sort_scores(second, labels)).value
+    assert ours.difference == pytest.approx(observed)
+    ranks = [np.argsort(np.argsort(scores)) for scores in (first, second)]
+    extreme = 0
+    for _ in range(2000):
+        swap = random.random(80) < 0.5
+        one, two = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
+        areas = [auroc(sort_scores(scores, labels)).value for scores in (one, two)]
+        extreme += abs(areas[0] - areas[1]) >= abs(observed) - 1e-12
+    assert ours.p == pytest.approx(extreme / 2000, abs=0.06)
+
+
+def test_equal_models_are_not_different_and_bad_input_is_refused():
+    scores, labels = draw(np.random.default_rng(4), 5, 5, 1.0)
+    assert delong_test(scores, scores, labels).p == 1.0
+    with pytest.raises(InputError, match="same images"):
+        delong_test(scores, scores[:-1], labels)
+    with pytest.raises(InputError, match="at least two"):
+        delong_test([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [0, 0, 1])
+
+
+def test_holm_is_the_definition():
+    random = np.random.default_rng(5)
+    values = dict(zip("abcdefg", random.random(7) / 10, strict=True))
+    corrected = holm(values)
+    ordered = sorted(values, key=values.get)
+    for place, name in enumerate(ordered):
+        expected = max(min(1, (7 - earlier) * values[other]) for earlier, other in enumerate(ordered[: place + 1]))
+        assert corrected[name] == pytest.approx(expected)
+
+
+def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
+    """Scores of `views` images a part; `within` is the share of the variance that images of a part do not share."""
+    part = np.repeat(random.normal(0, 1, bad + good), views)
+    labels = np.repeat([1, 0], [bad * views, good * views])
+    own = random.normal(0, 1, labels.size)
+    scores = labels * shift + np.sqrt(1 - within) * part + np.sqrt(within) * own
+    return scores, labels, np.repeat(np.arange(bad + good), views)
+
+
+def test_the_paired_test_keeps_its_error_rate_over_parts():
+    random = np.random.default_rng(4)
+    false = {"grouped": 0, "plain": 0}
+    for _ in range(300):
+        scores, labels, groups = photographs(random, 20, 20, 5, 1.0, 0.2)
+        offsets = random.normal(0, 0.7, (2, 40))[:, groups]  # what each model makes of a part
+        for name, chosen in (("grouped", groups), ("plain", None)):
+            false[name] += delong_test(scores + offsets[0], scores + offsets[1], labels, groups=chosen).p < 0.05
+    assert false["grouped"] / 300 < 0.1
+    assert false["plain"] / 300 > 0.2
+    scores, labels, groups = photographs(random, 4, 4, 3, 9.0, 0.2)
+    assert delong_test(scores, scores * 2, labels, groups=groups).p == 1.0
+    with pytest.raises(InputError, match="two parts"):
+        delong_test(scores, scores, labels, groups=np.where(labels == 1, 0, 1))
