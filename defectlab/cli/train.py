@@ -47,7 +47,7 @@ def train(seeds: str | None, vary_split: bool, rerun: bool, fit_only: bool, prin
 
 def evaluate(run: str, rescore: bool, data: str | None) -> None:
     """Compute a run's metrics again from its raw record, or test it on other images."""
-    from defectlab.results.evaluate import evaluate_run
+    from defectlab.results.evaluate import evaluate_run, relabel_scores
     from defectlab.results.run.run import Run
     from defectlab.results.workbook import update_workbook
     from defectlab.visualization.terminal import summary
@@ -60,7 +60,9 @@ def evaluate(run: str, rescore: bool, data: str | None) -> None:
         return
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
-    opened.update(**evaluate_run(opened))
+    results = evaluate_run(opened)
+    relabel_scores(opened, opened.record.thresholds.image.value)
+    opened.update(**results)
     summary(opened, update_workbook(opened).rows)
 
 

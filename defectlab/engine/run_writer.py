@@ -19,13 +19,14 @@ from defectlab.results.evaluate import (
     choose_thresholds,
     evaluate_run,
     labelled,
-    no_thresholds,
+    relabel_scores,
     threshold_by,
-    threshold_record,
 )
-from defectlab.results.groups import choose_part_threshold
+from defectlab.results.groups import choose_group_threshold
 from defectlab.results.map_retention import drop_maps
 from defectlab.results.pixel_grid import left_out, pixel_images, pixel_labels, write_grid_masks
+from defectlab.results.record_parts import no_thresholds, threshold_record
+from defectlab.results.run.record import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import update_workbook
@@ -105,7 +106,8 @@ class RunWriter:
         write_grid_masks(run, manifest)
         if self.options.aupimo:
             run.update(**_with_aupimo(run))
-        results = evaluate_run(run, part_threshold=_part_threshold(model, run))
+        results = evaluate_run(run, group_threshold=_group_threshold(model, run))
+        relabel_scores(run, run.record.thresholds.image.value)
         save_panel(run)
         rounded = {stage: round(seconds, 3) for stage, seconds in timings.items()}
         run.advance(
@@ -143,12 +145,12 @@ class RunWriter:
             tracker.copy_test(self.run)
 
 
-def _part_threshold(model: BaseDetector, run: Run) -> dict[str, Any] | None:
+def _group_threshold(model: BaseDetector, run: Run) -> ThresholdRecord | None:
     """Choose the parts' threshold as the images' was; None leaves it to the record, or there are no parts."""
     by = model.default_rule
     if by.rule == "f1" or run.record.thresholds.image.rule != by.rule:
         return None
-    return choose_part_threshold(run, lambda scores, labels: threshold_by(by, scores, labels))
+    return choose_group_threshold(run, lambda scores, labels: threshold_by(by, scores, labels))
 
 
 def _with_aupimo(run: Run) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from defectlab.evaluation.bootstrap import image_intervals
-from defectlab.evaluation.intervals import intervals_record
 from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.pixel.bootstrap import pixel_intervals
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages
@@ -16,10 +15,11 @@ from defectlab.evaluation.pixel.thresholds import choose_pixel_threshold
 from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.threshold_rules import choose, choose_image_threshold
 from defectlab.evaluation.thresholds import DefaultRule, Threshold, decision
-from defectlab.results.groups import evaluate_parts, row_parts
+from defectlab.results.groups import evaluate_groups, row_groups
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images
-from defectlab.results.run.record import ThresholdRecord, Thresholds
+from defectlab.results.record_parts import interval_records
+from defectlab.results.run.record import IntervalRecord, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError
@@ -75,21 +75,20 @@ def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Thr
 def evaluate_run(
     run: Run,
     thresholds: Thresholds | None = None,
-    part_threshold: Mapping[str, Any] | None = None,
+    group_threshold: ThresholdRecord | None = None,
 ) -> dict[str, Any]:
-    """Compute the test metrics at the record's own thresholds, or others, and label every row of scores.csv.
+    """Compute the test metrics at the record's own thresholds, or others. Nothing is written.
 
     Returns:
-        What run.json holds: `evaluation` (the grid of the pixel metrics), `metrics` by name (None where one cannot be
-        computed), `metric_reasons` for those, `intervals` of those that can be, `per_defect` (see there), in `trivial`
-        what calling every image anomalous gives, and for a run with `data.group` the same of `parts`, at
-        `part_threshold`, else at the recorded one or one chosen now. Where maps were not kept, what is said of pixels
-        stays as it was computed while they were there.
+        Fields of the record: `evaluation` (the grid of the pixel metrics), `metrics` by name (None where one cannot be
+        computed), `metric_reasons` for those, `intervals` of those that can be, `per_defect`, in `trivial` what calling
+        every image anomalous gives, and for a run with `data.group` the same of `groups`, at `group_threshold`, else at
+        the recorded one or one chosen now. Where maps were not kept, what is said of pixels stays as it was computed
+        while they were there.
     """
     thresholds = thresholds or run.record.thresholds
     image, pixel = thresholds.image.value, thresholds.pixel.value
-    rows = run.scores()
-    tested = [row for row in rows if row.split == "test"]
+    tested = run.scores("test")
     scores, labels = columns(tested)
     whole = run.has_all_maps
     images, lack = pixel_images(run) if whole else (None, None)
@@ -107,9 +106,8 @@ def evaluate_run(
         reasons |= {k: v for k, v in run.record.metric_reasons.items() if k.startswith("pixel")}
     intervals = _intervals(run, tested, images, metrics, image, pixel)
     earlier = () if whole else run.record.per_defect
-    kinds = per_defect(tested, images, image, pixel, earlier, row_parts(run.record, tested))
-    parts = evaluate_parts(run, tested, thresholds.image.rule, part_threshold)
-    run.write_scores([labelled(row, image) for row in rows])  # nothing can fail any more
+    kinds = per_defect(tested, images, image, pixel, earlier, row_groups(run.record, tested))
+    groups = evaluate_groups(run, tested, thresholds.image.rule, group_threshold)
     return {
         "evaluation": evaluation_record(run),
         "metrics": metrics,
@@ -117,7 +115,7 @@ def evaluate_run(
         "intervals": intervals,
         "per_defect": kinds,
         "trivial": {"image_F1Score": trivial_f1(labels), "image_AUPR": prevalence(labels)},
-        **({"parts": parts} if parts is not None else {}),
+        **({} if groups is None else {"groups": groups}),
     }
 
 
@@ -128,29 +126,23 @@ def _intervals(
     metrics: Mapping[str, float | None],
     image_threshold: float | None,
     pixel_threshold: float | None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, IntervalRecord | None]:
     """Return the interval of every metric that has a value; those that cannot be made say why in `method`."""
     scores, labels = columns(rows)
-    groups = row_parts(run.record, rows)
-    found: dict[str, Any] = intervals_record("image", image_intervals(scores, labels, image_threshold, groups))
+    groups = row_groups(run.record, rows)
+    found: dict[str, IntervalRecord | None] = {
+        **interval_records("image", image_intervals(scores, labels, image_threshold, groups))
+    }
     if images is None:
         found |= {name: old for name, old in run.record.intervals.items() if name.startswith("pixel")}
     elif metrics.get("pixel_AUROC") is not None:
-        found |= intervals_record("pixel", pixel_intervals(images, labels, pixel_threshold, groups))
+        found |= interval_records("pixel", pixel_intervals(images, labels, pixel_threshold, groups))
     return {name: interval for name, interval in found.items() if metrics.get(name) is not None}
 
 
-def no_thresholds(reason: str) -> Thresholds:
-    """Return the record of a run without thresholds, and why."""
-    nothing = threshold_record(Threshold(None, "none", "", reason), "none")
-    return Thresholds(image=nothing, pixel=nothing)
-
-
-def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:
-    """Return a threshold as run.json holds it; `oracle` says that the test images chose it."""
-    return ThresholdRecord(
-        value=threshold.value, rule=threshold.rule, source=split, reason=threshold.reason, oracle=split == "test"
-    )
+def relabel_scores(run: Run, threshold: float | None) -> None:
+    """Write scores.csv again, with every image's decision at the image threshold."""
+    run.write_scores([labelled(row, threshold) for row in run.scores()])
 
 
 def labelled(row: ScoreRow, threshold: float | None) -> ScoreRow:

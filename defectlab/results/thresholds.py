@@ -10,9 +10,11 @@ import numpy as np
 from defectlab.evaluation.pixel.thresholds import choose_by_pixels
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions, Threshold, check_options
-from defectlab.results.evaluate import columns, evaluate_run, threshold_record
-from defectlab.results.groups import choose_part_threshold, part_columns, row_parts
+from defectlab.results.evaluate import columns, evaluate_run, relabel_scores
+from defectlab.results.groups import choose_group_threshold, group_columns, row_groups
 from defectlab.results.pixel_grid import check_rows, pixel_labels
+from defectlab.results.record_parts import threshold_record
+from defectlab.results.run.record import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError, OptionError
@@ -38,21 +40,21 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     _check(run, rule, levels)
     check_options(rule, options)
     rows = run.scores("validation")
-    source = "test" if run.record.dataset.protocol.validation_is_test else "validation"
+    source = run.record.dataset.protocol.threshold_source
     choosers = {"image": image_threshold, "pixel": _pixel_threshold}
     chosen = {level: choosers[level](run, rows, rule, options, source) for level in levels}
-    by_hand = rule == "manual"
-    records = {
-        level: threshold_record(threshold, "the user" if by_hand else source) for level, threshold in chosen.items()
-    }
+    records = {level: threshold_record(threshold, source) for level, threshold in chosen.items()}
     thresholds = run.record.thresholds.replaced(**records)
-    part = _part_threshold(run, rule, options, source) if "image" in levels else None
-    results = evaluate_run(run, thresholds, part) if run.status == "finished" else {}
+    of_groups = _group_threshold(run, rule, options, source) if "image" in levels else None
+    results: dict[str, Any] = {}
+    if run.status == "finished":
+        results = evaluate_run(run, thresholds, of_groups)
+        relabel_scores(run, thresholds.image.value)  # nothing can fail any more
     run.update(thresholds=thresholds, **results)
     return chosen
 
 
-def _part_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> dict[str, Any] | None:
+def _group_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> ThresholdRecord | None:
     """Choose the parts' threshold by the same rule; where there are too few parts for it, the record says so."""
 
     def by_rule(scores: np.ndarray, labels: np.ndarray) -> Threshold:
@@ -62,7 +64,7 @@ def _part_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> d
             logger.warning("No threshold for parts: %s", error)
             return Threshold(None, rule, source, str(error))
 
-    return choose_part_threshold(run, by_rule)
+    return choose_group_threshold(run, by_rule)
 
 
 def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
@@ -90,7 +92,7 @@ def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rule
     Raises:
         OptionError: The rule cannot work on these images.
     """
-    parts = row_parts(run.record, rows)
+    parts = row_groups(run.record, rows)
     if parts is None or rule not in ("conformal", "recall"):
         return choose(rule, *columns(rows), options, source)
     if rule == "recall":
@@ -99,10 +101,10 @@ def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rule
             found,
             reason=f"{found.reason}; this holds for independent images, and those of one part are not (data.group)",
         )
-    return _of_parts(choose(rule, *part_columns(rows, parts), options, f"parts of {source}"))
+    return _counted_in_groups(choose(rule, *group_columns(rows, parts), options, f"parts of {source}"))
 
 
-def _of_parts(found: Threshold) -> Threshold:
+def _counted_in_groups(found: Threshold) -> Threshold:
     return replace(found, reason=f"{found.reason}; counted in parts, each by its highest image (data.group)")
 
 
@@ -113,6 +115,6 @@ def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rul
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
     check_rows(run, maps, "validation")
-    parts, labels = row_parts(run.record, rows), pixel_labels(run, rows)
+    parts, labels = row_groups(run.record, rows), pixel_labels(run, rows)
     found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, parts)
-    return found if parts is None or rule != "conformal" else _of_parts(found)
+    return found if parts is None or rule != "conformal" else _counted_in_groups(found)

@@ -19,7 +19,7 @@ from defectlab.results.comparison.ranking import RANKED_BY, Entry, Ranking
 from defectlab.results.comparison.runs import kinds_by_run, rankings_of
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import columns
-from defectlab.results.groups import row_parts
+from defectlab.results.groups import row_groups
 from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.rows import KEY, row_of
 from defectlab.results.run.run import Run
@@ -189,7 +189,7 @@ def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) 
     parts = [f'<h2 id="run{place}">{html.escape(run.title)}</h2>', _settings(run)]
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
     parts.append(_losses(run.record.history))
-    kinds = by_kind(rows, threshold, row_parts(run.record, rows))
+    kinds = by_kind(rows, threshold, row_groups(run.record, rows))
     parts += ["<h3>By kind</h3>", confusion_table(kinds), average_by_label(kinds), _failures(run, pictures)]
     return "\n".join(part for part in parts if part)
 

@@ -32,7 +32,7 @@ def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcom
     scores, labels = columns(rows)
     if not scores.size:
         raise InputError(f"{run.folder} has no validation images to choose a threshold on.")
-    source = "test" if run.record.dataset.protocol.validation_is_test else "validation"
+    source = run.record.dataset.protocol.threshold_source
     found = []
     for rule, options in rules.items():
         try:

@@ -11,8 +11,9 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.intervals import auroc_interval
 from defectlab.evaluation.pixel.metrics import aupro
 from defectlab.evaluation.thresholds import DefaultRule, RuleOptions
-from defectlab.results.evaluate import choose_thresholds, evaluate_run, no_thresholds
+from defectlab.results.evaluate import choose_thresholds, evaluate_run
 from defectlab.results.map_retention import drop_maps
+from defectlab.results.record_parts import no_thresholds
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -117,13 +118,13 @@ def test_without_maps_what_was_said_of_pixels_stays(run: Run):
 
 
 def test_images_of_one_part_are_drawn_together(run: Run, monkeypatch: pytest.MonkeyPatch):
-    def row_parts(record: dict, rows: list[ScoreRow]) -> list[str]:
+    def row_groups(record: dict, rows: list[ScoreRow]) -> list[str]:
         return [f"{row.label} {number // 2}" for number, row in enumerate(rows)]
 
-    monkeypatch.setattr("defectlab.results.evaluate.row_parts", row_parts)
-    monkeypatch.setattr("defectlab.results.evaluate.evaluate_parts", lambda *_: None)
+    monkeypatch.setattr("defectlab.results.evaluate.row_groups", row_groups)
+    monkeypatch.setattr("defectlab.results.evaluate.evaluate_groups", lambda *_: None)
     set_protocol(run, group=r"part\d")
-    methods = {name: interval["method"] for name, interval in evaluate_run(run)["intervals"].items()}
+    methods = {name: interval.method for name, interval in evaluate_run(run)["intervals"].items()}
     assert "clustered by part" in methods["image_AUROC"]
     assert "groups of images" in methods["image_F1Score"]
     assert "groups of images" in methods["image_TPR"]  # images of a part are no independent throws: no Wilson

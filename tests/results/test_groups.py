@@ -14,7 +14,7 @@ from defectlab.data.manifest.groups import group_of
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.evaluate import columns, evaluate_run
-from defectlab.results.groups import part_columns, row_parts
+from defectlab.results.groups import group_columns, row_groups
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.thresholds import image_threshold, set_threshold
@@ -51,35 +51,35 @@ def by_hand(run: Run, split: str) -> tuple[list[float], list[int]]:
 
 
 def test_metrics_of_parts_are_scikit_learns(run: Run):
-    parts = evaluate_run(run)["parts"]
+    parts = evaluate_run(run)["groups"]
     scores, labels = by_hand(run, "test")
-    assert (parts["count"], parts["images"], parts["counts"]) == (20, 60, {"good": 10, "anomalous": 10})
-    assert parts["group"] == PATTERN
-    assert parts["metrics"]["part_AUROC"] == pytest.approx(roc_auc_score(labels, scores))
-    threshold = parts["thresholds"]["part"]
-    assert (threshold["rule"], threshold["source"], threshold["oracle"]) == ("f1", "validation", False)
-    decided = np.array(scores) > threshold["value"]
-    assert parts["metrics"]["part_F1Score"] == pytest.approx(f1_score(labels, decided))
+    assert (parts.count, parts.images, parts.counts) == (20, 60, {"good": 10, "anomalous": 10})
+    assert parts.pattern == PATTERN
+    assert parts.metrics["part_AUROC"] == pytest.approx(roc_auc_score(labels, scores))
+    threshold = parts.thresholds.group
+    assert (threshold.rule, threshold.source, threshold.oracle) == ("f1", "validation", False)
+    decided = np.array(scores) > threshold.value
+    assert parts.metrics["part_F1Score"] == pytest.approx(f1_score(labels, decided))
     of_validation, known = by_hand(run, "validation")
     best = max(f1_score(known, np.array(of_validation) > cut) for cut in (-9, *of_validation))
-    assert f1_score(known, np.array(of_validation) > threshold["value"]) == pytest.approx(best)
-    interval = parts["intervals"]["part_AUROC"]
-    assert interval["low"] < parts["metrics"]["part_AUROC"] < interval["high"]
-    assert "parts" in parts["intervals"]["part_F1Score"]["method"]
-    assert not [name for name in parts["metrics"] if not name.startswith("part_")]
+    assert f1_score(known, np.array(of_validation) > threshold.value) == pytest.approx(best)
+    interval = parts.intervals["part_AUROC"]
+    assert interval.low < parts.metrics["part_AUROC"] < interval.high
+    assert "parts" in parts.intervals["part_F1Score"].method
+    assert not [name for name in parts.metrics if not name.startswith("part_")]
 
 
 def test_the_interval_of_images_knows_that_parts_are_not_independent(run: Run):
-    assert "clustered by part" in evaluate_run(run)["intervals"]["image_AUROC"]["method"]
+    assert "clustered by part" in evaluate_run(run)["intervals"]["image_AUROC"].method
 
 
 def test_parts_of_a_dataset_outside_the_project_are_named_alike(run: Run):
     rows = [ScoreRow("/elsewhere/coins/test/01_2.png", "test", "", 0, 1.0, -1)]
     run.update(dataset=run.record.dataset.replaced(root="/elsewhere/coins"))
     set_protocol(run, group=r"^(test/\d+)_")
-    assert row_parts(run.record, rows) == ["test/01"]
+    assert row_groups(run.record, rows) == ["test/01"]
     set_protocol(run, group=None)
-    assert row_parts(run.record, rows) is None
+    assert row_groups(run.record, rows) is None
 
 
 def test_nan_and_unknown_are_kept():
@@ -87,7 +87,7 @@ def test_nan_and_unknown_are_kept():
         ScoreRow(str(n), "test", "", label, score, -1)
         for n, (label, score) in enumerate([(0, 1), (-1, np.nan), (-1, 5)])
     ]
-    scores, labels = part_columns(rows, ["a", "a", "b"])
+    scores, labels = group_columns(rows, ["a", "a", "b"])
     assert np.isnan(scores[0])
     assert (scores[1], labels.tolist()) == (5, [0, -1])
 
@@ -99,7 +99,7 @@ def test_the_parts_threshold_follows_the_rule_and_stays(run: Run):
     good = sorted(score for score, label in zip(*by_hand(run, "validation"), strict=True) if label == 0)
     chosen = opened.record.groups.thresholds.group
     assert (chosen.value, chosen.rule) == (good[8], "conformal")  # ceil(11 * 0.8) of 10
-    assert evaluate_run(opened)["parts"]["thresholds"]["part"] == chosen.to_dict()
+    assert evaluate_run(opened)["groups"].thresholds.group == chosen
     assert opened.record.thresholds.image.value == good[8], "a good image is not above its part's highest"
     assert "counted in parts" in opened.record.thresholds.image.reason
     # 50 good photographs would be enough for 3 %, were they independent; ten good parts are not

@@ -17,7 +17,7 @@ from defectlab.evaluation.pixel.histograms import pixel_histograms
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES
 from defectlab.results.evaluate import columns
-from defectlab.results.groups import paths_below_root, row_parts
+from defectlab.results.groups import paths_below_root, row_groups
 from defectlab.results.pixel_grid import describe_grid, pixel_images
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, unknown_name
@@ -180,7 +180,7 @@ def _matched(runs: Sequence[Run]) -> _Matched:
         order = sorted(known, key=lambda place: paths[place])
         ordered = [rows[place] for place in order]
         images.append([(paths[place], rows[place].label) for place in order])
-        parts.append(row_parts(run.record, ordered))
+        parts.append(row_groups(run.record, ordered))
         scores.append(columns(ordered)[0])
         places.append(order)
         if images[-1] != images[0]:

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from defectlab.evaluation.delong import Groups, Indices, group_indices, placement_variance, placements
 from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, interval_from_placements
 from defectlab.evaluation.paired_tests import delong_test, holm
-from defectlab.results.groups import parts_of_paths, paths_below_root
+from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
 
 Floats = NDArray[np.float64]
@@ -88,7 +88,7 @@ def read_test_scores(run: Run) -> TestScores | None:
     names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])
     ordered = sorted(zip(names, rows, strict=True), key=lambda pair: pair[0])
     columns = list(zip(*(row for _, row in ordered), strict=True))
-    parts = parts_of_paths(run.record, columns[at["image_path"]])
+    parts = groups_of_paths(run.record, columns[at["image_path"]])
     return TestScores(
         tuple(name for name, _ in ordered),
         columns[at["defect"]],
