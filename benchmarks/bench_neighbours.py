@@ -97,12 +97,12 @@ def growth_sides(size: int) -> tuple[Work, Work]:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Plain
 
     from defectlab.kernels.neighbours import nearest_neighbours
-    from defectlab.kernels.neighbours_index import PreparedBank
+    from defectlab.kernels.neighbours_index import NeighboursIndex
 
     bank, queries = made_up_patches(size, SIZE, 1), made_up_patches(2048, SIZE, 2)
     plain = Plain(backbone="resnet18", layers=LAYERS, pre_trained=False)
     plain.memory_bank = bank
-    prepared = PreparedBank(bank) if PreparedBank.pays(bank) else None
+    prepared = NeighboursIndex(bank) if NeighboursIndex.is_worthwhile(bank) else None
     return (
         lambda: plain.nearest_neighbors(queries, 1),
         lambda: nearest_neighbours(queries, bank, 1) if prepared is None else prepared.nearest(queries),

@@ -1,8 +1,9 @@
-"""A memory bank made ready for many exact searches on the CPU: cells, short rows, and neighbours found before.
+"""An index of a memory bank for many exact nearest-neighbour searches on the CPU.
 
 Rows lie in cells around means. A query at distance r from a mean is at least r less the cell's radius away from every
 row of the cell: patches of one kind of part cluster so strongly that this leaves about a tenth of all pairs. Of those,
-products of short rows (`kernels.leading`) rule out all but a few, which are measured in full.
+products of coordinates along a few principal axes (`kernels.partition`) rule out all but a few, which are measured in
+full.
 """
 
 import torch
@@ -11,32 +12,32 @@ from defectlab.kernels.linalg import over_chunks
 from defectlab.kernels.neighbours import check_search, nearest_neighbours, squared_norms
 from defectlab.kernels.partition import cell_means, leading_axes, product_error
 
-HELD = 0.98  # share of the spread that short rows hold
-CELL = 128  # rows in a cell
-WORTH = 2048  # bank rows from which cells save more than they cost
+EXPLAINED_VARIANCE = 0.98  # by the principal axes of short rows
+ROWS_PER_CELL = 128
+MIN_ROWS = 2048  # of a bank, from which an index saves more than it costs
 BUDGET = 64 * 2**20  # bytes of working memory
-PAIRS = 2**16  # kept before they are measured
-PART = 1024  # pairs measured at once
-FEWEST = 2048  # queries in a thread: each thread visits every cell, and the interpreter lets one thread in at a time
+MAX_PAIRS = 2**16  # collected before they are measured
+BATCH_SIZE = 1024  # pairs measured at once
+MIN_QUERIES = 2048  # in a thread: each visits every cell, and the interpreter lets one thread in at a time
 
 
-class PreparedBank:
-    """A memory bank (M, D), float32 on the CPU; it must not be changed while this is in use.
+class NeighboursIndex:
+    """Index of a memory bank (M, D), float32 on the CPU, which must not be changed while the index is in use.
 
-    What is found is the nearest row by the norm of the difference itself, among equals the lowest index, whatever the
-    batch, the cells and the axes. Finds neighbours of the bank's own rows once and keeps them (`around`).
+    `nearest` returns the nearest row by the norm of the difference itself, among equals the lowest index, whatever the
+    batch, the cells and the axes. `neighbours_of_rows` searches for the neighbours of each of the bank's own rows once.
     """
 
     def __init__(self, bank: torch.Tensor) -> None:
         check_search(bank, bank, 1)
         self.bank = bank
         distinct, first = _distinct(bank)
-        self._mean, axes = leading_axes(distinct, HELD)
+        self._mean, axes = leading_axes(distinct, EXPLAINED_VARIANCE)
         # Turning a row costs as much as what it saves unless it comes out clearly shorter.
         self._axes = axes if 3 * axes.shape[1] <= 2 * axes.shape[0] else None
         short, half_norms = self._shortened(distinct)
         self._largest = float(half_norms.max())
-        means = cell_means(short, max(1, len(short) // CELL))
+        means = cell_means(short, max(1, len(short) // ROWS_PER_CELL))
         cell = torch.addmm(means.square().sum(1).mul_(0.5), short, means.T, alpha=-1).argmin(1)
         order = cell.sort(stable=True).indices
         counts = torch.bincount(cell, minlength=len(means))
@@ -48,13 +49,13 @@ class PreparedBank:
         self._half_norms = [rows.square().sum(1).mul_(0.5) for rows in cells]
         radii = [torch.linalg.norm(rows - mean, dim=1).max() for rows, mean in zip(cells, self._means, strict=True)]
         self._radius = torch.stack(radii).mul_(1 + 2.0**-16)
-        self._around: torch.Tensor | None = None
+        self._neighbours: torch.Tensor | None = None
         self._norms: torch.Tensor | None = None
 
     @staticmethod
-    def pays(bank: torch.Tensor) -> bool:
-        """Whether preparing gains anything: on CPU, and for a bank that is not small."""
-        return bank.device.type == "cpu" and bank.dtype == torch.float32 and len(bank) >= WORTH
+    def is_worthwhile(bank: torch.Tensor) -> bool:
+        """Whether an index saves time: on the CPU, for a bank that is not small."""
+        return bank.device.type == "cpu" and bank.dtype == torch.float32 and len(bank) >= MIN_ROWS
 
     @torch.no_grad()
     def nearest(self, queries: torch.Tensor, *, memory_budget: int = BUDGET) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +69,7 @@ class PreparedBank:
         indices = torch.zeros(len(queries), dtype=torch.int64)
         threads = torch.get_num_threads()
         per_query = 4 * (2 * queries.shape[1] + len(self._radius) * 4) * threads
-        block = min(max(1, memory_budget // per_query), max(FEWEST, -(-len(queries) // threads)))
+        block = min(max(1, memory_budget // per_query), max(MIN_QUERIES, -(-len(queries) // threads)))
 
         def search(part: slice) -> None:
             _Search(self, queries[part], distances[part], indices[part]).run()
@@ -77,41 +78,43 @@ class PreparedBank:
         return distances, indices
 
     @torch.no_grad()
-    def around(self, rows: torch.Tensor, k: int) -> torch.Tensor:
+    def neighbours_of_rows(self, rows: torch.Tensor, k: int) -> torch.Tensor:
         """Return the `k` bank rows nearest to each of some bank rows, itself among them: (n,) -> (n, min(k, M)).
 
-        The bank's neighbour graph, made where it is asked for; each row is searched for once, for the largest `k` yet.
+        Neighbours found are kept; a row is searched for again only for a larger `k` than before.
         """
         k = min(k, len(self.bank))
         with torch.inference_mode(False):  # what is kept must be open to writing later
             if self._norms is None:
                 self._norms = squared_norms(self.bank)
-            if self._around is None or self._around.shape[1] < k:
-                self._around = torch.full((len(self.bank), k), -1)
-        missing = rows[self._around[rows, 0] < 0].unique()
+            if self._neighbours is None or self._neighbours.shape[1] < k:
+                self._neighbours = torch.full((len(self.bank), k), -1)
+        missing = rows[self._neighbours[rows, 0] < 0].unique()
         if len(missing):
-            most = self._around.shape[1]
-            self._around[missing] = nearest_neighbours(self.bank[missing], self.bank, most, bank_norms=self._norms)[1]
-        return self._around[rows, :k]
+            most = self._neighbours.shape[1]
+            self._neighbours[missing] = nearest_neighbours(self.bank[missing], self.bank, most, bank_norms=self._norms)[
+                1
+            ]
+        return self._neighbours[rows, :k]
 
     def _shortened(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Short rows (n, d), and half the squared norms of the centred rows (n,) they were made of."""
+        """Return short rows (n, d), and half the squared norms (n,) of the centred rows that they were made of."""
         centred = rows - self._mean
         half_norms = torch.linalg.vector_norm(centred, dim=1).square_().mul_(0.5)
         return (centred if self._axes is None else centred @ self._axes), half_norms
 
     def _slack(self, half_norms: torch.Tensor) -> torch.Tensor:
-        """Bound (n,) of what rounding can do to |x - y|^2 / 2 of short rows and to the full distance together."""
+        """Return bounds (n,) of what rounding does to |x - y|^2 / 2 of short rows and to the full distance together."""
         return (half_norms + self._largest) * (8 * product_error(self.bank.shape[1]))
 
 
 class _Search:
-    """One block of queries (q, D), whose best distances and indices so far are lowered in place."""
+    """Search for a block of queries (q, D): `distances` and `indices` (q,) of the best rows so far change in place."""
 
     def __init__(
-        self, bank: PreparedBank, queries: torch.Tensor, distances: torch.Tensor, indices: torch.Tensor
+        self, bank: NeighboursIndex, queries: torch.Tensor, distances: torch.Tensor, indices: torch.Tensor
     ) -> None:
-        self.of = bank
+        self.index = bank
         self.queries = queries
         self.distances = distances
         self.indices = indices
@@ -120,28 +123,28 @@ class _Search:
         self.half_norms = self.short.square().sum(1).mul_(0.5)
 
     def run(self) -> None:
-        """Find what is nearest."""
+        """Lower distances and indices to those of the nearest rows."""
         # |x - m|^2 / 2 - |x|^2 / 2 of queries and means: (C, d) @ (d, q) -> (C, q)
-        half = torch.addmm(self.of._half_mean_norms.unsqueeze(1), self.of._means, self.short.T, alpha=-1)
+        half = torch.addmm(self.index._half_mean_norms.unsqueeze(1), self.index._means, self.short.T, alpha=-1)
         self._own_cells(half.argmin(0))
         low = half.add_(self.half_norms - self.slack).mul_(2).clamp_(min=0).sqrt_()
-        low -= self.of._radius.unsqueeze(1)
+        low -= self.index._radius.unsqueeze(1)
         self._near_cells(low)
 
     def _own_cells(self, own: torch.Tensor) -> None:
         """Measure each query's row of the smallest bound in the cell with the nearest mean."""
         order = own.sort(stable=True).indices
-        sizes = torch.bincount(own, minlength=len(self.of._radius)).tolist()
+        sizes = torch.bincount(own, minlength=len(self.index._radius)).tolist()
         best = [
-            self.of._index[cell][self._bounds(cell, queries).argmin(1)]
+            self.index._index[cell][self._bounds(cell, queries).argmin(1)]
             for cell, queries in enumerate(order.split(sizes))
             if len(queries)
         ]
         if best:
-            self._take(order, torch.cat(best))
+            self._measure(order, torch.cat(best))
 
     def _near_cells(self, low: torch.Tensor) -> None:
-        """Measure all that may be as near as the best so far; `low` (C, q) bounds the distances to a cell's rows."""
+        """Measure all rows that may be as near as the best so far; `low` (C, q) bounds distances to a cell's rows."""
         limit = self._limit()
         cell, query = (low <= (limit + self.half_norms).mul_(2).clamp_(min=0).sqrt_()).nonzero(as_tuple=True)
         sizes = torch.bincount(cell, minlength=len(low)).tolist()
@@ -152,38 +155,38 @@ class _Search:
             close = self._bounds(number, queries) <= limit.index_select(0, queries).unsqueeze(1)
             row, place = close.nonzero(as_tuple=True)
             rows.append(queries[row])
-            places.append(self.of._index[number][place])
+            places.append(self.index._index[number][place])
             waiting += len(row)
-            if waiting > PAIRS:
-                self._take(torch.cat(rows), torch.cat(places))
+            if waiting > MAX_PAIRS:
+                self._measure(torch.cat(rows), torch.cat(places))
                 rows, places, waiting, limit = [query[:0]], [query[:0]], 0, self._limit()
-        self._take(torch.cat(rows), torch.cat(places))
+        self._measure(torch.cat(rows), torch.cat(places))
 
     def _bounds(self, cell: int, queries: torch.Tensor) -> torch.Tensor:
-        """|x - y|^2 / 2 - |x|^2 / 2 of some short queries (n,) and all short rows of a cell: (n, m)."""
+        """Return |x - y|^2 / 2 - |x|^2 / 2 of some short queries (n,) and all short rows of a cell: (n, m)."""
         short = self.short.index_select(0, queries)
-        return torch.addmm(self.of._half_norms[cell], short, self.of._short[cell], alpha=-1)
+        return torch.addmm(self.index._half_norms[cell], short, self.index._short[cell], alpha=-1)
 
     def _limit(self) -> torch.Tensor:
-        """What a bound (q,) may be for a row that is not farther than the best so far."""
+        """Return the limits (q,) of the bounds of rows that are not farther than the best so far."""
         return self.distances.square().mul_(0.5).add_(self.slack).sub_(self.half_norms)
 
-    def _take(self, row: torch.Tensor, place: torch.Tensor) -> None:
-        """Measure pairs (p,) of queries and bank rows in full; keep what is nearer, among equals the lowest index."""
-        for part, other in zip(row.split(PART), place.split(PART), strict=True):
-            difference = self.queries.index_select(0, part).sub_(self.of.bank.index_select(0, other))
+    def _measure(self, row: torch.Tensor, place: torch.Tensor) -> None:
+        """Measure pairs (p,) of queries and bank rows in full, and keep the nearer, among equals the lowest index."""
+        for part, other in zip(row.split(BATCH_SIZE), place.split(BATCH_SIZE), strict=True):
+            difference = self.queries.index_select(0, part).sub_(self.index.bank.index_select(0, other))
             found = torch.linalg.norm(difference, dim=1)
             nearer = part[found < self.distances.index_select(0, part)]
             self.distances.scatter_reduce_(0, part, found, "amin")
-            self.indices[nearer] = len(self.of.bank)
+            self.indices[nearer] = len(self.index.bank)
             equal = found == self.distances.index_select(0, part)
             self.indices.scatter_reduce_(0, part[equal], other[equal], "amin")
 
 
 def _distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (m, D) of which none equals another, and the lowest index (m,) of each: each copy would be measured."""
-    distinct, of = rows.unique(dim=0, return_inverse=True)
+    """Return the distinct rows (m, D) and the lowest index (m,) of each: every copy would be measured."""
+    distinct, inverse = rows.unique(dim=0, return_inverse=True)
     if len(distinct) == len(rows):
         return rows, torch.arange(len(rows))
-    first = torch.full((len(distinct),), len(rows)).scatter_reduce_(0, of, torch.arange(len(rows)), "amin")
+    first = torch.full((len(distinct),), len(rows)).scatter_reduce_(0, inverse, torch.arange(len(rows)), "amin")
     return distinct, first

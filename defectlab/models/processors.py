@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.metrics import round_down
-from defectlab.models.tiled import drawn_tiles
+from defectlab.models.tiled import replace_by_tiles
 
 
 class RecordedPreProcessor(PreProcessor):
@@ -35,7 +35,7 @@ class RecordedPreProcessor(PreProcessor):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         tiling, grid = self.preprocessing.tiling, self.preprocessing.grid
         if tiling is not None and grid is not None and getattr(pl_module, "tiled_by", None) == "images":
-            drawn_tiles(batch, grid, tiling.random_tiles)
+            replace_by_tiles(batch, grid, tiling.random_tiles)
 
     def checkpoint_config(self) -> dict[str, Any]:
         """Return plain data; `transform` is anomalib's own form, where it has one, so that plain anomalib reads it."""

@@ -1,6 +1,6 @@
-"""A model that looks at large images tile by tile: its parts wrapped, so that the rest of it sees whole images."""
+"""Tiling of large images: a model's parts are wrapped, so that all else sees whole images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from defectlab.kernels.tiles import TileGrid
 
-AT_ONCE = 16  # tiles
+BATCH_SIZE = 16  # tiles
 BY_FEATURES = "features of the tiles are joined, and the whole image is scored by the model's own rule"
 BY_IMAGES = "each tile is scored as an image; an image's score is the highest of its tiles'"
 
 
 class TiledScores:
-    """In place of a torch model's `forward`: scores whole images by their tiles; tiles themselves as before."""
+    """Replacement of a torch model's `forward` that scores whole images by their tiles, and tiles as `forward` does."""
 
     def __init__(self, forward: Callable[[torch.Tensor], Any], grid: TileGrid) -> None:
         self.forward = forward
@@ -26,7 +26,7 @@ class TiledScores:
         if tuple(images.shape[-2:]) != self.grid.whole:
             return self.forward(images, *more, **options)
         scores, maps = [], []
-        for tiles in _some(self.grid.cut(images)):
+        for tiles in self.grid.cut(images).split(BATCH_SIZE):
             found = self.forward(tiles)
             scores.append(found.pred_score.flatten())
             one = found.anomaly_map.reshape(len(tiles), 1, *found.anomaly_map.shape[-2:])
@@ -38,7 +38,7 @@ class TiledScores:
 
 
 class TiledFeatures:
-    """In place of a torch model's `features`: those of whole images, joined from their tiles'."""
+    """Replacement of a torch model's `features` that joins those of whole images from those of their tiles."""
 
     def __init__(self, features: Callable[[torch.Tensor], dict[str, torch.Tensor]], grid: TileGrid) -> None:
         self.features = features
@@ -49,7 +49,7 @@ class TiledFeatures:
         if tuple(images.shape[-2:]) != self.grid.whole:
             return self.features(images)
         found: dict[str, list[torch.Tensor]] = {}
-        for tiles in _some(self.grid.cut(images)):
+        for tiles in self.grid.cut(images).split(BATCH_SIZE):
             for layer, values in self.features(tiles).items():
                 found.setdefault(layer, []).append(values)
         joined = {}
@@ -59,13 +59,8 @@ class TiledFeatures:
         return joined
 
 
-def _some(tiles: torch.Tensor) -> Iterator[torch.Tensor]:
-    for start in range(0, len(tiles), AT_ONCE):
-        yield tiles[start : start + AT_ONCE]
-
-
-def drawn_tiles(batch: Any, grid: TileGrid, count: int | None) -> None:
-    """Turn a training batch of whole images into one of their tiles, of each image `count` at random (None: all).
+def replace_by_tiles(batch: Any, grid: TileGrid, count: int | None) -> None:
+    """Replace the whole images of a training batch by their tiles, `count` of each image at random (None: all).
 
     Draws from torch's global generator, which the engine seeds.
     """

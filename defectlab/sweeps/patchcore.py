@@ -6,7 +6,7 @@ import torch
 
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.neighbours import nearest_of_prefixes
-from defectlab.kernels.neighbours_index import PreparedBank
+from defectlab.kernels.neighbours_index import NeighboursIndex
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.record_scores import RawScores
 from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
@@ -95,11 +95,11 @@ def _nearest_of_prefixes(
     patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Search each prefix that is worth preparing by itself, the smaller ones in one pass: distances and places (Q,)."""
-    small = [size for size in sizes if not PreparedBank.pays(bank[:size])]
+    small = [size for size in sizes if not NeighboursIndex.is_worthwhile(bank[:size])]
     found = dict(zip(small, nearest_of_prefixes(patches, bank, small, 1), strict=True)) if small else {}
     return [
         (found[size][0].squeeze(1), found[size][1].squeeze(1))
         if size in found
-        else PreparedBank(bank[:size]).nearest(patches)
+        else NeighboursIndex(bank[:size]).nearest(patches)
         for size in sizes
     ]

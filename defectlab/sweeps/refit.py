@@ -149,7 +149,7 @@ def _free(model: Any) -> None:
     """Free what a fit holds: there may be hundreds of models."""
     if model.model_name == "patchcore":
         model.model.memory_bank = torch.empty(0)
-        model.model._prepared = None
+        model.model._index = None
     else:
         for name, buffer in list(model.model.gaussian.named_buffers()):
             setattr(model.model.gaussian, name, buffer.new_empty(0))

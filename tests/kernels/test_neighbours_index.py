@@ -7,7 +7,7 @@ import torch
 
 from defectlab.kernels import neighbours_index
 from defectlab.kernels.neighbours import nearest_neighbours
-from defectlab.kernels.neighbours_index import PreparedBank
+from defectlab.kernels.neighbours_index import NeighboursIndex
 from defectlab.kernels.partition import leading_axes
 
 Rows = Callable[[int, int, int], torch.Tensor]
@@ -37,7 +37,7 @@ def test_a_prepared_bank_finds_the_nearest_row_itself(rows: Rows, offset: float,
     bank[size // 2 :] = bank[: size - size // 2].clone()  # every row twice: the lower index wins
     queries[:50] = bank[torch.arange(50) % size]
     queries[50, 3] = torch.nan
-    prepared = PreparedBank(bank)
+    prepared = NeighboursIndex(bank)
     distances, indices = prepared.nearest(queries)
     true, place = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist").min(1)
     known = torch.arange(500) != 50
@@ -52,7 +52,7 @@ def test_a_prepared_bank_finds_the_nearest_row_itself(rows: Rows, offset: float,
 
 def test_cells_leave_few_pairs_and_short_rows_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     looked, measured = 0, 0
-    bounds, take = neighbours_index._Search._bounds, neighbours_index._Search._take
+    bounds, take = neighbours_index._Search._bounds, neighbours_index._Search._measure
 
     def counted_bounds(search: neighbours_index._Search, cell: int, queries: torch.Tensor) -> torch.Tensor:
         nonlocal looked
@@ -66,9 +66,9 @@ def test_cells_leave_few_pairs_and_short_rows_fewer(monkeypatch: pytest.MonkeyPa
         take(search, row, place)
 
     monkeypatch.setattr(neighbours_index._Search, "_bounds", counted_bounds)
-    monkeypatch.setattr(neighbours_index._Search, "_take", counted_take)
+    monkeypatch.setattr(neighbours_index._Search, "_measure", counted_take)
     queries, bank = clustered(500, 64, 2), clustered(5000, 64, 3)
-    distances, indices = PreparedBank(bank).nearest(queries)
+    distances, indices = NeighboursIndex(bank).nearest(queries)
     expected = nearest_neighbours(queries, bank, 1)
     assert torch.equal(distances, expected[0].squeeze(1))
     assert torch.equal(indices, expected[1].squeeze(1))
@@ -79,11 +79,11 @@ def test_cells_leave_few_pairs_and_short_rows_fewer(monkeypatch: pytest.MonkeyPa
 def test_a_row_that_is_there_a_thousand_times_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = torch.cat([random(1000, 16, 0), random(1, 16, 1).expand(3000, -1)])
     taken: list[int] = []
-    take = neighbours_index._Search._take
+    take = neighbours_index._Search._measure
     monkeypatch.setattr(
-        neighbours_index._Search, "_take", lambda self, row, place: (taken.append(len(row)), take(self, row, place))
+        neighbours_index._Search, "_measure", lambda self, row, place: (taken.append(len(row)), take(self, row, place))
     )
-    distances, indices = PreparedBank(bank).nearest(bank[2000:2100] + 1e-3)
+    distances, indices = NeighboursIndex(bank).nearest(bank[2000:2100] + 1e-3)
     assert indices.tolist() == [1000] * 100
     torch.testing.assert_close(distances, torch.full((100,), 4e-3), rtol=1e-3, atol=0)
     assert sum(taken) <= 400
@@ -95,12 +95,12 @@ def test_queries_far_from_all_the_bank_holds() -> None:
     outside = torch.linalg.qr(torch.randn(96, 96, generator=torch.Generator().manual_seed(9)))[0]
     queries = bank[:300] + 1e4 * outside[torch.arange(300) % 96]
     true, _ = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist").min(1)
-    torch.testing.assert_close(PreparedBank(bank).nearest(queries)[0].double(), true, rtol=1e-6, atol=0)
+    torch.testing.assert_close(NeighboursIndex(bank).nearest(queries)[0].double(), true, rtol=1e-6, atol=0)
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours_index, "FEWEST", 50)
-    queries, prepared = clustered(301, 48, 2), PreparedBank(clustered(1500, 48, 3))
+    monkeypatch.setattr(neighbours_index, "MIN_QUERIES", 50)
+    queries, prepared = clustered(301, 48, 2), NeighboursIndex(clustered(1500, 48, 3))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -115,7 +115,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_neighbours_of_bank_rows_are_searched_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, asked = random(1500, 24, 4), []
-    prepared, search = PreparedBank(bank), nearest_neighbours
+    prepared, search = NeighboursIndex(bank), nearest_neighbours
 
     def noted(queries: torch.Tensor, *args: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(len(queries))
@@ -124,12 +124,12 @@ def test_neighbours_of_bank_rows_are_searched_for_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(neighbours_index, "nearest_neighbours", noted)
     rows = torch.tensor([3, 700, 3, 1499])
     with torch.inference_mode():
-        first = prepared.around(rows, 5)
+        first = prepared.neighbours_of_rows(rows, 5)
     assert torch.equal(first, search(bank[rows], bank, 5)[1])
-    assert torch.equal(prepared.around(torch.tensor([700, 8]), 3), search(bank[[700, 8]], bank, 3)[1])
-    assert torch.equal(prepared.around(rows, 7), search(bank[rows], bank, 7)[1])
+    assert torch.equal(prepared.neighbours_of_rows(torch.tensor([700, 8]), 3), search(bank[[700, 8]], bank, 3)[1])
+    assert torch.equal(prepared.neighbours_of_rows(rows, 7), search(bank[rows], bank, 7)[1])
     assert asked == [3, 1, 3]
-    assert prepared.around(rows, 2000).shape == (4, 1500)
+    assert prepared.neighbours_of_rows(rows, 2000).shape == (4, 1500)
 
 
 def test_axes_are_left_out_only_where_little_lies_in_them() -> None:

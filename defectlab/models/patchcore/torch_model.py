@@ -16,7 +16,7 @@ from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.coreset.greedy import k_center_greedy
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
-from defectlab.kernels.neighbours_index import PreparedBank
+from defectlab.kernels.neighbours_index import NeighboursIndex
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.checks import BLUR_SIGMA
 from defectlab.models.four_parts import FourParts
@@ -63,7 +63,7 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
             self.register_buffer("projection", torch.empty(0))  # (d', C) once it is fitted
         self.embedding_store: list[torch.Tensor] = []
         self.picks = torch.empty(0, dtype=torch.int64)  # of the last fit: which rows the bank is
-        self._prepared: PreparedBank | None = None  # of the bank that was searched last
+        self._index: NeighboursIndex | None = None  # of the bank that was searched last
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (B, 3, H, W) to features (B, C, h, w) of each layer."""
@@ -123,25 +123,25 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
     def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
         bank = self.memory_bank
-        if n_neighbors == 1 and PreparedBank.pays(bank) and not torch.jit.is_tracing():
-            return self.prepare().nearest(embedding.float())
+        if n_neighbors == 1 and NeighboursIndex.is_worthwhile(bank) and not torch.jit.is_tracing():
+            return self.index().nearest(embedding.float())
         distances, indices = nearest_neighbours(embedding.float(), bank.float(), n_neighbors)
         return (distances.squeeze(1), indices.squeeze(1)) if n_neighbors == 1 else (distances, indices)
 
-    def prepare(self) -> PreparedBank:
-        """Make the bank ready for many searches, once for each bank: about half a second for 21,401 rows of 384."""
-        if self._prepared is None or self._prepared.bank is not self.memory_bank:
-            self._prepared = PreparedBank(self.memory_bank)
-        return self._prepared
+    def index(self) -> NeighboursIndex:
+        """Return the bank's index, made once for each bank: about half a second for 21,401 rows of 384."""
+        if self._index is None or self._index.bank is not self.memory_bank:
+            self._index = NeighboursIndex(self.memory_bank)
+        return self._index
 
     def _around(self, rows: torch.Tensor, k: int) -> torch.Tensor:
         """Return the `k` bank rows nearest to each of some bank rows (n,): (n, k); a prepared bank keeps them."""
-        if self._prepared is not None and self._prepared.bank is self.memory_bank and not torch.jit.is_tracing():
-            return self._prepared.around(rows, k)
+        if self._index is not None and self._index.bank is self.memory_bank and not torch.jit.is_tracing():
+            return self._index.neighbours_of_rows(rows, k)
         return self.nearest_neighbors(self.memory_bank[rows], n_neighbors=k)[1]
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        self._prepared = None  # the bank may be filled in place
+        self._index = None  # the bank may be filled in place
         super()._load_from_state_dict(*args, **options)
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

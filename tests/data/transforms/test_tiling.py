@@ -16,7 +16,7 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.registry import model_class
-from defectlab.models.tiled import TiledFeatures, TiledScores, drawn_tiles
+from defectlab.models.tiled import TiledFeatures, TiledScores, replace_by_tiles
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
@@ -77,11 +77,11 @@ def test_a_training_batch_becomes_tiles():
         return SimpleNamespace(image=images, image_path=["a", "b"], gt_label=torch.tensor([0, 1]), gt_mask=images[:, 0])
 
     every, some = batch(), batch()
-    drawn_tiles(every, grid, None)
+    replace_by_tiles(every, grid, None)
     assert torch.equal(every.image, grid.cut(images))
     assert every.image_path == ["a"] * 4 + ["b"] * 4
     torch.manual_seed(0)
-    drawn_tiles(some, grid, 2)
+    replace_by_tiles(some, grid, 2)
     assert some.image.shape == (4, 3, 64, 64)
     assert some.gt_label.tolist() == [0, 0, 1, 1]
     mine = every.image.unflatten(0, (2, 4))
