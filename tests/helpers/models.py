@@ -1,5 +1,6 @@
 """Small models for tests: a real ResNet-18 architecture with seeded random weights, on 64 px images."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,63 @@ from defectlab import (
 from defectlab.models.registry import model_info
 from defectlab.results.run.run import Run
 
-SMALL: dict[str, tuple[type, dict[str, Any]]] = {
-    "padim": (Padim, {"layers": ["layer1", "layer2"], "n_features": 20}),
-    "patchcore": (Patchcore, {"layers": ["layer2", "layer3"], "coreset_sampling_ratio": 0.2, "num_neighbors": 3}),
-    "cflow": (Cflow, {"layers": ["layer2", "layer3"], "coupling_blocks": 2, "fiber_batch_size": 32}),
-}
-NAMES = list(SMALL)
+
+@dataclass(frozen=True)
+class SmallModel:
+    """A model at a size that trains in seconds, and what the contract of tests/models/test_contract.py needs to know.
+
+    `once`: one epoch does, so that tests may train it again and again. `networks`: how often the backbone's
+    architecture is in its checkpoint. `goes_on`: a second fit goes on from the first, as in anomalib.
+    """
+
+    cls: type
+    options: dict[str, Any]
+    epochs: int = 1
+    train_batch_size: int = 3
+    image_size: int = 64
+    odd_size: tuple[int, int] = (75, 90)
+    networks: int = 1
+    once: bool = False
+    goes_on: bool = False
+    long: bool = False
+
+
 LAYERS = {"layers": ["layer1", "layer2"]}
-# the contract of tests/models/test_contract.py trains these too, for so many epochs
-MORE: dict[str, tuple[type, dict[str, Any]]] = {
-    "stfpm": (Stfpm, LAYERS),
-    "fastflow": (Fastflow, {**LAYERS, "flow_steps": 2, "hidden_ratio": 0.2, "lr": 1e-2}),
-    "linear_vae": (LinearVae, {"latent_dim": 4, "hidden": [16, 8], "lr": 1e-2}),
-    "small_conv_vae": (SmallConvVae, {"latent_dim": 4, "lr": 3e-3}),
-    "big_conv_vae": (BigConvVae, {"latent_dim": 4, "lr": 1e-3}),
-    "draem": (Draem, {"reconstructive_width": 8, "discriminative_width": 8, "beta": (0.5, 1.0), "lr": 1e-3}),
-    "csflow": (Csflow, {"layers": ["layer3"], "n_coupling_blocks": 2, "cross_conv_hidden_channels": 16, "lr": 1e-3}),
-    "efficient_ad": (EfficientAd, {"model_size": "tiny", "teacher_out_channels": 8, "teacher": "random", "lr": 1e-3}),
-    "featcae": (FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}),
+SMALL = {
+    "padim": SmallModel(Padim, {"layers": ["layer1", "layer2"], "n_features": 20}, once=True),
+    "patchcore": SmallModel(
+        Patchcore, {"layers": ["layer2", "layer3"], "coreset_sampling_ratio": 0.2, "num_neighbors": 3}, once=True
+    ),
+    "cflow": SmallModel(
+        Cflow, {"layers": ["layer2", "layer3"], "coupling_blocks": 2, "fiber_batch_size": 32}, once=True, goes_on=True
+    ),
+    "stfpm": SmallModel(Stfpm, LAYERS, epochs=4, networks=2),
+    "fastflow": SmallModel(Fastflow, {**LAYERS, "flow_steps": 2, "hidden_ratio": 0.2, "lr": 1e-2}, epochs=4),
+    "linear_vae": SmallModel(LinearVae, {"latent_dim": 4, "hidden": [16, 8], "lr": 1e-2}, networks=0),
+    "small_conv_vae": SmallModel(SmallConvVae, {"latent_dim": 4, "lr": 3e-3}, networks=0),
+    "big_conv_vae": SmallModel(BigConvVae, {"latent_dim": 4, "lr": 1e-3}, networks=0),
+    "draem": SmallModel(
+        Draem,
+        {"reconstructive_width": 8, "discriminative_width": 8, "beta": (0.5, 1.0), "lr": 1e-3},
+        epochs=12,
+        train_batch_size=2,  # it sees few simulated defects in a small training: more steps
+        networks=0,
+    ),
+    "csflow": SmallModel(
+        Csflow, {"layers": ["layer3"], "n_coupling_blocks": 2, "cross_conv_hidden_channels": 16, "lr": 1e-3}, epochs=6
+    ),
+    "efficient_ad": SmallModel(
+        EfficientAd,
+        {"model_size": "tiny", "teacher_out_channels": 8, "teacher": "random", "lr": 1e-3},
+        epochs=2,
+        train_batch_size=1,
+        image_size=256,  # the least that it takes
+        odd_size=(263, 290),
+        networks=0,
+        long=True,
+    ),
+    "featcae": SmallModel(FeatCae, {**LAYERS, "latent_dim": 8, "border": 1, "lr": 1e-2}, epochs=4),
 }
-EPOCHS = {"stfpm": 4, "fastflow": 4, "draem": 12, "csflow": 6, "efficient_ad": 2, "featcae": 4}
 
 
 @lru_cache(maxsize=2)
@@ -53,10 +91,10 @@ def backbone(seed: int = 42):
 
 def small(name: str, **options: Any):
     """A model at 64 px; options given here win."""
-    cls, own = (SMALL | MORE)[name]
-    size = {} if "pre_processor" in options else {"image_size": 256 if name == "efficient_ad" else 64}
-    own = own if model_info(name).backbone is None else {"backbone": backbone(), **own}
-    return cls(**{**size, **own, **options})
+    one = SMALL[name]
+    size = {} if "pre_processor" in options else {"image_size": one.image_size}
+    own = one.options if model_info(name).backbone is None else {"backbone": backbone(), **one.options}
+    return one.cls(**{**size, **own, **options})
 
 
 def data(root: Path, **options: Any) -> Folder:
