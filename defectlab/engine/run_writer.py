@@ -26,7 +26,7 @@ from defectlab.results.groups import choose_group_threshold
 from defectlab.results.map_retention import drop_maps
 from defectlab.results.pixel_grid import left_out, pixel_images, pixel_labels, write_grid_masks
 from defectlab.results.record_parts import no_thresholds, threshold_record
-from defectlab.results.run.record import ThresholdRecord
+from defectlab.results.run.result_records import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import update_workbook

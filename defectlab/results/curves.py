@@ -11,7 +11,7 @@ from defectlab.evaluation.intervals import Interval, auroc_interval
 from defectlab.evaluation.metrics import SortedScores, auroc, sort_scores
 from defectlab.results.run.scores import ScoreRow
 
-MOST_POINTS = 400  # of a drawn curve; more cannot be seen
+MAX_POINTS = 400  # of a drawn curve; more cannot be seen
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Kind:
     interval: Interval | None
 
 
-def by_kind(rows: Sequence[ScoreRow], threshold: float | None, parts: Sequence[str] | None = None) -> list[Kind]:
+def by_kind(rows: Sequence[ScoreRow], threshold: float | None, groups: Sequence[str] | None = None) -> list[Kind]:
     """Return the kinds of test image, those of the lowest average score first.
 
-    `parts` (n,) name the part each image shows, where parts have several: then the intervals know it.
+    `groups` (n,) name the group of each image; the intervals then know that images of one group are not independent.
     """
     return kinds_of_columns(
         [row.defect for row in rows],
         np.array([row.label for row in rows], dtype=np.int64),
         np.array([row.score for row in rows], dtype=np.float64),
         threshold,
-        parts,
+        groups,
     )
 
 
@@ -51,11 +51,11 @@ def kinds_of_columns(
     labels: NDArray[np.int64],
     scores: NDArray[np.float64],
     threshold: float | None,
-    parts: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> list[Kind]:
-    """As `by_kind`, from columns of defects, labels, scores and parts (n,)."""
+    """As `by_kind`, from columns of defects, labels, scores and groups (n,)."""
     kinds = []
-    names, groups = np.array(defects, dtype=np.str_), None if parts is None else np.array(parts, dtype=np.str_)
+    names, members = np.array(defects, dtype=np.str_), None if groups is None else np.array(groups, dtype=np.str_)
     for label, defect in sorted(set(zip(labels.tolist(), defects, strict=True))):
         own = (labels == label) & (names == defect)
         its = scores[own]
@@ -64,7 +64,7 @@ def kinds_of_columns(
         if label == 1:
             used = own | (labels == 0)
             area = auroc(sort_scores(scores[used], labels[used])).value
-            interval = auroc_interval(scores[used], labels[used], groups=None if groups is None else groups[used])
+            interval = auroc_interval(scores[used], labels[used], groups=None if members is None else members[used])
         ends = float(its.min()), float(its.max())
         kinds.append(Kind(defect, label, its.size, flagged, float(its.mean()), *ends, area, interval))
     return sorted(kinds, key=lambda kind: kind.mean_score)
@@ -88,9 +88,9 @@ def pr_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 def _cuts(curve: SortedScores) -> NDArray[np.floating]:
     """Return distinct scores, descending: all, or of very many a sample that is dense at both classes' ends."""
-    if curve.positives.size + curve.negatives.size <= 4 * MOST_POINTS:
+    if curve.positives.size + curve.negatives.size <= 4 * MAX_POINTS:
         return np.unique(np.concatenate([curve.positives, curve.negatives]))[::-1]
-    shares = np.concatenate([np.linspace(0, 1, MOST_POINTS), 1 - np.geomspace(1e-6, 1, MOST_POINTS)])
+    shares = np.concatenate([np.linspace(0, 1, MAX_POINTS), 1 - np.geomspace(1e-6, 1, MAX_POINTS)])
     places = [part[np.round(shares * (part.size - 1)).astype(int)] for part in (curve.positives, curve.negatives)]
     return np.unique(np.concatenate([*places, curve.positives[:1], curve.negatives[:1]]))[::-1]
 

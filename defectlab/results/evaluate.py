@@ -19,7 +19,7 @@ from defectlab.results.groups import evaluate_groups, row_groups
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images
 from defectlab.results.record_parts import interval_records
-from defectlab.results.run.record import IntervalRecord, ThresholdRecord, Thresholds
+from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError

@@ -14,7 +14,8 @@ from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.record_parts import interval_records, threshold_record
-from defectlab.results.run.record import GroupsRecord, GroupThresholds, IntervalRecord, RunRecord, ThresholdRecord
+from defectlab.results.run.record import RunRecord
+from defectlab.results.run.result_records import GroupsRecord, GroupThresholds, IntervalRecord, ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 

@@ -1,10 +1,9 @@
-"""Which maps a finished run keeps on disk, and saying what is then no longer possible."""
-
-from typing import Any
+"""Retention of a finished run's maps on disk, and what is no longer possible without them."""
 
 import numpy as np
 
 from defectlab.results.curves import where_it_fails
+from defectlab.results.run.result_records import MapRetentionRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import OptionError
@@ -25,17 +24,17 @@ def check_keep_maps(keep_maps: str) -> str:
     return keep_maps
 
 
-def drop_maps(run: Run, keep_maps: str) -> dict[str, Any]:
+def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
     """Delete the maps that `keep_maps` does not keep, once the metrics are computed.
 
     "worst" keeps, of the test, the ten highest-scoring good images, the ten lowest-scoring anomalous ones and the ten
     closest to the threshold.
 
     Returns:
-        What run.json says of it: `kept`, `rows` of the test's rows in scores.csv that have a map, `unavailable`.
+        The policy, the positions of the test's rows in scores.csv that have a map, and what is not available then.
     """
     if keep_maps == "all":
-        return {"kept": "all"}
+        return MapRetentionRecord(policy="all")
     maps = run.maps("test")
     rows = worst_rows(run.scores("test"), run.record.thresholds.image.value) if keep_maps == "worst" else []
     for path in (run.maps_path("test"), run.masks_path("test")):
@@ -47,11 +46,8 @@ def drop_maps(run: Run, keep_maps: str) -> dict[str, Any]:
             path.unlink(missing_ok=True)
     for path in (run.maps_path("validation"), run.masks_path("validation"), *run.grid_paths("test")):
         path.unlink(missing_ok=True)
-    return {
-        "kept": keep_maps,
-        "rows": rows,
-        "unavailable": "pixel metrics and pixel thresholds cannot be computed again from this record",
-    }
+    unavailable = "pixel metrics and pixel thresholds cannot be computed again from this record"
+    return MapRetentionRecord(policy=keep_maps, rows=rows, unavailable=unavailable)
 
 
 def worst_rows(rows: list[ScoreRow], threshold: float | None, count: int = WORST) -> list[int]:

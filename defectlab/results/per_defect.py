@@ -10,7 +10,7 @@ from defectlab.evaluation.metrics import aupr, f1_at, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.curves import Kind, by_kind
-from defectlab.results.run.record import DefectRecord
+from defectlab.results.run.result_records import DefectRecord
 from defectlab.results.run.scores import ScoreRow
 
 PIXEL = ("pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score")
@@ -22,9 +22,9 @@ def per_defect(
     image_threshold: float | None,
     pixel_threshold: float | None,
     earlier: Sequence[DefectRecord] = (),
-    parts: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """Return one entry for each kind of test image, the good ones first, as run.json holds them.
+    groups: Sequence[str] | None = None,
+) -> list[DefectRecord]:
+    """Return the results of each kind of test image, the good ones first.
 
     Metrics of a kind of defect are of its images and all good ones; the good kind has none. A metric without a value is
     None. Images of unknown label have no entry.
@@ -35,12 +35,12 @@ def per_defect(
         image_threshold: Above it an image is flagged; None where there is no threshold.
         pixel_threshold: Above it a pixel is called a defect.
         earlier: The record's entries from when maps were there: without maps, their pixel metrics stay.
-        parts: The part that each image shows, where parts have several: the intervals know it.
+        groups: The group of each image, where there are groups: these are independent, not images, for the intervals.
     """
     labels = np.array([row.label for row in rows], dtype=np.int64)
     scores = np.array([row.score for row in rows], dtype=np.float64)
     names = np.array([row.defect for row in rows], dtype=np.str_)
-    kinds = [kind for kind in by_kind(rows, image_threshold, parts) if kind.label >= 0]
+    kinds = [kind for kind in by_kind(rows, image_threshold, groups) if kind.label >= 0]
     entries = []
     for kind in sorted(kinds, key=lambda kind: (kind.label, kind.defect)):
         entry = _entry(kind)
@@ -57,7 +57,7 @@ def per_defect(
             else:
                 before = next((old for old in earlier if (old.label, old.defect) == (1, kind.defect)), None)
                 entry |= {name: before and before.to_dict().get(name) for name in PIXEL}
-        entries.append(entry)
+        entries.append(DefectRecord.from_dict(entry))
     return entries
 
 

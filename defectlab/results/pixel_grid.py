@@ -12,9 +12,10 @@ from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
 from defectlab.data.transforms.region import Region
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
 from defectlab.results.run.arrays import mapped
-from defectlab.results.run.record import EvaluationRecord, RegionRecord, RunRecord
+from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
+from defectlab.results.run.setup_records import EvaluationRecord, RegionRecord
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.files import replacing
 from defectlab.utils.paths import relative

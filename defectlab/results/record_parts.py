@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from defectlab.evaluation.intervals import Interval, intervals_record
 from defectlab.evaluation.thresholds import Threshold
-from defectlab.results.run.record import IntervalRecord, ThresholdRecord, Thresholds
+from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 
 
 def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:

@@ -11,8 +11,9 @@ from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, MET
 from defectlab.results.model_names import TITLES
 from defectlab.results.pixel_grid import describe_grid
 from defectlab.results.run.identity import experiment_id
-from defectlab.results.run.record import ProtocolRecord, RunRecord
+from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
+from defectlab.results.run.setup_records import ProtocolRecord
 from defectlab.utils import paths
 
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ def row_of(run: Run) -> Row:
         "data.root": dataset.root,
         **{ORACLE.get(metric, metric): value for metric, value in record.metrics.items()},
         **{metric: value for metric, value in (groups.metrics if groups else {}).items() if is_metric(metric)},
-        **_sureness(record),
+        **_intervals_and_baselines(record),
         "image_threshold": thresholds.image.value,
         "pixel_threshold": thresholds.pixel.value,
         "threshold_rule": _both(thresholds.image.rule, thresholds.pixel.rule),
@@ -206,7 +207,7 @@ def cell_value(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _sureness(record: RunRecord) -> Row:
+def _intervals_and_baselines(record: RunRecord) -> Row:
     """Return the intervals on record, and what calling every image anomalous would give."""
     found = {title: record.trivial.get(metric) for title, metric in _TRIVIAL.items()}
     for metric in _WITH_INTERVAL:

@@ -14,7 +14,7 @@ from defectlab.results.evaluate import columns, evaluate_run, relabel_scores
 from defectlab.results.groups import choose_group_threshold, group_columns, row_groups
 from defectlab.results.pixel_grid import check_rows, pixel_labels
 from defectlab.results.record_parts import threshold_record
-from defectlab.results.run.record import ThresholdRecord
+from defectlab.results.run.result_records import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError, OptionError
@@ -29,8 +29,8 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
 
     At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
     good images with any pixel flagged; mean_plus_k_std takes the pixels of good images; f1, mean_of_means and recall
-    take pixels by their masks. Where parts have several images (`data.group`) conformal counts parts, each by its
-    highest image: images of one part are not independent, and its guarantee would not hold. The record changes at once
+    take pixels by their masks. Where groups have several images (`data.group`) conformal counts groups, each by its
+    highest image: images of one group are not independent, and its guarantee would not hold. The record changes at once
     or, on an error, not at all.
 
     Raises:
@@ -55,7 +55,7 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
 
 
 def _group_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> ThresholdRecord | None:
-    """Choose the parts' threshold by the same rule; where there are too few parts for it, the record says so."""
+    """Choose the threshold of groups by the same rule; where there are too few groups for it, the record says so."""
 
     def by_rule(scores: np.ndarray, labels: np.ndarray) -> Threshold:
         try:
@@ -87,13 +87,13 @@ def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
 
 
 def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
-    """Choose the image threshold from validation rows, for conformal from parts where these have several images.
+    """Choose the image threshold from validation rows, for conformal from groups where there are such.
 
     Raises:
         OptionError: The rule cannot work on these images.
     """
-    parts = row_groups(run.record, rows)
-    if parts is None or rule not in ("conformal", "recall"):
+    groups = row_groups(run.record, rows)
+    if groups is None or rule not in ("conformal", "recall"):
         return choose(rule, *columns(rows), options, source)
     if rule == "recall":
         found = choose(rule, *columns(rows), options, source)
@@ -101,7 +101,7 @@ def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rule
             found,
             reason=f"{found.reason}; this holds for independent images, and those of one part are not (data.group)",
         )
-    return _counted_in_groups(choose(rule, *group_columns(rows, parts), options, f"parts of {source}"))
+    return _counted_in_groups(choose(rule, *group_columns(rows, groups), options, f"parts of {source}"))
 
 
 def _counted_in_groups(found: Threshold) -> Threshold:
@@ -115,6 +115,6 @@ def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rul
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
     check_rows(run, maps, "validation")
-    parts, labels = row_groups(run.record, rows), pixel_labels(run, rows)
-    found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, parts)
-    return found if parts is None or rule != "conformal" else _counted_in_groups(found)
+    groups, labels = row_groups(run.record, rows), pixel_labels(run, rows)
+    found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, groups)
+    return found if groups is None or rule != "conformal" else _counted_in_groups(found)

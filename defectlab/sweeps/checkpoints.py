@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.gaussian.fit import low_rank_is_smaller
-from defectlab.results.run.record import RefitRecord
+from defectlab.results.run.result_records import RefitRecord
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.refit import write_checkpoints

@@ -9,7 +9,7 @@ import torch
 
 from defectlab.experiment import SETTINGS, train_built
 from defectlab.kernels.coreset.cost import coreset_size
-from defectlab.results.run.record import RefitRecord, SweepRecord
+from defectlab.results.run.result_records import RefitRecord, SweepRecord
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
 from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries

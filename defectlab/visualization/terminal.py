@@ -8,7 +8,8 @@ from defectlab.evaluation.paired_tests import PairedTest
 from defectlab.results.comparison.paired_test import RANKED_BY, Compared
 from defectlab.results.comparison.repeats import Repeats
 from defectlab.results.rows import KEY, group_of, number, ranked_within
-from defectlab.results.run.record import GroupsRecord, RunRecord
+from defectlab.results.run.record import RunRecord
+from defectlab.results.run.result_records import GroupsRecord
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.progress import in_notebook

@@ -18,7 +18,7 @@ from defectlab.cli import main
 from defectlab.engine.trackers import TRACKERS, check_trackers, make_trackers
 from defectlab.engine.trackers.csv_tracker import CsvLog
 from defectlab.engine.trackers.wandb_tracker import WandbLog
-from defectlab.results.run.record import TrackerRecord
+from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 

@@ -94,11 +94,11 @@ def test_a_metric_without_a_value_has_no_interval(run: Run):
     run.masks_path("test").unlink()
     results = evaluate_run(run)
     assert not [name for name in results["intervals"] if name.startswith("pixel")]
-    assert [kind["pixel_AUROC"] for kind in results["per_defect"]] == [None] * 3
+    assert [kind.pixel_auroc for kind in results["per_defect"]] == [None] * 3
     nothing = no_thresholds("not asked for")
     results = evaluate_run(run, nothing)
     assert set(results["intervals"]) == {"image_AUROC", "image_AUPR", "image_F1Max", "image_FPR_at_95TPR"}
-    assert [kind["flagged"] for kind in results["per_defect"]] == [None] * 3
+    assert [kind.flagged for kind in results["per_defect"]] == [None] * 3
 
 
 def test_without_maps_what_was_said_of_pixels_stays(run: Run):

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from defectlab.results.run.record import TrackerRecord
+from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError

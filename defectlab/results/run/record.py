@@ -7,6 +7,26 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from defectlab.results.model_names import class_name
+from defectlab.results.run.result_records import (
+    DefectRecord,
+    GroupsRecord,
+    IntervalRecord,
+    MapRetentionRecord,
+    MonitorRecord,
+    SweepRecord,
+    Thresholds,
+    TrackerRecord,
+)
+from defectlab.results.run.setup_records import (
+    BackboneRecord,
+    DatasetRecord,
+    EnvironmentRecord,
+    EvaluationRecord,
+    ExperimentRecord,
+    GitRecord,
+    PreprocessingRecord,
+    TilesRecord,
+)
 from defectlab.utils.errors import InputError
 from defectlab.utils.json_object import JsonObject, JsonTypeError, json_key
 from defectlab.utils.version import __version__
@@ -41,302 +61,6 @@ class ErrorRecord(JsonObject):
 
     summary: str
     traceback: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExperimentRecord(JsonObject):
-    """The settings that an experiment is run with, as its YAML has them; options by their names in each section."""
-
-    name: str | None = None
-    seed: int
-    data: Mapping[str, Any]
-    backbone: Mapping[str, Any]
-    model: Mapping[str, Any]
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    trainer: Mapping[str, Any]
-
-    @property
-    def model_name(self) -> str:
-        """The model's name in the registry."""
-        return str(self.model.get("name"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProtocolRecord(JsonObject):
-    """How images were split; see `defectlab.data.manifest.splits.Protocol`."""
-
-    test_split_mode: str
-    test_split_ratio: float | None
-    val_split_mode: str
-    val_split_ratio: float | None
-    validation_is_test: bool
-    test_normal_from: str
-    validation_from: str
-    counts: Mapping[str, Mapping[str, int]]
-    group: str | None = None
-    group_counts: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=json_key("parts"))
-    n_val_good: int | None = None
-    missing_masks: str | None = None
-    task: str | None = None
-
-    @property
-    def threshold_source(self) -> str:
-        """The split that thresholds are chosen on."""
-        return "test" if self.validation_is_test else "validation"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetRecord(JsonObject):
-    """The images: counts by split and kind of defect, the manifest's hash, and how they were split.
-
-    `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
-    """
-
-    name: str
-    root: str
-    counts: Mapping[str, Mapping[str, int]]
-    manifest: str
-    has_masks: bool
-    protocol: ProtocolRecord
-    without_mask: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneRecord(JsonObject):
-    """The backbone and its weights: `source` is their file, "random(seed=42)" or what stood in for a file."""
-
-    name: str
-    source: str
-    sha256: str
-    kind: str
-    spec: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegionRecord(JsonObject):
-    """The part of each image that is looked at: left, top, right and bottom of a box, and a mask of valid pixels."""
-
-    box: list[int] | None = None
-    size: list[int] | None = None
-    sha256: str | None = None
-    code: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TilingOptions(JsonObject):
-    """The size that images are brought to before they are cut into tiles, and the tiles' overlap."""
-
-    image_size: list[int]
-    overlap: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessingRecord(JsonObject):
-    """How images became the model's input; see `defectlab.data.transforms.preprocessing.Preprocessing`."""
-
-    size: list[int]
-    crop: list[int] | None = None
-    keep_aspect: bool = False
-    mean: list[float]
-    std: list[float]
-    interpolation: str
-    region: RegionRecord | None = field(default=None, metadata=json_key("area"))
-    tiling: TilingOptions | None = None
-    hash: str = ""
-
-    def options(self) -> dict[str, Any]:
-        """Return what a `Preprocessing` is made of."""
-        return {key: value for key, value in self.to_dict().items() if key != "hash"}
-
-    @property
-    def pixels(self) -> int:
-        """How many pixels of an image the model is given."""
-        height, width = self.size if self.tiling is None else self.tiling.image_size
-        return height * width
-
-
-@dataclass(frozen=True, kw_only=True)
-class TilesRecord(JsonObject):
-    """Where tiles lie, in pixels, and how an image's score comes of theirs."""
-
-    tile: list[int]
-    rows: list[int]
-    columns: list[int]
-    image_size: list[int]
-    image_score: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRecord(JsonObject):
-    """The grid of the pixel metrics: `pixel_size` as asked for, `grid` as it is, None where each image has its own."""
-
-    pixel_size: str | list[int] = "input"
-    grid: list[int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThresholdRecord(JsonObject):
-    """A threshold and how it was chosen; `oracle` says that the test images chose it. `value` None: there is none."""
-
-    value: float | None
-    rule: str
-    source: str
-    reason: str
-    oracle: bool
-
-
-NO_THRESHOLD = ThresholdRecord(value=None, rule="none", source="none", reason="none was chosen yet", oracle=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds(JsonObject):
-    """The image threshold and the pixel threshold."""
-
-    image: ThresholdRecord = NO_THRESHOLD
-    pixel: ThresholdRecord = NO_THRESHOLD
-
-    @property
-    def recorded(self) -> bool:
-        """Whether thresholds were chosen, or could not be and say why."""
-        return self != Thresholds()
-
-    @property
-    def by_level(self) -> dict[str, ThresholdRecord]:
-        """The thresholds by "image" and "pixel"."""
-        return {"image": self.image, "pixel": self.pixel}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvironmentRecord(JsonObject):
-    """Versions, device and number of threads."""
-
-    defectlab: str
-    anomalib: str
-    torch: str
-    torchvision: str
-    lightning: str
-    timm: str
-    python: str
-    platform: str
-    device: str
-    threads: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class GitRecord(JsonObject):
-    """The state of the project's repository; `reason` says why there is no commit."""
-
-    commit: str | None
-    branch: str | None = None
-    dirty: bool | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MonitorRecord(JsonObject):
-    """What decided which epoch's weights the run has; epochs count from 1."""
-
-    metric: str | None
-    keep: str
-    patience: int | None
-    best_epoch: int | None
-    best_value: float | None
-    stopped_after: int | None
-    values: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapRetentionRecord(JsonObject):
-    """Which maps stay on disk: the policy, the test rows of scores.csv that have one, and what is not possible then."""
-
-    policy: str = field(metadata=json_key("kept"))
-    rows: list[int] = field(default_factory=list)
-    unavailable: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntervalRecord(JsonObject):
-    """A confidence interval; low and high are None where there is none, and `method` says why."""
-
-    low: float | None
-    high: float | None
-    method: str
-    confidence: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DefectRecord(JsonObject):
-    """Results of one kind of test image: of its images and all good ones."""
-
-    defect: str
-    label: int
-    count: int
-    flagged: int | None
-    mean_score: float | None = None
-    image_auroc: float | None = field(default=None, metadata=json_key("image_AUROC"))
-    image_aupr: float | None = field(default=None, metadata=json_key("image_AUPR"))
-    image_f1_score: float | None = field(default=None, metadata=json_key("image_F1Score"))
-    interval: IntervalRecord | None = None
-    pixel_auroc: float | None = field(default=None, metadata=json_key("pixel_AUROC"))
-    pixel_aupro: float | None = field(default=None, metadata=json_key("pixel_AUPRO"))
-    pixel_aupr: float | None = field(default=None, metadata=json_key("pixel_AUPR"))
-    pixel_f1_score: float | None = field(default=None, metadata=json_key("pixel_F1Score"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupThresholds(JsonObject):
-    """The threshold of groups."""
-
-    group: ThresholdRecord = field(metadata=json_key("part"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupsRecord(JsonObject):
-    """Results of groups, the objects that several images show (`data.group`); metric names begin with `part_`."""
-
-    pattern: str = field(metadata=json_key("group"))
-    count: int
-    counts: Mapping[str, int]
-    images: int
-    score: str
-    metrics: Mapping[str, float | None]
-    metric_reasons: Mapping[str, str | None]
-    intervals: Mapping[str, IntervalRecord | None]
-    trivial: Mapping[str, float | None]
-    thresholds: GroupThresholds
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefitRecord(JsonObject):
-    """Why a sweep gave a run its checkpoint: by `metric` the best of so many, or by its name."""
-
-    metric: str | None = None
-    value: float | None = None
-    split: str | None = None
-    among: int | None = None
-    oracle: bool | None = None
-    named: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepRecord(JsonObject):
-    """The sweep that a run was part of, and the seconds of the work that `shared_by` runs have in common."""
-
-    name: str | None = None
-    number: int | None = None
-    shared_seconds: Mapping[str, float] = field(default_factory=dict)
-    shared_by: int | None = None
-    cache_dtype: str = "float32"
-    groups: list[str] = field(default_factory=list)
-    refit: RefitRecord | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackerRecord(JsonObject):
-    """Where a tracker's copy of the run is, or the error that kept it from being made."""
-
-    where: str | None = None
-    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,145 @@
+"""Parts of a run's record that are computed: thresholds, intervals, results by defect and group, what was kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from defectlab.utils.json_object import JsonObject, json_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdRecord(JsonObject):
+    """A threshold and how it was chosen; `oracle` says that the test images chose it. `value` None: there is none."""
+
+    value: float | None
+    rule: str
+    source: str
+    reason: str
+    oracle: bool
+
+
+NO_THRESHOLD = ThresholdRecord(value=None, rule="none", source="none", reason="none was chosen yet", oracle=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds(JsonObject):
+    """The image threshold and the pixel threshold."""
+
+    image: ThresholdRecord = NO_THRESHOLD
+    pixel: ThresholdRecord = NO_THRESHOLD
+
+    @property
+    def recorded(self) -> bool:
+        """Whether thresholds were chosen, or could not be and say why."""
+        return self != Thresholds()
+
+    @property
+    def by_level(self) -> dict[str, ThresholdRecord]:
+        """The thresholds by "image" and "pixel"."""
+        return {"image": self.image, "pixel": self.pixel}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorRecord(JsonObject):
+    """What decided which epoch's weights the run has; epochs count from 1."""
+
+    metric: str | None
+    keep: str
+    patience: int | None
+    best_epoch: int | None
+    best_value: float | None
+    stopped_after: int | None
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRetentionRecord(JsonObject):
+    """Which maps stay on disk: the policy, the test rows of scores.csv that have one, and what is not possible then."""
+
+    policy: str = field(metadata=json_key("kept"))
+    rows: list[int] | None = None
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalRecord(JsonObject):
+    """A confidence interval; low and high are None where there is none, and `method` says why."""
+
+    low: float | None
+    high: float | None
+    method: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefectRecord(JsonObject):
+    """Results of one kind of test image: of its images and all good ones."""
+
+    defect: str
+    label: int
+    count: int
+    flagged: int | None
+    mean_score: float | None = None
+    image_auroc: float | None = field(default=None, metadata=json_key("image_AUROC"))
+    image_aupr: float | None = field(default=None, metadata=json_key("image_AUPR"))
+    image_f1_score: float | None = field(default=None, metadata=json_key("image_F1Score"))
+    interval: IntervalRecord | None = None
+    pixel_auroc: float | None = field(default=None, metadata=json_key("pixel_AUROC"))
+    pixel_aupro: float | None = field(default=None, metadata=json_key("pixel_AUPRO"))
+    pixel_aupr: float | None = field(default=None, metadata=json_key("pixel_AUPR"))
+    pixel_f1_score: float | None = field(default=None, metadata=json_key("pixel_F1Score"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupThresholds(JsonObject):
+    """The threshold of groups."""
+
+    group: ThresholdRecord = field(metadata=json_key("part"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupsRecord(JsonObject):
+    """Results of groups, the objects that several images show (`data.group`); metric names begin with `part_`."""
+
+    pattern: str = field(metadata=json_key("group"))
+    count: int
+    counts: Mapping[str, int]
+    images: int
+    score: str
+    metrics: Mapping[str, float | None]
+    metric_reasons: Mapping[str, str | None]
+    intervals: Mapping[str, IntervalRecord | None]
+    trivial: Mapping[str, float | None]
+    thresholds: GroupThresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitRecord(JsonObject):
+    """Why a sweep gave a run its checkpoint: by `metric` the best of so many, or by its name."""
+
+    metric: str | None = None
+    value: float | None = None
+    split: str | None = None
+    among: int | None = None
+    oracle: bool | None = None
+    named: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord(JsonObject):
+    """The sweep that a run was part of, and the seconds of the work that `shared_by` runs have in common."""
+
+    name: str | None = None
+    number: int | None = None
+    shared_seconds: Mapping[str, float] = field(default_factory=dict)
+    shared_by: int | None = None
+    cache_dtype: str = "float32"
+    groups: list[str] = field(default_factory=list)
+    refit: RefitRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerRecord(JsonObject):
+    """Where a tracker's copy of the run is, or the error that kept it from being made."""
+
+    where: str | None = None
+    error: str | None = None

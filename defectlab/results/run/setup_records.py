@@ -1,0 +1,164 @@
+"""Parts of a run's record that are known when it starts: settings, images, backbone, preprocessing, machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from defectlab.utils.json_object import JsonObject, json_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRecord(JsonObject):
+    """The settings that an experiment is run with, as its YAML has them; options by their names in each section."""
+
+    name: str | None = None
+    seed: int
+    data: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    model: Mapping[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Mapping[str, Any]
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the registry."""
+        return str(self.model.get("name"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolRecord(JsonObject):
+    """How images were split; see `defectlab.data.manifest.splits.Protocol`."""
+
+    test_split_mode: str
+    test_split_ratio: float | None
+    val_split_mode: str
+    val_split_ratio: float | None
+    validation_is_test: bool
+    test_normal_from: str
+    validation_from: str
+    counts: Mapping[str, Mapping[str, int]]
+    group: str | None = None
+    group_counts: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=json_key("parts"))
+    n_val_good: int | None = None
+    missing_masks: str | None = None
+    task: str | None = None
+
+    @property
+    def threshold_source(self) -> str:
+        """The split that thresholds are chosen on."""
+        return "test" if self.validation_is_test else "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord(JsonObject):
+    """The images: counts by split and kind of defect, the manifest's hash, and how they were split.
+
+    `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
+    """
+
+    name: str
+    root: str
+    counts: Mapping[str, Mapping[str, int]]
+    manifest: str
+    has_masks: bool
+    protocol: ProtocolRecord
+    without_mask: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRecord(JsonObject):
+    """The backbone and its weights: `source` is their file, "random(seed=42)" or what stood in for a file."""
+
+    name: str
+    source: str
+    sha256: str
+    kind: str
+    spec: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionRecord(JsonObject):
+    """The part of each image that is looked at: left, top, right and bottom of a box, and a mask of valid pixels."""
+
+    box: list[int] | None = None
+    size: list[int] | None = None
+    sha256: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilingOptions(JsonObject):
+    """The size that images are brought to before they are cut into tiles, and the tiles' overlap."""
+
+    image_size: list[int]
+    overlap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingRecord(JsonObject):
+    """How images became the model's input; see `defectlab.data.transforms.preprocessing.Preprocessing`."""
+
+    size: list[int]
+    crop: list[int] | None = None
+    keep_aspect: bool = False
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+    region: RegionRecord | None = field(default=None, metadata=json_key("area"))
+    tiling: TilingOptions | None = None
+    hash: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """Return what a `Preprocessing` is made of."""
+        return {key: value for key, value in self.to_dict().items() if key != "hash"}
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels of an image the model is given."""
+        height, width = self.size if self.tiling is None else self.tiling.image_size
+        return height * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilesRecord(JsonObject):
+    """Where tiles lie, in pixels, and how an image's score comes of theirs."""
+
+    tile: list[int]
+    rows: list[int]
+    columns: list[int]
+    image_size: list[int]
+    image_score: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(JsonObject):
+    """The grid of the pixel metrics: `pixel_size` as asked for, `grid` as it is, None where each image has its own."""
+
+    pixel_size: str | list[int] = "input"
+    grid: list[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRecord(JsonObject):
+    """Versions, device and number of threads."""
+
+    defectlab: str
+    anomalib: str
+    torch: str
+    torchvision: str
+    lightning: str
+    timm: str
+    python: str
+    platform: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitRecord(JsonObject):
+    """The state of the project's repository; `reason` says why there is no commit."""
+
+    commit: str | None
+    branch: str | None = None
+    dirty: bool | None = None
+    reason: str | None = None
