@@ -1,1 +1,1 @@
-"""The engine: anomalib's Lightning loop, with options checked first and every run on record."""
+"""Training and testing: anomalib's engine with checked options, callbacks, trackers, and a record of every run."""

@@ -40,7 +40,7 @@ class BestEpoch(Callback):
         self._weights: dict[str, torch.Tensor] = {}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the metric of a validated training epoch; hold its weights if it is the best one."""
+        """Compute the metric of a validated training epoch; hold the epoch's weights if the metric is the best one."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         epoch, value = trainer.current_epoch, self._value()

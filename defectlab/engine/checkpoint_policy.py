@@ -90,7 +90,7 @@ class CheckpointPolicy:
 
 
 def _check_monitor(monitor: str, model: BaseDetector, datamodule: Folder) -> None:
-    """Refuse to monitor what this model and the validation images cannot tell.
+    """Check that the monitored metric can be computed from this model and the validation images.
 
     Raises:
         OptionError: With what is missing, and what can be monitored.
@@ -103,7 +103,7 @@ def _check_monitor(monitor: str, model: BaseDetector, datamodule: Folder) -> Non
 
 
 def _missing_for(monitor: str, model: BaseDetector, datamodule: Folder) -> str | None:
-    """Say what a monitor needs that is not there; None where it can be monitored."""
+    """Return what is missing to compute a monitored metric, in words; None if the metric can be monitored."""
     entries = datamodule.manifest.split("validation")
     needed = (0,) if monitor == LOSS_MONITOR else (1,) if monitor in PIXEL_MONITORS else (0, 1)
     labels = {entry.label for entry in entries}

@@ -1,4 +1,4 @@
-"""Checkpoints that a run writes beside or instead of its usual one, and removing it."""
+"""Checkpoints that a run writes beside or instead of the usual one, and removal of the usual checkpoint."""
 
 import logging
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def weights_only_checkpoints(given: Sequence[Callback], run: Run) -> list[Callba
 
 
 def drop_checkpoint(run: Run) -> None:
-    """Remove a tested run's own checkpoint, and say so in its record."""
+    """Remove a tested run's own checkpoint, and note the removal in the run's record."""
     if not run.checkpoint.is_file():
         return
     size = run.checkpoint.stat().st_size

@@ -1,4 +1,4 @@
-"""The engine: anomalib's Lightning loop, with options checked first and every run on record."""
+"""`Engine`: anomalib's Lightning loop with checked options, where every training and test writes a run's record."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -123,7 +123,7 @@ class Engine(AnomalibEngine):
 
     @property
     def results_folder(self) -> Path:
-        """Where runs go."""
+        """Folder in which the run folders are made."""
         return self._options.results
 
     @property
@@ -168,7 +168,7 @@ class Engine(AnomalibEngine):
             self._fit(model, datamodule, checkpoint, policy)
 
     def _fit(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None, policy: CheckpointPolicy) -> None:
-        """Begin the run, train, and record what came of it."""
+        """Begin a run's record, train the model, and record the result or the error."""
         trainer_options = self._trainer_options(model, policy)
         run = start_run(model, datamodule, trainer_options, self._options)
         model.run_folder = None
@@ -241,7 +241,7 @@ class Engine(AnomalibEngine):
         datamodule: Folder | None = None,
         ckpt_path: str | Path | None = None,
     ) -> list[dict[str, float | None]]:
-        """Fit, then test."""
+        """Train a model, then test it on the test images."""
         datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders, test_dataloaders)
         self.fit(model=model, datamodule=datamodule, ckpt_path=ckpt_path)
         return self.test(model=model, datamodule=datamodule)
@@ -408,7 +408,7 @@ class Engine(AnomalibEngine):
 
     @contextmanager
     def _recording(self, run: Run) -> Iterator[None]:
-        """Run Lightning quietly; what goes wrong is kept in the record, Ctrl-C as what it was."""
+        """Run Lightning quietly inside the block; record an error as a failure, and Ctrl-C as an interruption."""
         with logged(run), run.recording_failure(), quiet_lightning():
             try:
                 yield

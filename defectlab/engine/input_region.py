@@ -28,7 +28,7 @@ def apply_checkpoint_region(model: BaseDetector, checkpoint: Path) -> None:
 
 
 def check_region(model: BaseDetector, datamodule: Folder) -> None:
-    """Refuse images for which a trained model's input region is another one, or does not fit.
+    """Check that a datamodule's images have the input region of a trained model, and that the region fits each image.
 
     A datamodule that names no region takes the model's.
 

@@ -42,7 +42,7 @@ class LossHistory:
         self._epochs: list[dict[str, float]] = []
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Add one epoch."""
+        """Add the losses of one epoch."""
         self._epochs.append(dict(losses))
 
     def amend(self, losses: Mapping[str, float]) -> None:
@@ -51,7 +51,7 @@ class LossHistory:
             self._epochs[-1] |= losses
 
     def record(self) -> dict[str, list[float | None]]:
-        """Return name -> one value an epoch; None where it was not measured or not finite."""
+        """Return, by loss name, one value an epoch; None where the loss was not measured or not finite."""
         return {name: [_finite(epoch.get(name)) for epoch in self._epochs] for name in self._names()}
 
     def warn(self) -> None:

@@ -26,11 +26,11 @@ class StageBars(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Show bars."""
+        """Enable the progress bars."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the training's bar."""
+        """Open the progress bar of the training stage."""
         self._open("Training", self._train_total(trainer))
 
     def on_train_batch_end(

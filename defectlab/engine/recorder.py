@@ -82,7 +82,7 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Time a step; trackers get its loss."""
+        """Time one training step and pass the step's loss to the trackers."""
         self._steps.step_done()
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         for tracker in self._trackers:
@@ -115,7 +115,7 @@ class Recorder(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Collect one batch, and its losses where the model has them."""
+        """Collect one validation batch, with the losses of its images where the model computes validation losses."""
         self._add(outputs)
         losses = pl_module.image_losses(outputs) if isinstance(pl_module, BaseDetector) else None
         if losses is not None and self._split is not None:
@@ -149,17 +149,17 @@ class Recorder(Callback):
     on_predict_start = on_test_start
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to collect."""
+        """Begin to collect the rows, maps and masks of the test images."""
         self._begin(trainer, "test")
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Collect one batch."""
+        """Collect scores, maps and masks of one test batch."""
         self._add(outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the test scores."""
+        """Write the scores of all test images to the run folder."""
         rows = self._end("test")
         if rows is not None and self.writer is not None:
             self.writer.write_test(rows)

@@ -1,4 +1,4 @@
-"""Writing a run: scores, thresholds, metrics, record, a row in the workbook, copies at trackers, in this order."""
+"""Writing a run in fixed order: scores, thresholds, metrics, record, a row in the workbook, copies at trackers."""
 
 import logging
 from collections.abc import Mapping, Sequence

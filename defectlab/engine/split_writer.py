@@ -41,7 +41,7 @@ class SplitWriter:
             self._masks.append(packed)
 
     def close(self) -> None:
-        """Put the files of maps and masks in their places."""
+        """Complete the files of maps and masks, and rename each to its final name."""
         for writer in (self._maps, self._masks):
             if writer:
                 writer.close()

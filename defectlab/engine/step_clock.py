@@ -1,4 +1,4 @@
-"""How long training steps take, and how much of that is spent waiting for images."""
+"""Duration of training steps, and the share of the duration that is spent waiting for images."""
 
 import time
 
@@ -21,7 +21,7 @@ class StepClock:
         self._loading += time.perf_counter() - self._last_step
 
     def step_done(self) -> None:
-        """Count a step."""
+        """Count one finished training step and note when the step ended."""
         self.batches += 1
         self._last_step = time.perf_counter()
 

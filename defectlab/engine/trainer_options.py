@@ -1,4 +1,4 @@
-"""What may be asked of Lightning's Trainer, and what it comes to for a model and a machine."""
+"""Options of Lightning's Trainer: validation, and the epochs and the device that result from the options."""
 
 import inspect
 import logging
@@ -19,7 +19,7 @@ ENGINE_OPTIONS = ("name", "keep_maps", "loggers", "monitor", "patience", "keep",
 
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
-    """Refuse Trainer options that do not exist or that a recorded run cannot work with.
+    """Check that the Trainer options exist and that a recorded run can work with their values.
 
     Raises:
         OptionError: With the closest name, or the reason.
@@ -46,7 +46,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
 
 
 def epochs_of(model: BaseDetector, max_epochs: int | None) -> int:
-    """Return how many epochs a model is trained for: its own number where it has one or none was given."""
+    """Return how many epochs a model is trained for: the model's own number if it has one or none was given."""
     info = model_info(model.model_name)
     if info.epochs is not None:
         if max_epochs not in (None, info.epochs):
@@ -59,7 +59,7 @@ def epochs_of(model: BaseDetector, max_epochs: int | None) -> int:
 
 
 def training_device(options: Mapping[str, Any]) -> torch.device:
-    """Return the device that `accelerator` and `devices` ask for, as far as this machine has it."""
+    """Return the device that `accelerator` and `devices` select, as far as this machine has such a device."""
     accelerator, devices = str(options.get("accelerator", "auto")), options["devices"]
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)

@@ -31,7 +31,7 @@ def run_of_weights(model: BaseDetector, checkpoint: Path | None) -> Run | None:
 
 
 def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
-    """Refuse a checkpoint of another model, other layers or another backbone, before its tensors are loaded.
+    """Check, before tensors are loaded, that a checkpoint has the model's class, layers, options and backbone.
 
     Raises:
         InputError: Names every difference.
@@ -57,7 +57,7 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
 
 
 def check_resumable(checkpoint: Path) -> None:
-    """Refuse to continue a training from a checkpoint without the optimiser's state.
+    """Check that a checkpoint has the optimiser's state, without which a training cannot be continued.
 
     Raises:
         InputError: With the option that stores it.

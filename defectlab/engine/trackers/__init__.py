@@ -25,7 +25,7 @@ TRACKERS: dict[str, type[RunTracker]] = {
 
 
 def check_trackers(specs: Sequence[TrackerSpec]) -> None:
-    """Refuse a list that names an unknown tracker, or one whose package is not installed.
+    """Check that every tracker of a list is known, named once, and has its packages installed.
 
     Raises:
         OptionError: No list, no such tracker (the closest is named), or one named twice.

@@ -70,7 +70,7 @@ class CometLog(RunTracker):
             self._experiment.log_asset(str(file), file_name=file.name)
 
     def finish(self, failed: bool) -> None:
-        """End the experiment."""
+        """End the Comet experiment of this run."""
         if failed:
             self._experiment.add_tag("failed")
         self._experiment.end()

@@ -130,7 +130,7 @@ class MlflowLog(RunTracker):
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
     def location(self) -> str:
-        """Return server and run."""
+        """Return the tracking server's URI and the id of the MLflow run."""
         return f"{_without_secrets(self.uri)} run {self._id}"
 
 

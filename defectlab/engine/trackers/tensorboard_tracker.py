@@ -27,7 +27,7 @@ class TensorBoardLog(RunTracker):
         self._logger: Any = None
 
     def start(self, run: Run, stage: str) -> None:
-        """Open an event file."""
+        """Open a TensorBoard event file for a run's stage."""
         from lightning.pytorch.loggers import TensorBoardLogger
 
         self._path = run.folder / self.folder
@@ -58,5 +58,5 @@ class TensorBoardLog(RunTracker):
         self._logger.experiment.add_text(name, f"```yaml\n{text}```")
 
     def finish(self, failed: bool) -> None:
-        """Close the event file."""
+        """Close the TensorBoard event file of the run."""
         self._logger.finalize("failed" if failed else "finished")  # "success" would write an empty hparams.yaml

@@ -53,7 +53,7 @@ class RunTracker:
 
     @classmethod
     def check_installed(cls) -> None:
-        """Refuse a tracker whose packages are not installed; no package is loaded for it.
+        """Check that the packages of this tracker are installed, without importing any of them.
 
         Raises:
             InputError: With the extra that installs them.

@@ -76,12 +76,12 @@ class WandbLog(RunTracker):
         self._run.log(losses, step=point.images_seen)
 
     def store(self, run: Run, files: list[Path]) -> None:
-        """Save the files among those of the W&B run."""
+        """Save files of the run folder among the files of the W&B run."""
         for file in files:
             self._run.save(str(file), base_path=str(run.folder), policy="now")
 
     def finish(self, failed: bool) -> None:
-        """Finish the W&B run."""
+        """Finish the W&B run of this copy."""
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
             self._run = None
