@@ -1,4 +1,4 @@
-"""Chunks of independent work on all cores, for batched operations that torch runs on one."""
+"""Linear algebra on many matrices: chunks of independent work on all cores, Gram matrices, batched Cholesky."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -89,7 +89,7 @@ def nearest_of_prefixes(
 
 
 def check_search(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
-    """Refuse what cannot be searched.
+    """Check that `queries`, `bank` and `k` allow a nearest-neighbour search.
 
     Raises:
         OptionError: `k` is below 1.

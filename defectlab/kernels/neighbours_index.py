@@ -59,7 +59,7 @@ class NeighboursIndex:
 
     @torch.no_grad()
     def nearest(self, queries: torch.Tensor, *, memory_budget: int = BUDGET) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the distance to the nearest row of the bank, and its index: (Q, D) -> (Q,), (Q,).
+        """Return the distance to, and the index of, the nearest row of the bank for each query: (Q, D) -> (Q,), (Q,).
 
         NaN in gives NaN out.
         """

@@ -1,4 +1,4 @@
-"""What exact searches rule pairs out by: principal axes of rows, means of cells, and a bound of the rounding.
+"""Principal axes of rows, means of cells and bounds of rounding errors, by which exact searches rule pairs out.
 
 Patch features have most of their variance in few directions, and cluster. Two rows are at least as far apart as their
 coordinates along some axes, and as the triangle inequality says from the means of their cells: filters that cost a

@@ -1,4 +1,4 @@
-"""Size of a coreset, and what picking it will cost, known before it starts."""
+"""Size of a coreset and the estimated cost of its selection, known before the selection starts."""
 
 import time
 from dataclasses import dataclass

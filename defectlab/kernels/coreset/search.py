@@ -75,7 +75,7 @@ class Search:
         return self._load(self.rows[index.to(self.rows.device)])
 
     def start(self, first: int) -> None:
-        """Pick `first` and measure all rows against it."""
+        """Pick row `first` and measure the distances of all rows to that row."""
         self._add_centre(first, self._load(self.rows[first]))
         for part, nearest in zip(self.rows.split(self.block), self.nearest.split(self.block), strict=True):
             nearest.copy_(torch.linalg.norm(self._load(part) - self.centres[0], dim=1))

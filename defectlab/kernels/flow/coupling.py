@@ -1,4 +1,4 @@
-"""CFlow's conditional coupling flow, with what its plain form computes in vain left out.
+"""CFlow's conditional coupling flow, without the computations of the plain form whose results are not used.
 
 A block of anomalib's decoder (FrEIA's AllInOneBlock) joins the position encoding to one half of the channels, predicts
 scale and shift of the other half, scales all channels and permutes them by a matrix product. Here vectors are columns
@@ -45,7 +45,7 @@ class Coupling:
 
     @property
     def split(self) -> int:
-        """Channels that are read."""
+        """Number of channels that the subnetwork reads."""
         return len(self.offset) - len(self.b2) // 2
 
     def mix(self, columns: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Coupling:
         return self.rotation @ columns
 
     def unmix(self, columns: torch.Tensor) -> torch.Tensor:
-        """Transposed `mix`, which is its inverse."""
+        """Transpose of `mix`, which is the inverse because `mix` is orthogonal."""
         if self.order is not None:
             return torch.empty_like(columns).index_copy_(0, self.order, columns)
         assert self.rotation is not None

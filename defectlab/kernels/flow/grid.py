@@ -43,7 +43,7 @@ class GridFlow:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is held beside the flow itself."""
+        """Bytes of the tensors held in addition to the flow itself."""
         return sum(tensor.nbytes for tensor in (*self.firsts, *self.floors, *self.seconds, *self.bases))
 
     @torch.no_grad()

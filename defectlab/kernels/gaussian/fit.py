@@ -43,7 +43,7 @@ class Gaussian:
 
     @property
     def form(self) -> str:
-        """`factor`, `low_rank` or `inverse`."""
+        """Form of the fit: `factor`, `low_rank` or `inverse`."""
         if self.inverse is not None:
             return "inverse"
         return "factor" if self.rows is None else "low_rank"
