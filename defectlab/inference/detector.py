@@ -122,7 +122,7 @@ class Detector:
         return float(processor.image_min), float(processor.image_max)
 
     def check_view(self, view: str) -> None:
-        """Refuse a view that this run cannot give.
+        """Check that this run has the thresholds and ranges that a view of the scores needs.
 
         Raises:
             OptionError: No view is called so.

@@ -165,7 +165,7 @@ def views(detector: Detector, found: Prediction) -> list[np.ndarray]:
 
 
 def scale_of(detector: Detector) -> tuple[float, float]:
-    """Return `Detector.heat_range`.
+    """Return the detector's colour scale of heat maps, `Detector.heat_range`.
 
     Raises:
         InputError: The run had no validation images to take it from.

@@ -105,7 +105,7 @@ def readable_sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
 
 
 def _check_region(detector: Detector, files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:
-    """Refuse images that the part of the image that the run looks at does not fit."""
+    """Check that the input region of the detector's model fits every image."""
     region = detector.model.preprocessing.region
     if region is None:
         return
@@ -123,7 +123,7 @@ def _heat_scale(detector: Detector, view: str) -> tuple[float, float]:
 
 
 def _check_pictures(detector: Detector, heatmaps: bool, masks: bool, figures: str | None, low: float) -> None:
-    """Refuse pictures that this run cannot give: it has no maps, no threshold for them, or no scale from `low` on."""
+    """Check that the run has the maps, the map threshold and the finite scale (from `low`) that the pictures need."""
     drawn = "--heatmaps" if heatmaps else "--figures" if figures else None
     if drawn and not math.isfinite(low):
         raise InputError(f"This run had no validation images, so its heat maps have no scale; leave out {drawn}.")

@@ -110,7 +110,7 @@ def _decided_at(detector: Detector, threshold: float | None) -> Detector:
 
 
 def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]:
-    """Say, in the log and for the JSON, what cannot be compared."""
+    """Log and return warnings about predictions that cannot be compared."""
     known = {one.label for one in expected} - {-1}
     found = []
     if not known:
@@ -154,7 +154,7 @@ class _Writer:
         self._taken: set[Path] = set()
 
     def add(self, file: Path, found: Prediction, expected: Expected) -> None:
-        """Take one image."""
+        """Add one predicted image to the report."""
         correct = is_correct(expected, found.label)
         picture = self._name(file, expected.kind)
         drawn = correct is False or not self.only_wrong

@@ -130,7 +130,7 @@ def _extended(manifest: Manifest, images: Sequence[Path]) -> Manifest:
 
 
 def _changed(manifest: Manifest) -> list[str]:
-    """Return what is no longer as it was when the run was trained."""
+    """Return a line for each image whose content has changed since the run was trained."""
     found = probe_all([manifest.absolute(entry) for entry in manifest.entries])
     pairs = zip(manifest.entries, found, strict=True)
     return [f"{entry.path} has changed since the run" for entry, facts in pairs if facts.sha256 != entry.sha256]
