@@ -1,4 +1,4 @@
-"""A report's charts as SVG text, from facts already computed."""
+"""Charts of scores, losses and metrics: SVG text for reports, matplotlib figures, Pillow images of recorded runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Finished runs side by side as a Markdown table: what was tried, and what it came to."""
+"""Finished runs side by side as a Markdown table: their settings and their metrics."""
 
 from collections.abc import Sequence
 

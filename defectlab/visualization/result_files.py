@@ -16,7 +16,7 @@ PREDICTED = {1: "anomalous", 0: "good", -1: ""}
 
 
 def write_result_files(run: Run, folder: Path) -> list[Path]:
-    """Write what a run's test came to into `folder`, and return the files.
+    """Write the results of a run's test into `folder`, and return the paths of the files.
 
     `test_results.json` (metrics, thresholds, counts by kind), `test_predictions.csv` (image_path, predicted_label,
     ground_truth_label, predicted_score; the label is the kind of defect), `avg_score_by_label.csv` (label,

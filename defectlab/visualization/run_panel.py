@@ -1,4 +1,4 @@
-"""What a run found, as pictures: made from its raw record alone, without its model."""
+"""Pictures of a run's results, made from the raw record of the run alone, without the model."""
 
 import logging
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ RADIUS = 4  # pixels of the disc that masks are opened with
 
 
 def check_which(figures: str | None) -> None:
-    """Refuse anything but `first` and `all`, of which images there are figures.
+    """Check that `figures`, which selects the images that get figures, is None, `first` or `all`.
 
     Raises:
         OptionError: It is neither.

@@ -21,7 +21,7 @@ METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BA
 
 
 def summary(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print what a finished run came to: its metrics, its place among the workbook's rows, its pictures."""
+    """Print the results of a finished run: metrics, place among the workbook's rows, and pictures."""
     metrics_table(run)
     peers_table(run, rows)
     show_picture(run)
@@ -130,7 +130,7 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
 
 
 def repeats_table(repeats: Repeats) -> None:
-    """Print what runs that differ in nothing but their seed came to: mean, deviation and interval of each metric."""
+    """Print mean, standard deviation and interval of each metric over runs that differ only in the seed."""
     rows: list[list[Any]] = []
     for name in BARE_METRICS:
         one = repeats.metrics.get(name)
