@@ -14,7 +14,7 @@ WORST = 10
 
 
 def check_keep_maps(keep_maps: str) -> str:
-    """Return the option.
+    """Validate the option `keep_maps` and return it.
 
     Raises:
         OptionError: It is none of the three.

@@ -1,4 +1,4 @@
-"""What each kind of defect came to, against all good test images."""
+"""Metrics of each kind of defect, measured against all good test images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -137,7 +137,7 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
 
 
 def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
-    """Refuse maps that are not one for each row of scores.csv, which would be taken for other images'.
+    """Check that there is one map for each row of scores.csv, so that no map is assigned to another image.
 
     Raises:
         InputError: With both counts.

@@ -1,4 +1,4 @@
-"""Another threshold for a finished run: from its record alone, without training and without its model."""
+"""Choosing another threshold for a finished run from the run's record alone, without the model."""
 
 import logging
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ class ArrayWriter:
             raise
 
     def append(self, batch: np.ndarray) -> None:
-        """Add (B, *shape) rows."""
+        """Append a block of rows (B, *shape) to the array."""
         self._array[self.filled : self.filled + len(batch)] = batch
         self.filled += len(batch)
 
@@ -47,7 +47,7 @@ class ArrayWriter:
             self._partial.replace(self.path)
 
     def discard(self) -> None:
-        """Leave no file."""
+        """Discard the array: remove the unfinished file."""
         self._partial.unlink(missing_ok=True)
 
 

@@ -46,7 +46,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """Open a run folder.
+        """Open an existing run folder and read its record.
 
         Raises:
             InputError: There is no run there, or its record is damaged or of a newer version.
@@ -207,7 +207,7 @@ class Run:
         return file
 
     def write_scores(self, rows: Sequence[ScoreRow]) -> None:
-        """Write scores.csv."""
+        """Write the rows of raw scores to scores.csv."""
         write_scores(self.folder / "scores.csv", rows)
 
     def scores(self, split: str | None = None) -> list[ScoreRow]:
@@ -229,7 +229,7 @@ class Run:
 
     @property
     def has_all_maps(self) -> bool:
-        """Whether nothing of the maps was dropped, so that pixel metrics can be computed again."""
+        """Whether all maps of the run were kept, so that pixel metrics can be computed again."""
         return self.record.maps is None or self.record.maps.policy == "all"
 
     def maps_path(self, split: str) -> Path:

@@ -141,7 +141,7 @@ def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
 
 
 def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], source: str) -> None:
-    """Refuse formulas whose values are not in the file: only a spreadsheet program computes them."""
+    """Check that cells without a value hold no formula, which only a spreadsheet program could compute."""
     cells = [sheet.cell(*place).coordinate for place in unknown if sheet.cell(*place).data_type == "f"]
     if cells:
         raise InputError(
