@@ -122,7 +122,7 @@ class Experiment:
 
     @classmethod
     def check_names(cls, data: Mapping[str, Any]) -> None:
-        """Refuse keys that do not exist.
+        """Check that every key of an experiment and of its sections exists.
 
         Raises:
             OptionError: Names every one, with the closest that does exist.

@@ -100,14 +100,14 @@ class BaseDetector(AnomalibModule):
         return Preprocessing(self.usual_size, mean=_triple(backbone.spec.mean), std=_triple(backbone.spec.std))
 
     def check_training_images(self, count: int) -> None:
-        """Refuse, before any image is read, settings that cannot work with `count` training images.
+        """Check, before any image is read, that the settings can work with `count` training images.
 
         Raises:
             OptionError: With the setting and what would work.
         """
 
     def check_training(self, datamodule: Any) -> None:
-        """Refuse, before long work, a training that cannot work; what it takes beside the images goes to `sources`.
+        """Check, before long work, that a training can work; record files used beside the images in `sources`.
 
         Raises:
             InputError: With what is missing or wrong and the fix.
@@ -170,7 +170,7 @@ class BaseDetector(AnomalibModule):
             self.model.features = TiledFeatures(self.model.features, grid)
 
     def _check_layers_meet(self, grid: TileGrid) -> None:
-        """Refuse tiles whose features cannot be joined."""
+        """Check that the features of the tiles of `grid` can be joined in every layer."""
         shapes = self.model.feature_extractor.feature_shapes(grid.tile)
         for layer, (_, height, width) in shapes.items():
             try:

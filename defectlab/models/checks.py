@@ -23,7 +23,7 @@ def check_layers(model: str, layers: Sequence[str]) -> list[str]:
 
 
 def check_map_size(model: str, input_size: tuple[int, int]) -> None:
-    """Refuse an input smaller than the blur of the maps needs.
+    """Check that an input size is large enough for the blur of the maps.
 
     Raises:
         OptionError: With the smallest size that works.
@@ -36,7 +36,7 @@ def check_map_size(model: str, input_size: tuple[int, int]) -> None:
 
 
 def check_unnormalised(model: str, preprocessing: Preprocessing) -> None:
-    """Refuse a pre-processor that normalises, for a model that takes images in [0, 1].
+    """Check that a pre-processor does not normalise, for a model that takes images in [0, 1].
 
     Raises:
         OptionError: With its mean and std.

@@ -15,7 +15,7 @@ TARGETS = ("anomalib",)
 
 
 def check_target(to: str) -> None:
-    """Refuse an unknown target.
+    """Check that a conversion target is one of `TARGETS`.
 
     Raises:
         OptionError: With the targets there are.

@@ -127,7 +127,7 @@ class FeatCaeModel(FourParts):
         self.autoencoder.load_state_dict(self._fresh(seed).state_dict())
 
     def check_size(self, input_size: tuple[int, int]) -> None:
-        """Refuse an input whose grids are too small for pooling, border and score.
+        """Check that the feature grids of an input size are large enough for pooling, border and score.
 
         Raises:
             OptionError: With the grid and what would work.
@@ -228,12 +228,12 @@ class FeatCae(FrozenBackboneDetector):
 
     @property
     def learning_type(self) -> LearningType:
-        """It learns good images only."""
+        """Learning type of the model: it is trained on good images only."""
         return LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """It needs no trial run of the validation."""
+        """Arguments for Lightning's Trainer: no trial run of the validation before training."""
         return {"num_sanity_val_steps": 0}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -270,7 +270,7 @@ class FeatCae(FrozenBackboneDetector):
         return batch.update(pred_score=scores, anomaly_map=maps)
 
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score one batch."""
+        """Score the images of one test batch."""
         del args, kwargs
         (embedding,) = self.embedding(batch)
         scores, maps = self.model.score(embedding, self.preprocessing.map_size)

@@ -90,7 +90,7 @@ def relative_to_root(root: Path, path: Path) -> str:
 
 
 def check_root(root: Path) -> None:
-    """Refuse a root that is no folder, with the closest name beside it."""
+    """Check that the root is a folder; the error for a missing folder names the closest sibling folder."""
     if root.is_dir():
         return
     if root.exists():

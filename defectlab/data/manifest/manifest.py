@@ -241,7 +241,7 @@ def manifest_of(found: Survey) -> Manifest:
 
 
 def check_unchanged(manifest: Manifest) -> None:
-    """Refuse to go on with images or masks whose content is another than when the manifest was built.
+    """Check that images and masks have the same content as when the manifest was built.
 
     Files whose size and times are as they were are not read again. One that has vanished is none of this: what was
     read of it is as it was, and reading it again says so by itself.

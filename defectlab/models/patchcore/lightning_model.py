@@ -131,7 +131,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.bank_origin = None if bank is None else BankOrigin(**{**bank, "grid": tuple(bank["grid"])})
 
     def check_training_images(self, count: int) -> None:
-        """Refuse a ratio that would keep no patch, and a compression that would compress nothing."""
+        """Check that the coreset ratio keeps at least one patch, and that a compression shortens the patches."""
         shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)
         _, height, width = shapes[self.model.layers[0]]
         coreset_size(count * height * width, self.coreset_sampling_ratio)

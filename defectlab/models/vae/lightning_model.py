@@ -52,12 +52,12 @@ class VaeDetector(BaseDetector):
 
     @property
     def learning_type(self) -> LearningType:
-        """It learns good images only."""
+        """Learning type of the model: it is trained on good images only."""
         return LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """It asks Lightning for nothing."""
+        """Arguments for Lightning's Trainer: none."""
         return {}
 
     @property
@@ -76,7 +76,7 @@ class VaeDetector(BaseDetector):
         return batch.pred_score
 
     def check_training(self, datamodule: Any) -> None:
-        """Refuse single images where batch norm needs several, as in `BaseDetector.check_training`."""
+        """Check as `BaseDetector.check_training`, and that batches have the two images that batch norm may need."""
         super().check_training(datamodule)
         if self.needs_pairs and min(datamodule.train_batch_size, len(datamodule.manifest.split("train"))) < 2:
             raise OptionError(
@@ -102,7 +102,7 @@ class VaeDetector(BaseDetector):
         return losses.mean()
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score one batch."""
+        """Score the images of one validation batch."""
         del args, kwargs
         return batch.update(**self.model(batch.image)._asdict())
 
