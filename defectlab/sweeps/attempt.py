@@ -18,7 +18,7 @@ class PrunedTrialError(Exception):
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of an experiment: its finished run or what it raised, and after how many seconds."""
+    """Result of running an experiment: the finished run or the error raised, and the seconds used."""
 
     run: "Run | None"
     error: Exception | None

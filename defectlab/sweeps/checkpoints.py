@@ -115,7 +115,7 @@ def retain_checkpoints(
     sweep: str,
     objective: str = DEFAULT_METRIC,
 ) -> RetainedCheckpoints:
-    """Make the checkpoints that a finished sweep is to have, and remove those that it is not.
+    """Make the checkpoints that a finished sweep retains, and remove all other checkpoints of the sweep.
 
     Args:
         policy: One of CHECKPOINTS in `config`.

@@ -105,7 +105,7 @@ class SweepConfig:
         return cls.from_dict(with_overrides(read_yaml(path), overrides or {}), name=config_file(path).stem)
 
     def check(self) -> None:
-        """Check the options.
+        """Check the options of the sweep.
 
         Raises:
             OptionError: The first that cannot work.

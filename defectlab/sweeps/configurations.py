@@ -240,7 +240,7 @@ class RunIndex:
         self._runs: dict[str, list[Run]] = {}
 
     def add(self, run: Run) -> None:
-        """Take notice of a run."""
+        """Add a run to the index."""
         self._runs.setdefault(run.record.run_id, []).append(run)
 
     def runs_of(self, configurations: Iterable[Configuration]) -> dict[str, Run]:

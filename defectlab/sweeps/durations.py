@@ -1,4 +1,4 @@
-"""How long a training will take, from runs of the same model on record."""
+"""Estimates of a training's duration, from recorded runs of the same model."""
 
 import math
 from functools import cache

@@ -26,7 +26,7 @@ Report = Callable[[Outcome], None]
 
 
 def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: Any) -> Outcome:
-    """Return what became of a configuration, from its run where there is one."""
+    """Return the outcome of a configuration, read from the configuration's run if there is one."""
     data = {key: value for key, value in asdict(one.experiment.data).items() if not _is_place(key)}
     backbone = one.model.backbone_record
     settings = {

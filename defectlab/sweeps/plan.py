@@ -68,7 +68,7 @@ class Plan:
         return any(step.what.startswith(FEATURES) and not step.cached for step in self.steps)
 
     def print(self) -> None:
-        """Print what will be computed."""
+        """Print the steps that the sweep will compute."""
         done = sum(run.status == "finished" for run in self.earlier.values())
         failed = len(self.configurations) - len(self.pending) - done
         rows = []

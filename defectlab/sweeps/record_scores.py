@@ -1,4 +1,4 @@
-"""A configuration's raw scores and maps become its record, as if it had been trained alone."""
+"""Recording a configuration's raw scores and maps as if the configuration had been trained alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -146,7 +146,7 @@ def _recorded_scores(one: Configuration, run: Run) -> dict[str, float]:
 
 
 def _free(model: Any) -> None:
-    """Free what a fit holds: there may be hundreds of models."""
+    """Free the fitted tensors of a model, since a sweep may hold hundreds of models."""
     if model.model_name == "patchcore":
         model.model.memory_bank = torch.empty(0)
         model.model._index = None

@@ -1,4 +1,4 @@
-"""What a sweep came to: its outcomes, trials and tables."""
+"""Result of a sweep: outcomes, trials and tables."""
 
 import logging
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep came to.
+    """Result of a sweep: the outcomes of all configurations, and the trials of a search.
 
     Attributes:
         plan: What was computed.
@@ -93,7 +93,7 @@ def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
 
 
 def conclude(folder: Path, settings: SweepConfig, live: LiveTable) -> list[Outcome]:
-    """Write a sweep's tables as far as it came, show them, and return its outcomes in the order of their numbers."""
+    """Write and print the tables of a finished or interrupted sweep; return the outcomes ordered by number."""
     outcomes = sorted(live.outcomes, key=lambda one: one.number)
     means = mean_rows(outcomes, settings.named_groups())
     table = folder / "table.csv"
@@ -112,7 +112,7 @@ def conclude(folder: Path, settings: SweepConfig, live: LiveTable) -> list[Outco
 
 
 def write_settings(folder: Path, settings: SweepConfig) -> None:
-    """Write what was asked for beside the table.
+    """Write the sweep's settings to a file beside the results table.
 
     Raises:
         InputError: The folder cannot be written to.

@@ -1,4 +1,4 @@
-"""What a search is: how many trials, drawn how, judged by what. No torch, no Optuna here."""
+"""Options of a search: number of trials, sampler and objective. Imports neither torch nor Optuna."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -40,7 +40,7 @@ class SearchConfig:
 
     @classmethod
     def from_dict(cls, data: Any) -> "SearchConfig":
-        """Build it from the section's plain data.
+        """Build the search options from the plain data of the section `search`.
 
         Raises:
             OptionError: An option that does not exist or cannot work.
@@ -55,7 +55,7 @@ class SearchConfig:
         return config
 
     def check(self) -> None:
-        """Check the options.
+        """Check the options of the search.
 
         Raises:
             OptionError: The first that cannot work.
@@ -75,7 +75,7 @@ class SearchConfig:
 
     @property
     def maximizes(self) -> bool:
-        """Whether a larger value is better."""
+        """Whether a larger value of the objective is better."""
         if self.direction:
             return self.direction == "maximize"
         return self.objective not in LOWER_IS_BETTER

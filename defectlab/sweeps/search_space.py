@@ -1,4 +1,4 @@
-"""What a sweep varies: lists and ranges of options, expanded into single settings. No torch here."""
+"""The space of a sweep: lists and ranges of options, expanded into single settings. Imports no torch."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ LIST_OPTIONS = {
 
 @dataclass(frozen=True)
 class Choices:
-    """One of several values."""
+    """An option that takes one of several values."""
 
     values: tuple[Any, ...]
 

@@ -1,4 +1,4 @@
-"""Which configuration is best, chosen on validation images; on the test images only where the user asks, and said."""
+"""Selection of the best configuration on validation images, or on test images if asked for, which is then recorded."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence

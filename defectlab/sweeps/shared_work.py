@@ -1,4 +1,4 @@
-"""What configurations share: features from one pass, masks read once, and where arrays are kept."""
+"""Work shared by configurations: features from one pass, masks read once, and the store of arrays."""
 
 import logging
 import time
@@ -100,7 +100,7 @@ class SharedWork:
         return self._masks[key]
 
     def forget(self) -> None:
-        """Free what is in memory."""
+        """Release the arrays that are held in memory."""
         self._features.clear()
         self._masks.clear()
 

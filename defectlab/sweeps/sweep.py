@@ -33,7 +33,7 @@ def sweep(
     executor: str = "local",
     address: str | None = None,
 ) -> SweepResult:
-    """Run every configuration of a sweep, sharing the work they have in common, and return what they came to.
+    """Run every configuration of a sweep, with common work done once, and return the result of the sweep.
 
     Each ends with a record, scores and a row in the workbook as if it had been trained alone. Finished ones are not
     done again, so that a killed sweep goes on where it was when it is called again; one that fails keeps its error in

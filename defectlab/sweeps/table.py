@@ -29,7 +29,7 @@ Metrics = Mapping[str, float | None]
 
 @dataclass
 class Outcome:
-    """What became of one configuration.
+    """Outcome of one configuration of a sweep.
 
     `status`: finished (now), kept (finished earlier, or meanwhile by another process), busy (another process is running
     it), pruned (by a search), failed or refused (it cannot work).
@@ -164,7 +164,7 @@ class LiveTable:
         self.draw()
 
     def report(self, outcome: Outcome) -> None:
-        """Take one outcome and show it."""
+        """Record one outcome, log it and show the best outcomes so far."""
         self.outcomes.append(outcome)
         values = zip(BARE_METRICS, _values(outcome.metrics), strict=True)
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in values if value is not None)

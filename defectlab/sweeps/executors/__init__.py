@@ -15,11 +15,11 @@ class Executor(Protocol):
     """Runs configurations; keeps what they share from one call to the next."""
 
     def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
-        """Run what is pending of a sweep's configurations and report each outcome as it comes."""
+        """Run the pending configurations of a sweep and report each outcome as soon as it is known."""
         ...
 
     def close(self) -> None:
-        """Let go of what was started; called once, whatever happened."""
+        """Release the resources of the executor; called once, also after an error."""
         ...
 
 

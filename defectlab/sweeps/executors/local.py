@@ -19,7 +19,7 @@ class LocalExecutor:
         self.sweep = sweep
 
     def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
-        """Run what is pending of a sweep's configurations and report each outcome as it comes."""
+        """Run the pending configurations of a sweep and report each outcome as soon as it is known."""
         self.shared.expect(configurations)
         groups = pending_groups(configurations, pending)
         for place, (group, its) in enumerate(groups, start=1):
@@ -29,5 +29,5 @@ class LocalExecutor:
             run_group(group, its, self.shared, self.sweep, report)
 
     def close(self) -> None:
-        """Free what is in memory."""
+        """Release the arrays that are held in memory."""
         self.shared.forget()

@@ -91,7 +91,7 @@ class RayExecutor:
         self._features: dict[Any, dict[str, Any]] = {}
 
     def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
-        """Run what is pending of a sweep's configurations and report each outcome as it comes.
+        """Run the pending configurations of a sweep and report each outcome as soon as it is known.
 
         Raises:
             InputError: There is no cluster at the address, or no machine of it can run a task.

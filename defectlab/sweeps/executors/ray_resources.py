@@ -1,4 +1,4 @@
-"""What a task needs of the machine that it runs on, and whether any machine of a cluster has it."""
+"""Resources that a task needs of a machine, and the check that a machine of the cluster has them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -34,7 +34,7 @@ class RayConfig:
 
     @classmethod
     def from_dict(cls, data: Any) -> "RayConfig":
-        """Build it from the section's plain data.
+        """Build the options from the plain data of their section.
 
         Raises:
             OptionError: An option that does not exist or cannot work.

@@ -159,7 +159,7 @@ class Search:
                     configuration.engine.add_callback(Pruner(one.trial.optuna_trial, self.config.objective))
 
     def _judge(self, trial: Trial) -> None:
-        """Set a trial's state and value from its outcomes."""
+        """Set the state and the value of a trial from the outcomes of the trial."""
         lost = next((one for one in trial.outcomes if not one.has_metrics), None)
         if lost is not None:
             trial.state, trial.error = PRUNED if lost.status == "pruned" else FAILED, lost.error

@@ -27,7 +27,7 @@ class TPESampler(optuna.samplers.TPESampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw one value."""
+        """Draw one value of one option from a distribution, by the seed and the trial's number."""
         digest = hashlib.sha256(f"{self._seed} {trial.number} {param_name}".encode()).digest()
         seed = int(np.frombuffer(digest[:4], dtype=np.uint32)[0])
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
@@ -49,7 +49,7 @@ class RandomSampler(optuna.samplers.RandomSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw one value."""
+        """Draw one value of one option from a distribution, by the seed and the trial's number."""
         generator = self._generators.setdefault(trial.number, np.random.default_rng([self._seed, trial.number]))
         given: Any = param_distribution
         if isinstance(given, CategoricalDistribution):

@@ -29,7 +29,7 @@ def write_trials(path: Path, trials: Sequence[Trial], objective: str) -> Path:
 
 
 def print_trials(trials: Sequence[Trial], objective: str, maximizes: bool) -> None:
-    """Print the best trials by their objective on validation images, and what became of the others."""
+    """Print the best trials by the objective on validation images, and a summary of the other trials."""
     best = ranked(trials, maximizes)
     if best:
         rows = [
