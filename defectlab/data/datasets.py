@@ -145,5 +145,5 @@ class ImageFiles(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image."""
+        """Return one image, resized, with the path of the file."""
         return ImageItem(image=self.resize(load_image(self.files[index])), image_path=str(self.files[index]))

@@ -1,4 +1,4 @@
-"""The datamodule: a manifest's images and masks as batches."""
+"""`Folder`, the datamodule that serves a manifest's images and masks as batches."""
 
 import inspect
 import logging

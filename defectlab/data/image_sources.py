@@ -1,4 +1,4 @@
-"""Which images a person means: a file, a folder, a glob or a list of them."""
+"""Finding the image files that a file, a folder, a glob or a list of these selects."""
 
 import glob
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`defectlab data check`: what a folder holds, the split training would use, and every problem. No torch here."""
+"""`defectlab data check`: a folder's content, the split that training would use, and every problem. No torch here."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Findings of a dataset: every problem is collected first, then all are said in one error."""
+"""Findings of a dataset: all problems are collected, then reported in one error."""
 
 import logging
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Findings:
             self.problems.setdefault(title, []).extend(lines)
 
     def warn(self, title: str, lines: Iterable[str]) -> None:
-        """Add one warning that lists all its lines; no lines, no warning."""
+        """Add one warning that lists all lines given; without lines add no warning."""
         lines = list(lines)
         if lines:
             self.warnings.append(format_lines(title, lines))

@@ -33,7 +33,7 @@ ALWAYS_RECORDED = (
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Images on disk, as `Folder` takes them.
+    """Options of a dataset on disk, as `Folder` accepts them.
 
     Attributes:
         root: Folder of the dataset; a known layout needs no directories.

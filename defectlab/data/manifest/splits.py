@@ -1,4 +1,4 @@
-"""Which split an image is in, and the protocol that says so."""
+"""Assignment of images to splits, and the protocol that records the assignment."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,11 +150,11 @@ class _Splits:
         return [(item, self._roles[item.path]) for item in self.items if item.path in self._roles]
 
     def move(self, paths: Iterable[str], role: Role) -> None:
-        """Put images into another split."""
+        """Move images to another split."""
         self._roles.update(dict.fromkeys(paths, role))
 
     def drop(self, role: Role) -> list[str]:
-        """Take every image out of a split, and return a line for each kind of defect that was in it."""
+        """Remove all images from a split, and return a line for each kind of defect that the split held."""
         dropped = self.members(role)
         for item in dropped:
             del self._roles[item.path]

@@ -22,7 +22,7 @@ SOURCE = {
 
 
 def check(good_number: int, limit_data: int) -> None:
-    """Validate the options.
+    """Validate the options of the sample `digits`.
 
     Raises:
         OptionError: `good_number` is no digit, or `limit_data` no positive whole number.

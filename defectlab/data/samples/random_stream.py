@@ -21,7 +21,7 @@ class RandomStream:
         self._random = random.Random(f"{seed}/{purpose}")
 
     def uniform(self, low: float, high: float) -> float:
-        """Draw from [low, high)."""
+        """Draw a number uniformly from [low, high)."""
         return low + (high - low) * self._random.random()
 
     def integer(self, stop: int) -> int:
@@ -29,7 +29,7 @@ class RandomStream:
         return int(stop * self._random.random())
 
     def pick(self, items: Sequence[T]) -> T:
-        """Draw one of `items`."""
+        """Draw one of `items` with equal probability."""
         return items[self.integer(len(items))]
 
     def flag(self) -> bool:

@@ -25,7 +25,7 @@ LEFTOVER_AGE = 3600.0  # seconds; a build takes less than one minute
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes two samples the same: pixels depend on nothing else."""
+    """Identity of a sample: every setting on which the sample's pixels depend."""
 
     name: str
     version: int

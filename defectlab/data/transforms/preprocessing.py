@@ -97,7 +97,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
-        """Return what `to_dict` was made of."""
+        """Build a `Preprocessing` from the dictionary made by `to_dict`."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
         region, tiling = Region.from_dict(fields.pop("area", None)), Tiling.of(fields.pop("tiling", None))
         return cls(**fields, region=region, tiling=tiling)

@@ -1,4 +1,4 @@
-"""What part of every image is looked at: a box, a mask of pixels that count, or both. Plain data that travels."""
+"""The part of every image that models see: a box, a mask of pixels that count, or both, as plain data."""
 
 import base64
 import hashlib
@@ -45,7 +45,7 @@ class Region:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> "Region | None":
-        """Return what `to_dict` gave."""
+        """Build a region from the dictionary made by `to_dict`."""
         if data is None:
             return None
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
@@ -58,7 +58,7 @@ class Region:
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
-        """Which pixels count, (H, W); None: all of them."""
+        """Mask (H, W) of the pixels that count; None if all pixels count."""
         if self.size is None or self.code is None:
             return None
         bits = np.frombuffer(zlib.decompress(base64.b64decode(self.code)), dtype=np.uint8)
@@ -78,7 +78,7 @@ class Region:
         return self.box or (0, 0, image_size[1], image_size[0])
 
     def cut_size(self, image_size: Size) -> Size:
-        """Return height and width of what is cut out."""
+        """Return height and width of the region that is cut out of an image."""
         left, top, right, bottom = self.box_on(image_size)
         return bottom - top, right - left
 
