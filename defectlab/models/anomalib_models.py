@@ -66,7 +66,7 @@ class AnomalibDetector(BaseDetector):
         return Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std)
 
     def on_train_start(self) -> None:
-        """Forget an earlier fit: a second `fit` sees only its own data."""
+        """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
         super().on_train_start()
         if hasattr(self, "_is_fitted"):
             self._is_fitted = torch.tensor([False], device=self.device)

@@ -188,7 +188,7 @@ class BaseDetector(AnomalibModule):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it can score at all; an untrained flow can, though badly."""
+        """Whether the model can score images; an untrained flow can, with useless scores."""
         return bool(getattr(self, "_is_fitted", True))
 
     @property

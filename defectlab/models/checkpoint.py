@@ -1,4 +1,4 @@
-"""What a checkpoint says about its model, read without building anything."""
+"""Reading the record of the model in a checkpoint, without building the model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ CHECKPOINT_FORMAT = 1
 
 
 def read_record(checkpoint_path: str | Path) -> dict[str, Any]:
-    """Return what a checkpoint says about its model, without building anything.
+    """Return the record of the model in a checkpoint, without building the model.
 
     Raises:
         InputError: The file is missing, unreadable or not written by DefectLab.

@@ -56,7 +56,7 @@ class FrozenBackboneDetector(BaseDetector):
         return self._store
 
     def on_train_end(self) -> None:
-        """Drop the store."""
+        """Drop the store of embeddings at the end of the training."""
         self._store = None
 
     def embedding(self, batch: Any) -> list[torch.Tensor]:

@@ -16,12 +16,12 @@ class MemoryBankDetector(BaseDetector):
     rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
 
     def on_train_start(self) -> None:
-        """Forget an earlier fit: a second `fit` sees only its own data."""
+        """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
         self._is_fitted = torch.tensor([False], device=self.device)
         self._kept: list[tuple[list[str], torch.Tensor]] = []
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Keep the embeddings of one batch, (B, C, h, w)."""
+        """Store the embeddings (B, C, h, w) of one training batch."""
         del args, kwargs
         with torch.no_grad():
             embedding = self.model.embed(self.model.features(batch.image))
@@ -29,7 +29,7 @@ class MemoryBankDetector(BaseDetector):
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
-        """Fit on what was kept, images sorted as in the manifest, so that the order of batches does not matter.
+        """Fit on the stored embeddings, sorted as in the manifest, so that the order of batches does not matter.
 
         An image that was seen several times, each time augmented anew, counts as often: pass by pass.
         """
@@ -60,4 +60,4 @@ class MemoryBankDetector(BaseDetector):
             self.fitted_on([manifest.index(path) for path, _ in order], grid)
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
-        """Hear what was fitted on: the images' places in the manifest, and height and width of their patch grid."""
+        """Receive the fitted images' positions in the manifest, and height and width of the patch grid."""

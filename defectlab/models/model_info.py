@@ -1,4 +1,4 @@
-"""What is known of a model by its name, before anything of it is imported."""
+"""Facts about a model by name, available before the model's module is imported."""
 
 from dataclasses import dataclass
 

@@ -84,7 +84,7 @@ class RawPostProcessor(PostProcessor):
         """Collect nothing: thresholds come from the run's raw record."""
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute nothing."""
+        """Do nothing: thresholds are chosen by the recorder."""
 
     def post_process_batch(self, batch: Batch) -> None:
         """Add `pred_label` and `pred_mask` at the raw thresholds."""

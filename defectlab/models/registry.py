@@ -1,4 +1,4 @@
-"""Model names, the classes behind them and what they accept. Importing this loads no torch."""
+"""Model names, the classes of the models and the options that the classes accept. Importing this loads no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

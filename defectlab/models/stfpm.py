@@ -36,7 +36,7 @@ class StudentExtractor(FeatureExtractor):
         self.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "StudentExtractor":
-        """Follow the model's mode."""
+        """Set training or eval mode of all modules, where a frozen `FeatureExtractor` would stay in eval mode."""
         nn.Module.train(self, mode)
         return self
 

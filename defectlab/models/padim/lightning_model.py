@@ -67,7 +67,7 @@ class PadimModel(FourParts, AnomalibPadimModel):
         self.take(fit_cheapest(rows), len(rows))
 
     def take(self, gaussian: Gaussian, images: int) -> None:
-        """Take a fit over and log its form."""
+        """Adopt a fit as the model's statistics and log the form of the fit."""
         forms = {
             "factor": "Cholesky factors",
             "low_rank": f"low-rank, since {images} images are few for {self.n_features} features",
@@ -149,7 +149,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
-        """Fit on what was kept."""
+        """Fit the Gaussians on the stored embeddings or on their sums."""
         if self._sums is None:
             super().fit()
             return

@@ -27,14 +27,14 @@ class PositionGaussians(nn.Module):
             self.register_buffer(name, torch.empty(0))
 
     def set(self, gaussian: Gaussian) -> None:
-        """Take a fit over."""
+        """Adopt a fit as the statistics of this module."""
         for field, name in BUFFERS.items():
             value = getattr(gaussian, field)
             setattr(self, name, gaussian.mean.new_empty(0) if value is None else value)
 
     @property
     def value(self) -> Gaussian:
-        """The fit."""
+        """The fit whose tensors this module holds."""
         return Gaussian(
             self.mean,
             factor=self.factor if self.factor.numel() else None,

@@ -107,12 +107,12 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.model = model.half() if precision == "float16" else model
 
     def on_train_start(self) -> None:
-        """Forget an earlier fit, and where its bank came from."""
+        """Discard an earlier fit and the origin of the earlier memory bank."""
         super().on_train_start()
         self.bank_origin = None
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
-        """Keep where the bank's rows come from."""
+        """Store the origin of each row of the memory bank."""
         per_image = grid[0] * grid[1]
         places = torch.as_tensor(images, dtype=torch.int32)
         picks = self.model.picks
@@ -125,7 +125,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
             checkpoint[CHECKPOINT_KEY]["bank"] = {**vars(self.bank_origin), "grid": list(self.bank_origin.grid)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the bank's origin over; a checkpoint without one leaves none."""
+        """Load the origin of the memory bank from a checkpoint; None if the checkpoint has no origin."""
         super().on_load_checkpoint(checkpoint)
         bank = checkpoint.get(CHECKPOINT_KEY, {}).get("bank")
         self.bank_origin = None if bank is None else BankOrigin(**{**bank, "grid": tuple(bank["grid"])})
