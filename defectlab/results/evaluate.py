@@ -1,4 +1,4 @@
-"""From raw scores and maps to thresholds and metrics. Needs a record, no model."""
+"""Thresholds and metrics computed from the raw scores and maps of a run's record, without a model."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def seed_names(self) -> str:
-        """The seeds of its rows, in words."""
+        """The seeds of this configuration's rows, in words."""
         return ", ".join(str(row.get("seed", "?")) for row in self.rows)
 
     @property

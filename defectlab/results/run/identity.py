@@ -1,4 +1,4 @@
-"""When two runs are the same experiment, and what a run is called."""
+"""Identity of an experiment, by which two runs are the same, and the name of a run."""
 
 import hashlib
 import json

@@ -162,7 +162,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
     @property
     def sweep_facts(self) -> SweepRecord:
-        """What is on record of the run's sweep, or of none."""
+        """Facts about the sweep that made this run, empty defaults for a run outside any sweep."""
         return self.sweep or SweepRecord()
 
     @property

@@ -149,17 +149,17 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The class name of its model."""
+        """Class name of the model of this run."""
         return self.record.model
 
     @property
     def dataset(self) -> str:
-        """The name of its dataset."""
+        """Name of the dataset that this run was trained on."""
         return self.record.dataset.name
 
     @property
     def title(self) -> str:
-        """Its model and its name, for headings."""
+        """Title of this run for headings: model and run name."""
         return f"{self.model} {self.record.name}"
 
     @property
