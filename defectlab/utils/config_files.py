@@ -62,7 +62,7 @@ def config_file(path: str | Path) -> Path:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+    """Read a YAML file that holds a mapping.
 
     Raises:
         InputError: No such file, or no mapping in it.

@@ -54,7 +54,7 @@ class JsonObject:
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Read an object, its parts included.
+        """Build an object, including nested objects, from a JSON object.
 
         Raises:
             JsonTypeError: A required key is missing or a value has another type; it names the key.
@@ -79,7 +79,7 @@ class JsonObject:
         return cls(**values, extra=extra, order=tuple(data))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object, its parts included."""
+        """Return the JSON object of this object, including nested objects."""
         known = _fields(type(self))
         data: dict[str, Any] = dict.fromkeys(self.order)
         for key, entry in known.items():

@@ -17,6 +17,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what a failed attempt left reserved on the GPU."""
+    """Release GPU memory that a failed attempt left reserved."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -31,7 +31,7 @@ class Display(Protocol):
     """One place on the screen that shows several bars, one below the other."""
 
     def add(self, label: str, total: int | None, of_bytes: bool) -> int:
-        """Show a bar and return its number."""
+        """Show a new progress bar and return the number that identifies the bar."""
 
     def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
         """Set the progress of a bar; None keeps its label."""
@@ -106,7 +106,7 @@ class NotebookDisplay:
         self._count = 0
 
     def add(self, label: str, total: int | None, of_bytes: bool) -> int:
-        """Show a bar and return its number."""
+        """Show a new progress bar and return the number that identifies the bar."""
         self._count += 1
         self._bars[self._count] = _NotebookBar(label, total, of_bytes)
         self._draw()
@@ -120,7 +120,7 @@ class NotebookDisplay:
             self._draw()
 
     def remove(self, number: int) -> None:
-        """Remove a bar."""
+        """Remove a progress bar from the display."""
         self._bars.pop(number, None)
         self._draw()
 
@@ -142,7 +142,7 @@ class TerminalDisplay:
         self._progress: Any = None
 
     def add(self, label: str, total: int | None, of_bytes: bool) -> int:
-        """Show a bar and return its number."""
+        """Show a new progress bar and return the number that identifies the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -174,7 +174,7 @@ class TerminalDisplay:
 
 
 def clock(seconds: float) -> str:
-    """Return minutes and seconds.
+    """Return a duration as text of minutes and seconds.
 
     >>> clock(75.4)
     '1:15'
