@@ -1,4 +1,4 @@
-"""What a command is, and the parser each one gets."""
+"""`Command`, the declaration of a command, and the argument parser made for each command."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

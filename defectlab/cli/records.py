@@ -1,4 +1,4 @@
-"""Commands that read records: threshold, compare, report; and convert."""
+"""Commands that read records of runs: threshold, compare, report and convert."""
 
 from collections import Counter
 

@@ -150,7 +150,7 @@ class FeatureStore:
         self._evict()
 
     def entries(self) -> list[CacheEntry]:
-        """Return what is stored, the last used first."""
+        """Return the entries of the store, the most recently used first."""
         found = []
         for facts in self.root.glob("*.json"):
             try:
