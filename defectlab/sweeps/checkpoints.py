@@ -115,7 +115,7 @@ def retain_checkpoints(
     sweep: str,
     objective: str = DEFAULT_METRIC,
 ) -> RetainedCheckpoints:
-    """Make the checkpoints that a finished sweep retains, and remove all other checkpoints of the sweep.
+    """Make the checkpoints that a finished sweep retains, and remove those that training left beside them.
 
     Args:
         policy: One of CHECKPOINTS in `config`.

@@ -154,7 +154,7 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """Name of the dataset that this run was trained on."""
+        """Name of the dataset of this run."""
         return self.record.dataset.name
 
     @property
