@@ -3,7 +3,7 @@
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def dataset_record(datamodule: Folder) -> dict[str, Any]:
         "counts": manifest.counts(),
         "manifest": manifest.hash,
         "has_masks": manifest.has_masks,
-        "protocol": asdict(manifest.protocol),
+        "protocol": manifest.protocol.to_dict(),
         **({"without_mask": without_mask} if without_mask else {}),
     }
 

@@ -73,7 +73,7 @@ def interval_from_placements(
     m, n = (above.size, below.size) if groups is None else (np.unique(numbers).size for numbers in groups)
     variance = placement_variance(above, below, groups)
     if not variance > 0 or area in (0.0, 1.0):
-        return newcombe_interval(area, m, n, z, of_parts=groups is not None)
+        return newcombe_interval(area, m, n, z, of_groups=groups is not None)
     center, half = math.log(area / (1 - area)), z * math.sqrt(variance) / (area * (1 - area))
     if groups is None:
         method = f"DeLong, logit, {m} anomalous and {n} good images"
@@ -83,7 +83,7 @@ def interval_from_placements(
     return Interval(_expit(center - half), _expit(center + half), method + note)
 
 
-def newcombe_interval(area: float, m: int, n: int, z: float, of_parts: bool = False) -> Interval:
+def newcombe_interval(area: float, m: int, n: int, z: float, of_groups: bool = False) -> Interval:
     """Return the interval of an AUROC by Newcombe's method 5, from counts of anomalous and good images, or parts."""
     size = (m + n) / 2 - 1
 
@@ -93,7 +93,7 @@ def newcombe_interval(area: float, m: int, n: int, z: float, of_parts: bool = Fa
 
     low = 0.0 if area == 0 else _root(excess, 0.0, area)
     high = 1.0 if area == 1 else _root(excess, 1.0, area)
-    counts = f"{m} parts with anomalous and {n} with good images" if of_parts else f"{m} anomalous and {n} good images"
+    counts = f"{m} parts with anomalous and {n} with good images" if of_groups else f"{m} anomalous and {n} good images"
     return Interval(low, high, f"Newcombe's method 5, {counts}")
 
 

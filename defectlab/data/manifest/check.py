@@ -95,8 +95,8 @@ def _split(found: Survey, manifest: Manifest) -> list[str]:
         kinds = counts[split]
         detail = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds, key=lambda kind: (kind != "good", kind)))
         lines.append(f"  {split:<10} {sum(kinds.values()):>5}  {detail}".rstrip())
-    if manifest.protocol.parts is not None:
-        of_split = (f"{split} {sum(kinds.values())}" for split, kinds in manifest.protocol.parts.items())
+    if manifest.protocol.group_counts is not None:
+        of_split = (f"{split} {sum(kinds.values())}" for split, kinds in manifest.protocol.group_counts.items())
         lines.append(f"  parts (group {manifest.protocol.group!r}): {', '.join(of_split)}")
     lines.append(f"  good test images: {manifest.protocol.test_normal_from}")
     lines.append(f"  validation images: {manifest.protocol.validation_from}")

@@ -144,7 +144,7 @@ class Manifest:
             "root": str(self.root),
             "layout": self.layout,
             "seed": self.seed,
-            "protocol": asdict(self.protocol),
+            "protocol": self.protocol.to_dict(),
             "warnings": list(self.warnings),
             "entries": [asdict(entry) for entry in self.entries],
         }
@@ -164,7 +164,7 @@ class Manifest:
                 root=Path(data["root"]),
                 layout=data["layout"],
                 seed=data["seed"],
-                protocol=Protocol(**data["protocol"]),
+                protocol=Protocol.from_dict(data["protocol"]),
                 entries=tuple(Entry(**entry) for entry in data["entries"]),
                 warnings=tuple(data["warnings"]),
             )

@@ -2,8 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import Any
 
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
@@ -37,7 +38,7 @@ class Protocol:
     """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous].
 
     `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
-    `group` is the pattern that names parts and `parts` their counts; both are None without one. `missing_masks` is None
+    `group` is the pattern that names parts and `group_counts` their counts; both are None without one. `missing_masks` is None
     where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None where none was asked for.
     """
 
@@ -50,10 +51,19 @@ class Protocol:
     validation_from: str
     counts: Mapping[str, Mapping[str, int]]
     group: str | None = None
-    parts: Mapping[str, Mapping[str, int]] | None = None
+    group_counts: Mapping[str, Mapping[str, int]] | None = None
     n_val_good: int | None = None
     missing_masks: str | None = None
     task: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as they are on disk, where `group_counts` is "parts"."""
+        return {"parts" if name == "group_counts" else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
+        """Return the protocol that `to_dict` wrote."""
+        return cls(**{"group_counts" if name == "parts" else name: value for name, value in data.items()})
 
 
 def assign(
@@ -97,7 +107,7 @@ def assign(
         validation_from=validation_from,
         counts=counts,
         group=options.group,
-        parts=None if groups is None else count_groups(assigned, groups),
+        group_counts=None if groups is None else count_groups(assigned, groups),
         n_val_good=n_val_good,
     )
     return assigned, protocol

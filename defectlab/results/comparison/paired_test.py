@@ -30,10 +30,10 @@ Ends = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class _Matched:
-    """The labelled test images that runs share, in one order: labels and parts (n,); of each run scores and places."""
+    """The labelled test images that runs share, in one order: labels and groups (n,); of each run scores and places."""
 
     labels: NDArray[np.int64]
-    parts: list[str] | None
+    groups: list[str] | None
     scores: list[NDArray[np.float64]]
     places: list[list[int]]
 
@@ -82,7 +82,9 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
     others = [index for index in range(len(runs)) if index != best]
     if metric == RANKED_BY:
         scores, labels = matched.scores, matched.labels
-        tests = {str(index): delong_test(scores[best], scores[index], labels, groups=matched.parts) for index in others}
+        tests = {
+            str(index): delong_test(scores[best], scores[index], labels, groups=matched.groups) for index in others
+        }
     else:
         drawn = _drawn(runs, metric, matched)
         tests = {
@@ -104,7 +106,7 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
         missing = next((one.reason for one in found if one.value is None), None)
         if missing:
             raise InputError(f"The image AUROC has no value on these test images: {missing}.")
-        sure = [auroc_interval(its, matched.labels, groups=matched.parts) for its in matched.scores]
+        sure = [auroc_interval(its, matched.labels, groups=matched.groups) for its in matched.scores]
         return [one.value or 0.0 for one in found], [(one.low, one.high) for one in sure]
     values, ends = [], []
     for run in runs:
@@ -121,10 +123,10 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
 def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
     """Return each run's metric on the same draws of the test images: (b,)."""
     labels = matched.labels
-    lack = bootstrap_problem(labels, matched.parts)
+    lack = bootstrap_problem(labels, matched.groups)
     if lack:
         raise InputError(f"A paired test has nothing to go by: {lack}.")
-    draws = resample_counts(labels, matched.parts)
+    draws = resample_counts(labels, matched.groups)
     level, name = metric.split("_", 1)
     grids = {describe_grid(run.record) for run in runs}
     if level == "pixel" and len(grids) > 1:
@@ -170,7 +172,7 @@ def _matched(runs: Sequence[Run]) -> _Matched:
             f"These runs have different images or splits ({names}): scores of different images cannot be paired. "
             "Train them on the same folder with the same seed and split options."
         )
-    scores, places, images, parts = [], [], [], []
+    scores, places, images, groups = [], [], [], []
     for run in runs:
         rows = run.scores("test")
         if not rows:
@@ -180,17 +182,17 @@ def _matched(runs: Sequence[Run]) -> _Matched:
         order = sorted(known, key=lambda place: paths[place])
         ordered = [rows[place] for place in order]
         images.append([(paths[place], rows[place].label) for place in order])
-        parts.append(row_groups(run.record, ordered))
+        groups.append(row_groups(run.record, ordered))
         scores.append(columns(ordered)[0])
         places.append(order)
         if images[-1] != images[0]:
             raise InputError(
                 f"{run.folder.name} and {first.folder.name} list other test images, or label them otherwise."
             )
-        if parts[-1] != parts[0]:
+        if groups[-1] != groups[0]:
             raise InputError(
                 f"{run.folder.name} and {first.folder.name} say otherwise which images show one part (data.group): "
                 "give both the same."
             )
     labels = np.array([label for _, label in images[0]], dtype=np.int64)
-    return _Matched(labels, parts[0], scores, places)
+    return _Matched(labels, groups[0], scores, places)

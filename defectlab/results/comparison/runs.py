@@ -97,5 +97,5 @@ def _computed(run: Run, scores: TestScores | None) -> list[KindResult]:
     if scores is None:
         return []
     threshold = run.record.thresholds.image.value
-    kinds = kinds_of_columns(scores.defects, scores.labels, scores.scores, threshold, scores.parts)
+    kinds = kinds_of_columns(scores.defects, scores.labels, scores.scores, threshold, scores.groups)
     return [KindResult(kind.defect, kind.label, kind.count, kind.flagged, kind.auroc, None) for kind in kinds]

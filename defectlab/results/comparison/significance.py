@@ -29,7 +29,7 @@ class TestScores:
 
     Paths are relative to the dataset's root, so that a dataset may lie elsewhere for another run.
 
-    `parts` (n,) are the names of the parts that the images show, for a run with `data.group`.
+    `groups` (n,) are the names of the parts that the images show, for a run with `data.group`.
     """
 
     __test__ = False  # no test class, whatever pytest makes of its name
@@ -38,12 +38,12 @@ class TestScores:
     defects: tuple[str, ...]
     labels: NDArray[np.int64]
     scores: Floats
-    parts: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     @property
     def units(self) -> Indices:
         """Number (n,) of what is independent of the others: the part that an image shows, else the image itself."""
-        return np.arange(self.labels.size) if self.parts is None else group_indices(self.parts, self.labels.size)
+        return np.arange(self.labels.size) if self.groups is None else group_indices(self.groups, self.labels.size)
 
     @property
     def testable(self) -> bool:
@@ -59,13 +59,13 @@ class TestScores:
             return self
         at = np.flatnonzero(self.labels >= 0).tolist()
         paths, defects = (tuple(names[place] for place in at) for names in (self.paths, self.defects))
-        parts = None if self.parts is None else tuple(self.parts[place] for place in at)
-        return TestScores(paths, defects, self.labels[at], self.scores[at], parts)
+        groups = None if self.groups is None else tuple(self.groups[place] for place in at)
+        return TestScores(paths, defects, self.labels[at], self.scores[at], groups)
 
     def same_images(self, other: "TestScores") -> bool:
         """Whether both are scores of the same labelled images of the same parts, by the same labels."""
         one, two = self.labelled, other.labelled
-        same = one.paths == two.paths and one.parts == two.parts
+        same = one.paths == two.paths and one.groups == two.groups
         return same and bool((one.labels == two.labels).all())
 
 
@@ -88,13 +88,13 @@ def read_test_scores(run: Run) -> TestScores | None:
     names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])
     ordered = sorted(zip(names, rows, strict=True), key=lambda pair: pair[0])
     columns = list(zip(*(row for _, row in ordered), strict=True))
-    parts = groups_of_paths(run.record, columns[at["image_path"]])
+    groups = groups_of_paths(run.record, columns[at["image_path"]])
     return TestScores(
         tuple(name for name, _ in ordered),
         columns[at["defect"]],
         np.array(columns[at["label"]], dtype=np.int64),
         np.array(columns[at["score"]], dtype=np.float64),
-        None if parts is None else tuple(parts),
+        None if groups is None else tuple(groups),
     )
 
 
@@ -102,7 +102,7 @@ def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDE
     """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
     seeds = [one.labelled for one in seeds]
     first = seeds[0]
-    found = [auroc_interval(one.scores, one.labels, confidence, one.parts) for one in seeds]
+    found = [auroc_interval(one.scores, one.labels, confidence, one.groups) for one in seeds]
     unknown = next((one for one in found if one.low is None), None)
     if len(seeds) == 1 or unknown is not None:
         return unknown or found[0]
@@ -143,12 +143,12 @@ def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) 
         return 1.0  # every image lies alike for both
     variance = placement_variance(top, bottom, _groups_by_class(first[0]))
     if variance == 0 or len(first) == len(second) == 1:
-        return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].parts).p
+        return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].groups).p
     return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
 
 
 def _groups_by_class(images: TestScores) -> Groups | None:
-    if images.parts is None:
+    if images.groups is None:
         return None
     return images.units[images.labels == 1], images.units[images.labels == 0]
 

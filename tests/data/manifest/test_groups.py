@@ -63,7 +63,7 @@ def test_the_protocol_says_so_and_counts_parts(tmp_path: Path):
     manifest = build_manifest(parts_folder(tmp_path), group=PATTERN)
     protocol = manifest.protocol
     assert protocol.group == PATTERN
-    assert protocol.parts == {
+    assert protocol.group_counts == {
         "train": {"good": 10, "anomalous": 0},
         "validation": {"good": 4, "anomalous": 3},
         "test": {"good": 4, "anomalous": 3},
@@ -123,7 +123,7 @@ def test_images_without_a_name_are_parts_of_their_own_and_counted(tmp_path: Path
     write_image(tmp_path / "test/good/odd.png")
     manifest = build_manifest(tmp_path, group=PATTERN)
     assert any("is not found in, each a part of its own (1)" in warning for warning in manifest.warnings)
-    assert sum(sum(kinds.values()) for kinds in manifest.protocol.parts.values()) == 25
+    assert sum(sum(kinds.values()) for kinds in manifest.protocol.group_counts.values()) == 25
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=14))
@@ -140,6 +140,6 @@ def test_clusters_are_the_connected_components(pairs: list[tuple[int, int]]):
 
 def test_without_a_pattern_nothing_changes(tmp_path: Path):
     manifest = build_manifest(parts_folder(tmp_path))
-    assert (manifest.protocol.group, manifest.protocol.parts) == (None, None)
+    assert (manifest.protocol.group, manifest.protocol.group_counts) == (None, None)
     single = build_manifest(tmp_path, group=r".+")  # every image a part of its own: other words, the same picks
     assert single.hash == manifest.hash

@@ -64,17 +64,17 @@ def test_photographs_of_one_part_are_not_counted_as_many():
     random = np.random.default_rng(3)
     one, other = (of_parts(random, 20, random.normal(size=40)) for _ in range(2))
     with_parts = against_best([[one], [other]], 0)[1]
-    assert with_parts == delong_test(one.scores, other.scores, one.labels, groups=one.parts).p
-    plain = [replace(each, parts=None) for each in (one, other)]
+    assert with_parts == delong_test(one.scores, other.scores, one.labels, groups=one.groups).p
+    plain = [replace(each, groups=None) for each in (one, other)]
     assert with_parts > against_best([[plain[0]], [plain[1]]], 0)[1]
-    assert mean_auroc_interval([one]) == auroc_interval(one.scores, one.labels, groups=one.parts)
+    assert mean_auroc_interval([one]) == auroc_interval(one.scores, one.labels, groups=one.groups)
     seeds, plain_seeds = mean_auroc_interval([one] * 2), mean_auroc_interval([plain[0]] * 2)
     assert seeds.low < plain_seeds.low
     assert "clustered by part" in seeds.method
     assert "mean of 2 seeds" in seeds.method
     assert against_best([[one] * 2, [other] * 3], 0)[1] == pytest.approx(with_parts)
     assert against_best([[one], [plain[1]]], 0) == [None, None], "runs that know other parts are not paired"
-    alone = replace(one, parts=("a",) * 60 + ("b",) * 60)
+    alone = replace(one, groups=("a",) * 60 + ("b",) * 60)
     assert against_best([[alone], [alone]], 0) == [None, None], "one part of a kind says nothing of others"
 
 
@@ -85,7 +85,7 @@ def test_ties_over_parts_are_as_often_wrong_as_they_say():
         seeds = [[of_parts(random, 25, base + random.normal(0, 0.2, 50)) for _ in range(2)]
                  for base in random.normal(size=(2, 50))]  # fmt: skip
         wrong["parts"] += against_best(seeds, 0)[1] < 0.05
-        plain = [[replace(one, parts=None) for one in its] for its in seeds]
+        plain = [[replace(one, groups=None) for one in its] for its in seeds]
         wrong["images"] += against_best(plain, 0)[1] < 0.05
     assert wrong["parts"] / 300 < 0.095
     assert wrong["images"] / 300 > 0.15
