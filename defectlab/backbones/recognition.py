@@ -96,20 +96,20 @@ def _named(library: str, architecture: str, module: nn.Module) -> BackboneSpec:
 
 def _same(module: nn.Module, rebuilt: nn.Module) -> bool:
     head = head_prefixes(rebuilt)
-    return _shapes(module, head) == _shapes(rebuilt, head) and _parts(module, head) == _parts(rebuilt, head)
+    return _shapes(module, head) == _shapes(rebuilt, head) and _modules(module, head) == _modules(rebuilt, head)
 
 
 def _shapes(module: nn.Module, head: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(v.shape) for key, v in module.state_dict().items() if not (head and key.startswith(head))}
 
 
-def _parts(module: nn.Module, head: tuple[str, ...]) -> list[tuple[str, type, str, bool]]:
+def _modules(module: nn.Module, head: tuple[str, ...]) -> list[tuple[str, type, str, bool]]:
     """Return name, class, own settings and whether it is as its class made it, for every module but the classifier."""
-    parts = []
-    for name, part in module.named_modules():
+    found = []
+    for name, child in module.named_modules():
         if head and f"{name}.".startswith(head):
             continue
         # An own `forward` or a hook changes what is computed without any trace in the structure.
-        altered = "forward" in vars(part) or bool(part._forward_hooks) or bool(part._forward_pre_hooks)
-        parts.append((name, type(part), part.extra_repr(), altered))
-    return parts
+        altered = "forward" in vars(child) or bool(child._forward_hooks) or bool(child._forward_pre_hooks)
+        found.append((name, type(child), child.extra_repr(), altered))
+    return found

@@ -96,7 +96,7 @@ def good_max_threshold(
 
 
 def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) -> Threshold:
-    """Choose midway between the means of good and of anomalous scores, each given in parts of any size.
+    """Choose midway between the means of good and of anomalous scores, each given in chunks of any size.
 
     Raises:
         OptionError: One kind is missing, or there is no finite mean.
@@ -109,7 +109,7 @@ def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) ->
 
 
 def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0) -> Threshold:
-    """Choose k standard deviations (of the population) above the mean of good scores, given in parts of any size.
+    """Choose k standard deviations (of the population) above the mean of good scores, given in chunks of any size.
 
     `good` is gone through twice; `bad` says how many anomalous scores there are, for the error's sake.
 
@@ -120,7 +120,7 @@ def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0)
     require_classes("mean_plus_k_std", count, bad, source)
     mean = total / count
     with np.errstate(invalid="ignore"):  # an infinite score leaves no finite threshold, which is refused below
-        squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in good)
+        squares = sum(float(np.square(chunk.astype(np.float64) - mean).sum()) for chunk in good)
         value = mean + k * math.sqrt(squares / count)
     return make_threshold("mean_plus_k_std", value, source, f"mean + {k:g} standard deviations of {count} good scores")
 
@@ -309,11 +309,11 @@ def require_classes(
         )
 
 
-def _sum(parts: Iterable[Floats]) -> tuple[int, float]:
-    """Return how many scores there are in parts, and their sum."""
+def _sum(chunks: Iterable[Floats]) -> tuple[int, float]:
+    """Return how many scores there are in chunks, and their sum."""
     count, total = 0, 0.0
-    for part in parts:
-        count, total = count + part.size, total + float(np.sum(part, dtype=np.float64))
+    for chunk in chunks:
+        count, total = count + chunk.size, total + float(np.sum(chunk, dtype=np.float64))
     return count, total
 
 

@@ -4,7 +4,7 @@ Where scores are many, each possible float32 between the lowest and the highest 
 a table, and scores are counted there. Else they are put into about a million bins, in their order: only those that
 share a bin with one of the others can lie on either side of it, so these few are sorted and the rest is counted.
 
-Scores come part by part, each small enough to stay in the cache: memory that is touched for the first time costs more
+Scores come chunk by chunk, each small enough to stay in the cache: memory that is touched for the first time costs more
 than all arithmetic on it.
 """
 
@@ -44,24 +44,24 @@ class _Counter(Protocol):
 
 
 def count_scores(
-    parts: Sequence[_Input], read: Callable[[_Input], Scores], distinct: Scores, total: int
+    chunks: Sequence[_Input], read: Callable[[_Input], Scores], distinct: Scores, total: int
 ) -> tuple[Counts, Counts]:
     """Return how many scores lie below each of `distinct` (k,), and how many up to it: (k,) each.
 
     Args:
-        parts: What `read` makes scores (n,) of, in any order, without NaN; at most a million at a time work best.
-        read: Called once for each part, in threads.
+        chunks: What `read` makes scores (n,) of, in any order, without NaN; at most a million at a time work best.
+        read: Called once for each chunk, in threads.
         distinct: (k,) ascending, each once.
         total: Number of all scores.
     """
 
     def count(own: Iterable[_Input]) -> _Counter:
         counter = _counter(distinct, total)
-        for part in own:
-            counter.add(read(part))
+        for chunk in own:
+            counter.add(read(chunk))
         return counter
 
-    first, *others = in_threads(count, _shares(parts, 1 if total <= MAX_SORTED else threads()))
+    first, *others = in_threads(count, _shares(chunks, 1 if total <= MAX_SORTED else threads()))
     for other in others:
         first.join(other)
     first.finish()
@@ -94,19 +94,19 @@ class _Sorted:
     """All scores, kept and sorted."""
 
     def __init__(self) -> None:
-        self._parts = [np.empty(0, dtype=np.float32)]
-        self._ascending = self._parts[0]
+        self._chunks = [np.empty(0, dtype=np.float32)]
+        self._ascending = self._chunks[0]
 
     def add(self, scores: Scores) -> None:
-        self._parts.append(scores.copy())
+        self._chunks.append(scores.copy())
 
     def join(self, other: _Counter) -> None:
         assert isinstance(other, _Sorted)
-        self._parts += other._parts
+        self._chunks += other._chunks
 
     def finish(self) -> None:
-        self._ascending = np.concatenate(self._parts)
-        self._parts = []
+        self._ascending = np.concatenate(self._chunks)
+        self._chunks = []
         self._ascending.sort()
 
     def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
@@ -220,16 +220,16 @@ def threads() -> int:
     return min(int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1, MAX_THREADS)
 
 
-def in_threads(work: Callable[[_Input], _Result], parts: Sequence[_Input]) -> list[_Result]:
-    """Return what `work` makes of each part, at the same time; numpy lets go of the interpreter where it counts."""
-    if len(parts) == 1:
-        return [work(parts[0])]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(work, parts))
+def in_threads(work: Callable[[_Input], _Result], chunks: Sequence[_Input]) -> list[_Result]:
+    """Return what `work` makes of each chunk, at the same time; numpy lets go of the interpreter where it counts."""
+    if len(chunks) == 1:
+        return [work(chunks[0])]
+    with ThreadPoolExecutor(len(chunks)) as pool:
+        return list(pool.map(work, chunks))
 
 
-def _shares(parts: Sequence[_Input], count: int) -> list[Sequence[_Input]]:
+def _shares(chunks: Sequence[_Input], count: int) -> list[Sequence[_Input]]:
     """Part a sequence into at most `count` runs of about one length, one at least."""
-    count = max(1, min(count, len(parts)))
-    edges = [len(parts) * number // count for number in range(count + 1)]
-    return [parts[begin:end] for begin, end in pairwise(edges)]
+    count = max(1, min(count, len(chunks)))
+    edges = [len(chunks) * number // count for number in range(count + 1)]
+    return [chunks[begin:end] for begin, end in pairwise(edges)]
