@@ -62,7 +62,7 @@ class Detector:
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.batch_size = batch_size
-        self._most: int | None = None  # images a batch, where memory was not enough for more
+        self._max_batch: int | None = None  # images a batch, where memory was not enough for more
 
     @classmethod
     def load(
@@ -180,14 +180,14 @@ class Detector:
         """Score a batch; out of memory, in halves, and so from then on."""
         place = 0
         while place < len(batch):
-            part = batch[place : place + (self._most or len(batch))]
+            part = batch[place : place + (self._max_batch or len(batch))]
             try:
                 found = list(self._predict_batch(part))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(part) == 1:
                     raise
-                self._most = len(part) // 2
-                logger.warning("Out of memory with %d images a batch: going on with %d", len(part), self._most)
+                self._max_batch = len(part) // 2
+                logger.warning("Out of memory with %d images a batch: going on with %d", len(part), self._max_batch)
             else:
                 place += len(part)
                 yield from found

@@ -11,13 +11,13 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-IN_MEMORY = 2 * 2**30  # bytes; more goes to a file, which the system holds in memory where it has some to spare
+MAX_MEMORY_BYTES = 2 * 2**30  # bytes; more goes to a file, which the system holds in memory where it has some to spare
 
 
 class EmbeddingStore:
     """Embeddings of up to `images` images by path, each a list of tensors (C, h, w), float32 on the CPU.
 
-    Kept in memory up to `IN_MEMORY` bytes, else in an unnamed file in `folder`, which vanishes with this object or its
+    Kept in memory up to `MAX_MEMORY_BYTES` bytes, else in an unnamed file in `folder`, which vanishes with this object or its
     process.
     """
 
@@ -53,7 +53,7 @@ class EmbeddingStore:
         """Return a tensor (images, *shape) for each shape, all in memory or all in a file."""
         whole = [(self.images, *shape) for shape in shapes]
         size = 4 * sum(map(math.prod, whole))
-        in_memory = size <= IN_MEMORY
+        in_memory = size <= MAX_MEMORY_BYTES
         where = "in memory" if in_memory else f"in a file under {self._folder}"
         logger.info("Features of %d images, computed once: %.2f GB %s", self.images, size / 1e9, where)
         return [torch.empty(shape) if in_memory else self._map_file(shape) for shape in whole]

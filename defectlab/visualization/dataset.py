@@ -71,7 +71,7 @@ def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, s
 
 
 COLOURS = ((230, 60, 60), (60, 160, 230), (60, 190, 90), (240, 180, 40))
-LARGEST = 1024  # pixels of the picture's longer side
+MAX_SIDE = 1024  # pixels of the picture's longer side
 
 
 def tile_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
@@ -96,7 +96,7 @@ def tile_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
         inset = line * (row % 2 + 2 * (column % 2))  # neighbours' outlines lie side by side
         box = (left + inset, top + inset, left + width - 1 - inset, top + height - 1 - inset)
         draw.rectangle(box, outline=COLOURS[row % 2 + 2 * (column % 2)], width=line)
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     return np.asarray(picture)
 
 

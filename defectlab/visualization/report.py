@@ -41,7 +41,7 @@ from defectlab.visualization.run_panel import COLUMNS, ShownImages
 
 logger = logging.getLogger(__name__)
 
-MOST_CURVES = 10  # in one chart; more cannot be told apart
+MAX_CURVES = 10  # in one chart; more cannot be told apart
 PICTURES, PICTURES_OF_MANY, MANY = 6, 3, 4  # of each list, and of each list where there are this many runs
 
 STYLE = """
@@ -152,7 +152,7 @@ def _curve_name(ranking: Ranking, entry: Entry) -> str:
 
 def _curves(configurations: Mapping[str, tuple[Run, Sequence[ScoreRow]]], of_one_seed: bool) -> str:
     """Draw the curves of each configuration's first seed."""
-    tested = dict(list(configurations.items())[:MOST_CURVES])
+    tested = dict(list(configurations.items())[:MAX_CURVES])
     image = {name: sort_scores(*columns(rows)) for name, (_, rows) in tested.items()}
     usable = {
         name: curve

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=["in memory", "in a file"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingStore:
-    monkeypatch.setattr(embedding_store, "IN_MEMORY", 2**20 if request.param == "in memory" else 0)
+    monkeypatch.setattr(embedding_store, "MAX_MEMORY_BYTES", 2**20 if request.param == "in memory" else 0)
     return EmbeddingStore(3, tmp_path)
 
 

@@ -186,7 +186,7 @@ def test_the_backbone_sees_each_image_once(parts: Path, tmp_path: Path, monkeypa
 
 
 def test_features_that_need_a_file_give_the_same_numbers(parts: Path, run: Run, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(embedding_store, "IN_MEMORY", 1000)
+    monkeypatch.setattr(embedding_store, "MAX_MEMORY_BYTES", 1000)
     _, other = fitted(parts, tmp_path)
     assert [row.score for row in other.scores()] == [row.score for row in run.scores()]
     assert not list(tmp_path.rglob("tmp*"))

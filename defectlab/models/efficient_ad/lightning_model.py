@@ -31,7 +31,7 @@ from defectlab.utils.validation import check_integer, check_range
 
 logger = logging.getLogger(__name__)
 
-LEAST_SIZE = 256  # of the autoencoder: five halvings, then a kernel of 8
+MIN_SIZE = 256  # of the autoencoder: five halvings, then a kernel of 8
 GREY_SHARE = 0.3  # of the general images, as in the paper
 
 
@@ -103,10 +103,10 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         check_unnormalised("EfficientAd", self.preprocessing)
         height, width = self.preprocessing.input_size
         padded = (height + around[2] + around[3], width + around[0] + around[1])
-        if min(padded) < LEAST_SIZE:
+        if min(padded) < MIN_SIZE:
             raise OptionError(
                 f"EfficientAd: the model's input of {padded} is too small for its autoencoder: "
-                f"at least {LEAST_SIZE} pixels."
+                f"at least {MIN_SIZE} pixels."
             )
         self.model = EfficientAdModel(**shape, seed=shared.seed)
         self.lr, self.weight_decay = lr, weight_decay

@@ -207,7 +207,7 @@ def _put(sheet: Worksheet, place: int, name: str, value: Any, font: Font | None 
         cell.number_format = "0.0" if name in _SHORT else "0.0000"
 
 
-MOST_BARS = 20
+MAX_BARS = 20
 CHART_COLUMNS = 4  # of numbers that the chart draws
 _HEADERS = ("chart: run", "chart: image_AUROC", "chart: down to", "chart: up to")
 _PALE = Font(name="Calibri", color="FFA6A6AC", size=9)
@@ -215,12 +215,12 @@ _PALE = Font(name="Calibri", color="FFA6A6AC", size=9)
 
 def chart_rows(entries: int) -> int:
     """Return how many rows the chart of so many configurations covers."""
-    return 6 + math.ceil(min(entries, MOST_BARS) * 1.7)
+    return 6 + math.ceil(min(entries, MAX_BARS) * 1.7)
 
 
 def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: int, top: int, left: int) -> None:
     """Draw the best entries at row `top`, from numbers written beside the block from row `header`, column `left` on."""
-    shown = entries[:MOST_BARS]
+    shown = entries[:MAX_BARS]
     for at, name in enumerate(_HEADERS, left):
         sheet.cell(header, at, name).font = _PALE
     for place, entry in enumerate(shown, header + 1):
@@ -234,7 +234,7 @@ def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: in
     chart = BarChart()
     chart.type, chart.style, chart.legend, chart.gapWidth = "bar", 10, None, 60
     chart.title = f"{title}: image AUROC, 95 % interval over test images" + (
-        f" (the best {MOST_BARS})" if len(entries) > MOST_BARS else ""
+        f" (the best {MAX_BARS})" if len(entries) > MAX_BARS else ""
     )
     chart.visible_cells_only = False  # folded seeds lie in the same rows
     chart.add_data(Reference(sheet, min_col=left + 1, min_row=first, max_row=last))
