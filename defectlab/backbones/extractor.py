@@ -92,7 +92,7 @@ class FeatureExtractor(nn.Module):
     def _through_hooks(self, images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
 
-        def keep(layer: str) -> Callable[..., None]:
+        def store(layer: str) -> Callable[..., None]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
                 # A copy: a later in-place operation of unknown code must not change what was read.
                 found[layer] = output.clone() if torch.is_tensor(output) else output
@@ -100,7 +100,7 @@ class FeatureExtractor(nn.Module):
             return hook
 
         # Hooks live for one call, so that the module can be copied and pickled.
-        handles = [self.feature_extractor.get_submodule(n).register_forward_hook(keep(n)) for n in self.layers]
+        handles = [self.feature_extractor.get_submodule(n).register_forward_hook(store(n)) for n in self.layers]
         try:
             self.feature_extractor(images)
         finally:

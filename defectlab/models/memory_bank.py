@@ -18,14 +18,14 @@ class MemoryBankDetector(BaseDetector):
     def on_train_start(self) -> None:
         """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
         self._is_fitted = torch.tensor([False], device=self.device)
-        self._kept: list[tuple[list[str], torch.Tensor]] = []
+        self._embeddings: list[tuple[list[str], torch.Tensor]] = []
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Store the embeddings (B, C, h, w) of one training batch."""
         del args, kwargs
         with torch.no_grad():
             embedding = self.model.embed(self.model.features(batch.image))
-        self._kept.append((list(batch.image_path), embedding))
+        self._embeddings.append((list(batch.image_path), embedding))
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
@@ -35,7 +35,7 @@ class MemoryBankDetector(BaseDetector):
         """
         seen: Counter[str] = Counter()
         views = []  # (path, pass) in the order of the batches
-        for batch_paths, _ in self._kept:
+        for batch_paths, _ in self._embeddings:
             for path in batch_paths:
                 views.append((path, seen[path]))
                 seen[path] += 1
@@ -44,14 +44,14 @@ class MemoryBankDetector(BaseDetector):
         order = sorted(views, key=lambda view: (view[0] if manifest is None else manifest.index(view[0]), view[1]))
         rank = {view: index for index, view in enumerate(order)}
         ranks = [rank[view] for view in views]
-        _, first = self._kept[0]
+        _, first = self._embeddings[0]
         # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
         # exist once; on a GPU twice for a moment.
         layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
         shape = (len(views), *first.shape[1:])
         stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
-        while self._kept:
-            batch_paths, embedding = self._kept.pop()
+        while self._embeddings:
+            batch_paths, embedding = self._embeddings.pop()
             stacked[ranks[len(ranks) - len(batch_paths) :]] = embedding
             del ranks[len(ranks) - len(batch_paths) :]
         grid = (stacked.shape[-2], stacked.shape[-1])

@@ -79,7 +79,7 @@ def _fit_again(
     model.model.to(one.engine.device)
     if model.model_name == "patchcore":
         manifest, (_, height, width) = one.datamodule.manifest, one.grid
-        model.model.keep(rows, _order(one, group, rows, shared))
+        model.model.set_memory_bank(rows, _order(one, group, rows, shared))
         model.fitted_on([manifest.index(entry.path) for entry in manifest.split("train")], (height, width))
     else:
         model.model.fit(rows)

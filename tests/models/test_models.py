@@ -85,7 +85,7 @@ def test_every_image_setting_survives_the_checkpoint(parts: Path):
 def test_padims_sums_give_the_fit_on_kept_embeddings(parts: Path, monkeypatch: pytest.MonkeyPatch):
     _, kept = fitted("padim", parts, n_features=3)
     numbers = scores(kept)
-    monkeypatch.setattr("defectlab.models.padim.lightning_model.KEPT_EMBEDDINGS", 1)
+    monkeypatch.setattr("defectlab.models.padim.lightning_model.MAX_EMBEDDING_BYTES", 1)
     model, summed = fitted("padim", parts, n_features=3)
     assert model.model.gaussian.value.form == "factor"
     assert scores(summed) == pytest.approx(numbers, rel=2e-5)
@@ -149,7 +149,7 @@ def test_patchcore_fits_on_the_kept_embeddings_themselves(monkeypatch: pytest.Mo
     batches = [torch.rand(2, 6, 3, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     monkeypatch.setattr(type(model), "trainer", SimpleNamespace(datamodule=None))
     monkeypatch.setattr(model.model, "fit", seen.append)
-    model._kept = [(["c", "a"], batches[0]), (["b", "d"], batches[1])]
+    model._embeddings = [(["c", "a"], batches[0]), (["b", "d"], batches[1])]
     model.fit()
     (rows,) = seen
     assert rows._base is not None  # a view: the patches are not held twice

@@ -107,7 +107,7 @@ class _Flow(torch.autograd.Function):
         channels = len(x)
         scales = SHRINK * F.softplus(torch.stack([block.scale for block in blocks]), beta=BETA)  # (K, C)
         log_jacobian = scales.log().sum().expand(x.shape[1]).clone()
-        kept = []
+        saved = []
         for block, scale in zip(blocks, scales.unsqueeze(2), strict=True):
             split, active = block.split, channels - block.split
             joined = torch.cat([x[:split], c])  # (S + P, F)
@@ -118,10 +118,10 @@ class _Flow(torch.autograd.Function):
             both = torch.empty_like(x)  # (C, F)
             both[:split].copy_(x[:split])
             torch.addcmul(coefficients[active:], x[split:], factor, out=both[split:])
-            kept.append((joined, hidden, tanh, factor, x[split:], both, scale))
+            saved.append((joined, hidden, tanh, factor, x[split:], both, scale))
             log_jacobian.add_(tanh.sum(0), alpha=block.clamp)
             x = block.mix(torch.addcmul(block.offset.unsqueeze(1), both, scale))
-        ctx.blocks, ctx.kept, ctx.latent, ctx.shapes = blocks, kept, x, [tensor.shape for tensor in tensors]
+        ctx.blocks, ctx.saved, ctx.latent, ctx.shapes = blocks, saved, x, [tensor.shape for tensor in tensors]
         return log_jacobian.sub_(x.square().sum(0), alpha=0.5).add_(channels * LOG_SQRT_2PI)
 
     @staticmethod
@@ -134,7 +134,7 @@ class _Flow(torch.autograd.Function):
         of_scales, of_offsets, of_subnets = found[: len(blocks)], found[len(blocks) :], found[2 * len(blocks) :]
         for number in range(len(blocks) - 1, -1, -1):
             block = blocks[number]
-            joined, hidden, tanh, factor, passive, both, scale = ctx.kept[number]
+            joined, hidden, tanh, factor, passive, both, scale = ctx.saved[number]
             split = block.split
             of_w1, of_b1, of_w2, of_b2 = of_subnets[4 * number : 4 * number + 4]
             gradient = block.unmix(gradient)  # (C, F)
@@ -155,17 +155,17 @@ class _Flow(torch.autograd.Function):
                 torch.addmm(gradient[:split], block.w1[:, :split].T, of_hidden, out=below[:split])
                 below[split:].copy_(scaled)
                 gradient = below
-        _through_softplus(flat[: sum(sizes[: len(blocks)])], blocks, ctx.kept, weight)
-        ctx.kept = ctx.latent = None
+        _through_softplus(flat[: sum(sizes[: len(blocks)])], blocks, ctx.saved, weight)
+        ctx.saved = ctx.latent = None
         if len(ctx.shapes) == 1:
             return None, None, None, flat
         return None, None, None, *(part.view(shape) for part, shape in zip(found, ctx.shapes, strict=True))
 
 
 def _through_softplus(
-    gradient: torch.Tensor, blocks: Sequence[Coupling], kept: Sequence[tuple[torch.Tensor, ...]], weight: torch.Tensor
+    gradient: torch.Tensor, blocks: Sequence[Coupling], saved: Sequence[tuple[torch.Tensor, ...]], weight: torch.Tensor
 ) -> None:
     """Turn gradients of the blocks' global scales (K*C,), in place, into those in front of their softplus."""
-    scales = torch.cat([scale for *_, scale in kept]).squeeze(1)  # (K*C,)
+    scales = torch.cat([scale for *_, scale in saved]).squeeze(1)  # (K*C,)
     before = torch.cat([block.scale for block in blocks])
     gradient.add_(weight.sum() / scales).mul_(SHRINK * torch.sigmoid(BETA * before))

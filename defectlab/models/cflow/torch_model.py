@@ -19,7 +19,7 @@ from defectlab.utils.seeds import seeded
 
 # Positions scored at a time: they are independent of each other, so these only bound memory.
 CPU_COLUMNS, GPU_COLUMNS = 512, 65536
-KEPT_GRIDS = 256 * 2**20  # bytes a layer; what a larger grid needs is computed for each batch
+MAX_CACHED_GRIDS = 256 * 2**20  # bytes a layer; what a larger grid needs is computed for each batch
 
 
 class CflowModel(AnomalibCflowModel):
@@ -55,7 +55,7 @@ class CflowModel(AnomalibCflowModel):
                 for n_features in self.pool_dims
             )
         self.anomaly_map_generator = AnomalyMapGenerator(pool_layers=self.pool_layers)
-        self._kept_grids: dict[int, tuple[Any, GridFlow]] = {}
+        self._grid_cache: dict[int, tuple[Any, GridFlow]] = {}
         self._flats: list[nn.Parameter] = []  # while it trains, one for each decoder
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -120,12 +120,12 @@ class CflowModel(AnomalibCflowModel):
         """Return a layer's flow, prepared for the grid of its features; kept as long as the weights stay the same."""
         decoder: Any = self.decoders[number]
         key = (feature.shape[-2:], feature.device, feature.dtype, checksum(decoder.parameters()))
-        kept_key, kept = self._kept_grids.get(number, (None, None))
-        if kept is not None and kept_key == key:
-            return kept
+        cached_key, cached = self._grid_cache.get(number, (None, None))
+        if cached is not None and cached_key == key:
+            return cached
         prepared = GridFlow(self._encoding(feature), couplings(decoder))
-        if prepared.nbytes <= KEPT_GRIDS:
-            self._kept_grids[number] = key, prepared
+        if prepared.nbytes <= MAX_CACHED_GRIDS:
+            self._grid_cache[number] = key, prepared
         return prepared
 
     def score(self, embedding: list[torch.Tensor], image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,7 +27,7 @@ from defectlab.utils.seeds import generator
 logger = logging.getLogger(__name__)
 
 PAPER_N_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
-KEPT_EMBEDDINGS = 4 * 2**30  # bytes; above this sums are kept instead, where they are smaller
+MAX_EMBEDDING_BYTES = 4 * 2**30  # bytes; above this sums are kept instead, where they are smaller
 
 
 class PadimModel(FourParts, AnomalibPadimModel):
@@ -135,7 +135,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         ]
         features = self.model.n_features
         size = 4 * images * features * height * width
-        self._sums = GaussianSums() if size > KEPT_EMBEDDINGS and images > 2 * features else None
+        self._sums = GaussianSums() if size > MAX_EMBEDDING_BYTES and images > 2 * features else None
         if self._sums is not None:
             smaller = size * 2 * features / images
             logger.info("Padim: sums of %.1f GB are kept instead of embeddings of %.1f GB", smaller / 1e9, size / 1e9)

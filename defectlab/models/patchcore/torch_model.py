@@ -79,7 +79,7 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
 
     def fit(self, rows: torch.Tensor) -> None:
         """Keep some of (N, C) patches as memory bank, in the order picked: the coreset, or as many at random."""
-        self.keep(rows, self.order(rows, coreset_size(len(rows), self.coreset_sampling_ratio)))
+        self.set_memory_bank(rows, self.order(rows, coreset_size(len(rows), self.coreset_sampling_ratio)))
 
     def order(self, rows: torch.Tensor, size: int) -> torch.Tensor:
         """Return which of (N, C) patches a bank of `size` keeps, in the order picked: any prefix is a smaller bank."""
@@ -87,7 +87,7 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         if self.bank_sampling == "random":
             logger.info("Memory bank: %d of %d patches at random", size, n_patches)
             return torch.randperm(n_patches, generator=generator(self.seed, "random bank"))[:size]
-        projection = self._drawn_projection(rows)
+        projection = self._random_projection(rows)
         cost = estimate(n_patches, len(projection), size, device=str(rows.device))
         logger.info(
             "Coreset: %d of %d patches with %d numbers each; about %.0f s and %.1f GB",
@@ -100,14 +100,14 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
             first = int(torch.randint(n_patches, (1,), generator=generator(self.seed, "coreset first pick")))
             return k_center_greedy(rows.float(), size, first=first, projection=projection, progress=progress)
 
-    def _drawn_projection(self, rows: torch.Tensor) -> torch.Tensor:
+    def _random_projection(self, rows: torch.Tensor) -> torch.Tensor:
         drawn = sparse_projection(*rows.shape, generator=generator(self.seed, "coreset projection"))
         return drawn.to(rows.device)
 
-    def keep(self, rows: torch.Tensor, picks: torch.Tensor) -> None:
+    def set_memory_bank(self, rows: torch.Tensor, picks: torch.Tensor) -> None:
         """Make the picked of (N, C) patches the memory bank, projected where it is compressed."""
         if self.compresses:
-            self.projection = self._drawn_projection(rows).to(rows)
+            self.projection = self._random_projection(rows).to(rows)
         self.memory_bank = self.compressed(rows[picks.to(rows.device)])
         self.picks = picks.cpu()
 

@@ -58,7 +58,7 @@ def search_sweep(
         if plan_only:
             return SweepResult(plan, [], folder)
         write_settings(folder, settings)
-        live = LiveTable(config.trials * search.runs_per_trial, _kept_outcomes(completed))
+        live = LiveTable(config.trials * search.runs_per_trial, _earlier_outcomes(completed))
         try:
             trials = run_search(search, folder, live.report, study)
             retained = _retain(settings, refit, finished_runs(live.outcomes), store)
@@ -120,7 +120,7 @@ def _retain(
     )
 
 
-def _kept_outcomes(trials: Sequence[Trial]) -> list[Outcome]:
+def _earlier_outcomes(trials: Sequence[Trial]) -> list[Outcome]:
     """Return the outcomes of trials that an earlier call has completed."""
     outcomes = [outcome for trial in trials for outcome in trial.outcomes]
     for outcome in outcomes:
