@@ -49,9 +49,9 @@ class DraemModel(FourParts, AnomalibDraemModel):
         """Put image and reconstruction side by side: (B, 6, H, W)."""
         return torch.cat([features["image"], features["reconstruction"]], dim=1)
 
-    def fit(self, images: torch.Tensor, spoilt: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a batch: `spoilt` (B, 3, H, W) are `images` with defects at `masks` (B, 1, H, W)."""
-        features = self.features(spoilt)
+    def fit(self, images: torch.Tensor, augmented: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch: `augmented` (B, 3, H, W) are `images` with defects at `masks` (B, 1, H, W)."""
+        features = self.features(augmented)
         logits = _padded(self.discriminative_subnetwork, self.embed(features))
         return self.loss(images, features["reconstruction"], masks, logits)
 
@@ -172,8 +172,8 @@ class Draem(BaseDetector, AnomalibDraem):
         The defects are drawn on the CPU, whose generator the engine seeds.
         """
         del args, kwargs
-        spoilt, masks = self.augmenter(batch.image.cpu())
-        loss = self.model.fit(batch.image, spoilt.to(self.device), masks.to(self.device))
+        augmented, masks = self.augmenter(batch.image.cpu())
+        loss = self.model.fit(batch.image, augmented.to(self.device), masks.to(self.device))
         if self.sspcab:
             before, after = self.sspcab_activations["input"], self.sspcab_activations["output"]
             loss = loss + self.options["sspcab_lambda"] * F.mse_loss(before, after)
