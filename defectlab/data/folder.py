@@ -117,7 +117,7 @@ class Folder(AnomalibDataModule):
         return read_region(self.root or self.manifest.root, self.settings)
 
     @property
-    def training_views(self) -> int:
+    def training_samples(self) -> int:
         """How many images one epoch of training sees: each as often as there are passes."""
         return len(self.manifest.split("train")) * self.passes
 

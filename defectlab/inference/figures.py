@@ -42,7 +42,7 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
         InputError: A prediction of an array, or a run without a scale for its maps.
     """
     low, high = scale_of(detector)
-    pictures = views(detector, found)
+    pictures = prediction_images(detector, found)
     height, width = pictures[0].shape[:2]
     panels = dict(zip(("image", "anomaly map", "overlay", "contour"), pictures, strict=True))
     figure, axes = image_row(panels, (14, 3.3 * min(1.6, height / width) + 0.8))
@@ -62,7 +62,7 @@ def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
     if limit is None or pixel is None or not min(limit, pixel) > 0:
         raise InputError("This run has no thresholds above 0, so nothing can be shown relative to them.")
     low, high = scale_of(detector)
-    image, heat, laid, _ = views(detector, found)
+    image, heat, laid, _ = prediction_images(detector, found)
     height, width = image.shape[:2]
     ratio = _relative(found.score / limit, bool(found.label))
     panels = {"image": image, f"anomaly score {ratio}: {'NOK' if found.label else 'OK'}": heat, "overlay": laid}
@@ -139,14 +139,14 @@ def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile
     for found in predictions:
         row = ScoreRow(str(found.image_path), "predict", "", -1, found.score, found.label)
         detail, wrong = _verdict(row, detector.image_threshold)
-        rows.append(PanelRow(views(detector, found), paths.relative(row.image_path), detail, wrong))
+        rows.append(PanelRow(prediction_images(detector, found), paths.relative(row.image_path), detail, wrong))
     legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
     ends = _ends("range of the validation images" if (low, high) == detector.map_range else "")
     scale = Scale(low, high, detector.pixel_threshold, ends)
     return Image.fromarray(draw_panel(rows, COLUMNS, detector.model.name, legend, scale, tile))
 
 
-def views(detector: Detector, found: Prediction) -> list[np.ndarray]:
+def prediction_images(detector: Detector, found: Prediction) -> list[np.ndarray]:
     """Return image, anomaly map, overlay and outline of one predicted file, (H, W, 3) uint8 each, at most 512 pixels.
 
     Raises:

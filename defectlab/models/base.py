@@ -112,7 +112,7 @@ class BaseDetector(AnomalibModule):
         Raises:
             InputError: With what is missing or wrong and the fix.
         """
-        self.check_training_images(datamodule.training_views)
+        self.check_training_images(datamodule.training_samples)
 
     def trains_on_names(self, datamodule: Any) -> bool:
         """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""

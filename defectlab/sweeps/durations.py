@@ -42,7 +42,7 @@ class Durations:
         epochs = info.epochs or given or info.default_epochs
         pace = median(_seconds(run) / _work(run) for run in runs)
         source = f" (as {len(runs)} recorded runs)" if len(runs) > 1 else " (as a recorded run)"
-        return pace * epochs * one.datamodule.training_views * pixels, source
+        return pace * epochs * one.datamodule.training_samples * pixels, source
 
 
 def _timed(folder: Path) -> list[Run]:

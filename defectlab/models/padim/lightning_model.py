@@ -129,7 +129,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
     def on_train_start(self) -> None:
         """Forget an earlier fit, and choose between keeping embeddings and keeping sums."""
         super().on_train_start()
-        images = getattr(getattr(self.trainer, "datamodule", None), "training_views", 0)
+        images = getattr(getattr(self.trainer, "datamodule", None), "training_samples", 0)
         _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)[
             self.model.layers[0]
         ]
