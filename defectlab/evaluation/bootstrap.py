@@ -33,9 +33,9 @@ def resample_counts(
     for members in classes:
         if not members.size:
             continue
-        drawn = generator.multinomial(members.size, np.full(members.size, 1 / members.size), size=repeats)
+        resampled = generator.multinomial(members.size, np.full(members.size, 1 / members.size), size=repeats)
         images = np.flatnonzero((known >= 0) & np.isin(units, members))
-        counts[:, images] = drawn[:, np.searchsorted(members, units[images])]
+        counts[:, images] = resampled[:, np.searchsorted(members, units[images])]
     return counts
 
 
@@ -186,19 +186,19 @@ def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, l
         confidence: Of the interval.
         lack: Why there is none, if so.
     """
-    value, drawn = float(values[0]), values[1:][~np.isnan(values[1:])]
+    value, resampled = float(values[0]), values[1:][~np.isnan(values[1:])]
     if lack:
         return Interval(None, None, lack)
-    if not drawn.size or np.isnan(value):
+    if not resampled.size or np.isnan(value):
         return Interval(None, None, "the metric has no value on any draw")
-    if drawn.min() == drawn.max():
+    if resampled.min() == resampled.max():
         return Interval(None, None, "every draw gives the same value, which says nothing of other images")
-    inner = drawn[(drawn > 0) & (drawn < 1)]
+    inner = resampled[(resampled > 0) & (resampled < 1)]
     nearest = min(inner.min(initial=0.5), 1 - inner.max(initial=0.5)) / 2  # stands for 0 and 1, whose logit is infinite
-    half = critical_value(confidence) * float(logit(np.clip(drawn, nearest, 1 - nearest)).std(ddof=1))
+    half = critical_value(confidence) * float(logit(np.clip(resampled, nearest, 1 - nearest)).std(ddof=1))
     middle = float(logit(np.clip(value, nearest, 1 - nearest)))
     low, high = (0.0 if value <= 0 else float(expit(middle - half)), 1.0 if value >= 1 else float(expit(middle + half)))
-    usable = "" if drawn.size == values.size - 1 else f", {drawn.size} usable"
+    usable = "" if resampled.size == values.size - 1 else f", {resampled.size} usable"
     return Interval(low, high, f"{method}{usable}, logit")
 
 

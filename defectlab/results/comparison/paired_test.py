@@ -86,9 +86,10 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
             str(index): delong_test(scores[best], scores[index], labels, groups=matched.groups) for index in others
         }
     else:
-        drawn = _drawn(runs, metric, matched)
+        resampled = _resampled(runs, metric, matched)
         tests = {
-            str(index): paired_bootstrap(values[best] - values[index], drawn[best], drawn[index]) for index in others
+            str(index): paired_bootstrap(values[best] - values[index], resampled[best], resampled[index])
+            for index in others
         }
     corrected = holm({index: test.p for index, test in tests.items()})
     found = [
@@ -120,7 +121,7 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
     return values, ends
 
 
-def _drawn(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
+def _resampled(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
     """Return each run's metric on the same draws of the test images: (b,)."""
     labels = matched.labels
     lack = bootstrap_problem(labels, matched.groups)
