@@ -35,17 +35,19 @@ def set_prefix_values(
     for group in groups.values():
         prefix = PREFIX[group[0][1].model.model_name]
         values, largest = max(group, key=lambda pair: pair[1].model.options[prefix])
-        reach, endless = _reach(space, values, f"model.{prefix}")
-        reach = [value for value in reach if _fits(largest, value)]
-        if reach and max(reach) > largest.model.options[prefix]:
+        prefix_values, endless = _prefix_values(space, values, f"model.{prefix}")
+        prefix_values = [value for value in prefix_values if _fits(largest, value)]
+        if prefix_values and max(prefix_values) > largest.model.options[prefix]:
             data = largest.experiment.to_dict()
-            built, _ = build_all([{**data, "model": {**data["model"], prefix: max(reach)}}], components, first=0)
+            built, _ = build_all(
+                [{**data, "model": {**data["model"], prefix: max(prefix_values)}}], components, first=0
+            )
             if not built:
                 continue
             largest = built[0]
             largest.is_placeholder, largest.more_layers = True, group[0][1].more_layers
             bounds.append(largest)
-        largest.prefix_values = () if endless else tuple(reach)
+        largest.prefix_values = () if endless else tuple(prefix_values)
     return bounds
 
 
@@ -54,7 +56,7 @@ def _fits(one: Configuration, value: float) -> bool:
     return one.model.model_name != "padim" or value <= sum(one.model.model.feature_extractor.out_dims)
 
 
-def _reach(space: Space, values: Mapping[str, Any], option: str) -> tuple[list[Any], bool]:
+def _prefix_values(space: Space, values: Mapping[str, Any], option: str) -> tuple[list[Any], bool]:
     """Return what an option can be where all others are as in `values`, and whether that is endlessly much."""
     others = {name: value for name, value in values.items() if name != option and name not in ("model.num_neighbors",)}
     found: list[Any] = []

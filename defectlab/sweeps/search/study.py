@@ -146,7 +146,7 @@ class SearchStudy:
         config = self._config
         facts = {"space": self._space, "search": [config.objective, config.maximizes, config.seed], **identity}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        complaints = {
+        messages = {
             SPACE: f"The study in {journal} is of another search: its space, objective, seed, settings or images "
             "differ. Give this one another `name`, or delete that file; only `trials` may grow.",
             WEIGHTS: f"The trials in {journal} were measured with other weights of the backbone than its files hold "
@@ -157,7 +157,7 @@ class SearchStudy:
             if known is None:
                 self._study.set_user_attr(attribute, value)
             elif known != value:
-                raise InputError(complaints[attribute])
+                raise InputError(messages[attribute])
 
     def enqueue_failed(self) -> None:
         """Put trials that failed back to the end, once each."""
