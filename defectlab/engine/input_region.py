@@ -5,7 +5,7 @@ from pathlib import Path
 from defectlab.data.folder import Folder
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_record
+from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.utils.errors import DataError, InputError
 
 MAX_LISTED = 20
@@ -23,7 +23,7 @@ def apply_region(model: BaseDetector, datamodule: Folder) -> None:
 
 def apply_checkpoint_region(model: BaseDetector, checkpoint: Path) -> None:
     """Set a model's input region to that of the checkpoint it is about to load."""
-    preprocessing = Preprocessing.from_dict(read_record(checkpoint)["preprocessing"])
+    preprocessing = Preprocessing.from_dict(read_checkpoint_record(checkpoint)["preprocessing"])
     model.set_input_region(preprocessing.region, preprocessing.tiling)
 
 

@@ -18,9 +18,9 @@ from defectlab.results.evaluate import (
     AUPIMO,
     choose_thresholds,
     evaluate_run,
-    labelled,
     relabel_scores,
     threshold_by,
+    with_decision,
 )
 from defectlab.results.groups import choose_group_threshold
 from defectlab.results.map_retention import drop_maps
@@ -66,7 +66,7 @@ class RunWriter:
         source = "test" if manifest.protocol.validation_is_test else "validation"
         maps, masks = run.maps("validation"), run.packed_masks("validation")
         image, pixel = choose_thresholds(rows, maps, masks, rule, pixel_labels(run, rows))
-        run.write_scores([*(labelled(row, image.value) for row in rows), *run.scores("test")])
+        run.write_scores([*(with_decision(row, image.value) for row in rows), *run.scores("test")])
         run.update(
             thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
             validation_epoch=epoch,

@@ -8,7 +8,7 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_record
+from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
@@ -36,7 +36,7 @@ def check_same_model(model: BaseDetector, checkpoint: Path) -> None:
     Raises:
         InputError: Names every difference.
     """
-    record = read_record(checkpoint)
+    record = read_checkpoint_record(checkpoint)
     differences = (
         [] if record["model"] == model.model_name else [f"model: {record['model']} there, {model.model_name} here"]
     )

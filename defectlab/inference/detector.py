@@ -18,7 +18,7 @@ from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import check_view, heat_range, normalize_scores
 from defectlab.evaluation.thresholds import decision
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_record
+from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.loading import restore
 from defectlab.models.processors import RawPostProcessor
 from defectlab.models.registry import model_info
@@ -94,7 +94,7 @@ class Detector:
         if thresholds and thresholds.recorded:
             image, pixel = thresholds.image.value, thresholds.pixel.value
         else:
-            copy = read_record(checkpoint)["thresholds"]
+            copy = read_checkpoint_record(checkpoint)["thresholds"]
             image, pixel = copy["image"], copy["pixel"]
             logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
         batch_size = run.record.experiment.data["eval_batch_size"] if run else 8

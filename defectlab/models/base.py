@@ -18,7 +18,7 @@ from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.evaluation.thresholds import DefaultRule
 from defectlab.kernels.tiles import TileGrid
-from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_record, skeleton_backbone
+from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_checkpoint_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.shared_arguments import SharedArguments
 from defectlab.models.tiled import TiledFeatures, TiledScores
@@ -229,7 +229,10 @@ class BaseDetector(AnomalibModule):
             InputError: The file is no DefectLab checkpoint of this model, or it was trained with a backbone of unknown
                 code, which must then be given as `backbone=`.
         """
-        if "backbone" not in kwargs and (skeleton := skeleton_backbone(read_record(checkpoint_path))) is not None:
+        if (
+            "backbone" not in kwargs
+            and (skeleton := skeleton_backbone(read_checkpoint_record(checkpoint_path))) is not None
+        ):
             kwargs["backbone"] = skeleton
         loaded = super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs

@@ -16,7 +16,7 @@ CHECKPOINT_KEY = "defectlab"
 CHECKPOINT_FORMAT = 1
 
 
-def read_record(checkpoint_path: str | Path) -> dict[str, Any]:
+def read_checkpoint_record(checkpoint_path: str | Path) -> dict[str, Any]:
     """Return the record of the model in a checkpoint, without building the model.
 
     Raises:

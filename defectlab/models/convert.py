@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from defectlab.models.checkpoint import CHECKPOINT_KEY, read_record
+from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint_record
 from defectlab.models.registry import model_info
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
@@ -40,7 +40,7 @@ def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
     source = Path(source)
     run = Run.open(source) if source.is_dir() or source.suffix != ".ckpt" else Run.of_checkpoint(source)
     checkpoint_file = run.checkpoint_file() if run is not None and source.suffix != ".ckpt" else source
-    record = read_record(checkpoint_file)
+    record = read_checkpoint_record(checkpoint_file)
     plain_class = _plain_class(record["model"])
     for part, what in (("area", "at a part of each image"), ("tiling", "at images tile by tile")):
         if part in record["preprocessing"]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_record, skeleton_backbone
+from defectlab.models.checkpoint import read_checkpoint_record, skeleton_backbone
 from defectlab.models.processors import RecordedPreProcessor
 from defectlab.models.registry import model_class
 
@@ -16,9 +16,9 @@ def restore(checkpoint_path: str | Path, backbone: nn.Module | None = None) -> B
     """Rebuild whatever model a checkpoint holds, in eval mode on the CPU.
 
     Raises:
-        InputError: See `read_record` and `skeleton_backbone`.
+        InputError: See `read_checkpoint_record` and `skeleton_backbone`.
     """
-    record = read_record(checkpoint_path)
+    record = read_checkpoint_record(checkpoint_path)
     preprocessing = Preprocessing.from_dict(record["preprocessing"])
     backbone = backbone if backbone is not None else skeleton_backbone(record)
     given: dict[str, Any] = {

@@ -142,10 +142,10 @@ def _intervals(
 
 def relabel_scores(run: Run, threshold: float | None) -> None:
     """Write scores.csv again, with every image's decision at the image threshold."""
-    run.write_scores([labelled(row, threshold) for row in run.scores()])
+    run.write_scores([with_decision(row, threshold) for row in run.scores()])
 
 
-def labelled(row: ScoreRow, threshold: float | None) -> ScoreRow:
+def with_decision(row: ScoreRow, threshold: float | None) -> ScoreRow:
     """Return the row with its decision at `threshold`."""
     return replace(row, pred_label=decision(row.score, threshold))
 

@@ -17,7 +17,7 @@ from defectlab.results.run.setup_records import ProtocolRecord
 from defectlab.utils import paths
 
 Row = dict[str, Any]
-Group = tuple[str, str, str]  # dataset, split, pixel size
+RankingKey = tuple[str, str, str]  # dataset, split, pixel size
 
 KEY, GRID = "run_id", "pixel_grid"
 FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
@@ -172,20 +172,20 @@ def number(row: Mapping[str, Any], metric: str) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def group_of(row: Mapping[str, Any]) -> Group:
+def ranking_key(row: Mapping[str, Any]) -> RankingKey:
     """Return what must be equal for two rows to be compared: dataset, split, and the grid of the pixel metrics."""
     split = str(row.get("manifest", row.get("state", "")))
     return str(row.get("dataset", "")), split, str(row.get("evaluation.pixel_size", "input"))
 
 
-def ranked_within(row: Mapping[str, Any], metric: str) -> tuple[Group, str, str]:
+def ranked_within(row: Mapping[str, Any], metric: str) -> tuple[RankingKey, str, str]:
     """Return what must be equal for two rows' values of a metric to be ranked: for pixels also the grid's true size."""
-    return group_of(row), metric, str(row.get(GRID, "")) if metric.startswith("pixel") else ""
+    return ranking_key(row), metric, str(row.get(GRID, "")) if metric.startswith("pixel") else ""
 
 
-def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Group, str, str], Any]:
+def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[RankingKey, str, str], Any]:
     """Return the best value of each metric, keyed as `ranked_within` says."""
-    best: dict[tuple[Group, str, str], Any] = {}
+    best: dict[tuple[RankingKey, str, str], Any] = {}
     for row in rows:
         for metric in METRICS:
             value = number(row, metric)

@@ -85,7 +85,7 @@ class SweepResult:
         return chosen.run
 
 
-def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, Run]:
+def runs_of_outcomes(outcomes: Sequence[Outcome]) -> dict[str, Run]:
     """Return the finished runs by run id, in the order of the sweep."""
     ordered = sorted(outcomes, key=lambda one: one.number)
     runs = [Run.open(one.record) for one in ordered if one.has_metrics and one.record]

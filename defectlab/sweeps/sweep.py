@@ -12,7 +12,7 @@ from defectlab.sweeps.configurations import earlier_runs, prepare
 from defectlab.sweeps.execute import earlier_outcome, refused_outcome
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
-from defectlab.sweeps.result import SweepResult, conclude, finished_runs, write_settings
+from defectlab.sweeps.result import SweepResult, conclude, runs_of_outcomes, write_settings
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
@@ -82,7 +82,7 @@ def sweep(
     try:
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)
-        runs, shared = finished_runs(live.outcomes), SharedWork(configurations, store)
+        runs, shared = runs_of_outcomes(live.outcomes), SharedWork(configurations, store)
         retained = retain_checkpoints(policy, request, configurations, runs, shared, settings.name)
     finally:
         runner.close()
@@ -94,7 +94,7 @@ def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
     """Put the sweep's own groups of datasets on record: the workbook has means over them."""
     if not settings.groups:
         return
-    for run in finished_runs(outcomes).values():
+    for run in runs_of_outcomes(outcomes).values():
         dataset = run.record.dataset.name
         groups = [name for name, members in settings.groups.items() if dataset in members]
         if groups != run.record.sweep_facts.groups:

@@ -7,7 +7,7 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.evaluation.paired_tests import PairedTest
 from defectlab.results.comparison.paired_test import RANKED_BY, Compared
 from defectlab.results.comparison.repeats import Repeats
-from defectlab.results.rows import KEY, group_of, number, ranked_within
+from defectlab.results.rows import KEY, number, ranked_within, ranking_key
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import GroupsRecord
 from defectlab.results.run.run import Run
@@ -72,7 +72,7 @@ def peers_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     own = next((row for row in rows if row[KEY] == run.record.run_id), None)
     if own is None:
         return
-    peers = [row for row in rows if group_of(row) == group_of(own)]
+    peers = [row for row in rows if ranking_key(row) == ranking_key(own)]
     added = f"Its row is in {paths.workbook().name}"
     if len(peers) == 1:
         print_line(f"{added}: the first on these images")

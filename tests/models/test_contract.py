@@ -19,7 +19,7 @@ from lightning.pytorch import seed_everything
 
 from defectlab import Detector, Engine
 from defectlab.data import auxiliary_images
-from defectlab.models.checkpoint import read_record
+from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.convert import to_anomalib
 from defectlab.models.registry import MODELS
 from defectlab.results.run.run import Run
@@ -135,7 +135,7 @@ class TestEveryModel:
 
     def test_a_checkpoint_holds_plain_data_and_no_second_backbone(self, fitted: Fitted):
         state = torch.load(fitted.run.checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        assert read_record(fitted.run.checkpoint)["model"] == fitted.name
+        assert read_checkpoint_record(fitted.run.checkpoint)["model"] == fitted.name
         assert len([key for key in state if key.endswith("layer1.0.conv1.weight")]) == fitted.small.networks
         assert not [key for key in state if "layer4" in key or ".fc." in key]
 

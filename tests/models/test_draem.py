@@ -9,7 +9,7 @@ from PIL import Image
 
 from defectlab import Draem, Engine
 from defectlab.data import auxiliary_images
-from defectlab.models.checkpoint import read_record
+from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, OptionError
 
@@ -63,7 +63,7 @@ def test_textures_and_the_block_are_on_record(parts: Path, tmp_path: Path):
     Engine(max_epochs=1, enable_progress_bar=False).fit(model=model, datamodule=data(parts))
     run = Run.open(model.run_folder)
     assert run.record.sources["textures"].startswith("2 images of textures, listing sha256 ")
-    assert read_record(run.checkpoint)["sources"] == run.record.sources
+    assert read_checkpoint_record(run.checkpoint)["sources"] == run.record.sources
     assert run.record.backbone.name == "none"
     assert run.folder.name == "1ep"
     assert model.augmenter.anomaly_source_paths == [tmp_path / "textures/0.png", tmp_path / "textures/1.png"]

@@ -291,7 +291,7 @@ def test_a_mean_is_of_one_configuration_on_all_datasets(parts: Path, tmp_path: P
 @pytest.mark.row("R.4")
 def test_a_search_does_not_go_on_with_other_weights(parts: Path, tmp_path: Path):
     pytest.importorskip("optuna")
-    from defectlab.sweeps.search.runner import Search
+    from defectlab.sweeps.search.runner import SearchRunner
     from defectlab.sweeps.search.study import open_study
 
     def study(seed: int) -> Callable[[], None]:
@@ -301,7 +301,7 @@ def test_a_search_does_not_go_on_with_other_weights(parts: Path, tmp_path: Path)
         given["backbone"]["weights"] = str(tmp_path / "resnet18.pth")
         config = SweepConfig.from_dict(given)
         assert config.search is not None
-        search = Search(config, config.search, None, None)  # type: ignore[arg-type]
+        search = SearchRunner(config, config.search, None, None)  # type: ignore[arg-type]
         search.check()
         assert len(search.weights) == 1
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from defectlab.kernels.coreset.cost import DEFAULT_BUDGET, Estimate, coreset_size, estimate, smallest_ratio
-from defectlab.kernels.coreset.search import Search
+from defectlab.kernels.coreset.search import CoresetSearch
 from defectlab.utils.errors import OptionError
 
 __all__ = ["Estimate", "Transform", "coreset_size", "estimate", "k_center_greedy", "smallest_ratio"]
@@ -66,7 +66,7 @@ def k_center_greedy(
     if n_samples == 1:
         return torch.tensor([first], device=device)
     budget = DEFAULT_BUDGET if memory_budget is None else memory_budget
-    search = Search(rows, n_samples, budget, device)
+    search = CoresetSearch(rows, n_samples, budget, device)
     search.start(first)
     while search.count < n_samples:
         search.round()

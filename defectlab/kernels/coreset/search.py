@@ -23,7 +23,7 @@ MAX_NEAR_SHARE = 0.3  # of the centres, above which a cell's rows are measured t
 MAX_PAIR_SHARE = 0.02  # of pairs that a product of leading coordinates may pass: each costs as much as 30 in a product
 
 
-class Search:
+class CoresetSearch:
     """One farthest-first run over `rows` (N, d), which may lie on another device than the one that computes.
 
     What holds between two rounds, for every row i and the `count` centres picked so far:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defectlab.evaluation.metric_names import BARE_METRICS
-from defectlab.results.rows import group_of, number
+from defectlab.results.rows import number, ranking_key
 from defectlab.utils.table import Table, numbers, to_markdown
 
 _OPTIONS = {
@@ -23,10 +23,10 @@ def best_table(rows: Sequence[Mapping[str, Any]], by: str = BARE_METRICS[0]) -> 
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         if number(row, by) is not None:
-            groups.setdefault((group_of(row), row.get("model")), []).append(row)
+            groups.setdefault((ranking_key(row), row.get("model")), []).append(row)
     best = [(max(runs, key=lambda row: row[by]), len(runs)) for runs in groups.values()]
-    order = list(dict.fromkeys(group_of(row) for row in rows))
-    best.sort(key=lambda pair: (order.index(group_of(pair[0])), -pair[0][by]))
+    order = list(dict.fromkeys(ranking_key(row) for row in rows))
+    best.sort(key=lambda pair: (order.index(ranking_key(pair[0])), -pair[0][by]))
     cells = [
         [
             *(row.get(column, "") for column in ("dataset", "model", "backbone")),

@@ -12,7 +12,7 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.comparison.paired_test import SIGNIFICANT
 from defectlab.results.comparison.repeats import Spread, spread
 from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval
-from defectlab.results.rows import FINISHED, GRID, KEY, RANDOM, Group, Row, group_of, interval_columns, number
+from defectlab.results.rows import FINISHED, GRID, KEY, RANDOM, RankingKey, Row, interval_columns, number, ranking_key
 from defectlab.results.run.run import Run
 
 RANKED_BY = "image_AUROC"
@@ -112,7 +112,7 @@ class Entry:
 class Ranking:
     """Configurations that may be ranked against each other, best first, and what a trivial detector gets there."""
 
-    group: Group
+    group: RankingKey
     entries: tuple[Entry, ...]
     protocol: str
     trivial: dict[str, float]
@@ -128,14 +128,14 @@ def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str,
         runs: The runs at hand by id, for the counts of their splits.
         scores: Their test scores by id; without these a row's tie with the best cannot be tested.
     """
-    groups: dict[Group, list[Row]] = {}
+    groups: dict[RankingKey, list[Row]] = {}
     for row in rows:
-        groups.setdefault(group_of(row), []).append(row)
+        groups.setdefault(ranking_key(row), []).append(row)
     return [_ranking(group, its, runs, scores) for group, its in groups.items()]
 
 
 def _ranking(
-    group: Group, rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]
+    group: RankingKey, rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]
 ) -> Ranking:
     configurations: dict[str, list[Row]] = {}
     for row in rows:
@@ -194,7 +194,7 @@ def _verdict(place: int, count: int, rows: Sequence[Row], p: float | None) -> st
     return TIED if p >= SIGNIFICANT else WORSE
 
 
-def _protocol(group: Group, rows: Sequence[Row], runs: Mapping[str, Run]) -> str:
+def _protocol(group: RankingKey, rows: Sequence[Row], runs: Mapping[str, Run]) -> str:
     """Say in words on which images these were measured and where the thresholds' images came from."""
     run = next((runs[str(row[KEY])] for row in rows if str(row[KEY]) in runs), None)
     parts = []

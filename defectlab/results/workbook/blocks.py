@@ -11,7 +11,7 @@ from typing import Any
 
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.model_names import TITLES
-from defectlab.results.rows import IMPORTED, KEY, Group, Row, group_of
+from defectlab.results.rows import IMPORTED, KEY, RankingKey, Row, ranking_key
 from defectlab.utils.errors import InputError
 
 HEIGHT = len(BARE_METRICS) + 1
@@ -29,12 +29,12 @@ class Block:
     labels: Mapping[str, int]
 
 
-def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Group, str], str]:
+def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[RankingKey, str], str]:
     """Name the block of each (group, model): the model alone, as people write it, while there is one dataset."""
-    groups = list(dict.fromkeys(group_of(row) for row in rows))
+    groups = list(dict.fromkeys(ranking_key(row) for row in rows))
     found = {}
     for row in rows:
-        group, model = group_of(row), str(row.get("model", ""))
+        group, model = ranking_key(row), str(row.get("model", ""))
         dataset, split, grid = group
         same = [other for other in groups if other[0] == dataset]
         name = dataset if len(same) == 1 else f"{dataset}, {split[:6] if split != IMPORTED else split}"
@@ -44,19 +44,19 @@ def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Group, str], str]:
     return found
 
 
-def labelled(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+def rows_by_label(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """Return the rows by (title, label), in the order of their blocks; equal labels are told apart by their id."""
     named = titles(rows)
     order = list(TITLES.values())
-    groups = list(dict.fromkeys(group_of(row) for row in rows))
+    groups = list(dict.fromkeys(ranking_key(row) for row in rows))
 
     def place(row: Row) -> tuple[int, int, str]:
         model = str(row.get("model", ""))
-        return groups.index(group_of(row)), order.index(model) if model in order else len(order), model
+        return groups.index(ranking_key(row)), order.index(model) if model in order else len(order), model
 
     found: dict[tuple[str, str], Row] = {}
     for row in sorted(rows, key=place):
-        title, label = named[group_of(row), str(row.get("model", ""))], str(row.get("run", row[KEY]))
+        title, label = named[ranking_key(row), str(row.get("model", ""))], str(row.get("run", row[KEY]))
         if (title, label) in found:
             label = f"{label} {str(row[KEY])[-6:]}"
         found[title, label] = row
@@ -64,11 +64,11 @@ def labelled(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
 
 
 def layout(rows: Sequence[Row]) -> Cells:
-    """Lay all rows out in blocks, in the order of `labelled`."""
+    """Lay all rows out in blocks, in the order of `rows_by_label`."""
     cells: Cells = {}
     tops: dict[str, int] = {}
     columns: dict[str, int] = {}
-    for (title, label), row in labelled(rows).items():
+    for (title, label), row in rows_by_label(rows).items():
         top = tops.setdefault(title, 1 + len(tops) * (HEIGHT + GAP))
         columns[title] = columns.get(title, 1) + 1
         cells |= frame(top, title) | column(top, columns[title], label, row)

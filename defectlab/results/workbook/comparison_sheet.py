@@ -20,8 +20,8 @@ from defectlab.results.workbook.blocks import (
     column,
     find_blocks,
     frame,
-    labelled,
     layout,
+    rows_by_label,
     titles,
     used,
 )
@@ -46,7 +46,7 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
     else:
         cells = _around(actual, rows, before)
     best = best_rows(rows)
-    by_name = labelled(rows)
+    by_name = rows_by_label(rows)
     for (line, at), value in sorted(cells.items()):
         write_value(sheet.cell(line, at), value)
     for block in find_blocks(read_cells(sheet)):
@@ -62,8 +62,8 @@ def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
     """Return the cells to write into a sheet that holds more than our own: every block keeps its place."""
     old, new = titles(before), titles(rows)
     renamed = {old[key]: new[key] for key in old if key in new}
-    shown = {(renamed.get(title, title), label): row for (title, label), row in labelled(before).items()}
-    wanted = labelled(rows)
+    shown = {(renamed.get(title, title), label): row for (title, label), row in rows_by_label(before).items()}
+    wanted = rows_by_label(rows)
     cells: Cells = {}
     blocks: dict[str, Block] = {}
     for block in find_blocks(actual):

@@ -50,7 +50,7 @@ LOCK_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WorkbookUpdate:
     """What an update did: `written` is False where the file could not be replaced, `rows` are all rows."""
 
     path: Path
@@ -59,7 +59,7 @@ class Outcome:
     pruned: int = 0
 
 
-def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), prune: bool = False) -> Outcome:
+def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), prune: bool = False) -> WorkbookUpdate:
     """Bring the workbook up to date with all records: this run, those under `results/`, those it names itself.
 
     A row whose record is gone stays and says so, unless `prune`. If the file cannot be replaced at this moment (it is
@@ -79,7 +79,7 @@ def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), pru
         if imported or prune:
             then = "nothing was imported or removed: close it where it is open and run the same command again"
         logger.warning("%s could not be written (%s): %s", path.name, reason, then)
-        return Outcome(path, False, [])
+        return WorkbookUpdate(path, False, [])
 
 
 def _pending_list(path: Path) -> Path:
@@ -150,7 +150,7 @@ def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], sour
         )
 
 
-def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> Outcome:
+def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> WorkbookUpdate:
     from defectlab.results.workbook.comparison_sheet import write_comparison
     from defectlab.results.workbook.runs_sheet import read_runs, write_runs
     from defectlab.results.workbook.user_content import remove_generated
@@ -178,7 +178,7 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
     for file in waiting:
         file.unlink()
     logger.info("%s: %d rows", paths.relative(path), len(rows))
-    return Outcome(path, True, list(rows.values()), len(gone) if prune else 0)
+    return WorkbookUpdate(path, True, list(rows.values()), len(gone) if prune else 0)
 
 
 def _claim_pending(path: Path) -> list[Path]:

@@ -131,7 +131,7 @@ def run_configurations(
     with _prepared(context, _merged(given)) as (shared, _), tempfile.TemporaryDirectory() as folder:
         pending = []
         for member in members:
-            with environment({"DEFECTLAB_RESULTS": f"{folder}/{member.number}"}):
+            with environment_variables({"DEFECTLAB_RESULTS": f"{folder}/{member.number}"}):
                 pending += _build(context, [member])
         for one in pending:
             one.engine.disable_trackers()  # trackers are where the sweep was started, and so is the run's folder
@@ -140,7 +140,7 @@ def run_configurations(
         for one, member in zip([*placeholders, *pending], everything, strict=True):
             if member.layers:
                 shared.layers[one.feature_key] = list(member.layers)
-        with environment({"DEFECTLAB_RESULTS": folder, "DEFECTLAB_WORKBOOK": f"{folder}/workbook.xlsx"}):
+        with environment_variables({"DEFECTLAB_RESULTS": folder, "DEFECTLAB_WORKBOOK": f"{folder}/workbook.xlsx"}):
             outcomes: list[Outcome] = []
             for group in [[*placeholders, *pending]] if placeholders else [[one] for one in pending]:
                 its = [one for one in group if not one.is_placeholder]
@@ -164,7 +164,7 @@ def _prepared(context: TaskContext, given: Mapping[str, np.ndarray]) -> Iterator
     if context.version != __version__:
         raise InputError(f"This machine has defectlab {__version__}, the sweep runs {context.version}: install that.")
     torch.set_num_threads(context.threads)
-    with environment(context.variables):
+    with environment_variables(context.variables):
         if context.cache is not None:
             store: Any = FeatureStore(context.cache, context.cache_gb, context.dtype)
         else:
@@ -201,7 +201,7 @@ def _components(token: str) -> ComponentCache:  # noqa: ARG001 - the cache's key
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment_variables(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for a block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -38,7 +38,7 @@ class BuiltTrial:
 
 
 @dataclass
-class Search:
+class SearchRunner:
     """A search under way; its trials share `components`, the executor's shared work and the records known."""
 
     settings: SweepConfig
@@ -170,7 +170,7 @@ class Search:
         trial.error = None if metric.value is not None else f"{self.config.objective}: {metric.reason}"
 
 
-def run_search(search: Search, folder: Path, report: Report, study: SearchStudy) -> list[Trial]:
+def run_search(search: SearchRunner, folder: Path, report: Report, study: SearchStudy) -> list[Trial]:
     """Ask, run, judge and tell until there are enough trials, and return all; each round writes `trials.csv`."""
     asked = study.ask()
     while asked:

@@ -11,8 +11,8 @@ from defectlab.sweeps.configurations import RunIndex
 from defectlab.sweeps.executors import make_executor
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.refit import configurations_of
-from defectlab.sweeps.result import SweepResult, Trial, conclude, finished_runs, write_settings
-from defectlab.sweeps.search.runner import Search, run_search
+from defectlab.sweeps.result import SweepResult, Trial, conclude, runs_of_outcomes, write_settings
+from defectlab.sweeps.search.runner import SearchRunner, run_search
 from defectlab.sweeps.search.study import SearchStudy, open_study
 from defectlab.sweeps.search.trials import print_trials, ranked
 from defectlab.sweeps.search_space import space_size
@@ -46,7 +46,7 @@ def search_sweep(
     store = FeatureStore(limit_gb=settings.cache_gb, dtype=settings.cache_dtype)
     folder = paths.results_dir() / "sweeps" / settings.name
     runner = make_executor(executor, store, settings.name, address, settings.ray)
-    search = Search(settings, config, runner, RunIndex(store.dtype), retry_failed)
+    search = SearchRunner(settings, config, runner, RunIndex(store.dtype), retry_failed)
     n_images = search.check()
     with open_study(folder, config, settings.grid, search.identity, search.weights, retry_failed) as study:
         completed = study.completed_trials()
@@ -61,7 +61,7 @@ def search_sweep(
         live = LiveTable(config.trials * search.runs_per_trial, _earlier_outcomes(completed))
         try:
             trials = run_search(search, folder, live.report, study)
-            retained = _retain(settings, refit, finished_runs(live.outcomes), store)
+            retained = _retain(settings, refit, runs_of_outcomes(live.outcomes), store)
         finally:
             runner.close()
             outcomes = conclude(folder, settings, live)
@@ -85,7 +85,7 @@ def _description(settings: SweepConfig, n_images: int, n_completed: int) -> str:
     )
 
 
-def _plan(search: Search, store: FeatureStore) -> Plan:
+def _plan(search: SearchRunner, store: FeatureStore) -> Plan:
     """Return what a random search will compute.
 
     Raises:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from defectlab.kernels.coreset import cost
 from defectlab.kernels.coreset.cost import coreset_size, estimate, smallest_ratio
 from defectlab.kernels.coreset.greedy import k_center_greedy
-from defectlab.kernels.coreset.search import Search
+from defectlab.kernels.coreset.search import CoresetSearch
 from defectlab.kernels.projection import sparse_projection
 from defectlab.utils.errors import InputError, OptionError
 
@@ -110,7 +110,7 @@ def test_cells_and_leading_directions_change_no_pick(
     distinct = min(n_samples, len(rows.unique(dim=0)))
     assert expected[:distinct].tolist() == plain_order(rows, distinct, 7, monkeypatch)
     small_cells()
-    search = Search(rows, n_samples, 2**28)
+    search = CoresetSearch(rows, n_samples, 2**28)
     assert search.cells is not None
     assert (search.leading is not None) == leading
     assert torch.equal(k_center_greedy(rows, n_samples, first=7), expected)
@@ -120,14 +120,14 @@ def test_cells_leave_few_pairs_of_clustered_rows(
     small_cells: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, pairs = clustered(6000, 96, 24, spread=0.02), 0
-    lower = Search._measure
+    lower = CoresetSearch._measure
 
-    def counted(search: Search, index: torch.Tensor, found: torch.Tensor, which: torch.Tensor) -> None:
+    def counted(search: CoresetSearch, index: torch.Tensor, found: torch.Tensor, which: torch.Tensor) -> None:
         nonlocal pairs
         pairs += len(index) * len(which)
         lower(search, index, found, which)
 
-    monkeypatch.setattr(Search, "_measure", counted)
+    monkeypatch.setattr(CoresetSearch, "_measure", counted)
     expected = k_center_greedy(rows, 800, first=0)
     without, pairs = pairs, 0
     small_cells()
@@ -139,7 +139,7 @@ def test_rows_on_disk_are_not_copied_and_half_storage_gives_the_order_of_the_rou
     rows = clustered(3000, 32, 25)
     np.save(tmp_path / "rows.npy", rows.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / "rows.npy", mmap_mode="r+"))
-    assert Search(mapped, 10, 2**20).rows.data_ptr() == mapped.data_ptr()
+    assert CoresetSearch(mapped, 10, 2**20).rows.data_ptr() == mapped.data_ptr()
     assert torch.equal(k_center_greedy(mapped, 200, first=1, device="cpu"), k_center_greedy(rows, 200, first=1))
     rounded = k_center_greedy(rows, 200, first=1, storage=torch.float16)
     assert torch.equal(rounded, k_center_greedy(rows.half().float(), 200, first=1))
