@@ -1,7 +1,6 @@
 """What is known of weights files: source, licence, sha256, mean / std, input size. Needs no torch."""
 
 import functools
-import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +11,7 @@ from typing import Any
 from defectlab.backbones.registry import accepted_names
 from defectlab.utils import paths
 from defectlab.utils.errors import WeightsError
-from defectlab.utils.files import write_json
+from defectlab.utils.files import sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -119,13 +118,12 @@ def record(entry: WeightsEntry, folder: Path) -> None:
 def file_sha256(path: Path) -> str:
     """Return the hex sha256 of the file's bytes; remembered while size and time of the file stay the same."""
     stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+    return _cached_sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _cached_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256_of(path)
 
 
 def entry_of_file(path: Path, sha256: str) -> tuple[WeightsEntry | None, str]:

@@ -11,6 +11,7 @@ from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.feature_cache.extraction import BATCH
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.kernels.coreset.cost import coreset_size, estimate
+from defectlab.kernels.linalg import measured_product_rate
 from defectlab.kernels.projection import projected_size
 from defectlab.results.run.run import Run
 from defectlab.sweeps.checkpoints import checkpoint_bytes
@@ -142,7 +143,7 @@ def _feature_steps(
 
 
 def _group_steps(configurations: Iterable[Configuration], pending: Sequence[Configuration]) -> list[PlanStep]:
-    steps, rate, durations = [], _product_rate(), Durations()
+    steps, rate, durations = [], measured_product_rate(1024, 512, 1024, torch.device("cpu")), Durations()
     waiting = {one.run_id for one in pending}
     for group in groups_of(configurations):
         one, uses = group[0], sum(one.run_id in waiting for one in group)
@@ -195,14 +196,3 @@ def _shared_steps(group: Sequence[Configuration], uses: int, rate: float) -> lis
         PlanStep(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank),
         PlanStep(f"nearest patches of {name}: ratios {shown} in one pass", uses, seconds, memory),
     ]
-
-
-def _product_rate() -> float:
-    """Floating-point operations per second of a matrix product of this machine, now."""
-    left, right = torch.ones(1024, 512), torch.ones(512, 1024)
-    best = float("inf")
-    for _ in range(3):
-        begin = time.perf_counter()
-        torch.mm(left, right)
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * 1024 * 512 * 1024 / best

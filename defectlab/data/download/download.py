@@ -1,6 +1,5 @@
 """`defectlab data download`: a public dataset from the network or a local archive, into a layout known by itself."""
 
-import hashlib
 import logging
 import shutil
 import tarfile
@@ -13,6 +12,7 @@ from defectlab.data.download.archives import move_folders, unpack
 from defectlab.data.download.datasets import PublicDataset, find_dataset, record_dataset
 from defectlab.utils.downloads import Progress, check_url, fetch
 from defectlab.utils.errors import DataError, OptionError
+from defectlab.utils.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _archive(dataset: PublicDataset, destination: Path, file: Path | None, progr
 
 def _check(dataset: PublicDataset, file: Path, destination: Path, *, keep: bool) -> None:
     """Compare a file with the hash that is known; where none is, record the one it has."""
-    found = _sha256(file)
+    found = sha256_of(file)
     if dataset.sha256 is None:
         logger.warning(
             "%s: no hash is known, so this file is trusted on first download; sha256 %s is recorded in %s",
@@ -123,11 +123,6 @@ def _check(dataset: PublicDataset, file: Path, destination: Path, *, keep: bool)
             f"this file, say so with --sha256 {found}."
         )
     logger.info("%s: sha256 agrees (%s)", file.name, dataset.sha256_from)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_room(destination: Path) -> None:

@@ -1,10 +1,10 @@
 """Size of a coreset and the estimated cost of its selection, known before the selection starts."""
 
-import time
 from dataclasses import dataclass
 
 import torch
 
+from defectlab.kernels.linalg import measured_product_rate
 from defectlab.utils.errors import OptionError
 
 DEFAULT_BUDGET = 256 * 2**20  # bytes of working memory beside the rows: more gained nothing on two cores
@@ -45,7 +45,7 @@ def estimate(n: int, d: int, n_samples: int, *, device: torch.device | str = "cp
     to real patches. Many rows without clusters cost several times as much.
     """
     block = block_rows(d, DEFAULT_BUDGET)
-    rate, cells = _product_rate(block, d, torch.device(device)), cell_count(n, n_samples, device)
+    rate, cells = measured_product_rate(block, d, TILE, torch.device(device)), cell_count(n, n_samples, device)
     early = min(n_samples, PICKS_PER_CELL * cells)
     picks = EARLY * early + LATE * (n_samples - early) if cells else WHOLE * n_samples
     seconds = 2.0 * n * d / rate * picks + n_samples * SECONDS_PER_PICK
@@ -64,17 +64,6 @@ def cell_count(n: int, n_samples: int, device: torch.device | str) -> int:
     cells = min(MAX_CELLS, n // ROWS_PER_CELL)
     # On a GPU a product of all costs less than to launch many of few.
     return cells if torch.device(device).type == "cpu" and n_samples >= MIN_PICKS and cells >= MIN_CELLS else 0
-
-
-def _product_rate(rows: int, size: int, device: torch.device) -> float:
-    """Floating-point operations per second of a (rows, size) @ (size, TILE) product, the best of three."""
-    left, right = torch.ones(rows, size, device=device), torch.ones(size, TILE, device=device)
-    best = float("inf")
-    for _ in range(3):
-        begin = time.perf_counter()
-        float((left @ right)[0, 0])  # reading a number waits for a GPU to finish
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * rows * size * TILE / best
 
 
 def coreset_size(n: int, ratio: float) -> int:
