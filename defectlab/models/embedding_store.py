@@ -17,7 +17,7 @@ MAX_MEMORY_BYTES = 2 * 2**30  # bytes; more goes to a file, which the system hol
 class EmbeddingStore:
     """Embeddings of up to `images` images by path, each a list of tensors (C, h, w), float32 on the CPU.
 
-    Kept in memory up to `MAX_MEMORY_BYTES` bytes, else in an unnamed file in `folder`, which vanishes with this object
+    In memory up to `MAX_MEMORY_BYTES`, else in an unnamed file in `folder`, which vanishes with this object
     or its process.
     """
 

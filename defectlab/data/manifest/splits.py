@@ -38,7 +38,7 @@ class Protocol:
     """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous].
 
     `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
-    `group` is the pattern that names parts and `group_counts` their counts; both are None without one.
+    `group` is the pattern that names groups, `group_counts` their counts; both are None without one.
     `missing_masks` is None where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None
     where none was asked for.
     """
