@@ -11,7 +11,7 @@ from defectlab.data.manifest.options import DataOptions
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.models.registry import model_class, model_info
 from defectlab.results.model_names import title
-from defectlab.results.rows import Row, cell_value, interval_columns, number
+from defectlab.results.workbook_row import Row, cell_value, interval_columns, number
 
 BEGIN, END = "<!-- every model: made by `make models` -->", "<!-- end of every model -->"
 SECTIONS = ("data", "model", "trainer", "evaluation")

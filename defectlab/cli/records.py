@@ -11,9 +11,9 @@ from defectlab.utils.errors import InputError
 
 def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     """Choose a run's thresholds by another rule, from its record alone."""
-    from defectlab.evaluation.thresholds import RULE_OPTIONS, rule_options
+    from defectlab.evaluation.threshold import RULE_OPTIONS, rule_options
+    from defectlab.results.rethreshold import LEVELS, set_threshold
     from defectlab.results.run.run import Run
-    from defectlab.results.thresholds import LEVELS, set_threshold
     from defectlab.results.workbook import update_workbook
     from defectlab.visualization.terminal import summary
 

@@ -18,6 +18,7 @@ from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_images
 from defectlab.engine.batch_size import found_batch_size
 from defectlab.engine.best_epoch import BestEpoch
+from defectlab.engine.checkpoint_checks import check_resumable, check_same_model, run_of_weights
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
 from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
 from defectlab.engine.input_region import apply_checkpoint_region, apply_region, check_region
@@ -28,7 +29,6 @@ from defectlab.engine.run_writer import RunWriter
 from defectlab.engine.trackers import TrackerSpec, make_trackers
 from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trainer_options import check_trainer_options, epochs_of, training_device
-from defectlab.engine.weights import check_resumable, check_same_model, run_of_weights
 from defectlab.models.base import BaseDetector
 from defectlab.models.loading import restore
 from defectlab.models.registry import MODELS
@@ -131,9 +131,12 @@ class Engine(AnomalibEngine):
         """Where a model trains: what `accelerator` and `devices` ask for, as far as this machine has it."""
         return training_device(self._trainer_arguments)
 
-    def add_callback(self, callback: Callback) -> None:
-        """Add a Lightning callback to those given; trainings from now on have it."""
-        self._callbacks.append(callback)
+    def add_callback(self, callback: Callback | RunTracker) -> None:
+        """Add a Lightning callback or a tracker to those given; trainings from now on have it."""
+        if isinstance(callback, RunTracker):
+            self._trackers.append(callback)
+        else:
+            self._callbacks.append(callback)
 
     def disable_trackers(self) -> None:
         """Copy nothing to trackers from now on: another process does it (`writer_of(run).announce()`)."""

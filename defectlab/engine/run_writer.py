@@ -12,7 +12,7 @@ from defectlab.engine.run_start import RunOptions
 from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
-from defectlab.evaluation.thresholds import DefaultRule
+from defectlab.evaluation.threshold import DefaultRule
 from defectlab.models.base import BaseDetector
 from defectlab.results.evaluate import (
     AUPIMO,

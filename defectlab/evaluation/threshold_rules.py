@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from defectlab.evaluation.metrics import Floats, SortedScores, f1_curve, round_down, sort_scores
-from defectlab.evaluation.thresholds import RULE_OPTIONS, RuleOptions, Threshold, check_options, midpoint
+from defectlab.evaluation.threshold import RULE_OPTIONS, RuleOptions, Threshold, check_options, midpoint
 from defectlab.utils.errors import OptionError
 
 

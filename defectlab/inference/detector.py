@@ -16,7 +16,7 @@ from defectlab.data.image_sources import find_images
 from defectlab.data.images import to_rgb_array
 from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import check_view, heat_range, normalize_scores
-from defectlab.evaluation.thresholds import decision
+from defectlab.evaluation.threshold import decision
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.loading import restore

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from defectlab.evaluation.thresholds import decision
+from defectlab.evaluation.threshold import decision
 from defectlab.inference.detector import Detector, Source, read_images
 from defectlab.models.vae.torch_model import VaeModel
 from defectlab.utils.errors import InputError

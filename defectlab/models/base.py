@@ -16,7 +16,7 @@ from defectlab.backbones.recognition import as_backbone
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
-from defectlab.evaluation.thresholds import DefaultRule
+from defectlab.evaluation.threshold import DefaultRule
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_checkpoint_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor

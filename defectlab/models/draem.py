@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_images
 from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_unnormalised
-from defectlab.models.four_parts import FourParts
+from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded

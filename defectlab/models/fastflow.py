@@ -16,7 +16,7 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_layers
-from defectlab.models.four_parts import FourParts
+from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.evaluation.thresholds import DefaultRule, RuleOptions, check_options
+from defectlab.evaluation.threshold import DefaultRule, RuleOptions, check_options
 from defectlab.models.checks import check_layers
-from defectlab.models.four_parts import FourParts
 from defectlab.models.frozen_features import FrozenBackboneDetector, features_repeat
+from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded

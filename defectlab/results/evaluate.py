@@ -13,8 +13,8 @@ from defectlab.evaluation.pixel.bootstrap import pixel_intervals
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages
 from defectlab.evaluation.pixel.thresholds import choose_pixel_threshold
 from defectlab.evaluation.suite import evaluate_images
+from defectlab.evaluation.threshold import DefaultRule, Threshold, decision
 from defectlab.evaluation.threshold_rules import choose, choose_image_threshold
-from defectlab.evaluation.thresholds import DefaultRule, Threshold, decision
 from defectlab.results.groups import evaluate_groups, row_groups
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images

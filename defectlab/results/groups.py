@@ -11,8 +11,8 @@ from defectlab.data.manifest.groups import group_of
 from defectlab.evaluation.bootstrap import image_intervals
 from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
+from defectlab.evaluation.threshold import Threshold
 from defectlab.evaluation.threshold_rules import choose_image_threshold
-from defectlab.evaluation.thresholds import Threshold
 from defectlab.results.record_parts import interval_records, threshold_record
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import GroupsRecord, GroupThresholds, IntervalRecord, ThresholdRecord

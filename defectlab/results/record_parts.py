@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from defectlab.evaluation.intervals import Interval, intervals_record
-from defectlab.evaluation.thresholds import Threshold
+from defectlab.evaluation.threshold import Threshold
 from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 
 

@@ -139,7 +139,7 @@ def _without_seed(experiment: Experiment) -> str:
 def _report_repeats(runs: "Sequence[Run]") -> None:
     """Print a summary of runs that differ in nothing but their seed; log why others have none in common."""
     from defectlab.results.comparison.repeats import summarise
-    from defectlab.results.rows import repeat_key
+    from defectlab.results.workbook_row import repeat_key
     from defectlab.visualization.terminal import repeats_table
 
     by_key: dict[str, dict[str, Run]] = {}

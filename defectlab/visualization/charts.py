@@ -11,8 +11,8 @@ from defectlab.evaluation.pixel.curves import Points
 from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.curves import Kind, roc_points
 from defectlab.results.evaluate import columns
-from defectlab.results.rows import KEY
 from defectlab.results.run.run import Run
+from defectlab.results.workbook_row import KEY
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import (
     BAD,

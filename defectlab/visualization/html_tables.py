@@ -7,7 +7,7 @@ from defectlab.results.comparison.dataset_means import DatasetMeans
 from defectlab.results.comparison.ranking import BEST, RANKED_BY, TIED, Entry, Ranking
 from defectlab.results.comparison.runs import KindResult
 from defectlab.results.curves import Kind
-from defectlab.results.rows import KEY
+from defectlab.results.workbook_row import KEY
 from defectlab.utils.table import Cell, Table, interval_text, to_html
 
 _METRICS = ("image_F1Score", "image_AUPR", "pixel_AUROC", "pixel_F1Score", "pixel_AUPRO")

@@ -21,9 +21,9 @@ from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fa
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import row_groups
 from defectlab.results.pixel_grid import pixel_images
-from defectlab.results.rows import KEY, row_of
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
+from defectlab.results.workbook_row import KEY, row_of
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.files import replacing

@@ -7,10 +7,10 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.evaluation.paired_tests import PairedTest
 from defectlab.results.comparison.paired_test import RANKED_BY, Compared
 from defectlab.results.comparison.repeats import Repeats
-from defectlab.results.rows import KEY, number, ranked_within, ranking_key
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import GroupsRecord
 from defectlab.results.run.run import Run
+from defectlab.results.workbook_row import KEY, number, ranked_within, ranking_key
 from defectlab.utils import paths
 from defectlab.utils.progress import in_notebook
 from defectlab.utils.table import Column, Table, interval_text, numbers, print_line, print_table

@@ -39,7 +39,7 @@ print(f"Validation images: {labels.count(0)} good, {labels.count(1)} anomalous")
 import pandas as pd
 
 from defectlab.evaluation.threshold_rules import RuleOptions
-from defectlab.visualization.threshold_rules import compare_rules
+from defectlab.visualization.threshold_comparison import compare_rules
 
 rules = {"f1": RuleOptions(), "recall": RuleOptions(recall=0.9), "mean_plus_k_std": RuleOptions(k=3)}
 rules |= {rule: RuleOptions(false_alarm_rate=0.1) for rule in ("quantile", "conformal")}
@@ -54,7 +54,7 @@ pd.DataFrame(outcomes)
 # %%
 from IPython.display import SVG
 
-from defectlab.visualization.threshold_rules import rules_chart
+from defectlab.visualization.threshold_comparison import rules_chart
 
 SVG(rules_chart(run, outcomes))
 
@@ -78,7 +78,7 @@ print(f"The lowest rate that can be promised here is {1 / (good + 1):.3f}; the n
 # The run's record gets the new threshold, every image its new label, and all metrics at the threshold are computed again; scores and maps stay as they are. The same from a terminal: `defectlab threshold --run RUN --rule conformal --level image --false-alarm-rate 0.1`. Another rule later replaces it. You should see the reason on record and the run's metrics.
 
 # %%
-from defectlab.results.thresholds import set_threshold
+from defectlab.results.rethreshold import set_threshold
 from defectlab.visualization.terminal import metrics_table
 
 chosen = set_threshold(run, "conformal", RuleOptions(false_alarm_rate=RATE), ["image"])

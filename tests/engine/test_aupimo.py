@@ -13,9 +13,9 @@ from defectlab import Engine, Experiment
 from defectlab.engine.aupimo import aupimo
 from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
-from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.evaluation.threshold import RuleOptions
+from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import Run
-from defectlab.results.thresholds import set_threshold
 from defectlab.utils.errors import OptionError
 
 

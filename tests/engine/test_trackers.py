@@ -252,7 +252,9 @@ def test_a_broken_tracker_never_loses_the_record(
     monkeypatch.setattr(CsvLog, "location", lambda _: "nowhere")
     model = SmallConvVae(latent_dim=2, image_size=(16, 16))
     images = data(parts, train_batch_size=8, eval_batch_size=8)
-    Engine(max_epochs=1, enable_progress_bar=False, callbacks=[CsvLog()]).train(model=model, datamodule=images)
+    engine = Engine(max_epochs=1, enable_progress_bar=False)
+    engine.add_callback(CsvLog())  # as one given to the constructor
+    engine.train(model=model, datamodule=images)
     run = Run.open(model.run_folder)
     assert run.status == "finished"
     assert run.record.metrics["image_AUROC"] is not None

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from defectlab.evaluation.threshold import RULE_OPTIONS, RuleOptions, rule_options
 from defectlab.evaluation.threshold_rules import RULES, choose, conformal_upper_bound, images_needed, recall_lower_bound
-from defectlab.evaluation.thresholds import RULE_OPTIONS, RuleOptions, rule_options
 from defectlab.utils.errors import OptionError
 
 GOOD = np.array([1.0, 2.0, 2.0, 4.0])

@@ -10,14 +10,14 @@ from sklearn.metrics import f1_score, roc_auc_score
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.intervals import auroc_interval
 from defectlab.evaluation.pixel.metrics import aupro
-from defectlab.evaluation.thresholds import DefaultRule, RuleOptions
+from defectlab.evaluation.threshold import DefaultRule, RuleOptions
 from defectlab.results.evaluate import choose_thresholds, evaluate_run
 from defectlab.results.map_retention import drop_maps
 from defectlab.results.record_parts import no_thresholds
+from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.results.thresholds import set_threshold
 
 SHAPE = (12, 13)
 KINDS = ["good"] * 12 + ["scratch"] * 7 + ["hole"] * 5

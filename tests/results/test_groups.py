@@ -11,13 +11,13 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.cli import main
 from defectlab.data.manifest.groups import group_of
+from defectlab.evaluation.threshold import RuleOptions
 from defectlab.evaluation.threshold_rules import choose
-from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.evaluate import columns, evaluate_run
 from defectlab.results.groups import group_columns, row_groups
+from defectlab.results.rethreshold import image_threshold, set_threshold
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.results.thresholds import image_threshold, set_threshold
 from defectlab.utils.errors import OptionError
 
 PATTERN = r"(.*/\d+)_"

@@ -16,11 +16,11 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from defectlab import Engine, Experiment
 from defectlab.data.transforms.geometry import Frame, resize_bilinear, resize_nearest
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.pixel_grid import check_pixel_size, pixel_images
+from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import Run
-from defectlab.results.thresholds import set_threshold
 from defectlab.utils.errors import OptionError
 
 SIDES = st.integers(1, 13)

@@ -80,7 +80,7 @@ def test_classification_has_no_pixel_metrics_and_says_why(parts: Path):
 
 
 def _protocol_of(run: Run) -> str:
-    from defectlab.results.rows import row_of
+    from defectlab.results.workbook_row import row_of
 
     return row_of(run)["protocol"]
 

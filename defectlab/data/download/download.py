@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from defectlab.data.download.archives import move_folders, unpack
-from defectlab.data.download.datasets import PublicDataset, find_dataset, record_dataset
+from defectlab.data.download.public_datasets import PublicDataset, find_dataset, record_dataset
 from defectlab.utils.downloads import Progress, check_url, fetch
 from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.files import sha256_of

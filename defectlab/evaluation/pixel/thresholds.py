@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from defectlab.evaluation.metrics import Floats
 from defectlab.evaluation.pixel.blocks import MEMORY, Blocks, PixelSummary
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, PixelImages
+from defectlab.evaluation.threshold import RuleOptions, Threshold, check_options
 from defectlab.evaluation.threshold_rules import (
     choose,
     f1_threshold_between,
@@ -19,7 +20,6 @@ from defectlab.evaluation.threshold_rules import (
     recall_value,
     require_classes,
 )
-from defectlab.evaluation.thresholds import RuleOptions, Threshold, check_options
 from defectlab.utils.errors import OptionError
 
 # Rules that look at one image at a time: at each good image's highest pixel.

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from defectlab.models.efficient_ad.teacher import patch_description_network
-from defectlab.models.four_parts import FourParts
+from defectlab.models.model_parts import FourParts
 from defectlab.utils.seeds import seeded
 
 NO_PADDING = (0, 0, 0, 0)

@@ -17,8 +17,8 @@ from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, distance,
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.models.checks import BLUR_SIGMA, check_layers, check_map_size
-from defectlab.models.four_parts import FourParts
 from defectlab.models.memory_bank import MemoryBankDetector
+from defectlab.models.model_parts import FourParts
 from defectlab.models.padim.statistics import PositionGaussians
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import InputError, OptionError

@@ -19,7 +19,7 @@ from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.neighbours_index import NeighboursIndex
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.checks import BLUR_SIGMA
-from defectlab.models.four_parts import FourParts
+from defectlab.models.model_parts import FourParts
 from defectlab.models.patchcore.scores import PATCH_SCORES
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import generator

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from anomalib import LearningType
 
-from defectlab.evaluation.thresholds import DefaultRule
+from defectlab.evaluation.threshold import DefaultRule
 from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_unnormalised
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defectlab.evaluation.metric_names import BARE_METRICS
-from defectlab.results.rows import number, ranking_key
+from defectlab.results.workbook_row import number, ranking_key
 from defectlab.utils.table import Table, numbers, to_markdown
 
 _OPTIONS = {

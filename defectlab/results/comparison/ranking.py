@@ -12,8 +12,18 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.comparison.paired_test import SIGNIFICANT
 from defectlab.results.comparison.repeats import Spread, spread
 from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval
-from defectlab.results.rows import FINISHED, GRID, KEY, RANDOM, RankingKey, Row, interval_columns, number, ranking_key
 from defectlab.results.run.run import Run
+from defectlab.results.workbook_row import (
+    FINISHED,
+    GRID,
+    KEY,
+    RANDOM,
+    RankingKey,
+    Row,
+    interval_columns,
+    number,
+    ranking_key,
+)
 
 RANKED_BY = "image_AUROC"
 TIE_BREAKERS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from defectlab.evaluation.intervals import CONFIDENCE
-from defectlab.results.rows import _seed, _settings, repeat_key
 from defectlab.results.run.run import Run
+from defectlab.results.workbook_row import _seed, _settings, repeat_key
 from defectlab.utils.errors import InputError
 
 

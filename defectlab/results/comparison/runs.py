@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry, Ranking, rank_rows
 from defectlab.results.comparison.significance import read_test_scores
-from defectlab.results.rows import FINISHED, KEY, row_of
 from defectlab.results.run.run import Run, find_runs
+from defectlab.results.workbook_row import FINISHED, KEY, row_of
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 

@@ -67,7 +67,8 @@ class ErrorRecord(JsonObject):
 class RunRecord(JsonObject, Mapping[str, Any]):
     """The record of a run, all of `run.json`.
 
-    As a mapping (`record["metrics"]`) it is the JSON object, for notebooks and scripts.
+    As a mapping (`record["metrics"]`) it is the JSON object, for notebooks and scripts; `json.dumps` takes
+    `to_dict()`.
 
     Attributes:
         run_id: Equal for equal experiments.
@@ -149,6 +150,10 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.to_dict())
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the JSON object with other keys over its own, as a dict's `|` does."""
+        return self.to_dict() | dict(other)
 
     @property
     def model(self) -> str:

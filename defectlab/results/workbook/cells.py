@@ -7,8 +7,8 @@ from openpyxl.styles import Font, PatternFill
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.rows import KEY, current_name
-from defectlab.results.workbook.blocks import Cells
+from defectlab.results.workbook.hand_kept_layout import Cells
+from defectlab.results.workbook_row import KEY, current_name
 
 BEST = PatternFill("solid", fgColor="FFC6E8C3")
 HEADER = PatternFill("solid", fgColor="FFE3E9F1")

@@ -11,8 +11,8 @@ from openpyxl.styles import Alignment, Font
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.rows import KEY, Row, best_rows, ranked_within
-from defectlab.results.workbook.blocks import (
+from defectlab.results.workbook.cells import BOLD, HEADER, mark, read_cells, set_pages, write_value
+from defectlab.results.workbook.hand_kept_layout import (
     GAP,
     HEIGHT,
     Block,
@@ -25,8 +25,8 @@ from defectlab.results.workbook.blocks import (
     titles,
     used,
 )
-from defectlab.results.workbook.cells import BOLD, HEADER, mark, read_cells, set_pages, write_value
 from defectlab.results.workbook.user_content import has_extras
+from defectlab.results.workbook_row import KEY, Row, best_rows, ranked_within
 
 TITLE = Font(name="Calibri", size=12, bold=True)
 WIDEST, NARROWEST, WIDEST_TITLE = 34, 16, 40

@@ -19,8 +19,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.dataset_means import DatasetMeans, means_over_datasets
 from defectlab.results.comparison.ranking import BEST, RANKED_BY, SHOWN_METRICS, TIED, Entry, Ranking
-from defectlab.results.rows import Row
 from defectlab.results.workbook.cells import set_pages
+from defectlab.results.workbook_row import Row
 from defectlab.utils import paths
 
 HEADER = PatternFill("solid", fgColor="FFE3E9F1")

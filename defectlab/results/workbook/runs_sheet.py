@@ -15,8 +15,6 @@ from openpyxl.worksheet.filters import AutoFilter
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.evaluation.metric_names import is_metric, is_oracle
-from defectlab.results.rows import KEY, Row, best_rows, column_order, is_interval, is_ours, number, ranked_within
-from defectlab.results.workbook.blocks import used
 from defectlab.results.workbook.cells import (
     BOLD,
     HEADER,
@@ -28,7 +26,18 @@ from defectlab.results.workbook.cells import (
     set_pages,
     write_value,
 )
+from defectlab.results.workbook.hand_kept_layout import used
 from defectlab.results.workbook.user_content import has_own_content, is_referred_to
+from defectlab.results.workbook_row import (
+    KEY,
+    Row,
+    best_rows,
+    column_order,
+    is_interval,
+    is_ours,
+    number,
+    ranked_within,
+)
 
 WIDEST = 44
 

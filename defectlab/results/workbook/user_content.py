@@ -11,8 +11,8 @@ from openpyxl.packaging.custom import StringProperty
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.xml.functions import tostring
 
-from defectlab.results.rows import is_ours
 from defectlab.results.workbook.cells import BEST, HEADER, ORACLE_HEADER, headers_of, read_cells, rows_by_key
+from defectlab.results.workbook_row import is_ours
 
 
 def has_own_content(sheet: Worksheet) -> bool:

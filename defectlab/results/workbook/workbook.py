@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from defectlab.results.rows import (
+from defectlab.results.run.run import Run, find_runs
+from defectlab.results.workbook.hand_kept_layout import find_blocks, import_blocks
+from defectlab.results.workbook.open_workbook import COMPARISON, RUNS, create_sheet, find_sheet, load, open_book
+from defectlab.results.workbook_row import (
     ELSEWHERE,
     FINISHED,
     GONE,
@@ -23,9 +26,6 @@ from defectlab.results.rows import (
     project_id,
     row_of,
 )
-from defectlab.results.run.run import Run, find_runs
-from defectlab.results.workbook.blocks import find_blocks, import_blocks
-from defectlab.results.workbook.file import COMPARISON, RUNS, create_sheet, find_sheet, load, open_book
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from defectlab.cli.main import main
-from defectlab.data.download import datasets
+from defectlab.data.download import public_datasets
 from defectlab.data.download.download import download
 from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import build_manifest
@@ -120,20 +120,20 @@ def table(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         facts = {"title": layout, "file": f"{layout}.tar", "url": server.url, "sha256": known, "layout": layout}
         entry = {"name": layout, "sha256_from": "a test", **facts}
         (tmp_path / "table.json").write_text(json.dumps({"datasets": [entry]}))
-        monkeypatch.setattr(datasets, "TABLE", tmp_path / "table.json")
+        monkeypatch.setattr(public_datasets, "TABLE", tmp_path / "table.json")
 
     return write
 
 
 def test_the_packages_table_is_sound():
     for name in ("mvtec", "visa"):
-        found = datasets.find_dataset(name, Path("none"))
+        found = public_datasets.find_dataset(name, Path("none"))
         assert len(found.sha256) == 64
         assert found.url.startswith("https://")
         assert found.url.endswith(found.file)
         assert "anomalib 2.7.0" in found.sha256_from
     with pytest.raises(DataError, match="Did you mean 'mvtec'"):
-        datasets.find_dataset("mvtek", Path("none"))
+        public_datasets.find_dataset("mvtek", Path("none"))
 
 
 @pytest.mark.row("3.11")
@@ -192,7 +192,7 @@ def test_another_content_is_refused_and_an_unknown_one_remembered(table, server:
     table(mvtec_archive(), sha256=None)
     download("mvtec", tmp_path / "data", categories=["grid"])
     assert f"trusted on first download; sha256 {found}" in caplog.text
-    assert datasets.find_dataset("mvtec", tmp_path / "data").sha256 == found
+    assert public_datasets.find_dataset("mvtec", tmp_path / "data").sha256 == found
     (tmp_path / "data/mvtec.tar").write_bytes(mvtec_archive("x/"))
     with pytest.raises(DataError, match="the first download"):
         download("mvtec", tmp_path / "data", categories=["bottle"])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from defectlab.evaluation.metrics import sort_scores
 from defectlab.evaluation.pixel.thresholds import choose_by_pixels, choose_pixel_threshold
+from defectlab.evaluation.threshold import RuleOptions
 from defectlab.evaluation.threshold_rules import choose, f1_threshold
-from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.utils.errors import OptionError
 
 SCORES = st.sampled_from([-np.inf, -1.5, 0.0, 0.1, 2.0, 2.5, 7.0, np.inf])

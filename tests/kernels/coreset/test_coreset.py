@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from defectlab.kernels.coreset import cost
 from defectlab.kernels.coreset.cost import coreset_size, estimate, smallest_ratio
+from defectlab.kernels.coreset.farthest_first import CoresetSearch
 from defectlab.kernels.coreset.greedy import k_center_greedy
-from defectlab.kernels.coreset.search import CoresetSearch
 from defectlab.kernels.projection import sparse_projection
 from defectlab.utils.errors import InputError, OptionError
 

@@ -14,9 +14,9 @@ from defectlab.evaluation.paired_tests import delong_test, paired_bootstrap
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import against_best, read_test_scores
 from defectlab.results.evaluate import evaluate_run
-from defectlab.results.rows import ranked_within, row_of
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
+from defectlab.results.workbook_row import ranked_within, row_of
 from defectlab.utils.errors import InputError
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from defectlab.results.comparison.repeats import spread, summarise
-from defectlab.results.rows import repeat_key
 from defectlab.results.run.run import Run
+from defectlab.results.workbook_row import repeat_key
 from defectlab.utils.errors import InputError
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from helpers.runs import finished, measured
 
+from defectlab.evaluation.threshold import RuleOptions
 from defectlab.evaluation.threshold_rules import choose
-from defectlab.evaluation.thresholds import RuleOptions
 from defectlab.results.comparison.runs import finished_runs, kinds_by_run, ranked_runs, ranking_frame, rankings_of
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
-from defectlab.visualization.threshold_rules import compare_rules, rules_chart
+from defectlab.visualization.threshold_comparison import compare_rules, rules_chart
 
 
 def test_finished_runs_are_found_and_their_absence_says_what_makes_them():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import parts_of_a_record
+from helpers.runs import finished, parts_of_a_record
 
 from defectlab.results.run.arrays import ArrayWriter, pack_masks, unpack_masks
 from defectlab.results.run.identity import differing_suffix, experiment_facts, experiment_id, readable_name
@@ -306,3 +306,11 @@ def test_a_record_reads_like_its_json_for_scripts(tmp_path: Path):
     assert run.record["dataset"]["protocol"]["val_split_ratio"] == 0.5
     assert "sweep" not in run.record
     assert run.record.get("sweep") is None
+
+
+def test_a_record_is_a_mapping_for_scripts() -> None:
+    run = finished("one")
+    together = run.record | {"verdict": "good"}
+    assert together["verdict"] == "good"
+    assert json.loads(json.dumps(together)) == run.record.to_dict() | {"verdict": "good"}
+    assert {**run.record}["metrics"] == dict(run.record.metrics)

@@ -8,11 +8,11 @@ import pytest
 from helpers.runs import finished, measured
 from openpyxl.styles import PatternFill
 
-from defectlab.results.rows import best_rows, interval_columns, is_ours, ranked_within, row_of
 from defectlab.results.run.run import Run
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.cells import read_cells
 from defectlab.results.workbook.leaderboard_sheet import AT, TRIVIAL
+from defectlab.results.workbook_row import best_rows, interval_columns, is_ours, ranked_within, row_of
 from defectlab.utils import paths
 
 

@@ -23,12 +23,12 @@ from openpyxl.worksheet.table import Table
 import defectlab
 from defectlab.cli import main
 from defectlab.evaluation.metric_names import BARE_METRICS
-from defectlab.results.rows import GRID
 from defectlab.results.run.run import Run
 from defectlab.results.workbook import best_table, imported_rows, read_workbook, update_workbook
-from defectlab.results.workbook.blocks import find_blocks
 from defectlab.results.workbook.cells import BEST, read_cells
+from defectlab.results.workbook.hand_kept_layout import find_blocks
 from defectlab.results.workbook.user_content import GENERATED
+from defectlab.results.workbook_row import GRID
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 

@@ -8,11 +8,11 @@ from helpers.runs import finished, set_protocol
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.evaluation.threshold import RuleOptions
+from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.results.thresholds import set_threshold
 from defectlab.results.workbook import read_workbook
 from defectlab.utils.errors import InputError, OptionError
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defectlab.evaluation.metrics import f1_at, f1_max, round_down, sort_scores
+from defectlab.evaluation.threshold import midpoint
 from defectlab.evaluation.threshold_rules import choose_image_threshold, f1_threshold, good_max_threshold
-from defectlab.evaluation.thresholds import midpoint
 
 TIED = st.sampled_from([-np.inf, -2.0, 0.0, 5e-324, 0.1, 0.25, 1.0, 7.5, 1.7e308, np.inf])
 SAMPLES = st.lists(

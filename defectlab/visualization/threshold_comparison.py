@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from defectlab.evaluation.thresholds import RuleOptions
+from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.evaluate import columns
+from defectlab.results.rethreshold import image_threshold
 from defectlab.results.run.run import Run
-from defectlab.results.thresholds import image_threshold
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.visualization.charts import cuts_chart
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from defectlab.evaluation.pixel.thresholds import choose_by_pixels
+from defectlab.evaluation.threshold import RuleOptions, Threshold, check_options
 from defectlab.evaluation.threshold_rules import choose
-from defectlab.evaluation.thresholds import RuleOptions, Threshold, check_options
 from defectlab.results.evaluate import columns, evaluate_run, relabel_scores
 from defectlab.results.groups import choose_group_threshold, group_columns, row_groups
 from defectlab.results.pixel_grid import check_rows, pixel_labels

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defectlab.results.rows import KEY
-from defectlab.results.workbook.blocks import find_blocks
+from defectlab.results.workbook.hand_kept_layout import find_blocks
+from defectlab.results.workbook_row import KEY
 from defectlab.utils.errors import InputError
 
 if TYPE_CHECKING:
