@@ -13,7 +13,7 @@ from defectlab import Engine
 from defectlab.cli import main
 from defectlab.evaluation.metrics import sort_scores
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
-from defectlab.results.evaluate import evaluate_run, labelled
+from defectlab.results.evaluate import evaluate_run, with_decision
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
@@ -197,7 +197,7 @@ def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path)
 def test_scores_that_are_nan_are_undecided_and_stand_last():
     scores = [0.2, np.nan, 0.9, 0.4, np.nan, 0.1]
     rows = [ScoreRow(f"{n}.png", "test", "", n % 2, score, -1) for n, score in enumerate(scores)]
-    assert [labelled(row, 0.3).pred_label for row in rows] == [0, -1, 1, 1, -1, 0]
+    assert [with_decision(row, 0.3).pred_label for row in rows] == [0, -1, 1, 1, -1, 0]
     found = where_it_fails(rows, 0.35, 2)
     assert found["Good images that score highest"] == [4, 2]
     assert found["Defects that score lowest"] == [5, 3]
