@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval and its method; without an interval low and high are None, and `method` gives the reason."""
+    """A confidence interval and its method; without one, low and high are None and `method` gives the reason."""
 
     low: float | None
     high: float | None

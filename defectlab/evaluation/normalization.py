@@ -138,8 +138,8 @@ def percent_window(threshold: float) -> tuple[float, float]:
 def heat_range(low: float, high: float, threshold: float | None, relative: bool = False) -> tuple[float, float]:
     """Return the ends of the colour scale that all heat maps of a run share.
 
-    `low` and `high` are the ends of the range of the run's validation maps; `relative` maps go from 0 to twice their threshold, so that its
-    colour is the same in every run.
+    `low` and `high` are the ends of the range of the run's validation maps; `relative` maps go from 0 to twice their
+    threshold, so that the colour of the threshold is the same in every run.
 
     >>> heat_range(0.5, 9.0, 2.0), heat_range(0.5, 9.0, 2.0, relative=True)
     ((0.5, 9.0), (0.0, 4.0))

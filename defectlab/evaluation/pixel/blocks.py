@@ -2,8 +2,8 @@
 
 All pixel metrics follow from how many good pixels score below, and how many up to, each distinct score of the defect
 pixels. These counts add up over blocks of images, so each block is counted and then released. Where there are too many
-defect pixels for the memory, they are processed one range of scores at a time. Every sum is of whole numbers, or runs in the order of the
-scores, so the result does not depend on the blocks, to the last digit.
+defect pixels for the memory, they are processed one range of scores at a time. Every sum is of whole numbers,
+or runs in the order of the scores, so the result does not depend on the blocks, to the last digit.
 """
 
 import logging
@@ -88,8 +88,8 @@ class PixelSummary:
 class Blocks:
     """The pixels of images, block by block within `memory` bytes.
 
-    A block, and the defect pixels of one range of scores, take half each. An image is never split, and scores of one range
-    are never fewer than those that share their leading 16 bits: at most 65,536 for each region.
+    A block and the defect pixels of one range of scores take half each. An image is never split, and scores of one
+    range are never fewer than those that share their leading 16 bits: at most 65,536 for each region.
     """
 
     def __init__(self, images: PixelImages, memory: int = MEMORY) -> None:
@@ -135,7 +135,7 @@ class Blocks:
         return PixelSummary(defect, good, nan, confusion, np.concatenate(sizes), leading, defects)
 
     def steps(self, summary: PixelSummary) -> Iterator[ScoreSteps]:
-        """Yield the distinct scores of defect pixels with the pixel counts below each, in slices of ascending scores."""
+        """Yield the distinct scores of defect pixels with pixel counts below each, in ascending slices."""
         defect_below = 0
         for defects in self._defect_ranges(summary):
             below, up_to = count_scores(self.blocks, self._scores, defects.scores, self._pixels)

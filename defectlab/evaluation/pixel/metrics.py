@@ -103,8 +103,8 @@ class _CurveSums:
 class _RegionOverlap:
     """Area under each region's overlap as a function of the number of flagged good pixels, up to a limit L.
 
-    A region's defect pixels each add the area under their own curve, which is 0 until the `above` good pixels that score
-    higher are flagged, rises straight to 1 while the `tied` of the same score are, and then stays:
+    Each defect pixel of a region adds the area under its own curve, which is 0 until the `above` good pixels that score
+    higher are flagged, rises linearly to 1 while the `tied` ones of the same score are flagged, and then stays 1:
 
         above + tied <= L:         L - above - tied / 2
         above < L < above + tied:  (L - above) ** 2 / (2 tied), for one score at most
