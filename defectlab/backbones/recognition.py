@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 def recognise(module: nn.Module) -> BackboneSpec | None:
     """Return the specification that rebuilds `module` (its classifier aside), or None.
 
-    A module is recognised if it is of torchvision's or timm's own class and its every part, from class and settings (epsilon,
-    stride, padding) to keys and shapes, equals that of the architecture built anew.
+    A module is recognised if it is of torchvision's or timm's own class and its every part, from class and settings
+    (epsilon, stride, padding) to keys and shapes, equals that of the architecture built anew.
     """
     for spec in _candidates(module):
         if _same(module, build(spec, device="meta")):

@@ -24,8 +24,8 @@ SHIPPED_DIRS = (_PACKAGE / "shipped", _PACKAGE.parent.parent / "weights")
 class WeightsInfo:
     """Origin of a backbone's weights, as stored in the record of a run.
 
-    `source` is the file as the user gave it, 'random(seed=42)', or a description where there is no file; `sha256` is that of the
-    file's bytes, or of the tensors (`weights_sha256`) where there is no file; `kind` is 'file', 'random' or 'module'.
+    `source` is the file as the user gave it, 'random(seed=42)', or a description where there is no file; `sha256` is
+    that of the file's bytes, or of the tensors (`weights_sha256`) without a file; `kind` is 'file', 'random', 'module'.
     """
 
     source: str

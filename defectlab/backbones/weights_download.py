@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def get(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
     """Download the weights `name` (entry, file or backbone) into `weights/` and return the file.
 
-    The partial file of an earlier, interrupted download is kept as `<file>.part` and continued. The file appears under its own
+    An interrupted download is kept as `<file>.part` and continued. The file appears under its own
     name only once its sha256 agrees; its full sha256 is then recorded in `weights/manifest.json`. `base_url` is a
     mirror that holds the same file name; `progress(done, total)` counts bytes.
 

@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """Manifest entry of one weights file. `sha256` is full or None; `sha256_prefix` is what the publisher puts in the file name."""
+    """Data on one weights file. `sha256` is full or None; `sha256_prefix` is the part in the published file name."""
 
     file: str
     name: str

@@ -30,7 +30,7 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Match:
-    """Result of comparing a state dict with one architecture. Keys of the classifier are never among `unexpected` and `reshaped`."""
+    """Match of a state dict with one architecture. Keys of the classifier are never `unexpected` or `reshaped`."""
 
     spec: BackboneSpec
     usable: frozenset[str]

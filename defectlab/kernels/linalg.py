@@ -56,7 +56,7 @@ BLOCK = 34  # columns a step; measured best of 16 to 50 at 100 columns, LAPACK's
 
 
 def measured_product_rate(rows: int, inner: int, columns: int, device: torch.device) -> float:
-    """Measure the floating-point operations per second of a (rows, inner) @ (inner, columns) product, the best of three."""
+    """Measure floating-point operations per second of a (rows, inner) @ (inner, columns) product, the best of three."""
     left, right = torch.ones(rows, inner, device=device), torch.ones(inner, columns, device=device)
     best = float("inf")
     for _ in range(3):
@@ -67,7 +67,7 @@ def measured_product_rate(rows: int, inner: int, columns: int, device: torch.dev
 
 
 def gram(rows: torch.Tensor) -> torch.Tensor:
-    """Return the Gram matrices rows.T @ rows (p, C, C) of rows (p, N, C). The upper right quarter is mirrored, not computed."""
+    """Return Gram matrices rows.T @ rows (p, C, C) of rows (p, N, C); the upper right quarter is mirrored."""
     half = rows.shape[2] // 2
     if half < 16:
         return torch.bmm(rows.mT, rows)

@@ -12,7 +12,7 @@ GROUP = 64  # columns whose smallest value is looked at first
 
 
 def squared_norms(rows: torch.Tensor) -> torch.Tensor:
-    """Return the squared length of each row, (M, D) -> (M,); pass it as `bank_norms` when one bank serves many calls."""
+    """Return the squared length of each row, (M, D) -> (M,); pass it as `bank_norms` if one bank serves many calls."""
     return torch.linalg.vector_norm(rows, dim=1).square_()
 
 
@@ -109,7 +109,7 @@ def check_search(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
 def _search_block(
     queries: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, k: int, tile: int, ends: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Return the indices (q, min(k, end)) of the nearest among the first `end` bank rows, for each of the rising `ends`."""
+    """Return indices (q, min(k, end)) of the nearest of the first `end` bank rows, for each of the rising `ends`."""
     best, index = queries.new_empty((len(queries), 0)), torch.empty(0)
     found = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -79,9 +79,9 @@ class NeighboursIndex:
 
     @torch.no_grad()
     def neighbours_of_rows(self, rows: torch.Tensor, k: int) -> torch.Tensor:
-        """Return the `k` bank rows nearest to each of some bank rows, itself among them: (n,) -> (n, min(k, M)).
+        """Return the `k` bank rows nearest to each given bank row, including itself: (n,) -> (n, min(k, M)).
 
-        Neighbours found are kept; a row is searched for again only for a larger `k` than before.
+        Results are cached; a row is searched for again only for a larger `k` than before.
         """
         k = min(k, len(self.bank))
         with torch.inference_mode(False):  # what is kept must be open to writing later
@@ -104,7 +104,7 @@ class NeighboursIndex:
         return (centred if self._axes is None else centred @ self._axes), half_norms
 
     def _slack(self, half_norms: torch.Tensor) -> torch.Tensor:
-        """Return bounds (n,) of the rounding errors of |x - y|^2 / 2 of short rows and of the full distance together."""
+        """Return bounds (n,) of rounding errors of |x - y|^2 / 2 of short rows and of the full distance combined."""
         return (half_norms + self._largest) * (8 * product_error(self.bank.shape[1]))
 
 

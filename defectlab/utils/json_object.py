@@ -19,7 +19,7 @@ _CONTAINERS: dict[Any, str] = {list: "a list", dict: "an object"}
 
 
 class JsonTypeError(ValueError):
-    """Raised for a JSON value of the wrong type or a missing required key. The message begins with the path of the key."""
+    """A JSON value has the wrong type, or a required key is missing. The message begins with the path of the key."""
 
     def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(f"{path} {problem}" if path else problem)

@@ -67,7 +67,7 @@ def workbook() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of cached files that can be recomputed: `DEFECTLAB_CACHE`, else `.cache/` in the project root."""
+    """Return the folder of recomputable files: `DEFECTLAB_CACHE`, else `.cache/` in the project root."""
     return resolve(os.environ.get("DEFECTLAB_CACHE") or ".cache")
 
 
@@ -78,7 +78,7 @@ def weights_dirs() -> list[Path]:
 
 
 def program() -> str:
-    """Return the command that starts DefectLab from the project root, such as `.venv/bin/defectlab` after `make setup`."""
+    """Return the command that runs DefectLab in the project root, such as `.venv/bin/defectlab` after `make setup`."""
     script = Path(sys.executable).with_name("defectlab")
     if script.is_file() and script.is_relative_to(project_root()):
         return relative(script)

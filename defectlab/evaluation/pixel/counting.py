@@ -1,8 +1,8 @@
 """Exact counts of the scores below each of many reference scores, without sorting all scores.
 
 Few scores are simply sorted. Where the float32 values between the lowest and the highest reference score are few
-enough, each has its own place in a table, in which scores are counted. Otherwise scores are counted in about a million ordered
-bins: only scores that share a bin with a reference score can lie on either side of it, so only these are sorted.
+enough, each has its own place in a table, in which scores are counted. Otherwise scores are counted in about a million
+ordered bins: only scores that share a bin with a reference score can lie on either side of it, so only they are sorted.
 
 Scores are read in chunks small enough to stay in the cache: the first access to memory costs more than all arithmetic
 on it.

@@ -28,8 +28,8 @@ class PairFilter:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the row indices (p,) and centre indices (p,) of all pairs whose value is at most `limit` (n,).
 
-        With `above_least` (n,), the value is also at most `above_least` higher than the smallest value of the row. `rows` is (n, d),
-        `centres` (m, d), `half_centre_norms` (m,).
+        With `above_least` (n,), the value is also at most `above_least` higher than the smallest value of the row.
+        `rows` is (n, d), `centres` (m, d), `half_centre_norms` (m,).
         """
         shape = (len(rows), len(centres))
         products, flags = (room[: shape[0] * shape[1]].view(shape) for room in (self._products, self._flags))
@@ -56,7 +56,7 @@ class LeadingCoordinates:
 
     @classmethod
     def of(cls, rows: torch.Tensor, n_centres: int, block: int) -> "LeadingCoordinates | None":
-        """Build coordinates along the directions that explain `EXPLAINED_VARIANCE`; None if these are over a quarter."""
+        """Build coordinates along the directions that explain `EXPLAINED_VARIANCE`; None if over a quarter."""
         _, directions = leading_axes(rows, EXPLAINED_VARIANCE)
         few = directions.shape[1] <= rows.shape[1] // 4
         return cls(rows, directions, n_centres, block) if few else None

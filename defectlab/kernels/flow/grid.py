@@ -13,7 +13,8 @@ class GridFlow:
 
     With e the position encoding, a block's subnet is W2 relu(W a + t) + b2, where t = V e + b1 is the same for every
     image. Since relu(y + t) = max(y, -t) + t, it is W2 max(W a, -t) + (W2 t + b2): `floors` holds -t, `bases` the last
-    sum. The block's global scale and offset are part of these too. Results equal the plain form's up to float32 rounding.
+    sum. The block's global scale and offset are part of these too. Results equal the plain form's up to
+    float32 rounding.
 
     Args:
         encoding: (P, h*w) encodings of the positions.
