@@ -1,4 +1,4 @@
-"""A network together with what it is, where its weights came from and which of them are missing."""
+"""A network together with its specification, the origin of its weights and the tensors without weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """Return the hex sha256 of `weights_sha256` for a state dict."""
+    """Return the same hex sha256 as `weights_sha256`, computed from a state dict."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Features of named layers, in the user's order, with only the part of the network that they need."""
+"""Extraction of features of named layers, with only the part of the network that these layers need."""
 
 import copy
 import logging

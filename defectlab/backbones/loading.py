@@ -1,4 +1,4 @@
-"""`load_backbone`: a named architecture filled from a local file, never from the network, never by substitution."""
+"""Loading of a named backbone from a local weights file, without downloads and without substitutes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -147,7 +147,7 @@ def _load_into(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info:
 
 
 def _empty_network(spec: BackboneSpec) -> nn.Module:
-    """Return the architecture to be filled, without memory where possible.
+    """Build the network that weights are loaded into, on the meta device (without memory) where possible.
 
     Drawing random weights only to overwrite them takes a second for EfficientNet-B7; but a buffer that is no part of
     the state dict has a value computed at construction, which only a true build gives.

@@ -1,4 +1,4 @@
-"""Which architecture a plain torch module is, exactly, so that a checkpoint can rebuild it without the object."""
+"""Exact recognition of a plain torch module's architecture, so that a checkpoint can rebuild the module."""
 
 import copy
 import logging
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 def recognise(module: nn.Module) -> BackboneSpec | None:
     """Return the specification that rebuilds `module` (its classifier aside), or None.
 
-    Recognised is a module of torchvision's or timm's own class whose every part, from class and settings (epsilon,
-    stride, padding) to keys and shapes, equals that of the architecture built anew.
+    A module is recognised if it is of torchvision's or timm's own class and its every part, from class and settings
+    (epsilon, stride, padding) to keys and shapes, equals that of the architecture built anew.
     """
     for spec in _candidates(module):
         if _same(module, build(spec, device="meta")):
@@ -104,7 +104,7 @@ def _shapes(module: nn.Module, head: tuple[str, ...]) -> dict[str, tuple[int, ..
 
 
 def _modules(module: nn.Module, head: tuple[str, ...]) -> list[tuple[str, type, str, bool]]:
-    """Return name, class, own settings and whether it is as its class made it, for every module but the classifier."""
+    """Return name, class, settings and whether it was altered (own forward, hooks) of each non-classifier module."""
     found = []
     for name, child in module.named_modules():
         if head and f"{name}.".startswith(head):

@@ -1,4 +1,4 @@
-"""Which backbones there are: architecture, layers and preprocessing by name. Imports torch only to build one."""
+"""Registry of backbones: architecture, layers and preprocessing by name. Imports torch only to build one."""
 
 import fnmatch
 import logging
@@ -18,7 +18,7 @@ BUNDLED = "defectlab_resnet18"
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """All that is needed to build a backbone again and to feed it.
+    """Specification of a backbone: all data needed to rebuild it and to preprocess its input.
 
     `layers` are the main layers in network order (other graph nodes work too); `mean` and `std` hold one value per RGB
     channel for images in [0, 1]; `input_size` is (height, width) of the weights' own training or test images.
@@ -36,7 +36,7 @@ class BackboneSpec:
     precision: str = "float32"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON, YAML or a checkpoint's hyperparameters."""
+        """Convert the specification to plain data for JSON, YAML or a checkpoint's hyperparameters."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if self.precision == "float32":  # left out where it is the usual one: records from before have no such key
             del data["precision"]
@@ -44,7 +44,7 @@ class BackboneSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "BackboneSpec":
-        """Rebuild a specification from `to_dict`.
+        """Rebuild a specification from the plain data that `to_dict` returns.
 
         >>> BackboneSpec.from_dict(REGISTRY["resnet18"].to_dict()) == REGISTRY["resnet18"]
         True
@@ -171,7 +171,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def build(spec: BackboneSpec, *, device: str = "cpu", seed: int = 42) -> "nn.Module":
-    """Return the architecture untrained, in eval mode, without any download; the global random state stays untouched.
+    """Build the untrained architecture in eval mode, without any download and without changing the random state.
 
     `device="meta"` builds shapes without memory or initialisation, for comparisons.
 

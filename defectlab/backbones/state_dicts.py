@@ -1,4 +1,4 @@
-"""Weights files and checkpoint dicts to one plain float32 state dict. Nothing is unpickled beyond tensors."""
+"""Reading of weights files and checkpoint dicts as plain float32 state dicts, without running pickled code."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ _HEADS = ("fc.", "classifier.", "head.", "heads.", "last_linear.")
 
 
 def container_problem(path: Path, name: str | None = None) -> str | None:
-    """Return what is visibly wrong with a weights file (empty, web page, cut), or None. Needs no torch."""
+    """Return the visible problem of a weights file (empty, web page, truncated), or None. Needs no torch."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)

@@ -1,4 +1,4 @@
-"""A network's computation graph: which layers there are, what each depends on, and the part that some layers need."""
+"""The computation graph of a network: its layers, their dependencies, and the part that given layers need."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ class TracedGraph:
         self.names: dict[fx.Node, str] = dict(tracer.node_to_qualname)
 
     def find(self, layer: str) -> fx.Node | None:
-        """Return the last node of module or operation `layer`; None: there is none."""
+        """Return the last node of the module or operation `layer`, or None if there is no such node."""
         under = f"{layer}."
         for node in reversed(self.graph.nodes):
             name = self.names.get(node)

@@ -1,4 +1,4 @@
-"""Where weights files are, and whether they are what they claim to be. Needs no torch."""
+"""Search for weights files and verification of their hashes. Needs no torch."""
 
 import logging
 from collections.abc import Iterable
@@ -22,10 +22,10 @@ SHIPPED_DIRS = (_PACKAGE / "shipped", _PACKAGE.parent.parent / "weights")
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where a backbone's weights came from, as a run's record names them.
+    """Origin of a backbone's weights, as stored in the record of a run.
 
-    `source` is the file as the user gave it, 'random(seed=42)' or what stood in for a file; `sha256` is that of the
-    file's bytes, or of the tensors (`weights_sha256`) where there is no file; `kind` is 'file', 'random' or 'module'.
+    `source` is the file as the user gave it, 'random(seed=42)', or a description where there is no file; `sha256` is
+    that of the file's bytes, or of the tensors (`weights_sha256`) without a file; `kind` is 'file', 'random', 'module'.
     """
 
     source: str
@@ -130,7 +130,7 @@ def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
 
 
 def list_weights() -> list[WeightsStatus]:
-    """Return every known weights file, there or not, then local files that no manifest knows."""
+    """Return the status of every known weights file, present or not, then of local files in no manifest."""
     entries = weights_manifest.all_entries()
     rows = [_status(entry) for entry in entries]
     known = {entry.file for entry in entries}
@@ -143,7 +143,7 @@ def list_weights() -> list[WeightsStatus]:
 
 
 def verify(names: Iterable[str] | None = None) -> list[WeightsStatus]:
-    """Hash the weights files that are there (or those named) and compare with the manifest.
+    """Hash the weights files that are present (or those named) and compare them with the manifest.
 
     Raises:
         WeightsError: A name that is neither a file, an entry nor a backbone in the manifest.

@@ -1,4 +1,4 @@
-"""`defectlab weights get`: backbone weights from the network, on request."""
+"""Implementation of `defectlab weights get`: download backbone weights on request."""
 
 import logging
 from dataclasses import replace
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def get(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
     """Download the weights `name` (entry, file or backbone) into `weights/` and return the file.
 
-    What was loaded of an earlier, cut download is kept as `<file>.part` and continued. The file appears under its own
+    An interrupted download is kept as `<file>.part` and continued. The file appears under its own
     name only once its sha256 agrees; its full sha256 is then recorded in `weights/manifest.json`. `base_url` is a
     mirror that holds the same file name; `progress(done, total)` counts bytes.
 
@@ -106,7 +106,7 @@ def _verification(entry: WeightsEntry) -> str:
 
 
 def _check(entry: WeightsEntry, part: Path, url: str) -> str:
-    """Return the sha256 of a download that is what it should be; delete it otherwise."""
+    """Validate the content of a download and return its sha256; delete the file and raise if it is wrong."""
     sha256 = weights_manifest.file_sha256(part)
     problem = None
     if not entry.fits_content(sha256):

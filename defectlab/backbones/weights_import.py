@@ -1,4 +1,4 @@
-"""`defectlab weights import`: a file that the user has becomes one that backbones are found by."""
+"""Implementation of `defectlab weights import`: copy a user's weights file to where backbones are loaded from."""
 
 import logging
 import shutil

@@ -1,4 +1,4 @@
-"""What is known of weights files: source, licence, sha256, mean / std, input size. Needs no torch."""
+"""Manifest of known weights files: source, licence, sha256, mean / std, input size. Needs no torch."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """One weights file. `sha256` is full or None; `sha256_prefix` is what the publisher puts in the file name."""
+    """Data on one weights file. `sha256` is full or None; `sha256_prefix` is the part in the published file name."""
 
     file: str
     name: str
@@ -39,16 +39,16 @@ class WeightsEntry:
 
     @property
     def expected(self) -> str | None:
-        """The longest known beginning of the file's sha256; None: nothing is known."""
+        """The longest known beginning of the file's sha256, or None if no part of it is known."""
         return self.sha256 or self.sha256_prefix
 
     def fits_content(self, sha256: str) -> bool:
-        """Return whether a file's hash agrees with all that is known (True where nothing is)."""
+        """Return whether a file's hash begins with the expected one (True where no hash is known)."""
         return sha256.startswith(self.expected or "")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "WeightsEntry":
-        """Rebuild an entry from JSON; keys of newer versions are left out."""
+        """Rebuild an entry from JSON data, ignoring unknown keys of newer versions."""
         known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
         return cls(**values)
@@ -62,7 +62,7 @@ def known_entries() -> tuple[WeightsEntry, ...]:
 
 
 def local_entries() -> list[WeightsEntry]:
-    """Return what `get` and `import_file` recorded beside the user's own weights files.
+    """Return the entries that `get` and `import_file` recorded in the manifests of the weights folders.
 
     Raises:
         WeightsError: A manifest is not valid JSON.
@@ -86,7 +86,7 @@ def _read(path: Path) -> list[WeightsEntry]:
 
 
 def all_entries() -> list[WeightsEntry]:
-    """Return local entries first: they carry full hashes and the user's own mean and std."""
+    """Return all entries, local ones first, since they carry full hashes and the user's own mean and std."""
     local = local_entries()
     files = {entry.file for entry in local}
     return local + [entry for entry in known_entries() if entry.file not in files]
@@ -116,7 +116,7 @@ def record(entry: WeightsEntry, folder: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hex sha256 of the file's bytes; remembered while size and time of the file stay the same."""
+    """Return the hex sha256 of the file's bytes; cached while size and modification time of the file stay the same."""
     stat = path.stat()
     return _cached_sha256(path, stat.st_size, stat.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""Whether a state dict fits an architecture, and if not, which one it looks like."""
+"""Comparison of a state dict with architectures: whether it fits one, and which one it resembles if not."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Match:
-    """How a state dict fits one architecture. Keys of the classifier are never among `unexpected` and `reshaped`."""
+    """Match of a state dict with one architecture. Keys of the classifier are never `unexpected` or `reshaped`."""
 
     spec: BackboneSpec
     usable: frozenset[str]
@@ -49,7 +49,7 @@ class Match:
 
 @functools.lru_cache(maxsize=64)
 def shapes_of(library: str, architecture: str) -> tuple[Shapes, tuple[str, ...]]:
-    """Return key to shape of an architecture's state dict, and the prefixes of its classifier."""
+    """Return the shape of each key of an architecture's state dict, and the key prefixes of its classifier."""
     network = build(BackboneSpec(architecture, library, architecture, ()), device="meta")
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}, head_prefixes(network)
 
@@ -79,7 +79,7 @@ def _complete(layer: str, shapes: Shapes, missing: frozenset[str]) -> bool:
 
 
 def best_match(state: "Mapping[str, Tensor]", specs: Iterable[BackboneSpec], where: str) -> Match:
-    """Return how `state` fits the first of `specs` that it fits.
+    """Return the match of `state` with the first of `specs` that it fits.
 
     Raises:
         WeightsError: It fits none; names the keys and the architecture it looks like.
@@ -123,7 +123,7 @@ def _some(keys: Iterable[str], count: int = 5) -> str:
 
 
 def looks_like(state: "Mapping[str, Tensor]") -> list[BackboneSpec]:
-    """Return the known architectures that hold at least 90 % of the file's tensors, the best covered ones."""
+    """Return the best covered of the known architectures that contain at least 90 % of the file's tensors."""
     scored: list[tuple[float, BackboneSpec]] = []
     for spec in _candidates():
         shapes, head = shapes_of(spec.library, spec.architecture)

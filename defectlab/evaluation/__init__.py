@@ -1,1 +1,1 @@
-"""Pure numpy functions over raw scores and raw anomaly maps."""
+"""Evaluation of raw scores and raw anomaly maps: metrics, intervals, tests and thresholds, in numpy and scipy."""

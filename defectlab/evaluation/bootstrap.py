@@ -1,7 +1,7 @@
 """Bootstrap intervals of all metrics at once: images resampled with replacement, each class on its own (Efron, 1979).
 
-A resample is a count for each image. Metrics of all resamples come from sums of the images' own counts by step of the
-scores, so nothing is sorted again.
+A resample is stored as a count for each image. The metrics of all resamples are computed from sums of these counts over
+the sorted distinct scores, so nothing is sorted again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +22,10 @@ Table = NDArray[np.float64]
 def resample_counts(
     labels: ArrayLike, groups: Sequence[str] | None = None, repeats: int = REPEATS, seed: int = SEED
 ) -> Resamples:
-    """Return how often each image is drawn: (repeats, n), whole numbers; images labelled -1 never.
+    """Return how often each image is drawn in each resample: (repeats, n), whole numbers; 0 for images labelled -1.
 
-    Good and anomalous images are drawn apart, as many as there are of each. With `groups` (n,) whole groups are drawn,
-    those with an anomalous image apart from those without.
+    Good and anomalous images are drawn separately, as many as there are of each. With `groups` (n,) whole groups are
+    drawn, those with an anomalous image separately from those without.
     """
     known, units, classes = _units(labels, groups)
     counts = np.zeros((repeats, known.size), dtype=np.float32)
@@ -40,7 +40,7 @@ def resample_counts(
 
 
 def bootstrap_problem(labels: ArrayLike, groups: Sequence[str] | None = None) -> str | None:
-    """Say why resampling would tell nothing: one image, or one group, of a class. None where it would."""
+    """Return why resampling is uninformative (a class has a single image or group), or None if it is informative."""
     _, _, classes = _units(labels, groups)
     single = [name for name, units in zip(("good", "anomalous"), classes, strict=True) if units.size == 1]
     unit = "image" if groups is None else "group"
@@ -50,7 +50,7 @@ def bootstrap_problem(labels: ArrayLike, groups: Sequence[str] | None = None) ->
 def _units(
     labels: ArrayLike, groups: Sequence[str] | None
 ) -> tuple[NDArray[np.integer], NDArray[np.integer], tuple[NDArray[np.integer], NDArray[np.integer]]]:
-    """Return the labels (n,), the number (n,) of what each image is drawn with, and those of good and of anomalous."""
+    """Return the labels (n,), each image's sampling unit (n,), and the units of the good and of the anomalous class."""
     known = np.asarray(labels)
     units = np.arange(known.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     anomalous = np.unique(units[known == 1])
@@ -65,7 +65,7 @@ def bootstrap_intervals(
     confidence: float,
     note: str = "",
 ) -> dict[str, Interval]:
-    """Return the bootstrap's interval of each metric by name.
+    """Return the bootstrap confidence interval of each metric, keyed by the metric's name.
 
     Args:
         metrics: Computes each metric (b,) of resamples (b, n).
@@ -93,7 +93,7 @@ def image_intervals(
     repeats: int = REPEATS,
     confidence: float = CONFIDENCE,
 ) -> dict[str, Interval]:
-    """Return an interval of every image metric, by its name without a level.
+    """Return a confidence interval of every image metric, keyed by the metric's name without its level.
 
     AUROC: DeLong, clustered where groups of images belong together (see `auroc_interval`); TPR, TNR and recall, which
     are shares of independent images: Wilson (1927); all others: the bootstrap (see `logit_interval`).
@@ -125,7 +125,7 @@ def image_intervals(
 def resampled_image_metrics(
     scores: NDArray[np.floating], labels: NDArray[np.generic], threshold: float | None, resamples: Resamples
 ) -> dict[str, Table]:
-    """Return each image metric (b,), by its name without a level, of resamples (b, n); scores (n,) without NaN."""
+    """Return each image metric (b,) on resamples (b, n), keyed by name without level; scores (n,) must not be NaN."""
     _, step = np.unique(scores, return_inverse=True)
     defect, good = (_by_step(resamples * (labels == label), step) for label in (1, 0))
     found = resampled_curve_metrics(defect, good)
@@ -138,9 +138,9 @@ def resampled_image_metrics(
 
 
 def resampled_curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
-    """AUROC, AUPR, F1Max and FPR_at_95TPR, each (b,), of counts (b, k) by step of the scores, ascending.
+    """Return AUROC, AUPR, F1Max and FPR_at_95TPR, each (b,), from counts (b, k) per step of ascending scores.
 
-    Scores of one step are tied. NaN where a metric has no value.
+    Scores of one step are tied. A metric that is undefined on a resample is NaN.
     """
     tp, fp = (np.cumsum(counts[:, ::-1], axis=1)[:, ::-1] for counts in (defect, good))
     positives, negatives = tp[:, :1], fp[:, :1]
@@ -161,7 +161,7 @@ def resampled_curve_metrics(defect: Table, good: Table) -> dict[str, Table]:
 
 
 def resampled_rates(tp: Table, fp: Table, positives: Table, negatives: Table) -> dict[str, Table]:
-    """F1Score, TPR, TNR, accuracy, precision and recall, each (b,), of counts (b,); NaN where one has no value."""
+    """Return F1Score, TPR, TNR, accuracy, precision and recall, each (b,), from counts (b,); NaN where undefined."""
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = tp / positives
         return {
@@ -177,8 +177,8 @@ def resampled_rates(tp: Table, fp: Table, positives: Table, negatives: Table) ->
 def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, lack: str | None = None) -> Interval:
     """Return the interval of a metric in [0, 1]: normal on the logit scale, with the spread of the resamples.
 
-    Percentiles of the resamples themselves cover too little where a metric is near its end, or, as F1Max is, the best
-    of many (at 40 images of a class 73 % instead of 95 %).
+    Percentile intervals of the resamples cover too little where a metric is near 0 or 1, or is a maximum over many
+    thresholds as F1Max is (at 40 images of a class 73 % instead of 95 %).
 
     Args:
         values: (1 + b,): the metric of the images as they are, then of b resamples; NaN where it has none.
@@ -203,7 +203,7 @@ def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, l
 
 
 def _by_step(resamples: NDArray[np.floating], step: NDArray[np.integer]) -> Table:
-    """Add up the counts (b, n) of images of one step: (b, k)."""
+    """Sum the counts (b, n) of the images that share a step of the scores: (b, k)."""
     order = np.argsort(step, kind="stable")
     starts = np.searchsorted(step[order], np.arange(int(step.max(initial=-1)) + 1))
     if not starts.size:

@@ -1,4 +1,4 @@
-"""Placements of scores, of which an AUROC is the mean, and their variance over images (DeLong et al., 1988)."""
+"""Placements of scores, whose mean is the AUROC, and the variance of that mean over images (DeLong et al., 1988)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,9 +11,9 @@ Groups = tuple[Indices, Indices]  # group numbers (m,) of the anomalous and (n,)
 
 
 def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return, for each anomalous score, the share of good ones below it, and for each good one that of anomalous above.
+    """Return the share of good scores below each anomalous score, and of anomalous scores above each good score.
 
-    Ties count half. Means of both are the AUROC. Any order in, the same order out.
+    Ties count half. The mean of either array is the AUROC. The order of the scores is preserved.
     """
     good, bad = np.sort(negatives), np.sort(positives)
     below = (np.searchsorted(good, positives, "left") + np.searchsorted(good, positives, "right")) / (2 * good.size)
@@ -24,7 +24,7 @@ def placements(positives: Floats, negatives: Floats) -> tuple[NDArray[np.float64
 def placement_variance(above: Floats, below: Floats, groups: Groups | None = None) -> float:
     """Return the variance of an AUROC, or of the difference of two, over images that are drawn alone or by group.
 
-    NaN where fewer than two images, or groups, of a class are there.
+    The result is NaN where a class has fewer than two images, or groups.
 
     Args:
         above: Placements (m,) of the anomalous images, or differences of two models' placements.
@@ -56,7 +56,7 @@ def _clustered_variance(above: Floats, below: Floats, above_groups: Indices, bel
 
 
 def group_indices(groups: ArrayLike, count: int) -> Indices:
-    """Return groups (n,), of names or numbers, as numbers 0, 1, ... (n,).
+    """Convert group names or numbers (n,) to consecutive group indices from 0 (n,).
 
     Raises:
         InputError: Not one group for each of the `count` images.

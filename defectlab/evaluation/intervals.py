@@ -1,4 +1,4 @@
-"""Confidence intervals of a share and of an AUROC over the test images."""
+"""Confidence intervals of a proportion and of an AUROC over the test images."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval and how it was made; low and high are None where there is none, and `method` says why."""
+    """A confidence interval and its method; without one, low and high are None and `method` gives the reason."""
 
     low: float | None
     high: float | None
@@ -26,7 +26,7 @@ class Interval:
 def auroc_interval(
     scores: ArrayLike, labels: ArrayLike, confidence: float = CONFIDENCE, groups: ArrayLike | None = None
 ) -> Interval:
-    """Return the interval of an AUROC over images; `groups` (n,) names the part that each image shows.
+    """Return the confidence interval of an AUROC over images; `groups` (n,) names the part that each image shows.
 
     See `interval_from_placements` for the method.
     """
@@ -57,9 +57,9 @@ def interval_from_placements(
 ) -> Interval:
     """Return the interval of an AUROC from its placements: DeLong et al. (1988), normal on the logit scale.
 
-    With groups, images of one part may depend on each other: then Obuchowski's clustered variance (Biometrics 53,
-    1997). Where the classes separate perfectly, or a class has one image (or part), the variance is zero or unknown:
-    then Newcombe's method 5 (Statistics in Medicine 25, 2006), which depends on the counts alone.
+    With groups, images of one part may depend on each other, so Obuchowski's clustered variance (Biometrics 53, 1997)
+    is used. Where the classes separate perfectly, or a class has one image (or part), the variance is zero or unknown,
+    so Newcombe's method 5 (Statistics in Medicine 25, 2006) is used, which depends on the counts alone.
 
     Args:
         area: The AUROC.
@@ -98,7 +98,7 @@ def newcombe_interval(area: float, m: int, n: int, z: float, of_groups: bool = F
 
 
 def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:
-    """Bisect between a point whose excess is positive, or an end of [0, 1], and the estimate, where it is negative."""
+    """Find by bisection where `excess` changes sign: positive towards `outside`, not positive towards `inside`."""
     for _ in range(80):
         middle = (outside + inside) / 2
         if excess(middle) > 0:
@@ -109,7 +109,7 @@ def _root(excess: Callable[[float], float], outside: float, inside: float) -> fl
 
 
 def wilson_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """Return Wilson's score interval of a share (1927).
+    """Return Wilson's score interval (1927) of the proportion `hits / count`.
 
     >>> wilson_interval(10, 10).low > 0.7
     True
@@ -125,12 +125,12 @@ def wilson_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> In
 
 
 def critical_value(confidence: float) -> float:
-    """Return how many standard deviations to each side of the mean hold this share of a normal distribution."""
+    """Return the two-sided critical value of the standard normal distribution for a confidence level."""
     return float(ndtri((1 + confidence) / 2))
 
 
 def intervals_record(level: str, intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | str | None]]:
-    """Return intervals as run.json holds them, by the metric's full name."""
+    """Convert intervals to the form that run.json stores, keyed by the metric's full name."""
     return {f"{level}_{name}": {**asdict(interval), "confidence": CONFIDENCE} for name, interval in intervals.items()}
 
 

@@ -1,4 +1,4 @@
-"""Names of the metrics, their order, and the direction in which they are better."""
+"""Names of the metrics, their order, and the metrics for which lower values are better."""
 
 BARE_METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score")
 
@@ -19,10 +19,10 @@ ORACLE = {metric: f"oracle {metric}" for metric in ("image_F1Max", "pixel_F1Max"
 
 
 def is_oracle(header: str) -> bool:
-    """Whether a column holds values chosen on the test images."""
+    """Return whether a column, given its header, holds values chosen on the test images."""
     return header in ORACLE.values()
 
 
 def is_metric(header: str) -> bool:
-    """Whether a column holds a metric of images or pixels."""
+    """Return whether a column, given its header, holds a metric of images or pixels."""
     return header in METRICS

@@ -1,4 +1,4 @@
-"""Exact metrics from raw scores: one sort serves them all, and a metric that has no value carries the reason."""
+"""Exact metrics from raw scores: the scores are sorted once, and an undefined metric carries the reason."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's value, or None with the reason why it has none (never 0 in its place)."""
+    """The value of a metric, or None with the reason why the metric is undefined (never 0 instead)."""
 
     value: float | None
     reason: str | None = None
@@ -21,7 +21,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts at a threshold: true and false positives, false and true negatives."""
+    """Confusion counts at a threshold: true and false positives, false and true negatives."""
 
     tp: int
     fp: int
@@ -30,15 +30,15 @@ class Confusion:
 
     @property
     def f1(self) -> float:
-        """F1 of the counts, of which some are anomalous."""
+        """F1 score of the counts, which must not all be true negatives."""
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn)
 
 
 @dataclass(frozen=True)
 class SortedScores:
-    """Scores of the anomalous and of the good, each ascending, in the type they came in.
+    """Scores of anomalous and of good items, each in ascending order, float32 or float64.
 
-    `problem` says why no metric can be computed from them (NaN), else None.
+    `problem` is the reason why no metric can be computed from the scores (NaN), else None.
     """
 
     positives: Floats
@@ -46,12 +46,12 @@ class SortedScores:
     problem: str | None = None
 
     def undefined(self, *, needs_good: bool) -> str | None:
-        """Say why a metric has no value on these scores; None where it has one."""
+        """Return why a metric is undefined on these scores, or None if it is defined."""
         return self.problem or missing_class(self.positives.size, self.negatives.size, needs_good=needs_good)
 
 
 def sort_scores(scores: ArrayLike, labels: ArrayLike) -> SortedScores:
-    """Sort scores of any shape once, apart by label: 1 or True anomalous, 0 or False good, -1 unknown (left out).
+    """Split scores of any shape by label and sort them: 1 or True anomalous, 0 or False good, -1 unknown (left out).
 
     float32 stays float32; other types become float64. Infinite scores are ordered as numbers are.
 
@@ -81,7 +81,7 @@ def _split(labels: NDArray[np.generic], shape: tuple[int, ...]) -> tuple[NDArray
 
 
 def auroc(scores: SortedScores) -> Metric:
-    """Area under the ROC curve, in [0, 1]; a tie between a good and an anomalous score counts half.
+    """Return the area under the ROC curve, in [0, 1]; a tie between a good and an anomalous score counts half.
 
     >>> auroc(sort_scores([1.0, 3.0, 2.0, 4.0], [0, 0, 1, 1]))
     Metric(value=0.75, reason=None)
@@ -96,7 +96,7 @@ def auroc(scores: SortedScores) -> Metric:
 
 
 def aupr(scores: SortedScores) -> Metric:
-    """Average precision, in (0, 1]: precision at each recall step, weighted by the step (no interpolation).
+    """Return the average precision, in (0, 1]: precision at each recall step, weighted by the step, not interpolated.
 
     >>> aupr(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1])).value
     0.8333333333333333
@@ -111,7 +111,7 @@ def aupr(scores: SortedScores) -> Metric:
 
 
 def fpr_at_tpr(scores: SortedScores, tpr: float = 0.95) -> Metric:
-    """Smallest share of good ones flagged by a rule `score >= t` that catches at least `tpr` of the anomalous ones.
+    """Return the lowest false-positive rate of a rule `score >= t` whose true-positive rate is at least `tpr`.
 
     >>> fpr_at_tpr(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]))
     Metric(value=0.5, reason=None)
@@ -130,7 +130,7 @@ def fpr_at_tpr(scores: SortedScores, tpr: float = 0.95) -> Metric:
 
 
 def f1_max(scores: SortedScores) -> Metric:
-    """Highest F1 that any threshold reaches, in (0, 1].
+    """Return the highest F1 that any threshold reaches, in (0, 1].
 
     >>> f1_max(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]))
     Metric(value=1.0, reason=None)
@@ -140,7 +140,7 @@ def f1_max(scores: SortedScores) -> Metric:
 
 
 def f1_at(scores: SortedScores, threshold: float | None) -> Metric:
-    """F1, in [0, 1], of the rule `score > threshold`.
+    """Return the F1, in [0, 1], of the rule `score > threshold`.
 
     >>> f1_at(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), 2.5)
     Metric(value=0.5, reason=None)
@@ -152,13 +152,13 @@ def f1_at(scores: SortedScores, threshold: float | None) -> Metric:
 
 
 def rates_at(scores: SortedScores, threshold: float | None) -> dict[str, Metric]:
-    """TPR, TNR, accuracy, precision and recall, each in [0, 1], of the rule `score > threshold`."""
+    """Return TPR, TNR, accuracy, precision and recall, each in [0, 1], of the rule `score > threshold`."""
     reason = scores.problem or threshold_problem(threshold)
     return confusion_rates(None if reason or threshold is None else confusion_at(scores, threshold), reason)
 
 
 def confusion_at(scores: SortedScores, threshold: float) -> Confusion:
-    """Counts of the rule `score > threshold`; a NaN score counts as above every threshold.
+    """Return the confusion counts of the rule `score > threshold`; a NaN score counts as above every threshold.
 
     >>> confusion_at(sort_scores([1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]), 2.5)
     Confusion(tp=1, fp=1, fn=1, tn=1)
@@ -171,7 +171,7 @@ def confusion_at(scores: SortedScores, threshold: float) -> Confusion:
 
 
 def confusion_rates(counts: Confusion | None, reason: str | None = None) -> dict[str, Metric]:
-    """TPR, TNR, accuracy, precision and recall, each in [0, 1], of counts; without counts, none with the reason."""
+    """Return TPR, TNR, accuracy, precision and recall, each in [0, 1], of counts; undefined if `counts` is None."""
     if counts is None:
         return {name: Metric(None, reason) for name in ("TPR", "TNR", "accuracy", "precision", "recall")}
     tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
@@ -186,23 +186,23 @@ def confusion_rates(counts: Confusion | None, reason: str | None = None) -> dict
 
 
 def f1_curve(scores: SortedScores) -> tuple[Floats, Floats]:
-    """Distinct anomalous scores, descending, and the F1 of flagging all scores from there up.
+    """Return the distinct anomalous scores, descending, and the F1 of flagging all scores from each one up.
 
-    No other cut can do better: lowering it further, down to the next anomalous score, only adds false alarms.
+    No other cut has a higher F1: lowering a cut towards the next anomalous score only adds false alarms.
     """
     values, tp, fp = _cuts(scores)
     return values[::-1], (2 * tp / (tp + fp + scores.positives.size))[::-1]
 
 
 def _cuts(scores: SortedScores) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
-    """Return the distinct anomalous scores, ascending, with the true and false positives of flagging from each up."""
+    """Return the distinct anomalous scores, ascending, with the true and false positives of `score >= value`."""
     values, first = np.unique(scores.positives, return_index=True)
     fp = scores.negatives.size - np.searchsorted(scores.negatives, values, "left")
     return values, scores.positives.size - first, fp
 
 
 def trivial_f1(labels: ArrayLike) -> float | None:
-    """F1 of calling every image anomalous: what any useful detector must beat.
+    """Return the F1 of calling every image anomalous, which any useful detector must exceed; None without anomalous.
 
     >>> trivial_f1([1, 1, 1, 0])
     0.8571428571428571
@@ -213,7 +213,7 @@ def trivial_f1(labels: ArrayLike) -> float | None:
 
 
 def prevalence(labels: ArrayLike) -> float | None:
-    """Share of anomalous images: the AUPR of a detector that knows nothing.
+    """Return the share of anomalous images, the AUPR of an uninformative detector; None without labelled images.
 
     >>> prevalence([1, 1, 1, 0])
     0.75
@@ -224,7 +224,7 @@ def prevalence(labels: ArrayLike) -> float | None:
 
 
 def count_for_recall(recall: float, total: int) -> int:
-    """Return how many of `total` anomalous ones must be flagged for at least this recall.
+    """Return how many of `total` anomalous items must be flagged to reach at least the given recall.
 
     >>> count_for_recall(0.95, 20)
     19
@@ -233,7 +233,7 @@ def count_for_recall(recall: float, total: int) -> int:
 
 
 def round_down(threshold: float, dtype: type[np.floating] = np.float32) -> np.floating:
-    """Return the largest number of a type not above a threshold: it splits that type's scores where the threshold does.
+    """Round a threshold down to a float type: scores of that type compare with the result as with the threshold.
 
     Rounding to the nearest could land on a score just above the threshold, which would then count as good.
 
@@ -247,14 +247,14 @@ def round_down(threshold: float, dtype: type[np.floating] = np.float32) -> np.fl
 
 
 def threshold_problem(threshold: float | None) -> str | None:
-    """Say why nothing can be compared with a threshold; None where it can."""
+    """Return why scores cannot be compared with a threshold (missing or NaN), or None if they can."""
     if threshold is None:
         return "there is no threshold"
     return "the threshold is NaN" if np.isnan(threshold) else None
 
 
 def missing_class(anomalous: int, good: int, *, needs_good: bool) -> str | None:
-    """Say why so many anomalous and good scores are not enough for a metric; None where they are."""
+    """Return why these counts of anomalous and good scores do not suffice for a metric, or None if they do."""
     if not anomalous and not good:
         return "there are no labelled scores"
     if not anomalous:

@@ -1,4 +1,4 @@
-"""Views of raw scores for people: the threshold at 0.5 or at 100. A view never flips a decision."""
+"""Views of raw scores for display, with the threshold at 0.5 or at 100. A view never changes a decision."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +10,7 @@ VIEW_THRESHOLDS: dict[str, float | None] = {"raw": None, "min_max": 0.5, "percen
 
 
 def check_view(view: str) -> str:
-    """Return the name of a view.
+    """Validate the name of a view and return it.
 
     Raises:
         OptionError: No view is called so.
@@ -23,9 +23,9 @@ def check_view(view: str) -> str:
 def normalize_scores(
     view: str, scores: NDArray[np.floating], threshold: float, low: float, high: float, digits: int | None = None
 ) -> NDArray[np.floating]:
-    """Return scores (any shape) in a view by its name: raw, min_max (0.5 is the threshold) or percent (100 is it).
+    """Convert scores (any shape) to a view: raw, min_max (threshold at 0.5) or percent (threshold at 100).
 
-    What comes back has the type of `scores`, float32 or float64, and lies above the view's threshold exactly where the
+    The result has the type of `scores`, float32 or float64, and lies above the view's threshold exactly where the
     raw score, of that type, is above the raw one. NaN stays NaN.
 
     Raises:
@@ -94,7 +94,7 @@ def normalize_percent(scores: ArrayLike, threshold: float, digits: int | None = 
 
 
 def normalize_percent_at(score: float, threshold: float, *, middle: float, anomalous: bool, digits: int) -> float:
-    """Return one score in percent, decided at `middle` instead of 100: above it exactly where it is anomalous.
+    """Return one score in percent, moved if needed so that it is above `middle` exactly where it is anomalous.
 
     >>> normalize_percent_at(2.2, 2.0, middle=110.0, anomalous=False, digits=3)
     110.0
@@ -116,7 +116,7 @@ def raw_from_percent(percent: float, threshold: float) -> float:
 def _on_its_side(
     view: NDArray[np.float64], raw: NDArray[np.float64], threshold: float, middle: float, digits: int | None
 ) -> NDArray[np.float64]:
-    """Round, then move what landed on the wrong side of the middle to the nearest value on its own side."""
+    """Round a view, then move values on the wrong side of `middle` to the nearest value on the correct side."""
     if digits is not None:
         view = np.round(view, digits)
     above = middle + 10.0**-digits if digits is not None else np.nextafter(middle, np.inf)
@@ -138,8 +138,8 @@ def percent_window(threshold: float) -> tuple[float, float]:
 def heat_range(low: float, high: float, threshold: float | None, relative: bool = False) -> tuple[float, float]:
     """Return the ends of the colour scale that all heat maps of a run share.
 
-    `low` and `high` are those of its validation maps; `relative` maps go from 0 to twice their threshold, so that its
-    colour is the same in every run.
+    `low` and `high` are the ends of the range of the run's validation maps; `relative` maps go from 0 to twice their
+    threshold, so that the colour of the threshold is the same in every run.
 
     >>> heat_range(0.5, 9.0, 2.0), heat_range(0.5, 9.0, 2.0, relative=True)
     ((0.5, 9.0), (0.0, 4.0))

@@ -1,4 +1,4 @@
-"""Tests of two models that scored the same images: DeLong's of their AUROC, the bootstrap's of any other metric."""
+"""Paired tests of two models on the same images: DeLong's test of the AUROC, a bootstrap test of other metrics."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from defectlab.utils.errors import InputError
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A metric of the first minus that of the second model, its interval, and the two-sided p-value of no difference.
+    """The difference of a metric (first model minus second), its interval, and the two-sided p-value of no difference.
 
     `low` and `high` are None where the variance is zero, which says nothing of other images.
     """
@@ -100,7 +100,7 @@ def paired_bootstrap(
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Correct p-values for the number of comparisons (Holm, 1979), keyed as given.
+    """Correct p-values for multiple comparisons (Holm, 1979), keyed as the input.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'b': 0.06, 'c': 0.06}
@@ -115,7 +115,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _permutation_p(one: Floats, two: Floats, bad: NDArray[np.bool_], groups: Indices, repeats: int = 9999) -> float:
-    """Return the p-value of the AUROC difference when each group's two sets of ranks may as well be exchanged."""
+    """Return the permutation p-value of the AUROC difference, swapping the two models' ranks group by group."""
     ranks = [rankdata(scores) for scores in (one, two)]
     observed = abs(_areas(ranks[0][None], bad) - _areas(ranks[1][None], bad))[0]
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""All metrics of a run at once, from raw scores, maps and masks."""
+"""Computation of all metrics of a run from raw scores, maps and masks."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

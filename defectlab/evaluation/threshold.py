@@ -1,4 +1,4 @@
-"""A threshold, what decides by it, and what the rules that choose one can be values."""
+"""Thresholds, the decision of a score against a threshold, and the options of the rules that choose thresholds."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from defectlab.utils.errors import OptionError, unknown_name
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold in raw score units (None: none could be chosen), the rule it came from, on what data, and why.
+    """A threshold in raw score units (None if none could be chosen), with its rule, its data source and the reason.
 
     `rule` is a name of `threshold_rules.RULES`, or "none".
     """
@@ -21,7 +21,7 @@ class Threshold:
 
 
 def decision(score: float, threshold: float | None) -> int:
-    """Return 1 for a score above a threshold, 0 for one that is not, -1 where there is none or the score is NaN.
+    """Return 1 for a score above the threshold, 0 otherwise, and -1 without a threshold or for a NaN score.
 
     >>> decision(2.0, 1.0), decision(1.0, 1.0), decision(float("nan"), 1.0), decision(1.0, None)
     (1, 0, -1, -1)
@@ -32,7 +32,7 @@ def decision(score: float, threshold: float | None) -> int:
 def midpoint(low: float, high: float) -> float:
     """Return a number strictly between two distinct scores, the middle where both are finite.
 
-    Two neighbouring float64 have none between them: then `low`, at which `score > threshold` still parts them.
+    No number lies between two neighbouring float64: `low` is returned then, and `score > low` still separates them.
 
     >>> midpoint(1.0, 2.0)
     1.5
@@ -63,7 +63,7 @@ RULE_OPTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RuleOptions:
-    """Options of the rules; each names the rules that use it.
+    """Options of the threshold rules; the rules that use an option are named in parentheses.
 
     Attributes:
         k: Standard deviations above the mean, at least 0 (mean_plus_k_std).
@@ -86,7 +86,7 @@ class RuleOptions:
 
 @dataclass(frozen=True)
 class DefaultRule:
-    """How a model's thresholds are chosen at the end of its training, where the user says nothing.
+    """The rule that chooses a model's thresholds at the end of its training, unless the user gives another.
 
     Attributes:
         rule: Of the image threshold, a key of `RULE_OPTIONS`; where it cannot work, the other models' rule decides.
@@ -100,7 +100,7 @@ class DefaultRule:
 
 
 def rule_options(rule: str, given: Mapping[str, float | None]) -> RuleOptions:
-    """Return the options of a rule as a person gave them, checked; None means not given.
+    """Validate the user's options for a threshold rule and return them; a value of None means not given.
 
     Raises:
         OptionError: No such rule, an option that this rule does not use, or a value that cannot work.
@@ -120,7 +120,7 @@ def rule_options(rule: str, given: Mapping[str, float | None]) -> RuleOptions:
 
 
 def check_options(rule: str, options: RuleOptions) -> None:
-    """Validate a rule's name and its options, before any score is read.
+    """Validate the name and the options of a threshold rule, before any score is read.
 
     Raises:
         OptionError: With the value and what is allowed.

@@ -1,4 +1,4 @@
-"""Threshold rules by name, applied after the model to validation scores. A score is anomalous above the threshold."""
+"""Threshold rules by name, applied to validation scores. A score above the threshold is anomalous."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from defectlab.utils.errors import OptionError
 
 
 def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions, source: str) -> Threshold:
-    """Choose a threshold by a rule's name from scores (n,) and labels (n,): 0 good, 1 anomalous, -1 left out.
+    """Choose a threshold by a named rule from scores (n,) and labels (n,): 0 good, 1 anomalous, -1 left out.
 
     Raises:
         OptionError: No such rule, an option that cannot work, or images that the rule needs and are not there.
@@ -25,7 +25,7 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
 
 
 def choose_image_threshold(scores: ArrayLike, labels: ArrayLike, *, source: str = "validation") -> Threshold:
-    """Choose by F1 where good and anomalous images are present, above the largest score where only good ones are."""
+    """Choose the image threshold by F1, or just above the largest score where there are no anomalous images."""
     ordered = sort_scores(scores, labels)
     if ordered.positives.size and ordered.negatives.size:
         return f1_threshold(ordered, "images", source)
@@ -63,14 +63,14 @@ def f1_threshold(scores: SortedScores, unit: str = "scores", source: str = "vali
 
 
 def f1_threshold_between(below: float | None, value: float, f1: float, counts: str, source: str) -> Threshold:
-    """Return the F1 threshold halfway between the lowest score to flag and the next lower one; None: there is none."""
+    """Return the F1 threshold between the lowest flagged score `value` and the next lower one (`below`, or None)."""
     return Threshold(_between(below, value), "f1", source, f"highest F1 ({f1:.4f}) over {counts}")
 
 
 def good_max_threshold(
     good_scores: ArrayLike, source: str = "validation", *, context: str = "", largest_of: str = ""
 ) -> Threshold:
-    """Choose the next float64 above the largest score of held-out good images: none of these would raise an alarm.
+    """Choose the next float64 above the largest score of held-out good images, so that none of them is flagged.
 
     Args:
         good_scores: (n,)
@@ -96,7 +96,7 @@ def good_max_threshold(
 
 
 def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) -> Threshold:
-    """Choose midway between the means of good and of anomalous scores, each given in chunks of any size.
+    """Choose the threshold midway between the means of good and anomalous scores, each given in chunks of any size.
 
     Raises:
         OptionError: One kind is missing, or there is no finite mean.
@@ -109,9 +109,9 @@ def mean_of_means(good: Iterable[Floats], bad: Iterable[Floats], source: str) ->
 
 
 def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0) -> Threshold:
-    """Choose k standard deviations (of the population) above the mean of good scores, given in chunks of any size.
+    """Choose the threshold k population standard deviations above the mean of good scores, given in chunks.
 
-    `good` is gone through twice; `bad` says how many anomalous scores there are, for the error's sake.
+    `good` is iterated twice; `bad` is the number of anomalous scores, which only the error message uses.
 
     Raises:
         OptionError: There is no good score, or no finite mean.
@@ -126,7 +126,7 @@ def mean_plus_k_std(good: Iterable[Floats], k: float, source: str, bad: int = 0)
 
 
 def images_needed(false_alarm_rate: float) -> int:
-    """Return how many held-out good images the conformal rule needs for a false-alarm rate.
+    """Return how many held-out good images the conformal rule needs for a given false-alarm rate.
 
     >>> images_needed(0.05), images_needed(0.01)
     (19, 99)
@@ -135,10 +135,10 @@ def images_needed(false_alarm_rate: float) -> int:
 
 
 def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> float:
-    """Return what the false-alarm rate of one held-out set stays below, by a confidence.
+    """Return the upper confidence bound of the false-alarm rate of a conformal threshold from one held-out set.
 
-    Above the score of this rank of `count` lies a share of all good images that is distributed as Beta(count + 1 -
-    rank, rank) over held-out sets, whatever the scores' continuous distribution (Vovk, 2012).
+    The share of all good images above the score of this rank of `count` is distributed as Beta(count + 1 - rank, rank)
+    over held-out sets, for any continuous distribution of the scores (Vovk, 2012).
 
     >>> round(conformal_upper_bound(99, 99), 4), round(conformal_upper_bound(990, 999), 4)
     (0.0298, 0.0157)
@@ -149,7 +149,7 @@ def conformal_upper_bound(rank: int, count: int, confidence: float = 0.95) -> fl
 
 
 def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> float:
-    """Return the exact one-sided binomial lower bound of a share (Clopper and Pearson, 1934).
+    """Return the exact one-sided binomial lower bound of a proportion (Clopper and Pearson, 1934).
 
     >>> round(recall_lower_bound(20, 20), 4)  # 0.05 ** (1 / 20)
     0.8609
@@ -160,9 +160,9 @@ def recall_lower_bound(caught: int, total: int, confidence: float = 0.95) -> flo
 
 
 def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
-    """Return the highest threshold that catches such a share of anomalous scores, and how many it catches.
+    """Return the threshold that catches at least the share `recall` of anomalous scores, and the number caught.
 
-    Both kinds of scores ascend; of the good ones only the next below the threshold matters.
+    Both arrays must be in ascending order; of the good scores only the next one below the cut affects the result.
     """
     cut = recall_cut(bad, recall)
     caught = bad.size - int(np.searchsorted(bad, bad.dtype.type(cut), "left"))  # with those that tie
@@ -170,7 +170,7 @@ def recall_value(good: Floats, bad: Floats, recall: float) -> tuple[float, int]:
 
 
 def recall_cut(ascending: Floats, recall: float) -> float:
-    """Return the highest of anomalous scores (n,), ascending, such that so large a share of them is at least as high.
+    """Return the highest of ascending anomalous scores (n,) that at least the share `recall` of them reaches.
 
     >>> recall_cut(np.array([1.0, 2.0, 3.0, 4.0]), 0.75)
     2.0
@@ -279,7 +279,7 @@ assert RULES.keys() == RULE_OPTIONS.keys()
 
 
 def make_threshold(rule: str, value: float, source: str, reason: str) -> Threshold:
-    """Return the threshold that a rule came to.
+    """Return the threshold that a rule computed, after checking that its value is finite.
 
     Raises:
         OptionError: It is not finite.
@@ -294,7 +294,7 @@ def make_threshold(rule: str, value: float, source: str, reason: str) -> Thresho
 def require_classes(
     rule: str, good: int, bad: int, source: str, *, needs_bad: bool = False, needs_good: bool = True
 ) -> None:
-    """Check that there are good and anomalous scores where a rule needs them.
+    """Check that the good and anomalous scores that a rule needs are present.
 
     Raises:
         OptionError: With what is missing, and the rules that work without it.
@@ -310,7 +310,7 @@ def require_classes(
 
 
 def _sum(chunks: Iterable[Floats]) -> tuple[int, float]:
-    """Return how many scores there are in chunks, and their sum."""
+    """Return the number and the sum of the scores in all chunks."""
     count, total = 0, 0.0
     for chunk in chunks:
         count, total = count + chunk.size, total + float(np.sum(chunk, dtype=np.float64))
@@ -318,7 +318,7 @@ def _sum(chunks: Iterable[Floats]) -> tuple[int, float]:
 
 
 def _next_lower(cut: float, good: Floats, bad: Floats) -> float | None:
-    """Return the highest of ascending scores below a cut; None where none is."""
+    """Return the highest score below a cut from two ascending arrays, or None if no score is below the cut."""
     lower = [
         float(part[at - 1])
         for part in (good, bad)
@@ -328,5 +328,5 @@ def _next_lower(cut: float, good: Floats, bad: Floats) -> float | None:
 
 
 def _between(below: float | None, value: float) -> float:
-    """Return a threshold that flags a score and not the next lower one, which lies midway where there is one."""
+    """Return a threshold that flags `value` but not `below`: the midpoint, or just under `value` without `below`."""
     return math.nextafter(value, -math.inf) if below is None else midpoint(below, value)

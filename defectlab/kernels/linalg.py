@@ -39,9 +39,9 @@ def over_chunks(work: Callable[[slice], None], count: int, chunk: int, device: t
 
 
 def _one_thread() -> None:
-    """Give the calling thread, and no other, one OpenMP thread.
+    """Limit OpenMP to one thread in the calling thread, and in no other.
 
-    Not by `torch.set_num_threads`: it changes MKL for the whole process, after which `torch.linalg.inv` of large
+    `torch.set_num_threads` is not used: it changes MKL for the whole process, after which `torch.linalg.inv` of large
     batches fails (torch 2.15: "Parameter 6 was incorrect on entry to SLASWP").
     """
     _openmp().limit(limits=1)
@@ -56,7 +56,7 @@ BLOCK = 34  # columns a step; measured best of 16 to 50 at 100 columns, LAPACK's
 
 
 def measured_product_rate(rows: int, inner: int, columns: int, device: torch.device) -> float:
-    """Floating-point operations per second of a (rows, inner) @ (inner, columns) product, the best of three."""
+    """Measure floating-point operations per second of a (rows, inner) @ (inner, columns) product, the best of three."""
     left, right = torch.ones(rows, inner, device=device), torch.ones(inner, columns, device=device)
     best = float("inf")
     for _ in range(3):
@@ -67,7 +67,7 @@ def measured_product_rate(rows: int, inner: int, columns: int, device: torch.dev
 
 
 def gram(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows.T @ rows of (p, N, C): (p, C, C). The upper right quarter is mirrored, not computed."""
+    """Return Gram matrices rows.T @ rows (p, C, C) of rows (p, N, C); the upper right quarter is mirrored."""
     half = rows.shape[2] // 2
     if half < 16:
         return torch.bmm(rows.mT, rows)
@@ -79,9 +79,10 @@ def gram(rows: torch.Tensor) -> torch.Tensor:
 
 
 def batched_cholesky(matrices: torch.Tensor, block: int = BLOCK) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return lower factors (p, C, C) of symmetric matrices, and (p,) bool: which are not positive definite.
+    """Return lower Cholesky factors (p, C, C) of symmetric matrices, and a (p,) bool mask of the failed ones.
 
-    Blocked, so that most of the work is batched products. A failed matrix's factor is without meaning.
+    A matrix fails where it is not positive definite; its factor is then meaningless. The algorithm is blocked, so that
+    most of the work is batched products.
     """
     size = matrices.shape[-1]
     if size <= block or matrices.device.type != "cpu":

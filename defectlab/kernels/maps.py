@@ -1,4 +1,4 @@
-"""From patch scores to a smooth anomaly map: upsampling and Gaussian blur as one separable linear map."""
+"""Conversion of patch scores to a smooth anomaly map: upsampling and Gaussian blur as one separable linear map."""
 
 import functools
 from typing import Literal
@@ -40,7 +40,7 @@ def smooth_upsample(
 
 
 def border_size(sigma: float) -> int:
-    """Pixels that the blur reaches to each side.
+    """Return how many pixels the blur of a given sigma reaches to each side.
 
     >>> border_size(4)
     16
@@ -52,7 +52,7 @@ def border_size(sigma: float) -> int:
 def _matrix(
     size_in: int, size_out: int, sigma: float, mode: Mode, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Matrix (size_out, size_in) of one axis: blur @ upsample."""
+    """Return the matrix (size_out, size_in) that upsamples and blurs along one axis: blur @ upsample."""
     # A tensor made under inference mode could not be used in training later.
     with torch.inference_mode(False), torch.no_grad():
         # Interpolating the unit vectors gives the very weights that interpolating a map uses, in float32 as there.
@@ -64,7 +64,7 @@ def _matrix(
 
 
 def _blur(size: int, sigma: float) -> torch.Tensor:
-    """Matrix (size, size) in float64 of a Gaussian blur with reflected borders (the edge pixel not repeated)."""
+    """Return the float64 matrix (size, size) of a Gaussian blur, borders reflected without repeating the edge."""
     border = border_size(sigma)
     offsets = torch.arange(-border, border + 1)
     weights = torch.exp(-offsets.double().square() / (2 * sigma**2))

@@ -12,7 +12,7 @@ GROUP = 64  # columns whose smallest value is looked at first
 
 
 def squared_norms(rows: torch.Tensor) -> torch.Tensor:
-    """Squared length of each row, (M, D) -> (M,); pass it as `bank_norms` when one bank serves many calls."""
+    """Return the squared length of each row, (M, D) -> (M,); pass it as `bank_norms` if one bank serves many calls."""
     return torch.linalg.vector_norm(rows, dim=1).square_()
 
 
@@ -109,7 +109,7 @@ def check_search(queries: torch.Tensor, bank: torch.Tensor, k: int) -> None:
 def _search_block(
     queries: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, k: int, tile: int, ends: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Indices (q, min(k, end)) of the nearest among the first `end` bank rows, for each of the rising `ends`."""
+    """Return indices (q, min(k, end)) of the nearest of the first `end` bank rows, for each of the rising `ends`."""
     best, index = queries.new_empty((len(queries), 0)), torch.empty(0)
     found = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -131,9 +131,9 @@ def _search_block(
 
 
 def _smallest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minimum and its first place in each row, (q, t) -> (q, 1) twice.
+    """Return the minimum of each row and its first position, (q, t) -> (q, 1) twice.
 
-    On CPU torch finds a minimum many times faster than its place: only the best group of columns is looked through.
+    On CPU torch finds a minimum many times faster than its position: only the best group of columns is searched.
     """
     q, t = values.shape
     if values.device.type != "cpu" or t % GROUP or not q:
@@ -147,7 +147,7 @@ def _smallest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _measure(queries: torch.Tensor, bank: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances to the rows found, ascending, and their indices in that order."""
+    """Return the distances to the bank rows `found` (q, k), ascending, and the indices in that order."""
     if found.shape[1] == 1:
         return torch.linalg.norm(queries - bank[found[:, 0]], dim=1, keepdim=True), found
     distances = torch.linalg.norm(queries.unsqueeze(1) - bank[found], dim=2)  # (q, 1, D) - (q, k, D) -> (q, k)

@@ -54,7 +54,7 @@ class NeighboursIndex:
 
     @staticmethod
     def is_worthwhile(bank: torch.Tensor) -> bool:
-        """Whether an index saves time: on the CPU, for a bank that is not small."""
+        """Return whether an index saves time: for a float32 bank on the CPU with at least `MIN_ROWS` rows."""
         return bank.device.type == "cpu" and bank.dtype == torch.float32 and len(bank) >= MIN_ROWS
 
     @torch.no_grad()
@@ -79,9 +79,9 @@ class NeighboursIndex:
 
     @torch.no_grad()
     def neighbours_of_rows(self, rows: torch.Tensor, k: int) -> torch.Tensor:
-        """Return the `k` bank rows nearest to each of some bank rows, itself among them: (n,) -> (n, min(k, M)).
+        """Return the `k` bank rows nearest to each given bank row, including itself: (n,) -> (n, min(k, M)).
 
-        Neighbours found are kept; a row is searched for again only for a larger `k` than before.
+        Results are cached; a row is searched for again only for a larger `k` than before.
         """
         k = min(k, len(self.bank))
         with torch.inference_mode(False):  # what is kept must be open to writing later
@@ -98,13 +98,13 @@ class NeighboursIndex:
         return self._neighbours[rows, :k]
 
     def _shortened(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return short rows (n, d), and half the squared norms (n,) of the centred rows that they were made of."""
+        """Return centred rows along the axes (n, d), and half the squared norms (n,) of the full centred rows."""
         centred = rows - self._mean
         half_norms = torch.linalg.vector_norm(centred, dim=1).square_().mul_(0.5)
         return (centred if self._axes is None else centred @ self._axes), half_norms
 
     def _slack(self, half_norms: torch.Tensor) -> torch.Tensor:
-        """Return bounds (n,) of what rounding does to |x - y|^2 / 2 of short rows and to the full distance together."""
+        """Return bounds (n,) of rounding errors of |x - y|^2 / 2 of short rows and of the full distance combined."""
         return (half_norms + self._largest) * (8 * product_error(self.bank.shape[1]))
 
 
@@ -123,7 +123,7 @@ class _Search:
         self.half_norms = self.short.square().sum(1).mul_(0.5)
 
     def run(self) -> None:
-        """Lower distances and indices to those of the nearest rows."""
+        """Run the search: set `distances` and `indices` in place to those of the nearest rows."""
         # |x - m|^2 / 2 - |x|^2 / 2 of queries and means: (C, d) @ (d, q) -> (C, q)
         half = torch.addmm(self.index._half_mean_norms.unsqueeze(1), self.index._means, self.short.T, alpha=-1)
         self._own_cells(half.argmin(0))
@@ -168,7 +168,7 @@ class _Search:
         return torch.addmm(self.index._half_norms[cell], short, self.index._short[cell], alpha=-1)
 
     def _limit(self) -> torch.Tensor:
-        """Return the limits (q,) of the bounds of rows that are not farther than the best so far."""
+        """Return the limits (q,) that the `_bounds` of rows at most as far as the best so far do not exceed."""
         return self.distances.square().mul_(0.5).add_(self.slack).sub_(self.half_norms)
 
     def _measure(self, row: torch.Tensor, place: torch.Tensor) -> None:
@@ -184,7 +184,7 @@ class _Search:
 
 
 def _distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct rows (m, D) and the lowest index (m,) of each: every copy would be measured."""
+    """Return the distinct rows (m, D) and the lowest index (m,) of each, so that copies are not measured."""
     distinct, inverse = rows.unique(dim=0, return_inverse=True)
     if len(distinct) == len(rows):
         return rows, torch.arange(len(rows))

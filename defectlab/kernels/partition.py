@@ -1,4 +1,4 @@
-"""Principal axes of rows, means of cells and bounds of rounding errors, by which exact searches rule pairs out.
+"""Principal axes of rows, means of cells and bounds of rounding errors, by which exact searches exclude pairs.
 
 Patch features have most of their variance in few directions, and cluster. Two rows are at least as far apart as their
 coordinates along some axes, and as the triangle inequality says from the means of their cells: filters that cost a
@@ -40,7 +40,7 @@ def leading_axes(rows: torch.Tensor, explained_variance: float) -> tuple[torch.T
 
 
 def cell_means(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the means (count, d) of k-means on evenly spaced rows (N, d), the same every time."""
+    """Return the means (count, d) of a deterministic k-means on evenly spaced rows of (N, d)."""
     sample = rows[:: max(1, len(rows) // (count * ROWS_PER_MEAN))].float()
     means = sample[torch.linspace(0, len(sample) - 1, count).long()].clone()
     for _ in range(ROUNDS):

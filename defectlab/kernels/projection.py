@@ -1,4 +1,4 @@
-"""Sparse random projection, drawn from one generator only."""
+"""Sparse random projection, drawn from a single given random generator."""
 
 import math
 
@@ -8,7 +8,7 @@ from defectlab.utils.errors import OptionError
 
 
 def projected_size(n_samples: int, eps: float = 0.9) -> int:
-    """Number of components that keep all distances of `n_samples` rows within a factor 1 +- `eps`.
+    """Return how many components keep all distances of `n_samples` rows within a factor 1 +- `eps`.
 
     Johnson-Lindenstrauss bound of Dasgupta and Gupta (2003), rounded down as anomalib and scikit-learn do.
 

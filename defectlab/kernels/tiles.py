@@ -1,4 +1,4 @@
-"""Images cut into overlapping tiles, and what was found on the tiles put together without seams."""
+"""Grids that cut images into overlapping tiles and join results of the tiles without seams."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class TileGrid:
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """Top and left of each tile, row by row."""
+        """Top and left positions of each tile in pixels, row by row."""
         return [(top, left) for top in self.rows for left in self.columns]
 
     def scaled(self, tile: Size) -> "TileGrid":
@@ -82,6 +82,6 @@ def _starts(whole: int, tile: int, overlap: int) -> tuple[int, ...]:
 
 
 def _fade(length: int, like: torch.Tensor) -> torch.Tensor:
-    """Weights (length,) that rise from the edge to the middle and never are 0."""
+    """Return blending weights (length,) that rise from the edges to the middle and are never 0."""
     place = torch.arange(length, dtype=like.dtype, device=like.device)
     return torch.minimum(place, length - 1 - place) + 1

@@ -1,1 +1,1 @@
-"""What every package needs and nothing of ours is imported for: errors, paths, files, validation, logs, progress."""
+"""Shared utilities that import no other DefectLab package: errors, paths, files, validation, logs, progress."""

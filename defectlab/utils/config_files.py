@@ -1,4 +1,4 @@
-"""YAML files of settings, read as people mean them: `1e-3` is a number, what is quoted stays text. No torch here."""
+"""Reading and writing of YAML settings, where `1e-3` is a number and quoted text stays text. Imports no torch."""
 
 import re
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ _NUMBER = re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with numbers such as 1e-3."""
+    """PyYAML's safe loader that also reads numbers such as 1e-3."""
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def load_yaml(text: str) -> Any:
-    """Return the plain data of a YAML text.
+    """Parse a YAML text and return its plain data.
 
     Raises:
         yaml.YAMLError: It is no YAML.
@@ -34,7 +34,7 @@ def load_yaml(text: str) -> Any:
 
 
 def as_yaml(data: Mapping[str, Any]) -> str:
-    """Return plain data as YAML, in its own order; `load_yaml` gives it back.
+    """Convert plain data to YAML text, keeping its order; `load_yaml` restores the data.
 
     >>> load_yaml(as_yaml({"lr": 1e-05, "name": "1e-5"}))
     {'lr': 1e-05, 'name': '1e-5'}
@@ -43,14 +43,14 @@ def as_yaml(data: Mapping[str, Any]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper; text that the loader would take for a number is quoted."""
+    """PyYAML's safe dumper that also quotes text which the loader would read as a number."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def config_file(path: str | Path) -> Path:
-    """Return the file, from the working directory or else the project root.
+    """Find a settings file in the working directory, or else in the project root.
 
     Raises:
         InputError: It is in neither.

@@ -1,4 +1,4 @@
-"""Files from the network, on request only: continued after a cut."""
+"""Downloads of files on request, which continue after an interruption."""
 
 import http.client
 import logging
@@ -20,7 +20,7 @@ _TIMEOUT_S = 30
 
 
 def check_url(url: str, *, error: type[InputError], otherwise: str) -> None:
-    """Check that an address is http or https.
+    """Check that a URL uses http or https.
 
     Raises:
         error: It is not; `otherwise` says what else can be done.
@@ -30,7 +30,7 @@ def check_url(url: str, *, error: type[InputError], otherwise: str) -> None:
 
 
 def fetch(url: str, part: Path, progress: Progress | None, *, error: type[InputError], otherwise: str) -> None:
-    """Fetch `url` into `part`, continuing what is there and after each cut, at most three times.
+    """Download `url` into `part`, continuing a partial file, in at most three attempts.
 
     Args:
         url: An http or https address.
@@ -57,7 +57,7 @@ def fetch(url: str, part: Path, progress: Progress | None, *, error: type[InputE
 
 
 def _request(url: str, part: Path, progress: Progress | None) -> bool:
-    """Make one request; return whether the file is complete."""
+    """Make one HTTP request that writes or continues `part`; return whether the file is complete."""
     start = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "defectlab", "Accept-Encoding": "identity"})
     if start:

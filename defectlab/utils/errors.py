@@ -1,34 +1,34 @@
-"""Errors that a user can fix: each message says what was wrong, what is allowed and the fix."""
+"""Errors that a user can fix: each message names the problem, the allowed values and the fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """An input that cannot work, found before any long work starts.
+    """Raised for unusable input; base class of all errors that a user can fix.
 
     The command line prints the message without a traceback and exits with 2; a notebook shows the message alone.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows in place of a traceback: forty frames would hide the fix."""
+        """Return the lines that IPython shows instead of a traceback, which would hide the message."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class DataError(InputError):
-    """Images, masks or folders that cannot be used as they are."""
+    """Raised for images, masks or folders that cannot be used as they are."""
 
 
 class WeightsError(InputError):
-    """A weights file that is missing, damaged or made for another architecture."""
+    """Raised for a weights file that is missing, damaged or made for another architecture."""
 
 
 class BusyError(InputError):
-    """The same work is being done by another process at this moment."""
+    """Raised where another process is doing the same work at this moment."""
 
 
 class OptionError(InputError, TypeError):
-    """An option that does not exist or has a value that cannot work."""
+    """Raised for an option that does not exist or has an invalid value."""
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
@@ -44,7 +44,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """Say that `name` is no known `kind`, which are allowed and which is closest.
+    """Return the message that `name` is no known `kind`, with the closest and all allowed names.
 
     >>> unknown_name("layer", "layer5", ["layer1", "layer2"])
     "Unknown layer 'layer5'. Did you mean 'layer2'? Available: layer1, layer2."

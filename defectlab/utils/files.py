@@ -1,4 +1,4 @@
-"""Files written atomically: whole or absent."""
+"""File utilities: atomic writing, hashing, and memory-mapped arrays."""
 
 import csv
 import errno
@@ -20,7 +20,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes `path`'s place once the block ends without an error."""
+    """Yield a path beside `path` to write to; it replaces `path` if the block ends without an error."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -31,15 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which need not be there yet."""
+    """Return whether files can be created in a folder, which need not exist yet."""
     place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     return place.is_dir() and os.access(place, os.W_OK)
 
 
 def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Make a memory-mapped .npy file to write to, with its place on the disk taken at once.
+    """Create a writable memory-mapped .npy file, with its disk space allocated in advance where supported.
 
-    A mapped file that finds the disk full while it is filled ends the process without a word (SIGBUS).
+    If the disk is full while a mapped file is filled, the process is killed without a message (SIGBUS).
 
     Raises:
         OSError: There is no room for it.
@@ -65,13 +65,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically, readable by a person. NaN is refused: a missing number is null."""
+    """Write indented JSON atomically. NaN raises a ValueError: a missing number must be None."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:
-    """Put `text` between two markers of a file, each on a line of its own; the rest of it stays.
+    """Replace the text between two markers of a file, each on its own line; the rest of the file is unchanged.
 
     Raises:
         ValueError: The file has not both markers, once each and in this order.

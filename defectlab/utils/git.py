@@ -1,4 +1,4 @@
-"""Which state of the project's git repository a run came from."""
+"""State of the git repository, stored in the record of a run."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ SECONDS = 10.0  # git status of a huge working tree must not hold a training up
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return `commit`, `branch` and `dirty` of the repository that holds `folder`; without one, `reason` says why.
+    """Return `commit`, `branch` and `dirty` of the repository that holds `folder`, or the `reason` of a failure.
 
     `dirty`: tracked files differ from the commit. `branch` is None where no branch is checked out.
     """

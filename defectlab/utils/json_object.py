@@ -1,4 +1,4 @@
-"""Dataclasses read from and written to JSON objects: types are checked, unknown keys and the order of keys survive."""
+"""Dataclasses for JSON objects: types are checked, unknown keys and the order of keys are preserved."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -19,7 +19,7 @@ _CONTAINERS: dict[Any, str] = {list: "a list", dict: "an object"}
 
 
 class JsonTypeError(ValueError):
-    """A value is not of its type, or a required key is missing. The message begins with the path of the key."""
+    """A JSON value has the wrong type, or a required key is missing. The message begins with the path of the key."""
 
     def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(f"{path} {problem}" if path else problem)
@@ -27,7 +27,7 @@ class JsonTypeError(ValueError):
         self.path = path
 
     def below(self, key: str | int) -> "JsonTypeError":
-        """Return the error as seen from the object or list that holds `key`."""
+        """Return this error with `key`, of the enclosing object or list, put before its path."""
         inner = f".{self.path}" if self.path and not self.path.startswith("[") else self.path
         return JsonTypeError(self.problem, (f"[{key}]" if isinstance(key, int) else key) + inner)
 
@@ -39,7 +39,7 @@ def json_key(name: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class JsonObject:
-    """Base of the dataclasses that stand for JSON objects.
+    """Base class of the dataclasses that represent JSON objects.
 
     A field without a default is required and always written. One with a default is written where its key was read,
     where `replaced` set it, or where it differs from the default, so that reading and writing changes nothing.
@@ -79,7 +79,7 @@ class JsonObject:
         return cls(**values, extra=extra, order=tuple(data))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this object, including nested objects."""
+        """Convert this object, including nested objects, to plain JSON data."""
         known = _fields(type(self))
         data: dict[str, Any] = dict.fromkeys(self.order)
         for key, entry in known.items():
@@ -113,7 +113,7 @@ class JsonObject:
 
 @dataclass(frozen=True)
 class _Entry:
-    """How one key of a JSON object is read, and the field that holds it."""
+    """The reader of one key of a JSON object, and the dataclass field that holds the value."""
 
     name: str
     read: Reader
@@ -143,7 +143,7 @@ def _default(one: Field[Any]) -> Callable[[], Any]:
 
 @cache
 def _reader(annotation: Any) -> Reader:
-    """Return the function that checks a value against a type annotation and returns it, its parts typed."""
+    """Return a function that validates a value against a type annotation and converts nested JSON objects."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return lambda value: value

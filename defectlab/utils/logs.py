@@ -1,4 +1,4 @@
-"""The log where a person sees it, without touching the logging that a program has set up."""
+"""Console output of the log, which leaves logging that a program has configured unchanged."""
 
 import logging
 import sys
@@ -17,9 +17,9 @@ IMPORT_WARNINGS = (
 
 
 class _ConsoleHandler(logging.StreamHandler):
-    """Writes where a person reads at this moment: above a progress bar, which stands in for standard error meanwhile.
+    """Log handler that writes to the current standard error, which an active progress bar may have replaced.
 
-    A notebook shows standard error on red, as if each line were a fault; there the log goes to standard output.
+    A notebook shows standard error in red, like errors, so there the log goes to standard output.
     """
 
     @property
@@ -28,11 +28,11 @@ class _ConsoleHandler(logging.StreamHandler):
 
     @stream.setter
     def stream(self, value: TextIO) -> None:
-        """Ignore the stream of the moment of construction."""
+        """Ignore assignments, as the stream is determined at each access."""
 
 
 def show_log() -> None:
-    """Print DefectLab's messages to standard error, unless somebody handles them already."""
+    """Print DefectLab's log messages to the console, unless logging is configured already."""
     package = logging.getLogger("defectlab")
     if not package.handlers and not logging.getLogger().handlers:
         handler = _ConsoleHandler()
@@ -43,7 +43,7 @@ def show_log() -> None:
 
 
 def ignore_import_warnings() -> None:
-    """Silence `IMPORT_WARNINGS`, by their text."""
+    """Ignore the warnings whose text begins with one of `IMPORT_WARNINGS`."""
     for message in IMPORT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 
@@ -62,7 +62,7 @@ EXPECTED_WARNINGS = (
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence advice and advertisements; what a person needs to know the engine says itself."""
+    """Silence Lightning's log messages below warnings, and the warnings of `EXPECTED_WARNINGS`."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric")]
     levels = [chatty.level for chatty in loggers]
     for chatty in loggers:

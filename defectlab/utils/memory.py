@@ -1,4 +1,4 @@
-"""Out-of-memory errors of any device, recognised and cleaned up after."""
+"""Recognition of out-of-memory errors of any device, and release of GPU memory after them."""
 
 import torch
 
@@ -6,7 +6,7 @@ _MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory",
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the memory of the device or of the machine was not enough.
+    """Return whether an error means that the device or the machine ran out of memory.
 
     >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), is_out_of_memory(ValueError("x"))
     (True, False)

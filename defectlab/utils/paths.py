@@ -1,4 +1,4 @@
-"""Where things live: one project root, so that notebooks in any folder share data, weights, results and workbook."""
+"""Paths of data, weights, results and workbook, relative to one project root for notebooks in any folder."""
 
 import logging
 import os
@@ -50,7 +50,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def relative(path: str | Path) -> str:
-    """Return `path` as records show it: from the project root where it lies inside, with forward slashes."""
+    """Return `path` as stored in records: relative to the project root if inside it, with forward slashes."""
     path = Path(path)
     root = project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
@@ -62,12 +62,12 @@ def results_dir() -> Path:
 
 
 def workbook() -> Path:
-    """Return the workbook: `DEFECTLAB_WORKBOOK`, else `models_comparing.xlsx` in the project root."""
+    """Return the path of the workbook: `DEFECTLAB_WORKBOOK`, else `models_comparing.xlsx` in the project root."""
     return resolve(os.environ.get("DEFECTLAB_WORKBOOK") or WORKBOOK)
 
 
 def cache_dir() -> Path:
-    """Return the folder of what can be computed again: `DEFECTLAB_CACHE`, else `.cache/` in the project root."""
+    """Return the folder of recomputable files: `DEFECTLAB_CACHE`, else `.cache/` in the project root."""
     return resolve(os.environ.get("DEFECTLAB_CACHE") or ".cache")
 
 
@@ -78,7 +78,7 @@ def weights_dirs() -> list[Path]:
 
 
 def program() -> str:
-    """Return how the command line is called here, from the project root: `.venv/bin/defectlab` after `make setup`."""
+    """Return the command that runs DefectLab in the project root, such as `.venv/bin/defectlab` after `make setup`."""
     script = Path(sys.executable).with_name("defectlab")
     if script.is_file() and script.is_relative_to(project_root()):
         return relative(script)

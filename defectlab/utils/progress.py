@@ -1,6 +1,6 @@
-"""Progress that reads well in a terminal and in Jupyter, and stays silent in a log file.
+"""Progress bars for a terminal and for Jupyter, which write nothing to a log file.
 
-Bars are shown while their work runs and leave nothing behind: what remains of a stage is its log line.
+Bars are shown while their work runs and are then removed; only the log line of a stage remains.
 """
 
 import html
@@ -17,18 +17,18 @@ Update = Callable[[int, int | None], None]
 
 
 def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel; having imported ipykernel, as a test may, does not make it one."""
+    """Return whether this process is a notebook kernel; an import of ipykernel alone does not count."""
     shell = sys.modules["IPython"].get_ipython() if "ipykernel" in sys.modules and "IPython" in sys.modules else None
     return getattr(shell, "kernel", None) is not None
 
 
 def is_interactive() -> bool:
-    """Whether a progress bar would be seen: in a terminal or a notebook."""
+    """Return whether a progress bar would be visible: in a terminal or a notebook."""
     return sys.stderr.isatty() or in_notebook()
 
 
 class Display(Protocol):
-    """One place on the screen that shows several bars, one below the other."""
+    """Protocol of a display that shows several progress bars, one below the other."""
 
     def add(self, label: str, total: int | None, of_bytes: bool) -> int:
         """Show a new progress bar and return the number that identifies the bar."""
@@ -53,7 +53,7 @@ class Bar:
             self._display.update(self._number, done, total, label)
 
     def close(self) -> None:
-        """Remove the bar from the display; harmless twice."""
+        """Remove the bar from the display; further calls have no effect."""
         if self._display:
             self._display.remove(self._number)
         self._display = None
@@ -61,7 +61,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(label: str, total: int | None, *, of_bytes: bool = False) -> Iterator[Update]:
-    """Show a bar with the remaining time where somebody watches; yields `progress(done, total)`."""
+    """Show a bar with the remaining time in a terminal or notebook; yield the function `progress(done, total)`."""
     bar = Bar(label, total, of_bytes=of_bytes)
     try:
         yield bar.update
@@ -71,7 +71,7 @@ def progress_bar(label: str, total: int | None, *, of_bytes: bool = False) -> It
 
 @dataclass
 class _NotebookBar:
-    """What a notebook's bar shows: counts, and the time since it was added."""
+    """State of a progress bar in a notebook: label, counts and start time."""
 
     label: str
     total: int | None
@@ -80,7 +80,7 @@ class _NotebookBar:
     started: float = field(default_factory=time.monotonic)
 
     def html(self) -> str:
-        """Return a native progress element with counts and times beside it."""
+        """Return the HTML of a native progress element with counts and times beside it."""
         elapsed = time.monotonic() - self.started
         amounts = (self.done / 1e6, (self.total or 0) / 1e6) if self.of_bytes else (self.done, self.total or 0)
         digits, unit = (1, " MB") if self.of_bytes else (0, "")
@@ -97,7 +97,7 @@ class _NotebookBar:
 
 
 class NotebookDisplay:
-    """Bars in one output of a cell, redrawn in place; empty once the last bar is gone. Needs no widgets."""
+    """Progress bars in one output of a notebook cell, redrawn in place; empty without bars. Needs no widgets."""
 
     def __init__(self) -> None:
         self._bars: dict[int, _NotebookBar] = {}
@@ -136,7 +136,7 @@ class NotebookDisplay:
 
 
 class TerminalDisplay:
-    """Bars at the foot of the terminal; what is logged meanwhile scrolls by above them."""
+    """Progress bars at the bottom of the terminal; log messages scroll above them."""
 
     def __init__(self) -> None:
         self._progress: Any = None
@@ -159,14 +159,14 @@ class TerminalDisplay:
         return self._progress.add_task(label, total=total, of_bytes=of_bytes, amount=_amount(0, total, of_bytes))
 
     def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
-        """Set the progress of a bar."""
+        """Set the progress of a bar and its label."""
         of_bytes = next(task for task in self._progress.tasks if task.id == number).fields["of_bytes"]
         self._progress.update(
             number, completed=done, total=total, description=label, amount=_amount(done, total, of_bytes)
         )
 
     def remove(self, number: int) -> None:
-        """Remove a bar; with the last one the terminal is as if there had been none."""
+        """Remove a bar; removing the last one clears the display from the terminal."""
         self._progress.remove_task(number)
         if not self._progress.tasks:
             self._progress.stop()
@@ -191,7 +191,7 @@ _shared: list[tuple[int, Display]] = []
 
 
 def _display() -> Display:
-    """Return this process's display; in a notebook that of the running cell: a cell has one place for bars."""
+    """Return the display that all bars of this process share; in a notebook each running cell has its own."""
     cell = _cell()
     if not _shared or _shared[0][0] != cell:
         _shared[:] = [(cell, NotebookDisplay() if in_notebook() else TerminalDisplay())]
@@ -199,7 +199,7 @@ def _display() -> Display:
 
 
 def _cell() -> int:
-    """Return the number of the notebook cell that runs, 0 outside."""
+    """Return the execution number of the running notebook cell, or 0 outside a notebook."""
     if not in_notebook():
         return 0
     from IPython import get_ipython

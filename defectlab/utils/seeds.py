@@ -1,4 +1,4 @@
-"""Random numbers by purpose: one seed, many independent streams, no global state left changed."""
+"""Independent random streams, one per purpose, from one seed; the global random state is restored."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def stream_seed(seed: int, purpose: str) -> int:
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """Return a CPU generator for one purpose."""
+    """Return a torch CPU generator seeded for one purpose."""
     return torch.Generator().manual_seed(stream_seed(seed, purpose))
 
 
@@ -22,7 +22,7 @@ def generator(seed: int, purpose: str) -> torch.Generator:
 def seeded(seed: int, purpose: str) -> Iterator[None]:
     """Seed torch's and numpy's global generators inside the block and restore them after it.
 
-    For code that draws from the global generators, such as a constructor of anomalib or FrEIA.
+    Use it for code that draws from the global generators, such as a constructor of anomalib or FrEIA.
     """
     numpy_state = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):

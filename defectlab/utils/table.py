@@ -1,4 +1,4 @@
-"""A table as a value, and its renderers: terminal or notebook, Markdown, HTML. The workbook has its own."""
+"""A table and its renderers for terminal or notebook, Markdown and HTML; the workbook has its own renderer."""
 
 import html
 from collections.abc import Collection, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, the format of its numbers, and how a terminal and Markdown lay it out.
+    """A table column: its title, its number format, and its layout in a terminal and in Markdown.
 
     `right`: whether its cells are aligned to the right. `wrap`: whether a terminal breaks long cells into lines instead
     of cutting them off.
@@ -21,7 +21,7 @@ class Column:
 
 
 def numbers(*titles: str, form: str = "", wrap: bool = False) -> list[Column | str]:
-    """Return columns that are aligned to the right.
+    """Return right-aligned columns with the given titles.
 
     >>> numbers("images")
     [Column(title='images', form='', right=True, wrap=False)]
@@ -31,7 +31,7 @@ def numbers(*titles: str, form: str = "", wrap: bool = False) -> list[Column | s
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with a class of the page's style: wrong, quiet, best, tied or name. HTML alone shows the style."""
+    """A value with a CSS class of the HTML page: wrong, quiet, best, tied or name. Only HTML shows the style."""
 
     value: Any
     style: str
@@ -45,7 +45,7 @@ class Table:
         self.rows = rows
 
     def texts(self, missing: str = "-") -> list[list[str]]:
-        """Return the text of each cell, row by row; `missing` is that of None.
+        """Return the text of each cell, row by row; None is shown as `missing`.
 
         >>> Table(["run", *numbers("AUROC", "F1", form=".3f")], [["a", 0.98765, None]]).texts()
         [['a', '0.988', '-']]
@@ -57,7 +57,7 @@ class Table:
 
 
 def cell_text(value: Any, column: Column, missing: str = "-") -> str:
-    """Return a value as text: numbers in the column's format, others with a fraction with four digits."""
+    """Format a value as text: numbers in the column's format, by default floats with four decimals."""
     if value is None:
         return missing
     if is_number(value) and (column.form or isinstance(value, float)):
@@ -66,12 +66,12 @@ def cell_text(value: Any, column: Column, missing: str = "-") -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number; True and False are none."""
+    """Return whether a value is an int or a float; booleans do not count as numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def to_markdown(table: Table, missing: str = "-") -> str:
-    """Return a table as Markdown.
+    """Render a table as Markdown text.
 
     >>> print(to_markdown(Table(["split", *numbers("good")], [["train", 3]])))
     | split | good |
@@ -84,7 +84,7 @@ def to_markdown(table: Table, missing: str = "-") -> str:
 
 
 def to_html(table: Table) -> str:
-    """Return a table that scrolls sideways where it is wide; text is escaped, None is shown as n/a."""
+    """Render a table as HTML that scrolls sideways if wide; text is escaped, None is shown as n/a."""
     head = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
     rows = ("".join(map(_html_cell, row, table.columns)) for row in table.rows)
     body = "".join(f"<tr>{cells}</tr>" for cells in rows)
@@ -136,14 +136,14 @@ def print_table(
 
 
 def print_line(text: str) -> None:
-    """Print a line to the terminal or the notebook, however long it is."""
+    """Print text to the terminal or the notebook without wrapping long lines."""
     from rich.console import Console
 
     Console().print(text, soft_wrap=True)
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str | None:
-    """Return both ends of an interval in words, None where there is none.
+    """Format an interval as text 'low to high', or return None if either end is None.
 
     >>> interval_text(0.5, 0.75)
     '0.500 to 0.750'

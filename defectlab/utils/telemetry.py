@@ -1,4 +1,4 @@
-"""Telemetry of other packages, switched off: nothing leaves the machine unless a person asks for it."""
+"""Switches that turn off the telemetry of other packages, so that no data is sent unless the user enables it."""
 
 import os
 
@@ -7,6 +7,6 @@ SWITCHES = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"
 
 
 def switch_off_telemetry() -> None:
-    """Set each package's own switch, unless the environment says otherwise already; child processes inherit it."""
+    """Turn off telemetry by environment variables that are not set already; child processes inherit them."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
-    """Check that every option name exists; an unknown one is reported with the closest that does.
+    """Check that every option name exists; an unknown name is reported with the closest existing name.
 
     Raises:
         OptionError: Names every unknown option at once.
@@ -28,7 +28,7 @@ def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str)
 
 
 def checked_options(init: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a constructor: keywords are checked by name, and those annotated `bool` for being true or false."""
+    """Wrap a constructor so that keyword names, and the values of keywords annotated `bool`, are validated."""
     parameters = inspect.signature(init).parameters
     allowed = [name for name in parameters if name != "self"]
     owner = init.__qualname__.split(".")[0]
@@ -43,7 +43,7 @@ def checked_options(init: Callable[P, None]) -> Callable[P, None]:
 
 
 def with_signature(signature: inspect.Signature) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Wrap a function so that it is called by another signature, and gets every one of its parameters by name.
+    """Wrap a function so that it is called with another signature and receives all parameters by name.
 
     An unknown keyword is an `OptionError` that names the closest known one.
     """
@@ -69,7 +69,7 @@ def with_signature(signature: inspect.Signature) -> Callable[[Callable[..., T]],
 
 
 def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Validate the options whose annotation is `bool`: the text "False" would be true in Python.
+    """Validate the options annotated `bool` or `bool | None`, as the text "False" would be true in Python.
 
     Raises:
         OptionError: With the value and where it was given.
@@ -82,7 +82,7 @@ def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, i
 
 
 def check_flag(where: str, name: str, value: Any) -> None:
-    """Validate a boolean option.
+    """Validate that an option is a boolean.
 
     Raises:
         OptionError: With the value and where it was given.

@@ -1,1 +1,1 @@
-"""Backbone features on disk, computed once for all configurations that ask for them."""
+"""Cache of backbone features on disk, computed once for all configurations that use them."""

@@ -1,4 +1,4 @@
-"""Backbone features of every image of a dataset, from one pass for all layers asked for."""
+"""Extraction of backbone features of every image of a dataset, in one pass for all requested layers."""
 
 import hashlib
 import logging
@@ -34,9 +34,9 @@ class Features:
     layers: dict[str, np.ndarray]
 
     def of(self, entries: Sequence[Entry], layers: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """Return the features of some images, in the order given: {layer: (n, C, h, w)} float32 tensors.
+        """Return the features of the images of `entries`, in the given order: {layer: (n, C, h, w)} float32 tensors.
 
-        `layers` are those wanted; None is all.
+        `layers` are the layers to return; None means all.
         """
         rows = [self.manifest.index(entry.path) for entry in entries]
         wanted = self.layers if layers is None else layers
@@ -100,7 +100,7 @@ def extract(
 def feature_source(
     manifest: Manifest, backbone: Backbone, preprocessing: Preprocessing, dtype: str = "float32", device: str = "cpu"
 ) -> dict[str, Any]:
-    """Return everything but the layer that decides features: the store's key of a layer is this and `layer`."""
+    """Return the store's key of features without its `layer` entry: everything else that determines the values."""
     images = hashlib.sha256("\n".join(entry.sha256 for entry in manifest.entries).encode()).hexdigest()
     precision = backbone.spec.precision
     return {
@@ -153,7 +153,7 @@ def _batches(manifest: Manifest, preprocessing: Preprocessing, workers: int) -> 
 
 
 class _Images(Dataset):
-    """Every image of a manifest as the model's input, (3, H, W)."""
+    """Dataset of every image of a manifest, prepared as model input (3, H, W)."""
 
     def __init__(self, manifest: Manifest, preprocessing: Preprocessing) -> None:
         self.paths = [manifest.absolute(entry) for entry in manifest.entries]
@@ -163,6 +163,6 @@ class _Images(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Return one image, resized and then transformed as training does it."""
+        """Return one image as model input, resized and then transformed as in training."""
         pixels: torch.Tensor = self.transform(self.resize(load_image(self.paths[index])))
         return pixels.as_subclass(torch.Tensor)

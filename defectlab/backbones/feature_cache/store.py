@@ -1,4 +1,4 @@
-"""A cache of arrays on disk, found by what they were made of. No torch here."""
+"""A cache of arrays on disk, identified by keys that describe their sources. Does not import torch."""
 
 import hashlib
 import json
@@ -39,10 +39,10 @@ class CacheEntry:
 
 
 class FeatureStore:
-    """Arrays on disk, each found by its key: a flat mapping of plain data that says everything that decides its values.
+    """Arrays on disk, each identified by a key: a flat mapping of all plain data that determines the array's values.
 
     An array is a memory-mappable `.npy` with a `.json` beside it, which holds key and checksum and is written last. An
-    array without its `.json`, of another size or with another checksum is treated as not there, and made again.
+    array without its `.json`, of another size or with another checksum is treated as absent, and made again.
     Several processes may use one store: what one is making, the others wait for. When the arrays together are larger
     than the limit, those not used for longest are removed; what this object has handed out is kept.
 
@@ -74,7 +74,7 @@ class FeatureStore:
         self._verified: dict[str, int] = {}  # digest -> mtime of the array whose checksum was compared
 
     def get_or_make(self, key: Key, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the array of `key`, memory-mapped and read-only; where it is not there, `make()` it first."""
+        """Return the array of `key`, memory-mapped and read-only; an absent one is first created by `make()`."""
         found = self.get(key)
         if found is not None:
             return found
@@ -90,7 +90,7 @@ class FeatureStore:
         return found
 
     def get(self, key: Key) -> np.ndarray | None:
-        """Return the array of `key`, memory-mapped and read-only, or None; a damaged one is logged and is None."""
+        """Return the array of `key`, memory-mapped and read-only; None if it is absent or damaged (which is logged)."""
         digest = _digest(key)
         array, facts = self._paths(digest)
         try:
@@ -113,13 +113,13 @@ class FeatureStore:
         return found
 
     def has(self, key: Key) -> bool:
-        """Whether there is an array of `key`, without looking for damage."""
+        """Return whether an array of `key` exists, without checking it for damage."""
         array, facts = self._paths(_digest(key))
         return facts.is_file() and array.is_file()
 
     @contextmanager
     def locked(self, key: Key) -> Iterator[None]:
-        """Hold the lock of `key`: other processes wait with making its arrays. A dead process holds none.
+        """Hold the lock of `key`, so that other processes wait before making its arrays. It ends with the process.
 
         Raises:
             InputError: The folder cannot be written to.
@@ -163,7 +163,7 @@ class FeatureStore:
         return sorted(found, key=lambda entry: -entry.used)
 
     def clear(self) -> int:
-        """Remove everything, and what killed processes left; returns the bytes freed."""
+        """Remove all arrays and the partial files of killed processes; return the number of bytes freed."""
         freed = 0
         for pattern in ("*.json", "*.npy", ".*.part"):  # not the locks: another process may hold one
             for path in self.root.glob(pattern):

@@ -1,9 +1,9 @@
-"""All pixels of any number of images, counted block by block within a bound on memory.
+"""Counts over all pixels of any number of images, block by block within a memory limit.
 
-All pixel metrics follow from one thing: how many good pixels score below, and how many up to, each distinct score of
-the defect pixels. These counts add up over blocks of images, so a block is counted and dropped. Defect pixels that
-are too many are taken range of scores by range of scores. Every sum is of whole numbers, or runs in the order of the
-scores, so the result does not depend on the blocks, to the last digit.
+All pixel metrics follow from how many good pixels score below, and how many up to, each distinct score of the defect
+pixels. These counts add up over blocks of images, so each block is counted and then released. Where there are too many
+defect pixels for the memory, they are processed one range of scores at a time. Every sum is of whole numbers,
+or runs in the order of the scores, so the result does not depend on the blocks, to the last digit.
 """
 
 import logging
@@ -64,7 +64,7 @@ class ScoreSteps:
 
 @dataclass(frozen=True)
 class PixelSummary:
-    """What one reading of all pixels tells.
+    """The result of one pass over all pixels: counts, region sizes and, where they fit, the defect pixels.
 
     Attributes:
         defect: Number of defect pixels.
@@ -88,8 +88,8 @@ class PixelSummary:
 class Blocks:
     """The pixels of images, block by block within `memory` bytes.
 
-    A block, and defect pixels of one range of scores, take half each. An image is never parted, and scores of one range
-    are never fewer than those that share their leading 16 bits: at most 65,536 for each region.
+    A block and the defect pixels of one range of scores take half each. An image is never split, and scores of one
+    range are never fewer than those that share their leading 16 bits: at most 65,536 for each region.
     """
 
     def __init__(self, images: PixelImages, memory: int = MEMORY) -> None:
@@ -107,7 +107,7 @@ class Blocks:
             )
 
     def summarize(self, threshold: float | None) -> PixelSummary:
-        """Read every pixel once: count them, also those above the threshold, and find the connected regions."""
+        """Read every pixel once: count pixels by class and by threshold, and find the connected regions."""
         limit = None if threshold is None or np.isnan(threshold) else round_down(threshold)
         defect = good = nan = above = hits = regions = 0
         sizes: list[Counts] = [np.empty(0, dtype=np.int64)]
@@ -135,7 +135,7 @@ class Blocks:
         return PixelSummary(defect, good, nan, confusion, np.concatenate(sizes), leading, defects)
 
     def steps(self, summary: PixelSummary) -> Iterator[ScoreSteps]:
-        """Yield the distinct scores of defect pixels and what lies below each, some scores at a time, ascending."""
+        """Yield the distinct scores of defect pixels with pixel counts below each, in ascending slices."""
         defect_below = 0
         for defects in self._defect_ranges(summary):
             below, up_to = count_scores(self.blocks, self._scores, defects.scores, self._pixels)
@@ -158,7 +158,7 @@ class Blocks:
                 start = here.stop
 
     def _defect_ranges(self, summary: PixelSummary) -> Iterator[DefectPixels]:
-        """Yield the defect pixels range of scores by range, ascending: all in one where they fit into the memory."""
+        """Yield the defect pixels by ascending ranges of scores, or all at once where they fit into the memory."""
         if summary.defects is not None:
             yield summary.defects
             return

@@ -1,4 +1,4 @@
-"""Intervals of pixel metrics: whole images resampled, from each image's histogram of pixels."""
+"""Bootstrap intervals of pixel metrics: whole images are resampled, using a histogram of each image's pixels."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def pixel_intervals(
     repeats: int = REPEATS,
     confidence: float = CONFIDENCE,
 ) -> dict[str, Interval]:
-    """Return an interval of every pixel metric, by its name without a level, by the bootstrap over images.
+    """Return a bootstrap interval over images for every pixel metric, keyed by the metric's name without its level.
 
     The curve of a resample has a point at about a thousand scores, which lie at quantiles of defect and good pixels;
     the counts at these are exact.
@@ -51,7 +51,7 @@ def pixel_intervals(
 
 
 def resampled_pixel_metrics(counts: PixelHistograms, resamples: Resamples) -> dict[str, Table]:
-    """Return each pixel metric (b,) of resamples (b, n)."""
+    """Return each pixel metric (b,) on resamples (b, n), keyed by the metric's name without its level."""
     batches = [
         _batch_metrics(counts, resamples[start : start + BATCH_SIZE]) for start in range(0, len(resamples), BATCH_SIZE)
     ]
@@ -72,7 +72,7 @@ def _batch_metrics(counts: PixelHistograms, resamples: Resamples) -> dict[str, T
 
 
 def _overlap_area(overlap: Table, good: Table, regions: Table, limit: float) -> Table:
-    """Area under the mean overlap of regions up to a false-positive rate, by that rate: (b,)."""
+    """Return the area under the mean region overlap up to the false-positive rate `limit`, divided by it: (b,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         rise = good[:, ::-1] / good.sum(1, keepdims=True)  # (b, k), from the highest scores down
         after = np.cumsum(overlap[:, ::-1], axis=1) / regions[:, None]

@@ -1,11 +1,11 @@
-"""How many scores lie below each of many others, exactly, without sorting them all.
+"""Exact counts of the scores below each of many reference scores, without sorting all scores.
 
-Where scores are many, each possible float32 between the lowest and the highest of the others gets a place of its own in
-a table, and scores are counted there. Else they are put into about a million bins, in their order: only those that
-share a bin with one of the others can lie on either side of it, so these few are sorted and the rest is counted.
+Few scores are simply sorted. Where the float32 values between the lowest and the highest reference score are few
+enough, each has its own place in a table, in which scores are counted. Otherwise scores are counted in about a million
+ordered bins: only scores that share a bin with a reference score can lie on either side of it, so only they are sorted.
 
-Scores come chunk by chunk, each small enough to stay in the cache: memory that is touched for the first time costs more
-than all arithmetic on it.
+Scores are read in chunks small enough to stay in the cache: the first access to memory costs more than all arithmetic
+on it.
 """
 
 import os
@@ -31,22 +31,22 @@ _Result = TypeVar("_Result")
 
 class _Counter(Protocol):
     def add(self, scores: Scores) -> None:
-        """Count (n,) scores, without NaN."""
+        """Count scores (n,), which must not contain NaN."""
 
     def join(self, other: "_Counter") -> None:
-        """Take over what another one of the same kind has counted."""
+        """Add the counts of another counter of the same class to this one."""
 
     def finish(self) -> None:
-        """Prepare for `counts`, once all scores are counted."""
+        """Prepare the counter for `counts`, after all scores have been added."""
 
     def counts(self, distinct: Scores) -> tuple[Counts, Counts]:
-        """Return how many lie below each of (k,) others, and how many up to it."""
+        """Return how many scores lie below each of `distinct` (k,), and how many are at most equal to it."""
 
 
 def count_scores(
     chunks: Sequence[_Input], read: Callable[[_Input], Scores], distinct: Scores, total: int
 ) -> tuple[Counts, Counts]:
-    """Return how many scores lie below each of `distinct` (k,), and how many up to it: (k,) each.
+    """Return how many scores lie below each of `distinct` (k,), and how many are at most equal to it: (k,) each.
 
     Args:
         chunks: What `read` makes scores (n,) of, in any order, without NaN; at most a million at a time work best.
@@ -82,7 +82,7 @@ def _counter(distinct: Scores, total: int) -> _Counter:
 
 
 def _keys(scores: Scores) -> NDArray[np.int32]:
-    """Turn scores into whole numbers of the same order, two neighbouring float32 into two neighbours; in place."""
+    """Convert float32 scores in place to integers in the same order; adjacent floats become adjacent integers."""
     scores += np.float32(0)  # -0.0 becomes 0.0, which it equals
     keys = scores.view(np.int32)
     if keys.size and keys.min() < 0:
@@ -91,7 +91,7 @@ def _keys(scores: Scores) -> NDArray[np.int32]:
 
 
 class _Sorted:
-    """All scores, kept and sorted."""
+    """A counter that stores all scores and sorts them."""
 
     def __init__(self) -> None:
         self._chunks = [np.empty(0, dtype=np.float32)]
@@ -124,7 +124,7 @@ class _Sorted:
 
 
 class _Table:
-    """Counts by place, places in the order of the scores."""
+    """Base of the counters that hold a table of counts, indexed by places in the order of the scores."""
 
     def __init__(self, places: int, total: int) -> None:
         # the smaller type where it is enough
@@ -141,7 +141,7 @@ class _Table:
         np.add(self._table, other._table, out=self._table)
 
     def finish(self) -> None:
-        """Put into each place the sum of all places up to it."""
+        """Replace each count by the cumulative count up to and including its place."""
         for chunk in _chunks(self._table.size):
             here = self._table[chunk]
             if chunk.start:
@@ -150,7 +150,7 @@ class _Table:
 
 
 class _ByKey(_Table):
-    """A table with a place for every float32 between two, and one at each end for all others."""
+    """A table with a place for every float32 from `low` to `high`, and one at each end for all other scores."""
 
     def __init__(self, low: int, high: int, total: int) -> None:
         super().__init__(high - low + 3, total)
@@ -168,9 +168,9 @@ class _ByKey(_Table):
 
 
 class _Binned(_Table):
-    """Bins of equal width between two scores; a higher score is never in a lower bin.
+    """Bins of equal width over the range of `distinct`; a higher score is never in a lower bin.
 
-    Scores that share a bin with one of the others are sorted apart: they can lie on either side of it.
+    Scores that share a bin with one of `distinct` are sorted separately, as they can lie on either side of it.
     """
 
     def __init__(self, distinct: Scores, width: float, total: int) -> None:
@@ -183,7 +183,7 @@ class _Binned(_Table):
         self._close = _Sorted()
 
     def _places(self, scores: Scores) -> NDArray[np.int32]:
-        """Return each score's bin; all below the lowest are in bin 0 or 1, all above the highest in the last."""
+        """Return each score's bin: 0 or 1 below the lowest of `distinct`, clipped to the last bin at the upper end."""
         with np.errstate(over="ignore"):  # an infinite place is an end
             places = (scores - self._low) * self._scale
         places += np.float32(1)
@@ -215,13 +215,13 @@ def _chunks(size: int) -> Iterator[slice]:
 
 
 def threads() -> int:
-    """Return how many threads to use: OMP_NUM_THREADS where it is set, else one a processor, four at most."""
+    """Return the number of threads to use: OMP_NUM_THREADS if set, else one per processor; at most `MAX_THREADS`."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1, MAX_THREADS)
 
 
 def in_threads(work: Callable[[_Input], _Result], chunks: Sequence[_Input]) -> list[_Result]:
-    """Return what `work` makes of each chunk, at the same time; numpy lets go of the interpreter where it counts."""
+    """Return `work(chunk)` for each chunk, computed in parallel threads; numpy releases the GIL in the costly parts."""
     if len(chunks) == 1:
         return [work(chunks[0])]
     with ThreadPoolExecutor(len(chunks)) as pool:
@@ -229,7 +229,7 @@ def in_threads(work: Callable[[_Input], _Result], chunks: Sequence[_Input]) -> l
 
 
 def _shares(chunks: Sequence[_Input], count: int) -> list[Sequence[_Input]]:
-    """Part a sequence into at most `count` runs of about one length, one at least."""
+    """Split a sequence into at most `count`, but at least one, consecutive parts of about equal length."""
     count = max(1, min(count, len(chunks)))
     edges = [len(chunks) * number // count for number in range(count + 1)]
     return [chunks[begin:end] for begin, end in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Curves over pixels for drawing, image by image: nothing is sorted whole, so maps on disk may be of any number."""
+"""Curves over pixels for plots, computed image by image, so that the number of maps on disk is not limited."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Defect pixels as sorted whole numbers: score in the upper 32 bits, connected region in the lower ones."""
+"""Defect pixels as sorted 64-bit integers: score in the upper 32 bits, connected region in the lower ones."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LEADING_BITS = 16  # ranges of scores are cut at these bits of a float32
 
 @dataclass(frozen=True)
 class DefectPixels:
-    """Defect pixels by score and region.
+    """Numbers of defect pixels for each pair of score and connected region, in ascending order.
 
     Attributes:
         packed: (p,) pairs of score and region, each once, ascending.
@@ -31,14 +31,14 @@ class DefectPixels:
 
     @classmethod
     def of(cls, packed: Packed, pixels: Counts | None = None) -> "DefectPixels":
-        """Build from packed pairs in any order and how many pixels each stands for; None: each is one pixel."""
+        """Build from packed pairs in any order and the number of pixels of each pair; None means one pixel each."""
         packed, pixels = merge(packed, pixels)
         scores = _unpack_scores(packed)
         starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]])[: scores.size])
         return cls(packed, pixels, scores[starts], np.append(starts, scores.size))
 
     def slices(self, size: int) -> Iterator["DefectPixels"]:
-        """Yield the pixels of `size` scores at a time, ascending."""
+        """Yield the pixels of up to `size` distinct scores at a time, in ascending order."""
         for start in range(0, self.scores.size, size):
             first = self.first[start : start + size + 1]
             pairs = slice(int(first[0]), int(first[-1]))
@@ -48,17 +48,17 @@ class DefectPixels:
 
     @property
     def step(self) -> Counts:
-        """Position (p,) of each pair's score in `scores`."""
+        """Index (p,) into `scores` of each pair's score."""
         return np.repeat(np.arange(self.scores.size), np.diff(self.first))
 
     @property
     def region(self) -> Counts:
-        """Number (p,) of each pair's region."""
+        """Region number (p,) of each pair."""
         return (self.packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def pack(scores: Scores, regions: Packed) -> Packed:
-    """Put score and region into one whole number that sorts as the score does, then as the region."""
+    """Pack score and region into one integer that sorts by score, then by region."""
     bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0, which it equals
     ordered = np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
     return (ordered.astype(np.uint64) << np.uint64(32)) | regions
@@ -71,7 +71,7 @@ def _unpack_scores(packed: Packed) -> Scores:
 
 
 def merge(packed: Packed, pixels: Counts | None = None) -> tuple[Packed, Counts]:
-    """Return each packed pair once, ascending, and how many pixels it stands for; None: each entry is one pixel."""
+    """Return the distinct packed pairs, ascending, and the pixels of each; `pixels` None means one pixel per entry."""
     if pixels is None:
         return np.unique(packed, return_counts=True)
     distinct, which = np.unique(packed, return_inverse=True)
@@ -79,13 +79,13 @@ def merge(packed: Packed, pixels: Counts | None = None) -> tuple[Packed, Counts]
 
 
 def leading_counts(packed: Packed) -> Counts:
-    """Count pixels by the leading bits of their scores: (2 ** LEADING_BITS,)."""
+    """Count packed pixels by the leading bits of their scores: (2 ** LEADING_BITS,)."""
     keys = (packed >> np.uint64(64 - LEADING_BITS)).astype(np.int64)
     return np.bincount(keys, minlength=1 << LEADING_BITS)
 
 
 def score_ranges(leading: Counts, most: int) -> Iterator[tuple[float, float]]:
-    """Part the scores into ranges low <= score < high (NaN: no end) of at most `most` pixels, if they can be.
+    """Split the scores into ranges low <= score < high (NaN: no upper end) of at most `most` pixels where possible.
 
     Args:
         leading: From `leading_counts`.
@@ -103,5 +103,5 @@ def score_ranges(leading: Counts, most: int) -> Iterator[tuple[float, float]]:
 
 
 def sums(which: Counts, values: NDArray[np.generic], size: int) -> Counts:
-    """Add up whole numbers by group; float64 holds them exactly up to 2 ** 53."""
+    """Sum whole numbers by group index; sums are exact up to 2 ** 53, as they are computed in float64."""
     return np.bincount(which, weights=values, minlength=size).astype(np.int64)

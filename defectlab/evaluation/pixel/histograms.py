@@ -1,4 +1,4 @@
-"""How many defect and good pixels of each image score in each of about a thousand bins, which all curves come from."""
+"""Histograms of each image's defect and good pixels in about a thousand score bins, from which curves are drawn."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class PixelHistograms:
 
 
 def pixel_histograms(images: PixelImages, threshold: float | None = None, edges: int = EDGES) -> PixelHistograms:
-    """Count every image's pixels by bin; where there are fewer distinct scores than `edges`, each is a bin."""
+    """Count every image's pixels by score bin; up to `edges` distinct sampled scores of a class have a bin each."""
     upper = _bin_edges(images, edges)
     count, k = len(images.sizes), upper.size + 1
     defect, good, overlap = (np.zeros((count, k), dtype=np.float32) for _ in range(3))

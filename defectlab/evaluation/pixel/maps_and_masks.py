@@ -1,4 +1,4 @@
-"""Anomaly maps and masks image by image: from memory or from disk, of one size or of many."""
+"""Access to anomaly maps and masks image by image, in memory or memory-mapped, of one size or of several."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -11,7 +11,7 @@ from defectlab.utils.errors import InputError
 
 
 class PixelImages(Protocol):
-    """Images whose pixels are scored: their sizes, and map and mask of each by position."""
+    """Protocol of a source of scored images: the sizes, and the map and mask of each image by position."""
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]:
@@ -61,7 +61,7 @@ class ArrayImages:
 
 
 class ImageSubset:
-    """Some of another source's images, in the order of their positions there."""
+    """A subset of another source's images, in the order of the given positions."""
 
     def __init__(self, images: PixelImages, positions: Sequence[int]) -> None:
         self._images = images
@@ -83,7 +83,7 @@ class ImageSubset:
 
 
 class MaskedImages:
-    """Another source's images, some of them without any pixel: positions stay, and nothing of these is counted."""
+    """Another source's images, of which those at given positions are blank: size 0 x 0, so no pixel is counted."""
 
     def __init__(self, images: PixelImages, positions: Iterable[int]) -> None:
         self._images = images
@@ -104,7 +104,7 @@ class MaskedImages:
 
 
 def blocks_of(sizes: Sequence[tuple[int, int]], pixels: int) -> Iterator[range]:
-    """Part positions of images into runs of at most `pixels` pixels, each of one image at least.
+    """Split image positions into consecutive ranges of at most `pixels` pixels, each of at least one image.
 
     >>> list(blocks_of([(2, 2), (2, 2), (3, 3), (1, 1)], 8))
     [range(0, 2), range(2, 3), range(3, 4)]

@@ -1,4 +1,4 @@
-"""All pixel metrics of a set of images, exact and within a bound on memory, from `blocks`."""
+"""Exact computation of all pixel metrics of a set of images within a memory limit, using `blocks`."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ NAMES = (
 def pixel_metrics(
     images: PixelImages, *, threshold: float | None = None, fpr_limit: float = FPR_LIMIT, memory: int = MEMORY
 ) -> dict[str, Metric]:
-    """Compute AUROC, AUPR, F1Max, FPR_at_95TPR, AUPRO, and at the threshold F1Score, TPR, TNR, accuracy and the like.
+    """Compute all pixel metrics: those over all thresholds, and those at `threshold`, in the order of `NAMES`.
 
     Args:
         images: Maps and masks. Infinite scores are ordered as numbers are.
@@ -61,7 +61,7 @@ def pixel_metrics(
 
 
 def undefined_metrics(reason: str | None) -> dict[str, Metric]:
-    """Return every pixel metric without a value, for one reason."""
+    """Return every pixel metric as undefined, all with the same reason."""
     return {name: Metric(None, reason) for name in NAMES}
 
 
@@ -74,7 +74,7 @@ def _at_threshold(summary: PixelSummary, threshold: float | None) -> dict[str, M
 
 
 class _CurveSums:
-    """Sums over ascending steps of what AUROC, F1Max, AUPR and FPR_at_95TPR are made of.
+    """Running sums over ascending score steps from which AUROC, F1Max, AUPR and FPR_at_95TPR are computed.
 
     `rank_sum` counts pairs of a defect and a good pixel in the right order twice, ties once. `precision_sum` runs one
     by one in the order of the scores, whatever the ranges. `flagged` good pixels score at least as high as the lowest
@@ -90,7 +90,7 @@ class _CurveSums:
         self.flagged = 0
 
     def add(self, steps: ScoreSteps) -> None:
-        """Add the next steps."""
+        """Add the next score steps, in ascending order, to the sums."""
         self.rank_sum += int((steps.ties * (steps.good_below + steps.good_up_to)).sum())
         tp, fp = self._defect - steps.defect_below, self._good - steps.good_below
         terms = steps.ties * (tp / (tp + fp))
@@ -101,10 +101,10 @@ class _CurveSums:
 
 
 class _RegionOverlap:
-    """Area under each region's overlap, by the number F of flagged good pixels, up to a limit L.
+    """Area under each region's overlap as a function of the number of flagged good pixels, up to a limit L.
 
-    Its defect pixels each add the area under their own curve, which is 0 until the `above` good pixels that score
-    higher are flagged, rises straight to 1 while the `tied` of the same score are, and then stays:
+    Each defect pixel of a region adds the area under its own curve, which is 0 until the `above` good pixels that score
+    higher are flagged, rises linearly to 1 while the `tied` ones of the same score are flagged, and then stays 1:
 
         above + tied <= L:         L - above - tied / 2
         above < L < above + tied:  (L - above) ** 2 / (2 tied), for one score at most
@@ -123,7 +123,7 @@ class _RegionOverlap:
         self._area_at_limit = 0.0  # of each of these pixels
 
     def add(self, steps: ScoreSteps) -> None:
-        """Add the next steps."""
+        """Add the next score steps, in ascending order, to the sums."""
         above, tied = self._summary.good - steps.good_up_to, steps.good_up_to - steps.good_below
         below_limit = above + tied <= self._limit
         self._pixels_below_limit += self._by_region(steps, below_limit)
@@ -135,7 +135,7 @@ class _RegionOverlap:
             self._area_at_limit = float((self._limit - above[place]) ** 2 / (2 * tied[place]))
 
     def _by_region(self, steps: ScoreSteps, chosen: NDArray[np.bool_], weights: Counts | None = None) -> Counts:
-        """Add up the pixels of the chosen steps (k,), each times its step's weight (k,), by region."""
+        """Sum the pixels of the chosen steps (k,) by region, each multiplied by the weight (k,) of its step."""
         inside = chosen[steps.step]
         pixels = steps.pixels[inside]
         if weights is not None:
@@ -143,7 +143,7 @@ class _RegionOverlap:
         return sums(steps.region[inside], pixels, self._summary.sizes.size)
 
     def aupro(self) -> Metric:
-        """Mean over regions of the area under their overlap, by the limit."""
+        """Return AUPRO: the mean over regions of the area under the overlap, divided by the limit."""
         if not self._summary.defect or not self._summary.good:
             lack = "good" if self._summary.defect else "anomalous"
             return Metric(None, f"there is no {lack} pixel among the labelled ones")

@@ -1,4 +1,4 @@
-"""Connected regions of masks: the defects that AUPRO weighs alike."""
+"""Connected regions of masks: the defects, to which AUPRO gives equal weight."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ NEIGHBOURS = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are on
 
 
 def region_numbers(masks: list[NDArray[np.bool_]], first: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Number the connected regions from `first` on: that of each marked pixel, row by row, and the size of each."""
+    """Number the connected regions from `first` on; return each marked pixel's region, row by row, and region sizes."""
     numbers: list[NDArray[np.uint64]] = [np.empty(0, dtype=np.uint64)]
     sizes: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     for mask in masks:

@@ -1,4 +1,4 @@
-"""Thresholds of maps, chosen from pixels image by image, within the memory of the pixel metrics: exact all the same."""
+"""Exact map thresholds, chosen from pixels image by image within the memory limit of the pixel metrics."""
 
 from collections.abc import Iterator, Sequence
 
@@ -63,7 +63,7 @@ def choose_by_pixels(
     source: str,
     groups: Sequence[str] | None = None,
 ) -> Threshold:
-    """Choose the map threshold by a rule's name; arguments as of `choose_pixel_threshold`, rules as of `choose`.
+    """Choose the map threshold by a named rule; arguments as of `choose_pixel_threshold`, rules as of `choose`.
 
     `groups` (n,) name the part that each image shows, where parts have several: conformal takes each good part's
     highest pixel then, for its guarantee is of what is independent.
@@ -124,7 +124,7 @@ def _by_masks(rule: str, images: PixelImages, options: RuleOptions, source: str)
 
 
 class _Pixels:
-    """Defect or good pixels, image by image, as often as they are asked for."""
+    """The scores of all defect or all good pixels, image by image; can be iterated repeatedly."""
 
     def __init__(self, images: PixelImages, *, marked: bool) -> None:
         self._images = images
@@ -137,7 +137,7 @@ class _Pixels:
 
 
 def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold:
-    """Choose from all defect pixels, which are few, and of each image the good pixel that matters: the next lower."""
+    """Choose the map threshold by recall from all defect pixels and each image's highest good pixel below the cut."""
     bad = np.sort(np.concatenate([np.empty(0, np.float32), *_Pixels(images, marked=True)]))
     lower: list[float] = []
     if bad.size:
@@ -152,7 +152,7 @@ def _recall(images: PixelImages, options: RuleOptions, source: str) -> Threshold
 
 
 def _f1(blocks: Blocks, summary: PixelSummary, source: str) -> Threshold:
-    """Choose by F1 over all pixels, of which some are defects."""
+    """Choose the map threshold by F1 over all pixels, some of which must be defect pixels."""
     if not summary.good:
         return Threshold(None, "none", source, f"the masks of {source} cover every pixel: nothing says what is good")
     if summary.nan:
@@ -175,6 +175,6 @@ def _f1(blocks: Blocks, summary: PixelSummary, source: str) -> Threshold:
 
 
 def _highest_below(scores: Floats, cut: np.floating) -> float | None:
-    """Return the highest score below a cut; None where none is."""
+    """Return the highest score below a cut, or None if no score is below the cut."""
     lower = scores[scores < cut]
     return float(lower.max()) if lower.size else None

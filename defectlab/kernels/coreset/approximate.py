@@ -21,8 +21,8 @@ def approximate_greedy(
     """Pick `n_samples` of (N, D) rows, each the farthest by a bound that starts from a few random rows.
 
     A row's bound is the mean distance to ten rows drawn at random, and from then on never more than the distance to
-    what was picked. Each pick takes a pass over all rows. Returns int64 indices (n_samples,) in the order picked: any
-    prefix is the coreset of that size. Once all bounds are 0, what is left comes by its index.
+    any picked row. Each pick takes a pass over all rows. Returns int64 indices (n_samples,) in the order picked: any
+    prefix is the coreset of that size. Once all bounds are 0, the remaining rows are picked by index.
 
     Raises:
         OptionError: `n_samples` is outside 1..N.

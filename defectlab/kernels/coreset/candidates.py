@@ -1,4 +1,4 @@
-"""Pairs of rows and centres that may be nearer than the nearest so far, found by one product that loses none."""
+"""Filters for pairs of a row and a centre that may be closer than the row's nearest centre; none is missed."""
 
 import torch
 
@@ -9,9 +9,9 @@ PAUSE = 1  # products of whole rows after a short one that passed too many pairs
 
 
 class PairFilter:
-    """|c|^2 / 2 - x.c of up to `size` pairs of a row x and a centre c: |x - c|^2 / 2 up to a constant of the row.
+    """Filter of up to `size` pairs of a row x and a centre c by |c|^2 / 2 - x.c: |x - c|^2 / 2 up to a row constant.
 
-    The room for them is kept: a fresh buffer of this size costs as much in page faults as half a product.
+    The buffer for these values is reused: a fresh buffer of this size costs as much in page faults as half a product.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -26,10 +26,10 @@ class PairFilter:
         limit: torch.Tensor,
         above_least: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the places (p,) of the row and (p,) of the centre of all pairs whose value is at most `limit` (n,).
+        """Return the row indices (p,) and centre indices (p,) of all pairs whose value is at most `limit` (n,).
 
-        With `above_least` (n,), the value is also at most so much above the row's least one. `rows` is (n, d),
-        `centres` (m, d), `half_centre_norms` (m,).
+        With `above_least` (n,), the value is also at most `above_least` higher than the smallest value of the row.
+        `rows` is (n, d), `centres` (m, d), `half_centre_norms` (m,).
         """
         shape = (len(rows), len(centres))
         products, flags = (room[: shape[0] * shape[1]].view(shape) for room in (self._products, self._flags))
@@ -41,10 +41,10 @@ class PairFilter:
 
 
 class LeadingCoordinates:
-    """Rows (N, p) of a search on the CPU along p orthonormal directions, and those of them that became centres.
+    """Coordinates (N, p) of the rows of a CPU search along p orthonormal directions, and those of the centres.
 
-    Along these two vectors are at most as far apart as they are: a short product rules out most pairs, and passes a few
-    more than one of whole rows.
+    Distances of coordinates never exceed distances of whole rows, so a product of coordinates rules out most pairs; it
+    passes a few more than a product of whole rows.
     """
 
     def __init__(self, rows: torch.Tensor, directions: torch.Tensor, n_centres: int, block: int) -> None:
@@ -56,18 +56,18 @@ class LeadingCoordinates:
 
     @classmethod
     def of(cls, rows: torch.Tensor, n_centres: int, block: int) -> "LeadingCoordinates | None":
-        """Return the coordinates along the directions that explain nearly all variance; None if those are many."""
+        """Build coordinates along the directions that explain `EXPLAINED_VARIANCE`; None if over a quarter."""
         _, directions = leading_axes(rows, EXPLAINED_VARIANCE)
         few = directions.shape[1] <= rows.shape[1] // 4
         return cls(rows, directions, n_centres, block) if few else None
 
     def add_centre(self, number: int, index: int) -> None:
-        """Take the row at `index` as centre `number`."""
+        """Store the coordinates of the row at `index` as those of centre `number`."""
         self.centres[number] = self.rows[index]
         self.half_centre_norms[number] = self.half_norms[index]
 
     def use_for(self, centres: int) -> bool:
-        """Whether to filter by the short product: not for few centres, nor in a pause, which is then one shorter."""
+        """Return whether to filter by coordinates: not for few centres, nor in a pause, which this call shortens."""
         if centres < self.rows.shape[1]:
             return False
         if self.paused:
@@ -76,5 +76,5 @@ class LeadingCoordinates:
         return True
 
     def pause(self) -> None:
-        """Filter by products of whole rows for a while: as long as rows are far from all centres, short ones pass."""
+        """Suspend the coordinate filter for `PAUSE` products: far from all centres, coordinates pass too many pairs."""
         self.paused = PAUSE

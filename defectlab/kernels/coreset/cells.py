@@ -1,4 +1,4 @@
-"""Which centres can be near which rows: cells of rows around means, and the triangle inequality.
+"""Cells of rows around means, which bound by the triangle inequality which centres can be near which rows.
 
 For a row x of a cell with mean m, a centre c is at least |c - m| - |x - m| away. Patches of one kind of part cluster so
 strongly that this leaves a few per cent of all pairs.
@@ -38,11 +38,11 @@ class Cells:
         self.known = 0
 
     def _slack(self, half_norms: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        """Return a bound of what rounding does to a squared distance taken from a product."""
+        """Return a bound of the rounding error of a squared distance that is computed from a product."""
         return (half_norms + others) * (8 * self.error)
 
     def add_centres(self, picks: torch.Tensor, centres: torch.Tensor, half_norms: torch.Tensor, count: int) -> None:
-        """Measure the centres that are not `known` yet, of the first `count`, against the means."""
+        """Compute the distance bounds of the first `count` centres that are not `known` yet to the cell means."""
         if self.known == count:
             return
         part = slice(self.known, count)
@@ -54,7 +54,7 @@ class Cells:
         self.known = count
 
     def groups(self, index: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Split row indices by cell: (cell, indices)."""
+        """Group row indices by cell and return an iterator over pairs (cell, indices)."""
         of, order = self.of[index].sort()
         cells, sizes = torch.unique_consecutive(of, return_counts=True)
         return zip(cells.tolist(), index[order].split(sizes.tolist()), strict=True)

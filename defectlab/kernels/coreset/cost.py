@@ -34,7 +34,7 @@ class Estimate:
 
 
 def block_rows(size: int, budget: int) -> int:
-    """Rows of `size` float32 numbers that a round works on within `budget` bytes."""
+    """Return the number of rows of `size` float32 numbers that a round works on within `budget` bytes."""
     return max(16, min(MAX_POOL, budget // (4 * (3 * size + 2 * TILE))))
 
 
@@ -56,7 +56,7 @@ def estimate(n: int, d: int, n_samples: int, *, device: torch.device | str = "cp
 
 
 def cell_count(n: int, n_samples: int, device: torch.device | str) -> int:
-    """Cells that a search of `n_samples` of `n` rows groups its rows in: on the CPU, where there are many; else 0.
+    """Return into how many cells a search for `n_samples` of `n` rows groups them; 0 on a GPU or for few rows.
 
     >>> cell_count(214_016, 21_401, "cpu"), cell_count(20_000, 2_000, "cpu")
     (209, 0)
@@ -67,7 +67,7 @@ def cell_count(n: int, n_samples: int, device: torch.device | str) -> int:
 
 
 def coreset_size(n: int, ratio: float) -> int:
-    """Number of rows in a coreset of `ratio` of `n` rows, rounded down as anomalib does.
+    """Return the number of rows in a coreset of `ratio` of `n` rows, rounded down as anomalib does.
 
     Raises:
         OptionError: If no row would be left; names the smallest ratio that works.
@@ -87,7 +87,7 @@ def coreset_size(n: int, ratio: float) -> int:
 
 
 def smallest_ratio(n: int) -> float:
-    """Smallest short decimal ratio that keeps one of `n` rows.
+    """Return the smallest short decimal ratio that keeps one of `n` rows.
 
     >>> smallest_ratio(300)
     0.0034

@@ -115,24 +115,24 @@ class CoresetSearch:
             self._pick_from(index, level)
 
     def _next_front(self, survivors: int) -> int:
-        """Return how many rows to look at next, so that about a block of them stays to pick from."""
+        """Return how many rows the next round examines, so that about one block of candidates remains after it."""
         factor = min(2.0, max(0.5, self.block / max(1, survivors)))
         return int(min(MAX_FRONT, max(self.block, self.front * factor)))
 
     def _pick_copies(self) -> None:
-        """Pick the rows that are left by their index: each equals a centre."""
+        """Pick the remaining rows in the order of their indices, as each equals a centre."""
         rest = (self.nearest >= 0).nonzero().squeeze(1)[: len(self.picks) - self.count]
         self.picks[self.count :] = rest
         self.count = len(self.picks)
 
     def _pick_first(self, index: torch.Tensor) -> None:
-        """Pick one row: more tie than a round may hold in memory, but the first of the farthest is certain."""
+        """Pick only the first of the farthest rows, where more rows tie than a round may hold in memory."""
         best = index[self.nearest[index].argmax()]
         self._add_centre(int(best), self._load(self.rows[best.to(self.rows.device)]))
         self.nearest[best] = -1
 
     def _pick_from(self, index: torch.Tensor, level: float) -> None:
-        """Pick the farthest of rows with current distances, one after another, while it reaches the level."""
+        """Pick the farthest of the rows at `index` (with current distances) repeatedly, while it reaches the level."""
         rows, slack = self._load_rows(index), self.slack[index]
         if self.leading is None or self.leading.paused:
             pool = Pool(rows, self.nearest[index], rows, self.half_norms[index], slack)

@@ -89,7 +89,7 @@ def _check(embedding: torch.Tensor, n_samples: int, first: int) -> None:
 
 
 def _project(embedding: torch.Tensor, projection: torch.Tensor | Transform | None) -> torch.Tensor:
-    """Rows (N, d') in float32, projected by one product as plain does: blocks could round otherwise."""
+    """Return the projected float32 rows (N, d'), from one product, as blocks could round differently."""
     rows = embedding.float()
     if projection is None:
         return rows.contiguous()

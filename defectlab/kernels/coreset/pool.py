@@ -1,4 +1,4 @@
-"""Picks one after another among rows whose distances are known."""
+"""A pool of rows with known distances, from which the farthest rows are picked one after another."""
 
 import torch
 

@@ -3,7 +3,7 @@
 A block of anomalib's decoder (FrEIA's AllInOneBlock) joins the position encoding to one half of the channels, predicts
 scale and shift of the other half, scales all channels and permutes them by a matrix product. Here vectors are columns
 (C, F), so that halves are views and a permutation is a copy of rows. Training has its gradients written out, without
-those of the encoding and of the features; `flow_grid` scores. Numbers equal plain's up to float32 rounding.
+those of the encoding and of the features; `flow_grid` scores. Results equal the plain form's up to float32 rounding.
 """
 
 import math
@@ -49,14 +49,14 @@ class Coupling:
         return len(self.offset) - len(self.b2) // 2
 
     def mix(self, columns: torch.Tensor) -> torch.Tensor:
-        """Permute or rotate the channels of (C, F)."""
+        """Apply the permutation or the rotation of the block to the channels of (C, F)."""
         if self.order is not None:
             return columns.index_select(0, self.order)
         assert self.rotation is not None
         return self.rotation @ columns
 
     def unmix(self, columns: torch.Tensor) -> torch.Tensor:
-        """Transpose of `mix`, which is the inverse because `mix` is orthogonal."""
+        """Apply the inverse of `mix` to (C, F): its transpose, because `mix` is orthogonal."""
         if self.order is not None:
             return torch.empty_like(columns).index_copy_(0, self.order, columns)
         assert self.rotation is not None
@@ -68,7 +68,7 @@ class Coupling:
 
 
 def permutation_of(matrix: torch.Tensor) -> torch.Tensor | None:
-    """Return the order that a permutation matrix (C, C) brings channels into; None if it is none.
+    """Return the channel order (C,) of a permutation matrix (C, C), or None if the matrix is not a permutation.
 
     >>> permutation_of(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).tolist()
     [1, 0]
@@ -165,7 +165,7 @@ class _Flow(torch.autograd.Function):
 def _through_softplus(
     gradient: torch.Tensor, blocks: Sequence[Coupling], saved: Sequence[tuple[torch.Tensor, ...]], weight: torch.Tensor
 ) -> None:
-    """Turn gradients of the blocks' global scales (K*C,), in place, into those in front of their softplus."""
+    """Convert gradients of the blocks' global scales (K*C,) in place to gradients of the inputs of their softplus."""
     scales = torch.cat([scale for *_, scale in saved]).squeeze(1)  # (K*C,)
     before = torch.cat([block.scale for block in blocks])
     gradient.add_(weight.sum() / scales).mul_(SHRINK * torch.sigmoid(BETA * before))

@@ -1,4 +1,4 @@
-"""Scoring a grid of positions by CFlow's flow: what does not depend on the image is computed once."""
+"""Scoring of a grid of positions by CFlow's flow; terms that do not depend on the image are computed once."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,8 @@ class GridFlow:
 
     With e the position encoding, a block's subnet is W2 relu(W a + t) + b2, where t = V e + b1 is the same for every
     image. Since relu(y + t) = max(y, -t) + t, it is W2 max(W a, -t) + (W2 t + b2): `floors` holds -t, `bases` the last
-    sum. The block's global scale and offset are part of these too. Numbers equal plain's up to float32 rounding.
+    sum. The block's global scale and offset are part of these too. Results equal the plain form's up to
+    float32 rounding.
 
     Args:
         encoding: (P, h*w) encodings of the positions.
@@ -50,7 +51,7 @@ class GridFlow:
     def log_likelihood(self, features: torch.Tensor, *, columns: int = 512) -> torch.Tensor:
         """Return the log-likelihood of each position, (B, h, w), of features (B, C, h, w).
 
-        About `columns` vectors are worked at a time: some positions of all images.
+        About `columns` vectors are processed at a time: some positions of all images.
         """
         batch, _, height, width = features.shape
         vectors = features.flatten(2)  # (B, C, h, w) -> (B, C, h*w)
@@ -66,7 +67,7 @@ class GridFlow:
         return found.unflatten(1, (height, width))
 
     def _chunk(self, vectors: torch.Tensor, part: slice) -> torch.Tensor:
-        """Return log-likelihoods (B, p) of vectors (B, C, p) at some positions."""
+        """Return the log-likelihoods (B, p) of vectors (B, C, p) at the positions of the slice `part`."""
         batch, channels, positions = vectors.shape
         x = vectors.new_empty((channels, batch, positions)).copy_(vectors.transpose(0, 1)).flatten(1)  # (C, B*p)
         y = torch.empty_like(x)
@@ -89,7 +90,7 @@ class GridFlow:
 
 
 def checksum(tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
-    """Return one number for each tensor's content, to see whether weights have changed since; any edit counts.
+    """Return one checksum for each tensor's content, by which later changes of the weights are detected.
 
     >>> weights = torch.ones(3)
     >>> before = checksum([weights])

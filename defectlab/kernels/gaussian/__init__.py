@@ -1,1 +1,1 @@
-"""Gaussians of features at each position: fitting, distances, sums that are added to."""
+"""Gaussians of features at each position: fitting, Mahalanobis distances, incremental sums."""

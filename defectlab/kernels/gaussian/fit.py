@@ -72,12 +72,12 @@ class Gaussian:
 
 
 def low_rank_is_smaller(images: int, channels: int) -> bool:
-    """Whether rows and N x N factor of the low-rank form hold fewer numbers than the C x C factor."""
+    """Return whether the rows and N x N factor of the low-rank form have fewer numbers than the C x C factor."""
     return images * (images + channels) < channels**2
 
 
 def fit_cheapest(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gaussian:
-    """Fit in the form that is cheapest: low-rank with few images for their features, else the factor.
+    """Fit in the cheapest form: low-rank where images are few compared with features, else the factor.
 
     `rows` is (N, C, P). Where rounding drowns the regularisation the form is anomalib's inverse, with a warning.
 
@@ -95,7 +95,7 @@ def fit_cheapest(rows: torch.Tensor, *, memory_budget: int | None = None) -> Gau
 
 
 class NotPositiveError(ArithmeticError):
-    """A covariance that float32 rounding has made indefinite: features too large for the regularisation."""
+    """Raised where float32 rounding makes a covariance indefinite: features too large for the regularisation."""
 
 
 @torch.no_grad()
@@ -187,7 +187,7 @@ def fit_gaussian(rows: torch.Tensor, *, memory_budget: int | None = None) -> tup
 def mahalanobis(
     embedding: torch.Tensor, mean: torch.Tensor, inv_covariance: torch.Tensor, *, memory_budget: int | None = None
 ) -> torch.Tensor:
-    """Mahalanobis distance of each patch to the Gaussian of its position, from anomalib's form.
+    """Return the Mahalanobis distance of each patch to the Gaussian of its position, from anomalib's form.
 
     `embedding` (B, C, h, w), `mean` (C, h*w), `inv_covariance` (h*w, C, C); returns (B, 1, h, w), at least 0.
 
@@ -199,7 +199,7 @@ def mahalanobis(
 
 @torch.no_grad()
 def distance(embedding: torch.Tensor, gaussian: Gaussian, *, memory_budget: int | None = None) -> torch.Tensor:
-    """Mahalanobis distance of each patch of (B, C, h, w) to the Gaussian of its position: (B, 1, h, w), at least 0.
+    """Return the Mahalanobis distance (B, 1, h, w) of each patch of (B, C, h, w) to its position's Gaussian.
 
     Positions are worked in chunks under `memory_budget`, so that no second copy of the embedding is made.
 
@@ -232,7 +232,7 @@ def distance(embedding: torch.Tensor, gaussian: Gaussian, *, memory_budget: int 
 def prefix_distances(
     embedding: torch.Tensor, gaussian: Gaussian, sizes: Sequence[int], *, memory_budget: int | None = None
 ) -> torch.Tensor:
-    """Mahalanobis distances from the first c features alone, for every c of `sizes`, by one solve.
+    """Return Mahalanobis distances from the first c features alone, for every c of `sizes`, by one solve.
 
     `embedding` (B, C, h, w) with its channels in the order that `gaussian`, from `fit_factor`, was fitted with. With y
     the solution of L y = delta, the squared distance of the first c features is the sum of y's first c squares, since
@@ -263,7 +263,7 @@ def prefix_distances(
 
 
 def _solved(factor: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Return L^-1 delta of each row of (p, B, C)."""
+    """Return L^-1 delta for each row of `delta` (p, B, C), with L the lower factor (p, C, C)."""
     return torch.linalg.solve_triangular(factor.mT, delta, upper=True, left=False)
 
 
@@ -285,7 +285,7 @@ def _centred(rows: torch.Tensor, mean: torch.Tensor, part: slice) -> torch.Tenso
 
 
 def _covariance(rows: torch.Tensor, mean: torch.Tensor, part: slice) -> torch.Tensor:
-    """Return the regularised covariance (p, C, C) of some positions."""
+    """Return the regularised covariance (p, C, C) at the positions of the slice `part`."""
     covariance = gram(_centred(rows, mean, part)).div_(len(rows) - 1)
     # Two additions, as plain makes them: one of their sum rounds otherwise.
     covariance.diagonal(dim1=1, dim2=2).add_(REGULARISATION).add_(STABILISATION)
@@ -327,6 +327,6 @@ def _check_size(embedding: torch.Tensor, mean: torch.Tensor) -> None:
 
 
 def _chunk(memory_budget: int | None, most: int, numbers: int) -> int:
-    """Positions a chunk: at most `most`, and `numbers` float32 of working memory each within the budget."""
+    """Return the positions per chunk: at most `most`, each using `numbers` float32 within the memory budget."""
     budget = DEFAULT_BUDGET if memory_budget is None else memory_budget
     return max(1, min(most, budget // (4 * max(1, numbers))))

@@ -1,4 +1,4 @@
-"""Mean and covariance of each patch position from sums, when the embeddings of all images would not fit into memory."""
+"""Mean and covariance of each patch position from sums, for embeddings that would not fit into memory."""
 
 import torch
 
@@ -10,7 +10,7 @@ CHUNK = 32
 
 
 class GaussianSums:
-    """Sums of x and x x.T over images, in float64, so that neither their order nor their number costs digits.
+    """Sums of x and x x.T over images, in float64, so that order and number of images cost no precision.
 
     Memory is 8 P C^2 bytes, whatever the number of images. `add` takes batches, `fit` gives the statistics of all
     images so far in the factor form; more may be added afterwards.
@@ -22,7 +22,7 @@ class GaussianSums:
         self._second: torch.Tensor | None = None  # (P, C, C)
 
     def add(self, rows: torch.Tensor) -> None:
-        """Add (B, C, P) embeddings of B images.
+        """Add the embeddings (B, C, P) of B images to the sums.
 
         Raises:
             InputError: Another number of features or positions than before.
