@@ -253,7 +253,7 @@ class Run:
         return mapped(self.maps_path(split))
 
     def packed_masks(self, split: str) -> np.ndarray | None:
-        """Return the memory-mapped masks of a split as stored: (n, H, W / 8) bits packed along the width, rounded up."""
+        """Return a split's memory-mapped masks as stored: (n, H, W / 8) bits packed along the width, rounded up."""
         return mapped(self.masks_path(split))
 
     def masks(self, split: str) -> np.ndarray | None:
