@@ -17,7 +17,7 @@ def check_keep_maps(keep_maps: str) -> str:
     """Validate the option `keep_maps` and return it.
 
     Raises:
-        OptionError: The value is not one of `KEEP_MAPS`.
+        OptionError: It is none of the three.
     """
     if keep_maps not in KEEP_MAPS:
         raise OptionError(f"keep_maps must be one of {', '.join(KEEP_MAPS)}, got {keep_maps!r}.")

@@ -247,7 +247,7 @@ def check_unchanged(manifest: Manifest) -> None:
     raises its own error.
 
     Raises:
-        DataError: Files have changed; the message names them.
+        DataError: Names those that have changed.
     """
     wanted: dict[Path, str] = {}
     for entry in manifest.entries:

@@ -135,9 +135,9 @@ def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str,
     Equal image AUROCs are ordered by image AUPR, then by pixel metrics. The verdict depends on the image AUROC alone.
 
     Args:
-        rows: Rows of the workbook.
-        runs: Available runs by id, for the image counts of their splits.
-        scores: Test scores by run id; a row without scores cannot be tested against the best.
+        rows: Of the workbook.
+        runs: The runs at hand by id, for the counts of their splits.
+        scores: Their test scores by id; without these a row's tie with the best cannot be tested.
     """
     groups: dict[RankingKey, list[Row]] = {}
     for row in rows:

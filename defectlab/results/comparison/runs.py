@@ -34,7 +34,7 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
     """Return the finished runs under results/, oldest first, of one dataset if `dataset` is given.
 
     Raises:
-        InputError: There are no such runs; the message says how to create some.
+        InputError: There are none yet; says what makes some.
     """
     runs = [run for run in find_runs() if run.status == FINISHED]
     of_it = [run for run in runs if dataset in (None, run.record.dataset.name)]

@@ -117,12 +117,11 @@ def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[flo
     """Return each entry's p-value, corrected by Holm, for an image AUROC equal to that of entry `best`.
 
     Args:
-        entries: The scores of each configuration's seeds; an empty sequence where scores are not available.
-        best: Position of the best entry.
+        entries: Of each configuration the scores of its seeds; none where they are not at hand.
+        best: Position of the best one.
 
     Returns:
-        A p-value for each entry; None for the best itself and for entries that cannot be tested, because they have no
-        scores, other images, too few images of a class, or NaN scores.
+        None for the best itself and for what cannot be tested: no scores, other images, or too few of a class.
     """
     entries = [[one.labelled for one in seeds] for seeds in entries]
     usable = [bool(seeds) and all(one.testable for one in seeds) for seeds in entries]

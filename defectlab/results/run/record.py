@@ -180,7 +180,7 @@ def read_record(folder: Path) -> RunRecord:
     """Read the record from a run's folder.
 
     Raises:
-        RecordError: The record is missing or damaged.
+        RecordError: There is none, or it is damaged.
         NewerRecordError: It is of a newer version.
     """
     file = folder / FILE
@@ -199,7 +199,7 @@ def find_record(folder: Path) -> RunRecord | None:
     """Return the record of a run's folder; None if the record is missing or damaged.
 
     Raises:
-        NewerRecordError: The record is of a newer version, so that it must not be replaced.
+        NewerRecordError: It is of a newer version, so that nothing may take its place.
     """
     try:
         return read_record(folder)

@@ -83,7 +83,7 @@ def remove_generated(book: Workbook) -> dict[str, int]:
     """Remove the generated sheets that no user has changed.
 
     Returns:
-        The title of each removed sheet and its position among all sheets.
+        The names that are free to be written again, and the place of each among all sheets.
     """
     places: dict[str, int] = {}
     for at, sheet in enumerate(list(book.worksheets)):
