@@ -1,1 +1,1 @@
-"""Images on disk, to a seeded split manifest, to batches."""
+"""Datasets of images on disk, with a seeded split manifest and batches for training."""

@@ -1,6 +1,6 @@
-"""Images of anything but the parts, which some models train on beside them: a folder of the user's, or a generated set.
+"""Auxiliary images that some models use in training beside the dataset's images: a user's folder or a generated set.
 
-The generated set is made of formulas (`defectlab.data.samples.procedural`): no photograph, no download, no licence.
+The generated set is computed from formulas (`defectlab.data.samples.procedural`), without photographs or downloads.
 """
 
 import hashlib
@@ -28,20 +28,20 @@ IMAGE_SEED = 42
 
 @dataclass(frozen=True)
 class AuxiliaryImages:
-    """A folder of images, or None for the generated set; `summary` is what a record says of it."""
+    """A folder of images, or None for the generated set; `summary` describes the images in a run's record."""
 
     folder: Path | None
     summary: str
 
     def files(self) -> list[Path]:
-        """Return the image files, sorted; the generated set is made where it is absent."""
+        """Return the image files, sorted, after generating the set if it is needed and missing."""
         return list_images(self.folder or generated_folder())
 
 
 def find_auxiliary_images(
     folder: str | Path | None, *, option: str, fetch: str, loses: str, extensions: Iterable[str] | None = None
 ) -> AuxiliaryImages:
-    """Return the images of a folder at any depth, or the generated set for None; nothing is read or made yet.
+    """Return the images of a folder at any depth, or the generated set for None, without decoding or generating any.
 
     Args:
         folder: Of images, or None.
@@ -74,7 +74,7 @@ def find_auxiliary_images(
 
 
 def generated_folder() -> Path:
-    """Return the folder of the generated set under data/; made once, in about a quarter of a minute."""
+    """Return the folder of the generated set under data/, creating it once in about a quarter of a minute."""
     name = f"surfaces_{IMAGES_PER_KIND * len(KINDS)}_{IMAGE_SIZE}px_seed{IMAGE_SEED}"
     folder = paths.resolve("data") / "generated" / name
     if folder.is_dir():

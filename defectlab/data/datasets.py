@@ -1,4 +1,4 @@
-"""Images of a manifest, or files by themselves, as datasets."""
+"""PyTorch datasets of a manifest's images and of single image files."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,18 +23,18 @@ from defectlab.utils.seeds import seeded
 
 
 def to_tensor(image: np.ndarray) -> Image:
-    """Turn an (H, W, 3) array, uint8 or float in [0, 1], into a (3, H, W) float image in [0, 1]."""
+    """Convert an (H, W, 3) array, uint8 or float in [0, 1], to a (3, H, W) float image in [0, 1]."""
     own = image if image.flags.writeable else image.copy()  # torch warns of arrays that others may read
     return Image(tvf.to_dtype(tvf.to_image(own), torch.float32, scale=True))
 
 
 def load_image(path: str | Path) -> Image:
-    """Read an image file as (3, H, W) float in [0, 1]: the one way, in training, test and prediction."""
+    """Read an image file as (3, H, W) float in [0, 1], identically for training, test and prediction."""
     return to_tensor(read_image(path))
 
 
 class ManifestDataset(AnomalibDataset):
-    """One split of a manifest, in its order; items are anomalib's."""
+    """Dataset of one split of a manifest, in the manifest's order, with anomalib's items."""
 
     def __init__(
         self, manifest: Manifest, entries: Sequence[Entry], split: str, augmentations: Transform | None
@@ -61,7 +61,7 @@ class ManifestDataset(AnomalibDataset):
 
     @property
     def without_pixels(self) -> bool:
-        """Whether items are one black pixel instead of the image, for a model that knows its features by the path."""
+        """Whether items hold one black pixel instead of the image, for a model with features cached by image path."""
         return bool(self._without_pixels)
 
     @without_pixels.setter
@@ -69,12 +69,12 @@ class ManifestDataset(AnomalibDataset):
         self._without_pixels.fill_(value)
 
     def cache_decoded(self, max_bytes: int) -> None:
-        """Keep each decoded and resized image in memory, up to `max_bytes` in all; images kept before are dropped."""
+        """Cache decoded and resized images in memory, up to `max_bytes` in total, after clearing the cache."""
         self._decoded = {}
         self._free_bytes = max_bytes
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image, with its mask where the manifest has masks; `PassSampler` gives indices beyond the last."""
+        """Return one image, with a mask if the manifest has masks; `index` may exceed the length (`PassSampler`)."""
         pass_number, index = divmod(index, len(self.entries))
         row = self.samples.iloc[index]
         if self.without_pixels:
@@ -109,7 +109,7 @@ class ManifestDataset(AnomalibDataset):
 
 
 def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False) -> Mask:
-    """Read a mask as (H, W) uint8, brought to the image's size (nearest); no path: nothing is marked, or everything."""
+    """Read a mask as (H, W) uint8, resized (nearest) to the image; without a path, fill it with `all_defect`."""
     if not path:
         return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
     mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
@@ -117,7 +117,7 @@ def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defec
 
 
 class ImageNames(Dataset):
-    """A dataset's images by their paths alone, each with one pixel: for a model that has their features at hand."""
+    """Dataset of image paths and labels with one black pixel for each image, for a model with cached features."""
 
     def __init__(self, dataset: AnomalibDataset) -> None:
         self.rows = dataset.samples[["image_path", "label_index"]].to_numpy().tolist()
@@ -126,13 +126,13 @@ class ImageNames(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image's path and label."""
+        """Return the path and label of one image, with one black pixel."""
         path, label = self.rows[index]
         return ImageItem(image=Image(torch.zeros(3, 1, 1)), gt_label=torch.tensor(int(label)), image_path=path)
 
 
 class ImageFiles(Dataset):
-    """Image files without labels, resized for a model; for prediction."""
+    """Dataset of image files without labels, resized for a model, for prediction."""
 
     def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
         self.files = list(files)
@@ -145,5 +145,5 @@ class ImageFiles(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Return one image, resized, with the path of the file."""
+        """Return one resized image with the path of its file."""
         return ImageItem(image=self.resize(load_image(self.files[index])), image_path=str(self.files[index]))

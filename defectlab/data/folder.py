@@ -31,7 +31,7 @@ TRANSFORMS = ("train_augmentations", "val_augmentations", "test_augmentations", 
 
 
 def _signature() -> inspect.Signature:
-    """Return anomalib's arguments in its order, with its defaults where it has one, then the options that it lacks."""
+    """Return the signature of `Folder`: anomalib's arguments in order, then the options that anomalib lacks."""
     changed = {"name": None, "normal_dir": None, "normal_split_ratio": None, "test_split_ratio": None, "seed": 42}
     theirs = inspect.signature(AnomalibFolder.__init__).parameters.values()
     return options_signature([p.replace(default=changed.get(p.name, p.default)) for p in theirs])
@@ -104,26 +104,26 @@ class Folder(AnomalibDataModule):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Every image with its split, label, mask and hash; built and checked once."""
+        """The manifest of all images with split, label, mask and hash, built and checked on first access."""
         manifest = build_manifest(**vars(self.settings))
         self._is_setup = True
         return manifest
 
     @cached_property
     def region(self) -> Region | None:
-        """The part of every image that models see; None is all of it."""
+        """The region of every image that models see; None for the whole image."""
         if self.settings.valid_area_mask is None and self.settings.crop_area is None:
             return None
         return read_region(self.root or self.manifest.root, self.settings)
 
     @property
     def training_samples(self) -> int:
-        """How many images one epoch of training sees: each as often as there are passes."""
+        """Number of images in one training epoch, with each image counted once for each pass."""
         return len(self.manifest.split("train")) * self.passes
 
     @property
     def name(self) -> str:
-        """The dataset's name: given, or the root's own."""
+        """The dataset's name, from the options or else from the manifest."""
         return self.settings.name or self.manifest.name
 
     @property
@@ -139,7 +139,7 @@ class Folder(AnomalibDataModule):
         return self.settings.to_record() | loading | augmentations  # a search for the batch size changes it
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the three datasets from the manifest; the same ones however often and by whomever it is called."""
+        """Create the train, validation and test datasets from the manifest once; later calls reuse them."""
         del stage
         if not hasattr(self, "train_data"):
             for split, attribute in (("train", "train"), ("validation", "val"), ("test", "test")):
@@ -151,7 +151,7 @@ class Folder(AnomalibDataModule):
         raise AssertionError("setup() makes the datasets itself")
 
     def _update_augmentations(self) -> None:
-        """Resize as the fitted model asks for, so that images of many sizes make one batch."""
+        """Set the datasets' augmentations and the model's resizing, so that images of many sizes fit in one batch."""
         module = getattr(self.trainer, "lightning_module", None)
         preprocessing = getattr(module, "preprocessing", None)
         if preprocessing is None:
@@ -172,7 +172,7 @@ class Folder(AnomalibDataModule):
             )
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled batches; the order is the seed's alone. A model that needs no pixels gets names only."""
+        """Return shuffled batches in an order set by the seed, with names only for a model that needs no pixels."""
         module = getattr(self.trainer, "lightning_module", None)
         names = module is not None and getattr(module, "trains_on_names", lambda _: False)(self)
         if self.train_augmentations is not None and not names:

@@ -10,9 +10,9 @@ from defectlab.utils.errors import DataError
 
 
 def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the image files of a file, a folder, a glob, or several of them, without doubles.
+    """Return the image files of a file, a folder, a glob, or several of these, without duplicates.
 
-    Of a folder all below it but masks, which MVTec AD's layout keeps in `ground_truth`.
+    A folder contributes all images below it except masks in `ground_truth`, as in MVTec AD's layout.
 
     Raises:
         DataError: Nothing is there, or it holds no images.
@@ -37,7 +37,7 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def common_folder(files: Sequence[Path]) -> Path:
-    """Return the deepest folder that all of these files are below.
+    """Return the deepest folder that contains all the files.
 
     >>> common_folder([Path("/a/b/c/1.png"), Path("/a/b/2.png")]).as_posix()
     '/a/b'

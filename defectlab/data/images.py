@@ -1,4 +1,4 @@
-"""Image files to arrays and facts: one way of reading, with Pillow, the same for training, prediction and checks."""
+"""Reading of image files with Pillow, identically for training, prediction and checks."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ MAX_REMEMBERED = 200_000  # files
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one file is: size in pixels after and before its EXIF rotation, Pillow mode, content hash, or the problem.
+    """Facts about an image file: size after and before EXIF rotation, Pillow mode, content hash, and any problem.
 
     A file with a problem has the sizes and mode found until then (0 and "" if none).
     """
@@ -47,7 +47,7 @@ class ImageFacts:
 
 
 def nfc(text: str) -> str:
-    """Return `text` composed: macOS writes accents apart from their letters, and both spellings name one file."""
+    """Return `text` in Unicode form NFC, since macOS stores file names with decomposed accents."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -71,7 +71,7 @@ def list_images(folder: Path, extensions: Iterable[str] | str | None = None) -> 
 
 
 def normalised_extensions(extensions: Iterable[str] | str | None) -> tuple[str, ...]:
-    """Return endings in lower case with a dot; None gives `IMAGE_EXTENSIONS`.
+    """Return file endings in lower case with a leading dot; None gives `IMAGE_EXTENSIONS`.
 
     >>> normalised_extensions(["PNG", ".jpg"])
     ('.png', '.jpg')
@@ -83,12 +83,12 @@ def normalised_extensions(extensions: Iterable[str] | str | None) -> tuple[str, 
 
 
 def path_order(path: str) -> tuple[str, str]:
-    """Return the sort key of a relative path: composed first, so that the order is the same on every file system."""
+    """Return the sort key of a relative path, NFC form first, so that the order is equal on all file systems."""
     return nfc(path), path
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Return the picture as it is seen, (H, W, 3): uint8, or float32 in [0, 1] for 16-bit grey and float sources.
+    """Return an upright image (H, W, 3): uint8, or float32 in [0, 1] for 16-bit grey and float sources.
 
     The EXIF rotation is applied, one channel is repeated, palettes and CMYK become RGB, alpha is dropped.
     Colour files of 16 bits a channel keep their upper 8 bits (Pillow has no deeper colour).
@@ -103,7 +103,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:
-    """Return an image, uint8 or float in [0, 1], for showing."""
+    """Convert an image, uint8 or float in [0, 1], to uint8 for display."""
     return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
 
 
@@ -158,7 +158,7 @@ def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
 
 
 def probe(path: Path) -> ImageFacts:
-    """Read a file once: hash its bytes and decode it to the end. Remembered in this process by path, size and times."""
+    """Hash and fully decode an image file and return its facts, cached in this process by path, size and times."""
     try:
         status = path.stat()
     except OSError as error:

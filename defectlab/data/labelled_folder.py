@@ -1,4 +1,4 @@
-"""Images to test on that have no training images with them: `good/` beside folders of defects."""
+"""Test datasets without training images: a folder `good/` beside folders of defects."""
 
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from defectlab.utils.errors import DataError
 
 
 def has_no_training_images(root: Path) -> bool:
-    """Whether a folder holds no training images: `good/` or `bad/` (or another name of these), and no `train/`."""
+    """Return whether a folder holds `good/` or `bad/` (or a synonym) but no `train/`."""
     names = {child.name.lower() for child in subfolders(root)}
     return "train" not in names and bool(names & {*GOOD, *BAD})
 
@@ -44,7 +44,7 @@ class LabelledFolder(Folder):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Every image, all of them test images; built and checked once."""
+        """The manifest of all images, each in the test split, built and checked on first access."""
         assert self.root is not None
         manifest = bare_manifest(self.root, self.settings.extensions)
         self._is_setup = True
@@ -52,7 +52,7 @@ class LabelledFolder(Folder):
 
 
 def bare_manifest(root: Path, extensions: list[str] | None = None) -> Manifest:
-    """Return the manifest of a folder that `has_no_training_images`.
+    """Return the manifest of a folder of test images for which `has_no_training_images` is True.
 
     Raises:
         DataError: It is none, or its images have problems: all of them at once.
@@ -97,5 +97,5 @@ def _mask_root(root: Path) -> Path | None:
 
 
 def _name(root: Path) -> str:
-    """Return the dataset's name: of `bottle/test` both, for `test` alone says nothing."""
+    """Return the dataset's name: the folder's own, or `bottle-test` for the folder `bottle/test`."""
     return f"{root.parent.name}-test" if root.name.lower() == "test" else root.name

@@ -1,1 +1,1 @@
-"""Run folders: what a run writes, and what everything after it reads. Never imports models."""
+"""Run folders and their evaluation, comparison and workbook, without importing models."""

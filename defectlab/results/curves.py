@@ -1,4 +1,4 @@
-"""What a report says of a run, computed from its record: curves, counts by kind of defect, where it fails."""
+"""Data for a run's report, computed from its scores: curves, counts by kind of defect, and failure cases."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from defectlab.evaluation.intervals import Interval, auroc_interval
 from defectlab.evaluation.metrics import SortedScores, auroc, sort_scores
 from defectlab.results.run.scores import ScoreRow
 
-MAX_POINTS = 400  # of a drawn curve; more cannot be seen
+MAX_POINTS = 400  # points of a drawn curve; more would not be visible
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of test image. `flagged`: how many are above the threshold (None without one).
+    """Results of one kind of test image; `flagged` counts images above the threshold (None without a threshold).
 
-    `auroc` is against all good test images, and has no value for the good ones themselves.
+    `auroc` is computed against all good test images, and is None for kinds that are not anomalous.
     """
 
     defect: str
@@ -33,9 +33,9 @@ class Kind:
 
 
 def by_kind(rows: Sequence[ScoreRow], threshold: float | None, groups: Sequence[str] | None = None) -> list[Kind]:
-    """Return the kinds of test image, those of the lowest average score first.
+    """Return the results of each kind of test image, in ascending order of mean score.
 
-    `groups` (n,) name the group of each image; the intervals then know that images of one group are not independent.
+    `groups` (n,) names the group of each image; the intervals then treat groups, not images, as independent.
     """
     return kinds_of_columns(
         [row.defect for row in rows],
@@ -53,13 +53,13 @@ def kinds_of_columns(
     threshold: float | None,
     groups: Sequence[str] | None = None,
 ) -> list[Kind]:
-    """As `by_kind`, from columns of defects, labels, scores and groups (n,)."""
+    """Return the results of `by_kind` from columns of defects, labels, scores and groups (n,)."""
     kinds = []
     names, members = np.array(defects, dtype=np.str_), None if groups is None else np.array(groups, dtype=np.str_)
     for label, defect in sorted(set(zip(labels.tolist(), defects, strict=True))):
         own = (labels == label) & (names == defect)
         its = scores[own]
-        flagged = None if threshold is None else int((~(its <= threshold)).sum())  # NaN is not called good
+        flagged = None if threshold is None else int((~(its <= threshold)).sum())  # NaN counts as flagged
         area, interval = None, None
         if label == 1:
             used = own | (labels == 0)
@@ -71,7 +71,7 @@ def kinds_of_columns(
 
 
 def roc_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return false-positive rates and recalls of all thresholds, rising from (0, 0) to (1, 1), thinned for drawing."""
+    """Return the ROC curve's false-positive rates and recalls, rising from (0, 0) to (1, 1), thinned for drawing."""
     cuts = _cuts(curve)
     fpr = 1 - np.searchsorted(curve.negatives, cuts, "left") / curve.negatives.size
     tpr = 1 - np.searchsorted(curve.positives, cuts, "left") / curve.positives.size
@@ -79,7 +79,7 @@ def roc_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def pr_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return recalls and precisions of all thresholds, recall rising, thinned for drawing."""
+    """Return the recalls, ascending, and precisions of the precision-recall curve, thinned for drawing."""
     cuts = _cuts(curve)
     tp = curve.positives.size - np.searchsorted(curve.positives, cuts, "left")
     fp = curve.negatives.size - np.searchsorted(curve.negatives, cuts, "left")
@@ -87,7 +87,7 @@ def pr_points(curve: SortedScores) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _cuts(curve: SortedScores) -> NDArray[np.floating]:
-    """Return distinct scores, descending: all, or of very many a sample that is dense at both classes' ends."""
+    """Return distinct scores, descending: all of them, or for many scores a sample dense at both classes' ends."""
     if curve.positives.size + curve.negatives.size <= 4 * MAX_POINTS:
         return np.unique(np.concatenate([curve.positives, curve.negatives]))[::-1]
     shares = np.concatenate([np.linspace(0, 1, MAX_POINTS), 1 - np.geomspace(1e-6, 1, MAX_POINTS)])
@@ -96,12 +96,12 @@ def _cuts(curve: SortedScores) -> NDArray[np.floating]:
 
 
 def by_score(rows: Sequence[ScoreRow]) -> list[int]:
-    """Return the positions of rows from the lowest score to the highest, those that are NaN last."""
+    """Return the positions of rows in ascending order of score, with NaN scores last."""
     return sorted(range(len(rows)), key=lambda index: (math.isnan(rows[index].score), rows[index].score))
 
 
 def where_it_fails(rows: Sequence[ScoreRow], threshold: float | None, count: int = 6) -> dict[str, list[int]]:
-    """Return positions in `rows` worth looking at: highest good, lowest defects, closest to the threshold."""
+    """Return the positions in `rows` of the highest good, lowest anomalous and closest-to-threshold scores."""
     order = by_score(rows)
     found = {
         "Good images that score highest": [index for index in reversed(order) if rows[index].label == 0][:count],

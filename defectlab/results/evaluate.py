@@ -26,7 +26,7 @@ from defectlab.utils.errors import OptionError
 
 logger = logging.getLogger(__name__)
 
-AUPIMO = "pixel_AUPIMO"  # computed by the engine, on request; no threshold changes it, so it stays as it was
+AUPIMO = "pixel_AUPIMO"  # computed by the engine on request; independent of thresholds, so it is preserved
 
 
 def choose_thresholds(
@@ -36,7 +36,7 @@ def choose_thresholds(
     by: DefaultRule | None = None,
     pixel_labels: np.ndarray | None = None,
 ) -> tuple[Threshold, Threshold]:
-    """Choose image and pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W), as a model does.
+    """Choose the image and the pixel threshold from one split's rows, maps (n, H, W) and masks (n, H, W).
 
     Masks may be packed along their width, as records hold them. `pixel_labels` (n,) are those of the rows where left
     out, -1 where an image's pixels do not count.
@@ -77,7 +77,7 @@ def evaluate_run(
     thresholds: Thresholds | None = None,
     group_threshold: ThresholdRecord | None = None,
 ) -> dict[str, Any]:
-    """Compute the test metrics at the record's own thresholds, or others. Nothing is written.
+    """Compute the test metrics at the record's thresholds or at others, without writing anything.
 
     Returns:
         Fields of the record: `evaluation` (the grid of the pixel metrics), `metrics` by name (None where one cannot be
@@ -127,7 +127,7 @@ def _intervals(
     image_threshold: float | None,
     pixel_threshold: float | None,
 ) -> dict[str, IntervalRecord | None]:
-    """Return the interval of every metric that has a value; those that cannot be made say why in `method`."""
+    """Return the interval of every metric that has a value; `method` gives the reason for a missing interval."""
     scores, labels = columns(rows)
     groups = row_groups(run.record, rows)
     found: dict[str, IntervalRecord | None] = {
@@ -141,17 +141,17 @@ def _intervals(
 
 
 def relabel_scores(run: Run, threshold: float | None) -> None:
-    """Write scores.csv again, with every image's decision at the image threshold."""
+    """Rewrite scores.csv with every image's decision at the image threshold."""
     run.write_scores([with_decision(row, threshold) for row in run.scores()])
 
 
 def with_decision(row: ScoreRow, threshold: float | None) -> ScoreRow:
-    """Return the row with its decision at `threshold`."""
+    """Return a copy of the row with its predicted label at `threshold`."""
     return replace(row, pred_label=decision(row.score, threshold))
 
 
 def columns(rows: Sequence[ScoreRow]) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores (n,) float64 and labels (n,) int64."""
+    """Return the rows' scores (n,) float64 and labels (n,) int64."""
     return np.array([row.score for row in rows], dtype=np.float64), np.array(
         [row.label for row in rows], dtype=np.int64
     )

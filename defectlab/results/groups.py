@@ -1,4 +1,4 @@
-"""Groups, objects that several images show: one score for each, the highest of its images, metrics, intervals."""
+"""Scores, thresholds, metrics and intervals of groups, which are objects shown by several images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,31 +20,31 @@ from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 
 Chooser = Callable[[NDArray[np.float64], NDArray[np.int64]], Threshold]
-RULES_WITHOUT_OPTIONS = ("f1", "good_max", "none")  # rules that need no options: what a run is trained with
+RULES_WITHOUT_OPTIONS = ("f1", "good_max", "none")  # threshold rules without options, which training uses
 
 
 def row_groups(record: RunRecord, rows: Sequence[ScoreRow]) -> list[str] | None:
-    """Return the group of each row, as the run's `data.group` names it; None for a run without it."""
+    """Return the group of each row by the run's pattern `data.group`; None for a run without a pattern."""
     return groups_of_paths(record, [row.image_path for row in rows])
 
 
 def groups_of_paths(record: RunRecord, paths: Sequence[str]) -> list[str] | None:
-    """Return the group of each image, by its path as scores.csv has it; None for a run without `data.group`."""
+    """Return the group of each image path of scores.csv by the pattern `data.group`; None without a pattern."""
     pattern = record.dataset.protocol.group
     return None if pattern is None else [group_of(path, pattern) for path in paths_below_root(record, paths)]
 
 
 def paths_below_root(record: RunRecord, paths: Sequence[str]) -> list[str]:
-    """Return a run's image paths relative to its dataset's root: equal for equal images, wherever the dataset lies."""
-    root = record.dataset.root or "."  # written like the paths, so no disk is asked
+    """Return a run's image paths relative to its dataset's root, so that they match across dataset locations."""
+    root = record.dataset.root or "."  # written like the paths, so no file access is needed
     places = [(path, PurePosixPath(path)) for path in paths]
     return [place.relative_to(root).as_posix() if place.is_relative_to(root) else path for path, place in places]
 
 
 def group_columns(rows: Sequence[ScoreRow], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the groups' scores (g,), each the highest of its images, and labels (g,), in the order of their names.
+    """Return the groups' scores (g,), each the maximum over its images, and labels (g,), sorted by group name.
 
-    A group is anomalous (1) where any of its images is, good (0) where its known ones all are, else unknown (-1).
+    A group is anomalous (1) if any of its images is, good (0) if all its labelled images are, else unknown (-1).
     """
     scores: dict[str, float] = {}
     labels: dict[str, int] = {}
@@ -56,7 +56,7 @@ def group_columns(rows: Sequence[ScoreRow], groups: Sequence[str]) -> tuple[NDAr
 
 
 def choose_group_threshold(run: Run, choose: Chooser = choose_image_threshold) -> ThresholdRecord | None:
-    """Choose the threshold of groups on the validation rows; None for a run without `data.group`."""
+    """Choose the group threshold on the run's validation rows; return None for a run without `data.group`."""
     rows = run.scores("validation")
     groups = row_groups(run.record, rows)
     if groups is None:
@@ -68,7 +68,7 @@ def choose_group_threshold(run: Run, choose: Chooser = choose_image_threshold) -
 def evaluate_groups(
     run: Run, rows: Sequence[ScoreRow], image_rule: str, threshold: ThresholdRecord | None = None
 ) -> GroupsRecord | None:
-    """Compute the results of groups over the test rows; None for a run without `data.group`.
+    """Compute the group results over the test rows; return None for a run without `data.group`.
 
     Args:
         run: The run, for its pattern, its validation rows and the group threshold it may have.
@@ -104,7 +104,7 @@ def evaluate_groups(
 def _intervals(
     scores: NDArray[np.float64], labels: NDArray[np.int64], threshold: float | None
 ) -> dict[str, IntervalRecord]:
-    """Groups are independent of each other: intervals as over images, a group in an image's place."""
+    """Return the intervals of the group metrics, computed as for images with each group as one sample."""
     found = image_intervals(scores, labels, threshold)
     named = {name: replace(one, method=one.method.replace("image", "part")) for name, one in found.items()}
     return interval_records("part", named)

@@ -1,4 +1,4 @@
-"""Retention of a finished run's maps on disk, and what is no longer possible without them."""
+"""Retention of a finished run's anomaly maps on disk by the option `keep_maps`."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def check_keep_maps(keep_maps: str) -> str:
 
 
 def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
-    """Delete the maps that `keep_maps` does not keep, once the metrics are computed.
+    """Delete the maps that `keep_maps` does not retain, after the metrics are computed.
 
     "worst" keeps, of the test, the ten highest-scoring good images, the ten lowest-scoring anomalous ones and the ten
     closest to the threshold.
@@ -51,5 +51,5 @@ def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
 
 
 def worst_rows(rows: list[ScoreRow], threshold: float | None, count: int = WORST) -> list[int]:
-    """Return, ascending, the positions of the rows that show best where a model fails."""
+    """Return in ascending order the positions of the rows with the model's worst or closest decisions."""
     return sorted({index for indices in where_it_fails(rows, threshold, count).values() for index in indices})

@@ -1,4 +1,4 @@
-"""Models' names: as a class of Python has them, and as the literature writes them. Needs no model."""
+"""Class names and literature names of models, derived without importing the models."""
 
 _CLASSES = {"featcae": "FeatCae", "mh_patchcore": "MHPatchcore", "uninet": "UniNet"}  # not made of the name's words
 TITLES = {
@@ -24,7 +24,7 @@ def class_name(model: str) -> str:
 
 
 def title(model: str) -> str:
-    """Return the name of a model in the literature; one that has none is called as its class.
+    """Return a model's name in the literature, or its class name if it has none.
 
     >>> title("efficient_ad"), title("linear_vae")
     ('EfficientAD', 'LinearVae')

@@ -24,7 +24,7 @@ def per_defect(
     earlier: Sequence[DefectRecord] = (),
     groups: Sequence[str] | None = None,
 ) -> list[DefectRecord]:
-    """Return the results of each kind of test image, the good ones first.
+    """Compute the results of each kind of test image, with good images first.
 
     Metrics of a kind of defect are of its images and all good ones; the good kind has none. A metric without a value is
     None. Images of unknown label have no entry.

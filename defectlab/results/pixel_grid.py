@@ -1,4 +1,4 @@
-"""The grid on which a run's pixel metrics are computed, and the masks kept on it."""
+"""The grid on which a run's pixel metrics are computed, and the masks stored on that grid."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -45,7 +45,7 @@ def check_pixel_size(pixel_size: Any) -> PixelSize:
 
 
 def pixel_size_of(run: Run) -> PixelSize:
-    """Return on which grid the run's pixel metrics are computed; records older than the choice have the model's own."""
+    """Return the option for the grid of the run's pixel metrics; older records default to the model's input."""
     return run.record.evaluation.pixel_size
 
 
@@ -61,7 +61,7 @@ def evaluation_record(run: Run) -> EvaluationRecord:
 
 
 def describe_grid(record: RunRecord) -> str:
-    """Describe the pixels that a run's pixel metrics are of: only runs that agree in it can be ranked by them.
+    """Describe the grid of a run's pixel metrics; only runs with equal descriptions can be ranked by these metrics.
 
     For example `224 x 224, the centre of 256 x 256`.
     """
@@ -82,7 +82,7 @@ def _sides(size: Sequence[int]) -> str:
 
 
 def write_grid_masks(run: Run, manifest: Manifest) -> None:
-    """Keep the test masks on the run's grid, packed eight pixels to a byte, where it is not the model's own.
+    """Write the test masks on the run's grid, packed eight pixels to a byte, if it is not the model's input grid.
 
     With "original" a mask stays as it is on disk; an image without one has an empty mask of its own size.
     """
@@ -101,7 +101,7 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
             mask = (
                 np.full(image_size, manifest.is_all_defect(entry), dtype=np.bool_) if path is None else read_mask(path)
             )
-            if region is not None:  # what was cut out is the image; the rest was never looked at
+            if region is not None:  # the cut-out region counts as the image; the rest was never evaluated
                 mask, image_size = region.cut(resize_nearest(mask, image_size)), region.cut_size(image_size)
             if not isinstance(pixel_size, str):
                 mask = resize_nearest(mask, (pixel_size[0], pixel_size[1]))
@@ -112,7 +112,7 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
 
 
 def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
-    """Return the run's test maps and masks on its grid, read from disk as they are needed; or why there are none.
+    """Return the run's test maps and masks on its grid, read lazily from disk, or the reason why there are none.
 
     Raises:
         InputError: Maps or masks are damaged, or the maps are not those of the rows of scores.csv.
@@ -137,7 +137,7 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
 
 
 def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
-    """Check that there is one map for each row of scores.csv, so that no map is assigned to another image.
+    """Check that there is one map for each row of scores.csv, so that maps and images correspond.
 
     Raises:
         InputError: With both counts.
@@ -151,13 +151,13 @@ def check_rows(run: Run, maps: NDArray[np.float32], split: str) -> None:
 
 
 def left_out(run: Run, rows: Sequence[ScoreRow]) -> list[int]:
-    """Return the positions of rows whose pixels are not counted: defects without a mask that are left out."""
+    """Return the positions of rows that pixel metrics exclude: defects without a mask."""
     names = frozenset(run.record.dataset.without_mask)
     return [place for place, row in enumerate(rows) if row.image_path in names] if names else []
 
 
 def pixel_labels(run: Run, rows: Sequence[ScoreRow]) -> NDArray[np.int64]:
-    """Return the labels (n,) of rows as pixels count: -1 (unknown) also where the mask is missing and left out."""
+    """Return the labels (n,) of rows for pixel metrics, with -1 (unknown) for rows excluded for lack of a mask."""
     labels = np.array([row.label for row in rows], dtype=np.int64)
     labels[left_out(run, rows)] = -1
     return labels
@@ -169,7 +169,7 @@ def _counted(run: Run, images: PixelImages) -> PixelImages:
 
 
 class GridImages:
-    """Maps (n, h, w) on the model's input, each brought to the grid of its mask.
+    """Maps (n, h, w) on the model's input, each resampled to the grid of its mask on access.
 
     Args:
         maps: Raw maps, memory-mapped or not.
@@ -189,12 +189,12 @@ class GridImages:
         self._starts = _starts(self.sizes)
 
     def map(self, index: int) -> NDArray[np.float32]:
-        """Raw anomaly map (H, W) of one image, on its grid; -inf where nothing was looked at, so never flagged."""
+        """Return one image's raw anomaly map (H, W) on its grid, with -inf outside the evaluated region."""
         values = np.asarray(self._maps[index])
         return self._frame.to_region(values, self._images[index], self.sizes[index], unseen=-np.inf)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """Mask (H, W) of one image."""
+        """Return the mask (H, W) of one image."""
         height, width = self.sizes[index]
         bits = self._bits[self._starts[index] : self._starts[index + 1]]
         return np.unpackbits(bits, count=height * width).view(np.bool_).reshape(height, width)

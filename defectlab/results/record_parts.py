@@ -1,4 +1,4 @@
-"""Computed thresholds and intervals as parts of a record."""
+"""Conversion of computed thresholds and intervals to parts of a run's record."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord
 
 
 def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:
-    """Return a threshold that the images of a split chose, or the user; `oracle` says that it was the test images."""
+    """Return the record of a threshold and the source that it was chosen from; `oracle` marks the test images."""
     source = "the user" if threshold.rule == "manual" else split
     return ThresholdRecord(
         value=threshold.value, rule=threshold.rule, source=source, reason=threshold.reason, oracle=source == "test"
@@ -16,11 +16,11 @@ def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:
 
 
 def no_thresholds(reason: str) -> Thresholds:
-    """Return the thresholds of a run for which none could be chosen, and why."""
+    """Return the threshold records of a run for which no thresholds could be chosen, with the reason."""
     none = threshold_record(Threshold(None, "none", "", reason), "none")
     return Thresholds(image=none, pixel=none)
 
 
 def interval_records(level: str, intervals: Mapping[str, Interval]) -> dict[str, IntervalRecord]:
-    """Return intervals by the full names of their metrics."""
+    """Return interval records keyed by full metric name."""
     return {name: IntervalRecord.from_dict(one) for name, one in intervals_record(level, intervals).items()}

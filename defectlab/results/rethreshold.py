@@ -25,7 +25,7 @@ LEVELS = ("image", "pixel")
 
 
 def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str]) -> dict[str, Threshold]:
-    """Choose new thresholds on the run's validation images, decide every image anew and recompute the metrics.
+    """Choose new thresholds on the run's validation images, relabel every image and recompute the metrics.
 
     At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
     good images with any pixel flagged; mean_plus_k_std takes the pixels of good images; f1, mean_of_means and recall
@@ -49,13 +49,13 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     results: dict[str, Any] = {}
     if run.status == "finished":
         results = evaluate_run(run, thresholds, of_groups)
-        relabel_scores(run, thresholds.image.value)  # nothing can fail any more
+        relabel_scores(run, thresholds.image.value)  # after all computations that can fail
     run.update(thresholds=thresholds, **results)
     return chosen
 
 
 def _group_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> ThresholdRecord | None:
-    """Choose the threshold of groups by the same rule; where there are too few groups for it, the record says so."""
+    """Choose the group threshold by the image threshold's rule; the record notes if there are too few groups."""
 
     def by_rule(scores: np.ndarray, labels: np.ndarray) -> Threshold:
         try:
@@ -87,7 +87,7 @@ def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
 
 
 def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: RuleOptions, source: str) -> Threshold:
-    """Choose the image threshold from validation rows, for conformal from groups where there are such.
+    """Choose the image threshold from validation rows; the rule conformal uses groups where they are defined.
 
     Raises:
         OptionError: The rule cannot work on these images.

@@ -1,4 +1,4 @@
-"""A run as one row of the workbook: flat, typed, every option in a column of its own. Needs no openpyxl."""
+"""Conversion of a run to a flat, typed row of the workbook, with a column for each option. Needs no openpyxl."""
 
 import hashlib
 import re
@@ -55,7 +55,7 @@ _NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backb
 
 
 def row_of(run: Run) -> Row:
-    """Return a finished run's row; what the run does not have is left out."""
+    """Return a finished run's workbook row, without columns for which the run has no value."""
     record, groups = run.record, run.record.groups
     experiment, dataset, thresholds = record.experiment, record.dataset, record.thresholds
     sections = {
@@ -110,12 +110,12 @@ def row_of(run: Run) -> Row:
 
 
 def project_id() -> str:
-    """Name this project root on this machine without telling where it is: records are looked for in their own root."""
+    """Return an identifier of this project root on this machine that does not reveal its path."""
     return hashlib.sha256(f"{socket.gethostname()}\n{paths.project_root()}".encode()).hexdigest()[:12]
 
 
 def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return every column that some row has: who, the metrics, the model's options, the rest."""
+    """Return the columns of all rows in order: identifying columns, metrics, the model's options, then the rest."""
     seen = list(dict.fromkeys(key for row in rows for key in row))
     groups: list[list[str]] = [
         [*_FIRST, *BARE_METRICS, *_SURE],
@@ -132,14 +132,14 @@ def column_order(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def is_ours(header: Any) -> bool:
-    """Tell a column that DefectLab writes from one that a person added."""
+    """Return whether DefectLab writes this column, as opposed to one that a user added."""
     text = str(header)
     fixed = (*_FIRST, *_SURE, "seed", *_LAST, *_END, *ORACLE.values())
     return text in fixed or bool(_OPTION.fullmatch(text)) or is_metric(text) or is_interval(text)
 
 
 def current_name(header: str) -> str:
-    """Return a column's name as it is written now, for workbooks that were written before it had it.
+    """Return the current name of a column, which may have an older name in earlier workbooks.
 
     >>> current_name("image_F1Max"), current_name("verdict")
     ('oracle image_F1Max', 'verdict')
@@ -148,7 +148,7 @@ def current_name(header: str) -> str:
 
 
 def interval_columns(metric: str) -> tuple[str, str]:
-    """Return the names of the columns of a metric's 95 % interval.
+    """Return the names of the two columns of a metric's 95 % interval.
 
     >>> interval_columns("image_AUROC")
     ('image_AUROC 95% low', 'image_AUROC 95% high')
@@ -157,34 +157,34 @@ def interval_columns(metric: str) -> tuple[str, str]:
 
 
 def is_interval(header: str) -> bool:
-    """Whether a column holds an end of a metric's interval."""
+    """Return whether a column holds an end of a metric's interval."""
     return any(header in interval_columns(metric) for metric in _WITH_INTERVAL)
 
 
 def is_imported(row: Mapping[str, Any]) -> bool:
-    """Whether a row came from a hand-kept workbook, so that it exists nowhere else."""
+    """Return whether a row was imported from a hand-kept workbook and so has no run record."""
     return str(row.get(KEY, "")).startswith(f"{IMPORTED}-")
 
 
 def number(row: Mapping[str, Any], metric: str) -> float | None:
-    """Return a row's metric, None where there is none or a person wrote something else into the cell."""
+    """Return a row's value of a column as a number; None if it is missing or not a number."""
     value = row.get(metric)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def ranking_key(row: Mapping[str, Any]) -> RankingKey:
-    """Return what must be equal for two rows to be compared: dataset, split, and the grid of the pixel metrics."""
+    """Return the key shared by comparable rows: dataset, split, and grid of the pixel metrics."""
     split = str(row.get("manifest", row.get("state", "")))
     return str(row.get("dataset", "")), split, str(row.get("evaluation.pixel_size", "input"))
 
 
 def ranked_within(row: Mapping[str, Any], metric: str) -> tuple[RankingKey, str, str]:
-    """Return what must be equal for two rows' values of a metric to be ranked: for pixels also the grid's true size."""
+    """Return the key shared by rows whose values of a metric can be ranked; pixel metrics add the grid's size."""
     return ranking_key(row), metric, str(row.get(GRID, "")) if metric.startswith("pixel") else ""
 
 
 def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[RankingKey, str, str], Any]:
-    """Return the best value of each metric, keyed as `ranked_within` says."""
+    """Return the best value of each metric, keyed by `ranked_within`."""
     best: dict[tuple[RankingKey, str, str], Any] = {}
     for row in rows:
         for metric in METRICS:
@@ -196,7 +196,7 @@ def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[RankingKey, str, 
 
 
 def cell_value(value: Any) -> Any:
-    """Return an option as a cell holds it: numbers stay numbers, lists become text.
+    """Return an option's value as stored in a cell: numbers stay numbers, lists become text.
 
     >>> cell_value(["layer2", "layer3"]), cell_value([256, 256]), cell_value(0.1)
     ('layer2, layer3', '256 x 256', 0.1)
@@ -208,7 +208,7 @@ def cell_value(value: Any) -> Any:
 
 
 def _intervals_and_baselines(record: RunRecord) -> Row:
-    """Return the intervals on record, and what calling every image anomalous would give."""
+    """Return the recorded intervals and the metrics of a trivial detector that calls every image anomalous."""
     found = {title: record.trivial.get(metric) for title, metric in _TRIVIAL.items()}
     for metric in _WITH_INTERVAL:
         if interval := record.intervals.get(metric):
@@ -221,7 +221,7 @@ def _both(image: str, pixel: str) -> str:
 
 
 def _not_available(reasons: Mapping[str, str | None]) -> str:
-    """Name each reason once, with the metrics it keeps from having a value."""
+    """Return each reason for missing values once, with the metrics that it applies to."""
     metrics: dict[str, list[str]] = {}
     for metric, reason in reasons.items():
         metrics.setdefault(str(reason), []).append(metric)
@@ -242,7 +242,7 @@ def _protocol(protocol: ProtocolRecord) -> str:
 
 
 def _chosen(record: RunRecord) -> str | None:
-    """Return by what a sweep chose this run as its best."""
+    """Return a description of how a sweep selected this run as its best."""
     refit = record.sweep_facts.refit
     if refit is None or refit.metric is None:
         return None
@@ -266,7 +266,7 @@ def _clean(value: Any) -> Any:
 
 
 def _date(text: str) -> datetime:
-    """Return UTC without a zone, for a cell knows none."""
+    """Return a date in UTC without a time zone, since a cell cannot store one."""
     return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
 
 
@@ -277,7 +277,7 @@ _SEEDS = ("seed", "model.seed")
 
 
 def repeat_key(run: Run) -> str:
-    """Return twelve hex digits, equal for runs that differ in nothing but the seed of model and experiment.
+    """Return twelve hex digits that are equal for runs that differ only in the seed of model and experiment.
 
     The split's own seed (`data.seed`) and its images stay part of it: other test images are no repetition. Random
     weights are drawn by the seed, so they are what is repeated, whatever their hash.
@@ -290,7 +290,7 @@ def _seed(run: Run) -> int:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return what makes the experiment but its seed."""
+    """Return the settings that identify the experiment, without its seed."""
     settings = {key: value for key, value in run.record.facts.items() if key not in _SEEDS}
     if run.record.backbone.source.startswith(RANDOM):
         settings["backbone.sha256"] = RANDOM

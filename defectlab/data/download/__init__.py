@@ -1,1 +1,1 @@
-"""Public data sets on request: addresses, archives, unpacking."""
+"""Download and unpacking of public datasets on request."""

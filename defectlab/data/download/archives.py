@@ -18,7 +18,7 @@ VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
 
 def unpack(archive: Path, layout: str, scratch: Path, categories: Sequence[str]) -> list[Path]:
-    """Unpack the categories asked for (none: all) into `scratch` and return their folders, ready to be moved.
+    """Unpack the requested categories (all if none are named) into `scratch` and return their folders.
 
     Raises:
         DataError: A category that the archive does not have, or an archive of another form.
@@ -27,12 +27,12 @@ def unpack(archive: Path, layout: str, scratch: Path, categories: Sequence[str])
 
 
 def move_folders(folders: Iterable[Path], destination: Path) -> list[Path]:
-    """Move folders into `destination`; each is there whole or not at all."""
+    """Move each folder atomically into `destination` and return the new paths."""
     return [folder.rename(destination / folder.name) for folder in folders]
 
 
 def _mvtec(archive: Path, scratch: Path, categories: Sequence[str]) -> list[Path]:
-    """Take whatever has <category>/train/good, at the top or one folder down; licences and readmes stay behind."""
+    """Unpack the categories, which hold train/, at the top or one folder down, without licences and readmes."""
     with tarfile.open(archive) as tar:
         members = [member for member in tar.getmembers() if member.isfile()]
         where: dict[str, PurePosixPath] = {}
@@ -49,7 +49,7 @@ def _mvtec(archive: Path, scratch: Path, categories: Sequence[str]) -> list[Path
 
 
 def _visa(archive: Path, scratch: Path, categories: Sequence[str]) -> list[Path]:
-    """Sort VisA's images as its one-class split says: what is normal is good, what is not is bad, masks 0 and 255."""
+    """Unpack VisA's images by its one-class split into good (normal) and bad (anomalous), with masks of 0 and 255."""
     raw = scratch / "raw"
     with tarfile.open(archive) as tar:
         tar.extractall(raw, _files(tar, VISA_SPLIT), filter="data")

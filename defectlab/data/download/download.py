@@ -1,4 +1,4 @@
-"""`defectlab data download`: a public dataset from the network or a local archive, into a layout known by itself."""
+"""`defectlab data download`: fetch a public dataset from the network or a local archive into a known layout."""
 
 import logging
 import shutil
@@ -27,7 +27,7 @@ def download(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Fetch a dataset's archive, check it, and put its categories into `destination`, a folder for each.
+    """Fetch a dataset's archive, check it, and unpack each category to its own folder in `destination`.
 
     What was loaded of an archive is kept and continued. A hash is checked where one is known: the table's, for the
     table's own address, or `sha256`. Where none is known the file is trusted, and its hash is recorded in
@@ -80,7 +80,7 @@ def _refuse_to_overwrite(destination: Path, categories: Sequence[str]) -> None:
 
 
 def _archive(dataset: PublicDataset, destination: Path, file: Path | None, progress: Progress | None) -> Path:
-    """Return the archive, checked against what is known of it."""
+    """Return the dataset's archive, downloaded if needed and checked against its known hash."""
     if file is not None:
         if not file.is_file():
             raise DataError(f"There is no file {file}.")
@@ -105,7 +105,7 @@ def _archive(dataset: PublicDataset, destination: Path, file: Path | None, progr
 
 
 def _check(dataset: PublicDataset, file: Path, destination: Path, *, keep: bool) -> None:
-    """Compare a file with the hash that is known; where none is, record the one it has."""
+    """Check a file against the dataset's known hash, or record the file's hash if none is known."""
     found = sha256_of(file)
     if dataset.sha256 is None:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Public datasets and where they are: the table that comes with the package, and the user's own beside the data."""
+"""Tables of public datasets: the package's own, and the user's beside the downloaded data."""
 
 import json
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ LAYOUTS = ("mvtec", "visa")
 
 @dataclass(frozen=True)
 class PublicDataset:
-    """One dataset: archive, address, content hash (None: not known), and how the archive is laid out.
+    """A public dataset: archive, address, content hash (None if unknown) and layout of the archive.
 
-    `sha256_from` says who vouches for the hash.
+    `sha256_from` names the origin of the hash.
     """
 
     name: str
@@ -45,7 +45,7 @@ def find_dataset(name: str, destination: Path) -> PublicDataset:
 
 
 def record_dataset(dataset: PublicDataset, destination: Path) -> None:
-    """Write a dataset into the destination's own table."""
+    """Add or replace a dataset in the destination's own table."""
     known = {**_read(destination / OWN_TABLE), dataset.name: dataset}
     write_json(destination / OWN_TABLE, {"datasets": [asdict(one) for one in known.values()]})
 

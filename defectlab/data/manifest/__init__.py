@@ -1,1 +1,1 @@
-"""From a folder to a manifest: layout, pairing of masks, split, groups, findings."""
+"""Creation of a dataset's manifest from a folder: layout, pairing of masks, split, groups and findings."""

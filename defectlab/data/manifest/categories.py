@@ -1,4 +1,4 @@
-"""Datasets side by side in one folder, chosen by name, by list, by group or all. No torch here."""
+"""Selection of datasets (categories) in one folder by name, list, group or all. Does not use torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ Groups = Mapping[str, Sequence[str]]
 
 
 def categories_in(root: Path) -> list[str]:
-    """Return the names of the datasets in a folder: what has train/good.
+    """Return the sorted names of the datasets in a folder, which are its subfolders with train/good.
 
     Raises:
         DataError: There is none.
@@ -25,13 +25,13 @@ def categories_in(root: Path) -> list[str]:
 
 
 def named_groups(groups: Groups) -> dict[str, list[str]]:
-    """Return every named group of categories: the user's and MVTec AD's two."""
+    """Return all named groups of categories: MVTec AD's textures and objects, and the user's groups."""
     own = {name: list(members) for name, members in groups.items()}
     return {"textures": list(TEXTURES), "objects": list(OBJECTS), **own}
 
 
 def chosen_categories(asked: str | Sequence[str], there: Sequence[str], groups: Groups) -> list[str]:
-    """Return the categories that `all`, a group, a name or a list of these (or `a,b`) mean, each once.
+    """Return the categories selected by `all`, a group, a name or a list of these (or `a,b`), each once.
 
     Raises:
         DataError: One is not there; the closest that is, is named.

@@ -1,4 +1,4 @@
-"""Groups: the photographs of one part, recognised by a pattern on the image's path. No torch here."""
+"""Groups of photographs of one part, identified by a pattern on the image's path. Does not use torch."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Folder layouts: which folders hold good images, defects and masks, found by themselves or given by name."""
+"""Folder layouts: the folders of good images, defects and masks, detected or given by name."""
 
 import os
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ Any other folders can be given by name: normal_dir, abnormal_dir, normal_test_di
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders by their part, relative to the root (posix), or absolute where they lie outside it.
+    """The folders of a dataset by role, as posix paths relative to the root, or absolute if outside the root.
 
     `mask_dirs` None: there are no masks at all. `annotated_dirs` hold test images of both labels, told apart by the
     text file in the same place of `annotations`. `notes` say what was seen and is not used.
@@ -49,13 +49,13 @@ class Layout:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return one line for each part that has folders."""
+        """Return a description of the layout with one line for each role that has folders."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "notes")}
         return "\n".join(f"{name}: {', '.join(dirs)}" for name, dirs in parts.items() if dirs)
 
 
 def detect(root: Path) -> Layout:
-    """Recognise the layout under `root` (see `KNOWN`).
+    """Detect the layout of the folders under `root` (see `KNOWN`).
 
     Raises:
         DataError: There is no such folder, or it has no known layout; says what was found.
@@ -72,7 +72,7 @@ def detect(root: Path) -> Layout:
 
 
 def named(options: DataOptions) -> tuple[Path, Layout]:
-    """Return the root (or what the folders share) and the layout of folders given by name, `normal_dir` among them."""
+    """Return the root (or the folders' common parent) and the layout of folders given by name."""
     base = None if options.root is None else resolve(options.root)
     parts = {f"{part}s": [_absolute(base, one) for one in dirs] for part, dirs in options.folders().items()}
     if base is None:
@@ -109,7 +109,7 @@ def closest_folder(root: Path, folder: str, depth: int = 3) -> str:
 
 
 def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
-    """MVTec, or good / bad, its special case of one kind of defect."""
+    """Return the MVTec layout, or good_bad, its special case with one kind of defect named bad."""
     good = _child(train, GOOD)
     assert good is not None
     val = _child(root, VALIDATION)
@@ -135,7 +135,7 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
 
 
 def _wells(root: Path, train: Path, test: Path) -> Layout:
-    """Casting wells: good images in train/, spilled ones that validate, and test images labelled by a text file."""
+    """Return the wells layout: good images in train/, spilled validation images, and annotated test images."""
     others = [child for child in subfolders(root) if child not in (train, test)]
     spills = [child for child in others if child.name.lower() in (SPILLS, *BAD)]
     return Layout(
@@ -188,7 +188,7 @@ def _flat(root: Path) -> Layout | None:
 
 
 def _child(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the subfolder with one of these names in any case; two of them are ambiguous.
+    """Return the subfolder with one of these names in any case; None if there is none.
 
     Raises:
         DataError: Two subfolders fit.
@@ -201,7 +201,7 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted by their NFC name, hidden ones left out; none where it cannot be read."""
+    """Return a folder's visible subfolders, sorted by NFC name; an empty list if the folder cannot be read."""
     try:
         children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
     except OSError:

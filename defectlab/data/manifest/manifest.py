@@ -1,4 +1,4 @@
-"""The manifest: every image of a dataset with split, label, defect, mask and content hash. No torch here."""
+"""The manifest of a dataset: every image with split, label, defect, mask and content hash. Does not use torch."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """One image; paths are posix, relative to the root, spelled as on disk. Label 0 is good, 1 anomalous, -1 unknown.
+    """One image, with posix paths relative to the root as on disk, and label 0 (good), 1 (anomalous) or -1 (unknown).
 
     `defect` is "good", "unknown" or the name of the abnormal folder; `width` and `height` are pixels after EXIF
     rotation.
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset as one run uses it: entries sorted by path, how they were split, and what was warned about."""
+    """A dataset as one run uses it: entries sorted by path, the split protocol, and warnings."""
 
     name: str
     root: Path
@@ -60,9 +60,9 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over what the images are and how they are used; neither the root nor the seed itself counts.
+        """The sha256 of the images' paths, contents, labels and splits; the root and the seed itself are not included.
 
-        Nor do images of unknown label: they decide nothing.
+        Images of unknown label are not included either, since they do not affect results.
         """
         digest = hashlib.sha256(f"validation_is_test={self.protocol.validation_is_test}\n".encode())
         if self.without_mask:
@@ -76,18 +76,18 @@ class Manifest:
 
     @property
     def has_masks(self) -> bool:
-        """Whether anomalous images have masks, so that pixel metrics can be computed."""
+        """Whether any image has a mask, so that pixel metrics can be computed."""
         return any(entry.mask is not None for entry in self.entries)
 
     @property
     def without_mask(self) -> tuple[Entry, ...]:
-        """The anomalous images that have no mask where others have one; `protocol.missing_masks` says what is done."""
+        """The anomalous images without a mask in a dataset with masks; `protocol.missing_masks` is their treatment."""
         if not self.has_masks or self.protocol.missing_masks is None:
             return ()
         return tuple(entry for entry in self.entries if entry.label == 1 and entry.mask is None)
 
     def is_all_defect(self, entry: Entry) -> bool:
-        """Whether the whole image counts as defect: it is anomalous, has no mask, and that is the rule for such."""
+        """Return whether the whole image counts as defect because it is anomalous and `missing_masks` is "whole"."""
         return self.protocol.missing_masks == "whole" and entry.label == 1 and entry.mask is None
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -124,19 +124,19 @@ class Manifest:
         return {nfc(entry.path): index for index, entry in enumerate(self.entries)}
 
     def absolute(self, entry: Entry) -> Path:
-        """Return where the image is on disk."""
+        """Return the path of the image on disk."""
         return self.root / entry.path
 
     def has_mask(self, entry: Entry) -> bool:
-        """Whether it is said where an image is anomalous: by its mask, or by the rule for those without one."""
+        """Return whether an anomalous image's defect area is known, from its mask or by the rule "whole"."""
         return entry.label == 1 and (entry.mask is not None or self.is_all_defect(entry))
 
     def absolute_mask(self, entry: Entry) -> Path | None:
-        """Return where the mask is on disk, None for an image without one."""
+        """Return the path of the image's mask on disk; None for an image without a mask."""
         return None if entry.mask is None else self.root / entry.mask
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_json` gives the manifest back."""
+        """Return the manifest as plain JSON values, which `from_json` converts back."""
         return {
             "version": VERSION,
             "hash": self.hash,
@@ -151,7 +151,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
-        """Return the manifest that `to_json` wrote.
+        """Create a manifest from the JSON values of `to_json`.
 
         Raises:
             DataError: Another version, missing fields, or entries that do not give the hash in the file.
@@ -175,14 +175,14 @@ class Manifest:
         return manifest
 
     def write(self, path: str | Path) -> Path:
-        """Write the manifest as JSON, whole or not at all."""
+        """Write the manifest atomically as JSON and return the path."""
         path = Path(path)
         write_json(path, self.to_json())
         return path
 
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":
-        """Read a manifest that `write` wrote."""
+        """Read a manifest from a file written by `write`."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -192,7 +192,7 @@ class Manifest:
 
 @with_signature(options_signature([Parameter("root", Parameter.POSITIONAL_OR_KEYWORD)]))
 def build_manifest(**options: Any) -> Manifest:
-    """Read, check and split the images under `root`; without `normal_dir` the layout is recognised by itself.
+    """Read, check and split the images under `root`, whose layout is detected if `normal_dir` is not given.
 
     Options are the fields of `DataOptions`. Modes are anomalib's, as names or enum members. "from_test", the default,
     gives way to "from_dir" where there are validation folders, and to a seeded 20 % of the training images where there
@@ -243,8 +243,8 @@ def manifest_of(found: Survey) -> Manifest:
 def check_unchanged(manifest: Manifest) -> None:
     """Check that images and masks have the same content as when the manifest was built.
 
-    Files whose size and times are as they were are not read again. One that has vanished is none of this: what was
-    read of it is as it was, and reading it again says so by itself.
+    Files with unchanged size and times are not read again. A missing file is not reported here, since reading it later
+    raises its own error.
 
     Raises:
         DataError: Names those that have changed.

@@ -1,4 +1,4 @@
-"""Masks are paired with images by name within their own folder, never by position."""
+"""Pairing of masks with images by name within their folders, and checks of mask sizes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MASK_SUFFIXES = ("_mask", "-mask", "_gt", "_ground_truth", "_groundtruth", "_lab
 
 @dataclass
 class Pairing:
-    """Mask of each image (by position in the lists given), and the images and masks without a clear partner."""
+    """The mask of each image (by position in the given lists), and the images with no mask or an ambiguous one."""
 
     masks: dict[int, int] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
@@ -58,7 +58,7 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None =
 
 
 def mask_folders(abnormal: Sequence[Path], masks: Sequence[Path]) -> tuple[list[Path], str | None]:
-    """Return the mask folder of each abnormal folder, and a warning where the order given was not kept.
+    """Return the mask folder of each abnormal folder, and a warning if the given order was changed.
 
     Equal counts go together one to one; one mask folder serves several abnormal folders, with a subfolder of the
     abnormal folder's name where there is one. The same names in another order are a slip, and names win.

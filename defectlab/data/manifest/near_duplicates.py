@@ -1,4 +1,4 @@
-"""Near-duplicates: one photograph twice, saved again, resized, slightly cropped or brightened. No torch here.
+"""Detection of near-duplicates: copies of a photograph, re-encoded, resized, slightly cropped or brightened.
 
 Good parts of a production line look alike, so likeness alone proves nothing: what two photographs of two parts share is
 what the other photographs have too. A copy also shares what nothing else has: its own dirt, scratches, light and grain.
@@ -43,7 +43,7 @@ class NearPair:
 
 
 def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> list[NearPair]:
-    """Return pairs of near-duplicates in different splits, the surest first; files of equal content are left out.
+    """Return pairs of near-duplicates in different splits, by descending correlation, without files of equal content.
 
     Args:
         root: Folder that the paths are relative to.
@@ -68,13 +68,13 @@ def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str
 
 
 def thumbnail(path: Path) -> Picture:
-    """Return an image as grey values 0 .. 255, (SIZE, SIZE) whatever its own size and sides."""
+    """Return an image as grey values 0 .. 255, resized to (SIZE, SIZE) regardless of its aspect ratio."""
     grey = Image.fromarray(as_uint8(read_image(path))).convert("L").convert("F")
     return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.LANCZOS), dtype=np.float32)
 
 
 class _Search:
-    """Pictures (n, SIZE, SIZE) laid over their common one, with what deviates from it."""
+    """Pictures (n, SIZE, SIZE) registered to their common picture, with their deviations from it."""
 
     def __init__(self, pictures: NDArray[np.float32]) -> None:
         common = _common(pictures)
@@ -89,7 +89,7 @@ class _Search:
         )  # (n, COARSE * COARSE), each of length 1
 
     def pairs(self, names: NDArray[np.str_], hashes: NDArray[np.str_]) -> list[tuple[int, int]]:
-        """Return the pairs worth a look, in different splits (n,) and of different content (n,)."""
+        """Return the candidate pairs of different splits `names` (n,) and different content `hashes` (n,)."""
         asked = np.flatnonzero(names != "train")
         found: dict[tuple[int, int], None] = {}
         for start in range(0, len(asked), BATCH_SIZE):
@@ -101,7 +101,7 @@ class _Search:
         return list(found)
 
     def _candidates(self, correlations: NDArray[np.float32], allowed: NDArray[np.bool_]) -> list[int]:
-        """Return the allowed pictures that deviate most alike; of very few pictures all."""
+        """Return the allowed pictures with the most similar deviations, or all allowed ones of few pictures."""
         if len(self.raw) <= MAX_LOOK_ALIKES:
             return np.flatnonzero(allowed).tolist()
         correlations = np.where(allowed, correlations, -1.0)
@@ -109,7 +109,7 @@ class _Search:
         return [int(other) for other in best if correlations[other] >= MIN_CANDIDATE_CORRELATION]
 
     def correlations(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
-        """Return each pair's correlation of what look-alikes do not explain; 1 for equal pixels."""
+        """Return each pair's correlation of the detail that look-alikes do not explain; 1 for equal pixels."""
         found: dict[tuple[int, int], float] = {}
         for start in range(0, len(pairs), BATCH_SIZE):
             batch = list(pairs[start : start + BATCH_SIZE])
@@ -148,7 +148,7 @@ class _Search:
         return self._details[index]
 
     def _look_alikes(self, one: int, other: int) -> list[int]:
-        """Return the pictures most like the second, but for the pair itself and what may be a third copy."""
+        """Return the pictures most similar to `other`, without the pair itself and possible third copies."""
         correlations = self.deviations @ self.deviations[other]
         third = np.maximum(correlations, self.deviations @ self.deviations[one]) > MAX_LOOK_ALIKE_CORRELATION
         correlations[third] = -2.0

@@ -1,4 +1,4 @@
-"""The part of every image that is looked at, as a user names it: a picture of what counts, a box. No torch here."""
+"""The evaluated region of every image from the options `valid_area_mask` and `crop_area`. Does not use torch."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_region(root: Path, options: DataOptions) -> Region | None:
-    """Return the region that a mask file (below `root`, else below the project) and a box describe; None without both.
+    """Return the region given by a mask file (below `root` or the project) and a box; None if neither is given.
 
     Raises:
         DataError: There is no such file, or no pixel of it counts.
@@ -43,7 +43,7 @@ def read_region(root: Path, options: DataOptions) -> Region | None:
 
 
 def check_sizes(region: Region | None, items: "Iterable[Item]", findings: Findings) -> None:
-    """Find images that the region does not fit."""
+    """Report every image whose size does not fit the region as a problem."""
     if region is None:
         return
     sizes = ((item.path, region.problem((item.facts.height, item.facts.width))) for item in items)

@@ -1,7 +1,7 @@
-"""Registration of two pictures by scale and shift along the axes, which undoes a crop. Numpy and scipy only.
+"""Registration of pairs of pictures by scale and shift along the axes, which undoes a crop. Uses numpy and scipy only.
 
-Many pairs at once: scale and shift along the axes resample rows and columns apart, so that every step is a few matrix
-products over all pairs.
+Many pairs are registered at once: scale and shift along the axes resample rows and columns separately, so that every
+step is a few matrix products over all pairs.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Placement:
     shift_x: float = 0.0
 
     def apply(self, picture: Picture) -> Picture:
-        """Return the picture (S, S) as the other one shows it; its border pixels go on outside."""
+        """Return the picture (S, S) resampled onto the other picture, with its border pixels extended outside."""
         return _applied(picture[None], self._places)[0]
 
     def inside(self, size: int) -> NDArray[np.bool_]:
-        """Return where (S, S) the picture has pixels of its own."""
+        """Return a mask (S, S) of the points of the other picture that the placed picture covers."""
         rows, columns = _inside(self._places, size)
         return rows[0, :, None] & columns[0]
 
@@ -43,7 +43,7 @@ class Placement:
 
 
 def shrink(picture: Picture, size: int) -> Picture:
-    """Return means over blocks: (..., S, S) -> (..., size, size)."""
+    """Downsample a picture by means over blocks: (..., S, S) -> (..., size, size)."""
     block = picture.shape[-1] // size
     return picture.reshape(*picture.shape[:-2], size, block, size, block).mean((-3, -1))
 
@@ -51,10 +51,10 @@ def shrink(picture: Picture, size: int) -> Picture:
 def register_all(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int = 6
 ) -> list[Placement | None]:
-    """Return where pictures `moving` (n, S, S) lie over `fixed` (n, S, S), or over one (1, S, S) for all.
+    """Register the pictures `moving` (n, S, S) to `fixed` (n, S, S), or to one picture (1, S, S) for all.
 
-    Gain and offset do not matter. None where no slight crop explains a pair. Gauss-Newton on grey values, coarse to
-    fine (Lucas and Kanade, 1981).
+    The placement does not depend on gain and offset; it is None for a pair that no slight crop explains. The method is
+    Gauss-Newton on grey values, coarse to fine (Lucas and Kanade, 1981).
     """
     found: list[Placement | None] = []
     count = max(1, BATCH_PIXELS // max(sizes) ** 2)
@@ -70,7 +70,7 @@ def register_all(
 def _register(
     moving: NDArray[np.float32], fixed: NDArray[np.float32], sizes: tuple[int, ...], steps: int
 ) -> tuple[Places, NDArray[np.bool_]]:
-    """Return the places (n, 4) and for which pairs (n,) there is one."""
+    """Return the placements (n, 4) of one batch of pairs, and whether each pair (n,) was registered."""
     places, registered = np.zeros((len(moving), 4)), np.ones(len(moving), np.bool_)
     for size in sizes:
         ours, theirs = (gaussian_filter(shrink(pictures, size), (0, BLUR, BLUR)) for pictures in (moving, fixed))
@@ -88,7 +88,7 @@ def _register(
 
 
 def _step(ours: NDArray[np.float32], theirs: NDArray[np.float32], places: Places) -> tuple[Places, NDArray[np.bool_]]:
-    """Return the next step (n, 4) of each pair, and whether (n,) it has one: enough overlap, and a gain."""
+    """Return each pair's next Gauss-Newton step (n, 4), and whether (n,) its overlap and gain are large enough."""
     count, size = len(ours), ours.shape[-1]
     rows, columns = _inside(places, size)
     overlap = (rows[:, :, None] & columns[:, None, :]).reshape(count, -1)
@@ -107,20 +107,20 @@ def _step(ours: NDArray[np.float32], theirs: NDArray[np.float32], places: Places
 
 
 def _inside(places: Places, size: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the rows and the columns (n, size) in which each picture has pixels of its own."""
+    """Return masks of the rows and of the columns (n, size) that each placed picture covers."""
     line, limit = np.linspace(-1, 1, size), 1 + 0.5 / size
     rows, columns = (np.abs((1 + places[:, at, None]) * line + places[:, at + 1, None]) <= limit for at in (0, 2))
     return rows, columns
 
 
 def _applied(pictures: NDArray[np.float32], places: Places) -> NDArray[np.float32]:
-    """Return pictures (n, S, S), or one for all places, resampled linearly; border pixels go on outside."""
+    """Return pictures (n, S, S), or one for all placements, resampled linearly with border pixels extended outside."""
     down, across = (_weights(places[:, at], places[:, at + 1], pictures.shape[-1]) for at in (0, 2))
     return (down @ pictures @ across.transpose(0, 2, 1)).astype(np.float32, copy=False)
 
 
 def _weights(scale: NDArray[np.float64], shift: NDArray[np.float64], size: int) -> NDArray[np.float32]:
-    """Return the weights (n, size, size) of each pixel of a line in each pixel of the resampled line."""
+    """Return the linear interpolation weights (n, size, size) of each source pixel for each resampled one of a line."""
     centre = (size - 1) / 2
     at = (1 + scale[:, None]) * (np.arange(size) - centre) + (1 + shift[:, None]) * centre  # (n, size)
     at = np.clip(at, 0, size - 1)

@@ -1,4 +1,4 @@
-"""Seeded samples: the same files on every machine and Python version, because ranks are hashes of names."""
+"""Seeded sampling of files by hashes of their names, equal on every machine and Python version."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -12,10 +12,10 @@ from defectlab.data.manifest.scan import Item
 def sample_paths(
     paths: Iterable[str], count: int, seed: int, purpose: str, contents: Mapping[str, str] | None = None
 ) -> set[str]:
-    """Return `count` of the paths, those that rank first; files of one content are never separated.
+    """Return up to `count` paths by seeded rank, without separating files of equal content.
 
-    `contents` maps a path to its content hash. A set of equal files that would be cut is left behind, so that fewer
-    may come back.
+    `contents` maps a path to its content hash. A set of equal files that would be divided is left out, so that fewer
+    than `count` paths may be returned.
 
     >>> sorted(sample_paths(["a.png", "b.png", "c.png", "d.png"], 2, seed=42, purpose="validation"))
     ['b.png', 'c.png']
@@ -31,9 +31,9 @@ def sample_paths(
 
 
 def share(sizes: Mapping[str, int], ratio: float) -> dict[str, int]:
-    """Return how many of each kind to take, by largest remainder; kinds of two and more end up on both sides.
+    """Return how many of each kind to sample by largest remainder, with kinds of two or more items on both sides.
 
-    The total is rounded down, so that the odd one stays behind; equal remainders favour the larger kind.
+    The total is rounded down; equal remainders favour the larger kind.
 
     >>> share({"crack": 3, "hole": 5, "scratch": 2}, 0.5)
     {'crack': 1, 'hole': 3, 'scratch': 1}
@@ -57,7 +57,7 @@ def share(sizes: Mapping[str, int], ratio: float) -> dict[str, int]:
 def sample_items(
     items: Sequence[Item], ratio: float, seed: int, purpose: str, groups: Mapping[str, str] | None
 ) -> set[str]:
-    """Return the paths of a share of the items, kind by kind; with `groups` (path to group) a share of the groups."""
+    """Return the paths of a share of each kind's items, or with `groups` (path to group) of each kind's groups."""
     if groups is not None:
         return _sample_groups(items, ratio, seed, purpose, groups)
     kinds: dict[str, dict[str, str]] = defaultdict(dict)
@@ -69,7 +69,7 @@ def sample_items(
 
 
 def _sample_groups(items: Sequence[Item], ratio: float, seed: int, purpose: str, groups: Mapping[str, str]) -> set[str]:
-    """Return the paths of a share of the groups, kind by kind; a group is of its images' commonest kind of defect."""
+    """Return the paths of a share of each kind's groups; a group's kind is its images' most common defect or good."""
     by_path = {item.path: item for item in items}
     kinds: dict[bool, dict[str, list[list[str]]]] = {False: defaultdict(list), True: defaultdict(list)}
     for cluster in clusters(groups, {item.path: item.facts.sha256 for item in items}):
@@ -86,5 +86,5 @@ def _sample_groups(items: Sequence[Item], ratio: float, seed: int, purpose: str,
 
 
 def _rank(seed: int, purpose: str, paths: Iterable[str]) -> str:
-    """Return the rank of files that stay together: the lowest hash of any of their names."""
+    """Return the rank of a set of files that stay together: the lowest hash of their names."""
     return min(hashlib.sha256(f"{seed}:{purpose}:{nfc(path)}".encode()).hexdigest() for path in paths)

@@ -1,4 +1,4 @@
-"""Images and masks of a layout, with their facts; what cannot be used is collected, not raised one by one."""
+"""Reading of a layout's images and masks, with all problems collected as findings."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ Role = Literal["train", "test", "validation"]
 
 @dataclass(frozen=True)
 class Item:
-    """One readable image: its place, the part of the layout it comes from, its facts and those of its mask."""
+    """One readable image: its path, its role in the layout, its label, its facts and those of its mask."""
 
     path: str  # posix, relative to the root
     role: Role
@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True)
 class _ImageFolder:
-    """The images of one folder of the layout, or those of one label where a text file says it."""
+    """The images of one folder of the layout, or those with one label in an annotation file."""
 
     option: str
     folder: str
@@ -89,7 +89,7 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
 
 
 def _names_spelled_twice(items: Iterable[Item]) -> list[str]:
-    """Return a line for each name that two files have: one stores letters and accents together, the other apart."""
+    """Return a line for each name shared by several files that differ only in the Unicode form of their names."""
     known: dict[str, list[str]] = defaultdict(list)
     for item in items:
         known[nfc(item.path)].append(item.path)
@@ -99,7 +99,7 @@ def _names_spelled_twice(items: Iterable[Item]) -> list[str]:
 def _image_folders(
     root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings
 ) -> list[_ImageFolder]:
-    """List the files of each image folder; a file belongs to the deepest folder that was given."""
+    """Return the files of each image folder; a file in nested folders belongs to the deepest given folder."""
     roles: list[tuple[str, tuple[str, ...], Role, int]] = [
         ("normal_dir", layout.normal_dirs, "train", 0),
         ("normal_test_dir", layout.normal_test_dirs, "test", 0),
@@ -134,7 +134,7 @@ def _image_folders(
 def _annotated_folders(
     root: Path, layout: Layout, extensions: Iterable[str] | str | None, findings: Findings
 ) -> list[_ImageFolder]:
-    """Return the test images whose label a text file says; defects are of the kind that validates, if it is one."""
+    """Return the test images labelled by annotation files; a single validation kind also names their defect."""
     kinds = [Path(folder).name for folder in layout.abnormal_val_dirs]
     defect = kinds[0] if len(kinds) == 1 else "anomalous"
     found = []
@@ -151,7 +151,7 @@ def _annotated_folders(
 
 
 def _with_valid_names(root: Path, files: list[Path], findings: Findings) -> list[Path]:
-    """Return the files whose names are valid Unicode: records and spreadsheets could not hold the others."""
+    """Return the files whose names are valid Unicode, and report the others, which records cannot store."""
     bad = [path for path in files if not _is_text(str(path))]
     lines = [ascii(relative_to_root(root, path)) for path in bad]
     findings.problem("File names that are not valid Unicode: rename them", lines)
@@ -169,7 +169,7 @@ def _is_text(name: str) -> bool:
 def _pair_all(
     root: Path, layout: Layout, folders: Sequence[_ImageFolder], options: DataOptions, findings: Findings
 ) -> dict[Path, Path]:
-    """Return the mask of each anomalous image, over test and validation folders together."""
+    """Return the mask of each anomalous image in the test and validation folders."""
     pairs: dict[Path, Path] = {}
     for images, mask_folder in _mask_folders(root, layout, folders, options, findings):
         pairs |= _pair_folder(root, images, mask_folder, options, findings)
@@ -188,7 +188,7 @@ def _pair_all(
 def _mask_folders(
     root: Path, layout: Layout, folders: Sequence[_ImageFolder], options: DataOptions, findings: Findings
 ) -> Iterator[tuple[_ImageFolder, Path]]:
-    """Yield each folder of anomalous images with the folder of its masks, where there is one."""
+    """Yield each folder of anomalous images that has a folder of masks, with that folder."""
     for images_option, mask_option, abnormal_dirs, mask_dirs in (
         ("abnormal_dir", "mask_dir", layout.abnormal_dirs, layout.mask_dirs),
         ("abnormal_val_dir", "val_mask_dir", layout.abnormal_val_dirs, layout.val_mask_dirs),
@@ -214,7 +214,7 @@ def _mask_folders(
 def _pair_folder(
     root: Path, images: _ImageFolder, mask_folder: Path, options: DataOptions, findings: Findings
 ) -> dict[Path, Path]:
-    """Return the masks of one folder of anomalous images, by image."""
+    """Return the mask of each image in one folder of anomalous images, and report missing and ambiguous masks."""
     source, masks = Path(root, images.folder), list_images(mask_folder)
     pairing = pair_masks(
         [path.relative_to(source).as_posix() for path in images.files],
@@ -239,7 +239,7 @@ LABELS = {"0": 0, "1": 1}
 
 
 def read_labels(file: Path, names: Iterable[str], where: str, findings: Findings) -> dict[str, int]:
-    """Return the label of each of the names that `file` labels once; everything wrong with it becomes a problem.
+    """Return the labels of the names that `file` labels exactly once, and report its errors as problems.
 
     `where` is what the file is called in problems. A line that names no image is only warned of.
 

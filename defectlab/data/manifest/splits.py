@@ -12,12 +12,12 @@ from defectlab.data.manifest.sampling import sample_items
 from defectlab.data.manifest.scan import Item, Role
 
 GOOD_ONLY_RATIO = 0.2
-N_VAL_GOOD = 512  # good images that validate beside anomalous ones that have no good ones with them
-MAX_VAL_GOOD = 0.2  # of training
+N_VAL_GOOD = 512  # good training images moved to a validation set that would otherwise have only anomalous images
+MAX_VAL_GOOD = 0.2  # share of the training images
 
 
 class Source(Enum):
-    """Where the good test images, or the validation images, come from; the value is what records say."""
+    """Origin of the good test images or the validation images; the value is the text in records."""
 
     TEST_OFF = "none: test_split_mode is 'none'"
     NO_DEFECTS = "none: there are only training images"
@@ -35,7 +35,7 @@ class Source(Enum):
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where test and validation images came from, in fields and in words, with counts[split][good | anomalous].
+    """Origin of the test and validation images, as fields and text, with counts[split][good | anomalous].
 
     `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
     `group` is the pattern that names groups, `group_counts` their counts; both are None without one.
@@ -58,19 +58,19 @@ class Protocol:
     task: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as they are on disk, where `group_counts` is "parts"."""
+        """Return the fields in their stored form, in which `group_counts` is named "parts"."""
         return {"parts" if name == "group_counts" else name: value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
-        """Return the protocol that `to_dict` wrote."""
+        """Create a protocol from the dictionary returned by `to_dict`."""
         return cls(**{"group_counts" if name == "parts" else name: value for name, value in data.items()})
 
 
 def assign(
     items: Sequence[Item], options: DataOptions, findings: Findings, groups: Mapping[str, str] | None = None
 ) -> tuple[list[tuple[Item, Role]], Protocol]:
-    """Give each image its split. With "same_as_test" no entry is "validation": the protocol's flag says so.
+    """Assign a split to each image and return the protocol; with "same_as_test" no image is "validation".
 
     The files of normal_val_dir and abnormal_val_dir validate where there are any, in place of "from_test". With
     `groups` (path to the part that the image shows, made by `options.group`) ratios are of parts, and no part
@@ -115,7 +115,7 @@ def assign(
 
 
 def _validation_mode(items: Sequence[Item], options: DataOptions, findings: Findings) -> tuple[str, float]:
-    """Return the mode and the ratio that apply: "from_test", the default, gives way to what the folders allow."""
+    """Return the validation mode and ratio in effect; the default "from_test" is replaced if the folders require it."""
     mode, ratio = options.val_split_mode, float(options.val_split_ratio)
     has_folders = any(item.role == "validation" for item in items)
     if mode == "from_dir" and not has_folders:
@@ -139,7 +139,7 @@ def _has_defects_to_test(items: Sequence[Item]) -> bool:
 
 
 class _Splits:
-    """The split of each image while it is decided. Images start in the split of their folder; some are in none."""
+    """Assignment of images to splits in progress; images start in their folder's split and may be dropped."""
 
     def __init__(
         self, items: Sequence[Item], options: DataOptions, findings: Findings, groups: Mapping[str, str] | None
@@ -153,15 +153,15 @@ class _Splits:
         self._roles: dict[str, Role] = {item.path: item.role for item in items}
 
     def members(self, role: Role) -> list[Item]:
-        """Return the images that are in a split, in their order."""
+        """Return the images in a split, in the order of `items`."""
         return [item for item in self.items if self._roles.get(item.path) == role]
 
     def assigned(self) -> list[tuple[Item, Role]]:
-        """Return the images that are in any split."""
+        """Return the images that are in any split, each with its split."""
         return [(item, self._roles[item.path]) for item in self.items if item.path in self._roles]
 
     def move(self, paths: Iterable[str], role: Role) -> None:
-        """Move images to another split."""
+        """Move the images at these paths to another split."""
         self._roles.update(dict.fromkeys(paths, role))
 
     def drop(self, role: Role) -> list[str]:
@@ -177,11 +177,11 @@ class _Splits:
         return sample_items(items, ratio, self.seed, purpose, self.groups)
 
     def describe(self, source: Source, ratio: float) -> str:
-        """Return a source in words."""
+        """Return the text that describes a source in records."""
         return source.value.format(ratio=ratio, unit="" if self.groups is None else "parts of the ")
 
     def fill_test(self) -> Source:
-        """Move good images to the test where the layout has none for it, and return where the test's are from."""
+        """Move good training images to a test set without any, and return the source of the good test images."""
         ratio = self.options.test_split_ratio
         if self.options.test_split_mode == "none":
             return Source.TEST_OFF
@@ -203,7 +203,7 @@ class _Splits:
         return Source.SAMPLED_FOR_TEST
 
     def _of_tested_groups(self, candidates: Sequence[Item]) -> set[str]:
-        """Return the images of parts whose defects are tested: training would know these parts."""
+        """Return the candidates that show parts with other images in the test set, which training must not see."""
         if self.groups is None:
             return set()
         tested = {self.groups[item.path] for item in self.members("test") if item.label >= 0}
@@ -213,7 +213,7 @@ class _Splits:
         return paths
 
     def fill_validation(self, mode: str, ratio: float) -> Source:
-        """Move images to validation as the mode says, and return where its images are from."""
+        """Move images to validation according to the mode, and return the source of the validation images."""
         if mode == "none":
             return Source.VALIDATION_OFF
         if mode == "same_as_test":
@@ -232,9 +232,9 @@ class _Splits:
         return Source.SAMPLED_FROM_TRAIN if mode == "from_train" else Source.SAMPLED_FROM_TEST
 
     def add_good_validation(self, mode: str) -> int | None:
-        """Move `n_val_good` good training images to validation and return how many; None where there was no reason to.
+        """Move `n_val_good` good training images to validation and return how many; None if this does not apply.
 
-        Not asked for, it is done where the validation folders hold anomalous images only.
+        Without the option this is done if the validation folders hold anomalous images only.
         """
         wanted, why = self.options.n_val_good, "as asked for"
         if wanted is None:
@@ -255,7 +255,7 @@ class _Splits:
 
 
 def count_labels(splits: Iterable[tuple[Item, Role]]) -> dict[str, dict[str, int]]:
-    """Return counts[split][good | anomalous], and of the test set those unknown where there are any."""
+    """Return the image counts as counts[split][good | anomalous], with "unknown" for images of unknown label."""
     counts = {split: {"good": 0, "anomalous": 0} for split in ("train", "validation", "test")}
     for item, role in splits:
         kind = {0: "good", 1: "anomalous"}.get(item.label, "unknown")
@@ -264,7 +264,7 @@ def count_labels(splits: Iterable[tuple[Item, Role]]) -> dict[str, dict[str, int
 
 
 def count_groups(splits: Iterable[tuple[Item, Role]], groups: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Return counts[split][good | anomalous] of groups; one is anomalous where any of its images in that split is.
+    """Return the group counts[split][good | anomalous]; a group is anomalous if any of its images in the split is.
 
     Images of unknown label do not count.
     """

@@ -1,4 +1,4 @@
-"""Everything found out about a dataset before it is used: layout, images, split, problems and warnings."""
+"""Survey of a dataset before use: layout, images, split, problems and warnings."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """A dataset as found on disk; `splits` holds the readable images that the options put to use."""
+    """A dataset as found on disk; `splits` holds the readable images that are assigned to a split."""
 
     name: str
     root: Path
@@ -35,7 +35,7 @@ class Survey:
 
 
 def survey(options: DataOptions) -> Survey:
-    """Read and split the dataset; what is wrong with its images is collected in `findings`, not raised.
+    """Read and split a dataset, collecting problems of its images in `findings` instead of raising them.
 
     Raises:
         OptionError: An option that cannot work.
@@ -60,7 +60,7 @@ def survey(options: DataOptions) -> Survey:
 
 
 def _layout(options: DataOptions) -> tuple[Path, Layout]:
-    """Return the root and its layout, recognised unless `normal_dir` is given."""
+    """Return the root and its layout, which is detected unless `normal_dir` is given."""
     if options.task == "classification":
         options = replace(options, mask_dir=None, val_mask_dir=None)
     given = options.folders()
@@ -82,7 +82,7 @@ def _layout(options: DataOptions) -> tuple[Path, Layout]:
 
 
 def _missing_masks(splits: Sequence[tuple[Item, Role]], options: DataOptions, findings: Findings) -> str | None:
-    """Return what is done with defects without a mask where others have one, and say it; None: there are none."""
+    """Return the rule for defects without a mask in a dataset with masks, and report it; None if it does not apply."""
     defects = [item for item, _ in splits if item.label == 1]
     bare = [item for item in defects if item.mask is None]
     if options.task == "segmentation" and defects and len(bare) == len(defects):
@@ -96,7 +96,7 @@ def _missing_masks(splits: Sequence[tuple[Item, Role]], options: DataOptions, fi
 
 
 def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, findings: Findings) -> None:
-    """Find equal files: on both sides of a border they falsify the figures, within one split they weigh double."""
+    """Report files of equal content in two splits, under both labels, or twice within one split."""
     by_content: dict[str, list[tuple[Item, Role]]] = defaultdict(list)
     for item, role in splits:
         by_content[item.facts.sha256].append((item, role))
@@ -121,7 +121,7 @@ def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, fi
 def _check_groups(
     splits: Sequence[tuple[Item, Role]], groups: Mapping[str, str], on_duplicate: str, findings: Findings
 ) -> None:
-    """Find parts that the folders themselves put into two splits: the test would know them from training."""
+    """Report parts that have images in several splits, which would leak training data into the test."""
     first_paths: dict[str, dict[str, str]] = defaultdict(dict)
     for item, role in splits:
         first_paths[groups[item.path]].setdefault(role, item.path)
@@ -141,7 +141,7 @@ def _check_groups(
 
 
 def _check_labels(protocol: Protocol, findings: Findings) -> None:
-    """Warn where a threshold or a metric will lack one of the two labels although the dataset has both."""
+    """Warn about a validation or test split with one label only, in a dataset with anomalous images."""
     if sum(split["anomalous"] for split in protocol.counts.values()) == 0:
         return
     for split in ("validation", "test"):

@@ -1,6 +1,6 @@
-"""The sample `coins`: gravel, brick and grass, photographed; a coin, a scrap of something else or a scratch on them.
+"""The sample `coins`: photographed gravel, brick and grass, with coins, foreign patches and scratches as defects.
 
-What a detector must not be able to use is taken away: training and test images come from disjoint columns of each
+Cues that a detector must not use are removed: training and test images come from disjoint columns of each
 photograph; light, flips and enlargement vary alike in both; and pieces of the same texture are pasted into good
 images exactly as foreign ones are into anomalous images, with the same shapes, blending and search for a fitting seam.
 """
@@ -52,7 +52,7 @@ METAL = ("coins", 0, 80, 384, 96)  # the bare tray between two rows of coins
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the sample: where it goes and how it is made."""
+    """One image of the sample: its destination, its kind and the scene that it is rendered from."""
 
     folder: str
     stem: str
@@ -89,7 +89,7 @@ def pictures(seed: int, photographs: Mapping[str, Grey] | None = None) -> Iterat
 
 
 def source_records() -> list[dict[str, str]]:
-    """Return origin and licence of each photograph used."""
+    """Return the origin and licence of each photograph used."""
     return [photo.record() for photo in PHOTOGRAPHS.values()]
 
 
@@ -140,7 +140,7 @@ def _bare_scene(stream: RandomStream, surface: str, region: str) -> Scene:
 
 
 def _outline(stream: RandomStream, kind: str, difficulty: str) -> tuple[Shape, float, tuple[float, float]]:
-    """Draw the outline of an object of this kind: the shape, half the side of its square, its centre."""
+    """Sample the outline of an object of this kind: its shape, half the side of its square, and its centre."""
     low, high = {
         "coin": {"easy": (34, 42), "medium": (27, 34), "hard": (14, 19)},
         "patch": {"easy": (52, 64), "medium": (42, 52), "hard": (24, 32)},
@@ -217,7 +217,7 @@ def _same(
     centre: tuple[float, float],
     region: Sequence[int],
 ) -> Overlay:
-    """Paste another piece of the same photograph, from the same region, at the scale and flips of the surface."""
+    """Return an overlay from the same photograph and region, at the scale and flips of the surface."""
     left, top, right, bottom = region
     surface = scene.surface
     side = max(4, round(2 * reach * (surface.right - surface.left) / SIZE))

@@ -46,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Overlay:
-    """Source pixels pasted inside a shape.
+    """Source pixels of a photograph that are pasted inside a shape.
 
     The square box is mapped onto the square of half side `reach` round `centre`, turned to `direction`. The pasted
     values keep their own mean (`match` 0) or take the mean of the surface below (`match` 1), plus `offset` grey
@@ -75,7 +75,7 @@ class Lighting:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is needed to render one image; it holds no pixel."""
+    """Parameters for rendering one image: surface, flips, overlays and lighting."""
 
     surface: Box
     flips: tuple[bool, bool] = (False, False)

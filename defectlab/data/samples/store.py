@@ -1,4 +1,4 @@
-"""Write a sample to disk whole or not at all: built beside its destination, marked when complete, then renamed."""
+"""Atomic writing of samples to disk: built beside the destination, marked when complete, then renamed."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file of a sample: its path below the root, greys (H, W) or colours (H, W, 3), and what is said of it."""
+    """One image file of a sample: its path below the root, greys (H, W) or colours (H, W, 3), and its metadata."""
 
     path: str
     pixels: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class Picture:
 
 
 def find_complete(destination: Path, identity: Identity) -> bool:
-    """Tell whether the destination already holds this very sample; False where there is nothing yet.
+    """Return whether the destination already holds this exact sample; False if it is missing or empty.
 
     Raises:
         InputError: Something else is there, or files of the sample are gone.
@@ -115,7 +115,7 @@ def write_sample(
 
 
 def sources(sample: str | Path) -> list[dict[str, str]]:
-    """Return origin and licence of everything that a sample on disk is made of.
+    """Return the origin and licence of all source material of a sample on disk.
 
     Raises:
         InputError: The folder holds no built-in sample.
@@ -162,7 +162,7 @@ def _write_files(
 
 
 def _sweep_leftovers(destination: Path) -> None:
-    """Remove what a killed build of this sample left. Only the names that write_sample itself gives are touched."""
+    """Remove old temporary folders of killed builds of this sample, recognised by `write_sample`'s names."""
     if not destination.parent.is_dir():
         return
     for leftover in destination.parent.iterdir():

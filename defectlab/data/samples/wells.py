@@ -68,7 +68,7 @@ def labels(seed: int, test: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Well:
-    """An ellipse: centre and half axes in pixels."""
+    """A well's outline as an ellipse, with centre and half axes in pixels."""
 
     x: float
     y: float
@@ -76,14 +76,14 @@ class Well:
     half_height: float
 
     def distance(self, size: tuple[int, int]) -> Plane:
-        """Return about how far (H, W) each pixel lies outside the edge, in pixels; negative inside."""
+        """Return each pixel's approximate distance (H, W) from the well's edge in pixels, negative inside."""
         across, down = grid(size)
         u, v = (across - self.x) / self.half_width, (down - self.y) / self.half_height
         return (np.sqrt(u * u + v * v) - 1.0) * min(self.half_width, self.half_height)
 
 
 def draw(stream: RandomStream, size: tuple[int, int], spilled: bool) -> NDArray[np.uint8]:
-    """Return one picture (H, W, 3) of `size` (height, width)."""
+    """Draw a picture (H, W, 3) of one well, with or without spills, at `size` (height, width)."""
     height, width = size
     well = Well(
         width * stream.uniform(0.47, 0.53),
@@ -109,7 +109,7 @@ def draw(stream: RandomStream, size: tuple[int, int], spilled: bool) -> NDArray[
 
 
 def _sand(stream: RandomStream, size: tuple[int, int]) -> Plane:
-    """Return sand: grains, lighter and darker places, and here and there a bright speck."""
+    """Return the brightness of sand with grains, lighter and darker areas, and a few bright specks."""
     sand = stream.uniform(88.0, 118.0) + 13.0 * smooth(stream, size, 4) + 7.0 * smooth(stream, size, 11)
     sand = sand + 7.0 * noise(stream, size)
     across, down = grid(size)
@@ -121,7 +121,7 @@ def _sand(stream: RandomStream, size: tuple[int, int]) -> Plane:
 
 
 def _metal(stream: RandomStream, size: tuple[int, int], well: Well) -> Plane:
-    """Return metal: a slope of light, ripples, flakes of oxide, one reflection."""
+    """Return the brightness of metal with a light gradient, ripples, oxide flakes and one reflection."""
     across, down = grid(size)
     x, y = stream.direction()
     slope = ((across - well.x) * x + (down - well.y) * y) / well.half_width
@@ -132,7 +132,7 @@ def _metal(stream: RandomStream, size: tuple[int, int], well: Well) -> Plane:
 
 
 def _disc(stream: RandomStream, size: tuple[int, int], well: Well, radii: tuple[float, float]) -> Plane:
-    """Return where a soft disc somewhere in the well lies, 0 .. 1."""
+    """Return the coverage 0 .. 1 of a soft disc at a random position in the well."""
     across, down = grid(size)
     x, y = stream.direction()
     far = stream.uniform(0.0, 0.7)
@@ -141,7 +141,7 @@ def _disc(stream: RandomStream, size: tuple[int, int], well: Well, radii: tuple[
 
 
 def _spill(stream: RandomStream, size: tuple[int, int], well: Well) -> Plane:
-    """Return where metal ran over the edge, 0 .. 1: one or two tongues that thin out, and drops."""
+    """Return the coverage 0 .. 1 of spilled metal: one or two tongues across the edge, and drops."""
     across, down = grid(size)
     nearest = np.full(size, np.inf)
     for _ in range(1 + stream.integer(2)):
@@ -175,7 +175,7 @@ def covered(distance: Plane, softness: float) -> Plane:
 
 
 def noise(stream: RandomStream, size: tuple[int, int]) -> Plane:
-    """Return a value in [-1, 1) for each pixel (H, W)."""
+    """Return independent uniform noise in [-1, 1) for each pixel (H, W)."""
     return np.array([stream.uniform(-1.0, 1.0) for _ in range(size[0] * size[1])]).reshape(size)
 
 
@@ -192,12 +192,12 @@ def smooth(stream: RandomStream, size: tuple[int, int], cells: int) -> Plane:
 
 
 def tinted(plane: Plane, tint: Sequence[float]) -> Plane:
-    """Return a plane (H, W) as colours (H, W, 3)."""
+    """Convert a plane (H, W) to colours (H, W, 3) by multiplying it with a tint."""
     return plane[..., None] * np.array(tint)
 
 
 def blend(below: Plane, above: Plane, share: Plane) -> Plane:
-    """Lay colours (H, W, 3) over others where `share` (H, W) says."""
+    """Blend colours `above` (H, W, 3) over `below` with the weights `share` (H, W)."""
     return below * (1.0 - share[..., None]) + above * share[..., None]
 
 

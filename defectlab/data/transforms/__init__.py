@@ -1,1 +1,1 @@
-"""From an image file to the tensor that a model sees, and the geometry of the way back."""
+"""Preprocessing and augmentation of images for models, and the inverse geometry for maps and boxes."""

@@ -1,4 +1,4 @@
-"""Changes of training images by name and strength, as a user asks for them. No torch here."""
+"""Options for augmentations of training images by name and strength. Does not use torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ Augment = Mapping[str, Any] | Sequence[str] | str
 
 
 def check_augment(augment: Augment) -> dict[str, float]:
-    """Return name and strength of each augmentation asked for, in the order they are applied in.
+    """Validate the requested augmentations and return their strengths by name, in the order of application.
 
     Args:
         augment: Names and strengths, or names alone (the usual strengths); see `AUGMENTATIONS`.

@@ -1,4 +1,4 @@
-"""Random changes of training images, made by name: mirrored, turned, moved, brighter, blurred, noisier."""
+"""Random augmentations of training images: flips, turns, moves, and changes of light, blur and noise."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def build_augmentations(strengths: Mapping[str, float]) -> Compose:
 
 
 class QuarterTurns(Transform):
-    """Turn by 90, 180 or 270 degrees with a probability."""
+    """Rotate images and masks by 90, 180 or 270 degrees with probability `p`."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -48,10 +48,10 @@ class QuarterTurns(Transform):
 
 
 class RandomMove(Transform):
-    """Rotate by up to `rotate` degrees, shift by a share, zoom by a share.
+    """Rotate by up to `rotate` degrees, shift by up to a share of the size, and zoom by up to a share.
 
-    What comes in from outside is the image mirrored at its edge, not black: black corners would look like defects. A
-    mask has nothing there.
+    Areas outside the image are filled by reflection at its edge, since black corners would look like defects; in masks
+    they are 0.
     """
 
     def __init__(self, rotate: float = 0.0, shift: float = 0.0, zoom: float = 0.0) -> None:
@@ -87,7 +87,7 @@ class RandomMove(Transform):
 
 
 class RandomLight(Transform):
-    """Change brightness, contrast, sharpness and noise of images; masks stay."""
+    """Change brightness, contrast, blur and noise of images, and leave masks unchanged."""
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, blur: float = 0.0, noise: float = 0.0) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class RandomLight(Transform):
 
 
 class PassSampler(Sampler[int]):
-    """Every image `passes` times an epoch, in seeded orders.
+    """Sampler that yields every image `passes` times in each epoch, in seeded orders.
 
     It yields places in an endless row of passes: `divmod(place, images)` is which pass it is since the training began,
     and which image. What is sampled for it then depends on neither worker nor batch.
@@ -129,7 +129,7 @@ class PassSampler(Sampler[int]):
         return self.images * self.passes
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the places of one epoch."""
+        """Yield the positions of one epoch's samples in the sequence of all passes."""
         for _ in range(self.passes):
             order = torch.randperm(self.images, generator=self._generator)
             first = self.images * self._done

@@ -1,4 +1,4 @@
-"""From a model's input back onto the image: the geometry of the preprocessing undone, in one place. No torch here."""
+"""Inverse geometry of the preprocessing, from a model's input back to the image. Does not use torch."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ ROUNDING = 1e-6  # pixels; a product that is a whole number but for rounding is 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the model's input, or all its tiles, lie on the image: the inverse of the preprocessing.
+    """The position of the model's input, or of all its tiles, on the image: the inverse of the preprocessing.
 
     `size` and `crop` are (height, width). The image is cut to `region` first, brought to `size`, and cut to `crop`.
     """
@@ -32,7 +32,7 @@ class Frame:
 
     @classmethod
     def from_record(cls, preprocessing: Mapping[str, Any]) -> "Frame":
-        """Return the frame of a run's `preprocessing`."""
+        """Return the frame described by the `preprocessing` of a run's record."""
         tiling = preprocessing.get("tiling")
         height, width = tiling["image_size"] if tiling else preprocessing["size"]
         crop = preprocessing.get("crop")
@@ -49,7 +49,7 @@ class Frame:
         unseen: float,
         resize: Resize | None = None,
     ) -> NDArray[np.float32]:
-        """Bring a map (h, w) on the model's input onto a grid (H, W) over the image's region.
+        """Resample a map (h, w) on the model's input to a grid (H, W) over the image's region.
 
         Args:
             anomaly_map: Values on the model's input.
@@ -73,7 +73,7 @@ class Frame:
     def to_image(
         self, anomaly_map: NDArray[np.float32], image_size: Size, *, resize: Resize | None = None
     ) -> NDArray[np.float32]:
-        """Bring a map (h, w) on the model's input onto the whole image (H, W); NaN where the model saw nothing."""
+        """Resample a map (h, w) on the model's input to the whole image (H, W), with NaN in unseen areas."""
         size = image_size if self.region is None else self.region.cut_size(image_size)
         on_region = self.to_region(anomaly_map, size, size, unseen=np.nan, resize=resize)
         if self.region is None:
@@ -84,7 +84,7 @@ class Frame:
         return whole if self.region.mask is None else np.where(self.region.mask, whole, np.float32(np.nan))
 
     def box_to_image(self, box: Bounds, image_size: Size) -> tuple[int, int, int, int]:
-        """Bring a box in pixels of the model's input onto the image.
+        """Convert a box in pixels of the model's input to pixels of the image.
 
         Returns:
             The smallest box of whole pixels of the image around it; without extent where the input shows padding only.
@@ -105,7 +105,7 @@ class Frame:
 
 
 def crop_padding(size: Size, crop: Size) -> tuple[Size, Size]:
-    """Return what a centre crop cuts away above and below, left and right, as torchvision's CenterCrop rounds it.
+    """Return the pixels that a centre crop removes above and below, left and right, rounded as in torchvision.
 
     >>> crop_padding((8, 9), (4, 4))
     ((2, 2), (2, 3))
@@ -145,7 +145,7 @@ def resize_nearest(mask: NDArray[T], size: Size) -> NDArray[T]:
 
 
 def _neighbours(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return, for each new place, the two old ones beside it and the weight of the second."""
+    """Return for each new position the two adjacent old positions and the weight of the second."""
     place = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
     first = np.minimum(place.astype(np.intp), old - 1)
     return first, np.minimum(first + 1, old - 1), (place - first).astype(np.float32)

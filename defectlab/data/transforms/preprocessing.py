@@ -1,4 +1,4 @@
-"""How an image becomes a model's input, and how a map on that input goes back onto the image."""
+"""Preprocessing of images to a model's input, and resampling of maps back to the image."""
 
 import hashlib
 import json
@@ -61,34 +61,34 @@ class Preprocessing:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width of what the model sees: of a tile, where images are tiled."""
+        """Height and width of the model's input, which is a tile if images are tiled."""
         return self.crop or self.size
 
     @property
     def whole_size(self) -> tuple[int, int]:
-        """Height and width that images are brought to, before a centre crop."""
+        """Height and width that images are resized to before a centre crop or tiling."""
         return self.size if self.tiling is None else self.tiling.image_size
 
     @property
     def map_size(self) -> tuple[int, int]:
-        """Height and width of maps: of the model's input, or of all its tiles together."""
+        """Height and width of anomaly maps, which cover the model's input or all its tiles together."""
         return self.input_size if self.tiling is None else self.tiling.image_size
 
     @property
     def grid(self) -> TileGrid | None:
-        """Where the tiles lie; None where images are not tiled."""
+        """The grid of tile positions; None if images are not tiled."""
         return None if self.tiling is None else TileGrid.of(self.tiling.image_size, self.size, self.tiling.overlap)
 
     @property
     def hash(self) -> str:
-        """Sixteen hex digits that change with any of the fields."""
+        """A hash of sixteen hex digits over all fields."""
         data = self.to_dict()
         if self.region is not None:
             data["area"] = {key: value for key, value in data["area"].items() if key != "code"}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON and checkpoints."""
+        """Return the settings as plain data for JSON and checkpoints."""
         plain = asdict(replace(self, region=None, tiling=None))
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
         del data["region"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
@@ -103,22 +103,22 @@ class Preprocessing:
         return cls(**fields, region=region, tiling=tiling)
 
     def resize(self) -> Transform:
-        """Return the part that cuts the region out and brings images of any size to one; done before batching."""
+        """Return the transform that cuts out the region and resizes images of any size, applied before batching."""
         return Compose([*self.region_crop(), self.sized()]) if self.region else self.sized()
 
     def region_crop(self) -> list[Transform]:
-        """Return what cuts the region out of images and masks; nothing where all of them is looked at."""
+        """Return the transforms that cut out the region: one `RegionCrop`, or none if there is no region."""
         return [] if self.region is None else [RegionCrop(self.region)]
 
     def sized(self) -> Transform:
-        """Return the part that brings images of any size, their region cut out, to one."""
+        """Return the transform that resizes images of any size to `whole_size`, after the region is cut out."""
         mode = InterpolationMode(self.interpolation)
         if self.keep_aspect:
             return Letterbox(self.whole_size, mode, tuple(self.mean))
         return Resize(self.whole_size, interpolation=mode, antialias=True)
 
     def transform(self) -> Compose:
-        """Return the whole transform for (..., 3, H, W) images in [0, 1] and their masks, but for the region's cut."""
+        """Return the transform for (..., 3, H, W) images in [0, 1] and their masks, without the region's crop."""
         crop = [CenterCrop(self.crop)] if self.crop else []
         return Compose([self.sized(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
 
@@ -153,11 +153,11 @@ class Preprocessing:
 
     @property
     def frame(self) -> Frame:
-        """Where the model's input lies on the image."""
+        """The position of the model's input on the image, for inverse mapping."""
         return Frame(self.whole_size, self.crop, self.keep_aspect, self.region)
 
     def to_image(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Bring maps on the model's input back onto the image, by torch's own bilinear resampling.
+        """Resample maps on the model's input to the image by torch's bilinear resampling.
 
         Args:
             maps: (B, h, w) values on the model's input.
@@ -173,12 +173,12 @@ class Preprocessing:
     def box_to_image(
         self, box: tuple[float, float, float, float], image_size: tuple[int, int]
     ) -> tuple[int, int, int, int]:
-        """Bring a box (left, top, right, bottom) on the model's input back onto the image; see `Frame`."""
+        """Convert a box (left, top, right, bottom) on the model's input to pixels of the image; see `Frame`."""
         return self.frame.box_to_image(box, image_size)
 
 
 class RegionCrop(Transform):
-    """Cut a region out of images (..., C, H, W) and masks (..., H, W); pixels that do not count become 0.
+    """Cut a region out of images (..., C, H, W) and masks (..., H, W), with pixels outside its mask set to 0.
 
     Raises:
         DataError: An image of another size than the region is of.
@@ -189,7 +189,7 @@ class RegionCrop(Transform):
         self.region = region
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
-        """Apply to one image or mask."""
+        """Apply the crop to one image or mask."""
         del params
         size = (inpt.shape[-2], inpt.shape[-1])
         if why := self.region.problem(size):

@@ -1,4 +1,4 @@
-"""The part of every image that models see: a box, a mask of pixels that count, or both, as plain data."""
+"""The region of every image that models see: a box, a mask of valid pixels, or both, as plain data."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Region:
-    """Where images are looked at, in pixels of the whole image.
+    """The evaluated region of images, in pixels of the whole image.
 
     Attributes:
         box: Left, top, right, bottom of what is cut out; None is all.
@@ -33,7 +33,7 @@ class Region:
 
     @classmethod
     def of(cls, box: Box | None, mask: NDArray[np.bool_] | None) -> "Region | None":
-        """Return the region of a box and a mask (H, W), True where pixels count; None where neither is given."""
+        """Return the region of a box and a mask (H, W), True for valid pixels; None if neither is given."""
         if box is None and mask is None:
             return None
         if mask is None:
@@ -52,20 +52,20 @@ class Region:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, parts that there are."""
+        """Return the region as plain data, without empty fields."""
         given = {"box": self.box, "size": self.size, "sha256": self.sha256, "code": self.code}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items() if value}
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
-        """Mask (H, W) of the pixels that count; None if all pixels count."""
+        """Mask (H, W) of the valid pixels; None if all pixels are valid."""
         if self.size is None or self.code is None:
             return None
         bits = np.frombuffer(zlib.decompress(base64.b64decode(self.code)), dtype=np.uint8)
         return np.unpackbits(bits, count=self.size[0] * self.size[1]).view(np.bool_).reshape(self.size)
 
     def problem(self, image_size: Size) -> str | None:
-        """Say why an image of this (height, width) cannot be cut to the region; None where it can."""
+        """Return why an image of this (height, width) cannot be cut to the region; None if it can."""
         height, width = image_size
         if self.size is not None and self.size != (height, width):
             return f"{width} x {height}, and the valid area is of images of {self.size[1]} x {self.size[0]}"
@@ -74,7 +74,7 @@ class Region:
         return None
 
     def box_on(self, image_size: Size) -> Box:
-        """Return left, top, right, bottom of what is cut out of an image of this (height, width)."""
+        """Return left, top, right, bottom of the region's box on an image of this (height, width)."""
         return self.box or (0, 0, image_size[1], image_size[0])
 
     def cut_size(self, image_size: Size) -> Size:
@@ -83,7 +83,7 @@ class Region:
         return bottom - top, right - left
 
     def cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Return pixels (H, W, ...) where the region is, 0 where they do not count."""
+        """Return the part of `pixels` (H, W, ...) inside the region's box, with 0 for pixels outside the mask."""
         left, top, right, bottom = self.box_on((pixels.shape[0], pixels.shape[1]))
         if self.mask is not None:
             pixels = pixels * self.mask.reshape(*self.mask.shape, *(1,) * (pixels.ndim - 2)).astype(pixels.dtype)

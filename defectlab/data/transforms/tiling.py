@@ -1,4 +1,4 @@
-"""Large images looked at tile by tile, as a user asks for it. No torch here."""
+"""Options for evaluating large images tile by tile. Does not use torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from defectlab.utils.validation import check_integer, check_option_names, check_
 
 @dataclass(frozen=True)
 class Tiling:
-    """Images are brought to `image_size` = (height, width) and cut into tiles of the model's own input size.
+    """Settings for resizing images to `image_size` = (height, width) and cutting them into tiles of the model's size.
 
     Attributes:
         image_size: Height and width in pixels of the whole.
@@ -24,7 +24,7 @@ class Tiling:
 
     @classmethod
     def of(cls, given: "Mapping[str, Any] | Tiling | None") -> "Tiling | None":
-        """Return the tiling that options describe; None for none.
+        """Return the tiling given by options; None if no tiling is given.
 
         Raises:
             OptionError: Names what cannot work.
@@ -46,6 +46,6 @@ class Tiling:
         return cls((sides[0], sides[1]), float(overlap), random_tiles)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data; `of` gives the tiling back."""
+        """Return the tiling as plain data, which `of` converts back."""
         random_tiles = {} if self.random_tiles is None else {"random_tiles": self.random_tiles}
         return {"image_size": list(self.image_size), "overlap": self.overlap, **random_tiles}

@@ -1,1 +1,1 @@
-"""Runs side by side: leaderboard, paired tests, repeats, means over data sets."""
+"""Comparison of runs: ranking, paired tests, repeats over seeds, and means over datasets."""

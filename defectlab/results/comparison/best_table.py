@@ -16,9 +16,10 @@ _OPTIONS = {
 
 
 def best_table(rows: Sequence[Mapping[str, Any]], by: str = BARE_METRICS[0]) -> str:
-    """Return the rows with the highest `by` of each model on each dataset and split, best first within a dataset.
+    """Return a Markdown table of each model's run with the highest `by` in each dataset, split and pixel grid.
 
-    The pick is made on the test images, so the last column says out of how many.
+    Rows of one dataset, split and pixel grid are sorted best first. The best run is selected on the test images, so the
+    last column gives the number of runs that it was selected from.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:

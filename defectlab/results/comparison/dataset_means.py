@@ -1,4 +1,4 @@
-"""One configuration on several datasets: the mean of each metric over them, and where it is weakest."""
+"""Means of each configuration's metrics over several datasets, and the dataset with the lowest image AUROC."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry
 
 ALL = "all"
 _SETTINGS = ("model.", "trainer.", "evaluation.", "data.")
-# Where images are, how fast they are read, by which seed they are split: not how they are used.
+# Options for where images are stored, how fast they are read and how they are split; none changes how they are used.
 _PLACES = ("data.root", "data.name", "data.seed", "data.num_workers", "data.eval_batch_size", "data.valid_area_mask")
 
 
 @dataclass(frozen=True)
 class DatasetMeans:
-    """A configuration's entries by dataset, and the mean over datasets of each metric that any of them has.
+    """One configuration's entries by dataset, and the mean over datasets of each metric that any entry has.
 
-    `over` names the group that the datasets are; `all` is every one that the configuration is on.
+    `over` names the group of the datasets; `all` means every dataset that the configuration was run on.
     """
 
     entries: dict[str, Entry]
@@ -25,12 +25,12 @@ class DatasetMeans:
 
     @property
     def first(self) -> Entry:
-        """Its entry on the first dataset: name, model and weights are the same on all."""
+        """The configuration's entry on the first dataset; model and weights are the same on all datasets."""
         return next(iter(self.entries.values()))
 
     @property
     def note(self) -> str:
-        """On which datasets, where the image AUROC is lowest, and whose pixels count."""
+        """A note of the datasets, the one with the lowest image AUROC, and those that have each kind of metric."""
         areas = {
             dataset: mean for dataset, entry in self.entries.items() if (mean := entry.mean(RANKED_BY)) is not None
         }
@@ -47,11 +47,11 @@ class DatasetMeans:
 
 
 def means_over_datasets(rankings: Sequence[Ranking]) -> list[DatasetMeans]:
-    """Return the configurations that are ranked on more than one dataset: most datasets first, then by image AUROC.
+    """Return the means of configurations ranked on several datasets, by number of datasets, then by image AUROC.
 
-    Several seeds count as their mean, every dataset as much as another. Of a dataset with several splits the first
-    ranking counts. Only rows on the same datasets can be set against each other. Below them come the means over groups
-    of datasets, those of MVTec AD and those that sweeps have named.
+    Several seeds are averaged first, and every dataset has the same weight. For a dataset with several rankings only
+    the first ranking with the configuration is used. Only means over the same datasets are comparable. The means over
+    groups of datasets follow at the end: the groups of MVTec AD and those that sweeps have named.
     """
     found: dict[tuple[object, ...], dict[str, Entry]] = {}
     for ranking in rankings:
@@ -67,7 +67,7 @@ def _order(one: DatasetMeans) -> tuple[float, float]:
 
 
 def _groups(one: DatasetMeans) -> list[DatasetMeans]:
-    """Return the means over groups of which there are at least two datasets, and others beside them."""
+    """Return the means over each named group that has two or more, but not all, of the configuration's datasets."""
     named: dict[str, set[str]] = {name: set(members) for name, members in named_groups({}).items()}
     for dataset, entry in one.entries.items():
         for row in entry.rows:
@@ -82,7 +82,7 @@ def _groups(one: DatasetMeans) -> list[DatasetMeans]:
 
 
 def _settings(entry: Entry) -> tuple[object, ...]:
-    """Return what makes a configuration, whatever its images: model, weights, how images are used, and the options."""
+    """Return the key of a configuration regardless of its dataset: model, backbone, weights and options."""
     row = entry.rows[0]
     own = {key: str(value) for key, value in row.items() if key.startswith(_SETTINGS) and key not in _PLACES}
     options = sorted((key, value) for key, value in own.items() if not key.endswith("_dir"))

@@ -1,4 +1,4 @@
-"""Runs against each other, on the same test images: differences that can be told from chance, and ties."""
+"""Paired tests between runs on the same test images, which tell significant differences from ties."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Ends = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class _Matched:
-    """The labelled test images that runs share, in one order: labels and groups (n,); of each run scores and places."""
+    """The labelled test images that runs share, in one order: labels, groups (n,), and each run's scores and rows."""
 
     labels: NDArray[np.int64]
     groups: list[str] | None
@@ -40,9 +40,9 @@ class _Matched:
 
 @dataclass(frozen=True)
 class Compared:
-    """One run beside the best of those compared; `test` and `p` (corrected by Holm) are None for the best itself.
+    """One run compared with the best run; `test` and `p` (corrected by Holm) are None for the best run itself.
 
-    `value` is the metric, `interval` the ends of its 95 % interval.
+    `value` is the value of `metric`, and `interval` holds the ends of its 95 % interval.
     """
 
     run: Run
@@ -54,15 +54,15 @@ class Compared:
 
     @property
     def tied(self) -> bool:
-        """Whether it cannot be told from the best."""
+        """Whether the run does not differ significantly from the best run; True for the best run itself."""
         return self.p is None or self.p >= SIGNIFICANT
 
 
 def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]:
-    """Compare runs by a metric, best first, each with the best by a paired test, corrected by Holm.
+    """Compare each run with the best run by a paired test, corrected by Holm, and return the runs best first.
 
-    The image AUROC by DeLong's test, every other metric by the paired bootstrap. Where parts have several photographs
-    (`data.group`), both take parts as what is independent.
+    The image AUROC is compared by DeLong's test, every other metric by the paired bootstrap. Where parts have several
+    photographs (`data.group`), both tests treat parts, not images, as independent.
 
     Raises:
         OptionError: No such metric.
@@ -101,7 +101,7 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
 
 
 def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[float], list[Ends]]:
-    """Return each run's metric and the ends of its interval: of the image AUROC from the scores, else as recorded."""
+    """Return each run's metric and interval ends, computed from the scores for the image AUROC, else as recorded."""
     if metric == RANKED_BY:
         found = [auroc(sort_scores(its, matched.labels)) for its in matched.scores]
         missing = next((one.reason for one in found if one.value is None), None)
@@ -122,7 +122,7 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
 
 
 def _resampled(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
-    """Return each run's metric on the same draws of the test images: (b,)."""
+    """Return each run's metric on every bootstrap resample (b,); all runs share the same resamples."""
     labels = matched.labels
     lack = bootstrap_problem(labels, matched.groups)
     if lack:
@@ -147,9 +147,10 @@ def _resampled(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDAr
 
 
 def _tested_on(run: Run) -> str:
-    """Return what tells one test set from another: contents and labels; the whole manifest where it is all there is.
+    """Return a key that identifies the run's test set: the paths, contents and labels of its test images.
 
-    Runs that were trained on different images, one on more of them, can be tested on the same ones.
+    Without a manifest.json the key is the hash of the whole manifest. Runs with different training images can share a
+    test set.
     """
     file = run.folder / "manifest.json"
     if not file.is_file():
@@ -164,7 +165,7 @@ def _tested_on(run: Run) -> str:
 
 
 def _matched(runs: Sequence[Run]) -> _Matched:
-    """Match the runs' test images by their paths below the dataset's root, wherever that lies."""
+    """Match the runs' labelled test images by their paths relative to each dataset's root."""
     first = runs[0]
     manifests = {run.record.dataset.manifest for run in runs}
     if len(manifests) > 1 and len({_tested_on(run) for run in runs}) > 1:

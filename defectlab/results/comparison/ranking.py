@@ -1,4 +1,4 @@
-"""Who is best, by how much and how sure one can be: configurations ranked within one dataset, split and pixel grid."""
+"""Ranking of configurations within one dataset, split and pixel grid, with intervals and paired tests."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,19 @@ from defectlab.results.workbook_row import (
 )
 
 RANKED_BY = "image_AUROC"
-TIE_BREAKERS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order those of one image AUROC, such as 1
+TIE_BREAKERS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order entries with equal image AUROC
 SHOWN_METRICS = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
 BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
-_SEED_SUFFIX = re.compile(r"_(weights|seed)(-\w*)?$")  # what the common beginning of the seeds' names may end with
+_SEED_SUFFIX = re.compile(r"_(weights|seed)(-\w*)?$")  # an incomplete seed part at the end of the names' common prefix
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One configuration: its rows, one a seed, and the spread of each metric over them.
+    """One configuration: its rows, one for each seed, and the spread of each metric over the seeds.
 
-    `interval` is of the image AUROC over test images (the mean's for several seeds); `p` is that of the paired test
-    against the best, corrected by Holm; `verdict` is empty where there is no image AUROC or nothing to compare with.
+    `interval` is the interval over test images of the image AUROC, or of its mean for several seeds; `p` is the
+    p-value of the paired test against the best entry, corrected by Holm; `verdict` is empty without an image AUROC or
+    without another entry to compare with.
     """
 
     rows: tuple[Row, ...]
@@ -48,7 +49,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The run's name, or what the names of all seeds begin with; random weights, drawn by the seed, are named."""
+        """The run's name, or for several seeds their names' common prefix, marked where the weights are random."""
         names = [str(row.get("run", row[KEY])) for row in self.rows]
         if len(names) == 1:
             return names[0]
@@ -86,7 +87,7 @@ class Entry:
 
     @property
     def note(self) -> str:
-        """What one must know before believing the row."""
+        """Warnings about the entry: oracle thresholds, selection on the test images, and states other than finished."""
         notes = []
         if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
             notes.append("threshold chosen on the test images (oracle)")
@@ -95,7 +96,7 @@ class Entry:
         return "; ".join(notes)
 
     def values(self) -> dict[str, Any]:
-        """Return what tables show of it by the columns' names; None where it has no value."""
+        """Return the entry's values by table column; None for a column without a value."""
         spread = self.spreads.get(RANKED_BY)
         return {
             "verdict": self.verdict or None,
@@ -120,7 +121,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Configurations that may be ranked against each other, best first, and what a trivial detector gets there."""
+    """Comparable configurations, best first, and the metrics of a trivial detector on the same test images."""
 
     group: RankingKey
     entries: tuple[Entry, ...]
@@ -129,9 +130,9 @@ class Ranking:
 
 
 def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str, TestScores | None]) -> list[Ranking]:
-    """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds are one configuration.
+    """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds form one configuration.
 
-    Equals are in the order of their image AUPR, then of their pixel metrics; the verdict is of the image AUROC alone.
+    Equal image AUROCs are ordered by image AUPR, then by pixel metrics. The verdict depends on the image AUROC alone.
 
     Args:
         rows: Of the workbook.
@@ -180,7 +181,7 @@ def _mean(found: Spread | None) -> float:
 
 
 def _scores_of(rows: Sequence[Row], scores: Mapping[str, TestScores | None]) -> list[TestScores]:
-    """Return the scores of all seeds, or none where those of one are gone."""
+    """Return the test scores of all rows, or an empty list if any row's scores are missing."""
     found = [known for row in rows if (known := scores.get(str(row[KEY]))) is not None]
     return found if len(found) == len(rows) else []
 
@@ -205,7 +206,7 @@ def _verdict(place: int, count: int, rows: Sequence[Row], p: float | None) -> st
 
 
 def _protocol(group: RankingKey, rows: Sequence[Row], runs: Mapping[str, Run]) -> str:
-    """Say in words on which images these were measured and where the thresholds' images came from."""
+    """Describe the images of each split, the protocol, the groups and the pixel grid that the rows were tested on."""
     run = next((runs[str(row[KEY])] for row in rows if str(row[KEY]) in runs), None)
     parts = []
     if run is not None:

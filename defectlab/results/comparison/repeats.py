@@ -1,4 +1,4 @@
-"""Repeats: one experiment trained with several seeds, summed up as mean, standard deviation and interval."""
+"""Repeats of one experiment with several seeds, summarised as mean, standard deviation and interval."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from defectlab.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric over `count` seeds. `deviation` (ddof 1), `low` and `high` are None for fewer than two values."""
+    """Statistics of a metric over `count` seeds; `deviation` (ddof 1), `low` and `high` are None for a single value."""
 
     count: int
     mean: float
@@ -23,7 +23,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Runs of one experiment, in the order of their seeds; `metrics` has those that any of them has a value for."""
+    """Runs of one experiment, in the order of their seeds; `metrics` holds each metric that any run has a value for."""
 
     runs: tuple[Run, ...]
     seeds: tuple[int, ...]
@@ -31,7 +31,7 @@ class Repeats:
 
 
 def summarise(runs: Sequence[Run]) -> Repeats:
-    """Sum up repeats of one experiment, metric by metric; a seed at which a metric has no value is left out of it.
+    """Summarise each metric over repeats of one experiment, without the seeds at which the metric has no value.
 
     Raises:
         InputError: No run, one run twice, or runs that differ in more than their seed.
@@ -55,9 +55,9 @@ def summarise(runs: Sequence[Run]) -> Repeats:
 
 
 def spread(values: Iterable[float], confidence: float = CONFIDENCE) -> Spread:
-    """Return mean, standard deviation and Student's t interval of metrics, cut to [0, 1] where these all lie in it.
+    """Return mean, standard deviation and Student's t interval of the values, clipped to [0, 1] if all lie in it.
 
-    The interval is of the mean over seeds, on these test images: it says nothing of other images.
+    The interval is for the mean over seeds on the same test images; it does not apply to other images.
 
     Raises:
         InputError: No value.

@@ -1,4 +1,4 @@
-"""What a notebook asks about many runs: which are there, who is best, which can be compared."""
+"""Listing, ranking and tabulating finished runs for notebooks."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from defectlab.results.curves import kinds_of_columns
 
 @dataclass(frozen=True)
 class KindResult:
-    """One kind of test image: how many, how many above the threshold (None without one), AUROCs against the good."""
+    """Results of one kind of test image: counts of all and of flagged images, and AUROCs against good images."""
 
     defect: str
     label: int
@@ -31,7 +31,7 @@ class KindResult:
 
 
 def finished_runs(dataset: str | None = None) -> list[Run]:
-    """Return the finished runs under results/, oldest first; those of one dataset where it is named.
+    """Return the finished runs under results/, oldest first, of one dataset if `dataset` is given.
 
     Raises:
         InputError: There are none yet; says what makes some.
@@ -49,7 +49,7 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
 
 
 def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
-    """Rank runs by image AUROC within each dataset, split and pixel size, with ties; every scores.csv is read once."""
+    """Rank runs by image AUROC within each dataset, split and pixel size, with tests against the best."""
     by_id = {run.record.run_id: run for run in runs}
     scores = {name: read_test_scores(run) for name, run in by_id.items()}
     return rank_rows([row_of(run) for run in runs], by_id, scores)
@@ -63,12 +63,12 @@ def ranked_runs(ranking: Ranking, runs: Sequence[Run]) -> list[Run]:
 
 
 def kinds_by_run(runs: Sequence[Run]) -> dict[str, list[KindResult]]:
-    """Return each run's kinds of test image by its id."""
+    """Return each run's results by kind of test image, keyed by run id."""
     return {run.record.run_id: kinds_of(run, read_test_scores(run)) for run in runs}
 
 
 def ranking_frame(ranking: Ranking) -> "pd.DataFrame":
-    """Return a ranking as a table, a configuration a row, best first."""
+    """Return a ranking as a table with one row for each configuration, best first."""
     import pandas as pd
 
     frame = pd.DataFrame([_row(entry) for entry in ranking.entries], index=range(1, len(ranking.entries) + 1))
@@ -85,7 +85,7 @@ def _row(entry: Entry) -> dict[str, object]:
 
 
 def kinds_of(run: Run, scores: TestScores | None) -> list[KindResult]:
-    """Return the kinds of a run's test images, the good first; none where neither record nor scores tell."""
+    """Return a run's results by kind of test image, good images first, from its record or else its scores."""
     recorded = run.record.per_defect
     found = [
         KindResult(one.defect, one.label, one.count, one.flagged, one.image_auroc, one.pixel_auroc) for one in recorded

@@ -1,8 +1,8 @@
-"""Which configurations cannot be told from the best on the same test images, also where each has several seeds.
+"""Paired tests of each configuration against the best on the same test images, for one or several seeds.
 
-The AUROC is a mean of placements (DeLong et al., 1988), so the mean AUROC over seeds is that of the mean placements:
-the paired test and the interval of one run carry over as they are. Seeds are given, images are the sample; where parts
-have several photographs (`data.group`) parts are.
+The AUROC is a mean of placements (DeLong et al., 1988), so the mean AUROC over seeds is the mean of the placements
+averaged over seeds: the paired test and the interval of one run apply unchanged. Seeds are treated as fixed and images
+as the sample; where parts have several photographs (`data.group`), parts are the sample.
 """
 
 import csv
@@ -27,12 +27,12 @@ Floats = NDArray[np.float64]
 class TestScores:
     """A run's test images in the order of their paths: paths and defects (n,), labels (n,) and raw scores (n,).
 
-    Paths are relative to the dataset's root, so that a dataset may lie elsewhere for another run.
+    Paths are relative to the dataset's root, so that they match between runs with the dataset in different places.
 
     `groups` (n,) are the names of the parts that the images show, for a run with `data.group`.
     """
 
-    __test__ = False  # no test class, whatever pytest makes of its name
+    __test__ = False  # not a test class, although pytest collects classes with such a name
 
     paths: tuple[str, ...]
     defects: tuple[str, ...]
@@ -42,19 +42,19 @@ class TestScores:
 
     @property
     def units(self) -> Indices:
-        """Number (n,) of what is independent of the others: the part that an image shows, else the image itself."""
+        """Index (n,) of each image's independent unit: the part that the image shows, else the image itself."""
         return np.arange(self.labels.size) if self.groups is None else group_indices(self.groups, self.labels.size)
 
     @property
     def testable(self) -> bool:
-        """Whether a paired test can be made: two images (or parts) of each class, and no score that is no number."""
+        """Whether a paired test is possible: at least two images (or parts) of each class, and no NaN score."""
         known = self.labels >= 0
         counts = [np.unique(self.units[self.labels == label]).size for label in (0, 1)]
         return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
 
     @property
     def labelled(self) -> "TestScores":
-        """The images of known label: the others decide nothing."""
+        """The scores of the images with a known label."""
         if (self.labels >= 0).all():
             return self
         at = np.flatnonzero(self.labels >= 0).tolist()
@@ -63,14 +63,14 @@ class TestScores:
         return TestScores(paths, defects, self.labels[at], self.scores[at], groups)
 
     def same_images(self, other: "TestScores") -> bool:
-        """Whether both are scores of the same labelled images of the same parts, by the same labels."""
+        """Return whether both objects have the same labelled images with the same parts and labels."""
         one, two = self.labelled, other.labelled
         same = one.paths == two.paths and one.groups == two.groups
         return same and bool((one.labels == two.labels).all())
 
 
 def read_test_scores(run: Run) -> TestScores | None:
-    """Read a run's scores.csv once, as columns; None where it has no test scores.
+    """Read the test rows of a run's scores.csv as columns; None if the run has no test scores.
 
     Raises:
         ValueError: A cell that is no number.
@@ -99,7 +99,7 @@ def read_test_scores(run: Run) -> TestScores | None:
 
 
 def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:
-    """Return the interval over images of the mean AUROC of one configuration's seeds, as `auroc_interval` makes it."""
+    """Return the interval over images of the mean AUROC over seeds; for one seed that of `auroc_interval`."""
     seeds = [one.labelled for one in seeds]
     first = seeds[0]
     found = [auroc_interval(one.scores, one.labels, confidence, one.groups) for one in seeds]
@@ -114,7 +114,7 @@ def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDE
 
 
 def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
-    """Return each entry's p-value of equal image AUROC with entry `best`, corrected by Holm.
+    """Return each entry's p-value, corrected by Holm, for an image AUROC equal to that of entry `best`.
 
     Args:
         entries: Of each configuration the scores of its seeds; none where they are not at hand.
@@ -136,11 +136,11 @@ def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[flo
 
 
 def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) -> float:
-    """Return the two-sided p-value of equal mean AUROC, by DeLong's paired test."""
+    """Return the two-sided p-value for equal mean AUROC over seeds, by DeLong's paired test."""
     (top, bottom), (other_top, other_bottom) = _placed(first), _placed(second)
     top, bottom = top - other_top, bottom - other_bottom
     if not top.any() and not bottom.any():
-        return 1.0  # every image lies alike for both
+        return 1.0  # all placements are equal
     variance = placement_variance(top, bottom, _groups_by_class(first[0]))
     if variance == 0 or len(first) == len(second) == 1:
         return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].groups).p
@@ -154,11 +154,11 @@ def _groups_by_class(images: TestScores) -> Groups | None:
 
 
 def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:
-    """Return the placements of anomalous and of good images, each the mean over the seeds."""
+    """Return the placements of the anomalous and of the good images, averaged over the seeds."""
     found = [placements(one.scores[one.labels == 1], one.scores[one.labels == 0]) for one in seeds]
     return np.mean([top for top, _ in found], axis=0), np.mean([bottom for _, bottom in found], axis=0)
 
 
 def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
-    """Return each image's mean rank; for one seed its scores, which rank alike."""
+    """Return each image's mean rank over the seeds; for one seed the scores themselves, which have the same order."""
     return seeds[0].scores if len(seeds) == 1 else np.mean([rankdata(one.scores) for one in seeds], axis=0)

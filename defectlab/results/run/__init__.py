@@ -1,1 +1,1 @@
-"""A run's folder: its record, scores, arrays, place and log."""
+"""A run's folder: its record, scores, arrays, location and log."""

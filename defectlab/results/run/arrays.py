@@ -1,4 +1,4 @@
-"""Arrays too large for memory, and masks packed for the disk."""
+"""Streaming of arrays too large for memory to .npy files, and packing of masks."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from defectlab.utils.files import new_memmap, replacing
 
 
 class ArrayWriter:
-    """Rows of one shape streamed into a memory-mappable .npy file, which appears when it is complete.
+    """Writer that streams rows of one shape into a memory-mappable .npy file, which appears when it is complete.
 
     Args:
         path: The file to make.
@@ -37,7 +37,7 @@ class ArrayWriter:
         self.filled += len(batch)
 
     def close(self) -> None:
-        """Put the file in its place, cut to the rows that came."""
+        """Move the finished file to its path, truncated to the rows that were appended."""
         self._array.flush()
         if self.filled < self.rows:
             with replacing(self.path) as whole, whole.open("wb") as file:
@@ -47,12 +47,12 @@ class ArrayWriter:
             self._partial.replace(self.path)
 
     def discard(self) -> None:
-        """Discard the array: remove the unfinished file."""
+        """Remove the unfinished file without creating the array."""
         self._partial.unlink(missing_ok=True)
 
 
 def mapped(path: Path) -> np.ndarray | None:
-    """Return a .npy file's array, memory-mapped; None where there is no such file.
+    """Return a .npy file's array, memory-mapped; None if the file does not exist.
 
     Raises:
         InputError: The file is damaged.

@@ -1,4 +1,4 @@
-"""Where a run's folder is, whose it is at this moment, and what a killed one left."""
+"""Location of run folders, detection of live processes that use them, and cleanup after killed runs."""
 
 import difflib
 import glob
@@ -20,7 +20,7 @@ CHECKPOINT = "weights/lightning/model.ckpt"
 
 
 def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
-    """Return the folder of this experiment: its earlier one of this name, or a free one."""
+    """Return the folder for this experiment: that of its earlier run of this name, or a free one."""
     for file in sorted(parent.glob(f"{glob.escape(name)}*/{FILE}")):
         earlier = _known_record(file.parent)
         if earlier is not None and earlier.run_id == identity:
@@ -43,14 +43,14 @@ def _known_record(folder: Path) -> RunRecord | None:
 
 
 def locked(parent: Path) -> FileLock:
-    """Keep two processes from taking one name, or one place, at the same moment."""
+    """Return a lock that prevents two processes from using the same run folder name in `parent` at once."""
     return FileLock(parent / ".lock")
 
 
 def clear_leftovers(parent: Path, name: str) -> None:
-    """Remove what a killed rerun left, unless it holds a checkpoint from which training could go on.
+    """Remove folders left by killed reruns, unless they hold a checkpoint from which training could continue.
 
-    One that was killed while it took its earlier run's place may have left none there: then the earlier one comes back.
+    If a rerun was killed while it replaced its earlier run and left no folder there, the earlier run is restored.
     """
     for old in parent.glob(f".{glob.escape(name)}.old-*"):
         if (parent / name).exists():
@@ -67,18 +67,18 @@ def clear_leftovers(parent: Path, name: str) -> None:
 
 
 def runs_elsewhere(record: RunRecord) -> bool:
-    """Whether another living process of this machine is running this; of other machines nothing is known."""
+    """Return whether another live process on this machine is running the recorded run."""
     process = record.process
     return process.host == socket.gethostname() and process.pid != os.getpid() and is_alive(record)
 
 
 def is_alive(record: RunRecord) -> bool:
-    """Whether a record is of a run that may be going on."""
+    """Return whether the recorded run may still be running."""
     return record.status == "running" and may_live(record.process)
 
 
 def suggest_runs(wanted: Path) -> str:
-    """Say which runs there are in place of one that is not, the closest names first."""
+    """Return a message that lists existing runs in place of a missing one, with the closest names first."""
     there = [paths.relative(file.parent) for file in sorted(paths.results_dir().glob(f"*/*/[!.]*/{FILE}"))]
     if not there:
         return (
@@ -94,12 +94,12 @@ PROC = Path("/proc")
 
 
 def this_process() -> dict[str, Any]:
-    """Return what a record says of this process; `born` is None where the system does not tell."""
+    """Return the record of this process; `born` is None if the system does not report a start time."""
     return {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
 
 
 def may_live(process: ProcessRecord) -> bool:
-    """Whether the process on record may live: of other machines nothing is known."""
+    """Return whether the recorded process may be alive; True for a process on another machine."""
     if process.host != socket.gethostname():
         return True
     try:
@@ -107,15 +107,15 @@ def may_live(process: ProcessRecord) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is another user's
+        pass  # the process belongs to another user
     return process.born is None or _born(process.pid) in (None, process.born)
 
 
 def _born(pid: int) -> str | None:
-    """Return when a process began, in ticks since this start of the machine, whose id is put before it."""
+    """Return the boot id and a process's start time in clock ticks since boot; None if they are unavailable."""
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return f"{boot} {fields[19]}"  # field 22 of proc(5): the name, which may hold blanks, is the second
+    return f"{boot} {fields[19]}"  # field 22 of proc(5); the name, which may contain blanks, is field 2

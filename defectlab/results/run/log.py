@@ -1,4 +1,4 @@
-"""What was logged while a run was under way, with the time, in its own folder."""
+"""Log file in a run's folder, with a time for each message."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ LOG = "log.txt"
 
 
 class _RunLog(logging.Handler):
-    """Appends lines to a run's log; no file stays open, for the folder may be renamed meanwhile."""
+    """Handler that appends lines to a run's log without keeping the file open, since the folder may be renamed."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(logging.INFO)
@@ -18,7 +18,7 @@ class _RunLog(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s\t%(levelname)s\t%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one message; a full disk costs the line, not the run."""
+        """Append one message to the log file; a write error loses the line but does not stop the run."""
         try:
             with (self._run.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(f"{self.format(record)}\n")
@@ -28,7 +28,7 @@ class _RunLog(logging.Handler):
 
 @contextmanager
 def logged(run: Run) -> Iterator[None]:
-    """Keep what DefectLab logs in a block in the run's `log.txt`: time, level and message, apart by tabs."""
+    """Write DefectLab's log messages within a block to the run's `log.txt` as tab-separated time, level and message."""
     package, handler = logging.getLogger("defectlab"), _RunLog(run)
     package.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`, as typed parts: the one way to read and write it. Loads neither torch nor numpy."""
+"""The record of a run, `run.json`, as typed parts. This module loads neither torch nor numpy."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -32,22 +32,22 @@ from defectlab.utils.json_object import JsonObject, JsonTypeError, json_key
 from defectlab.utils.version import __version__
 
 FILE = "run.json"
-VERSION = 1  # of the record; one without a version is of this one
+VERSION = 1  # version of the record's format; also assumed for a record without a version
 Status = Literal["failed", "running", "fitted", "finished"]
-STATUSES: tuple[str, ...] = get_args(Status)  # how far a run came, the least first
+STATUSES: tuple[str, ...] = get_args(Status)  # progress of a run, in ascending order
 
 
 class RecordError(InputError):
-    """A run's record cannot be read: it is damaged, or of a newer version."""
+    """Error for a run's record that cannot be read because it is missing, damaged, or of a newer version."""
 
 
 class NewerRecordError(RecordError):
-    """A run's record is of a version that this one does not know."""
+    """Error for a run's record of a newer version than this DefectLab supports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord(JsonObject):
-    """The process that runs, or ran, the experiment. `born` is None where the system does not tell."""
+    """The process that runs, or ran, the experiment; `born` is None if the system reports no start time."""
 
     pid: int
     host: str
@@ -57,7 +57,7 @@ class ProcessRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRecord(JsonObject):
-    """The error that ended a run, in one line and whole."""
+    """The error that ended a run, as a one-line summary and a traceback."""
 
     summary: str
     traceback: str = ""
@@ -65,7 +65,7 @@ class ErrorRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(JsonObject, Mapping[str, Any]):
-    """The record of a run, all of `run.json`.
+    """The complete record of a run, stored as `run.json`.
 
     As a mapping (`record["metrics"]`) it is the JSON object, for notebooks and scripts; `json.dumps` takes
     `to_dict()`.
@@ -73,8 +73,8 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     Attributes:
         run_id: Equal for equal experiments.
         name: The run's name, that of its folder.
-        facts: What makes the experiment what it is, flat and by dotted name.
-        parameters: How many the model has.
+        facts: Settings and hashes that identify the experiment, flat and keyed by dotted name.
+        parameters: Number of the model's parameters.
         metrics: Values by name, None where a metric cannot be computed; `metric_reasons` says why.
         timings: Seconds by stage.
         checkpoint: Relative to the run's folder, or to the project for a run that only tested; None: removed.
@@ -82,8 +82,8 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         sources: Where a model's other files came from.
         history: Mean loss of each epoch by name, None where an epoch has none.
         validation_epoch: The epoch (from 0) whose weights the thresholds are of.
-        trivial: What calling every image anomalous would give.
-        fitted, finished, failed: When that was, in UTC.
+        trivial: Metrics of a trivial detector that calls every image anomalous.
+        fitted, finished, failed: Times in UTC at which the run reached that status.
     """
 
     version: int = VERSION
@@ -125,7 +125,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Read a record.
+        """Create a record from the JSON object of `run.json`.
 
         Raises:
             JsonTypeError: A required key is missing or a value has another type; it names the key.
@@ -139,7 +139,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         return super().from_dict(data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object, its version first."""
+        """Return the record as a JSON object with its version first."""
         return {"version": self.version} | super().to_dict()
 
     def __getitem__(self, key: str) -> Any:
@@ -152,7 +152,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         return len(self.to_dict())
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the JSON object with other keys over its own, as a dict's `|` does."""
+        """Return the record's JSON object merged with another mapping, whose keys take precedence."""
         return self.to_dict() | dict(other)
 
     @property
@@ -162,12 +162,12 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
     @property
     def error_summary(self) -> str | None:
-        """The error that ended the run, in one line; None where none did."""
+        """The error that ended the run, in one line; None if there was no error."""
         return None if self.error is None else self.error.summary
 
     @property
     def sweep_facts(self) -> SweepRecord:
-        """Facts about the sweep that made this run, empty defaults for a run outside any sweep."""
+        """Facts about the sweep that made this run, or empty defaults for a run outside any sweep."""
         return self.sweep or SweepRecord()
 
     @property
@@ -177,7 +177,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Read the record of a run's folder.
+    """Read the record from a run's folder.
 
     Raises:
         RecordError: There is none, or it is damaged.
@@ -196,7 +196,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def find_record(folder: Path) -> RunRecord | None:
-    """Return the record of a folder; None where there is none, or it is damaged.
+    """Return the record of a run's folder; None if the record is missing or damaged.
 
     Raises:
         NewerRecordError: It is of a newer version, so that nothing may take its place.

@@ -1,4 +1,4 @@
-"""Parts of a run's record that are computed: thresholds, intervals, results by defect and group, what was kept."""
+"""Computed parts of a run's record: thresholds, intervals, results by defect and group, and map retention."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from defectlab.utils.json_object import JsonObject, json_key
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdRecord(JsonObject):
-    """A threshold and how it was chosen; `oracle` says that the test images chose it. `value` None: there is none."""
+    """A threshold (`value` None if there is none) and how it was chosen; `oracle` marks choice on the test images."""
 
     value: float | None
     rule: str
@@ -29,18 +29,18 @@ class Thresholds(JsonObject):
 
     @property
     def recorded(self) -> bool:
-        """Whether thresholds were chosen, or could not be and say why."""
+        """Whether thresholds were chosen, or the reason why they could not be is recorded."""
         return self != Thresholds()
 
     @property
     def by_level(self) -> dict[str, ThresholdRecord]:
-        """The thresholds by "image" and "pixel"."""
+        """The thresholds keyed by the levels "image" and "pixel"."""
         return {"image": self.image, "pixel": self.pixel}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorRecord(JsonObject):
-    """What decided which epoch's weights the run has; epochs count from 1."""
+    """The metric, patience and values that selected the epoch of the run's weights; epochs count from 1."""
 
     metric: str | None
     keep: str
@@ -53,7 +53,7 @@ class MonitorRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class MapRetentionRecord(JsonObject):
-    """Which maps stay on disk: the policy, the test rows of scores.csv that have one, and what is not possible then."""
+    """Maps retained on disk: the policy, the test rows of scores.csv with a map, and the resulting limitations."""
 
     policy: str = field(metadata=json_key("kept"))
     rows: list[int] | None = None
@@ -62,7 +62,7 @@ class MapRetentionRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalRecord(JsonObject):
-    """A confidence interval; low and high are None where there is none, and `method` says why."""
+    """A confidence interval; `low` and `high` are None if there is no interval, and `method` then gives the reason."""
 
     low: float | None
     high: float | None
@@ -72,7 +72,7 @@ class IntervalRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class DefectRecord(JsonObject):
-    """Results of one kind of test image: of its images and all good ones."""
+    """Results of one kind of test image, computed on its images together with all good images."""
 
     defect: str
     label: int
@@ -91,7 +91,7 @@ class DefectRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class GroupThresholds(JsonObject):
-    """The threshold of groups."""
+    """The threshold applied to the scores of groups."""
 
     group: ThresholdRecord = field(metadata=json_key("part"))
 
@@ -114,7 +114,7 @@ class GroupsRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class RefitRecord(JsonObject):
-    """Why a sweep gave a run its checkpoint: by `metric` the best of so many, or by its name."""
+    """Why a sweep gave a run its checkpoint: as the best of `among` runs by `metric`, or because it was named."""
 
     metric: str | None = None
     value: float | None = None
@@ -139,7 +139,7 @@ class SweepRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerRecord(JsonObject):
-    """Where a tracker's copy of the run is, or the error that kept it from being made."""
+    """The location of a tracker's copy of the run, or the error that prevented the copy."""
 
     where: str | None = None
     error: str | None = None

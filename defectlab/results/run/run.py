@@ -1,4 +1,4 @@
-"""A run folder: begun when a run starts, completed when it ends, never half a file."""
+"""Run folders: creation when a run starts, atomic updates of the record, and access to the stored results."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ from defectlab.utils.files import is_writable, write_json
 
 logger = logging.getLogger(__name__)
 
-CONVERTED = "weights/anomalib/model.ckpt"  # the same weights, for plain anomalib
+CONVERTED = "weights/anomalib/model.ckpt"  # the same weights in anomalib's own format
 
 
 class Run:
@@ -66,7 +66,7 @@ class Run:
 
     @classmethod
     def start(cls, results: Path, name: str, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> "Run":
-        """Begin a run's folder and record.
+        """Create the folder and the record of a new run.
 
         The same experiment (equal `facts`) runs into a folder beside its earlier run and takes its place once it
         has come as far; another experiment of the same name gets a suffix naming what differs.
@@ -99,7 +99,7 @@ class Run:
                     "Wait for it, or stop it."
                 )
             done = earlier is not None and (earlier.status in ("fitted", "finished") or is_alive(earlier))
-            if done or (final / CHECKPOINT).exists():  # also what a failed training could go on from
+            if done or (final / CHECKPOINT).exists():  # also a checkpoint to continue training from
                 folder = parent / f".{final.name}.rerun-{os.getpid()}"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -120,7 +120,7 @@ class Run:
         self.record = changed
 
     def advance(self, status: str, **fields_: Any) -> None:
-        """Reach `status`; a run done again takes the place of its earlier one as soon as it has come as far."""
+        """Set the run's status; a rerun replaces its earlier run as soon as it has reached the same status."""
         self.update(status=status, error=None, **{status: _now()}, **fields_)
         if self.folder == self._final:
             return
@@ -137,12 +137,12 @@ class Run:
 
     @contextmanager
     def recording_failure(self) -> Iterator[None]:
-        """Keep the error of a block in the record, then let it rise."""
+        """Store any error raised within a block in the record, then raise it again."""
         try:
             yield
         except BaseException as error:
             last = traceback.format_exception_only(error)[-1].strip()
-            # what was finished once stays finished: a second test that fails takes nothing away
+            # a finished run stays finished, even if a second test fails
             status = "finished" if self.record.status == "finished" else "failed"
             self.update(status=status, error=ErrorRecord(summary=last, traceback=traceback.format_exc()), failed=_now())
             raise
@@ -164,34 +164,34 @@ class Run:
 
     @property
     def _final(self) -> Path:
-        """Where this run belongs; one done again stands beside it, hidden, until it has come as far."""
+        """The run's final folder; a rerun uses a hidden folder beside it until it replaces the earlier run."""
         return self.folder.parent / self.record.name if self.folder.name.startswith(".") else self.folder
 
     @property
     def checkpoint(self) -> Path:
-        """Where this run's checkpoint lies."""
+        """Path of this run's own checkpoint."""
         return self.folder / CHECKPOINT
 
     @property
     def features_dtype(self) -> str:
-        """Type of the features it was computed from; a sweep may have rounded them (`cache_dtype`)."""
+        """Data type of the features that the run was computed from; a sweep may have rounded them (`cache_dtype`)."""
         return "float32" if self.record.sweep is None else self.record.sweep.cache_dtype
 
     @property
     def status(self) -> str:
-        """Status of the record; a `running` one whose process is gone was interrupted."""
+        """Status of the record, or "interrupted" for a `running` record whose process no longer exists."""
         status = self.record.status
         return "interrupted" if status == "running" and not is_alive(self.record) else status
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the checkpoint lies, or lay, that this run's scores come from; see `checkpoint_file`."""
+        """Path of the checkpoint that this run's scores come from, even if it was removed; see `checkpoint_file`."""
         recorded = self.record.checkpoint
         own = recorded in (None, CHECKPOINT) or self.checkpoint.is_file()
         return self.checkpoint if own else paths.resolve(str(recorded))
 
     def holds(self, checkpoint: Path) -> bool:
-        """Whether `checkpoint` has the weights that this run's thresholds and scores are of, not another epoch's."""
+        """Return whether `checkpoint` holds the weights of this run's thresholds and scores, not another epoch's."""
         return checkpoint.resolve() in ((self.folder / name).resolve() for name in (CHECKPOINT, CONVERTED))
 
     def checkpoint_file(self) -> Path:
@@ -229,23 +229,23 @@ class Run:
 
     @property
     def has_all_maps(self) -> bool:
-        """Whether all maps of the run were kept, so that pixel metrics can be computed again."""
+        """Whether all maps of the run were retained, so that pixel metrics can be computed again."""
         return self.record.maps is None or self.record.maps.policy == "all"
 
     def maps_path(self, split: str) -> Path:
-        """Path of the raw maps of a split."""
+        """Return the path of the raw maps of a split."""
         return self.folder / "maps" / f"{split}.npy"
 
     def masks_path(self, split: str) -> Path:
-        """Path of the packed ground-truth masks of a split."""
+        """Return the path of the packed ground-truth masks of a split."""
         return self.folder / "maps" / f"{split}_masks.npy"
 
     def grid_paths(self, split: str) -> tuple[Path, Path]:
-        """Paths of the masks on another grid than the maps', and of the sizes of images and grids."""
+        """Return the paths of the masks on a grid other than the maps', and of the sizes of images and grids."""
         return self.folder / "maps" / f"{split}_grid_masks.bin", self.folder / "maps" / f"{split}_grid_sizes.npy"
 
     def maps(self, split: str) -> np.ndarray | None:
-        """Raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None where none were kept.
+        """Return the raw maps (n, H, W) float32 of a split, memory-mapped, rows as in scores.csv; None without maps.
 
         Raises:
             InputError: The file is damaged.
@@ -253,11 +253,11 @@ class Run:
         return mapped(self.maps_path(split))
 
     def packed_masks(self, split: str) -> np.ndarray | None:
-        """As `masks`, memory-mapped as they lie on disk: (n, H, W / 8) bits packed along the width, rounded up."""
+        """Return a split's memory-mapped masks as stored: (n, H, W / 8) bits packed along the width, rounded up."""
         return mapped(self.masks_path(split))
 
     def masks(self, split: str) -> np.ndarray | None:
-        """Ground-truth masks (n, H, W) bool on the maps' grid; None for a dataset without masks."""
+        """Return the ground-truth masks (n, H, W) bool on the maps' grid; None without masks or maps."""
         packed, maps = self.packed_masks(split), self.maps(split)
         return None if packed is None or maps is None else unpack_masks(packed, maps.shape[-1])
 
@@ -280,12 +280,12 @@ def _now() -> str:
 
 
 def _parent(results: Path, record: RunRecord) -> Path:
-    """Return the folder of a run's folder."""
+    """Return the parent of a run's folder, named by model and dataset."""
     return results / safe_name(record.model) / safe_name(record.dataset.name)
 
 
 def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
-    """Write a run's files, by path in its folder, to where the same experiment run here would be; return the run.
+    """Write a run's files, keyed by path in its folder, to the experiment's place under `results`; return the run.
 
     An earlier run of the same experiment is replaced; another experiment of the same name keeps it, and this one gets a
     suffix that says what differs.
@@ -295,7 +295,7 @@ def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
         final = place_of(parent, record.name, record.facts, record.run_id)
-        find_record(final)  # raises where a newer version's must stay
+        find_record(final)  # raises if a record of a newer version must stay
         folder = parent / f".{final.name}.rerun-{os.getpid()}"
         shutil.rmtree(folder, ignore_errors=True)
         for path, content in files.items():

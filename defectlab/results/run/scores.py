@@ -1,4 +1,4 @@
-"""The rows of scores.csv: raw scores of images, with every digit."""
+"""Reading and writing of scores.csv, which holds the raw scores of images with every digit."""
 
 import csv
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
-    """Read rows as `write_scores` wrote them.
+    """Read the rows of a file written by `write_scores`.
 
     Raises:
         ValueError: A column is missing, or a number is none (TypeError, KeyError, csv.Error: other damage).

@@ -1,4 +1,4 @@
-"""Parts of a run's record that are known when it starts: settings, images, backbone, preprocessing, machine."""
+"""Parts of a run's record known at its start: settings, images, backbone, preprocessing, machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from defectlab.utils.json_object import JsonObject, json_key
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentRecord(JsonObject):
-    """The settings that an experiment is run with, as its YAML has them; options by their names in each section."""
+    """The settings of an experiment, as in its YAML file, with a section of options for each part."""
 
     name: str | None = None
     seed: int
@@ -27,7 +27,7 @@ class ExperimentRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolRecord(JsonObject):
-    """How images were split; see `defectlab.data.manifest.splits.Protocol`."""
+    """The protocol by which images were split; see `defectlab.data.manifest.splits.Protocol`."""
 
     test_split_mode: str
     test_split_ratio: float | None
@@ -67,7 +67,7 @@ class DatasetRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRecord(JsonObject):
-    """The backbone and its weights: `source` is their file, "random(seed=42)" or what stood in for a file."""
+    """The backbone and its weights; `source` is the weights' file, "random(seed=42)" or a file's substitute."""
 
     name: str
     source: str
@@ -78,7 +78,7 @@ class BackboneRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionRecord(JsonObject):
-    """The part of each image that is looked at: left, top, right and bottom of a box, and a mask of valid pixels."""
+    """The evaluated region of each image: left, top, right and bottom of a box, and a mask of valid pixels."""
 
     box: list[int] | None = None
     size: list[int] | None = None
@@ -88,7 +88,7 @@ class RegionRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class TilingOptions(JsonObject):
-    """The size that images are brought to before they are cut into tiles, and the tiles' overlap."""
+    """The size that images are resized to before they are cut into tiles, and the overlap of the tiles."""
 
     image_size: list[int]
     overlap: float
@@ -96,7 +96,7 @@ class TilingOptions(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingRecord(JsonObject):
-    """How images became the model's input; see `defectlab.data.transforms.preprocessing.Preprocessing`."""
+    """The preprocessing of images for the model; see `defectlab.data.transforms.preprocessing.Preprocessing`."""
 
     size: list[int]
     crop: list[int] | None = None
@@ -109,19 +109,19 @@ class PreprocessingRecord(JsonObject):
     hash: str = ""
 
     def options(self) -> dict[str, Any]:
-        """Return what a `Preprocessing` is made of."""
+        """Return the options from which a `Preprocessing` is created."""
         return {key: value for key, value in self.to_dict().items() if key != "hash"}
 
     @property
     def pixels(self) -> int:
-        """How many pixels of an image the model is given."""
+        """Number of pixels of an image that the model receives."""
         height, width = self.size if self.tiling is None else self.tiling.image_size
         return height * width
 
 
 @dataclass(frozen=True, kw_only=True)
 class TilesRecord(JsonObject):
-    """Where tiles lie, in pixels, and how an image's score comes of theirs."""
+    """The positions of tiles in pixels, and how an image's score is computed from the tiles."""
 
     tile: list[int]
     rows: list[int]
@@ -132,7 +132,7 @@ class TilesRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(JsonObject):
-    """The grid of the pixel metrics: `pixel_size` as asked for, `grid` as it is, None where each image has its own."""
+    """The grid of the pixel metrics: `pixel_size` as requested, `grid` as used (None if each image has its own)."""
 
     pixel_size: str | list[int] = "input"
     grid: list[int] | None = None
@@ -140,7 +140,7 @@ class EvaluationRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentRecord(JsonObject):
-    """Versions, device and number of threads."""
+    """Software versions, platform, device and number of threads of a run."""
 
     defectlab: str
     anomalib: str
@@ -156,7 +156,7 @@ class EnvironmentRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class GitRecord(JsonObject):
-    """The state of the project's repository; `reason` says why there is no commit."""
+    """The state of the project's git repository; `reason` says why there is no commit."""
 
     commit: str | None
     branch: str | None = None

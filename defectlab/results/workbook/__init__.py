@@ -1,4 +1,4 @@
-"""models_comparing.xlsx: every finished run side by side, rendered from the records, with what people added to it."""
+"""The workbook models_comparing.xlsx: all finished runs, written from their records; users' additions are preserved."""
 
 from defectlab.results.comparison.best_table import best_table
 from defectlab.results.workbook.workbook import WorkbookUpdate, imported_rows, read_workbook, update_workbook

@@ -1,4 +1,4 @@
-"""The sheet `about`: what the sheets, columns and words mean, and the protocol of each dataset."""
+"""The sheet `about`, which explains the workbook's sheets, columns and terms, and each dataset's protocol."""
 
 from collections.abc import Mapping, Sequence
 
@@ -80,7 +80,7 @@ _WIDTHS = 46, 110  # characters
 
 
 def write_about(sheet: Worksheet, rankings: Sequence[Ranking]) -> None:
-    """Write the explanations, a section each: name in A, meaning in B."""
+    """Write the explanations in sections, with names in column A and meanings in column B."""
     protocols = {
         f"{ranking.group[0] or 'no dataset'}, {ranking.group[1][:6]}, pixels {ranking.group[2]}": ranking.protocol
         for ranking in rankings
@@ -103,7 +103,7 @@ def _write_section(sheet: Worksheet, title: str, meanings: Mapping[str, str], pl
         place += 1
         for at, value in enumerate((name, meaning), 1):
             sheet.cell(place, at, value).alignment = Alignment(wrap_text=True, vertical="top")
-        # said, since not every program fits the height to wrapped text on opening
+        # set explicitly, since not every program fits row heights to wrapped text on opening
         lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] + 5)))
         sheet.row_dimensions[place].height = 15.0 * lines
     return place + 1

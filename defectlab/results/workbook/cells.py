@@ -1,4 +1,4 @@
-"""Cells as sheets of the workbook share them: colours, what is written where, marks, printed pages."""
+"""Cell styles and helpers shared by the workbook's sheets: reading, writing, marking cells, and page setup."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ BOLD = Font(name="Calibri", size=11, bold=True)
 
 
 def read_cells(sheet: Worksheet) -> Cells:
-    """Return what is written on a sheet, without empty cells."""
+    """Return the values of a sheet's non-empty cells by (row, column)."""
     return {(cell.row, cell.column): cell.value for row in sheet.iter_rows() for cell in row if cell.value is not None}
 
 
 def headers_of(sheet: Worksheet) -> dict[str, int]:
-    """Return the column of each header in row 1; of equal ones the first."""
+    """Return the column of each header in row 1; the first column if a header is repeated."""
     found: dict[str, int] = {}
     for cell in sheet[1]:
         if cell.value is not None:
@@ -32,7 +32,7 @@ def headers_of(sheet: Worksheet) -> dict[str, int]:
 
 
 def rows_by_key(sheet: Worksheet) -> dict[str, int]:
-    """Return the row of each run id below row 1; of equal ones the first."""
+    """Return the row of each run id below row 1; the first row if an id is repeated."""
     at = headers_of(sheet).get(KEY)
     if at is None:
         return {}
@@ -45,13 +45,13 @@ def rows_by_key(sheet: Worksheet) -> dict[str, int]:
 
 
 def write_value(cell: Any, value: Any) -> None:
-    """Write a value, unless a person merged the cell into another one."""
+    """Write a value to a cell unless the cell is hidden inside a merged range."""
     if not isinstance(cell, MergedCell):
         cell.value = value
 
 
 def mark(cell: Any, is_best: bool) -> None:
-    """Mark a cell as the best, or take an earlier mark away; other colours stay."""
+    """Mark a cell as the best value, or clear an earlier mark; other fill colours are preserved."""
     if isinstance(cell, MergedCell):
         return
     if is_best:
@@ -61,7 +61,7 @@ def mark(cell: Any, is_best: bool) -> None:
 
 
 def set_pages(sheet: Worksheet, wide: int) -> None:
-    """Print on landscape A4, `wide` pages side by side."""
+    """Set a sheet to print on landscape A4, fitted to `wide` pages across."""
     sheet.page_setup.orientation = "landscape"
     sheet.page_setup.paperSize = sheet.PAPERSIZE_A4
     sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = wide, 0

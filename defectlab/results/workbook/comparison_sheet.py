@@ -1,7 +1,7 @@
-"""The sheet `comparison`: a block for each model, written around whatever a person added, which never moves.
+"""The sheet `comparison`, with a block of metrics for each model; cells that a user added never move.
 
-Where the sheet holds nothing but what was written here, it is laid out anew. Once a person has added something, new
-configurations go to the right and new blocks to the end.
+A sheet that holds only values written by DefectLab is laid out again from scratch. Once a user has added something,
+new configurations are added to the right of their block and new blocks at the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ LINE_HEIGHT, IN_A_LINE = 15.5, 26  # points, and characters of a bold label in t
 
 
 def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row]) -> None:
-    """Write the rows as blocks; `before` are the rows that the sheet showed until now."""
+    """Write the rows as blocks; `before` holds the rows of the previous update."""
     actual = read_cells(sheet)
     expected = {place: value for place, value in layout(before).items() if value is not None}
     if actual == expected and not has_extras(sheet):
@@ -59,7 +59,7 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
 
 
 def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
-    """Return the cells to write into a sheet that holds more than our own: every block keeps its place."""
+    """Return the cells to write into a sheet with a user's additions, with every existing block in its place."""
     old, new = titles(before), titles(rows)
     renamed = {old[key]: new[key] for key in old if key in new}
     shown = {(renamed.get(title, title), label): row for (title, label), row in rows_by_label(before).items()}
@@ -68,7 +68,7 @@ def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
     blocks: dict[str, Block] = {}
     for block in find_blocks(actual):
         blocks.setdefault(renamed.get(block.title, block.title), block)
-    for (title, label), row in shown.items():  # clear what has gone
+    for (title, label), row in shown.items():  # clear the columns of removed rows
         if title in blocks and (title, label) not in wanted:
             at = blocks[title].labels.get(_label_on_sheet(blocks[title], label, row, known=True))
             cells |= dict.fromkeys(column(blocks[title].top, at, label, {})) if at else {}
@@ -89,7 +89,7 @@ def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
 
 
 def _label_on_sheet(block: Block, label: str, row: Row, known: bool) -> str:
-    """Return the label of a row's column: with its id where a person's own configuration has that name."""
+    """Return the label of a row's column, extended by its id where a user's own configuration has the same label."""
     own = f"{label} {str(row[KEY])[-6:]}"
     return own if own in block.labels or (label in block.labels and not known) else label
 
@@ -104,7 +104,7 @@ def _style_block(sheet: Worksheet, block: Block, shown: Mapping[str, Row | None]
     for label, at in block.labels.items():
         row = shown[label]
         if row is None:
-            continue  # a person's own configuration
+            continue  # a configuration that a user added
         head = sheet.cell(block.top, at)
         head.font, head.fill, head.alignment = (
             BOLD,

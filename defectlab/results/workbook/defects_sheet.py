@@ -1,4 +1,4 @@
-"""The sheet `per defect`: where each run fails; a block for each ranking of the leaderboard, a run a row."""
+"""The sheet `per defect`: results by kind of defect, in a block for each ranking with a row for each run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ Column = tuple[str, int, str]  # kind, label, what
 
 
 def write_per_defect(sheet: Worksheet, rankings: Sequence[Ranking], kinds: Kinds) -> None:
-    """Write a block for each ranking, runs in the leaderboard's order; those whose kinds are not known are left out."""
+    """Write a block for each ranking, in the leaderboard's order, without runs that have no results by defect."""
     top = 1
     for ranking in rankings:
         rows = [row for entry in ranking.entries for row in entry.rows]
@@ -39,7 +39,7 @@ def write_per_defect(sheet: Worksheet, rankings: Sequence[Ranking], kinds: Kinds
 
 
 def _write_block(sheet: Worksheet, ranking: Ranking, rows: Sequence[Row], left_out: int, kinds: Kinds, top: int) -> int:
-    """Write a block from row `top` on; return its last row."""
+    """Write a ranking's block starting at row `top` and return the last row of the block."""
     sheet.cell(top, 1, ranking.group[0] or "no dataset").font = TITLE
     gone = f"; {left_out} runs without a record here are left out" if left_out else ""
     sheet.cell(top + 1, 1, ranking.protocol + gone).font = QUIET
@@ -67,7 +67,7 @@ def _write_block(sheet: Worksheet, ranking: Ranking, rows: Sequence[Row], left_o
 
 
 def _columns(rows: Sequence[Row], kinds: Kinds) -> list[Column]:
-    """Return the columns: false alarms of the good, then of each kind of defect the AUROCs and how many were caught."""
+    """Return the columns: false alarms on good images, then the AUROCs and detected count of each kind of defect."""
     found: dict[tuple[int, str], set[str]] = {}
     for row in rows:
         for kind in kinds[str(row[KEY])]:

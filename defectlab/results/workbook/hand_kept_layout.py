@@ -1,4 +1,4 @@
-"""The block layout of hand-kept workbooks: a block for each model, its configurations side by side, four metrics below.
+"""The block layout of hand-kept workbooks: a block for each model, with configurations as columns and metrics as rows.
 
 Row 1 of a block: the model's name in A, a configuration's label in B, C, ...; rows 2 to 5: image_AUROC, image_F1Score,
 pixel_AUROC, pixel_F1Score; then two empty rows.
@@ -22,7 +22,7 @@ Cells = dict[tuple[int, int], Any]  # (row, column), both from 1
 
 @dataclass(frozen=True)
 class Block:
-    """A block as found on a sheet: its first row, its title, and the column of each label."""
+    """A block found on a sheet: its first row, its title, and the column of each configuration label."""
 
     top: int
     title: str
@@ -30,7 +30,7 @@ class Block:
 
 
 def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[RankingKey, str], str]:
-    """Name the block of each (group, model): the model alone, as people write it, while there is one dataset."""
+    """Return the block title of each (group, model): the model alone for a single group, else with the dataset."""
     groups = list(dict.fromkeys(ranking_key(row) for row in rows))
     found = {}
     for row in rows:
@@ -45,7 +45,7 @@ def titles(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[RankingKey, str], st
 
 
 def rows_by_label(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
-    """Return the rows by (title, label), in the order of their blocks; equal labels are told apart by their id."""
+    """Return the rows by (title, label), in the order of their blocks; a repeated label is extended by the row's id."""
     named = titles(rows)
     order = list(TITLES.values())
     groups = list(dict.fromkeys(ranking_key(row) for row in rows))
@@ -64,7 +64,7 @@ def rows_by_label(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
 
 
 def layout(rows: Sequence[Row]) -> Cells:
-    """Lay all rows out in blocks, in the order of `rows_by_label`."""
+    """Return the cells of all rows arranged in blocks, in the order of `rows_by_label`."""
     cells: Cells = {}
     tops: dict[str, int] = {}
     columns: dict[str, int] = {}
@@ -76,18 +76,18 @@ def layout(rows: Sequence[Row]) -> Cells:
 
 
 def frame(top: int, title: str) -> Cells:
-    """Return a block's column A."""
+    """Return the cells of a block's column A: the title and the metric names."""
     return {(top, 1): title} | {(top + 1 + place, 1): metric for place, metric in enumerate(BARE_METRICS)}
 
 
 def column(top: int, number: int, label: str, row: Mapping[str, Any]) -> Cells:
-    """Return one configuration's column of a block."""
+    """Return the cells of one configuration's column in a block: the label and the metrics."""
     values = {(top + 1 + place, number): row.get(metric) for place, metric in enumerate(BARE_METRICS)}
     return {(top, number): label} | values
 
 
 def find_blocks(cells: Mapping[tuple[int, int], Any]) -> list[Block]:
-    """Find the blocks on a sheet: where column A holds the four metrics below each other, the row above is a title."""
+    """Find the blocks on a sheet: the four metric names in consecutive rows of column A, below a title row."""
     blocks = []
     for (row, number), value in sorted(cells.items()):
         if number != 1 or value != BARE_METRICS[0] or row == 1:
@@ -100,7 +100,7 @@ def find_blocks(cells: Mapping[tuple[int, int], Any]) -> list[Block]:
 
 
 def import_blocks(cells: Mapping[tuple[int, int], Any], source: str, dataset: str) -> list[Row]:
-    """Return the blocks of one sheet as rows marked as imported.
+    """Return the configurations in one sheet's blocks as rows marked as imported.
 
     Raises:
         InputError: A value that is no number in [0, 1]; names the cell.
@@ -149,5 +149,5 @@ def _address(block: Block, place: int, number: int) -> str:
 
 
 def used(cells: Iterable[tuple[int, int]]) -> int:
-    """Return the last row in use, 0 for an empty sheet."""
+    """Return the number of the last row with a cell; 0 for an empty sheet."""
     return max((row for row, _ in cells), default=0)

@@ -1,4 +1,4 @@
-"""The sheet `leaderboard`: a block for each dataset, split and pixel grid, with its chart below."""
+"""The sheet `leaderboard`, with a ranking and a chart for each dataset, split and pixel grid."""
 
 import math
 import os
@@ -55,7 +55,7 @@ _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
 
 
 def write_leaderboard(sheet: Worksheet, rankings: Sequence[Ranking], workbook: Path) -> None:
-    """Write a block for each ranking; `workbook` is the file that links start from."""
+    """Write a block for each ranking, then the means over datasets; links are relative to the folder of `workbook`."""
     sheet.sheet_properties.outlinePr = Outline(summaryBelow=False)
     top = 1
     for ranking in rankings:
@@ -73,7 +73,7 @@ def write_leaderboard(sheet: Worksheet, rankings: Sequence[Ranking], workbook: P
 
 
 def _write_ranking(sheet: Worksheet, ranking: Ranking, top: int, workbook: Path) -> int:
-    """Write a block from row `top` on; return the first row of the next one."""
+    """Write a ranking's block starting at row `top` and return the first row of the next block."""
     dataset = ranking.group[0] or "no dataset"
     sheet.cell(top, 1, f"{dataset}: {len(ranking.entries)} configurations").font = TITLE
     sheet.cell(top + 1, 1, ranking.protocol).font = QUIET
@@ -98,7 +98,7 @@ def _write_ranking(sheet: Worksheet, ranking: Ranking, top: int, workbook: Path)
 
 
 def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top: int) -> int:
-    """Write the means over datasets from row `top` on; return the first row after them."""
+    """Write the means over datasets starting at row `top` and return the next block's first row."""
     sheet.cell(top, 1, "mean over datasets").font = TITLE
     sheet.cell(top + 1, 1, "Every dataset counts the same; compare only rows on the same datasets.").font = QUIET
     for name, at in AT.items():
@@ -118,7 +118,7 @@ def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top
 
 
 def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook: Path) -> int:
-    """Write a configuration and, folded away below it, its seeds; return the next free row."""
+    """Write a configuration with its seeds in collapsed rows below, and return the next free row."""
     for name, value in entry.values().items():
         _put(sheet, place, name, value)
     if RANKED_BY in entry.spreads:
@@ -145,7 +145,7 @@ def _write_trivial(sheet: Worksheet, ranking: Ranking, place: int) -> None:
 
 
 def _colour(sheet: Worksheet, first: int, last: int, ranking: Ranking) -> None:
-    """Colour best and tied rows, AUROCs on one scale in all blocks, and what is no better than the trivial detector."""
+    """Colour best and tied rows, AUROCs (one scale for all blocks), and values no better than a trivial detector."""
     verdict = f"${get_column_letter(AT['verdict'])}{first}"
     who = f"A{first}:{get_column_letter(AT['run'])}{last}"
     sheet.conditional_formatting.add(who, FormulaRule(formula=[f'{verdict}="{BEST}"'], fill=BEST_FILL))
@@ -164,7 +164,7 @@ def _colour(sheet: Worksheet, first: int, last: int, ranking: Ranking) -> None:
 
 
 def auroc_scale() -> ColorScaleRule:
-    """Return the colours of areas under a curve: 0.5 is chance, 1 is perfect."""
+    """Return the colour scale for areas under a curve, from 0.5 (chance) to 1 (perfect)."""
     ends = {"start_color": "FFF4C7C3", "mid_color": "FFFFFFFF", "end_color": "FF8FCB9B"}
     return ColorScaleRule(
         start_type="num", start_value=0.5, mid_type="num", mid_value=0.8, end_type="num", end_value=1, **ends
@@ -172,7 +172,7 @@ def auroc_scale() -> ColorScaleRule:
 
 
 def _link(sheet: Worksheet, place: int, row: Row, workbook: Path) -> None:
-    """Link to the checkpoint and the report that are there, from where the workbook lies."""
+    """Add links to the row's checkpoint and report, if the files exist, relative to the workbook's folder."""
     record = row.get("record")
     if not record:
         return
@@ -214,12 +214,12 @@ _PALE = Font(name="Calibri", color="FFA6A6AC", size=9)
 
 
 def chart_rows(entries: int) -> int:
-    """Return how many rows the chart of so many configurations covers."""
+    """Return the number of sheet rows that a chart of `entries` configurations covers."""
     return 6 + math.ceil(min(entries, MAX_BARS) * 1.7)
 
 
 def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: int, top: int, left: int) -> None:
-    """Draw the best entries at row `top`, from numbers written beside the block from row `header`, column `left` on."""
+    """Add a bar chart of the best entries at row `top`, with its data beside the block from (`header`, `left`) on."""
     shown = entries[:MAX_BARS]
     for at, name in enumerate(_HEADERS, left):
         sheet.cell(header, at, name).font = _PALE

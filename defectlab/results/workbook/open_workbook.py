@@ -1,4 +1,4 @@
-"""The workbook's file opened or begun, and our own sheets found in it, whatever else a person keeps there."""
+"""Opening or creating the workbook, and finding DefectLab's own sheets among a user's."""
 
 import logging
 import os
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUNS, COMPARISON = "runs", "comparison"
-# What openpyxl drops on loading without a word, by what it looks like in the file.
+# Content that openpyxl drops silently on loading, with the byte string that identifies it in the file.
 _DROPPED = {"text boxes or shapes": b"<xdr:sp>", "shapes": b"<xdr:sp ", "sparklines": b"sparklineGroup"}
 
 
 def open_book(path: Path) -> "Workbook":
-    """Open the workbook or begin one; an unreadable file is set aside, and one that would lose something is copied."""
+    """Open or create the workbook; an unreadable file is renamed, and one that would lose content is copied first."""
     from openpyxl import Workbook
 
     if not path.is_file() or not path.stat().st_size:
@@ -56,7 +56,7 @@ def open_book(path: Path) -> "Workbook":
 
 
 def load(path: Path, values: bool = False) -> "Workbook":
-    """Read a workbook: with its formulas, or with the `values` they had when a spreadsheet program saved it.
+    """Read a workbook with its formulas, or with the last `values` that a spreadsheet program saved for them.
 
     Raises:
         InputError: The file is no workbook.
@@ -91,7 +91,7 @@ def _copy_name(path: Path, why: str) -> Path:
 
 
 def find_sheet(book: "Workbook", name: str) -> "Worksheet | None":
-    """Return our own sheet of this name, whatever its case; a person's that happens to be called so is left alone."""
+    """Return DefectLab's sheet of this name (in any case), or None; a user's sheet of the same name is ignored."""
     from defectlab.results.workbook.cells import headers_of, read_cells
 
     for sheet in book.worksheets:
@@ -103,7 +103,7 @@ def find_sheet(book: "Workbook", name: str) -> "Worksheet | None":
 
 
 def create_sheet(book: "Workbook", name: str) -> "Worksheet":
-    """Add a sheet of our own, under another name where a person's is called so."""
+    """Add a sheet for DefectLab, under a second name if a user's sheet already has this name."""
     taken = {sheet.title.lower() for sheet in book.worksheets}
     title = name if name not in taken else _second_name(name)
     if title != name:

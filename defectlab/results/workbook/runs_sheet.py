@@ -1,8 +1,8 @@
-"""The sheet `runs`: a row for each run, written around whatever a person added, which never moves.
+"""The sheet `runs`, with a row for each run; cells that a user added are preserved.
 
-Where the sheet holds nothing but what was written here, it is laid out anew, columns in their best order. Once a
-person has added something, everything stays where it is (formulas refer to places): new rows go below, new columns to
-the right.
+A sheet that holds only values written by DefectLab is laid out again from scratch, with columns in the default order.
+Once a user has added something, existing columns and rows keep their order (formulas refer to cells): new rows are
+added below and new columns to the right. Rows of removed runs are deleted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ WIDEST = 44
 
 
 def read_runs(sheet: Worksheet) -> dict[str, Row]:
-    """Return the sheet's rows by their id, in the sheet's order, with the columns that a person added."""
+    """Return the sheet's rows by run id, in the sheet's order, including columns that a user added."""
     headers = headers_of(sheet)
     rows: dict[str, Row] = {}
     for place in rows_by_key(sheet).values():
@@ -53,7 +53,7 @@ def read_runs(sheet: Worksheet) -> dict[str, Row]:
 
 
 def write_runs(sheet: Worksheet, rows: Sequence[Row]) -> None:
-    """Write the rows in their order, one column for each key; only columns of ours are written to."""
+    """Write the rows with one column for each key, changing values only in DefectLab's own columns."""
     _ungroup_columns(sheet)
     views = {header: _view(sheet, at) for header, at in headers_of(sheet).items()}
     new = not views
@@ -112,7 +112,7 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
 
 
 def _remove_rows(sheet: Worksheet, retained: set[str]) -> None:
-    """Remove rows; those below move up, unless something elsewhere refers to their places."""
+    """Clear the rows whose ids are not in `retained`, and delete them unless references or merged cells need them."""
     right, referred = get_column_letter(sheet.max_column), is_referred_to(sheet)
     for key, place in sorted(rows_by_key(sheet).items(), key=lambda item: -item[1]):
         if key in retained:
@@ -128,7 +128,7 @@ def _remove_rows(sheet: Worksheet, retained: set[str]) -> None:
 
 
 def _ungroup_columns(sheet: Worksheet) -> None:
-    """Give each column its own width: a file stores one for a whole range of columns."""
+    """Give each column its own width, since a file stores one width for a whole range of columns."""
     for letter, dimension in list(sheet.column_dimensions.items()):
         first, last = dimension.min or 0, min(dimension.max or 0, sheet.max_column)
         if last <= first:

@@ -1,4 +1,4 @@
-"""What a person added to a sheet beyond its own cells: it never moves, and what refers to places keeps them there."""
+"""Detection of users' additions to DefectLab's sheets, and replacement of unchanged generated sheets."""
 
 import hashlib
 import html
@@ -16,7 +16,7 @@ from defectlab.results.workbook_row import is_ours
 
 
 def has_own_content(sheet: Worksheet) -> bool:
-    """Whether a person added columns, rows, notes, colours, charts, rules or formulas that refer to this sheet."""
+    """Return whether a user added columns, rows, notes, colours, charts, rules or references to this sheet."""
     headers = {at: header for header, at in headers_of(sheet).items()}
     rows = {1, *rows_by_key(sheet).values()}
     foreign = any(at not in headers or not is_ours(headers[at]) or row not in rows for row, at in read_cells(sheet))
@@ -24,7 +24,7 @@ def has_own_content(sheet: Worksheet) -> bool:
 
 
 def has_extras(sheet: Worksheet) -> bool:
-    """Whether a person added anything but values: what would be lost, or shown elsewhere, if cells moved."""
+    """Return whether a user added anything but values, which would be lost or misplaced if cells moved."""
     drawn = sheet._charts or sheet._images or sheet.tables or sheet.merged_cells.ranges
     rules = sheet.data_validations.dataValidation or len(sheet.conditional_formatting) or sheet.auto_filter.filterColumn
     return bool(drawn or rules or _has_notes(sheet) or _has_colours(sheet) or is_referred_to(sheet))
@@ -41,7 +41,7 @@ def _has_notes(sheet: Worksheet) -> bool:
 
 
 def is_referred_to(sheet: Worksheet) -> bool:
-    """Whether a formula or a chart of another sheet, or a defined name, refers to this one."""
+    """Return whether a formula or a chart of another sheet, or a defined name, refers to this sheet."""
     names = (f"{sheet.title}!", f"'{sheet.title}'!")
     if any(name in str(defined.value) for name in names for defined in sheet.parent.defined_names.values()):
         return True
@@ -54,7 +54,7 @@ def is_referred_to(sheet: Worksheet) -> bool:
 
 
 def _drawn(sheet: Worksheet) -> Iterable[str]:
-    """Return each chart of a sheet as XML, where the places it draws stand."""
+    """Return each chart of a sheet as XML, which contains the cell ranges that the chart draws."""
     return (html.unescape(tostring(chart._write()).decode()) for chart in sheet._charts)
 
 
@@ -75,12 +75,12 @@ _PROPERTY = "DefectLab sheet "
 
 
 def is_generated(book: Workbook, sheet: Worksheet) -> bool:
-    """Whether DefectLab made this sheet, changed since or not."""
+    """Return whether DefectLab generated this sheet, even if a user has changed it since."""
     return f"{_PROPERTY}{sheet.title}" in book.custom_doc_props.names
 
 
 def remove_generated(book: Workbook) -> dict[str, int]:
-    """Remove the generated sheets that nobody changed.
+    """Remove the generated sheets that no user has changed.
 
     Returns:
         The names that are free to be written again, and the place of each among all sheets.
@@ -98,7 +98,7 @@ def remove_generated(book: Workbook) -> dict[str, int]:
 
 
 def create_generated(book: Workbook, places: dict[str, int]) -> dict[str, Worksheet]:
-    """Return an empty sheet for each generated name: where it was, or at the end, under another name if it is taken."""
+    """Create an empty sheet for each generated name, at its earlier position or the end; a taken name gets a number."""
     titles = {name: _title(book, name, places) for name in GENERATED}
     order = sorted(GENERATED, key=lambda name: places.get(titles[name], len(book.worksheets) + len(GENERATED)))
     return {name: book.create_sheet(titles[name], places.get(titles[name])) for name in order}
@@ -117,15 +117,15 @@ def _title(book: Workbook, name: str, places: dict[str, int]) -> str:
 
 
 def store_fingerprints(book: Workbook, sheets: Sequence[Worksheet]) -> None:
-    """Remember what these sheets hold, so that a later change by a person is seen."""
+    """Store a fingerprint of each sheet in the workbook, so that a later change by a user is detected."""
     for sheet in sheets:
         book.custom_doc_props.append(StringProperty(name=f"{_PROPERTY}{sheet.title}", value=fingerprint(sheet)))
 
 
 def fingerprint(sheet: Worksheet) -> str:
-    """Return a hash of a sheet's values, colours, notes, and how many charts, pictures, tables and merged cells it has.
+    """Return a hash of a sheet's values, colours and notes, and of its numbers of charts, pictures, tables and more.
 
-    Numbers count to twelve digits, for a spreadsheet program that saves the file may round the rest.
+    Numbers are hashed to twelve digits, because a spreadsheet program that saves the file may round further digits.
     """
     parts: list[Any] = []
     for row in sheet.iter_rows():

@@ -1,4 +1,4 @@
-"""The workbook as a file: one writer at a time, whole or as it was, nothing of a person's lost."""
+"""Reading and atomic updating of the workbook file by one writer at a time, preserving users' additions."""
 
 import glob
 import logging
@@ -51,7 +51,7 @@ LOCK_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class WorkbookUpdate:
-    """What an update did: `written` is False where the file could not be replaced, `rows` are all rows."""
+    """Result of a workbook update: `written` is False if the file could not be replaced, else `rows` holds all rows."""
 
     path: Path
     written: bool
@@ -60,10 +60,10 @@ class WorkbookUpdate:
 
 
 def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), prune: bool = False) -> WorkbookUpdate:
-    """Bring the workbook up to date with all records: this run, those under `results/`, those it names itself.
+    """Update the workbook from all records: this run, pending runs, runs under `results/` and runs that it names.
 
-    A row whose record is gone stays and says so, unless `prune`. If the file cannot be replaced at this moment (it is
-    open in Excel, another writer holds it, the disk is full), the log says so and the next update brings the row.
+    A row whose record is missing stays, with that state, unless `prune` is set. If the file cannot be replaced (it is
+    open in Excel, locked by another writer, or the disk is full), a warning is logged and the next update adds the row.
     """
     path = paths.workbook().resolve()  # a link stays a link
     try:
@@ -83,12 +83,12 @@ def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), pru
 
 
 def _pending_list(path: Path) -> Path:
-    """Return the list of runs whose rows are still to come; in it stand run folders, also those outside results/."""
+    """Return the path of the list of run folders whose rows are pending, including folders outside results/."""
     return path.with_name(f".{path.name}.pending")
 
 
 def read_workbook(path: str | Path | None = None) -> list[Row]:
-    """Return the rows of the `runs` sheet, typed; empty where there is no workbook yet.
+    """Return the rows of the `runs` sheet with typed values; an empty list if there is no workbook or no such sheet.
 
     Raises:
         InputError: The file is no workbook.
@@ -104,7 +104,7 @@ def read_workbook(path: str | Path | None = None) -> list[Row]:
 
 
 def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
-    """Return the blocks of a hand-kept workbook as rows, from every sheet that has any but our own.
+    """Return the configurations of a hand-kept workbook as rows, from every sheet except DefectLab's own.
 
     Raises:
         InputError: No such file, no workbook, no block, or a value that is no metric.
@@ -141,7 +141,7 @@ def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
 
 
 def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], source: str) -> None:
-    """Check that cells without a value hold no formula, which only a spreadsheet program could compute."""
+    """Check that cells without a stored value hold no formula, which only a spreadsheet program could compute."""
     cells = [sheet.cell(*place).coordinate for place in unknown if sheet.cell(*place).data_type == "f"]
     if cells:
         raise InputError(
@@ -155,7 +155,7 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
     from defectlab.results.workbook.runs_sheet import read_runs, write_runs
     from defectlab.results.workbook.user_content import remove_generated
 
-    for partial in path.parent.glob(f".{path.name}.*.part"):  # of a writer that was killed: only one writes at a time
+    for partial in path.parent.glob(f".{path.name}.*.part"):  # left by a killed writer; only one writes at a time
         partial.unlink(missing_ok=True)
     waiting = _claim_pending(path)
     pending = [line for file in waiting for line in file.read_text(encoding="utf-8").splitlines()]
@@ -182,7 +182,7 @@ def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -
 
 
 def _claim_pending(path: Path) -> list[Path]:
-    """Set the list of waiting runs aside, so that others can begin a new one; return it and what a kill left."""
+    """Rename the pending list so that other processes can start a new one; return all renamed lists."""
     waiting = _pending_list(path)
     if waiting.is_file():
         waiting.rename(waiting.with_name(f"{waiting.name}.{os.getpid()}-{time.time_ns()}"))
@@ -190,7 +190,7 @@ def _claim_pending(path: Path) -> list[Path]:
 
 
 def _found(before: dict[str, Row], pending: Iterable[str]) -> dict[str, tuple[Run, Row]]:
-    """Return the finished runs at hand by id: those that the rows name, those that wait, those under results/."""
+    """Return the available finished runs by id: those that the rows name, pending ones and those under results/."""
     named = [str(row["record"]) for row in before.values() if row.get("record") and not is_imported(row)]
     here = find_runs()
     read = {run.folder for run in here}
@@ -200,7 +200,7 @@ def _found(before: dict[str, Row], pending: Iterable[str]) -> dict[str, tuple[Ru
 
 
 def _merged(before: dict[str, Row], found: dict[str, tuple[Run, Row]], imported: Sequence[Row]) -> dict[str, Row]:
-    """Return all rows in their order: those of the sheet where they were, then new ones, oldest first."""
+    """Return all rows: those of the sheet in their order, updated, then new ones, oldest first, then imported ones."""
     rows = {key: row if key in found else row | {"state": _state(row)} for key, row in before.items()}
     new = [row for _, row in found.values()]
     for row in [*sorted(new, key=lambda row: row["date (UTC)"]), *imported]:
@@ -210,7 +210,7 @@ def _merged(before: dict[str, Row], found: dict[str, tuple[Run, Row]], imported:
 
 
 def _state(row: Row) -> str:
-    """Return the state of a row whose record is not at hand; only this project's own records can be missed."""
+    """Return the state of a row whose record is not found: imported, missing, or belonging to another project."""
     if is_imported(row):
         return IMPORTED
     return GONE if row.get("project", project_id()) == project_id() else ELSEWHERE
@@ -241,7 +241,7 @@ def _runs_at(folders: Iterable[str]) -> list[Run]:
 def write_generated(
     book: Workbook, places: dict[str, int], rows: Sequence[Row], runs: Mapping[str, Run], workbook: Path
 ) -> None:
-    """Write the generated sheets, each where it was (`places`); every scores.csv is read once."""
+    """Write the generated sheets at their earlier positions (`places`), reading every scores.csv once."""
     scores = {key: _scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
     rankings = rank_rows(rows, runs, scores)
