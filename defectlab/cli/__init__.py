@@ -1,4 +1,4 @@
-"""The command line, a module a group of commands. Nothing here imports torch until a command needs it.
+"""The command line, with one module for each group of commands. Torch is imported only when a command needs it.
 
 A new command: its function and arguments in a module of its own, and one line in `main.COMMANDS`.
 """

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its function, and how its arguments are declared where its signature does not say it all.
+    """One command: its function, and the declaration of its arguments if the function's signature is not enough.
 
     The first line of the function's docstring is the command's help. `prepare` sees what was typed, and the names of
     all options, before it is parsed.
@@ -21,7 +21,7 @@ class Command:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
+        """The first line of the docstring of the command's function."""
         return (self.function.__doc__ or "").splitlines()[0]
 
     def parser(self) -> ArgumentParser:
@@ -34,15 +34,15 @@ class Command:
         return parser
 
     def option_names(self) -> list[str]:
-        """Return every option of this command, as it is typed."""
+        """Return every option string of this command, such as `--config`."""
         return option_names(self.parser())
 
 
 def new_parser(**kwargs: Any) -> ArgumentParser:
-    """Return a parser that raises instead of ending the process, and takes options by their whole names only."""
+    """Return a parser that raises errors instead of exiting, and accepts no abbreviated option names."""
     return ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
 
 
 def option_names(parser: ArgumentParser) -> list[str]:
-    """Return every option of a parser, as it is typed."""
+    """Return every option string of a parser, such as `--config`."""
     return [option for action in parser._actions for option in action.option_strings]

@@ -1,4 +1,4 @@
-"""`make demo`: the three detectors on the built-in sample `coins`, from images to a table and pictures."""
+"""The demo of `make demo`: trains three detectors on the built-in sample `coins` and prints a table."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LAYERS = ["layer1", "layer2", "layer3"]
 
 
 def run_demo(data: str, epochs: int) -> list[Run]:
-    """Make the sample where it is absent, train PaDiM, PatchCore and CFlow, print the table and the pictures' place."""
+    """Make the sample if absent, train PaDiM, PatchCore and CFlow, and print the table and the pictures' paths."""
     root = make_sample("coins", paths.resolve(data))
     backbone = demo_backbone()
     experiments = demo_experiments(root, backbone, epochs)
@@ -39,7 +39,7 @@ def run_demo(data: str, epochs: int) -> list[Run]:
 
 
 def demo_backbone() -> BackboneConfig:
-    """Return the bundled backbone if there is one, else local ResNet-18 weights, else random ones, with a warning."""
+    """Return the bundled backbone if it exists, else local ResNet-18 weights, else random weights with a warning."""
     for name in ("defectlab_resnet18", "resnet18"):
         try:
             find_weights(name)
@@ -54,7 +54,7 @@ def demo_backbone() -> BackboneConfig:
 
 
 def demo_experiments(root: Path, backbone: BackboneConfig, epochs: int) -> list[Experiment]:
-    """Return the demo's three experiments; CFlow with larger fiber batches than its 64, for it is the slow one."""
+    """Return the demo's three experiments; CFlow, the slowest, has a fiber batch size above its default of 64."""
     data = DataOptions(root=str(root), num_workers=0)
     models: Sequence[dict[str, object]] = (
         {"name": "padim", "layers": LAYERS, "n_features": 100},

@@ -1,4 +1,4 @@
-"""Errors of the argument parser in the words that a person typed, with the fix."""
+"""Error messages of the argument parser, with the command as typed and a suggested fix."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def explain_parse_error(message: str, arguments: Sequence[str], commands: Comman
 
 
 def _required_arguments(command: Command) -> str:
-    """Return the names of the arguments that a command cannot do without, each with its help."""
+    """Return the names of a command's required arguments, each with its help text."""
     parser = command.parser()
     needed = [action for action in parser._actions if action.dest in parser.required_args]
     return ", ".join(

@@ -1,4 +1,4 @@
-"""The parser of all commands, and the way from arguments to an exit code."""
+"""The parser of all commands, and `main`, which runs a command and returns an exit code."""
 
 import sys
 from argparse import ArgumentError
@@ -65,7 +65,7 @@ def build_parser() -> ArgumentParser:
             groups.append((group, command))
         else:
             subcommands.add_subcommand(name, command.parser(), help=command.summary)
-    for group, commands in groups:  # jsonargparse wants one level after the other
+    for group, commands in groups:  # jsonargparse needs subcommands to be added level by level
         inner = group.add_subcommands(dest="subcommand")
         for inner_name, inner_command in commands.items():
             inner.add_subcommand(inner_name, inner_command.parser(), help=inner_command.summary)
@@ -73,7 +73,7 @@ def build_parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 for a failed check, 2 for an input that cannot work."""
+    """Run one command and return the exit code: 0, 1 for a failed check, 2 for invalid input, 130 if interrupted."""
     show_log()
     ignore_import_warnings()
     arguments = list(sys.argv[1:] if arguments is None else arguments)

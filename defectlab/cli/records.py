@@ -70,7 +70,7 @@ def compare(
 
 
 def _table(named: list[str]) -> str:
-    """Return runs, or all finished ones of the project, side by side as Markdown."""
+    """Return a Markdown table of the named runs, or of all finished runs of the project if none is named."""
     from defectlab.results.run.run import Run, find_runs
     from defectlab.visualization.markdown import ALL_RATES, experiment_table
 

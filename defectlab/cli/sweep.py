@@ -66,7 +66,7 @@ def sweep_arguments(arguments: Sequence[str], known: Iterable[str]) -> list[str]
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
-    """Return options by dotted name; values are YAML, and several of them, joined by commas, are choices.
+    """Parse overrides `KEY=VALUE` into options by dotted name; values are YAML, several joined by commas are choices.
 
     Raises:
         OptionError: No `KEY=VALUE`, or a value that is no YAML.

@@ -67,7 +67,7 @@ def evaluate(run: str, rescore: bool, data: str | None) -> None:
 
 
 def _tested_images(run: "Run", data: str | None) -> "Folder":
-    """Return the run's own images, or those of another folder: a dataset in a known layout, or bare test folders."""
+    """Return the images of the run, or those of another folder: a dataset in a known layout, or bare test folders."""
     from defectlab.data.folder import Folder
     from defectlab.data.labelled_folder import LabelledFolder, has_no_training_images
 
@@ -180,7 +180,7 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 
 def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Put the --config files, found here or in the project, before all else: what is typed wins wherever it stands.
+    """Move --config files, found here or in the project, before all other arguments, which then override them.
 
     Raises:
         OptionError: Names every key of a file that does not exist, with the closest that does.

@@ -1,4 +1,4 @@
-"""AUPIMO (Bertoldo et al., 2024), as anomalib computes it, for those who ask: it takes long and much memory."""
+"""The metric AUPIMO (Bertoldo et al., 2024), as anomalib computes it; slow and memory-intensive, so optional."""
 
 import logging
 from typing import Any

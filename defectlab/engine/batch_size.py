@@ -1,4 +1,4 @@
-"""The largest training batch that memory holds, by trial."""
+"""Search for the largest training batch size that fits into memory, by trial."""
 
 import copy
 import logging
@@ -45,7 +45,7 @@ def find_batch_size(
 
 @contextmanager
 def found_batch_size(model: BaseDetector, datamodule: Folder, *, device: str) -> Iterator[None]:
-    """Let a datamodule train with the batch size found within a block, and with its own again after it.
+    """Set a datamodule's training batch size to the one found inside the block, and restore its own after it.
 
     Others may train with the same datamodule.
 

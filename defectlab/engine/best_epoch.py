@@ -62,7 +62,7 @@ class BestEpoch(Callback):
                 logger.info("Stopping after epoch %d: %s", epoch + 1, why)
 
     def restore(self, model: BaseDetector, last: int) -> int:
-        """Give the model the weights of the best epoch, unless the `last` one is that; return the epoch it has now."""
+        """Load the weights of the best epoch into the model, unless it is the `last` one; return the model's epoch."""
         if self.policy.keep != "best" or self.best is None or self.best[0] == last or not self._weights:
             return last
         model.load_state_dict(self._weights)
@@ -74,7 +74,7 @@ class BestEpoch(Callback):
         return self.best[0]
 
     def record(self) -> dict[str, Any]:
-        """Return what run.json holds under `monitor`; epochs count from 1."""
+        """Return the data of run.json's entry `monitor`; epochs count from 1."""
         return {
             "metric": self.policy.monitor,
             "keep": self.policy.keep,

@@ -1,4 +1,4 @@
-"""Whether weights fit the model, the images and the training that they are given to."""
+"""Checks that a checkpoint fits the model and the training that are to use it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
-# Options that shaped the weights but not what they give for an image.
+# Options that influenced the training but not the score of an image by given weights.
 TRAINING_OPTIONS = {
     *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
     *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
@@ -22,7 +22,7 @@ REGION_OPTIONS = {"area", "tiling"}  # set by the images of the training, and ta
 
 
 def run_of_weights(model: BaseDetector, checkpoint: Path | None) -> Run | None:
-    """Return the run whose weights are those of the checkpoint, or where there is none, those of the model."""
+    """Return the run that produced the weights of the checkpoint or, without a checkpoint, of the model."""
     if checkpoint is None:
         folder = model.run_folder
         return Run.open(folder) if folder and (folder / "run.json").is_file() else None

@@ -1,4 +1,4 @@
-"""Which weights of a training are retained, and in which form: what was asked for, and what that needs."""
+"""Policy for the weights of a training: which epoch is retained, in which form, and what that requires."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ CONTENTS = ("all", "weights", "none")
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Which epoch's weights a training ends with, and what its checkpoint holds; None leaves it to the model.
+    """Policy for the epoch whose weights a training ends with, and its checkpoint; None leaves a choice to the model.
 
     `monitor`: a metric of the validation images, higher is better (image_AUROC, image_F1Max and, on the model's own
     grid, pixel_AUROC, pixel_F1Max, pixel_AUPR, pixel_AUPRO; F1 at its best threshold), or val_good_loss, lower is
@@ -55,7 +55,7 @@ class CheckpointPolicy:
                 raise OptionError(f"Engine: patience needs monitor, one of {', '.join(MONITORS)}.")
 
     def for_training(self, model: BaseDetector, datamodule: Folder) -> "CheckpointPolicy":
-        """Return the policy of one training, with the model's own choices where none was made.
+        """Return the policy of one training, with unset choices filled in by the model.
 
         A model that fits in a single pass monitors nothing, nor does one that would by itself where there are no good
         validation images.
@@ -83,7 +83,7 @@ class CheckpointPolicy:
         return policy
 
     def trainer_options(self) -> dict[str, Any]:
-        """Return what decides the weights, as trainer options of the record."""
+        """Return the settings of the policy as trainer options for the record."""
         if self.monitor is None:
             return {}
         return {"monitor": self.monitor, "keep": self.keep} | ({"patience": self.patience} if self.patience else {})
@@ -103,7 +103,7 @@ def _check_monitor(monitor: str, model: BaseDetector, datamodule: Folder) -> Non
 
 
 def _missing_for(monitor: str, model: BaseDetector, datamodule: Folder) -> str | None:
-    """Return what is missing to compute a monitored metric, in words; None if the metric can be monitored."""
+    """Return a description of what is missing to compute a monitored metric; None if nothing is missing."""
     entries = datamodule.manifest.split("validation")
     needed = (0,) if monitor == LOSS_MONITOR else (1,) if monitor in PIXEL_MONITORS else (0, 1)
     labels = {entry.label for entry in entries}

@@ -1,4 +1,4 @@
-"""Checkpoints that a run writes beside or instead of the usual one, and removal of the usual checkpoint."""
+"""Checkpoints that a run writes in addition to or instead of the usual one, and removal of the usual one."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeepEpochs(Callback):
-    """Keeps the weights of every tenth epoch, say, and of the last: `Engine(callbacks=[KeepEpochs(10)])`.
+    """Saves the weights at regular epochs and of the last epoch: `Engine(callbacks=[KeepEpochs(10)])`.
 
     Files `<model>_<run name>_<epoch or last>.ckpt`, epochs counted from 1, in the run's `weights/epochs/`: LinearVae
     with 128 latent numbers and 60 epochs gives `linear_vae_128_60_10.ckpt` to `linear_vae_128_60_last.ckpt`. Each is
@@ -72,7 +72,7 @@ class KeepEpochs(Callback):
 
 
 def weights_only_checkpoints(given: Sequence[Callback], run: Run) -> list[Callback]:
-    """Return the callback that writes each epoch's weights without the optimiser's state; none beside a given one."""
+    """Return a callback that writes each epoch's weights without optimiser state; nothing if one is among the given."""
     if any(isinstance(callback, PlainModelCheckpoint) for callback in given):
         return []
     folder = run.checkpoint.parent
@@ -81,7 +81,7 @@ def weights_only_checkpoints(given: Sequence[Callback], run: Run) -> list[Callba
 
 
 def drop_checkpoint(run: Run) -> None:
-    """Remove a tested run's own checkpoint, and note the removal in the run's record."""
+    """Remove a tested run's own checkpoint, and record the removal."""
     if not run.checkpoint.is_file():
         return
     size = run.checkpoint.stat().st_size

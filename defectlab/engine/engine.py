@@ -1,4 +1,4 @@
-"""`Engine`: anomalib's Lightning loop with checked options, where every training and test writes a run's record."""
+"""The class `Engine`: anomalib's Lightning loop with checked options; every training and test writes a run's record."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,28 +118,28 @@ class Engine(AnomalibEngine):
 
     @property
     def best_model_path(self) -> str | None:
-        """Checkpoint of the last fit, the best one where a callback monitors something."""
+        """Path of the checkpoint of the last fit, the best one if a callback monitors a metric; None before a fit."""
         return None if self._fitted is None else str(self._fitted.folder / self._best_checkpoint)
 
     @property
     def results_folder(self) -> Path:
-        """Folder in which the run folders are made."""
+        """Folder in which the run folders are created."""
         return self._options.results
 
     @property
     def device(self) -> torch.device:
-        """Where a model trains: what `accelerator` and `devices` ask for, as far as this machine has it."""
+        """Device on which a model trains, selected by `accelerator` and `devices` among those of this machine."""
         return training_device(self._trainer_arguments)
 
     def add_callback(self, callback: Callback | RunTracker) -> None:
-        """Add a Lightning callback or a tracker to those given; trainings from now on have it."""
+        """Add a Lightning callback or a tracker to those of this engine, for later trainings."""
         if isinstance(callback, RunTracker):
             self._trackers.append(callback)
         else:
             self._callbacks.append(callback)
 
     def disable_trackers(self) -> None:
-        """Copy nothing to trackers from now on: another process does it (`writer_of(run).announce()`)."""
+        """Stop copying runs to trackers, because another process does it (`writer_of(run).announce()`)."""
         self._trackers = []
 
     def fit(
@@ -257,7 +257,7 @@ class Engine(AnomalibEngine):
         verbose: bool = True,
         datamodule: Folder | None = None,
     ) -> Any:
-        """Run the validation loop for a user's own callbacks and metrics; no record changes."""
+        """Run the validation loop for a user's own callbacks and metrics; records are not changed."""
         checkpoint, model, datamodule, source = self._resolve(model, ckpt_path, datamodule, dataloaders)
         self._new_trainer(model, None)
         with quiet_lightning():
@@ -307,18 +307,18 @@ class Engine(AnomalibEngine):
         return RunWriter(run, self._options, self._trackers, self._callbacks)
 
     def begin(self, model: BaseDetector, datamodule: Folder) -> RunWriter:
-        """Begin the record of `model` on `datamodule`, as `fit` does; for scores that are computed elsewhere."""
+        """Begin the record of `model` on `datamodule` as `fit` does, for scores computed outside the engine."""
         trainer_options = self._planned_options(model, self._checked(model, datamodule))
         return self.writer_of(start_run(model, datamodule, trainer_options, self._options))
 
     def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
-        """Write the checkpoint of a model that was fitted elsewhere to what `run` has on record, thresholds included.
+        """Write the checkpoint of a model that was fitted outside the engine into `run`, with the run's thresholds.
 
         It loads as the one that `fit` writes; `test` and `predict` continue from it.
         """
         set_thresholds(model, run)
         self._new_trainer(model, self.writer_of(run))
-        self.trainer.strategy.connect(model)  # what fit, test and predict do first; saving refuses to go without
+        self.trainer.strategy.connect(model)  # required for saving; fit, test and predict do it first
         with replacing(run.checkpoint) as partial:
             self.trainer.save_checkpoint(partial, weights_only=False)
         run.update(checkpoint=CHECKPOINT)
@@ -328,22 +328,22 @@ class Engine(AnomalibEngine):
         return run.checkpoint
 
     def finished_run(self, model: BaseDetector, datamodule: Folder) -> Run | None:
-        """Return the finished run of what `train` would do now: same settings, seed, images, split and backbone."""
+        """Return a finished run with the settings, seed, images, split and backbone of a `train` now; None if none."""
         apply_region(model, datamodule)
         model.check_training(datamodule)
         wanted = self.run_id(model, datamodule)
         same = (run for run in find_runs(self.results_folder) if run.record.run_id == wanted)
         exact = (run for run in same if run.status == "finished" and run.features_dtype == "float32")
-        aupimo = self._options.aupimo  # no part of the identity, but asked for
+        aupimo = self._options.aupimo  # not a part of the run id, but the run must have it if asked for
         return next((run for run in exact if not aupimo or AUPIMO in run.record.metrics), None)
 
     def run_id(self, model: BaseDetector, datamodule: Folder) -> str:
-        """Return the id of what `train` would do now: equal for equal settings, seed, images, split and backbone."""
+        """Return the run id of a `train` now, which is equal for equal settings, seed, images, split and backbone."""
         _, facts = describe_run(model, datamodule, self._planned_options(model, datamodule), self._options)
         return experiment_id(facts)
 
     def _planned_options(self, model: BaseDetector, datamodule: Folder) -> dict[str, Any]:
-        """Return the trainer options on record of what `train` would do now."""
+        """Return the trainer options that `train` would record now."""
         apply_region(model, datamodule)
         return self._trainer_options(model, self._policy.for_training(model, datamodule))
 
@@ -368,7 +368,7 @@ class Engine(AnomalibEngine):
     def _resolve(
         self, model: BaseDetector | None, ckpt_path: str | Path | None, datamodule: Folder | None, dataloaders: Any
     ) -> tuple[Path | None, BaseDetector, Folder, Run | None]:
-        """Return checkpoint, model and images, which must belong together, and the run that the weights are of."""
+        """Return checkpoint, model and images, checked to fit together, and the run that produced the weights."""
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = self._model(model, checkpoint)
         datamodule = self._checked(model, datamodule, dataloaders)
@@ -415,13 +415,13 @@ class Engine(AnomalibEngine):
         with logged(run), run.recording_failure(), quiet_lightning():
             try:
                 yield
-            except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            except SystemExit as stop:  # Lightning raises it for Ctrl-C
                 raise (self._recorder.exception or stop) from None
 
     def _new_trainer(
         self, model: BaseDetector, writer: RunWriter | None, policy: CheckpointPolicy | None = None, **overrides: Any
     ) -> None:
-        """Give each call a trainer and callbacks of its own; plain anomalib keeps those of its first model."""
+        """Create a new trainer and callbacks for a call; plain anomalib keeps those of its first model."""
         self._recorder = Recorder(writer)
         self._trainer = None
         self._best_epoch = BestEpoch(policy, self._recorder) if policy is not None and policy.monitor else None
@@ -476,7 +476,7 @@ class Engine(AnomalibEngine):
     def _choose_thresholds(
         self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None, source: Run | None
     ) -> None:
-        """Choose on the validation images; where there are none, take over those that belong to the weights."""
+        """Choose thresholds on the validation images; without such images take those that belong to the weights."""
         if datamodule.manifest.split("validation"):
             logger.info("Choosing thresholds on the validation images first: there are none on record")
             self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
@@ -485,7 +485,7 @@ class Engine(AnomalibEngine):
         writer.complete_thresholds()
 
     def _score_test(self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None) -> None:
-        """Score the test images; out of memory, again with half the batch."""
+        """Score the test images; when memory runs out, try again with half the batch size."""
         while True:
             try:
                 super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)

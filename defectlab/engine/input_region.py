@@ -1,4 +1,4 @@
-"""The part of each image that a model is given, and its tiles: set by the training data, stored in the checkpoint."""
+"""Input region and tiling of a model's images: set by the training data and stored in the checkpoint."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ MAX_LISTED = 20
 
 
 def apply_region(model: BaseDetector, datamodule: Folder) -> None:
-    """Set a model's input region to that of the images it is about to be trained on.
+    """Set a model's input region to that of its training images.
 
     Raises:
         InputError: The model cannot take it.
@@ -22,7 +22,7 @@ def apply_region(model: BaseDetector, datamodule: Folder) -> None:
 
 
 def apply_checkpoint_region(model: BaseDetector, checkpoint: Path) -> None:
-    """Set a model's input region to that of the checkpoint it is about to load."""
+    """Set a model's input region to that of a checkpoint that the model will load."""
     preprocessing = Preprocessing.from_dict(read_checkpoint_record(checkpoint)["preprocessing"])
     model.set_input_region(preprocessing.region, preprocessing.tiling)
 

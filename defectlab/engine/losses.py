@@ -1,4 +1,4 @@
-"""Losses by epoch: of training, and of good and of anomalous validation images apart."""
+"""Losses by epoch: of training images, and separately of good and of anomalous validation images."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ VALIDATION_LOSSES = {0: "val_good_loss", 1: "val_anomalous_loss"}
 
 
 class ValidationLosses:
-    """The mean loss of good and of anomalous images over one validation pass: of images, however they were batched."""
+    """Mean losses of good and of anomalous images over one validation pass, independent of the batches."""
 
     def __init__(self) -> None:
         self._losses: dict[int, list[float]] = {label: [] for label in VALIDATION_LOSSES}
@@ -27,7 +27,7 @@ class ValidationLosses:
                 self._losses[label].append(loss)
 
     def means(self) -> dict[str, float]:
-        """Return the means by name; a label without images has none."""
+        """Return the mean losses by name; a label without images is left out."""
         return {
             VALIDATION_LOSSES[label]: math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
             for label, values in self._losses.items()
@@ -36,7 +36,7 @@ class ValidationLosses:
 
 
 class LossHistory:
-    """Every loss by epoch, as run.json holds it under `history`."""
+    """All losses by epoch, as run.json stores them under `history`."""
 
     def __init__(self) -> None:
         self._epochs: list[dict[str, float]] = []
@@ -46,7 +46,7 @@ class LossHistory:
         self._epochs.append(dict(losses))
 
     def amend(self, losses: Mapping[str, float]) -> None:
-        """Add losses to the last epoch, where there was one."""
+        """Add losses to those of the last epoch; do nothing before the first epoch."""
         if self._epochs:
             self._epochs[-1] |= losses
 
@@ -55,7 +55,7 @@ class LossHistory:
         return {name: [_finite(epoch.get(name)) for epoch in self._epochs] for name in self._names()}
 
     def warn(self) -> None:
-        """Warn of losses that were not finite."""
+        """Log a warning about losses that were not finite."""
         for name in self._names():
             wrong = sum(not math.isfinite(epoch[name]) for epoch in self._epochs if name in epoch)
             if wrong:

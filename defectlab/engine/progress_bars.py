@@ -1,4 +1,4 @@
-"""One progress bar for each stage of a run, with the time that remains."""
+"""Progress bars with the remaining time, one for each stage of a run."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from defectlab.utils.progress import Bar
 
 
 class StageBars(ProgressBar):
-    """Lightning's progress bar, but one for the whole training instead of one an epoch, and nothing left over.
+    """Progress bars in place of Lightning's: one for the whole training instead of one per epoch.
 
     Being a `ProgressBar` it takes the place of Lightning's own.
     """
@@ -22,7 +22,7 @@ class StageBars(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Show nothing, on all processes but the first of several."""
+        """Disable the progress bars, as on all processes but the first of several."""
         self._enabled = False
 
     def enable(self) -> None:

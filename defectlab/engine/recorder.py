@@ -1,4 +1,4 @@
-"""The callback that hands what Lightning computes to the run's writer: raw scores and maps, losses, seconds."""
+"""The callback that passes Lightning's results to the run's writer: raw scores and maps, losses, durations."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ from defectlab.results.run.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 
-EPOCH_LINES = 5  # of a training of many epochs; run.json has every loss
+EPOCH_LINES = 5  # number of logged epochs of a long training; run.json has every loss
 MONITORED = "monitored_"  # prefix of the metric that decides which epoch is best, for Lightning's loggers
 
 
@@ -49,7 +49,7 @@ class Recorder(Callback):
 
     @property
     def run(self) -> Run | None:
-        """The run that is recorded."""
+        """The run that is recorded, None without a writer."""
         return None if self.writer is None else self.writer.run
 
     @property
@@ -108,7 +108,7 @@ class Recorder(Callback):
             self.run.update(history=self.history.record())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to collect; a memory-bank model has fitted by now."""
+        """Begin to collect validation results; a memory-bank model is fitted by then."""
         self._losses = ValidationLosses()
         self._begin(trainer, "validation")
 
@@ -142,7 +142,7 @@ class Recorder(Callback):
             self.history.amend(losses)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the record's thresholds, which decide, not the checkpoint's copy."""
+        """Set the recorded thresholds on the model, which take precedence over the checkpoint's copy."""
         if self.run is not None:
             _set_threshold_values(pl_module, self.run)
 
@@ -165,7 +165,7 @@ class Recorder(Callback):
             self.writer.write_test(rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Note what happened, for the record; leave no half-written map and no open copy."""
+        """Store the exception for the record, discard unfinished maps, and end the trackers' copies as failed."""
         self.exception = exception
         if self._split:
             self._split.discard()
@@ -187,7 +187,7 @@ class Recorder(Callback):
             self._split.add(outputs)
 
     def _end(self, split: str) -> list[ScoreRow] | None:
-        """Return the rows of a split that was collected, its maps and masks in place."""
+        """Complete a split's maps and masks and return its rows; None if nothing was collected."""
         writer, self._split = self._split, None
         if writer is None:
             return None

@@ -1,4 +1,4 @@
-"""Beginning a run's record: what is known of model, data and machine before anything is computed."""
+"""The start of a run's record: facts on model, data and machine that are known before anything is computed."""
 
 import logging
 import platform
@@ -32,7 +32,7 @@ DISPLAY_OPTIONS = {"enable_model_summary", "enable_progress_bar"}  # of the trai
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the engine was told about every run: where runs go, and the options of `Engine` of these names."""
+    """Options of an engine for all its runs: the results folder, and the options of `Engine` with the same names."""
 
     results: Path
     name: str | None = None
@@ -48,10 +48,10 @@ def start_run(
     options: RunOptions,
     weights_of: str | None = None,
 ) -> Run:
-    """Begin the record of one experiment: `running`, with everything known before it starts.
+    """Begin the record of one experiment, with status `running` and everything known before the start.
 
-    `weights_of` says whose weights are only tested here, on images they were not trained on: such a run never is the
-    same experiment as a training.
+    `weights_of` identifies given weights that this run only tests: such a run is never the same experiment as a
+    training.
     """
     backbone: dict[str, Any] = model.backbone_record
     experiment, facts = describe_run(model, datamodule, trainer_options, options)
@@ -91,7 +91,7 @@ def start_run(
 def describe_run(
     model: BaseDetector, datamodule: Folder, trainer_options: Mapping[str, Any], options: RunOptions
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the experiment as run.json holds it, and the facts that make it what it is."""
+    """Return the experiment as run.json stores it, and the facts from which its run id is computed."""
     backbone: dict[str, Any] = model.backbone_record
     precision = {key: value for key, value in (backbone["spec"] or {}).items() if key == "precision"}
     experiment = {
@@ -114,7 +114,7 @@ def describe_run(
 def run_to_test(
     model: BaseDetector, datamodule: Folder, checkpoint: Path | None, source: Run | None, options: RunOptions
 ) -> Run:
-    """Return the run that a test writes: the `source` of the weights if images and grid are its own, else a new one."""
+    """Return the run that a test writes to: the `source` of the weights if images and grid are the same, else a new."""
     trainer_options: Mapping[str, Any] = {} if source is None else source.record.experiment.trainer
     if source is None:
         logger.info("These weights belong to no run on record: this test becomes a run of its own")
@@ -138,7 +138,7 @@ def run_to_test(
 
 
 def _warn_of_known_images(source: Run, datamodule: Folder) -> None:
-    """Say how many of the images to be tested the run was trained on, or chose its thresholds on."""
+    """Log a warning if test images are among those the run was trained on or chose its thresholds on."""
     file = source.folder / "manifest.json"
     if not file.is_file():
         return
@@ -154,7 +154,7 @@ def _warn_of_known_images(source: Run, datamodule: Folder) -> None:
 
 
 def dataset_record(datamodule: Folder) -> dict[str, Any]:
-    """Return name, counts, manifest hash and protocol, as run.json holds them.
+    """Return the record of a dataset for run.json: name, root, counts, manifest hash and protocol.
 
     `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
     """
@@ -173,7 +173,7 @@ def dataset_record(datamodule: Folder) -> dict[str, Any]:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return versions, device and threads."""
+    """Return versions of packages and Python, platform, device and number of threads for the record."""
     packages = ("anomalib", "torch", "torchvision", "lightning", "timm")
     return {
         "defectlab": __version__,
@@ -186,7 +186,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def _tiling_record(model: BaseDetector) -> dict[str, Any]:
-    """Return where tiles lie and how an image's score comes of them; nothing where images are not tiled."""
+    """Return the positions of tiles and the rule for an image's score; empty if images are not tiled."""
     grid = model.preprocessing.grid
     if grid is None:
         return {}
@@ -197,7 +197,7 @@ def _tiling_record(model: BaseDetector) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return plain data; an object only as its class, for its repr may change from run to run."""
+    """Convert a value to plain data; other objects become their class name, since a repr may change between runs."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

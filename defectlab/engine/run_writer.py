@@ -1,4 +1,4 @@
-"""Writing a run in fixed order: scores, thresholds, metrics, record, a row in the workbook, copies at trackers."""
+"""Writing of a run in fixed order: scores, thresholds, metrics, record, workbook row, copies at trackers."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunWriter:
-    """Writes one run, whether Lightning or a sweep has scored its images.
+    """Writes the record of one run, whose images may be scored by Lightning or by a sweep.
 
     Args:
         run: The run, as `start_run` begins it.
@@ -58,7 +58,7 @@ class RunWriter:
     def write_validation(
         self, rows: Sequence[ScoreRow], manifest: Manifest, rule: DefaultRule | None, epoch: int
     ) -> None:
-        """Write the validation scores, and the thresholds chosen from them and from the split's maps, which lie there.
+        """Write the validation scores, and the thresholds chosen from them and from the maps in the run folder.
 
         `epoch`, counted from 0, is that of the weights.
         """
@@ -73,11 +73,11 @@ class RunWriter:
         )
 
     def write_test(self, rows: Sequence[ScoreRow]) -> None:
-        """Write the test scores below those of the validation images."""
+        """Write the test scores after those of the validation images."""
         self.run.write_scores([*self.run.scores("validation"), *rows])
 
     def take_thresholds(self, source: Run) -> None:
-        """Take over the thresholds of the run that the weights are of, where it has any and this one has none."""
+        """Copy the thresholds of the run that produced the weights, if it has thresholds and this run has none."""
         chosen = source.record.thresholds
         if chosen.recorded and not self.run.record.thresholds.recorded:
             logger.info("No validation images: using the thresholds of %s", source.folder.name)
@@ -86,13 +86,13 @@ class RunWriter:
             self.run.update(thresholds=chosen.replaced(**taken))
 
     def complete_thresholds(self) -> None:
-        """Record, where nothing could choose thresholds, that there are none."""
+        """Record that there are no thresholds, if none have been recorded."""
         if not self.run.record.thresholds.recorded:
             logger.warning("No validation images: no thresholds, so no labels and no F1 scores")
             self.run.update(thresholds=no_thresholds("there were no validation images"))
 
     def finish(self, model: BaseDetector, manifest: Manifest, timings: Mapping[str, float], **fields: Any) -> None:
-        """Compute the metrics of the scores on record, draw the pictures and finish the record.
+        """Compute the metrics of the recorded scores, draw the pictures and finish the record.
 
         `timings` (seconds by stage) and `fields` go into the record too.
 
@@ -119,12 +119,12 @@ class RunWriter:
         )
 
     def update_workbook(self, *, verbose: bool) -> None:
-        """Add the finished run's row to the workbook, whose failure costs the run nothing; print it if `verbose`."""
+        """Add the finished run's row to the workbook; print it if `verbose`. An error is logged, not raised."""
         try:
             outcome = update_workbook(self.run)
             if verbose:
                 summary(self.run, outcome.rows)
-        except Exception:  # a workbook can hold anything a person put there
+        except Exception:  # a person may have edited the workbook in any way
             logger.exception(
                 "The run is finished and on record, but %s could not take its row. Mend the workbook or move it away, "
                 "then run `defectlab compare`.",
@@ -132,7 +132,7 @@ class RunWriter:
             )
 
     def announce(self, *, trained_elsewhere: bool = False) -> None:
-        """Tell callbacks and trackers that the run is tested and on record: trackers take their copies.
+        """Notify callbacks and trackers that the run is tested and recorded; trackers copy it.
 
         With `trained_elsewhere` trackers could not follow the training and take its curves from the record too.
         """
@@ -146,7 +146,7 @@ class RunWriter:
 
 
 def _group_threshold(model: BaseDetector, run: Run) -> ThresholdRecord | None:
-    """Choose the parts' threshold as the images' was; None leaves it to the record, or there are no parts."""
+    """Choose the threshold of parts by the rule of the images' threshold; None for the default rule or another rule."""
     by = model.default_rule
     if by.rule == "f1" or run.record.thresholds.image.rule != by.rule:
         return None
@@ -154,7 +154,7 @@ def _group_threshold(model: BaseDetector, run: Run) -> ThresholdRecord | None:
 
 
 def _with_aupimo(run: Run) -> dict[str, Any]:
-    """Return the record's metrics and reasons with pixel_AUPIMO among them; no threshold changes it."""
+    """Return the recorded metrics and reasons with pixel_AUPIMO added, which depends on no threshold."""
     images, lack = pixel_images(run)
     rows = run.scores("test")
     excluded = frozenset(left_out(run, rows))

@@ -1,4 +1,4 @@
-"""Raw scores, maps and masks of one split, written as the batches come."""
+"""Incremental writing of raw scores, maps and masks of one split, batch by batch."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class SplitWriter:
         self._masks: ArrayWriter | None = None
 
     def add(self, batch: Any) -> None:
-        """Add one batch with raw predictions, which no post-processor has changed."""
+        """Add one batch of raw predictions, unchanged by any post-processor."""
         scores = batch.pred_score.detach().flatten().cpu().numpy()
         for path, score in zip(batch.image_path, scores, strict=True):
             entry = self.entries[path]

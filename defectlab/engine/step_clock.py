@@ -4,7 +4,7 @@ import time
 
 
 class StepClock:
-    """Seconds of an epoch's batches, told when the images of each have come and when its step is done.
+    """Clock for an epoch's batches: measures the seconds of loading images and of training steps.
 
     >>> clock = StepClock()
     >>> clock.batch_loaded(), clock.step_done(), clock.batches
@@ -26,7 +26,7 @@ class StepClock:
         self._last_step = time.perf_counter()
 
     def summary(self) -> str:
-        """Return the mean seconds of a batch, and those of them in which images were read."""
+        """Return the mean seconds of a batch and of its loading, as text."""
         count = max(1, self.batches)
         total, loading = (self._last_step - self._begin) / count, self._loading / count
         return f"{total:.3g} s a batch ({loading:.3g} s for its images)"

@@ -1,1 +1,1 @@
-"""Scoring new images with a trained run: Detector, prediction files, review, nearest patches."""
+"""Scoring of new images with a trained run: Detector, prediction files, review, nearest patches."""

@@ -1,4 +1,4 @@
-"""Detector: a trained run or checkpoint that scores images. The one way from an image to its score."""
+"""The class `Detector`, which loads a trained run or checkpoint and scores images."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ Source = str | Path | np.ndarray | Sequence[str | Path] | Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's result. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
+    """Result for one image. `score` and `anomaly_map` are raw: higher is more anomalous, in the model's own unit.
 
     `label`: 1 anomalous, 0 good, -1 where the run has no image threshold or the score is NaN. `anomaly_map` (H, W)
     float32 and `mask` (H, W) bool have the image's own size; a centre crop leaves NaN and False outside, a model
@@ -53,7 +53,7 @@ class Prediction:
 
 
 class Detector:
-    """A trained model with the thresholds of its run."""
+    """A trained model that scores images and decides at the thresholds of its run."""
 
     def __init__(
         self, model: BaseDetector, image_threshold: float | None, pixel_threshold: float | None, batch_size: int = 8
@@ -62,7 +62,7 @@ class Detector:
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.batch_size = batch_size
-        self._max_batch: int | None = None  # images a batch, where memory was not enough for more
+        self._max_batch: int | None = None  # largest batch size that fits, once memory ran out
 
     @classmethod
     def load(
@@ -84,7 +84,7 @@ class Detector:
         show_log()
         target = _device(device)
         path = paths.resolve(path)
-        # what is not there is taken for what its name says
+        # a missing path is treated as a checkpoint if its name ends in .ckpt, else as a run folder
         a_folder = path.is_dir() or (not path.is_file() and path.suffix != ".ckpt")
         run = Run.open(path) if a_folder else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
@@ -110,12 +110,12 @@ class Detector:
 
     @property
     def heat_range(self) -> tuple[float, float]:
-        """Ends of the colour scale of all heat maps: `map_range`, or relative to the threshold where the model says."""
+        """Ends of the colour scale of all heat maps: `map_range`, or relative to the threshold for some models."""
         return heat_range(*self.map_range, self.pixel_threshold, model_info(self.model.model_name).relative_maps)
 
     @property
     def score_range(self) -> tuple[float, float]:
-        """Smallest and largest validation score."""
+        """Smallest and largest raw image score of the validation images."""
         processor = self.model.post_processor
         if not isinstance(processor, RawPostProcessor):
             raise InputError("This model was trained with post_processor=False: it has no range of validation scores.")
@@ -177,7 +177,7 @@ class Detector:
             yield from (self.normalize(prediction, view) for prediction in self._predict_what_fits(batch))
 
     def _predict_what_fits(self, batch: "list[tuple[str | None, torch.Tensor]]") -> Iterator[Prediction]:
-        """Score a batch; out of memory, in halves, and so from then on."""
+        """Score a batch; when memory runs out, continue with half the batch size, for later batches too."""
         place = 0
         while place < len(batch):
             part = batch[place : place + (self._max_batch or len(batch))]
@@ -192,10 +192,10 @@ class Detector:
                 place += len(part)
                 yield from found
                 continue
-            free_memory()  # out here the error no longer holds what it failed with
+            free_memory()  # outside `except`, where the error no longer keeps tensors alive
 
     def model_input(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return what the model sees of (3, H, W) images in [0, 1] of any sizes: (B, 3, h, w), on its device."""
+        """Preprocess (3, H, W) images in [0, 1] of any sizes into the model's input (B, 3, h, w), on its device."""
         resize, transform = self.model.preprocessing.resize(), self.model.preprocessing.transform()
         return transform(torch.stack([resize(image) for image in images]).to(self.model.device))
 
@@ -234,7 +234,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def read_images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:
-    """Yield (path or None, (3, H, W) image in [0, 1])."""
+    """Read files or arrays as in `Detector.predict`; yield (path or None, (3, H, W) image in [0, 1])."""
     if isinstance(source, np.ndarray):
         arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]
         yield from ((None, to_tensor(to_rgb_array(array))) for array in arrays)

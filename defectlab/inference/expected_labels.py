@@ -1,4 +1,4 @@
-"""What folders say about the images in them, and how predictions compare with that. numpy only."""
+"""Labels of images inferred from the names of their folders, and comparison of predictions with them."""
 
 import logging
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ CLASSES = ("good", "defect")
 
 @dataclass(frozen=True)
 class Expected:
-    """What an image's folder says of it: `label` 0 good, 1 anomalous, -1 unknown; `kind` good, unknown or a defect."""
+    """Label by an image's folder: `label` 0 good, 1 anomalous, -1 unknown; `kind` good, unknown or a defect."""
 
     label: int
     kind: str
 
 
 def expectations(files: Sequence[Path]) -> list[Expected]:
-    """Return what the folder of each file says, where folders say anything: beside a folder called good, or bad.
+    """Infer the label of each file from its folder's name, if any of the folders is called good or bad.
 
     Images in `unknown`, and all images where no folder is called good or bad (or another name of these), are unknown.
     """
@@ -42,12 +42,12 @@ def _expected(folder: str) -> Expected:
 
 
 def is_correct(expected: Expected, predicted: int) -> bool | None:
-    """Whether a prediction is what was expected; None where nothing was, or nothing was decided."""
+    """Whether a prediction equals the expected label; None if either of them is unknown."""
     return None if -1 in (expected.label, predicted) else expected.label == predicted
 
 
 def comparison(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, Any]:
-    """Return F1, overlap and confusion of scores (n,) with labels (n,), unknown ones left out.
+    """Return F1, overlap and confusion matrix of scores (n,) with labels (n,), without unknown ones.
 
     `overlapping_scores`: images whose score lies where those of both classes are, between the lowest of the defects and
     the highest of the good ones. `matrix`: rows are what was expected, columns what was predicted, good first. Where

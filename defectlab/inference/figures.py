@@ -1,4 +1,4 @@
-"""Pictures of predictions: one image with its map, nearest good patches, panels of many."""
+"""Pictures of predictions: an image with its map, nearest good patches, panels of many images."""
 
 import math
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, _ends, _thumbnail, _verdict
 from defectlab.visualization.segmentation import segmentation_figure
 
-SURROUNDINGS = 2.0  # boxes that a crop shows on each side of its box: features see beyond their cell
+SURROUNDINGS = 2.0  # margin of a crop on each side in box sizes, since features depend on more than their cell
 
 
 def image_figure(detector: Detector, found: Prediction) -> Image.Image:
-    """Return image, anomaly map with its scale, overlay and outline of one predicted file, side by side.
+    """Return a figure of image, anomaly map with scale, overlay and outline of one predicted file, side by side.
 
     Raises:
         InputError: A prediction of an array, or a run without a scale for its maps.
@@ -51,9 +51,9 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
 
 
 def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
-    """Return image, anomaly map and overlay of one predicted file, map and score relative to their thresholds.
+    """Return a figure of image, anomaly map and overlay of one file, map and score relative to their thresholds.
 
-    1.0 is the threshold, and the scale is the same for all images: NOK is said exactly of scores above 1.0.
+    1.0 is the threshold, and the scale is the same for all images: exactly the scores above 1.0 are titled NOK.
 
     Raises:
         InputError: A prediction of an array, or a run without thresholds.
@@ -72,7 +72,7 @@ def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
 
 
 def _relative(ratio: float, above: bool) -> str:
-    """Return a score relative to its threshold with two digits, which never say 1.00 of one that is above it."""
+    """Format a relative score with two digits, or as many more as it takes to show whether it is above 1."""
     digits = 2
     while digits < 16 and (float(f"{ratio:.{digits}f}") > 1) != above:
         digits += 1
@@ -80,7 +80,7 @@ def _relative(ratio: float, above: bool) -> str:
 
 
 def score_figure(run: Run, found: Prediction) -> Image.Image:
-    """Return one image's score on the line of the run's validation scores, with the threshold between them."""
+    """Return a figure of one image's score among the run's validation scores, with the threshold."""
     rows = run.scores("validation")
     threshold = run.record.thresholds.image.value
     figure, (axis,) = new_figure((11, 2.4))
@@ -101,7 +101,7 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
 
 
 def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
-    """Return an image's most anomalous patch and the good patches closest to it, each with what lies around it."""
+    """Return a figure of an image's most anomalous patch and the nearest good patches, each with its surroundings."""
     crops = [(paths.resolve(image), nearest.box, "most anomalous patch")]
     crops += [
         (patch.image_path, patch.box, f"{patch.image_path.name}\ndistance {patch.distance:.4g}")
@@ -116,7 +116,7 @@ def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
 
 
 def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
-    """Draw the surroundings of a box, cut off at the image's edge, with the box outlined."""
+    """Draw a box outlined on its image, zoomed to the box and its surroundings."""
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = box
@@ -129,7 +129,7 @@ def _draw_crop(axis: Any, image: np.ndarray, box: Box, colour: str) -> None:
 
 
 def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile: int = TILE) -> Image.Image:
-    """Return predictions of image files as one picture, a row each, all on the scale of the run's validation maps.
+    """Return a picture with a row for each prediction of an image file, all on the detector's colour scale.
 
     Raises:
         InputError: A prediction of an array, or a run without a scale.
@@ -147,7 +147,7 @@ def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile
 
 
 def prediction_images(detector: Detector, found: Prediction) -> list[np.ndarray]:
-    """Return image, anomaly map, overlay and outline of one predicted file, (H, W, 3) uint8 each, at most 512 pixels.
+    """Return image, map, overlay and outline of one predicted file, (H, W, 3) uint8 each, at most 512 pixels a side.
 
     Raises:
         InputError: A prediction of an array, whose pixels are not at hand, or a run without a scale.
@@ -177,7 +177,7 @@ def scale_of(detector: Detector) -> tuple[float, float]:
 
 
 def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
-    """Return image, heat map, opened mask and its boundaries of one predicted file, side by side.
+    """Return a figure of image, heat map, opened mask and its boundaries of one predicted file, side by side.
 
     Raises:
         InputError: A prediction of an array, or a run without a scale or a threshold for its maps.
@@ -192,7 +192,7 @@ def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
 
 
 def prediction_name(detector: Detector, found: Prediction, number: int) -> str:
-    """Return the file name of a prediction's figure: what the model was trained on, a number, and the score."""
+    """Return the file name of a prediction's figure: name of the training dataset or model, number, and score."""
     folder = detector.model.run_folder
     trained_on = detector.model.model_name if folder is None else safe_name(Run.open(folder).dataset)
     return f"{trained_on}_pre_{number}_{found.score:.4g}.png"

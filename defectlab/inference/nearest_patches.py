@@ -1,4 +1,4 @@
-"""Why a score is high: the good patches that an image's most anomalous patch is closest to."""
+"""Explanation of a PatchCore score: the good patches that are nearest to an image's most anomalous patch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 class GoodPatch:
     """A patch of a training image: `box` is left, top, right, bottom in that image's own pixels.
 
-    `distance` is that of its features from those of the patch asked about, in the unit of the anomaly map.
+    `distance` is that between its features and those of the most anomalous patch, in the unit of the anomaly map.
     """
 
     image_path: Path
@@ -31,7 +31,7 @@ class GoodPatch:
 
 @dataclass(frozen=True)
 class NearestGood:
-    """An image's most anomalous patch (`box` in the image's own pixels) and the good patches closest to it."""
+    """An image's most anomalous patch (`box` in the image's own pixels) and the nearest good patches."""
 
     image_path: str | None
     box: Box
@@ -78,7 +78,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
 
 
 def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
-    """Return the model, where its memory bank comes from, and the manifest that names the images."""
+    """Return the PatchCore model, the origin of its memory bank, and the run's manifest, which names the images."""
     model = detector.model
     if not isinstance(model, Patchcore):
         raise InputError(
@@ -99,7 +99,7 @@ def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
 
 
 def _box(preprocessing: Preprocessing, place: int, grid: tuple[int, int], image_size: tuple[int, int]) -> Box:
-    """Return the cell of patch `place` (row by row) of a (height, width) grid in an image's own pixels."""
+    """Return the cell of patch `place` (counted row by row) of a (height, width) grid, in an image's own pixels."""
     row, column = divmod(place, grid[1])
     height, width = preprocessing.map_size
     cell = (

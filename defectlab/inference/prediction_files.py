@@ -1,4 +1,4 @@
-"""Scoring many images into a folder: scores.csv, heat maps on one scale, masks."""
+"""Scoring of many images with results written to a folder: scores.csv, heat maps on one scale, masks."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ from defectlab.visualization.segmentation import check_which
 
 logger = logging.getLogger(__name__)
 
-DIGITS = {"min_max": 4, "percent": 2}  # of scores.csv in a view
+DIGITS = {"min_max": 4, "percent": 2}  # decimal places of the scores in scores.csv by view
 
 
 def predict_to_folder(
@@ -116,7 +116,7 @@ def _check_region(detector: Detector, files: Sequence[Path], sizes: Sequence[tup
 
 
 def _heat_scale(detector: Detector, view: str) -> tuple[float, float]:
-    """Return the raw values that heat maps show darkest and brightest."""
+    """Return the raw map values that heat maps show as darkest and brightest."""
     if view == "percent" and detector.pixel_threshold is not None:
         return percent_window(detector.pixel_threshold)
     return detector.heat_range

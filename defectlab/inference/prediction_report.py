@@ -1,4 +1,4 @@
-"""All outputs of a prediction run as files: pictures on one fixed scale, tables, what was right and what was wrong."""
+"""Report of predictions as files: pictures on one fixed scale, tables, and correctness of the decisions."""
 
 import logging
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 THRESHOLDS = ("training", "recomputed")
 TYPES = ("image", "pixel")
-HALF_WINDOW = 50.0  # heat maps go from the threshold less this to the threshold more, where the threshold is 100
+HALF_WINDOW = 50.0  # heat maps range from 100 - this to 100 + this, where 100 is the threshold
 REPORT = "anomaly_test_output.json"
 
 
@@ -44,7 +44,7 @@ def report_predictions(
     panels: bool = False,
     device: str = "auto",
 ) -> Path:
-    """Score images and write everything about them under `output`; returns anomaly_test_output.json.
+    """Score images and write all results under `output`; return the path of anomaly_test_output.json.
 
     `scores.csv` (raw scores); `predictions/KIND/NAME.png`, the image with the outline of what was found;
     `heatmaps/KIND/NAME.png`, all on one scale that is the same for every run: 50 to 150, the map's threshold being 100;
@@ -110,7 +110,7 @@ def _decided_at(detector: Detector, threshold: float | None) -> Detector:
 
 
 def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]:
-    """Log and return warnings about predictions that cannot be compared."""
+    """Log and return warnings about predictions that cannot be compared with labels of both classes."""
     known = {one.label for one in expected} - {-1}
     found = []
     if not known:
@@ -137,7 +137,7 @@ def _recomputed(detector: Detector, files: Sequence[Path], labels: np.ndarray) -
 
 
 class _Writer:
-    """Writes one image's pictures after another, then the tables."""
+    """Writes the files of a report: pictures of each added image, then the tables."""
 
     def __init__(
         self, detector: Detector, output: Path, only_wrong: bool, panels: bool, own: float, middle: float, common: Path
@@ -148,7 +148,7 @@ class _Writer:
         self.only_wrong = only_wrong
         self.panels = panels
         self.own = own  # raw threshold that is shown as 100
-        self.middle = middle  # where the one that decides is shown
+        self.middle = middle  # value at which the deciding threshold is shown
         self.rows: list[ScoreRow] = []
         self.observations: list[dict[str, Any]] = []
         self._taken: set[Path] = set()
@@ -204,7 +204,7 @@ class _Writer:
         return self.output / REPORT
 
     def _draw(self, file: Path, picture: Path, found: Prediction, correct: bool | None) -> tuple[str, str]:
-        """Write the pictures; return heat map and segmentation, relative to the output."""
+        """Write the pictures of one image; return the paths of heat map and segmentation relative to the output."""
         image = as_uint8(read_image(file))
         if np.isnan(found.anomaly_map).all():  # a model without maps
             save_image(self.output / "predictions" / picture, image)
@@ -227,7 +227,7 @@ class _Writer:
         return heat.as_posix(), mask
 
     def _name(self, file: Path, kind: str) -> Path:
-        """Return KIND/NAME.png; of two files with one name the later ones keep their ending or their folders too."""
+        """Return a unique KIND/NAME.png; a name that is taken is extended by the file's ending or folders."""
         folders = "-".join(file.parent.relative_to(self.common).parts)
         long = f"{folders or self.common.name}-{file.name}"
         more = (f"{long}-{number}" for number in count(2))  # folders a/b and a-b
@@ -238,7 +238,7 @@ class _Writer:
 
 
 def cumulative_figure(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Any:
-    """Return the share of images at or below each score, good, anomalous and unknown ones (-1) apart, as a picture."""
+    """Return a picture of the shares of good, anomalous and unknown (-1) images at or below each score."""
     figure, (axis,) = new_figure((8, 5))
     classes = ((0, "good", GOOD), (1, "defect", BAD), (-1, "unknown", "#7a7a80"))
     by_class = {name: (scores[labels == label], colour) for label, name, colour in classes if (labels == label).any()}

@@ -1,4 +1,4 @@
-"""What a model that rebuilds images makes of them, and of noise: as arrays, and as Pillow images."""
+"""Reconstructions of images, and images generated from noise, by variational autoencoders: arrays and pictures."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ COLUMNS = 8
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One image as the model sees it and as it rebuilds it, (h, w, 3) uint8 each, with the model's verdict.
+    """One preprocessed image and its reconstruction, (h, w, 3) uint8 each, with the model's score and decision.
 
     `score` is the image's loss; `label`: 1 anomalous, 0 good, -1 where the run has no image threshold or the score is
     NaN.
@@ -32,9 +32,9 @@ class Reconstruction:
 
 
 def reconstruct(detector: Detector, source: Source) -> list[Reconstruction]:
-    """Rebuild a file, a folder, a glob, an array or a list of these (see `Detector.predict`), in order.
+    """Reconstruct a file, a folder, a glob, an array or a list of these (see `Detector.predict`), in order.
 
-    From the mean of the latent posterior: the same picture every time.
+    Images are decoded from the mean of the latent posterior, so the result is deterministic.
 
     Raises:
         InputError: The model rebuilds no images.
@@ -50,7 +50,7 @@ def reconstruct(detector: Detector, source: Source) -> list[Reconstruction]:
 
 
 def generate(detector: Detector, count: int = 16, seed: int = 42) -> np.ndarray:
-    """Return `count` images (count, h, w, 3) uint8 that the decoder makes of standard normal noise.
+    """Return `count` images (count, h, w, 3) uint8 that the decoder generates from standard normal noise.
 
     Raises:
         InputError: The model rebuilds no images, or `count` is no positive number.
@@ -61,7 +61,7 @@ def generate(detector: Detector, count: int = 16, seed: int = 42) -> np.ndarray:
 
 
 def reconstruction_figure(detector: Detector, source: Source, title: str = "") -> Image.Image:
-    """Return images above what the model rebuilds of them, with scores; what is called anomalous is titled in red.
+    """Return a figure of images above their reconstructions, with scores; anomalous decisions are titled in red.
 
     Raises:
         InputError: The model rebuilds no images.
@@ -78,7 +78,7 @@ def reconstruction_figure(detector: Detector, source: Source, title: str = "") -
 
 
 def generated_figure(detector: Detector, count: int = 16, seed: int = 42) -> Image.Image:
-    """Return images made of noise as one picture, `COLUMNS` in a row.
+    """Return a picture of images generated from noise, `COLUMNS` in a row.
 
     Raises:
         InputError: The model rebuilds no images.

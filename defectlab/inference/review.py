@@ -1,4 +1,4 @@
-"""The loop of daily use: a person's verdicts on predicted images, and training again with what they confirm."""
+"""Review of predictions: a person's verdicts on predicted images, and training again with confirmed images."""
 
 import csv
 import logging
@@ -26,7 +26,7 @@ HEADER = ("image_path", "score", "label", "verdict", "reviewed")
 
 
 def write_verdicts(found: Sequence[Prediction], verdicts: Mapping[str, str], path: str | Path) -> Path:
-    """Put a person's verdicts on predicted images into a CSV; what it holds already stays, a new verdict replaces.
+    """Write a person's verdicts on predicted images to a CSV; earlier rows stay unless an image gets a new verdict.
 
     Args:
         found: Predictions of image files.
@@ -53,7 +53,7 @@ def write_verdicts(found: Sequence[Prediction], verdicts: Mapping[str, str], pat
 
 
 def confirmed(path: str | Path, verdict: str = "good") -> list[Path]:
-    """Return the images that have a verdict in a CSV of `write_verdicts`, which a person may edit, too.
+    """Return the images with the given verdict in a CSV of `write_verdicts`, which a person may edit too.
 
     Raises:
         InputError: No such file, other columns, or a verdict that does not exist.
@@ -64,9 +64,9 @@ def confirmed(path: str | Path, verdict: str = "good") -> list[Path]:
 
 
 class ReviewedFolder(Folder):
-    """The images of a run with more good ones to train on; its validation and test images stay what they were.
+    """The images of a run with additional good training images; validation and test images are unchanged.
 
-    So the new run is tested on the very images that the old one was, and `compare_runs` can tell them apart.
+    The new run is thus tested on the same images as the old one, and `compare_runs` can compare the two.
 
     Args:
         run: Run folder.
@@ -89,7 +89,7 @@ class ReviewedFolder(Folder):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The run's manifest with the added images; built and checked once."""
+        """Manifest of the run with the added images, built and checked on first use."""
         manifest = _extended(Manifest.read(self.run.folder / "manifest.json"), self.images)
         self._is_setup = True
         return manifest

@@ -1,1 +1,1 @@
-"""anomalib's detectors made exact and reloadable."""
+"""Detectors of anomalib and others, with checked options, local backbones and checkpoints that reload."""

@@ -31,7 +31,7 @@ _SHARED = [field.name for field in fields(SharedArguments)]
 
 
 class AnomalibDetector(BaseDetector):
-    """Mixin before anomalib's class; its options are anomalib's and those of every model."""
+    """Mixin before one of anomalib's classes, with anomalib's options for the model and those of every model."""
 
     tiled_by: ClassVar[str | None] = None  # what each does with a batch of tiles is not known
     info: ClassVar[ModelInfo]
@@ -61,7 +61,7 @@ class AnomalibDetector(BaseDetector):
         self.set_up(initialise, options=own, backbone=network, shared=shared)
 
     def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:
-        """Return what anomalib's pre-processor of this model does, as far as size, crop and normalisation go."""
+        """Return size, crop and normalisation of anomalib's own pre-processor for this model."""
         usual = Preprocessing.from_transform(self.plain.configure_pre_processor().transform)
         return Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std)
 
@@ -79,7 +79,7 @@ def _initialise(model: Any, backbone: Backbone | None, seed: int, own: dict[str,
 
 @functools.cache
 def anomalib_class(info: ModelInfo) -> type[AnomalibDetector]:
-    """Return the class of one of anomalib's other models, made on first use."""
+    """Return the class of one of anomalib's other models, created on first use."""
     plain = getattr(anomalib.models, info.class_name)
     doc = f"anomalib's {info.class_name}: {info.summary}."
     body = {"model_name": info.name, "info": info, "plain": plain, "__doc__": doc}
@@ -89,7 +89,7 @@ def anomalib_class(info: ModelInfo) -> type[AnomalibDetector]:
 
 @contextmanager
 def _no_downloads(backbone: Backbone | None) -> Iterator[None]:
-    """Inside, pretrained networks of timm and torchvision are built empty and filled from the backbone."""
+    """Prevent downloads inside the block: pretrained timm and torchvision networks get the backbone's tensors."""
     create = timm.create_model
 
     def local(name: str, pretrained: bool = False, **options: Any) -> nn.Module:

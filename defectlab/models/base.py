@@ -1,4 +1,4 @@
-"""What every model adds to anomalib's: checked options, local backbones, raw scores, a checkpoint that reloads."""
+"""The base class of all models, which adds checked options, local backbones, raw scores and reloadable checkpoints."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +43,10 @@ class BaseDetector(AnomalibModule):
     backbone_record: dict[str, Any]
     run_folder: Path | None = None
     sources: Mapping[str, str] = {}
-    monitor: ClassVar[str | None] = None  # by which the best epoch is kept, unless the engine is told otherwise
-    keeps_optimizer: ClassVar[bool] = True  # checkpoints hold the optimiser's state, from which a training can go on
+    monitor: ClassVar[str | None] = None  # metric that decides the best epoch, unless the engine is given another
+    keeps_optimizer: ClassVar[bool] = (
+        True  # whether checkpoints hold the optimiser's state, needed to resume a training
+    )
     usual_size: ClassVar[tuple[int, int]] = (256, 256)  # height and width of images where none is given
     tiled_by: ClassVar[str | None] = "images"  # "features": the tiles' are joined; None: it cannot be tiled
 
@@ -91,7 +93,7 @@ class BaseDetector(AnomalibModule):
         self.backbone_record = backbone_record(backbone)
 
     def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:
-        """Return how images become the model's input where no argument says otherwise.
+        """Return the default preprocessing of images, which arguments can change.
 
         Without a backbone they stay in [0, 1]; with one they are normalised by its mean and std.
         """
@@ -144,7 +146,7 @@ class BaseDetector(AnomalibModule):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become this model's input."""
+        """Preprocessing that turns images into this model's input."""
         return self.pre_processor.preprocessing
 
     def set_input_region(self, region: Region | None, tiling: Tiling | None = None) -> None:
@@ -159,7 +161,7 @@ class BaseDetector(AnomalibModule):
             )
         self.pre_processor.use(replace(self.preprocessing, region=region, tiling=tiling))
         for part in ("forward", "features"):
-            vars(self.model).pop(part, None)  # an earlier tiling's
+            vars(self.model).pop(part, None)  # removes the wrapper of an earlier tiling
         grid = self.preprocessing.grid
         if grid is None:
             return
@@ -183,7 +185,7 @@ class BaseDetector(AnomalibModule):
 
     @property
     def default_rule(self) -> DefaultRule:
-        """How thresholds are chosen on the validation images at the end of training."""
+        """Rule by which thresholds are chosen on the validation images at the end of training."""
         return DefaultRule()
 
     @property
@@ -197,7 +199,7 @@ class BaseDetector(AnomalibModule):
         return self.options["seed"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add, as plain data, all that is needed to build this model again."""
+        """Add to a checkpoint, as plain data, everything that is needed to build this model again."""
         super().on_save_checkpoint(checkpoint)
         image, pixel = (
             self.post_processor.thresholds if isinstance(self.post_processor, RawPostProcessor) else (None, None)
@@ -245,7 +247,7 @@ class BaseDetector(AnomalibModule):
 
 
 def backbone_record(backbone: Backbone | None) -> dict[str, Any]:
-    """Return what a record says of a backbone; of a model that has none, that."""
+    """Return the record of a backbone; for None the record of a model without a backbone."""
     if backbone is None:
         return {"name": "none", "source": "none", "sha256": "", "kind": "none", "spec": None}
     return {

@@ -1,4 +1,4 @@
-"""Reading the record of the model in a checkpoint, without building the model."""
+"""Functions that read the record of the model in a checkpoint without building the model."""
 
 from collections.abc import Mapping
 from pathlib import Path

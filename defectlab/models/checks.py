@@ -6,7 +6,7 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.maps import border_size
 from defectlab.utils.errors import OptionError
 
-BLUR_SIGMA = 4  # pixels: of the blur of anomaly maps
+BLUR_SIGMA = 4  # radius in pixels of the blur of anomaly maps
 
 
 def check_layers(model: str, layers: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A trained model for plain anomalib: the same numbers in the form that its own classes load."""
+"""Conversion of a trained model to a checkpoint that plain anomalib's own classes load."""
 
 import logging
 from pathlib import Path

@@ -62,7 +62,7 @@ class _Flow(CrossScaleFlow):
 
 
 class CsflowModel(FourParts, AnomalibCsFlowModel):
-    """The four parts of CS-Flow, built for one input size, over a layer of any backbone.
+    """CS-Flow's features, embed, fit and score, built for one input size, over a layer of any backbone.
 
     State-dict keys of the flow are plain anomalib's. The flow needs sides that halve twice on the layer's grid: other
     images are resized to the next size up that has them, where anomalib fails.
@@ -126,7 +126,7 @@ class CsflowModel(FourParts, AnomalibCsFlowModel):
 
     def score(self, embedding: list[torch.Tensor], image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,), the latents' mean square, and maps (B, 1, H, W), the product of the scales'."""
-        del image_size  # the model is built for one
+        del image_size  # the model is built for one image size
         latents, _ = self.graph(embedding)
         return self._compute_anomaly_scores(latents), self.anomaly_map_generator(latents)
 
@@ -197,7 +197,7 @@ class Csflow(BaseDetector, AnomalibCsflow):
         self.model = CsflowModel(network, layers[0], input_size, **options, seed=shared.seed)  # type: ignore[arg-type]
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Raise the likelihood of one batch."""
+        """Return the loss of one training batch, the negative log-likelihood of its features."""
         del args, kwargs
         loss = self.model.fit(self.model.embed(self.model.features(batch.image)))
         self.log_losses(batch, train_loss=loss)

@@ -1,4 +1,4 @@
-"""DRAEM: simulated defects, repaired and found (Zavrtanik et al., 2021, arXiv:2108.07610)."""
+"""DRAEM: networks that repair and segment simulated defects (Zavrtanik et al., 2021, arXiv:2108.07610)."""
 
 import logging
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from defectlab.utils.validation import check_integer, check_range
 logger = logging.getLogger(__name__)
 
 STRIDE = 32  # five poolings; other sizes are padded to it
-TEXTURES = (".png", ".jpg", ".jpeg")  # what anomalib's generator reads
+TEXTURES = (".png", ".jpg", ".jpeg")  # file types that anomalib's generator reads
 
 
 class DraemModel(FourParts, AnomalibDraemModel):
-    """The four parts of DRAEM. State-dict keys are plain anomalib's."""
+    """DRAEM's features, embed, fit and score. State-dict keys are plain anomalib's."""
 
     def __init__(self, *, sspcab: bool, reconstructive_width: int, discriminative_width: int, seed: int) -> None:
         nn.Module.__init__(self)
@@ -42,11 +42,11 @@ class DraemModel(FourParts, AnomalibDraemModel):
         self.loss = DraemLoss()
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images (B, 3, H, W) to themselves and their reconstructions, free of defects, (B, 3, H, W) each."""
+        """Map images (B, 3, H, W) to the images themselves and their defect-free reconstructions, (B, 3, H, W) each."""
         return {"image": images, "reconstruction": _padded(self.reconstructive_subnetwork, images)}
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Put image and reconstruction side by side: (B, 6, H, W)."""
+        """Concatenate image and reconstruction along channels: (B, 6, H, W)."""
         return torch.cat([features["image"], features["reconstruction"]], dim=1)
 
     def fit(self, images: torch.Tensor, augmented: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ class Draem(BaseDetector, AnomalibDraem):
             self.setup_sspcab()
 
     def check_training(self, datamodule: Any) -> None:
-        """Find the textures; what they are goes into the record.
+        """Find the textures and add them to the `sources` of the record.
 
         Raises:
             DataError: There are none at `dtd_dir`.
@@ -158,7 +158,7 @@ class Draem(BaseDetector, AnomalibDraem):
         self.sources = {"textures": self._textures.summary}
 
     def on_train_start(self) -> None:
-        """Set the generator of defects up."""
+        """Set up the generator of simulated defects."""
         beta = self.options["beta"]
         blend = float(beta) if isinstance(beta, int | float) else (float(beta[0]), float(beta[1]))
         with seeded(self.seed, "draem defects"):
@@ -167,7 +167,7 @@ class Draem(BaseDetector, AnomalibDraem):
         self.augmenter.anomaly_source_paths = [file for file in files if file.suffix.lower() in TEXTURES]
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Repair and find simulated defects in one batch.
+        """Return the loss of one training batch with simulated defects.
 
         The defects are drawn on the CPU, whose generator the engine seeds.
         """

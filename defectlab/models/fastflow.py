@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class FastflowModel(FourParts, AnomalibFastflowModel):
-    """The four parts of FastFlow, built for one input size, over any layers of any backbone.
+    """FastFlow's features, embed, fit and score, built for one input size, over any layers of any backbone.
 
     State-dict keys of norms and flows are plain anomalib's.
     """
@@ -80,7 +80,7 @@ class FastflowModel(FourParts, AnomalibFastflowModel):
 
     def score(self, embedding: list[torch.Tensor], image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W) in [-1, 0]: minus the mean likelihood of the layers."""
-        del image_size  # the model is built for one
+        del image_size  # the model is built for one image size
         latents = [flow(feature)[0] for flow, feature in zip(self.fast_flow_blocks, embedding, strict=True)]
         maps = self.anomaly_map_generator(latents)
         return maps.amax(dim=(-3, -2, -1)), maps
@@ -142,7 +142,7 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         self.model = FastflowModel(network, layers, input_size, **options, seed=shared.seed)  # type: ignore[arg-type]
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Raise the likelihood of one batch."""
+        """Return the loss of one training batch, the negative log-likelihood of its features."""
         del args, kwargs
         loss = self.model.fit(self.model.embed(self.model.features(batch.image)))
         self.log_losses(batch, train_loss=loss)

@@ -1,6 +1,6 @@
 """FeatCAE: an autoencoder of frozen backbone features (the feature part of DFR, Yang et al., 2020, arXiv:2012.07122).
 
-Trained on good images, it rebuilds features it has not met badly: that error is the anomaly map.
+Trained on good images, it reconstructs unfamiliar features poorly: the squared error is the anomaly map.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class FeatureAutoencoder(nn.Module):
         self.decoder = _half(widths[::-1], batch_norm)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Rebuild features (B, C, h, w)."""
+        """Encode and decode features (B, C, h, w)."""
         return self.decoder(self.encoder(embedding))
 
 
@@ -47,7 +47,7 @@ def _half(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
     parts: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         inside = after != widths[-1]
-        # Batch norm takes a bias away again: without a gradient Adam would move it by rounding errors.
+        # Batch norm cancels a bias: its gradient would be rounding errors only, by which Adam would still move it.
         parts.append(nn.Conv2d(before, after, kernel_size=1, bias=not (inside and batch_norm)))
         if inside:
             parts += [nn.BatchNorm2d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
@@ -55,7 +55,7 @@ def _half(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
 
 
 class FeatCaeModel(FourParts):
-    """The four parts of FeatCAE.
+    """FeatCAE's features, embed, fit and score.
 
     Args:
         backbone: Frozen; its features are what is rebuilt.
@@ -114,7 +114,7 @@ class FeatCaeModel(FourParts):
         cut = self.border
         inner = errors[..., cut : height - cut, cut : width - cut]
         scores = inner.flatten(1).topk(self.top_pixels, dim=1).values.mean(dim=1)
-        # Repeating the edge keeps what was cut off from reaching into the map between two cells.
+        # Repeating the edge prevents the removed border from influencing the interpolated map.
         whole = F.pad(inner, (cut, cut, cut, cut), mode="replicate") if cut else inner
         maps = F.interpolate(whole, size=image_size, mode="bilinear", align_corners=False)
         rows, columns = (cut * image_size[0] // height, cut * image_size[1] // width)
@@ -123,7 +123,7 @@ class FeatCaeModel(FourParts):
         return scores, maps * seen
 
     def begin_anew(self, seed: int) -> None:
-        """Give the autoencoder its first weights back, in place."""
+        """Reset the autoencoder to its initial weights of the seed, in place."""
         self.autoencoder.load_state_dict(self._fresh(seed).state_dict())
 
     def check_size(self, input_size: tuple[int, int]) -> None:
@@ -241,7 +241,7 @@ class FeatCae(FrozenBackboneDetector):
         return torch.optim.Adam(self.model.autoencoder.parameters(), lr=self.options["lr"])
 
     def on_train_start(self) -> None:
-        """Begin anew, unless a checkpoint is continued, with the embeddings of all training images."""
+        """Reset the autoencoder unless a checkpoint is resumed; store training embeddings if they never change."""
         if self.trainer.ckpt_path is None:
             self.model.begin_anew(self.seed)
         if features_repeat(self._datamodule):
@@ -249,7 +249,7 @@ class FeatCae(FrozenBackboneDetector):
             self.store_training_images()
 
     def trains_on_names(self, datamodule: Any) -> bool:
-        """Whether training needs no pixels, for their embeddings are stored: not where images are augmented."""
+        """Whether training needs no pixels, since embeddings are stored; false if images are augmented."""
         return features_repeat(datamodule)
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -261,7 +261,7 @@ class FeatCae(FrozenBackboneDetector):
         return loss
 
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score one batch; `image_losses` has its losses."""
+        """Score one validation batch, and store its losses for `image_losses`."""
         del args, kwargs
         (embedding,) = self.embedding(batch)
         errors = self.model.errors(embedding)

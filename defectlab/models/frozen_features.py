@@ -23,8 +23,8 @@ BATCH_SIZE = 8
 class FrozenBackboneDetector(BaseDetector):
     """A model that learns from embeddings of a frozen backbone: the same in every epoch unless images are augmented.
 
-    They come from the store of the training, which the model opens, or else from the feature cache, which a sweep hands
-    over, or else from the pixels. `embed` of the torch model returns one tensor or a list of them.
+    Embeddings come from the store of the training, which the model opens, else from the feature cache, which a sweep
+    provides, else from the pixels. `embed` of the torch model returns one tensor or a list of them.
     """
 
     _cached: "Features | None" = None
@@ -32,9 +32,9 @@ class FrozenBackboneDetector(BaseDetector):
     _store: EmbeddingStore | None = None
 
     def use_features(self, features: "Features | None") -> None:
-        """Take the backbone's features of a dataset's images from a cache from now on; None computes them again.
+        """Use cached backbone features of a dataset's images from now on; None stops using them.
 
-        They must be those of this model's backbone and pre-processing, as `feature_cache.extract` gives them.
+        The features must be those of this model's backbone and pre-processing, as `feature_cache.extract` gives them.
 
         Raises:
             InputError: A layer is missing.
@@ -50,7 +50,7 @@ class FrozenBackboneDetector(BaseDetector):
         self._entries = {str(manifest.absolute(entry)): entry for entry in manifest.entries} if manifest else {}
 
     def open_store(self, *splits: str) -> EmbeddingStore:
-        """Make the store of this training, for the images of the manifest's `splits`."""
+        """Create the embedding store of this training, for the images of the manifest's `splits`."""
         images = sum(len(self._datamodule.manifest.split(split)) for split in splits)
         self._store = EmbeddingStore(images, self.trainer.default_root_dir)
         return self._store

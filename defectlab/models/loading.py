@@ -1,4 +1,4 @@
-"""From a checkpoint alone back to its model."""
+"""Rebuilding of a model from its checkpoint alone."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from defectlab.models.registry import model_class
 
 
 def restore(checkpoint_path: str | Path, backbone: nn.Module | None = None) -> BaseDetector:
-    """Rebuild whatever model a checkpoint holds, in eval mode on the CPU.
+    """Rebuild the model that a checkpoint holds, of any class, in eval mode on the CPU.
 
     Raises:
         InputError: See `read_checkpoint_record` and `skeleton_backbone`.

@@ -1,4 +1,4 @@
-"""The shape of every torch model: four pure parts, of which `forward` is the composition."""
+"""The structure of the torch models: the parts features, embed, fit and score, which `forward` combines."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class FourParts(nn.Module):
         return self.feature_extractor(images)
 
     def embed(self, features: dict[str, torch.Tensor]) -> Any:
-        """Return what is compared with good images, made of the features."""
+        """Return the embedding of features, which is compared with good images."""
         raise NotImplementedError
 
     def score(self, embedding: Any, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The two ends of a model in anomalib's terms: recorded pre-processing, and decisions on raw scores."""
+"""Pre- and post-processor of models in anomalib's terms: recorded pre-processing, and decisions on raw scores."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class RecordedPreProcessor(PreProcessor):
         self.export_transform = self.transform
 
     def use(self, preprocessing: Preprocessing) -> None:
-        """Prepare images as `preprocessing` says from now on."""
+        """Set the preprocessing that is applied to images from now on."""
         self.preprocessing = preprocessing
         self.transform = self.export_transform = preprocessing.transform()
 
@@ -81,7 +81,7 @@ class RawPostProcessor(PostProcessor):
         return (None if image != image else image), (None if pixel != pixel else pixel)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Collect nothing: thresholds come from the run's raw record."""
+        """Do nothing: thresholds come from the run's raw record."""
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do nothing: thresholds are chosen by the recorder."""

@@ -97,7 +97,7 @@ ANOMALIB_MODELS = _by_name(
 )
 
 _VISION = "needs a vision transformer (DINO) from its authors' hub; DefectLab loads convolutional backbones"
-# what anomalib 2.7.0 has and DefectLab does not run -> why
+# models of anomalib 2.7.0 that DefectLab does not run -> the reason
 UNAVAILABLE = {
     "anomaly_dino": _VISION,
     "anomalyvfm": "downloads its weights from a hub while it is built",
@@ -118,7 +118,7 @@ UNAVAILABLE = {
 
 
 def model_info(name: str) -> ModelInfo:
-    """Return what is known of the model called `name`.
+    """Return the `ModelInfo` of the model called `name`.
 
     Raises:
         OptionError: No model has that name; the closest is named.

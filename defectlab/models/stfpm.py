@@ -49,7 +49,7 @@ class StudentExtractor(FeatureExtractor):
 
 
 class StfpmModel(FourParts, AnomalibStfpmModel):
-    """The four parts of STFPM. State-dict keys are plain anomalib's."""
+    """STFPM's features, embed, fit and score. State-dict keys are plain anomalib's."""
 
     teacher_model: FeatureExtractor  # type: ignore[assignment]
     student_model: StudentExtractor  # type: ignore[assignment]
@@ -134,7 +134,7 @@ class Stfpm(BaseDetector, AnomalibStfpm):
         self.model = model
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Compare student and teacher on one batch."""
+        """Return the loss of the student against the teacher on one training batch."""
         del args, kwargs
         loss = self.model.fit(self.model.embed(self.model.features(batch.image)))
         self.log_losses(batch, train_loss=loss / len(batch.image))

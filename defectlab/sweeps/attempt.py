@@ -1,4 +1,4 @@
-"""One experiment among many: what it raises is logged and returned, so that it stops no other. No torch here."""
+"""Running one of several experiments: an error is logged and returned, and the others still run. Imports no torch."""
 
 import logging
 import time
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class PrunedTrialError(Exception):
-    """A training was ended because it was worse than the median of earlier ones at the same epoch."""
+    """A training was ended early because it was worse than the median of earlier trainings at the same epoch."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,17 @@ class Attempt:
 
     @property
     def summary(self) -> str:
-        """The error's type and message."""
+        """Type and message of the error that the experiment raised."""
         return f"{type(self.error).__name__}: {self.error}"
 
 
 def attempt(
     label: str, work: "Callable[[], Run]", *, expected: tuple[type[Exception], ...] = (PrunedTrialError,)
 ) -> Attempt:
-    """Run one experiment; every error but an interruption is logged, unless it is `expected`, and returned."""
+    """Run one experiment and return its run or its error; an error is logged unless its type is in `expected`.
+
+    Interruptions (KeyboardInterrupt, SystemExit) are not caught.
+    """
     begin = time.perf_counter()
     try:
         run = work()

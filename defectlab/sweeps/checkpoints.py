@@ -1,4 +1,4 @@
-"""Which checkpoints a sweep keeps: all, the best one of each dataset, or none, and those that are asked for by name."""
+"""Selection of the checkpoints that a sweep keeps: all, the best one of each dataset, or none, and those named."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 BEST = "BEST"
 DEFAULT_METRIC = "image_AUROC"
-MAX_AUTOMATIC_BYTES = 2 * 10**9  # up to so many, all are kept unless the sweep says otherwise
+MAX_AUTOMATIC_BYTES = 2 * 10**9  # up to this total size all are kept unless the sweep says otherwise
 
 
 @dataclass(frozen=True)
 class CheckpointRequest:
-    """Whose checkpoints are asked for: metrics to choose the best by, and run ids with the name each was asked by."""
+    """Requested checkpoints: metrics that choose the best run, and run ids with the name each was requested by."""
 
     metrics: tuple[str, ...] = ()
     named: Mapping[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class CheckpointRequest:
 
 @dataclass(frozen=True)
 class RetainedCheckpoints:
-    """Runs that have a checkpoint as asked for, and in words what could not be made."""
+    """Runs that have a checkpoint as requested, and descriptions of the checkpoints that could not be made."""
 
     runs: Sequence[Run] = ()
     problems: Sequence[str] = ()
@@ -41,7 +41,7 @@ class RetainedCheckpoints:
 def parse_refit(
     refit: Sequence[str], configurations: Sequence[Configuration], earlier: Mapping[str, Run]
 ) -> CheckpointRequest:
-    """Return what `refit` names: `BEST`, `BEST:metric`, or a configuration by number, name, run id or run folder.
+    """Parse `refit`: each entry is `BEST`, `BEST:metric`, or a configuration by number, name, run id or run folder.
 
     Raises:
         OptionError: A configuration that is not of the sweep.
@@ -65,13 +65,13 @@ def parse_refit(
 
 
 def _names(one: Configuration, run: Run | None) -> set[str]:
-    """Return every name that a configuration may be asked for by."""
+    """Return every name by which a configuration may be requested."""
     names = {str(one.number), one.label, one.label.split(" ", 1)[-1], one.run_id}
     return names if run is None else names | {run.record.name, str(run.folder), paths.relative(run.folder)}
 
 
 def checkpoint_policy(asked: str | None, configurations: Sequence[Configuration]) -> str:
-    """Return what is kept: what was asked for, else `all` where that is little and `best` where it is much."""
+    """Return the checkpoint policy: `asked` if given, else `all` up to `MAX_AUTOMATIC_BYTES` and `best` above."""
     if asked is not None:
         return asked
     size = sum(checkpoint_bytes(one) for one in configurations)
@@ -84,7 +84,7 @@ def checkpoint_policy(asked: str | None, configurations: Sequence[Configuration]
 
 
 def checkpoint_bytes(one: Configuration) -> int:
-    """Return about how large a configuration's checkpoint is."""
+    """Return the estimated size of a configuration's checkpoint in bytes."""
     size = 4 * sum(parameter.numel() for parameter in one.model.model.parameters())
     if one.model.model_name not in ("patchcore", "padim"):
         return size

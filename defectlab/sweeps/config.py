@@ -1,4 +1,4 @@
-"""A sweep as data: one base experiment and what is varied. No torch here."""
+"""The settings of a sweep as data: one base experiment and the options that are varied. Imports no torch."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ SWEEP_KEYS = (
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """A sweep: the settings all its experiments share, and those it varies.
+    """Settings of a sweep: those that all its experiments share, and those that vary.
 
     Attributes:
         name: Names the sweep's folder, `results/sweeps/<name>/`.
@@ -121,14 +121,14 @@ class SweepConfig:
         if self.search is None:
             for branch in self.grid:
                 for options in branch.values():
-                    _ = options.values  # an interval has none: it is for a search
+                    _ = options.values  # raises for an interval, which only a search can draw from
         if self.datasets is not None:
             check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
             if not self.datasets.get("root"):
                 raise OptionError("Section 'datasets' needs root, the folder that holds one folder for each category.")
 
     def roots(self) -> dict[str, str]:
-        """Return name and folder of every dataset named by `datasets`; none where the base names its own.
+        """Return name and folder of every dataset named by `datasets`; empty if `datasets` is not given.
 
         Raises:
             DataError: No such folder, or a category that is not there.
@@ -144,7 +144,7 @@ class SweepConfig:
         return named_groups(self.groups)
 
     def expanded(self) -> Iterator[dict[str, Any]]:
-        """Yield the experiments of a grid as plain data: every dataset, seed and combination, none twice."""
+        """Yield the experiments of the grid as plain data: every dataset, seed and combination, without duplicates."""
         seen = set()
         for branch in self.grid:
             for values in expand(branch):
@@ -155,7 +155,7 @@ class SweepConfig:
                         yield data
 
     def completed(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield one combination of options as experiments: for every dataset and seed."""
+        """Yield the experiments of one combination of options: one for every dataset and seed."""
         roots = self.roots()
         for root in roots.items() if roots else [None]:
             for seed in self.seeds:
@@ -173,7 +173,7 @@ class SweepConfig:
 
     @cached_property
     def common_grid(self) -> list[int] | None:
-        """Height and width of the largest image size that is swept, where several are; else None.
+        """Height and width of the largest image size in the sweep if it has several; else None.
 
         Pixel metrics of models that see images of several sizes compare only on one grid.
         """
@@ -188,7 +188,7 @@ class SweepConfig:
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sweep's plain data with options by dotted name put over it.
+    """Return a sweep's plain data with options given by dotted name overridden.
 
     An override replaces what base and grid say of the option. Where parts of the grid name it, it is one of theirs
     alone: options of one model stay with it. Else it goes to the base, or, as choices, to every part. Of parts that
@@ -198,7 +198,7 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
     given = result.get("grid") or [{}]
     branches = [given] if isinstance(given, Mapping) else given
     if not isinstance(branches, list) or not all(isinstance(branch, Mapping) for branch in branches):
-        return result  # `from_dict` refuses it
+        return result  # `from_dict` raises the error
     grid = [dict(branch) for branch in branches]
     for option, value in overrides.items():
         if "." in option:
@@ -209,7 +209,7 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
 
 
 def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the grid with an override in it, or put it into the base."""
+    """Return the grid with an override applied; an override of the base changes `base` in place instead."""
     section, _, key = option.partition(".")
     if section not in SECTIONS:  # such as datasets.categories, where a list is one value
         base[section] = {**(base.get(section) or {}), key: value}
@@ -227,7 +227,7 @@ def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any
 
 
 def _of_models(grid: list[dict[str, Any]], names: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """Return the subspaces of a grid that name one of these models, with these alone."""
+    """Return the subspaces of a grid whose `model.name` includes any of `names`, restricted to those names."""
     found = []
     for branch in (branch for branch in grid if "model.name" in branch):
         its = [name for name in options_of("model.name", branch["model.name"]).values if name in names]

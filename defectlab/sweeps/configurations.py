@@ -20,11 +20,11 @@ from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-EXTRACTORS = ("feature_extractor", "encoder")  # what models call theirs
-# Models whose configurations are prefixes of one computation, and the option that says how long a prefix.
+EXTRACTORS = ("feature_extractor", "encoder")  # attribute names of the feature extractor in the torch models
+# Models whose configurations are prefixes of one computation, and the option that sets the length of the prefix.
 PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features"}
 SHARED = tuple(PREFIX)
-# What shared work does as a training does. Anything else that is asked for is trained one by one, as it was asked.
+# Options with which shared work gives the results of a training. With other options a configuration is trained alone.
 KNOWN_OPTIONS = {"layers", "seed", "image_size", "center_crop", "keep_aspect", "num_neighbors", *PREFIX.values()}
 KNOWN_TRAINER = {
     *("accelerator", "devices", "strategy", "max_epochs", "default_root_dir", "logger", "loggers", "name"),
@@ -35,9 +35,9 @@ KNOWN_TRAINER = {
 
 @dataclass
 class Configuration:
-    """One experiment of a sweep with the objects it is made of; `run_id` is that of the same experiment run alone.
+    """One experiment of a sweep with the objects built for it; `run_id` is that of the same experiment run alone.
 
-    In a search `is_placeholder` marks one that is never run but says how far shared work reaches, `prefix_values`
+    In a search `is_placeholder` marks one that is never run but sets the size of shared work, `prefix_values`
     holds the values of its prefix option (see `PREFIX`) that others can have, and `more_layers` the layers that others
     take.
     """
@@ -56,7 +56,7 @@ class Configuration:
 
     @property
     def shares(self) -> bool:
-        """Whether its features, fit and scores are components of what its group computes."""
+        """Whether features, fit and scores of this configuration are parts of what its group computes."""
         options = {key for key, value in self.model.options.items() if (key, value) != ("precision", "float32")}
         plain = options <= KNOWN_OPTIONS and set(self.experiment.trainer) <= KNOWN_TRAINER
         other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
@@ -64,13 +64,13 @@ class Configuration:
 
     @property
     def takes_features(self) -> bool:
-        """Whether it is trained and tested on features from the cache, by itself or as a part of its group."""
+        """Whether the configuration is trained and tested on cached features, alone or as a part of its group."""
         other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
         return self.shares or (hasattr(self.model, "use_features") and not other)
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Channels of all layers together, and height and width of the first layer's feature map."""
+        """Sum of the channels of all layers, and height and width of the first layer's feature map."""
         model = self.model.model
         shapes = model.feature_extractor.feature_shapes(self.model.preprocessing.input_size)
         _, height, width = shapes[model.layers[0]]
@@ -78,14 +78,14 @@ class Configuration:
 
     @property
     def feature_key(self) -> Hashable:
-        """Equal for configurations that see the same images through the same backbone."""
+        """Key that is equal for configurations with the same datamodule, preprocessing and backbone."""
         record = self.model.backbone_record
         precision = (record["spec"] or {}).get("precision")
         return (id(self.datamodule), self.model.preprocessing.hash, record["sha256"], precision)
 
     @property
     def group_key(self) -> Hashable:
-        """Equal for configurations that share everything but the sizes of prefixes."""
+        """Key that is equal for configurations that share everything but the sizes of prefixes."""
         if not self.shares:
             return self.number
         options = self.model.options
@@ -94,7 +94,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Refused:
-    """A combination of settings that cannot work, and why; it never starts."""
+    """A combination of settings that cannot work, with the reason; it is never run."""
 
     number: int
     data: dict[str, Any]
@@ -102,13 +102,13 @@ class Refused:
 
     @property
     def label(self) -> str:
-        """Its settings in words."""
+        """Model name and model options of the combination as text."""
         model = {key: value for key, value in self.data["model"].items() if key != "name"}
         return f"{self.data['model'].get('name')} " + ", ".join(f"{key}={value}" for key, value in model.items())
 
 
 def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuration], list[Refused]]:
-    """Build every experiment, given as plain data; those that cannot work come back with the reason.
+    """Build every experiment, given as plain data; those that cannot work are returned with the reason.
 
     Raises:
         InputError: None of them can work: each reason once.
@@ -128,7 +128,7 @@ def prepare(experiments: Iterable[Mapping[str, Any]]) -> tuple[list[Configuratio
 def build_all(
     experiments: Iterable[Mapping[str, Any]], components: ComponentCache, first: int = 1
 ) -> tuple[list[Configuration], list[Refused]]:
-    """Build every experiment, numbered from `first` on, with what `components` holds; equal ones are not left out."""
+    """Build every experiment, numbered from `first` on, with the components of a cache; duplicates are not removed."""
     ready, refused = _build(experiments, components, first)
     _log_refused(refused)
     return ready, refused
@@ -183,9 +183,9 @@ def _configuration(number: int, experiment: Experiment, components: ComponentCac
 
 
 def _without_duplicates(configurations: list[Configuration]) -> tuple[list[Configuration], list[Refused]]:
-    """Leave out what is the same experiment as an earlier one, such as a default spelled out.
+    """Remove configurations that are the same experiment as an earlier one, such as a default given explicitly.
 
-    The same images under another dataset's name come back as refused: somebody waits for their row.
+    Those with the same images under another dataset's name are returned as refused, so that the result lists them.
     """
     first: dict[str, Configuration] = {}
     refused = []
@@ -204,7 +204,7 @@ def _without_duplicates(configurations: list[Configuration]) -> tuple[list[Confi
 
 
 def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuration]]:
-    """Return the configurations in groups that share work, in the order of their first ones."""
+    """Return the configurations in groups that share work, ordered by the first configuration of each group."""
     groups: dict[Hashable, list[Configuration]] = {}
     for one in configurations:
         groups.setdefault(one.group_key, []).append(one)
@@ -212,14 +212,14 @@ def groups_of(configurations: Iterable[Configuration]) -> list[list[Configuratio
 
 
 def largest_of(group: Sequence[Configuration]) -> Configuration:
-    """Return the configuration of the longest prefix: those of all others are the beginning of its own."""
+    """Return the configuration with the longest prefix, which contains the prefixes of all others of the group."""
     return max(group, key=lambda one: one.model.options[PREFIX[one.model.model_name]])
 
 
 def pending_groups(
     configurations: Iterable[Configuration], pending: Iterable[Configuration]
 ) -> list[tuple[list[Configuration], list[Configuration]]]:
-    """Return every group that shares work, with those of it that are to run."""
+    """Return every group of configurations that share work, each with the members that are to be run."""
     waiting = {one.run_id for one in pending}
     return [
         (group, [one for one in group if one.run_id in waiting and not one.is_placeholder])
@@ -228,7 +228,7 @@ def pending_groups(
 
 
 class RunIndex:
-    """Runs on record by run id; each results folder is read once, and runs that end later are added.
+    """Index of recorded runs by run id; each results folder is read once, and runs that end later are added.
 
     Args:
         dtype: The precision of cached features that is asked for; see `satisfies`.
@@ -244,7 +244,7 @@ class RunIndex:
         self._runs.setdefault(run.record.run_id, []).append(run)
 
     def runs_of(self, configurations: Iterable[Configuration]) -> dict[str, Run]:
-        """Return, by run id, the runs of these experiments that serve; of several the one that came farthest."""
+        """Return, by run id, a recorded run that satisfies each experiment: a finished one if any, else the last."""
         wanted = {one.run_id: one for one in configurations}
         for folder in sorted({one.engine.results_folder for one in wanted.values()} - self._folders):
             self._folders.add(folder)
@@ -259,14 +259,14 @@ class RunIndex:
 
 
 def earlier_runs(configurations: Iterable[Configuration], dtype: str = "float32") -> dict[str, Run]:
-    """Return the runs on record of these experiments, by run id; see `RunIndex`."""
+    """Return the recorded runs of these experiments, by run id; see `RunIndex`."""
     return RunIndex(dtype).runs_of(configurations)
 
 
 def satisfies(run: Run, one: Configuration, dtype: str) -> bool:
-    """Whether a run of the same experiment has all that is asked for now.
+    """Whether a run of the same experiment has everything that the configuration requests.
 
-    Features rounded more than `dtype` rounds them give other numbers; AUPIMO is no part of an experiment's identity.
+    Features rounded more than `dtype` rounds them change the numbers; AUPIMO is no part of an experiment's identity.
     """
     lacks_aupimo = one.experiment.evaluation.aupimo and run.status == "finished" and AUPIMO not in run.record.metrics
     return run.features_dtype in ("float32", dtype) and not lacks_aupimo

@@ -11,7 +11,7 @@ from defectlab.sweeps.configurations import Configuration
 
 
 class Durations:
-    """Estimates by pixels seen: seconds of recorded runs for each epoch, training image and pixel of the input.
+    """Estimates of durations from the seconds of recorded runs per epoch, training image and pixel of the input.
 
     Of the runs of the same model on the same kind of device those count that are most alike: trained on cached features
     where the configuration is, with its backbone, at its size; each as far as there are such. Options of the model are
@@ -22,7 +22,7 @@ class Durations:
         self._runs = cache(_timed)
 
     def seconds(self, one: Configuration) -> tuple[float | None, str]:
-        """Return an estimate, None without such runs, and in words what it is from."""
+        """Return the estimated seconds of a training, None without comparable runs, and the source as text."""
         name, device = one.model.model_name, one.engine.device.type
         runs = [
             run
@@ -46,7 +46,7 @@ class Durations:
 
 
 def _timed(folder: Path) -> list[Run]:
-    """Return the finished runs under a folder that say how long they took."""
+    """Return the finished runs under a folder that have durations and amounts of work on record."""
     return [run for run in find_runs(folder) if run.status == "finished" and _seconds(run) > 0 and _work(run) > 0]
 
 
@@ -55,7 +55,7 @@ def _seconds(run: Run) -> float:
 
 
 def _work(run: Run) -> float:
-    """Return epochs times training images times pixels of a run; 0 where its record does not say."""
+    """Return epochs times training images times pixels of a run; 0 if its record lacks one of them."""
     experiment = run.record.experiment
     info = (MODELS | ANOMALIB_MODELS).get(experiment.model_name)
     epochs = max(map(len, run.record.history.values()), default=0) or (info.epochs if info else None) or 0

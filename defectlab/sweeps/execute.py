@@ -1,4 +1,4 @@
-"""Running groups of configurations: shared work once, every failure kept to those it concerns."""
+"""Running groups of configurations: shared work is done once, and a failure affects only those that depend on it."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ Report = Callable[[Outcome], None]
 
 
 def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: Any) -> Outcome:
-    """Return the outcome of a configuration, read from the configuration's run if there is one."""
+    """Return the outcome of a configuration, with metrics and record of its run if there is one."""
     data = {key: value for key, value in asdict(one.experiment.data).items() if not _is_place(key)}
     backbone = one.model.backbone_record
     settings = {
@@ -44,12 +44,12 @@ def outcome_of(one: Configuration, status: str, run: Run | None = None, **more: 
 
 
 def _is_place(option: str) -> bool:
-    """Whether an option of the data says where images are, or by which seed they are split: not how they are used."""
+    """Whether a data option gives the location of images or the seed of the split, and not how images are used."""
     return option in ("root", "name", "seed", "valid_area_mask") or option.endswith("_dir")
 
 
 def earlier_outcome(one: Configuration, run: Run) -> Outcome:
-    """Return the outcome of a configuration that is not run again, from its run on record."""
+    """Return the outcome of a configuration that is not run again, from its recorded run."""
     if run.status == "finished":
         return outcome_of(one, "kept", run)
     return outcome_of(one, "failed", run, error=run.record.error_summary)
@@ -63,16 +63,17 @@ def refused_outcome(refused: Refused) -> Outcome:
 
 
 def is_pruned(run: Run | None) -> bool:
-    """Whether a search has ended this run's training early."""
+    """Whether a search has pruned this run, that is, ended its training early."""
     return run is not None and PrunedTrialError.__name__ in (run.record.error_summary or "")
 
 
 def run_group(
     group: Sequence[Configuration], pending: Sequence[Configuration], shared: SharedWork, sweep: str, report: Report
 ) -> None:
-    """Run the pending configurations of a group; what fails is on record and reported, and stops no other.
+    """Run the pending configurations of a group; a failure is recorded and reported, and the others still run.
 
-    What another process has finished since the sweep was planned is kept; what one is running is left to it.
+    Configurations that another process has finished since the sweep was planned are reported as kept, and those that
+    another process is running as busy.
     """
     pending = _still_pending(pending, shared.store.dtype, report)
     if not pending:
@@ -104,7 +105,7 @@ def _still_pending(pending: Sequence[Configuration], dtype: str, report: Report)
 
 
 def _attempt(one: Configuration, work: Callable[[], Run]) -> Outcome:
-    """Run one configuration; what it raises becomes its outcome."""
+    """Run one configuration and return its outcome; an error is turned into an outcome too."""
     tried = attempt(one.label, work, expected=(BusyError, PrunedTrialError))
     if isinstance(tried.error, BusyError):
         return outcome_of(one, "busy", error=f"being run by another process. {tried.error}")
@@ -124,7 +125,7 @@ def _train(one: Configuration, shared: SharedWork, sweep: str) -> Run:
 
 
 def failed_outcome(one: Configuration, error: Exception) -> Outcome:
-    """Put an error of shared work into the record of a configuration that needed it, and return its outcome."""
+    """Record an error of shared work for a configuration that needed the work, and return its outcome."""
     try:
         writer = one.engine.begin(one.model, one.datamodule)
         with writer.run.recording_failure():
@@ -139,7 +140,7 @@ def failed_outcome(one: Configuration, error: Exception) -> Outcome:
 
 
 def _sweep_facts(one: Configuration, shared: SharedWork, sweep: str) -> dict[str, Any]:
-    """Return what a record says of the sweep: its name, what the shared work took so far, the features' precision."""
+    """Return the record's facts on the sweep: name, seconds of the shared work so far, precision of the features."""
     seconds = {what: round(value, 3) for what, value in shared.seconds.items()}
     rounded = one.takes_features and shared.store.dtype != "float32"
     dtype = {"cache_dtype": shared.store.dtype} if rounded else {}

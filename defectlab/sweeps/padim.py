@@ -1,4 +1,4 @@
-"""PaDiM's configurations of one layer set: one permutation, one factor, one triangular solve."""
+"""Shared scoring of PaDiM's configurations of one layer set: one permutation, one factor, one triangular solve."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""PatchCore's configurations of one layer set: one coreset order and one search for all ratios and neighbours."""
+"""Shared scoring of PatchCore's configurations of one layer set: one coreset order and one search serve all."""
 
 from collections.abc import Iterator, Sequence
 
@@ -43,7 +43,7 @@ def score_patchcore(
 
 
 def ordered_bank(group: Sequence[Configuration], shared: SharedWork) -> tuple[torch.Tensor, dict[str, int], list[int]]:
-    """Return the largest bank (M, C) in the order picked, how many rows each configuration takes, and all numbers."""
+    """Return the largest bank (M, C) in the order picked, the number of rows by run id, and all bank sizes sorted."""
     model, device = group[0].model.model, group[0].engine.device
     train = group[0].datamodule.manifest.split("train")
     features = shared.features(group[0])
@@ -60,13 +60,13 @@ def ordered_bank(group: Sequence[Configuration], shared: SharedWork) -> tuple[to
 
 
 def search_bank(group: Sequence[Configuration], shared: SharedWork) -> None:
-    """Make the search of every prefix of the ordered bank, which `score_patchcore` then finds in the store."""
+    """Search every prefix of the ordered bank and store the result, which `score_patchcore` then reads."""
     bank, _, steps = ordered_bank(group, shared)
     _nearest(group, shared, _patches(group[0], shared)[0], bank, steps)
 
 
 def _patches(one: Configuration, shared: SharedWork) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Return the patches (Q*h*w, C) of every scored image, and h and w."""
+    """Return the patches (Q*h*w, C) of every scored image, and the patch grid (h, w)."""
     model, queries = one.model.model, scored_entries(one.datamodule.manifest)
     with shared.timed("embeddings"):
         embedding = embed(model, shared.features(one), queries, one.engine.device)
@@ -76,7 +76,7 @@ def _patches(one: Configuration, shared: SharedWork) -> tuple[torch.Tensor, tupl
 def _nearest(
     group: Sequence[Configuration], shared: SharedWork, patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return distances and places (S, Q) of each patch's nearest row in every prefix of the bank."""
+    """Return distance and row (S, Q) of each patch's nearest row in every prefix of the bank."""
     keys = [shared.key(group, f"nearest {what}", sizes=sizes) for what in ("distances", "places")]
     with shared.timed("nearest"), shared.store.locked(keys[0]):  # another process waits for it, and then reads it
         stored = [shared.store.get(key) for key in keys]
@@ -94,7 +94,7 @@ def _nearest(
 def _nearest_of_prefixes(
     patches: torch.Tensor, bank: torch.Tensor, sizes: list[int]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Search each prefix that is worth preparing by itself, the smaller ones in one pass: distances and places (Q,)."""
+    """Return distances and rows (Q,) for each prefix: large prefixes are searched by an index, others in one pass."""
     small = [size for size in sizes if not NeighboursIndex.is_worthwhile(bank[:size])]
     found = dict(zip(small, nearest_of_prefixes(patches, bank, small, 1), strict=True)) if small else {}
     return [

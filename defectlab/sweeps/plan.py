@@ -1,4 +1,4 @@
-"""What a sweep will compute, how often each step is used, and what it costs, known before it starts."""
+"""The plan of a sweep, made before it starts: its steps, how many configurations use each, and estimated costs."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +26,12 @@ SECONDS_PER_IMAGE = 0.02  # to read, decode and resize one
 SECONDS_PER_TEST_IMAGE = 0.03  # of metrics, intervals and files
 SECONDS_PER_CHECKPOINT = 1.0  # to fit again from features
 WRITTEN_BYTES_PER_SECOND = 2e8
-FEATURES = "features of"  # begins the steps that the cache may have
+FEATURES = "features of"  # prefix of the steps whose results the cache may have
 
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One shared computation: what, for how many configurations, seconds (None: not estimated), bytes of memory."""
+    """One step of a plan: name, number of configurations using it, seconds (None: not estimated), bytes of memory."""
 
     what: str
     uses: int
@@ -42,7 +42,7 @@ class PlanStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before it starts.
+    """The plan of a sweep before it starts.
 
     Attributes:
         configurations: Everything that can run.
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimated seconds of everything that can be estimated."""
+        """Sum of the estimated seconds of all steps that have an estimate."""
         return sum(step.seconds or 0.0 for step in self.steps)
 
     @property
@@ -96,7 +96,7 @@ def make_plan(
     retry_failed: bool = False,
     checkpoints: str = "none",
 ) -> Plan:
-    """Decide what runs now and estimate it; takes about a second, in which products are timed."""
+    """Return the plan: which configurations run now, and estimates of its steps. Takes about a second for timing."""
     pending = [one for one in configurations if is_pending(earlier.get(one.run_id), retry_failed)]
     steps = [*_feature_steps(configurations, pending, store), *_group_steps(configurations, pending)]
     if pending:
@@ -107,7 +107,7 @@ def make_plan(
 
 
 def is_pending(run: Run | None, retry_failed: bool) -> bool:
-    """Whether a configuration runs now: not if it is finished, nor if it failed by itself, unless asked."""
+    """Whether a configuration runs now: not if finished; a failed one with `retry_failed` or if interrupted."""
     if run is None or run.status not in ("finished", "failed"):
         return True
     interrupted = (run.record.error_summary or "").startswith("KeyboardInterrupt")
@@ -157,12 +157,12 @@ def _group_steps(configurations: Iterable[Configuration], pending: Sequence[Conf
 
 
 def memory_of(group: Sequence[Configuration]) -> int:
-    """Return the bytes that the largest shared computation of a group takes; 0 for models that share none."""
+    """Return the bytes of memory of a group's largest shared computation; 0 for a group that shares none."""
     return max(step.bytes for step in _shared_steps(group, 1, 1.0)) if group[0].shares else 0
 
 
 def _checkpoint_steps(configurations: Sequence[Configuration], policy: str) -> list[PlanStep]:
-    """Return the checkpoints that are kept; which one is the best is not known yet, so the largest stands for it."""
+    """Return the plan step of the checkpoints that are kept; for `best` the largest of each dataset is assumed."""
     sizes: dict[str, list[int]] = {}
     for one in configurations:
         sizes.setdefault(one.datamodule.name, []).append(checkpoint_bytes(one))
@@ -175,7 +175,7 @@ def _checkpoint_steps(configurations: Sequence[Configuration], policy: str) -> l
 
 
 def _shared_steps(group: Sequence[Configuration], uses: int, rate: float) -> list[PlanStep]:
-    """Return what a group computes once, at `rate` floating-point operations per second."""
+    """Return the steps that a group computes once, estimated at `rate` floating-point operations per second."""
     one, (channels, height, width) = group[0], group[0].grid
     prefix = PREFIX[one.model.model_name]
     sizes = sorted({other.model.options[prefix] for other in group})

@@ -1,4 +1,4 @@
-"""Recording a configuration's raw scores and maps as if the configuration had been trained alone."""
+"""Recording of a configuration's raw scores and maps as if the configuration had been trained alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def write_run(
 def _batch(
     scored: RawScores, masks: torch.Tensor | None, places: Sequence[int], entries: Sequence[Entry], manifest: Any
 ) -> SimpleNamespace:
-    """Return what the recorder takes from a batch of the test loop."""
+    """Return the chosen images as a batch with the fields that `SplitWriter.add` takes."""
     chosen = torch.as_tensor(places)
     return SimpleNamespace(
         image_path=[str(manifest.absolute(entry)) for entry in entries],

@@ -18,12 +18,12 @@ from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-MAX_CHECKED_IMAGES = 16  # whose scores are compared after a fit
-RELATIVE_TOLERANCE = 1e-4  # as far as a fast path may be from the plain one
+MAX_CHECKED_IMAGES = 16  # number of images whose scores are compared after a fit
+RELATIVE_TOLERANCE = 1e-4  # largest relative difference between recorded scores and those of the new fit
 
 
 def configurations_of(runs: Iterable[Run]) -> list[Configuration]:
-    """Return the configurations of finished runs, from the settings in their folders."""
+    """Return the configurations of finished runs, built from the settings in the run folders."""
     return prepare(read_yaml(run.folder / SETTINGS) for run in runs)[0]
 
 
@@ -33,7 +33,7 @@ def write_checkpoints(
     shared: SharedWork,
     reasons: Mapping[str, RefitRecord],
 ) -> list[Run]:
-    """Give each chosen run (by run id) its checkpoint, unless it has one; return those that have one now.
+    """Write the checkpoint of each chosen run (by run id) that has none; return the runs that have one now.
 
     Args:
         configurations: All of the sweep.
@@ -58,7 +58,7 @@ def write_checkpoints(
                 if one.run_id in reasons:
                     run.update(sweep=_sweep_record(run).replaced(refit=reasons[one.run_id]))
                 made.append(run)
-            except Exception:  # the run is finished and on record whatever happens to its checkpoint
+            except Exception:  # the run stays finished and recorded without its checkpoint
                 logger.exception("%s has no checkpoint", one.label)
     return made
 
@@ -70,7 +70,7 @@ def _sweep_record(run: Run) -> SweepRecord:
 def _fit_again(
     one: Configuration, group: Sequence[Configuration], run: Run, shared: SharedWork, rows: torch.Tensor
 ) -> None:
-    """Fit a model on its rows and write its checkpoint.
+    """Fit a model on its rows, compare its scores with the recorded ones, and write its checkpoint.
 
     Raises:
         InputError: Its scores are not those on record.
@@ -92,13 +92,13 @@ def _fit_again(
 
 
 def _rows(one: Configuration, shared: SharedWork) -> torch.Tensor:
-    """Return the rows that a model is fitted on."""
+    """Return the training rows on which a configuration's model is fitted."""
     features, train = shared.features(one), one.datamodule.manifest.split("train")
     return one.model.model.rows(embed(one.model.model, features, train, one.engine.device))
 
 
 def _order(one: Configuration, group: Sequence[Configuration], rows: torch.Tensor, shared: SharedWork) -> torch.Tensor:
-    """Return which rows the bank keeps: from the order that the scores came from, where it is still in the cache."""
+    """Return the indices of the rows in the bank, from the sweep's coreset order if the cache still has it."""
     sizes = {other.run_id: coreset_size(len(rows), other.model.options["coreset_sampling_ratio"]) for other in group}
     stored = shared.store.get(shared.key(group, "coreset", size=max(sizes.values())))
     own = sizes[one.run_id]
@@ -124,7 +124,7 @@ def _compare(one: Configuration, scores: np.ndarray, expected: np.ndarray) -> No
 
 
 def _train_again(one: Configuration, run: Run, shared: SharedWork) -> Run:
-    """Train a model with epochs again, into the run's own place."""
+    """Train a model with epochs again, and check that its scores equal those of the recorded run."""
     earlier = _recorded_scores(one, run)
     if one.takes_features:
         one.model.use_features(shared.features(one))  # type: ignore[operator]
@@ -136,7 +136,7 @@ def _train_again(one: Configuration, run: Run, shared: SharedWork) -> Run:
 
 
 def _recorded_scores(one: Configuration, run: Run) -> dict[str, float]:
-    """Return the scores on record by the images' paths below the root: the folder may have been moved since."""
+    """Return the recorded scores by image path relative to the root, since the folder may have been moved."""
     manifest = one.datamodule.manifest
     return {
         entry.path: row.score

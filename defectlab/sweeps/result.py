@@ -1,4 +1,4 @@
-"""Result of a sweep: outcomes, trials and tables."""
+"""The result of a sweep: its outcomes, trials and tables."""
 
 import logging
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ COMPLETE, FAILED, PRUNED = "complete", "failed", "pruned"
 
 @dataclass
 class Trial:
-    """One trial: options, state (`open` until it is judged), value of the objective, outcomes by dataset and seed.
+    """One trial of a search: options, state (`open` until judged), objective value, outcomes by dataset and seed.
 
-    `optuna_trial` is where a training reports its value epoch by epoch, if trainings are pruned.
+    `optuna_trial` is the Optuna trial that is told the result, and each epoch's value if trainings are pruned.
     """
 
     number: int
@@ -64,11 +64,11 @@ class SweepResult:
 
     @property
     def failed(self) -> list[Outcome]:
-        """What failed or cannot work; not what a search has pruned, nor what another process is running."""
+        """Outcomes that failed or cannot work; neither pruned ones nor those that another process is running."""
         return [one for one in self.outcomes if one.is_failure]
 
     def best(self, metric: str = DEFAULT_METRIC) -> Run:
-        """Return the run with the best metric of the validation images; equal ones are told apart by their pixels.
+        """Return the run with the best metric on the validation images; ties are broken by pixel_AUROC.
 
         Raises:
             InputError: Nothing is finished, datasets are several, or there is no labelled validation image.
@@ -99,7 +99,7 @@ def conclude(folder: Path, settings: SweepConfig, live: LiveTable) -> list[Outco
     table = folder / "table.csv"
     try:
         write_outcomes(table, outcomes, means)
-    except OSError as error:  # open in Excel, or the disk is full
+    except OSError as error:  # such as a file open in Excel, or a full disk
         logger.error("%s could not be written (%s); the records have all of it", table, error)
     renew_workbook()
     live.draw()
@@ -112,7 +112,7 @@ def conclude(folder: Path, settings: SweepConfig, live: LiveTable) -> list[Outco
 
 
 def write_settings(folder: Path, settings: SweepConfig) -> None:
-    """Write the sweep's settings to a file beside the results table.
+    """Write the sweep's settings to `sweep.yaml` beside the results table.
 
     Raises:
         InputError: The folder cannot be written to.

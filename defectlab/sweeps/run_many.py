@@ -1,4 +1,4 @@
-"""Several experiments, or one with several seeds: checked first, failures survived, finished ones not done again."""
+"""Running several experiments, or one with several seeds: all are checked first, finished ones are not run again."""
 
 import hashlib
 import logging
@@ -26,7 +26,7 @@ MAX_SEEDS = 1000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of a text such as `0..4` (both ends count) or `0,1,2`, or of both: `0..4,42`.
+    """Parse seeds from text such as `0..4` (both ends included), `0,1,2`, or a combination, `0..4,42`.
 
     Raises:
         OptionError: Another form, a seed twice, or more than a thousand.
@@ -52,7 +52,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def with_seeds(
     experiment: Experiment, seeds: Sequence[int] | None = None, *, vary_split: bool = False
 ) -> list[Experiment]:
-    """Return the experiment once for each seed: those given, else `repeat` of them from its own on.
+    """Return the experiment once for each seed: the given seeds, else `repeat` seeds that start at its own.
 
     The seed of model and training varies. The split stays that of `data.seed` (or of the experiment's own seed), so
     that all are tested on the same images; with `vary_split` each seed splits anew.
@@ -131,13 +131,13 @@ def _run_unless_finished(experiment: Experiment, what: str, rerun: bool) -> "Run
 
 
 def _without_seed(experiment: Experiment) -> str:
-    """Return what can be wrong with an experiment, which no seed changes."""
+    """Return the settings of an experiment without its seeds, as text for comparison."""
     model = {key: value for key, value in experiment.model.items() if key != "seed"}
     return repr(replace(experiment, seed=0, data=replace(experiment.data, seed=None), model=model))
 
 
 def _report_repeats(runs: "Sequence[Run]") -> None:
-    """Print a summary of runs that differ in nothing but their seed; log why others have none in common."""
+    """Print a summary of runs that differ only in their seed; log why other runs have no common summary."""
     from defectlab.results.comparison.repeats import summarise
     from defectlab.results.workbook_row import repeat_key
     from defectlab.visualization.terminal import repeats_table
@@ -177,10 +177,10 @@ def per_category(experiment: Experiment) -> list[Experiment]:
 
 
 def run_categories(experiments: Sequence[Experiment], table: Path, *, rerun: bool = False) -> "list[Run]":
-    """Run experiments, one for each category and seed, as `run_many` does; after each one the table is written anew.
+    """Run experiments, one for each category and seed, as `run_many` does; rewrite the table after each one.
 
-    It has a row for each run, finished or failed, and last the mean over those that are finished. What is finished
-    already is not run again, so a crash costs one category.
+    The table has a row for each run, finished or failed, and last the mean over the finished runs. Runs that are
+    finished already are not run again, so a crash costs one category.
 
     Returns:
         The finished runs.
@@ -201,9 +201,9 @@ def run_categories(experiments: Sequence[Experiment], table: Path, *, rerun: boo
 
 
 def write_table(table: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows and, last, the mean of each metric over the finished ones that have it; whole or not at all.
+    """Write rows and, last, the mean of each metric over the finished rows that have the metric.
 
-    Of how many it is stands in the column `status`, apart for a metric that some of them lack.
+    Column `status` of the mean gives the number of rows, and separately that of each metric that some of them lack.
     """
     finished = sum(row["status"] == "finished" for row in rows)
     mean: dict[str, object] = {"category": "mean", "status": f"of {finished}"}
@@ -216,7 +216,7 @@ def write_table(table: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def table_of(experiment: Experiment) -> Path:
-    """Return where an experiment's table goes: named by its categories and model, and by its settings' hash."""
+    """Return the path of an experiment's table, named by its categories, its name or model, and its settings' hash."""
     asked = experiment.categories
     what = asked if isinstance(asked, str) else "-".join(asked or ())
     settings = repr(replace(experiment, seed=0)).replace(

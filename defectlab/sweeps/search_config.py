@@ -16,7 +16,7 @@ PRUNING = {"startup_trials": 5, "warmup_epochs": 0}  # as Optuna's MedianPruner 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Section `search` of a sweep: its grid is then a space from which trials are drawn.
+    """Options of section `search` of a sweep: the grid is then a space from which trials are drawn.
 
     Attributes:
         strategy: optuna (TPE: later trials are drawn where earlier ones were good) or random.
@@ -82,7 +82,7 @@ class SearchConfig:
 
     @property
     def batch_size(self) -> int:
-        """How many trials are drawn together."""
+        """Number of trials that are drawn together."""
         return self.batch or (1 if self.strategy == "optuna" else self.trials)
 
 

@@ -1,4 +1,4 @@
-"""The space of a sweep: lists and ranges of options, expanded into single settings. Imports no torch."""
+"""The space of a sweep: lists and ranges of options, and their expansion into combinations. Imports no torch."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from typing import Any
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_option_names
 
-# A list of plain values is one value of these; their choices are lists of lists.
+# Options whose value is a list: a list of plain values is one value, and choices are lists of lists.
 LIST_OPTIONS = {
     *("model.layers", "model.image_size", "model.center_crop", "evaluation.pixel_size", "data.extensions"),
     *("data.abnormal_dir", "data.mask_dir", "data.normal_dir", "data.normal_test_dir", "data.crop_area"),
@@ -27,7 +27,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included, `step` apart; whole ones where all three are whole.
+    """Numbers from `low` to `high`, both included, in steps of `step`; integers if all three are integers.
 
     With `log` a search draws small ones as often as large ones, by their logarithm.
     """
@@ -39,12 +39,12 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether these are whole numbers."""
+        """Whether the values of the range are integers."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step))
 
     @property
     def values(self) -> tuple[float, ...]:
-        """All of them."""
+        """All values of the range, in ascending order."""
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         numbers = (self.low + index * self.step for index in range(count))
         return tuple(round(number) if self.whole else float(f"{number:.12g}") for number in numbers)
@@ -52,7 +52,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Interval:
-    """Every number from `low` to `high`, for a search; with `log` drawn by its logarithm."""
+    """A continuous interval from `low` to `high`, for a search; with `log` its logarithm is drawn uniformly."""
 
     low: float
     high: float
@@ -60,7 +60,7 @@ class Interval:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """A grid needs a finite list, which an interval does not have.
+        """Raise an error, since an interval has no finite list of values as a grid needs it.
 
         Raises:
             OptionError: Always.
@@ -76,7 +76,7 @@ Space = Sequence[Mapping[str, Options]]  # subspaces, each with the options of i
 
 
 def options_of(name: str, value: Any) -> Options:
-    """Return what a value in a sweep's file means for the option `name`.
+    """Parse the value of the option `name` in a sweep's file as choices, a range or an interval.
 
     A list is choices; of an option that is a list itself (`model.layers`), a list of lists is. `{from: 10, to: 500,
     step: 10}` is a range, without `step` an interval for a search, with `log: true` drawn by the logarithm;
@@ -133,7 +133,7 @@ def _number(name: str, value: Mapping[str, Any], key: str) -> float:
 
 
 def subspace_names(space: Space) -> list[str]:
-    """Return a name for each subspace: its model's, numbered where several have the same.
+    """Return a name for each subspace: that of its models, numbered if several subspaces have the same.
 
     >>> subspace_names([{"model.name": Choices(("padim",))}, {}, {"model.name": Choices(("padim",))}])
     ['padim', 'part', 'padim 2']
@@ -148,7 +148,7 @@ def subspace_names(space: Space) -> list[str]:
 
 
 def space_size(space: Space) -> int | None:
-    """Return how many combinations a space has; None where some option has endlessly many values."""
+    """Return the number of combinations of a space; None if some option has infinitely many values."""
     if any(isinstance(options, Interval) for subspace in space for options in subspace.values()):
         return None
     return sum(math.prod(len(options.values) for options in subspace.values()) for subspace in space)

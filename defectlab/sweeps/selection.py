@@ -1,4 +1,4 @@
-"""Selection of the best configuration on validation images, or on test images if asked for, which is then recorded."""
+"""Selection of the best run on validation images, or on test images if asked for, which the record then says."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ SPLIT = "validation"
 
 @dataclass(frozen=True)
 class Choice:
-    """A run that was chosen, by what, and on which images: `oracle` says that they are the test images."""
+    """A chosen run, with the metric and split it was chosen by; `oracle` is true if these are the test images."""
 
     run: Run
     metric: str
@@ -33,12 +33,12 @@ class Choice:
     oracle: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the record says of it."""
+        """Return the choice as plain data for the record, without the run."""
         return {name: value for name, value in vars(self).items() if name != "run"}
 
 
 def choose(runs: Sequence[Run], metric: str, *, test_if_needed: bool = False) -> Choice | None:
-    """Return the best of finished runs of one dataset by a metric of the validation images.
+    """Return the best of the finished runs of one dataset by a metric on the validation images.
 
     Of equal ones the best by the pixels' AUROC on the same images is chosen, then the first. Where no validation image
     is labelled anomalous, nothing can be chosen and None is returned, or, with `test_if_needed`, the best on the test
@@ -73,7 +73,7 @@ def choose(runs: Sequence[Run], metric: str, *, test_if_needed: bool = False) ->
 def _best(
     runs: Sequence[Run], metric: str, values: Sequence[float | None], tie_breaker: Callable[[Run], float | None]
 ) -> tuple[Run, float]:
-    """Return the best run and its value; of equal ones the tie breaker decides, then the order."""
+    """Return the best run and its value; ties are decided by the tie breaker, then by the order."""
     better = min if metric in LOWER_IS_BETTER else max
     best = better(value for value in values if value is not None)
     tied = [run for run, value in zip(runs, values, strict=True) if value == best]
@@ -84,7 +84,7 @@ def _best(
 
 
 def check_objective(manifests: Iterable[Manifest], objective: str) -> None:
-    """Check that the validation images of all datasets can measure the objective.
+    """Check that the objective can be measured on the validation images of all datasets.
 
     Raises:
         DataError: Names every dataset whose images cannot, what it lacks and what to do.
@@ -101,7 +101,7 @@ def check_objective(manifests: Iterable[Manifest], objective: str) -> None:
 
 
 def _lack(manifest: Manifest, objective: str) -> str:
-    """Return what the validation images lack; empty if nothing."""
+    """Return what the validation images lack to measure the objective, as text; empty if nothing."""
     if manifest.protocol.validation_is_test:
         return "the validation images are the test images (val_split_mode same_as_test)"
     entries = manifest.split(SPLIT)
@@ -114,7 +114,7 @@ def _lack(manifest: Manifest, objective: str) -> str:
 
 
 def objective_value(runs: Sequence[Run], objective: str) -> Metric:
-    """Return the mean of a metric over runs, each measured on its own validation images at its own thresholds.
+    """Return the mean of a metric over runs, each measured on its validation images at its thresholds.
 
     Runs are several where a trial has several datasets or seeds. Without a value in one of them there is none.
     """

@@ -1,4 +1,4 @@
-"""Work shared by configurations: features from one pass, masks read once, and the store of arrays."""
+"""Work that configurations share: features from one pass of the backbone, masks read once, and the store of arrays."""
 
 import logging
 import time
@@ -19,12 +19,12 @@ from defectlab.sweeps.configurations import Configuration
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when an order, a search or a fit would give other numbers than before
+FORMAT = 1  # to be raised when the numbers of a coreset order, a search or a fit change
 BATCH_SIZE = 16  # images
 
 
 class SharedWork:
-    """The shared work of a sweep: made when it is first asked for, kept in the store, timed.
+    """The shared work of a sweep: computed when first needed, kept in the store, and timed.
 
     Args:
         configurations: All of the sweep, finished ones too: what is asked of a shared computation never depends on
@@ -41,7 +41,7 @@ class SharedWork:
         self.expect(configurations)
 
     def expect(self, configurations: Iterable[Configuration]) -> None:
-        """Take notice of configurations: the layers that they need come from one pass."""
+        """Register the layers that configurations need, so that one pass of the backbone computes all of them."""
         for one in configurations:
             if one.takes_features:
                 known = self.layers[one.feature_key]
@@ -53,7 +53,7 @@ class SharedWork:
 
     @contextmanager
     def timed(self, what: str) -> Any:
-        """Add the seconds of a block to those of `what`."""
+        """Add the seconds that the block takes to those of `what`."""
         begin = time.perf_counter()
         try:
             yield
@@ -61,7 +61,7 @@ class SharedWork:
             self.seconds[what] += time.perf_counter() - begin
 
     def features(self, one: Configuration) -> Features:
-        """Return the features of a configuration's images, of all layers that any configuration takes of them."""
+        """Return the features of a configuration's images, for all layers that any configuration needs of them."""
         key = one.feature_key
         if key not in self._features:
             assert one.backbone is not None
@@ -74,13 +74,13 @@ class SharedWork:
         return self._features[key]
 
     def feature_source(self, one: Configuration) -> dict[str, Any]:
-        """Return everything but the layer that decides a configuration's features."""
+        """Return the part of the store's key that identifies a configuration's features, without the layer."""
         assert one.backbone is not None
         device = one.engine.device.type
         return feature_source(one.datamodule.manifest, one.backbone, one.model.preprocessing, self.store.dtype, device)
 
     def key(self, group: Sequence[Configuration], what: str, **more: Any) -> dict[str, Any]:
-        """Return the store's key of an array that a group computes once."""
+        """Return the store's key for the array `what` that a group computes once."""
         options, split = group[0].model.options, group[0].datamodule.manifest.hash
         facts = {"split": split, "layers": options["layers"], "seed": options["seed"], "format": FORMAT}
         return {
@@ -100,7 +100,7 @@ class SharedWork:
         return self._masks[key]
 
     def forget(self) -> None:
-        """Release the arrays that are held in memory."""
+        """Release the features and masks that are held in memory."""
         self._features.clear()
         self._masks.clear()
 
@@ -138,10 +138,10 @@ def embed(model: Any, features: Features, entries: Sequence[Entry], device: torc
 
 
 def scored_entries(manifest: Manifest) -> list[Entry]:
-    """Return every image that is scored, validation images first, each once."""
+    """Return the entries of all scored images, validation before test, without duplicates."""
     return list(dict.fromkeys([*manifest.split("validation"), *manifest.split("test")]))
 
 
 def as_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return a stored array, which is read-only, as a tensor of its own."""
+    """Return a copy of a stored array, which is read-only, as a tensor on a device."""
     return torch.from_numpy(np.array(array)).to(device)

@@ -1,4 +1,4 @@
-"""`sweep`: plan, run, resume, table."""
+"""The function `sweep`, which plans, runs and resumes a sweep and writes its tables."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def sweep(
     executor: str = "local",
     address: str | None = None,
 ) -> SweepResult:
-    """Run every configuration of a sweep, with common work done once, and return the result of the sweep.
+    """Run every configuration of a sweep, with common work done once, and return the result.
 
     Each ends with a record, scores and a row in the workbook as if it had been trained alone. Finished ones are not
     done again, so that a killed sweep goes on where it was when it is called again; one that fails keeps its error in
@@ -91,7 +91,7 @@ def sweep(
 
 
 def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:
-    """Put the sweep's own groups of datasets on record: the workbook has means over them."""
+    """Record the sweep's named groups of datasets in its runs; the workbook has means over the groups."""
     if not settings.groups:
         return
     for run in runs_of_outcomes(outcomes).values():
@@ -112,7 +112,7 @@ def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:
 
 
 def _known_outcomes(plan: Plan) -> list[Outcome]:
-    """Return what is known before anything runs: finished earlier, failed earlier, cannot work."""
+    """Return the outcomes known before anything runs: finished earlier, failed earlier, or refused."""
     pending = {one.run_id for one in plan.pending}
     known = [earlier_outcome(one, plan.earlier[one.run_id]) for one in plan.configurations if one.run_id not in pending]
     return known + [refused_outcome(refused) for refused in plan.refused]

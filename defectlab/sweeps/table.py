@@ -1,4 +1,4 @@
-"""A sweep's results as a table: a row for each configuration, mean rows over datasets and seeds. No torch here."""
+"""Tables of a sweep's results: a row for each configuration, mean rows over datasets and seeds. Imports no torch."""
 
 import html
 import json
@@ -48,18 +48,18 @@ class Outcome:
 
     @property
     def has_metrics(self) -> bool:
-        """Whether it is finished, now or earlier."""
+        """Whether the configuration is finished, now or earlier."""
         return self.status in ("finished", "kept")
 
     @property
     def is_failure(self) -> bool:
-        """Whether it failed or cannot work."""
+        """Whether the configuration failed or cannot work."""
         return self.status in ("failed", "refused")
 
 
 @dataclass(frozen=True)
 class MeanRow:
-    """Means of one configuration over datasets and seeds; a metric that one of them lacks has none."""
+    """Means of one configuration's metrics over datasets and seeds; a metric that any of its runs lacks is None."""
 
     label: str
     over: str
@@ -99,7 +99,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome], means: Sequence[MeanRow]) -> Path:
-    """Write every configuration and every mean row as CSV."""
+    """Write a CSV file with a row for every outcome and every mean row."""
     header = ["number", "dataset", "configuration", "seed", "status", *BARE_METRICS, "record", "error"]
     rows = [
         [one.number, one.dataset, one.label, one.seed, one.status, *_values(one.metrics), one.record, one.error]
@@ -110,7 +110,7 @@ def write_outcomes(path: Path, outcomes: Sequence[Outcome], means: Sequence[Mean
 
 
 def renew_workbook() -> None:
-    """Bring the workbook up to date; whatever a person has made of it, the sweep and its records go on."""
+    """Update the workbook; an error is logged and does not stop the sweep."""
     try:
         update_workbook()
     except Exception:
@@ -118,7 +118,7 @@ def renew_workbook() -> None:
 
 
 def print_outcomes(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric: str = BARE_METRICS[0]) -> None:
-    """Print the best configurations by a metric, mean rows, and what failed."""
+    """Print the best configurations by a metric, mean rows, and every error."""
     finished = best_first(outcomes, metric)
     if finished:
         best = [[one.dataset, one.label, str(one.seed), *_values(one.metrics)] for one in finished[:MAX_ROWS]]
@@ -134,7 +134,7 @@ def print_outcomes(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric
 
 
 def best_first(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """Return the finished ones, best first; equal ones as in the sweep."""
+    """Return the finished outcomes, best first; equal ones in the order of the sweep."""
     finished = [one for one in outcomes if one.has_metrics]
     return sorted(finished, key=lambda one: (-_rank(one.metrics, metric), one.number))
 
@@ -149,7 +149,7 @@ def _values(metrics: Metrics) -> list[float | None]:
 
 
 class LiveTable:
-    """Collects outcomes, logs each as it comes, shows the best so far in a notebook and renews the workbook.
+    """Collects outcomes, logs each as it is reported, shows the best so far in a notebook and updates the workbook.
 
     Args:
         total: Configurations of the sweep.
@@ -177,7 +177,7 @@ class LiveTable:
             self._workbook_renewed = time.monotonic()
 
     def draw(self) -> None:
-        """Show the state, in a notebook."""
+        """Show the state of the sweep if this is a notebook; otherwise do nothing."""
         if not in_notebook():
             return
         from IPython.display import HTML, display
@@ -189,7 +189,7 @@ class LiveTable:
             self._handle.update(shown)
 
     def html(self) -> str:
-        """Return how far the sweep is, and a table of the best so far."""
+        """Return HTML with the progress of the sweep and a table of the best outcomes so far."""
         done, failed = len(self.outcomes), sum(one.is_failure for one in self.outcomes)
         busy = sum(one.status == "busy" for one in self.outcomes)
         elsewhere = f"{busy} being run by another process, " if busy else ""

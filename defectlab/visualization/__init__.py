@@ -1,1 +1,1 @@
-"""Pictures and tables of records: overlays, charts, panels, the HTML report, the terminal."""
+"""Pictures and tables of recorded runs: overlays, charts, panels, the HTML report, terminal tables."""

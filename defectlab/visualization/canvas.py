@@ -1,4 +1,4 @@
-"""Figures drawn on matplotlib's axes, without pyplot, whose state a notebook would show a second time.
+"""Figures drawn on matplotlib's axes without pyplot, whose state would make a notebook show each figure twice.
 
 What is drawn once becomes a picture (`to_image`) or SVG text (`to_svg`).
 """
@@ -23,14 +23,14 @@ def new_figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **opt
 
 
 def to_image(figure: Any) -> Image.Image:
-    """Return a figure as a picture."""
+    """Render a figure as an RGB Pillow image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
 
 
 def to_svg(figure: Any) -> str:
-    """Return a figure as SVG text, the same for the same figure."""
+    """Render a figure as SVG text, which is deterministic: equal figures give equal text."""
     import matplotlib as mpl
 
     stream = io.StringIO()
@@ -51,7 +51,7 @@ def image_row(panels: Mapping[str, np.ndarray], size: tuple[float, float]) -> tu
 
 
 def scale_bar(figure: Any, axes: Any, low: float, high: float, threshold: float | None, label: str) -> None:
-    """Draw the colours from `low` to `high` beside axes, with a line at the threshold."""
+    """Draw a colour bar from `low` to `high` beside axes, with a line at the threshold if there is one."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -62,12 +62,12 @@ def scale_bar(figure: Any, axes: Any, low: float, high: float, threshold: float 
 
 
 def draw_losses(axes: Any, history: Mapping[str, Sequence[float | None]]) -> None:
-    """Draw losses by epoch, on a logarithmic axis where all are above 0; epochs without a value are passed over."""
+    """Draw losses by epoch, on a logarithmic axis if all are above 0; epochs without a value are skipped."""
     for name, values in history.items():
         measured = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
         axes.plot(*(zip(*measured, strict=True) if measured else ((), ())), "o-", label=name, markersize=3)
     if all(value is None or value > 0 for values in history.values() for value in values):
-        axes.set_yscale("log")  # the first epochs would hide the others
+        axes.set_yscale("log")  # on a linear axis the large losses of the first epochs would hide the others
     axes.set(xlabel="epoch", ylabel="loss")
 
 
@@ -85,5 +85,5 @@ def draw_shares(axes: Any, scores: Mapping[str, tuple[np.ndarray, str]], from_ze
 
 
 def draw_strokes(axes: Any, scores: Sequence[float], height: float, colour: str, size: float, width: float) -> None:
-    """Draw scores as strokes beside each other at a height."""
+    """Draw each score as a vertical stroke at the given height."""
     axes.plot(scores, np.full(len(scores), height), "|", color=colour, markersize=size, markeredgewidth=width)

@@ -35,7 +35,7 @@ def curve_chart(
     diagonal: bool = False,
     limit: float | None = None,
 ) -> str:
-    """Draw curves in the unit square, one a run; `limit` marks the part up to there."""
+    """Return an SVG chart of curves in the unit square, one for each name; the range of x up to `limit` is shaded."""
     figure, (axis,) = new_figure((4.2, 4.0))
     for name, (x, y) in curves.items():
         axis.plot(x, y, label=name, linewidth=1.6, drawstyle="default")
@@ -49,7 +49,7 @@ def curve_chart(
 
 
 def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | None, title: str) -> str:
-    """Draw the scores of both classes as histograms above, and their cumulative shares below, with the threshold."""
+    """Return an SVG chart: histograms of the scores of both classes above cumulative shares, with the threshold."""
     figure, (top, bottom) = new_figure((6.4, 4.8), rows=2, sharex=True)
     scores = np.array([*good, *bad])
     finite = scores[np.isfinite(scores)]
@@ -67,7 +67,7 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
 
 
 def _edges(values: np.ndarray, bins: int) -> np.ndarray:
-    """Return the edges of histogram bins, wider than the values where these are too close to be parted."""
+    """Return the edges of histogram bins, with a margin added if the values are too close to be separated."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         margin = max(abs(low), abs(high), 1.0) / 2
@@ -93,9 +93,9 @@ def _cumulative(axis: Any, good: Sequence[float], bad: Sequence[float], threshol
 
 
 def confusion_figure(kinds: Sequence[Kind], title: str) -> Any:
-    """Return a figure of how many images of each kind were called what; false alarms have a column of their own.
+    """Return a figure with counts of the decisions for images of each kind; false alarms have a separate column.
 
-    Every kind has a `flagged`.
+    Every kind must have `flagged` set for the counts to be meaningful; None counts as 0.
     """
     columns = ("called good", "defect found", "false_defect")
     counts = np.zeros((len(kinds), len(columns)), dtype=int)
@@ -116,7 +116,7 @@ def confusion_figure(kinds: Sequence[Kind], title: str) -> Any:
 
 
 def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]], title: str) -> str:
-    """Draw a value with the ends of its interval for each name, the first on top."""
+    """Return an SVG chart of a value with its interval for each name, the first on top."""
     figure, (axis,) = new_figure((8.4, 1.1 + 0.28 * len(values)))
     for place, (value, low, high) in enumerate(values.values()):
         if low is not None and high is not None:
@@ -129,7 +129,7 @@ def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]
 
 
 def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, float]], title: str, label: str) -> str:
-    """Draw the scores of good and of anomalous images as strokes, and below them where each named threshold cuts."""
+    """Return an SVG chart of good and anomalous scores as strokes, with the named thresholds below them."""
     figure, (axis,) = new_figure((9.6, 1.5 + 0.3 * len(cuts)))
     heights = [-1.2 + place for place in range(len(scores))]
     for height, values, colour in zip(heights, scores.values(), (GOOD, BAD), strict=True):
@@ -154,7 +154,7 @@ def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str
 
 
 def training_figure(run: Run) -> Image.Image:
-    """Return the losses of a run by epoch: training, and good and anomalous validation images where the model has them.
+    """Return a picture of a run's losses by epoch: of training, and of validation images if the model has such losses.
 
     Each point is the mean of one epoch; the axis is logarithmic where all losses are above 0.
 
@@ -177,7 +177,7 @@ def training_figure(run: Run) -> Image.Image:
 
 
 def roc_figure(run: Run) -> Image.Image:
-    """Return the ROC curve of a run's test images, with its area, the diagonal and where the threshold stands.
+    """Return a picture of the ROC curve of a run's test images, with its area, the diagonal and the threshold.
 
     Raises:
         InputError: The run has no test scores, or they are of one kind only.
@@ -203,7 +203,7 @@ def roc_figure(run: Run) -> Image.Image:
 
 
 def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "image_TNR")) -> Image.Image:
-    """Return metrics of runs as bars, a group for each run; one that cannot be computed has no bar.
+    """Return a bar chart of metrics, with a group for each run; a metric that cannot be computed has no bar.
 
     Raises:
         InputError: No run.
@@ -228,7 +228,7 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
 
 
 def ranking_chart(ranking: Ranking) -> str:
-    """Return the image AUROC of each configuration with its interval, as SVG text."""
+    """Return an SVG chart of the image AUROC of each configuration with its interval."""
     ranked: dict[str, tuple[float, float | None, float | None]] = {}
     for entry in ranking.entries:
         if RANKED_BY in entry.spreads:

@@ -1,4 +1,4 @@
-"""A first look at a dataset, from its manifest: counts and sizes as tables, labels and samples as pictures."""
+"""Overview of a dataset from its manifest: counts and sizes as tables, labels and samples as pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def counts_table(manifest: Manifest) -> str:
 
 
 def size_table(manifest: Manifest) -> str:
-    """Return, by folder, the number of images and of sizes and the range of widths and heights, as Markdown."""
+    """Return a Markdown table with each folder's number of images and of distinct sizes, and ranges of the sides."""
     folders: dict[str, list[tuple[int, int]]] = {}
     for entry in manifest.entries:
         folders.setdefault(entry.path.rpartition("/")[0] or ".", []).append((entry.width, entry.height))
@@ -38,7 +38,7 @@ def size_table(manifest: Manifest) -> str:
 
 
 def labels_figure(manifest: Manifest) -> Image.Image:
-    """Return the number of good and of anomalous images in each split as bars."""
+    """Return a bar chart of the number of good and of anomalous images in each split."""
     figure, (axis,) = new_figure((7, 3.2))
     counts: Mapping[str, Mapping[str, int]] = manifest.protocol.counts
     for shift, label, colour in ((-0.2, "good", GOOD), (0.2, "anomalous", BAD)):
@@ -52,7 +52,7 @@ def labels_figure(manifest: Manifest) -> Image.Image:
 
 
 def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, seed: int = 42) -> Image.Image:
-    """Return randomly drawn images of one split and label, 0 good or 1 anomalous, each with its size.
+    """Return a picture of randomly drawn images of one split and label (0 good, 1 anomalous), each titled by its size.
 
     Raises:
         InputError: There are no such images.
@@ -75,7 +75,7 @@ MAX_SIDE = 1024  # pixels of the picture's longer side
 
 
 def tile_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    """Return an image as the model gets it, with each tile's outline and where they overlap darker: (H, W, 3) uint8.
+    """Return an image as the model gets it, with outlines of the tiles and overlaps darkened: (H, W, 3) uint8.
 
     Raises:
         DataError: The image cannot be read.
@@ -101,7 +101,7 @@ def tile_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def save_tile_picture(path: Path, preprocessing: Preprocessing, target: Path) -> Path:
-    """Write `tile_picture` of an image."""
+    """Write the `tile_picture` of an image to `target` as PNG, and return the path."""
     return save_image(target, tile_picture(path, preprocessing))
 
 

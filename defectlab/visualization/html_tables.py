@@ -1,4 +1,4 @@
-"""A report's tables as HTML text: who is best, kinds of defect side by side and of one run."""
+"""A report's tables as HTML text: rankings of configurations, and results by kind of defect."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _STYLES = {BEST: "best", TIED: "tied"}
 
 
 def ranking_table(ranking: Ranking) -> str:
-    """Return a ranking as a table, best first; the seeds of a configuration below it."""
+    """Return a ranking as an HTML table, best first; the seeds of a configuration are listed below it."""
     header = ["", "verdict", "model", "weights", "run", "seed", "image AUROC", "95 %", "p (Holm)", "sd of seeds"]
     header += [*_TITLES[1:], "fit s", "images/s"]
     rows = []
@@ -50,12 +50,12 @@ def _blank(values: Iterable[Any]) -> list[Any]:
 
 
 def _unless_trivial(value: float | None, trivial: float | None) -> Any:
-    """Mark a value that calling every image anomalous reaches as well."""
+    """Return the value, marked as wrong if it is no better than that of calling every image anomalous."""
     return Cell(value, "wrong") if value is not None and trivial is not None and value <= trivial else value
 
 
 def dataset_means_table(means: Sequence[DatasetMeans]) -> str:
-    """Return configurations that are on several datasets, with their means, as a table."""
+    """Return an HTML table of the means of configurations over several datasets."""
     rows = []
     for rank, one in enumerate(means, 1):
         who = [rank, one.first.rows[0].get("model"), one.first.weights, Cell(one.first.name, "name")]
@@ -65,7 +65,7 @@ def dataset_means_table(means: Sequence[DatasetMeans]) -> str:
 
 
 def kinds_side_by_side(ranking: Ranking, kinds: Mapping[str, Sequence[KindResult]]) -> str:
-    """Return what each run does with each kind: false alarms of the good, AUROC and share caught of each defect."""
+    """Return an HTML table of each run's results by kind: false alarms of good images, AUROC and counts of defects."""
     rows = [row for entry in ranking.entries for row in entry.rows if kinds.get(str(row[KEY]))]
     columns = sorted({(kind.label, kind.defect) for row in rows for kind in kinds[str(row[KEY])]})
     if not rows or not columns:
@@ -90,7 +90,7 @@ def _kind_cell(kind: KindResult | None) -> Any:
 
 
 def confusion_table(kinds: Sequence[Kind]) -> str:
-    """Return kinds of test image against what they were called, with their average scores, lowest first."""
+    """Return an HTML table of the kinds of test images with counts of decisions and statistics of the scores."""
     header = ["kind", "label", "images", "called good", "called anomalous", "average score", "lowest", "highest"]
     rows = []
     for kind in kinds:
@@ -109,7 +109,7 @@ def confusion_table(kinds: Sequence[Kind]) -> str:
 
 
 def average_by_label(kinds: Sequence[Kind]) -> str:
-    """Return the average score of all good and of all anomalous test images, the lower first."""
+    """Return an HTML table of the average score of good, anomalous and unknown test images, lowest first."""
     rows = []
     for label, name in ((0, "good"), (1, "anomalous"), (-1, "unknown")):
         own = [kind for kind in kinds if kind.label == label]

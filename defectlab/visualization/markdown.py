@@ -1,4 +1,4 @@
-"""Finished runs side by side as a Markdown table: their settings and their metrics."""
+"""A Markdown table of finished runs, with their settings and metrics side by side."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ ALL_RATES = ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "im
 
 
 def experiment_table(runs: Sequence[Run], metrics: Sequence[str] = RATES) -> str:
-    """Return type, parameters, epochs, learning rate, threshold, metrics and seconds of each run, a row each.
+    """Return a table with a row for each run: type, parameters, epochs, learning rate, threshold, metrics and seconds.
 
     A metric that cannot be computed is "-", as is a learning rate that a model does not have. Runs of several datasets
-    get a column that says which.
+    get a column with the dataset's name.
     """
     several = len({run.record.dataset.name for run in runs}) > 1
     columns = [*["dataset"][:several], "model", "run", *numbers("parameters", "epochs", "lr")]

@@ -1,4 +1,4 @@
-"""Pictures of scores: heat maps on one scale, masks, contours. numpy and Pillow only."""
+"""Pictures of scores: heat maps on one scale, overlays, contours. Imports no torch."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Lay a coloured map over an (H, W, 3) uint8 image, clearer where the map is higher."""
+    """Blend a coloured map over an (H, W, 3) uint8 image, more opaque where the map is higher."""
     alpha = 0.75 * _unit(anomaly_map, low, high)[..., None]
     return (image * (1 - alpha) + colour_map(anomaly_map, low, high) * alpha).astype(np.uint8)
 
 
 def _unit(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Scale `low` .. `high` to 0 .. 1, cut off outside; NaN is 0."""
+    """Scale values from `low` .. `high` to 0 .. 1, clipped outside; NaN becomes 0."""
     span = high - low if high > low else 1.0
     return np.clip((np.nan_to_num(anomaly_map, nan=low) - low) / span, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Many small pictures with captions as one large one: how a run is shown. numpy and Pillow only."""
+"""Arrangement of many small pictures with captions in one large picture. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class PanelRow:
 
 @dataclass(frozen=True)
 class Scale:
-    """The colour scale of the maps, with the threshold marked where there is one."""
+    """The colour scale of maps: its ends, the threshold marked on it if there is one, and a label."""
 
     low: float
     high: float
@@ -77,7 +77,7 @@ def draw_panel(
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return the typeface that comes with matplotlib, which knows Latin, Greek and Cyrillic names."""
+    """Return the DejaVu Sans font of matplotlib, which has Latin, Greek and Cyrillic letters."""
     import matplotlib as mpl
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -85,7 +85,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fitted(picture: np.ndarray, tile: int) -> tuple[int, int]:
-    """Return (width, height) of a picture that fits into a square tile."""
+    """Return the (width, height) of a picture scaled to fit into a square tile."""
     height, width = picture.shape[:2]
     scale = tile / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -99,7 +99,7 @@ def _text(
     typeface: ImageFont.FreeTypeFont,
     colour: Colour,
 ) -> None:
-    """Write one line, its middle left out where it is too long: a file's name ends with what tells it apart."""
+    """Draw one line of text; a line that is too long is shortened in the middle, since file names differ at the end."""
     if draw.textlength(text, typeface) > room:
         keep = len(text)
         while keep > 2 and draw.textlength(_shortened(text, keep), typeface) > room:
@@ -115,7 +115,7 @@ def _shortened(text: str, keep: int) -> str:
 def _draw_scale(
     draw: ImageDraw.ImageDraw, sheet: Image.Image, scale: Scale, at: tuple[int, int], width: int, text: int
 ) -> None:
-    """Draw the colour bar between its two ends, a white tick at the threshold."""
+    """Draw the colour bar between the values of its two ends, with a tick at the threshold."""
     typeface = font(text)
     low, high = f"{scale.label} {scale.low:.4g}", f"{scale.high:.4g}"
     left = at[0] + round(draw.textlength(low, typeface)) + text // 2

@@ -1,4 +1,4 @@
-"""One self-contained HTML file about one or several runs, made from their records: no network, no model."""
+"""A self-contained HTML report about one or several runs, made from their records without network or model."""
 
 import base64
 import html
@@ -41,7 +41,7 @@ from defectlab.visualization.run_panel import COLUMNS, ShownImages
 
 logger = logging.getLogger(__name__)
 
-MAX_CURVES = 10  # in one chart; more cannot be told apart
+MAX_CURVES = 10  # curves in one chart; more cannot be distinguished
 PICTURES, PICTURES_OF_MANY, MANY = 6, 3, 4  # of each list, and of each list where there are this many runs
 
 STYLE = """
@@ -64,7 +64,7 @@ figcaption { font-size: .9em; overflow-wrap: anywhere; } summary { cursor: point
 
 
 def write_report(runs: Sequence[Run], target: Path) -> Path:
-    """Write the report of finished runs.
+    """Write the HTML report of finished runs to `target`.
 
     Raises:
         InputError: No run, one without test scores, or no file that can be written.
@@ -130,7 +130,7 @@ def _head(rankings: Sequence[Ranking], ordered: Sequence[tuple[Run, Sequence[Sco
 
 
 def _explained(ranking: Ranking) -> str:
-    """Say what the table's words mean, as far as they are used."""
+    """Return an HTML paragraph that explains the terms used in a ranking's table."""
     parts = ["95 %: where the image AUROC would lie on other images of these kinds."]
     if len(ranking.entries) > 1:
         parts.append(
@@ -144,14 +144,14 @@ def _explained(ranking: Ranking) -> str:
 
 
 def _curve_name(ranking: Ranking, entry: Entry) -> str:
-    """Name a configuration's curve, with its id where two configurations have one name."""
+    """Return the name of a configuration's curve, with a part of its run id if several share the name."""
     name = f"{entry.rows[0].get('model', '')} {entry.name}"
     alone = sum(other.name == entry.name for other in ranking.entries) == 1
     return name if alone else f"{name} {str(entry.rows[0][KEY])[-6:]}"
 
 
 def _curves(configurations: Mapping[str, tuple[Run, Sequence[ScoreRow]]], of_one_seed: bool) -> str:
-    """Draw the curves of each configuration's first seed."""
+    """Return the HTML section with image and pixel curves of the first seed of each configuration."""
     tested = dict(list(configurations.items())[:MAX_CURVES])
     image = {name: sort_scores(*columns(rows)) for name, (_, rows) in tested.items()}
     usable = {
@@ -195,7 +195,7 @@ def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) 
 
 
 def _losses(history: Mapping[str, Sequence[float | None]]) -> str:
-    """Return training losses as a chart, or in words where there was one epoch."""
+    """Return training losses as a chart, or as text if there was only one epoch."""
     several = {name: values for name, values in history.items() if len(values) > 1}
     if several:
         return f'<h3>Training</h3><div class="charts">{loss_chart(several, "losses by epoch")}</div>'
@@ -244,7 +244,7 @@ def _figure(shown: ShownImages, index: int) -> str:
 
 
 def _scale(shown: ShownImages) -> str:
-    """Return the maps' colour scale between its ends, and where the pixel threshold lies on it."""
+    """Return HTML of the maps' colour scale with its end values and the pixel threshold."""
     scale = shown.scale
     bar = colour_map(np.linspace(scale.low, scale.high, 260)[None].repeat(14, axis=0), scale.low, scale.high)
     limit = "" if scale.threshold is None else f"; the contour is at the pixel threshold, {scale.threshold:.4g}"
@@ -261,7 +261,7 @@ def _embedded(tile: np.ndarray) -> str:
 
 
 def _pixel_curves(run: Run, rows: Sequence[ScoreRow]) -> dict[str, Points]:
-    """Return the run's curves over pixels, on the grid of its metrics; none where its AUROC has no value either."""
+    """Return a run's curves over pixels, on the grid of its metrics; empty without all maps or a pixel_AUROC."""
     if not run.has_all_maps or run.record.metrics.get("pixel_AUROC") is None:
         return {}
     images, _ = pixel_images(run)

@@ -1,4 +1,4 @@
-"""A run's test results as files that other programs read: predictions, averages, confusion, cumulative histogram."""
+"""Files of a run's test results for other programs: predictions, averages, confusion, cumulative histogram."""
 
 import csv
 from collections.abc import Iterable, Sequence

@@ -32,9 +32,9 @@ COLUMNS = ("image", "anomaly map", "overlay", "found")
 
 
 def save_panel(run: Run) -> Path | None:
-    """Write `run_panel` as `pictures.png` into the run folder and return its path; None where there is none.
+    """Write `run_panel` as `pictures.png` into the run folder and return its path; None if it cannot be made.
 
-    Pictures are an extra: where an image has vanished or the disk is full, the run is finished all the same.
+    Pictures are optional: an unreadable image or a full disk causes a warning and no error.
     """
     try:
         picture = run_panel(run)
@@ -46,7 +46,7 @@ def save_panel(run: Run) -> Path | None:
 
 @dataclass(frozen=True)
 class ShownImages:
-    """The test images of a run whose maps were kept, and how to draw them on the run's one scale.
+    """The test images of a run whose maps were kept, with everything needed to draw them on the run's common scale.
 
     `rows` and `maps` (n, h, w), `masks` (n, h, w) or None, go together.
     """
@@ -60,7 +60,7 @@ class ShownImages:
 
     @classmethod
     def of(cls, run: Run) -> "ShownImages | None":
-        """Return them; None where there are no test images or no maps of them were kept."""
+        """Return the shown images of a run; None if it has no test images or no maps of them were kept."""
         maps, rows = run.maps("test"), run.scores("test")
         if maps is None or not rows:
             return None
@@ -95,14 +95,14 @@ class ShownImages:
         return views
 
     def verdict(self, index: int) -> tuple[str, bool]:
-        """Return the score against the threshold in words, and whether it is a mistake."""
+        """Return score, threshold and decision of an image as text, and whether the decision is wrong."""
         return _verdict(self.rows[index], self.image_threshold)
 
 
 def run_panel(run: Run) -> np.ndarray | None:
-    """Return the test images that tell most about a run as one (H, W, 3) uint8 picture.
+    """Return the most informative test images of a run as one (H, W, 3) uint8 picture.
 
-    A typical good one and the highest-scoring, the lowest-scoring defect and a typical one: image, map on the one
+    A typical and the highest-scoring good image, the lowest-scoring and a typical defect: image, map on the common
     scale of the run's validation maps, overlay, and outlines of what was found and of the ground truth.
     None where there are no test images or no maps of them were kept.
 
@@ -123,7 +123,7 @@ def run_panel(run: Run) -> np.ndarray | None:
 
 
 def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:
-    """Return what is worth seeing and its position in `rows`: at most two good images and two defects.
+    """Choose the most informative rows: at most two good images, two defects and two unlabelled images, by position.
 
     >>> good = [ScoreRow(f"{n}.png", "test", "good", 0, score, 0) for n, score in enumerate([3.0, 1.0, 2.0])]
     >>> telling_rows(good)
@@ -140,15 +140,15 @@ def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:
         chosen += [("the lowest-scoring defect", bad[0]), ("a typical defect", bad[len(bad) // 2])]
     if other:
         chosen += [("the lowest-scoring image", other[0]), ("the highest-scoring image", other[-1])]
-    # where one image is both, the name that says more stays
+    # an image that is both typical and extreme is named by the extreme
     last = {index: why for why, index in chosen if not why.startswith("a typical")}
     return list(dict.fromkeys((last.get(index, why), index) for why, index in chosen))
 
 
 def map_scale(run: Run) -> tuple[float, float, str]:
-    """Return the ends of a run's colour scale, as `Detector.heat_range`, and what they are.
+    """Return the ends of a run's colour scale, as `Detector.heat_range`, and a text that describes them.
 
-    Where there are no validation maps, the test's take their place.
+    Without validation maps the test maps are used.
     """
     for split in ("validation", "test"):
         maps = run.maps(split)
@@ -162,7 +162,7 @@ def map_scale(run: Run) -> tuple[float, float, str]:
 
 
 def _finite_ends(maps: np.ndarray) -> tuple[float, float]:
-    """Return the smallest and the largest number of maps, infinite ones and NaN left out."""
+    """Return the smallest and the largest finite value of maps; (0, 1) if there is none."""
     ends = float(maps.min()), float(maps.max())
     if np.isfinite(ends).all():
         return ends
@@ -175,7 +175,7 @@ def _ends(which: str) -> str:
 
 
 def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
-    """Return a row's score against the threshold in words, and whether it is a mistake."""
+    """Return score, threshold and decision of a row as text, and whether the decision is wrong."""
     limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
     wrong = -1 not in (row.label, row.pred_label) and row.label != row.pred_label
     mistake = {(True, 0): " (a false alarm)", (True, 1): " (missed)"}.get((wrong, row.label), "")
@@ -184,7 +184,7 @@ def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
 
 
 def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
-    """Return an image, uint8 or float in [0, 1], as uint8 of at most `size` pixels a side: tiles show no more."""
+    """Return an image, uint8 or float in [0, 1], as uint8, shrunk to at most `size` pixels a side."""
     pixels = as_uint8(image)
     small = Image.fromarray(pixels)
     scale = size / max(small.size)
@@ -194,9 +194,9 @@ def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
 
 
 def on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring an (h, w) map or mask on the model's input onto an image, shown smaller than its own (height, width).
+    """Map an (h, w) map or mask of the model's input to an image, which may be shown smaller than its `size`.
 
-    Returns (H, W) float32, NaN where a crop cut it away.
+    Returns (H, W) float32, NaN outside a crop.
     """
     values = torch.from_numpy(np.array(grid, dtype=np.float32))  # a copy: maps on disk are read-only
     shown = (image.shape[0], image.shape[1])

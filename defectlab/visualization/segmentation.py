@@ -1,4 +1,4 @@
-"""One image's segmentation side by side, as UAD's scripts draw it: image, ground truth, heat map, mask, boundaries."""
+"""Figures of one image's segmentation, as UAD's scripts draw them: image, ground truth, heat map, mask, boundaries."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from defectlab.visualization.overlays import colour_map, contour
 from defectlab.visualization.run_panel import ShownImages, on_image
 
 WHICH = ("first", "all")
-RADIUS = 4  # pixels of the disc that masks are opened with
+RADIUS = 4  # radius in pixels of the disc with which masks are opened
 
 
 def check_which(figures: str | None) -> None:
@@ -30,7 +30,7 @@ def check_which(figures: str | None) -> None:
 
 
 def opened(mask: np.ndarray) -> np.ndarray:
-    """Open an (H, W) bool mask with a disc of radius 4: what no such disc fits into vanishes, as specks do."""
+    """Apply morphological opening with a disc of radius 4 to an (H, W) bool mask, which removes small regions."""
     from scipy.ndimage import binary_opening
 
     y, x = np.ogrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
@@ -45,7 +45,7 @@ def segmentation_figure(
     title: str,
     truth: np.ndarray | None = None,
 ) -> Image.Image:
-    """Return image, ground truth (where given), heat map, opened mask and its boundaries, side by side.
+    """Return a figure of image, ground truth (if given), heat map, opened mask and its boundaries, side by side.
 
     Args:
         image: (H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""Runs as tables in terminal or notebook: one run's metrics, its place among others, seeds, paired tests."""
+"""Tables of runs for terminal or notebook: one run's metrics, its rank among others, seeds, paired tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from defectlab.utils.progress import in_notebook
 from defectlab.utils.table import Column, Table, interval_text, numbers, print_line, print_table
 
 SHOWN_RUNS = 5
-GROUP_METRICS = ("part_AUROC", "part_F1Score")  # beside them where data.group is set
+GROUP_METRICS = ("part_AUROC", "part_F1Score")  # printed in addition to BARE_METRICS if data.group is set
 METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BARE_METRICS
 
 
@@ -28,7 +28,7 @@ def summary(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def metrics_table(run: Run) -> None:
-    """Print the metrics of one run and where its files are."""
+    """Print the metrics of one run and the path of its folder."""
     record, groups = run.record, run.record.groups
     rows = [(name, _value_or_reason(name, record)) for name in BARE_METRICS]  # run.json and the workbook have them all
     rows += [(name, _value_or_reason(name, groups)) for name in GROUP_METRICS if groups]
@@ -45,7 +45,7 @@ def _value_or_reason(metric: str, record: RunRecord | GroupsRecord) -> float | s
 
 
 def _caveats(record: RunRecord) -> list[str]:
-    """Say how sure the image AUROC is, and what image F1 costs nothing."""
+    """Return lines with the interval of the image AUROC, the trivial image F1, and facts on parts if there are any."""
     lines = []
     if interval := _interval(record, "image_AUROC"):
         lines.append(f"image_AUROC, 95 % interval: {interval}")
@@ -68,7 +68,7 @@ def _interval(record: RunRecord | GroupsRecord, metric: str) -> str | None:
 
 
 def peers_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the run's row of the workbook among the best of the same images and split, and its place by each metric."""
+    """Print the run's row of the workbook among the best of the same images and split, and its rank by each metric."""
     own = next((row for row in rows if row[KEY] == run.record.run_id), None)
     if own is None:
         return
@@ -93,7 +93,7 @@ def _bare_metrics(row: Mapping[str, Any]) -> list[float | None]:
 
 
 def _places(own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the place by each metric, equals sharing the better one; by pixel metrics among those of one grid."""
+    """Return a row's rank by each metric as text; ties share the better rank, pixel metrics rank within one grid."""
     parts = []
     for metric in BARE_METRICS:
         among = [row for row in peers if ranked_within(row, metric) == ranked_within(own, metric)]
@@ -105,7 +105,7 @@ def _places(own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def show_picture(run: Run) -> None:
-    """Show the run's pictures: in a notebook the image itself, elsewhere where it lies."""
+    """Show the run's pictures: the image itself in a notebook, otherwise its path."""
     picture = run.folder / "pictures.png"
     if not picture.is_file():
         return
@@ -118,7 +118,7 @@ def show_picture(run: Run) -> None:
 
 
 def runs_table(runs: Sequence[Run], title: str) -> None:
-    """Print runs side by side, one row each."""
+    """Print a table of runs, with one row for each."""
     rows = []
     for run in runs:
         metrics = [run.record.metrics.get(name) for name in BARE_METRICS]
@@ -144,7 +144,7 @@ def repeats_table(repeats: Repeats) -> None:
 
 
 def comparison_table(found: Sequence[Compared]) -> None:
-    """Print the comparison: metric, its interval, the difference to the best and whether it can be told from chance."""
+    """Print a comparison of runs: metric, interval, difference to the best run, p-value and verdict."""
     rows = []
     for one in found:
         verdict = "best" if one.test is None else ("tied with the best" if one.tied else "worse")

@@ -1,4 +1,4 @@
-"""What each threshold rule would do on a run's validation images; nothing is written, no test image is looked at."""
+"""Comparison of threshold rules on a run's validation images; writes nothing and uses no test images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from defectlab.visualization.charts import cuts_chart
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """A rule's image threshold, None where it cannot work here; how many validation images it would get wrong; why."""
+    """A rule's image threshold (None if there is none), its wrong decisions on validation images, and the reason."""
 
     rule: str
     threshold: float | None
@@ -50,7 +50,7 @@ def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcom
 
 
 def rules_chart(run: Run, outcomes: Sequence[RuleOutcome]) -> str:
-    """Return a run's validation scores and where each rule would cut them, as SVG text."""
+    """Return an SVG chart of a run's validation scores and the threshold of each rule."""
     rows = run.scores("validation")
     scores = {
         name: [row.score for row in rows if row.label == label] for label, name in ((0, "good"), (1, "anomalous"))

@@ -1,4 +1,4 @@
-"""Copies of a run's record at trackers: MLflow, TensorBoard, CSV, Weights & Biases, Comet.
+"""Trackers that get a copy of a run's record: MLflow, TensorBoard, CSV, Weights & Biases, Comet.
 
 Each is named in YAML (`loggers: [mlflow, {name: wandb, project: wells}]`), at the engine (`Engine(loggers=["csv"])`),
 or given as a callback (`Engine(callbacks=[MlflowLog()])`). The record stays the truth: a tracker that fails costs

@@ -1,4 +1,4 @@
-"""A run copied to Comet, offline unless asked otherwise: `loggers: [comet]`; `comet upload` sends it later.
+"""The tracker for Comet, offline by default: `loggers: [comet]`; `comet upload` sends the copy later.
 
 Not through Lightning's CometLogger, which writes nothing while offline.
 """
@@ -76,5 +76,5 @@ class CometLog(RunTracker):
         self._experiment.end()
 
     def location(self) -> str:
-        """Return the folder of the archives, or the project that was sent to."""
+        """Return the folder of the offline archives, or the name of the online project."""
         return super().location() if self.mode == "offline" else f"online: {self.project}"

@@ -1,4 +1,4 @@
-"""A run's curves and metrics as one CSV file in its folder: `loggers: [csv]`.
+"""The tracker that writes a run's curves and metrics to one CSV file in the run folder: `loggers: [csv]`.
 
 Not Lightning's CSVLogger, whose file has a column for each name and none for stage, epoch and images.
 """
@@ -39,7 +39,7 @@ class CsvLog(RunTracker):
                 self._rows = [tuple(row) for row in csv.reader(file) if row and row[0] == "train"]
 
     def log(self, values: Mapping[str, float], point: LogPoint) -> None:
-        """Write an epoch's losses or a test's metrics."""
+        """Write the losses of an epoch or the metrics of a test as rows."""
         if point.kind == "batch":
             return
         place = ("train", point.epoch, point.images_seen) if point.kind == "epoch" else ("test", "", "")

@@ -1,4 +1,4 @@
-"""A run copied to MLflow, into a local SQLite file unless told otherwise: `loggers: [mlflow]`.
+"""The tracker for MLflow, in a local SQLite file by default: `loggers: [mlflow]`.
 
 Not through Lightning's MLFlowLogger, which changes the process's own tracking server, adds the user's name to the tags
 and cuts settings at 250 characters.
@@ -62,7 +62,7 @@ class MlflowLog(RunTracker):
 
     @property
     def uri(self) -> str:
-        """URI of the tracking server."""
+        """URI of the MLflow tracking server."""
         return self._given_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_folder() / 'mlflow.db'}"
 
     def start(self, run: Run, stage: str) -> None:

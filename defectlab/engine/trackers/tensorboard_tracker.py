@@ -11,7 +11,7 @@ from defectlab.utils.validation import checked_options
 
 
 class TensorBoardLog(RunTracker):
-    """Curves by images seen, metrics as scalars, settings as text, and the run's panel of pictures.
+    """Logs to TensorBoard: curves by images seen, metrics as scalars, settings as text, and the run's pictures.
 
     Args:
         folder: Where, in the run folder.

@@ -1,4 +1,4 @@
-"""What all trackers share: following a training, copying a tested run, and never costing the run anything."""
+"""Base class of trackers: follows a training and copies a tested run; errors of a tracker never fail the run."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +17,7 @@ FILES = ("run.json", "scores.csv", "manifest.json", "experiment.yaml", "pictures
 
 
 class LogPoint(NamedTuple):
-    """What logged values belong to: a training batch, a training epoch (counted from 1) or the test of a run."""
+    """Point that logged values belong to: a training batch, a training epoch (counted from 1) or the test of a run."""
 
     kind: Literal["batch", "epoch", "test"]
     images_seen: int  # training images so far
@@ -81,7 +81,7 @@ class RunTracker:
         """Finish the copy of the stage."""
 
     def location(self) -> str:
-        """Return where the copy is, for the record."""
+        """Return the location of the copy for the record."""
         return paths.relative(self._path)
 
     def start_training(self, run: Run, defects: Collection[str]) -> None:
@@ -101,7 +101,7 @@ class RunTracker:
         self._attempt(self.log, losses, LogPoint("epoch", self._images_seen, epoch))
 
     def end_stage(self, *, failed: bool = False) -> None:
-        """Finish the copy of a stage, where one is open."""
+        """Finish the copy of a stage, if one is open."""
         self._attempt(self.finish, failed)
         self._is_open = False
 
@@ -119,7 +119,7 @@ class RunTracker:
         self.end_stage()
 
     def copy_test(self, run: Run) -> None:
-        """Copy a tested run's metrics and files, and put on record where the copy is, or what went wrong."""
+        """Copy a tested run's metrics and files, and record the location of the copy or the error."""
         self._start(run, "test")
         metrics = {name: value for name, value in run.record.metrics.items() if value is not None}
         self._attempt(self.log, metrics, LogPoint("test", self._images_seen))

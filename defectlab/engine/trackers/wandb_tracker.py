@@ -87,5 +87,5 @@ class WandbLog(RunTracker):
             self._run = None
 
     def location(self) -> str:
-        """Return the folder, or the project that was sent to."""
+        """Return the folder of an offline copy; in another mode the mode and the project's name."""
         return super().location() if self.mode == "offline" else f"{self.mode}: {self.project}"

@@ -91,7 +91,7 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
         return torch.optim.Adam(self.model.tie(), lr=self.learning_rate, fused=True)
 
     def trains_on_names(self, datamodule: Any) -> bool:
-        """Whether training needs no pixels, for their features are in a cache: not where images are augmented."""
+        """Whether training needs no pixels, because features are in a cache and images are not augmented."""
         return self._cached is not None and features_repeat(datamodule)
 
     def on_train_start(self) -> None:
@@ -102,7 +102,7 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
         self._leave_out_pixels()
 
     def on_train_epoch_end(self) -> None:
-        """Read no more images once all embeddings are stored."""
+        """Stop reading images once all embeddings are stored."""
         self._leave_out_pixels()
 
     def on_train_end(self) -> None:
@@ -146,7 +146,7 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
         return batch.update(**predictions._asdict())
 
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score one batch, as in validation."""
+        """Score one test batch, as in validation."""
         return self.validation_step(batch, *args, **kwargs)
 
 

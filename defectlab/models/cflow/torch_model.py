@@ -17,13 +17,13 @@ from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permu
 from defectlab.kernels.flow.grid import GridFlow, checksum
 from defectlab.utils.seeds import seeded
 
-# Positions scored at a time: they are independent of each other, so these only bound memory.
+# Positions scored at a time. They are independent of each other, so the numbers only limit memory.
 CPU_COLUMNS, GPU_COLUMNS = 512, 65536
-MAX_CACHED_GRIDS = 256 * 2**20  # bytes a layer; what a larger grid needs is computed for each batch
+MAX_CACHED_GRIDS = 256 * 2**20  # bytes per layer; a larger grid is prepared again for each batch
 
 
 class CflowModel(AnomalibCflowModel):
-    """The four parts of CFlow. State-dict keys are plain anomalib's."""
+    """CFlow's features, embed, fit and score. State-dict keys are plain anomalib's."""
 
     encoder: FeatureExtractor  # type: ignore[assignment]
     decoders: nn.ModuleList
@@ -67,7 +67,7 @@ class CflowModel(AnomalibCflowModel):
         return [features[layer].detach() for layer in self.pool_layers]
 
     def tie(self) -> list[nn.Parameter]:
-        """Make each decoder's trained tensors views of one, and return these: `fit` gives them the gradients.
+        """Make each decoder's trained tensors views of one flat tensor; return these tensors, which get the gradients.
 
         An optimiser that steps on one tensor in place of fifty small ones does the same in half the time.
         """
@@ -81,7 +81,7 @@ class CflowModel(AnomalibCflowModel):
         return self._flats
 
     def untie(self) -> None:
-        """Give the decoders' tensors their gradients again."""
+        """Undo `tie` for gradients: the decoders' own tensors receive them again."""
         self._flats = []
 
     def fit(self, embedding: list[torch.Tensor], random: torch.Generator) -> Iterator[torch.Tensor]:
@@ -117,7 +117,7 @@ class CflowModel(AnomalibCflowModel):
 
     @torch.no_grad()
     def _grid_flow(self, number: int, feature: torch.Tensor) -> GridFlow:
-        """Return a layer's flow, prepared for the grid of its features; kept as long as the weights stay the same."""
+        """Return a layer's flow, prepared for the grid of its features; cached while the weights stay the same."""
         decoder: Any = self.decoders[number]
         key = (feature.shape[-2:], feature.device, feature.dtype, checksum(decoder.parameters()))
         cached_key, cached = self._grid_cache.get(number, (None, None))
@@ -131,8 +131,8 @@ class CflowModel(AnomalibCflowModel):
     def score(self, embedding: list[torch.Tensor], image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W).
 
-        The maxima that normalise likelihoods and map are taken per image: what plain anomalib does at batch size 1.
-        Its maxima over the batch make an image's score depend on its neighbours.
+        The maxima that normalise likelihoods and map are taken per image, as in plain anomalib at batch size 1.
+        Anomalib's maxima over the batch make an image's score depend on the other images of the batch.
         """
         layer_maps = []
         for log_likelihood in self.log_likelihoods(embedding):

@@ -1,1 +1,1 @@
-"""EfficientAD: a student and an autoencoder miss what the teacher sees."""
+"""EfficientAD: anomalies are where a student differs from a teacher and from an autoencoder."""

@@ -1,4 +1,4 @@
-"""A teacher for EfficientAD, distilled from any backbone: a small network learns what the backbone says of patches.
+"""Distillation of a teacher for EfficientAD from any backbone: a small network learns the backbone's patch features.
 
 As in the paper (arXiv:2303.14535, appendix): features of two layers at twice the image size, brought to the teacher's
 channels and normalised, squared error, Adam. Simpler than there: one pooling over channels instead of PatchCore's two.
@@ -153,7 +153,7 @@ class _Targets(torch.nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: Sequence[torch.Tensor]) -> None:
-        """Set mean and standard deviation of each channel."""
+        """Compute and set mean and standard deviation of each channel."""
         values = torch.cat([self(batch) for batch in batches]).transpose(0, 1).flatten(1)  # (N, C, g, g) -> (C, N*g*g)
         self.mean.copy_(values.mean(dim=1)[None, :, None, None])
         self.std.copy_(values.std(dim=1).clamp_min(1e-6)[None, :, None, None])
@@ -183,7 +183,7 @@ def _train(
     steps: int,
     optimizer: torch.optim.Optimizer,
 ) -> list[float]:
-    """Return the loss of each step."""
+    """Train the teacher and return the loss of each step."""
     targets.measure([batches.draw() for _ in range(-(-STATISTICS_OF // batches.batch_size))])
     losses: list[float] = []
     teacher.train()

@@ -115,7 +115,7 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         self._measured_epoch = -1
 
     def check_training(self, datamodule: Any) -> None:
-        """Find teacher and general images; what they are goes into the record.
+        """Find teacher and general images and add them to the `sources` of the record.
 
         Raises:
             OptionError: A batch size other than 1.
@@ -182,12 +182,12 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         return image[None]
 
     def on_validation_start(self) -> None:
-        """Measure the maps before they are scored; what `fit` found is never changed by a later validation."""
+        """Measure the maps of a training before validation scores them; later validations do not change the result."""
         if self.trainer.state.fn == "fit":
             self._measure_maps()
 
     def on_train_epoch_end(self) -> None:
-        """Where no validation did it, measure the maps of the last epoch's weights."""
+        """Measure the maps of the last epoch's weights if no validation has done it."""
         trainer = self.trainer
         last = trainer.should_stop or self.current_epoch + 1 == trainer.max_epochs
         last = last or 0 <= trainer.max_steps <= trainer.global_step

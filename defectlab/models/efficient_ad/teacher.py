@@ -1,4 +1,4 @@
-"""EfficientAD's teachers: the networks, where their weights lie, and how they are read."""
+"""EfficientAD's teachers: the networks, the location of their weights, and loading."""
 
 import logging
 from pathlib import Path

@@ -17,7 +17,7 @@ NO_PADDING = (0, 0, 0, 0)
 
 
 class EfficientAdModel(FourParts, AnomalibEfficientAdModel):
-    """The four parts of EfficientAD. State-dict keys are plain anomalib's."""
+    """EfficientAD's features, embed, fit and score. State-dict keys are plain anomalib's."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class EfficientAdModel(FourParts, AnomalibEfficientAdModel):
             values.requires_grad_(False)
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images (B, 3, H, W) to what teacher (normalised) and student say of each patch, and the autoencoder."""
+        """Map images (B, 3, H, W) to the outputs of teacher (normalised), student and autoencoder."""
         images = self.padded(images)
         return {
             "teacher": self._normalize_teacher(self.teacher(images)),
@@ -81,11 +81,11 @@ class EfficientAdModel(FourParts, AnomalibEfficientAdModel):
         return maps.amax(dim=(-3, -2, -1)), maps
 
     def padded(self, images: torch.Tensor) -> torch.Tensor:
-        """Put black around images (B, 3, H, W), as wide as `pre_padding` says: (B, 3, H + top + bottom, W + ...)."""
+        """Pad images (B, 3, H, W) with black by the widths of `pre_padding`: (B, 3, H + top + bottom, W + ...)."""
         return F.pad(images, self.pre_padding) if any(self.pre_padding) else images
 
     def sized(self, distance: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Bring distances (B, 1, h, w) to the image's size, what was put around it cut off: (B, 1, H, W)."""
+        """Resize distances (B, 1, h, w) to the image's size, with `pre_padding` cropped away: (B, 1, H, W)."""
         maps = F.pad(distance, (4, 4, 4, 4)) if self.pad_maps else distance
         left, right, top, bottom = self.pre_padding
         height, width = image_size

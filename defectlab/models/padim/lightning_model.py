@@ -31,7 +31,7 @@ MAX_EMBEDDING_BYTES = 4 * 2**30  # bytes; above this sums are kept instead, wher
 
 
 class PadimModel(FourParts, AnomalibPadimModel):
-    """The four parts of PaDiM. State-dict keys are plain anomalib's but for the form of the covariance."""
+    """PaDiM's features, embed, fit and score. State-dict keys are anomalib's except for the form of the covariance."""
 
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
     gaussian: PositionGaussians  # type: ignore[assignment]
@@ -67,7 +67,7 @@ class PadimModel(FourParts, AnomalibPadimModel):
         self.take(fit_cheapest(rows), len(rows))
 
     def take(self, gaussian: Gaussian, images: int) -> None:
-        """Adopt a fit as the model's statistics and log the form of the fit."""
+        """Set fitted Gaussians as the model's statistics and log the form of their covariances."""
         forms = {
             "factor": "Cholesky factors",
             "low_rank": f"low-rank, since {images} images are few for {self.n_features} features",
@@ -127,7 +127,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         self._sums: GaussianSums | None = None
 
     def on_train_start(self) -> None:
-        """Forget an earlier fit, and choose between keeping embeddings and keeping sums."""
+        """Discard an earlier fit, and choose whether to store embeddings or sums."""
         super().on_train_start()
         images = getattr(getattr(self.trainer, "datamodule", None), "training_samples", 0)
         _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)[
@@ -141,7 +141,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
             logger.info("Padim: sums of %.1f GB are kept instead of embeddings of %.1f GB", smaller / 1e9, size / 1e9)
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Keep the embeddings of one batch, or their sums."""
+        """Store the embeddings of one batch, or add them to the sums."""
         if self._sums is None:
             return super().training_step(batch, *args, **kwargs)
         with torch.no_grad():

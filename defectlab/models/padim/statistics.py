@@ -1,4 +1,4 @@
-"""The fitted Gaussians of PaDiM as a module: whichever form the fit chose, saved and loaded."""
+"""The fitted Gaussians of PaDiM as a module that saves and loads any form of covariance."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ class PositionGaussians(nn.Module):
             self.register_buffer(name, torch.empty(0))
 
     def set(self, gaussian: Gaussian) -> None:
-        """Adopt a fit as the statistics of this module."""
+        """Set fitted Gaussians as the statistics of this module."""
         for field, name in BUFFERS.items():
             value = getattr(gaussian, field)
             setattr(self, name, gaussian.mean.new_empty(0) if value is None else value)
 
     @property
     def value(self) -> Gaussian:
-        """The fit whose tensors this module holds."""
+        """The fitted Gaussians whose tensors this module holds."""
         return Gaussian(
             self.mean,
             factor=self.factor if self.factor.numel() else None,
@@ -43,7 +43,7 @@ class PositionGaussians(nn.Module):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take the shapes of what is loaded; a checkpoint in anomalib's form lacks the keys of the others."""
+        """Give the buffers the shapes of the loaded tensors; keys missing for a form of covariance become empty."""
         for name in BUFFERS.values():
             given = state_dict.setdefault(prefix + name, torch.empty(0))
             setattr(self, name, torch.empty(given.shape, dtype=given.dtype, device=getattr(self, name).device))
@@ -51,7 +51,7 @@ class PositionGaussians(nn.Module):
 
 
 def in_anomalibs_form(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Return a state dict with `mean` and `inv_covariance` in place of whatever form stands under `prefix`."""
+    """Return a state dict with the Gaussians under `prefix` converted to anomalib's `mean` and `inv_covariance`."""
     found = PositionGaussians()
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     found.load_state_dict(own)

@@ -31,7 +31,7 @@ SCORES = ("anomalib", *PATCH_SCORES)
 
 
 class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
-    """The four parts of PatchCore. State-dict keys are plain anomalib's."""
+    """PatchCore's features, embed, fit and score. State-dict keys are plain anomalib's."""
 
     feature_extractor: FeatureExtractor  # type: ignore[assignment]
 
@@ -105,7 +105,7 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         return drawn.to(rows.device)
 
     def set_memory_bank(self, rows: torch.Tensor, picks: torch.Tensor) -> None:
-        """Make the picked of (N, C) patches the memory bank, projected where it is compressed."""
+        """Set the picked ones of (N, C) patches as memory bank, projected if the bank is compressed."""
         if self.compresses:
             self.projection = self._random_projection(rows).to(rows)
         self.memory_bank = self.compressed(rows[picks.to(rows.device)])

@@ -1,6 +1,6 @@
 """Variational autoencoders (Kingma and Welling, 2014, arXiv:1312.6114) of good images.
 
-What was never seen in training is rebuilt badly: an image's score is its loss.
+Images unlike the training images are reconstructed poorly: an image's score is its loss.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ class VaeDetector(BaseDetector):
         self._latent_noise = generator(self.seed, f"vae latent samples of epoch {self.current_epoch}")
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor | None:
-        """Return a batch's mean loss; a left-over single image is passed over where batch norm needs two."""
+        """Return a batch's mean loss; a single left-over image is skipped if batch norm needs two."""
         del args, kwargs
         if self.needs_pairs and len(batch.image) < 2:
             return None

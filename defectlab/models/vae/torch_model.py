@@ -22,7 +22,7 @@ class Encoded(NamedTuple):
 
 
 class VaeModel(nn.Module):
-    """The four parts of a variational autoencoder.
+    """Features, embed, fit and score of a variational autoencoder.
 
     Args:
         networks: Make encoder and decoder for an image size and a latent size.

@@ -1,4 +1,4 @@
-"""Where a sweep's work is done: in this process, or in tasks on a Ray cluster."""
+"""Executors of sweeps: they run configurations in this process, or in tasks on a Ray cluster."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ NAMES = ("local", "ray")
 
 
 class Executor(Protocol):
-    """Runs configurations; keeps what they share from one call to the next."""
+    """Runs configurations, and keeps the work that they share from one call of `run` to the next."""
 
     def run(self, configurations: Sequence[Configuration], pending: Sequence[Configuration], report: Report) -> None:
         """Run the pending configurations of a sweep and report each outcome as soon as it is known."""

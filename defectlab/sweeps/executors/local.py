@@ -1,4 +1,4 @@
-"""A sweep in this process, group after group."""
+"""The executor that runs a sweep in this process, one group after another."""
 
 import logging
 from collections.abc import Sequence

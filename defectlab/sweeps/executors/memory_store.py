@@ -1,4 +1,4 @@
-"""Arrays by key in memory: what a task is given and what it makes. Does what `FeatureStore` does, without a disk."""
+"""A store of arrays in memory with the interface of `FeatureStore`: holds the arrays a task is given and makes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class MemoryStore:
-    """Arrays by key; `made` holds those that were not given.
+    """A store of arrays by key in memory; `made` holds the arrays that were not given.
 
     Args:
         given: Arrays by the text of their key, see `text_of`; never written to.
@@ -31,16 +31,16 @@ class MemoryStore:
         self._given = dict(given or {})
 
     def get(self, key: Key) -> np.ndarray | None:
-        """Return the array of `key`, or None."""
+        """Return the array stored under `key`, or None if there is none."""
         text = text_of(key)
         return self.made.get(text, self._given.get(text))
 
     def has(self, key: Key) -> bool:
-        """Whether there is an array of `key`."""
+        """Whether an array is stored under `key`."""
         return self.get(key) is not None
 
     def get_or_make(self, key: Key, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the array of `key`; one that is missing is made and kept."""
+        """Return the array stored under `key`; a missing one is made and stored."""
         found = self.get(key)
         if found is None:
             found = self.made[text_of(key)] = make()
@@ -48,17 +48,17 @@ class MemoryStore:
 
     @contextmanager
     def locked(self, key: Key) -> Iterator[None]:
-        """Do nothing: no other process can see what is in memory."""
+        """Do nothing: other processes cannot access arrays in memory, so no lock is needed."""
         yield
 
     @contextmanager
     def writing(self, wanted: Sequence[tuple[Key, tuple[int, ...], Any]]) -> Iterator[Sequence[np.ndarray]]:
-        """Yield writable arrays for (key, shape, dtype); kept if the block ends without an error."""
+        """Yield a writable array for each (key, shape, dtype); they are stored if the block ends without an error."""
         arrays = [np.empty(shape, dtype) for _, shape, dtype in wanted]
         yield arrays
         self.made |= {text_of(key): array for (key, _, _), array in zip(wanted, arrays, strict=True)}
 
 
 def text_of(key: Key) -> str:
-    """Return a key as text."""
+    """Return a key as JSON text with sorted names."""
     return json.dumps(dict(key), sort_keys=True)

@@ -1,4 +1,4 @@
-"""A sweep as Ray tasks: each shared computation once, on any machine; what a dead machine held is made again."""
+"""The executor that runs a sweep as Ray tasks: each shared computation runs once, on any machine of the cluster."""
 
 import logging
 import os
@@ -22,13 +22,13 @@ FORWARDED_VARIABLES = ("DEFECTLAB_WEIGHTS", "DEFECTLAB_CACHE")
 
 
 def import_ray(address: str | None) -> Any:
-    """Return the package, set to report nothing to anybody, and without an address to talk to this machine alone.
+    """Return the ray package with usage statistics off; without an address, its cluster is restricted to this machine.
 
     Raises:
         InputError: It is not installed; says how to get it.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if address is None:  # read when ray is imported: a cluster started here listens on the loopback address alone
+    if address is None:  # read when ray is imported: a cluster started here listens on the loopback address only
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
@@ -38,9 +38,9 @@ def import_ray(address: str | None) -> Any:
 
 
 class InOrder:
-    """Results of one model, dataset and readable name, which take their places in the order of a local sweep.
+    """Results of one model, dataset and readable name, released in the order of a local sweep.
 
-    The first to come keeps the name, and others get a suffix: arrival must not decide which.
+    The first run to be stored keeps the name, and others get a suffix: the order of arrival must not decide which.
     """
 
     def __init__(self, waiting: Sequence[int]) -> None:
@@ -48,7 +48,7 @@ class InOrder:
         self._arrived: dict[int, tasks.TaskResult | None] = {}
 
     def ready(self, number: int, result: "tasks.TaskResult | None") -> list[tuple[int, "tasks.TaskResult | None"]]:
-        """Take what came of one, and return all whose turn it is now."""
+        """Store the result of one configuration, and return all results that are next in order."""
         self._arrived[number], ready = result, []
         while self.waiting and self.waiting[0] in self._arrived:
             first = self.waiting.pop(0)
@@ -116,7 +116,7 @@ class RayExecutor:
                 self._ray.cancel(task)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Release the features, and disconnect from the cluster; a cluster that was started here is shut down."""
         self._features.clear()
         if self._started:
             self._ray.shutdown()
@@ -133,7 +133,7 @@ class RayExecutor:
         self._started = True
 
     def _submit(self, group: Sequence[Configuration], its: Sequence[Configuration]) -> dict[Any, list[Configuration]]:
-        """Submit everything that pending configurations of a group need; returns the tasks that score them."""
+        """Submit all tasks that pending configurations of a group need; return scoring tasks with configurations."""
         options = {**task_resources(group, self._config), "max_retries": self._config.retries}
         score = self._score_task.options(**options)
         if not group[0].shares:
@@ -161,7 +161,7 @@ class RayExecutor:
         return tuple(one.model.options["layers"]) if one.takes_features else ()
 
     def _feature_tasks(self, one: Configuration, layers: Sequence[str], options: dict[str, Any]) -> list[Any]:
-        """Return what holds the features of some layers; one task makes those of all layers that are asked for."""
+        """Return references to the features of `layers`; one task computes those of all layers that the sweep needs."""
         if not layers:
             return []
         key = one.feature_key
@@ -174,7 +174,7 @@ class RayExecutor:
         return [known[layer] for layer in layers]
 
     def _collect(self, running: dict[Any, list[Configuration]], order: Sequence[Configuration], report: Report) -> None:
-        """Take results as they come; `running` keeps what is still to come."""
+        """Report results as tasks finish; `running` holds the tasks that are not finished yet."""
         by_number = {one.number: one for one in order}
         names: dict[tuple[str, str], InOrder] = {}
         for one in order:
@@ -191,7 +191,7 @@ class RayExecutor:
     def _results(
         self, done: Any, chunk: Sequence[Configuration], report: Report
     ) -> list[tuple[int, "tasks.TaskResult | None"]]:
-        """Return a task's results by number; where it failed as a whole, that is on record and reported, and None."""
+        """Return a task's results by number; a failed task is recorded and reported, and gives None for each."""
         try:
             return [(result.number, result) for result in self._ray.get(done)]
         except self._ray.exceptions.RayError as raised:
@@ -202,7 +202,7 @@ class RayExecutor:
             return [(one.number, None) for one in chunk]
 
     def _adopted(self, one: Configuration, result: "tasks.TaskResult") -> Any:
-        """Put a run in its place and return its outcome."""
+        """Store the run of a task's result in the results folder and return its outcome."""
         found = result.outcome
         if not result.files:
             return outcome_of(one, found.status, error=found.error)

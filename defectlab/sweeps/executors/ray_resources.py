@@ -1,4 +1,4 @@
-"""Resources that a task needs of a machine, and the check that a machine of the cluster has them."""
+"""Resources that a Ray task needs, and the check that a machine of the cluster has them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ SHARE_MODES = ("objects", "cache")
 
 @dataclass(frozen=True)
 class RayConfig:
-    """Section `ray` of a sweep.
+    """Options of section `ray` of a sweep.
 
     Attributes:
         cpus: CPUs, and threads, of a task.
@@ -53,14 +53,14 @@ class RayConfig:
 
 
 def task_resources(group: Sequence[Configuration], config: RayConfig) -> dict[str, float]:
-    """Return what a task of a group needs, as Ray takes it: CPUs, GPUs, bytes of memory."""
+    """Return the resources that a task of a group needs, as options of Ray: CPUs, GPUs, bytes of memory."""
     on_gpu = group[0].engine.device.type == "cuda"
     gpus = config.gpus if config.gpus is not None else float(on_gpu)
     return {"num_cpus": config.cpus, "num_gpus": gpus, "memory": WORKER_BYTES + memory_of(group)}
 
 
 def check_resources(label: str, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
-    """Check that some machine can run a task: Ray would wait for one for ever.
+    """Check that some machine can run a task; without one Ray would wait forever.
 
     Args:
         label: What it is for.

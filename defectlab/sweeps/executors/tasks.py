@@ -1,4 +1,4 @@
-"""What a task of a distributed sweep does, as plain functions of plain data and arrays. No Ray here.
+"""Tasks of a distributed sweep as plain functions of plain data and arrays. Imports no Ray.
 
 A task gets experiments as plain data and builds its models itself. It is given the arrays that it needs and returns
 those that it makes; or, with a shared cache, it finds and leaves them there. Images and weights are read where the
@@ -38,7 +38,7 @@ STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], SharedWork], Any]]
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What all tasks of a sweep have in common.
+    """Settings that all tasks of a sweep have in common.
 
     Attributes:
         sweep: Its name.
@@ -63,7 +63,7 @@ class TaskContext:
 
 @dataclass(frozen=True)
 class TaskConfiguration:
-    """A configuration as plain data for a task; see `Configuration`. `layers` are those whose features it may use."""
+    """A configuration as plain data for a task; see `Configuration`. The task may use the features of `layers`."""
 
     number: int
     data: dict[str, Any]
@@ -75,7 +75,7 @@ class TaskConfiguration:
 
 @dataclass
 class TaskResult:
-    """What became of a configuration, and the files of its run by path in its folder."""
+    """Outcome of a configuration, and the files of its run by path relative to the run folder."""
 
     number: int
     outcome: Outcome
@@ -90,7 +90,7 @@ def task_configuration(one: Configuration, layers: Sequence[str] = ()) -> TaskCo
 
 
 def largest_task_configuration(group: Sequence[Configuration]) -> TaskConfiguration:
-    """Return one configuration that stands for a group in its shared work: the largest, which serves all others."""
+    """Return the placeholder that represents a group in its shared work: the largest configuration, as plain data."""
     prefix, largest = PREFIX[group[0].model.model_name], largest_of(group)
     sizes = {one.model.options[prefix] for one in group if not one.is_placeholder or prefix == PREFIX["padim"]}
     sizes |= {value for one in group for value in one.prefix_values}
@@ -99,9 +99,9 @@ def largest_task_configuration(group: Sequence[Configuration]) -> TaskConfigurat
 
 
 def make_features(context: TaskContext, member: TaskConfiguration) -> list[Arrays] | Arrays:
-    """Compute the features of a dataset's images; returns each layer's array by itself, in the order of `layers`.
+    """Compute the features of a dataset's images; return each layer's array separately, in the order of `layers`.
 
-    That of one layer alone is no list: Ray gives a task with one return value that very value.
+    For a single layer the result is no list: Ray does not unpack the value of a task with one return value.
     """
     with _prepared(context, {}) as (shared, store):
         (one,) = _build(context, [member])
@@ -116,7 +116,7 @@ def make_features(context: TaskContext, member: TaskConfiguration) -> list[Array
 
 
 def make_shared(context: TaskContext, largest: TaskConfiguration, step: str, *given: Arrays) -> Arrays:
-    """Run one shared computation of a group; returns its arrays."""
+    """Run one shared computation of a group; return its arrays, or nothing with a shared cache, which holds them."""
     with _prepared(context, _merged(given)) as (shared, store):
         (one,) = _build(context, [largest])
         shared.layers[one.feature_key] = list(largest.layers)
@@ -127,7 +127,7 @@ def make_shared(context: TaskContext, largest: TaskConfiguration, step: str, *gi
 def run_configurations(
     context: TaskContext, largest: TaskConfiguration | None, members: Sequence[TaskConfiguration], *given: Arrays
 ) -> list[TaskResult]:
-    """Run configurations of a group on its shared work; what fails is in its run's record, as in a local sweep."""
+    """Run configurations of a group on its shared work; failures are recorded in their runs, as in a local sweep."""
     with _prepared(context, _merged(given)) as (shared, _), tempfile.TemporaryDirectory() as folder:
         pending = []
         for member in members:
@@ -149,7 +149,7 @@ def run_configurations(
 
 
 def _packed(folder: Path, outcome: Outcome) -> TaskResult:
-    """Return the one run under a results folder as files by relative path."""
+    """Return an outcome with the files of the run under a results folder, by relative path; no files without a run."""
     found = sorted(folder.glob("*/*/*/run.json"))
     if not found:
         return TaskResult(outcome.number, outcome)
@@ -160,7 +160,7 @@ def _packed(folder: Path, outcome: Outcome) -> TaskResult:
 
 @contextmanager
 def _prepared(context: TaskContext, given: Mapping[str, np.ndarray]) -> Iterator[tuple[SharedWork, Any]]:
-    """Set up what a task works with: where things are, threads, and a store."""
+    """Set up a task's environment variables and number of threads inside the block; yield its shared work and store."""
     if context.version != __version__:
         raise InputError(f"This machine has defectlab {__version__}, the sweep runs {context.version}: install that.")
     torch.set_num_threads(context.threads)
@@ -173,7 +173,7 @@ def _prepared(context: TaskContext, given: Mapping[str, np.ndarray]) -> Iterator
 
 
 def _build(context: TaskContext, members: Sequence[TaskConfiguration]) -> list[Configuration]:
-    """Build configurations as the sweep's own process has built them.
+    """Build configurations from plain data, and check that they are those of the process that started the sweep.
 
     Raises:
         InputError: They are not the same here: images, weights or the program differ.
@@ -196,13 +196,13 @@ def _build(context: TaskContext, members: Sequence[TaskConfiguration]) -> list[C
 
 @lru_cache(maxsize=1)
 def _components(token: str) -> ComponentCache:  # noqa: ARG001 - the cache's key
-    """Return backbones and datamodules that tasks of one sweep share within a worker process."""
+    """Return the cache of backbones and datamodules that tasks of one sweep share within a worker process."""
     return ComponentCache()
 
 
 @contextmanager
 def environment_variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a block."""
+    """Set environment variables inside the block, and restore the earlier values after it."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

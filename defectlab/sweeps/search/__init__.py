@@ -1,10 +1,10 @@
-"""Searching a space by validation images: Optuna draws trials, which run as the configurations of a sweep do."""
+"""Search of a space by validation images: trials are drawn with Optuna and run as the configurations of a sweep are."""
 
 from defectlab.utils.errors import InputError
 
 
 def require_optuna() -> None:
-    """Check that Optuna is installed: the modules of this package import it.
+    """Check that Optuna is installed, since the modules of this package import it.
 
     Raises:
         InputError: It is not; says how to get it.

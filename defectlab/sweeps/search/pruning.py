@@ -1,4 +1,4 @@
-"""Ending a training early that is worse than earlier ones were: judged by its validation images, epoch by epoch."""
+"""Pruning: a training that is worse than earlier ones on its validation images is ended early."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from defectlab.sweeps.selection import validation_metric
 
 
 class Pruner(Callback):
-    """After each epoch tells a trial the objective on the validation images, and ends the training if it is to.
+    """Callback that reports each epoch's objective on the validation images to a trial, and ends a pruned training.
 
     Args:
         trial: An Optuna trial: `report(value, step)` and `should_prune()`.
@@ -23,7 +23,7 @@ class Pruner(Callback):
         self._objective = objective
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch, if its validation pass is on record."""
+        """Report the epoch's objective if its validation is recorded; raise PrunedTrialError if the trial is pruned."""
         recorders = (callback for callback in trainer.callbacks if isinstance(callback, Recorder))  # type: ignore[attr-defined]
         run = next(recorders).run
         if run is None or run.record.validation_epoch != trainer.current_epoch:

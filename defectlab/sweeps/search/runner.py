@@ -1,4 +1,4 @@
-"""A search: trials are drawn, run as a sweep's configurations are, and judged by their validation images."""
+"""Execution of a search: trials are drawn, run as a sweep's configurations are, and judged by validation images."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuiltTrial:
-    """A trial with its configurations, one for each dataset and seed: those that can run, and those that cannot."""
+    """A trial with its configurations, one for each dataset and seed: those that can run, and those refused."""
 
     trial: Trial
     configurations: Sequence[Configuration]
@@ -39,7 +39,7 @@ class BuiltTrial:
 
 @dataclass
 class SearchRunner:
-    """A search under way; its trials share `components`, the executor's shared work and the records known."""
+    """Runs the trials of a search, which share `components`, the executor's shared work and the recorded runs."""
 
     settings: SweepConfig
     config: SearchConfig
@@ -52,7 +52,7 @@ class SearchRunner:
     weights: list[str] = field(default_factory=list)
 
     def check(self) -> int:
-        """Check, before anything is computed, that trials can be judged; returns how many images judge them.
+        """Check, before anything is computed, that trials can be judged; return the number of validation images.
 
         Raises:
             InputError: They cannot; says what is missing.
@@ -69,18 +69,20 @@ class SearchRunner:
             manifests[manifest.hash] = manifest
         check_objective(manifests.values(), self.config.objective)
         self.identity = {"base": self.settings.base, "seeds": self.settings.seeds, "images": sorted(manifests)}
-        if self.settings.cache_dtype != "float32":  # left out where it is: studies from before stay the same
+        if (
+            self.settings.cache_dtype != "float32"
+        ):  # left out at the default, so that earlier studies keep their identity
             self.identity["cache_dtype"] = self.settings.cache_dtype
         self.weights = self._weights()
         return sum(len(manifest.split("validation")) for manifest in manifests.values())
 
     def _weights(self) -> list[str]:
-        """Return the hashes of all weights that trials can take: a file may hold others than when it was last read."""
+        """Return the sorted hashes of all weights that trials can use, as the weights files hold them now."""
         hashes = set()
         for data in self._experiments("backbone.", all_models=True):
             try:
                 backbone = self.components.backbone(Experiment.from_dict(data))
-            except InputError:  # its trials say so by themselves
+            except InputError:  # the trials that use it report the error
                 continue
             hashes |= {backbone.weights.sha256} if backbone is not None else set()
         return sorted(hashes)
@@ -96,7 +98,7 @@ class SearchRunner:
 
     @property
     def runs_per_trial(self) -> int:
-        """How many configurations a trial is: one for each dataset and seed."""
+        """Number of configurations of each trial: one for each dataset and seed."""
         return max(1, len(self.settings.roots())) * len(self.settings.seeds)
 
     def build(self, trials: Sequence[Trial]) -> tuple[list[BuiltTrial], list[Configuration], list[Configuration]]:
@@ -119,7 +121,7 @@ class SearchRunner:
         return built, list(distinct.values()), placeholders
 
     def run(self, trials: Sequence[Trial], report: Report) -> None:
-        """Run trials together and set the state, value and outcomes of each; what is on record is not run again."""
+        """Run trials together and set the state, value and outcomes of each; recorded runs are not run again."""
         built, distinct, placeholders = self.build(trials)
         earlier = self.records.runs_of(distinct)
         pending = {one.run_id: one for one in distinct if self._is_pending(earlier.get(one.run_id))}
@@ -152,14 +154,14 @@ class SearchRunner:
         return is_pending(run, self.retry_failed and not is_pruned(run))
 
     def _add_pruners(self, built: Sequence[BuiltTrial], pending: dict[str, Configuration]) -> None:
-        """Let the trainings that are to run report to their trials, epoch by epoch."""
+        """Add a `Pruner` to each pending training whose model has no fixed number of epochs."""
         for one in built:
             for configuration in one.configurations:
                 if configuration.run_id in pending and model_info(configuration.model.model_name).epochs is None:
                     configuration.engine.add_callback(Pruner(one.trial.optuna_trial, self.config.objective))
 
     def _judge(self, trial: Trial) -> None:
-        """Set the state and the value of a trial from the outcomes of the trial."""
+        """Set state, value and error of a trial from its outcomes."""
         lost = next((one for one in trial.outcomes if not one.has_metrics), None)
         if lost is not None:
             trial.state, trial.error = PRUNED if lost.status == "pruned" else FAILED, lost.error
@@ -171,7 +173,7 @@ class SearchRunner:
 
 
 def run_search(search: SearchRunner, folder: Path, report: Report, study: SearchStudy) -> list[Trial]:
-    """Ask, run, judge and tell until there are enough trials, and return all; each round writes `trials.csv`."""
+    """Ask, run, judge and tell until there are enough trials, and return all trials; each round writes `trials.csv`."""
     asked = study.ask()
     while asked:
         search.run(asked, report)
@@ -185,7 +187,7 @@ def run_search(search: SearchRunner, folder: Path, report: Report, study: Search
 
 
 def _known_outcome(one: Configuration, outcome: Outcome | None, run: Run | None) -> Outcome:
-    """Return the outcome of a configuration that another trial of this round, or an earlier sweep, has run."""
+    """Return the outcome of a configuration that another trial of this round, or an earlier run, has computed."""
     if outcome is not None:
         status = "kept" if outcome.has_metrics else outcome.status
         return replace(outcome, number=one.number, status=status, seconds=0.0)

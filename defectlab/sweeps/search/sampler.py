@@ -1,4 +1,4 @@
-"""How a search draws its trials: Optuna's samplers, seeded so that a search may be ended and taken up."""
+"""Drawing the trials of a search: Optuna's samplers, seeded so that a search can be stopped and resumed."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SIGNIFICANT_DIGITS = 4  # of numbers drawn from an interval: they stand in names
 
 
 class TPESampler(optuna.samplers.TPESampler):
-    """Optuna's TPE; a draw depends on the seed, the trial, the option and the completed trials alone."""
+    """Optuna's TPE sampler; a draw depends only on the seed, the trial, the option and the completed trials."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(multivariate=False)
@@ -35,7 +35,7 @@ class TPESampler(optuna.samplers.TPESampler):
 
 
 class RandomSampler(optuna.samplers.RandomSampler):
-    """Uniform draws that depend on the seed and the trial alone.
+    """Sampler with uniform draws that depend only on the seed and the trial.
 
     Optuna's own draws would do for new searches. Those begun before Optuna drew for them keep no ledger, and go on only
     because these draws are the same: one generator for each trial, asked for its options in their order.
@@ -70,7 +70,7 @@ def make_sampler(config: SearchConfig) -> optuna.samplers.BaseSampler:
 
 
 def sample(space: Space, trial: optuna.Trial) -> dict[str, Any]:
-    """Draw one combination of options from one subspace; an option drawn for the trial before keeps its value."""
+    """Draw one combination of options from one subspace; an option that the trial already has keeps its value."""
     names = subspace_names(space)
     name = _suggest(trial, "part", Choices(tuple(names))) if len(names) > 1 else names[0]
     subspace = space[names.index(name)]
@@ -92,7 +92,7 @@ def _suggest(trial: optuna.Trial, name: str, options: Options) -> Any:
 
 
 def rounded(value: float, options: Interval) -> float:
-    """Return a number that was drawn as it is used: of a few digits, and inside.
+    """Return a drawn number rounded to `SIGNIFICANT_DIGITS` digits and clipped to the interval.
 
     >>> rounded(0.0123456, Interval(0.001, 0.1))
     0.01235

@@ -1,4 +1,4 @@
-"""A sweep whose configurations a search draws: what `sweep` does for a file with a section `search`."""
+"""A sweep whose configurations are drawn by a search: `sweep` calls it for settings with a section `search`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def search_sweep(
     executor: str = "local",
     address: str | None = None,
 ) -> SweepResult:
-    """Run a search; see `sweep`. Called again it goes on where it was, or further where `trials` has grown.
+    """Run a search; see `sweep`. Called again, it resumes where it stopped, or continues up to a larger `trials`.
 
     Raises:
         InputError: A search that cannot work, before anything is computed.
@@ -74,7 +74,7 @@ def search_sweep(
 
 
 def _description(settings: SweepConfig, n_images: int, n_completed: int) -> str:
-    """Return a line on what a search will do, judged by `n_images` images."""
+    """Return a one-line description of a search that is judged by `n_images` validation images."""
     config, size = settings.search, space_size(settings.grid)
     assert config is not None
     return (
@@ -86,7 +86,7 @@ def _description(settings: SweepConfig, n_images: int, n_completed: int) -> str:
 
 
 def _plan(search: SearchRunner, store: FeatureStore) -> Plan:
-    """Return what a random search will compute.
+    """Return the plan of a random search.
 
     Raises:
         InputError: No trial can run.
@@ -102,7 +102,7 @@ def _plan(search: SearchRunner, store: FeatureStore) -> Plan:
 def _retain(
     settings: SweepConfig, refit: Sequence[str], runs: Mapping[str, Run], store: FeatureStore
 ) -> RetainedCheckpoints:
-    """Make the checkpoints of a finished search: unless it says otherwise, of the best by its own objective."""
+    """Make the checkpoints of a finished search: by default that of the best run of each dataset by its objective."""
     assert settings.search is not None
     if not runs or (settings.checkpoints == "none" and not refit):
         return RetainedCheckpoints()
@@ -121,7 +121,7 @@ def _retain(
 
 
 def _earlier_outcomes(trials: Sequence[Trial]) -> list[Outcome]:
-    """Return the outcomes of trials that an earlier call has completed."""
+    """Return the outcomes of trials that an earlier call has completed; those with metrics get status `kept`."""
     outcomes = [outcome for trial in trials for outcome in trial.outcomes]
     for outcome in outcomes:
         outcome.status = "kept" if outcome.has_metrics else outcome.status

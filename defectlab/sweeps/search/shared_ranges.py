@@ -1,4 +1,4 @@
-"""How far shared work reaches in a search: trials come one by one, and what they share must serve those to come."""
+"""Ranges of shared work in a search: trials are drawn one by one, and shared work must also serve later trials."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -7,13 +7,18 @@ from defectlab.experiment import ComponentCache
 from defectlab.sweeps.configurations import PREFIX, SHARED, Configuration, build_all
 from defectlab.sweeps.search_space import Choices, Interval, Options, Space
 
-SEEN = ("data.", "backbone.", "model.image_size", "model.center_crop")  # options that decide what a backbone sees
+SEEN = (
+    "data.",
+    "backbone.",
+    "model.image_size",
+    "model.center_crop",
+)  # prefixes of the options that decide a backbone's input
 
 
 def set_prefix_values(
     space: Space, trials: Sequence[tuple[Mapping[str, Any], Configuration]], components: ComponentCache
 ) -> list[Configuration]:
-    """Tell configurations what others of their space can ask of the work they share.
+    """Set on configurations the prefix values and layers that other trials of their space can need of shared work.
 
     One coreset order then serves every ratio that can be drawn, one factor every `n_features`, and one pass of the
     backbone every layer, whichever trial comes first, and whether or not a search is taken up again.
@@ -52,12 +57,12 @@ def set_prefix_values(
 
 
 def _fits(one: Configuration, value: float) -> bool:
-    """Whether the layers of a configuration have as many channels as PaDiM is to take of them."""
+    """Whether a prefix value is possible: for PaDiM at most the channels of the layers; for other models always."""
     return one.model.model_name != "padim" or value <= sum(one.model.model.feature_extractor.out_dims)
 
 
 def _prefix_values(space: Space, values: Mapping[str, Any], option: str) -> tuple[list[Any], bool]:
-    """Return what an option can be where all others are as in `values`, and whether that is endlessly much."""
+    """Return the values an option can have with all others as in `values`, and whether there are infinitely many."""
     others = {name: value for name, value in values.items() if name != option and name not in ("model.num_neighbors",)}
     found: list[Any] = []
     endless = False
@@ -70,7 +75,7 @@ def _prefix_values(space: Space, values: Mapping[str, Any], option: str) -> tupl
 
 
 def _layers(space: Space, values: Mapping[str, Any], one: Configuration) -> tuple[str, ...]:
-    """Return every layer that a part of the space can take of the same images through the same backbone."""
+    """Return every layer that a part of the space can use with the same images and the same backbone."""
     assert one.backbone is not None
     seen = {name: value for name, value in values.items() if name.startswith(SEEN)}
     found: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""The ledger of a search: Optuna's ask and tell, with a journal file that survives being killed."""
+"""The study of a search: Optuna's ask and tell, with a journal file from which a killed search resumes."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def open_study(
     weights: list[str],
     retry_failed: bool = False,
 ) -> Iterator["SearchStudy"]:
-    """Open, or begin, the study of a search: for this process alone, with its journal in the sweep's folder.
+    """Open or create the study of a search, locked for this process, with its journal in the sweep's folder.
 
     A random search needs no journal: its draws depend on no result, and what has run is on record.
 
@@ -105,7 +105,7 @@ class SearchStudy:
         )
 
     def ask(self) -> list[Trial]:
-        """Return the next trials, those that an ended search left open first; none when there are enough."""
+        """Return the next trials, first those that a stopped search left open; an empty list when there are enough."""
         trials = self._study.get_trials(deepcopy=False)
         opened = [optuna.Trial(self._study, one._trial_id) for one in trials if one.state == TrialState.RUNNING]
         waiting = sum(one.state == TrialState.WAITING for one in trials)
@@ -122,7 +122,7 @@ class SearchStudy:
         self._study.tell(trial.number, value, state=STATES[trial.state])
 
     def completed_trials(self) -> list[Trial]:
-        """Return every trial whose state is known."""
+        """Return every trial that is complete, failed or pruned."""
         names = {state: name for name, state in STATES.items()}
         return [
             Trial(
@@ -138,7 +138,7 @@ class SearchStudy:
         ]
 
     def check_same(self, journal: Path, identity: Mapping[str, Any], weights: list[str]) -> None:
-        """Note in a new study what its values depend on; in an earlier one that must be the same.
+        """Store the facts that a new study's values depend on; check that those of an earlier study are the same.
 
         Raises:
             InputError: The study's values were measured otherwise.
@@ -160,7 +160,7 @@ class SearchStudy:
                 raise InputError(messages[attribute])
 
     def enqueue_failed(self) -> None:
-        """Put trials that failed back to the end, once each."""
+        """Enqueue each failed trial once more, unless it has been retried already."""
         trials = self._study.get_trials(deepcopy=False)
         tried = {one.user_attrs.get(RETRIES) for one in trials}
         for one in trials:
@@ -174,7 +174,7 @@ class SearchStudy:
 
 
 def _repair(journal: Path) -> None:
-    """Remove what a killed process left: half a line at the end, and its lock. No other process is at it now."""
+    """Remove an incomplete last line and the lock that a killed process left in a journal."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if not journal.is_file():
         return

@@ -1,4 +1,4 @@
-"""The trials of a search as data: what was drawn, what became of it, and the table people read. No torch here."""
+"""Tables of the trials of a search: ranking, CSV file and printed table. Imports no torch."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ MAX_ROWS = 10
 
 
 def ranked(trials: Iterable[Trial], maximizes: bool) -> list[Trial]:
-    """Return the complete ones, best first; of equal ones the earliest."""
+    """Return the complete trials, best first; of equal trials the earliest comes first."""
     complete = [(trial.value, trial) for trial in trials if trial.state == COMPLETE and trial.value is not None]
     return [trial for _, trial in sorted(complete, key=lambda p: (-p[0] if maximizes else p[0], p[1].number))]
 
