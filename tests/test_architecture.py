@@ -1,4 +1,4 @@
-"""What starts without torch, what the package's door offers, and that the contracts of pyproject.toml can break."""
+"""What starts without torch, what the package's door offers, that contracts can break, and where tests lie."""
 
 import ast
 import re
@@ -104,3 +104,27 @@ def test_the_map_of_packages_is_the_contract():
     assert [(floor, name.removesuffix(".py")) for floor, name in rows] == expected
     inside = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert inside - {"__init__", "__pycache__"} == {name for _, name in expected}
+
+
+# tests of what several modules do together, by their place under tests/
+WORKFLOWS = {
+    "data/test_data_rules.py",
+    "models/test_contract.py",
+    "models/test_models.py",
+    "sweeps/test_sweep_killed.py",
+    "sweeps/test_sweep_trackers.py",
+    "sweeps/test_two_sweeps.py",
+}
+
+
+def test_tests_mirror_the_package():
+    """The tests of `defectlab/a/b.py`, or of the folder `defectlab/a/b/`, are `tests/a/test_b.py`."""
+    tests = ROOT / "tests"
+    elsewhere = set()
+    for package in (folder.name for folder in PACKAGE.iterdir() if folder.is_dir()):
+        for file in (tests / package).rglob("test_*.py"):
+            place = file.relative_to(tests)
+            tested = PACKAGE / place.with_name(file.stem.removeprefix("test_"))
+            if not (tested.is_dir() or tested.with_suffix(".py").is_file()):
+                elsewhere.add(place.as_posix())
+    assert elsewhere == WORKFLOWS

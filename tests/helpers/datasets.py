@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from defectlab.data.manifest.manifest import Manifest
+
 
 def make_parts(
     root: Path, *, train: int = 8, good: int = 4, bad: int = 4, size: int = 64, masks: bool = True, defect: str = "blot"
@@ -61,3 +63,19 @@ def mvtec(root, *, train=10, good=6, kinds=None, masks=True):
             if masks:
                 write_mask(root / f"ground_truth/{kind}/{i:03d}_mask.png")
     return root
+
+
+def well_set(root: Path, lines: str | None = None, *, train: int = 10, spills: str = "proliv") -> Path:
+    for number in range(train):
+        write_image(root / f"train/{number}.png", size=(8 + number, 6))
+    for number in range(3):
+        write_image(root / spills / f"{number}.png")
+    for name in ("a", "b b", "c"):
+        write_image(root / f"test/imgs/{name}.png")
+    text = "a.png 0\nb b.png 1\nc.png 0\n" if lines is None else lines
+    (root / "test/test_annotation.txt").write_text(text, encoding="utf-8")
+    return root
+
+
+def paths_of(manifest: Manifest, split: str, label: int) -> list[str]:
+    return [entry.path for entry in manifest.split(split) if entry.label == label]

@@ -1,5 +1,6 @@
-"""Several seeds of one experiment: one split, failures survived, finished ones kept, one summary."""
+"""One experiment with several seeds or on many categories: failures survived, finished runs kept, one summary."""
 
+import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,27 @@ import pytest
 import torch
 import torchvision
 import yaml
+from helpers.datasets import make_parts
 from helpers.experiments import SMALL, experiment
 from scipy.stats import t
 
 import defectlab.sweeps.run_many as many
 from defectlab.cli import main
+from defectlab.data.manifest.options import DataOptions
 from defectlab.experiment import Experiment, build
 from defectlab.results.comparison.runs import rankings_of
 from defectlab.results.run.run import Run, find_runs
-from defectlab.sweeps.run_many import parse_seeds, run_many, with_seeds
+from defectlab.sweeps.run_many import (
+    METRICS,
+    parse_seeds,
+    per_category,
+    run_categories,
+    run_many,
+    table_of,
+    with_seeds,
+    write_table,
+)
+from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
 
 
@@ -151,3 +164,87 @@ def test_repeat_in_a_file_and_seeds_on_the_command_line(
     assert "0..4" in capsys.readouterr().err
     monkeypatch.setattr(many, "train_built", lambda *_: 1 / 0)
     assert main(["train", "--config", str(file), "--seeds", "50,51"]) == 1
+
+
+MODEL = {"name": "padim", "layers": ["layer1"], "n_features": 10, "image_size": 64}
+
+
+def over_categories(root: Path, **options) -> Experiment:
+    data = {"root": str(root), "num_workers": 0, **options.pop("data", {})}
+    given = {"categories": "all", "model": MODEL, **options}
+    return Experiment.from_dict({"data": data, "backbone": {"name": "resnet18", "weights": "random"}, **given})
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    for number, name in enumerate(("bottle", "carpet", "mine")):
+        make_parts(tmp_path / "shelf" / name, train=4 + number, good=2, bad=2)
+    return tmp_path / "shelf"
+
+
+def test_an_experiment_for_each_category(shelf: Path):
+    each = per_category(over_categories(shelf, categories=["mine", "bottle"]))
+    assert [(one.data.name, Path(one.data.root).name, one.categories) for one in each] == [
+        ("mine", "mine", None), ("bottle", "bottle", None)
+    ]  # fmt: skip
+    with pytest.raises(OptionError, match=r"leave out data\.name"):
+        per_category(over_categories(shelf, data={"name": "x"}))
+    with pytest.raises(OptionError, match="is several"):
+        build(over_categories(shelf))
+    assert DataOptions().unknown_dir is None
+
+
+def test_a_table_keeps_the_name_that_earlier_versions_gave_it():
+    assert table_of(over_categories(Path("shelf"))).name == "all_padim_05c7e2.csv"
+
+
+def test_a_mean_says_of_how_many_it_is(tmp_path: Path):
+    done = {"status": "finished", "image_AUROC": 0.5}
+    write_table(tmp_path / "t.csv", [{**done, "pixel_AUROC": 0.9}, {**done, "pixel_AUROC": None}, {"status": "failed"}])
+    mean = rows_of(tmp_path / "t.csv")[-1]
+    assert (mean["status"], mean["image_AUROC"]) == ("of 2; pixel_AUROC of 1", "0.5")
+
+
+@pytest.mark.row("R.20")
+def test_print_config_trains_nothing(shelf: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["train", "--data.root", str(shelf), "--model.name", "padim", "--categories", "all", "--print_config"]
+    assert main(arguments) == 0
+    assert "categories: all" in capsys.readouterr().out
+    assert not paths.results_dir().exists()
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.row("4.8")
+def test_the_table_grows_and_survives_a_broken_category(shelf: Path, monkeypatch: pytest.MonkeyPatch):
+    (shelf / "carpet/train/good/000.png").write_bytes(b"broken")
+    seen = []
+    import defectlab.sweeps.run_many as module
+
+    write = module.write_table
+    monkeypatch.setattr(module, "write_table", lambda table, rows: (seen.append(len(rows)), write(table, rows)))
+    wanted = over_categories(shelf)
+    table = table_of(wanted)
+    assert len(run_categories(per_category(wanted), table)) == 2
+    assert seen == [1, 2, 3]
+    rows = rows_of(table)
+    assert [(row["category"], row["status"]) for row in rows] == [
+        ("bottle", "finished"), ("carpet", "failed"), ("mine", "finished"), ("mean", "of 2")
+    ]  # fmt: skip
+    assert "000.png" in rows[1]["error"]
+    for name in METRICS:
+        values = [float(row[name]) for row in rows[:3] if row[name]]
+        assert float(rows[3][name]) == pytest.approx(sum(values) / len(values))
+    folder = paths.resolve(rows[0]["run"])
+    before = (folder / "run.json").stat().st_mtime_ns
+
+    make_parts(shelf / "carpet", train=5, good=2, bad=2)  # mended: only what is missing is run
+    settings = ["--model.layers", "[layer1]", "--model.n_features", "10", "--model.image_size", "64"]
+    arguments = ["train", "--data.root", str(shelf), "--data.num_workers", "0", "--backbone.weights", "random"]
+    assert main([*arguments, "--model.name", "padim", *settings, "--categories", "all"]) == 0
+    assert (folder / "run.json").stat().st_mtime_ns == before
+    again = [file for file in table.parent.iterdir() if rows_of(file)[-1]["status"] == "of 3"]
+    assert len(again) == 1

@@ -1,8 +1,12 @@
 """Layouts found by themselves, and what is said where none is."""
 
+from pathlib import Path
+
 import pytest
+from helpers.datasets import paths_of, well_set, write_image
 
 from defectlab.data.manifest.layouts import Layout, detect, named
+from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.options import DataOptions
 from defectlab.utils.errors import DataError
 
@@ -101,3 +105,25 @@ def test_named_folders_in_and_outside_the_root(tmp_path):
     root, found = named(DataOptions(None, normal_dir=tmp_path / "a/good", abnormal_dir=tmp_path / "b/bad"))
     assert root == tmp_path
     assert found.normal_dirs + found.abnormal_dirs == ("a/good", "b/bad")
+
+
+def test_it_is_recognised_and_split(tmp_path: Path):
+    manifest = build_manifest(well_set(tmp_path))
+    assert manifest.layout == "wells"
+    assert paths_of(manifest, "test", 1) == ["test/imgs/b b.png"]
+    assert paths_of(manifest, "test", 0) == ["test/imgs/a.png", "test/imgs/c.png"]
+    assert {entry.defect for entry in manifest.entries if entry.label} == {"proliv"}
+    assert paths_of(manifest, "validation", 1) == [f"proliv/{number}.png" for number in range(3)]
+    good = paths_of(manifest, "validation", 0)
+    assert len(good) == 2  # a fifth of ten
+    assert not set(good) & set(paths_of(manifest, "train", 0))
+    assert manifest.protocol.n_val_good == 2
+    assert "2 good training images" in manifest.protocol.validation_from
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_other_folders_are_named_and_not_used(tmp_path: Path):
+    layout = detect(well_set(tmp_path, spills="defects"))
+    assert layout.abnormal_val_dirs == ("defects",)
+    write_image(tmp_path / "notes/x.png")
+    assert detect(tmp_path).notes == ("notes is not used",)

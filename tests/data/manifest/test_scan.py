@@ -1,11 +1,13 @@
-"""What is wrong on disk: every outcome of images, masks and folders."""
+"""What is read and what is wrong on disk: images, masks, folders and files of annotations."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
-from helpers.datasets import mvtec, write_image, write_mask
+from helpers.datasets import mvtec, paths_of, well_set, write_image, write_mask
 from PIL import Image
 
+from defectlab.data.folder import Folder
 from defectlab.data.images import list_images
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import named
@@ -236,3 +238,53 @@ def test_scan_keeps_the_part_each_image_comes_from(tmp_path):
         ("train/good/000.png", "train", 0, "good"),
         ("train/good/001.png", "train", 0, "good"),
     ]
+
+
+def test_photographs_may_be_jpegs_as_the_references_are(tmp_path: Path):
+    for folder, names in (("train", "abcde"), ("proliv", "xy"), ("test/imgs", "pq")):
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.jpg", size=(9, 7))
+    (tmp_path / "test/test_annotation.txt").write_text("p.jpg 0\nq.jpg 1\n", encoding="utf-8")
+    manifest = build_manifest(tmp_path)
+    assert manifest.layout == "wells"
+    assert paths_of(manifest, "test", 1) == ["test/imgs/q.jpg"]
+    assert paths_of(manifest, "validation", 1) == ["proliv/x.jpg", "proliv/y.jpg"]
+    assert len(paths_of(manifest, "train", 0)) == 4
+    data = Folder(root=tmp_path, num_workers=0, eval_batch_size=2)
+    data.setup()
+    batch = next(iter(data.test_dataloader()))
+    assert batch.gt_label.tolist() == [0, 1]
+
+
+def test_blank_lines_tabs_of_windows_and_a_byte_order_mark_are_read(tmp_path: Path):
+    well_set(tmp_path)
+    text = b"\xef\xbb\xbfa.png 0\r\n\r\nb b.png 1\r\n c.png  0 \r\n"
+    (tmp_path / "test/test_annotation.txt").write_bytes(text)
+    assert paths_of(build_manifest(tmp_path), "test", 1) == ["test/imgs/b b.png"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a.png 0\nc.png 0\n", r"b b\.png: no line in test/test_annotation\.txt"),
+        ("a.png 0\nb b.png 1\na.png 0\nc.png 0\n", r"a\.png: lines 1 and 3 of test/test_annotation\.txt"),
+        ("a.png 0\nb b.png 1\nc.png 2\n", r"line 3: 'c\.png 2'"),
+        ("a.png 0\nb b.png 1\nc.png\n", r"line 3: 'c\.png'"),
+        ("", r"Images without an annotation.*\(3\)"),
+    ],
+)
+def test_what_is_wrong_with_the_annotations_is_named(tmp_path: Path, lines: str, message: str):
+    with pytest.raises(DataError, match=message):
+        build_manifest(well_set(tmp_path, lines))
+
+
+def test_an_annotation_of_no_image_is_warned_of(tmp_path: Path):
+    manifest = build_manifest(well_set(tmp_path, "a.png 0\nb b.png 1\nc.png 0\nd.png 1\n"))
+    assert any("test_annotation.txt line 4: d.png" in warning for warning in manifest.warnings)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
+    well_set(tmp_path)
+    (tmp_path / "test/test_annotation.txt").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(DataError, match="UTF-8"):
+        build_manifest(tmp_path)

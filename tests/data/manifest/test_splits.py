@@ -1,102 +1,36 @@
-"""Splits are functions of seed and names: golden values pin them for every machine and Python version."""
+"""Which images are trained on, validate and are tested."""
 
-import hashlib
-from enum import StrEnum
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers.datasets import mvtec, paths_of, well_set
 
-from defectlab.data.manifest.options import DataOptions
-from defectlab.data.manifest.sampling import sample_paths, share
+from defectlab.data.manifest.manifest import build_manifest
 from defectlab.utils.errors import OptionError
 
-NAMES = [f"train/good/{i:03d}.png" for i in range(10)]
 
+class TestGoodValidationImages:
+    def test_a_number_is_taken_up_to_a_fifth(self, tmp_path: Path):
+        root = well_set(tmp_path, train=30)
+        counts = {n: build_manifest(root, n_val_good=n).counts() for n in (1, 4, 6, 100)}
+        assert {n: found["validation"]["good"] for n, found in counts.items()} == {1: 1, 4: 4, 6: 6, 100: 6}
+        assert all(found["validation"]["good"] + found["train"]["good"] == 30 for found in counts.values())
 
-def checked(**changes):
-    given_options = {
-        "test_split_mode": "from_dir",
-        "test_split_ratio": 0.2,
-        "val_split_mode": "from_test",
-        "val_split_ratio": 0.5,
-        "seed": 42,
-    }
-    return DataOptions(**(given_options | changes)).checked()
+    def test_none_are_taken_on_request(self, tmp_path: Path):
+        assert build_manifest(well_set(tmp_path), n_val_good=0).counts()["validation"] == {"proliv": 3}
 
+    def test_any_layout_gives_them_when_asked(self, tmp_path: Path):
+        plain = build_manifest(mvtec(tmp_path))
+        more = build_manifest(tmp_path, n_val_good=2)
+        assert plain.protocol.n_val_good is None
+        assert set(paths_of(more, "validation", 0)) > set(paths_of(plain, "validation", 0))
+        assert len(paths_of(more, "train", 0)) == len(paths_of(plain, "train", 0)) - 2
 
-def test_picks_rank_by_hash_of_seed_purpose_and_name():
-    ranked = sorted(NAMES, key=lambda name: hashlib.sha256(f"42:test:{name}".encode()).hexdigest())
-    assert sample_paths(NAMES, 4, 42, "test") == set(ranked[:4])
-    assert sample_paths(reversed(NAMES), 4, 42, "test") == set(ranked[:4])
-    assert sample_paths(NAMES, 4, 43, "test") != set(ranked[:4])
-    assert sample_paths(NAMES, 4, 42, "validation") != set(ranked[:4])
+    def test_the_seed_decides_which(self, tmp_path: Path):
+        root = well_set(tmp_path, train=30)
+        one, again, other = (build_manifest(root, seed=seed) for seed in (1, 1, 2))
+        assert one.hash == again.hash != other.hash
 
-
-def test_golden_sample_paths():
-    golden = ["train/good/004.png", "train/good/006.png", "train/good/007.png"]
-    assert sorted(sample_paths(NAMES, 3, 42, "validation")) == golden
-
-
-def test_composed_and_decomposed_names_rank_alike():
-    plain, composed, apart = ["a", "b", "c", "d"], "\u00e9", "e\u0301"
-    for count in range(1, 5):
-        one, other = sample_paths([*plain, composed], count, 1, "x"), sample_paths([*plain, apart], count, 1, "x")
-        assert {name.replace(apart, composed) for name in other} == one
-
-
-def test_equal_content_is_never_parted():
-    twins = {"a": "1", "b": "1", "c": "1", "d": "2", "e": "3", "f": "4"}
-    for seed in range(40):
-        picked = sample_paths(twins, 3, seed, "x", twins)
-        assert len(picked & {"a", "b", "c"}) in (0, 3)
-        assert len(picked) == 3
-
-
-@given(
-    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 40), min_size=1),
-    st.floats(0, 0.99, allow_nan=False),
-)
-def test_shares_are_fair(sizes, ratio):
-    taken = share(sizes, ratio)
-    total = sum(sizes.values())
-    for kind, size in sizes.items():
-        if ratio > 0 and size >= 2 and total >= 2:
-            assert 1 <= taken[kind] <= size - 1
-        assert 0 <= taken[kind] <= size
-        assert abs(taken[kind] - size * ratio) <= 1 + (size * ratio < 1)
-    if ratio > 0 and total > 1 and min(sizes.values()) >= 4 and 0.25 < ratio < 0.75:
-        assert sum(taken.values()) == int(total * ratio + 1e-9)
-
-
-def test_the_odd_one_stays_behind_and_zero_takes_nothing():
-    assert share({"good": 7}, 0.5) == {"good": 3}
-    assert share({"good": 1}, 0.5) == {"good": 0}
-    assert share({"good": 7}, 0) == {"good": 0}
-    assert share({"good": 3}, 0.1) == {"good": 1}
-
-
-def test_enum_members_and_none_are_modes():
-    class ValSplitMode(StrEnum):
-        FROM_TRAIN = "from_train"
-
-    assert checked(val_split_mode=ValSplitMode.FROM_TRAIN).val_split_mode == "from_train"
-    assert checked(val_split_mode=None).val_split_mode == "none"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"val_split_mode": "synthetic"}, "not offered.*abnormal_dir"),
-        ({"test_split_mode": "synthetic"}, "not offered"),
-        ({"val_split_mode": "from_tests"}, "Did you mean 'from_test'"),
-        ({"val_split_ratio": 1.5}, "val_split_ratio"),
-        ({"val_split_ratio": 1}, "leave nothing"),
-        ({"test_split_ratio": -0.1}, "test_split_ratio"),
-        ({"seed": 1.5}, "seed"),
-        ({"test_split_mode": "none", "val_split_mode": "same_as_test"}, "needs a test set"),
-    ],
-)
-def test_options_that_cannot_work(changes, words):
-    with pytest.raises(OptionError, match=words):
-        checked(**changes)
+    def test_it_is_a_whole_number(self, tmp_path: Path):
+        with pytest.raises(OptionError, match="n_val_good"):
+            build_manifest(well_set(tmp_path), n_val_good=-1)

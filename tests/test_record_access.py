@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 OWN = ("defectlab/results/run/", "tests/results/run/")
 FILES = sorted(
     file

@@ -1,0 +1,102 @@
+"""Splits are functions of seed and names: golden values pin them for every machine and Python version."""
+
+import hashlib
+from enum import StrEnum
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.sampling import sample_paths, share
+from defectlab.utils.errors import OptionError
+
+NAMES = [f"train/good/{i:03d}.png" for i in range(10)]
+
+
+def checked(**changes):
+    given_options = {
+        "test_split_mode": "from_dir",
+        "test_split_ratio": 0.2,
+        "val_split_mode": "from_test",
+        "val_split_ratio": 0.5,
+        "seed": 42,
+    }
+    return DataOptions(**(given_options | changes)).checked()
+
+
+def test_picks_rank_by_hash_of_seed_purpose_and_name():
+    ranked = sorted(NAMES, key=lambda name: hashlib.sha256(f"42:test:{name}".encode()).hexdigest())
+    assert sample_paths(NAMES, 4, 42, "test") == set(ranked[:4])
+    assert sample_paths(reversed(NAMES), 4, 42, "test") == set(ranked[:4])
+    assert sample_paths(NAMES, 4, 43, "test") != set(ranked[:4])
+    assert sample_paths(NAMES, 4, 42, "validation") != set(ranked[:4])
+
+
+def test_golden_sample_paths():
+    golden = ["train/good/004.png", "train/good/006.png", "train/good/007.png"]
+    assert sorted(sample_paths(NAMES, 3, 42, "validation")) == golden
+
+
+def test_composed_and_decomposed_names_rank_alike():
+    plain, composed, apart = ["a", "b", "c", "d"], "\u00e9", "e\u0301"
+    for count in range(1, 5):
+        one, other = sample_paths([*plain, composed], count, 1, "x"), sample_paths([*plain, apart], count, 1, "x")
+        assert {name.replace(apart, composed) for name in other} == one
+
+
+def test_equal_content_is_never_parted():
+    twins = {"a": "1", "b": "1", "c": "1", "d": "2", "e": "3", "f": "4"}
+    for seed in range(40):
+        picked = sample_paths(twins, 3, seed, "x", twins)
+        assert len(picked & {"a", "b", "c"}) in (0, 3)
+        assert len(picked) == 3
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 40), min_size=1),
+    st.floats(0, 0.99, allow_nan=False),
+)
+def test_shares_are_fair(sizes, ratio):
+    taken = share(sizes, ratio)
+    total = sum(sizes.values())
+    for kind, size in sizes.items():
+        if ratio > 0 and size >= 2 and total >= 2:
+            assert 1 <= taken[kind] <= size - 1
+        assert 0 <= taken[kind] <= size
+        assert abs(taken[kind] - size * ratio) <= 1 + (size * ratio < 1)
+    if ratio > 0 and total > 1 and min(sizes.values()) >= 4 and 0.25 < ratio < 0.75:
+        assert sum(taken.values()) == int(total * ratio + 1e-9)
+
+
+def test_the_odd_one_stays_behind_and_zero_takes_nothing():
+    assert share({"good": 7}, 0.5) == {"good": 3}
+    assert share({"good": 1}, 0.5) == {"good": 0}
+    assert share({"good": 7}, 0) == {"good": 0}
+    assert share({"good": 3}, 0.1) == {"good": 1}
+
+
+def test_enum_members_and_none_are_modes():
+    class ValSplitMode(StrEnum):
+        FROM_TRAIN = "from_train"
+
+    assert checked(val_split_mode=ValSplitMode.FROM_TRAIN).val_split_mode == "from_train"
+    assert checked(val_split_mode=None).val_split_mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"val_split_mode": "synthetic"}, "not offered.*abnormal_dir"),
+        ({"test_split_mode": "synthetic"}, "not offered"),
+        ({"val_split_mode": "from_tests"}, "Did you mean 'from_test'"),
+        ({"val_split_ratio": 1.5}, "val_split_ratio"),
+        ({"val_split_ratio": 1}, "leave nothing"),
+        ({"test_split_ratio": -0.1}, "test_split_ratio"),
+        ({"seed": 1.5}, "seed"),
+        ({"test_split_mode": "none", "val_split_mode": "same_as_test"}, "needs a test set"),
+    ],
+)
+def test_options_that_cannot_work(changes, words):
+    with pytest.raises(OptionError, match=words):
+        checked(**changes)
