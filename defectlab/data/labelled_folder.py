@@ -8,8 +8,9 @@ from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout, subfolders
 from defectlab.data.manifest.manifest import Manifest, manifest_of
 from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.scan import scan
-from defectlab.data.manifest.splits import Protocol, count_labels
+from defectlab.data.manifest.splits import count_labels
 from defectlab.data.manifest.survey import Survey
 from defectlab.utils.errors import DataError
 

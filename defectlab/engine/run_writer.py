@@ -63,7 +63,7 @@ class RunWriter:
         `epoch`, counted from 0, is that of the weights.
         """
         run = self.run
-        source = "test" if manifest.protocol.validation_is_test else "validation"
+        source = manifest.protocol.threshold_source
         maps, masks = run.maps("validation"), run.packed_masks("validation")
         image, pixel = choose_thresholds(rows, maps, masks, rule, pixel_labels(run, rows))
         run.write_scores([*(with_decision(row, image.value) for row in rows), *run.scores("test")])

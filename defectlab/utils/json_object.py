@@ -80,14 +80,20 @@ class JsonObject:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert this object, including nested objects, to plain JSON data."""
-        known = _fields(type(self))
-        data: dict[str, Any] = dict.fromkeys(self.order)
+        return {key: self.plain_value(key) for key in self.written_keys()}
+
+    def written_keys(self) -> list[str]:
+        """Return the keys that `to_dict` writes, in order."""
+        known, order = _fields(type(self)), dict.fromkeys(self.order)
         for key, entry in known.items():
-            value = getattr(self, entry.name)
-            if key in data or entry.required or value != entry.default():
-                data[key] = _plain(value)
-        gone = [key for key in data if key not in known and key not in self.extra]
-        return {key: value for key, value in (data | _plain(self.extra)).items() if key not in gone}
+            if key not in order and (entry.required or getattr(self, entry.name) != entry.default()):
+                order[key] = None
+        return [key for key in order | dict.fromkeys(self.extra) if key in known or key in self.extra]
+
+    def plain_value(self, key: str) -> Any:
+        """Return the value of one key as plain JSON data."""
+        entry = _fields(type(self)).get(key)
+        return _plain(self.extra[key] if entry is None else getattr(self, entry.name))
 
     def replaced(self, **changes: Any) -> Self:
         """Return a copy with some fields, or extra keys, set to typed parts or to plain JSON data.

@@ -14,7 +14,7 @@ from typing import Any
 from defectlab.data.images import MAX_REMEMBERED, nfc, path_order, probe_all
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature
-from defectlab.data.manifest.splits import Protocol
+from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.utils.errors import DataError, did_you_mean, unknown_name
 from defectlab.utils.files import write_json

@@ -2,12 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
 
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.sampling import sample_items
 from defectlab.data.manifest.scan import Item, Role
 
@@ -31,40 +30,6 @@ class Source(Enum):
     SAMPLED_FROM_TRAIN = "a seeded {ratio:.0%} of the {unit}training images (good only)"
     SAMPLED_FROM_TEST = "a seeded {ratio:.0%} of the {unit}test images, label by label and kind by kind"
     FOLDERS = "their own folders"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Origin of the test and validation images, as fields and text, with counts[split][good | anomalous].
-
-    `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
-    `group` is the pattern that names groups, `group_counts` their counts; both are None without one.
-    `missing_masks` is None where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None
-    where none was asked for.
-    """
-
-    test_split_mode: str
-    test_split_ratio: float | None
-    val_split_mode: str
-    val_split_ratio: float | None
-    validation_is_test: bool
-    test_normal_from: str
-    validation_from: str
-    counts: Mapping[str, Mapping[str, int]]
-    group: str | None = None
-    group_counts: Mapping[str, Mapping[str, int]] | None = None
-    n_val_good: int | None = None
-    missing_masks: str | None = None
-    task: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields in their stored form, in which `group_counts` is named "parts"."""
-        return {"parts" if name == "group_counts" else name: value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
-        """Create a protocol from the dictionary returned by `to_dict`."""
-        return cls(**{"group_counts" if name == "parts" else name: value for name, value in data.items()})
 
 
 def assign(

@@ -11,9 +11,10 @@ from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.groups import find_groups
 from defectlab.data.manifest.layouts import Layout, detect, named
 from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.region_options import check_sizes, read_region
 from defectlab.data.manifest.scan import Item, Role, scan
-from defectlab.data.manifest.splits import Protocol, assign
+from defectlab.data.manifest.splits import assign
 from defectlab.utils.errors import OptionError
 from defectlab.utils.paths import resolve
 

@@ -12,11 +12,16 @@ from typing import Any
 
 from filelock import FileLock
 
-from defectlab.results.run.identity import differing_suffix
+from defectlab.results.run.identity import differing_suffix, safe_name
 from defectlab.results.run.record import FILE, NewerRecordError, ProcessRecord, RunRecord, find_record
 from defectlab.utils import paths
 
 CHECKPOINT = "weights/lightning/model.ckpt"
+
+
+def parent_of(results: Path, record: RunRecord) -> Path:
+    """Return the parent of a run's folder, named by model and dataset."""
+    return results / safe_name(record.model) / safe_name(record.dataset.name)
 
 
 def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
@@ -45,6 +50,15 @@ def _known_record(folder: Path) -> RunRecord | None:
 def locked(parent: Path) -> FileLock:
     """Return a lock that prevents two processes from using the same run folder name in `parent` at once."""
     return FileLock(parent / ".lock")
+
+
+def replace_run(final: Path, folder: Path) -> None:
+    """Move a run's folder to its final place beside it; a run that is there is removed after the move."""
+    old = final.with_name(f".{final.name}.old-{os.getpid()}")
+    if final.exists():
+        final.rename(old)
+    folder.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def clear_leftovers(parent: Path, name: str) -> None:

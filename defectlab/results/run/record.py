@@ -138,18 +138,20 @@ class RunRecord(JsonObject, Mapping[str, Any]):
             )
         return super().from_dict(data)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as a JSON object with its version first."""
-        return {"version": self.version} | super().to_dict()
+    def written_keys(self) -> list[str]:
+        """Return the keys that `to_dict` writes, the version first."""
+        return list(dict.fromkeys(("version", *super().written_keys())))
 
     def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
+        if key not in self.written_keys():
+            raise KeyError(key)
+        return self.plain_value(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
+        return iter(self.written_keys())
 
     def __len__(self) -> int:
-        return len(self.to_dict())
+        return len(self.written_keys())
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record's JSON object merged with another mapping, whose keys take precedence."""

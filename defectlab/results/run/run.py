@@ -1,7 +1,6 @@
 """Run folders: creation when a run starts, atomic updates of the record, and access to the stored results."""
 
 import csv
-import json
 import logging
 import os
 import shutil
@@ -21,7 +20,9 @@ from defectlab.results.run.location import (
     clear_leftovers,
     is_alive,
     locked,
+    parent_of,
     place_of,
+    replace_run,
     runs_elsewhere,
     suggest_runs,
     this_process,
@@ -85,7 +86,7 @@ class Run:
         begun = {"run_id": identity, "name": name, "status": "running", "error": None, "facts": dict(facts)}
         begun["process"] = {**this_process(), "started": _now()}
         record = RunRecord.from_dict(begun | dict(parts))
-        parent = _parent(results, record)
+        parent = parent_of(results, record)
         if not is_writable(parent):
             raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
         parent.mkdir(parents=True, exist_ok=True)
@@ -127,11 +128,7 @@ class Run:
         with locked(self._final.parent):
             earlier = find_record(self._final)
             if earlier is None or STATUSES.index(earlier.status) <= STATUSES.index(status):
-                old = self._final.with_name(f".{self._final.name}.old-{os.getpid()}")
-                if self._final.exists():
-                    self._final.rename(old)
-                self.folder.rename(self._final)
-                shutil.rmtree(old, ignore_errors=True)
+                replace_run(self._final, self.folder)
                 self.folder = self._final
                 logger.info("Replaced the earlier run of the same experiment: %s", self._final)
 
@@ -277,35 +274,3 @@ def find_runs(results: Path | None = None) -> list[Run]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _parent(results: Path, record: RunRecord) -> Path:
-    """Return the parent of a run's folder, named by model and dataset."""
-    return results / safe_name(record.model) / safe_name(record.dataset.name)
-
-
-def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
-    """Write a run's files, keyed by path in its folder, to the experiment's place under `results`; return the run.
-
-    An earlier run of the same experiment is replaced; another experiment of the same name keeps it, and this one gets a
-    suffix that says what differs.
-    """
-    record = RunRecord.from_dict(json.loads(files[FILE]))
-    parent = _parent(results, record)
-    parent.mkdir(parents=True, exist_ok=True)
-    with locked(parent):
-        final = place_of(parent, record.name, record.facts, record.run_id)
-        find_record(final)  # raises if a record of a newer version must stay
-        folder = parent / f".{final.name}.rerun-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        for path, content in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
-        write_json(folder / FILE, record.replaced(name=final.name).to_dict())
-        old = parent / f".{final.name}.old-{os.getpid()}"
-        if final.exists():
-            final.rename(old)
-        folder.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    logger.info("Run %s: %s", record.run_id, final)
-    return Run.open(final)

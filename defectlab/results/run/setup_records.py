@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from defectlab.data.manifest.protocol import Protocol
 from defectlab.utils.json_object import JsonObject, json_key
 
 
@@ -26,27 +27,8 @@ class ExperimentRecord(JsonObject):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolRecord(JsonObject):
-    """The protocol by which images were split; see `defectlab.data.manifest.splits.Protocol`."""
-
-    test_split_mode: str
-    test_split_ratio: float | None
-    val_split_mode: str
-    val_split_ratio: float | None
-    validation_is_test: bool
-    test_normal_from: str
-    validation_from: str
-    counts: Mapping[str, Mapping[str, int]]
-    group: str | None = None
-    group_counts: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=json_key("parts"))
-    n_val_good: int | None = None
-    missing_masks: str | None = None
-    task: str | None = None
-
-    @property
-    def threshold_source(self) -> str:
-        """The split that thresholds are chosen on."""
-        return "test" if self.validation_is_test else "validation"
+class ProtocolRecord(JsonObject, Protocol):
+    """The protocol by which images were split, as read from a record, whose keys it keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)

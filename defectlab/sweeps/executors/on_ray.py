@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.run import adopt_run
+from defectlab.results.run.adoption import adopt_run
 from defectlab.sweeps.configurations import PREFIX, Configuration, pending_groups
 from defectlab.sweeps.execute import Report, failed_outcome, outcome_of
 from defectlab.sweeps.executors import tasks

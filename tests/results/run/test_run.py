@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from helpers.runs import finished, parts_of_a_record
 
+from defectlab.data.manifest.protocol import Protocol
 from defectlab.results.run.arrays import ArrayWriter, pack_masks, unpack_masks
 from defectlab.results.run.identity import differing_suffix, experiment_facts, experiment_id, readable_name
 from defectlab.results.run.location import may_live
 from defectlab.results.run.record import RecordError, read_record
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
+from defectlab.results.run.setup_records import ProtocolRecord
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing, write_json
 
@@ -306,6 +308,13 @@ def test_a_record_reads_like_its_json_for_scripts(tmp_path: Path):
     assert run.record["dataset"]["protocol"]["val_split_ratio"] == 0.5
     assert "sweep" not in run.record
     assert run.record.get("sweep") is None
+    changed = run.record.replaced(trackers={"csv": {"where": "a"}}, mine=[1])
+    assert list(changed) == [*data, "loggers", "mine"]
+    assert len(changed) == len(data) + 2
+    assert {key: changed[key] for key in changed} == changed.to_dict()
+    for key in ("trackers", "extra", "nothing"):
+        with pytest.raises(KeyError):
+            changed[key]
 
 
 def test_a_record_is_a_mapping_for_scripts() -> None:
@@ -314,3 +323,18 @@ def test_a_record_is_a_mapping_for_scripts() -> None:
     assert together["verdict"] == "good"
     assert json.loads(json.dumps(together)) == run.record.to_dict() | {"verdict": "good"}
     assert {**run.record}["metrics"] == dict(run.record.metrics)
+
+
+def test_the_protocol_of_a_manifest_is_recorded_whole() -> None:
+    protocol = Protocol(
+        test_split_mode="from_dir", test_split_ratio=None, val_split_mode="from_test", val_split_ratio=0.5,
+        validation_is_test=False, test_normal_from="their own folder", validation_from="the test images",
+        counts={"test": {"good": 1}}, group="(.*)_", group_counts={"test": {"good": 2}},
+    )  # fmt: skip
+    record = ProtocolRecord.from_dict(protocol.to_dict() | {"later": 1})
+    assert record.to_dict() == protocol.to_dict() | {"later": 1}
+    assert protocol.to_dict()["parts"] == record.group_counts == {"test": {"good": 2}}
+    assert Protocol.from_dict(protocol.to_dict()) == protocol
+    old = {key: value for key, value in protocol.to_dict().items() if key not in ("parts", "task", "n_val_good")}
+    assert ProtocolRecord.from_dict(old).to_dict() == old
+    assert record.threshold_source == "validation"

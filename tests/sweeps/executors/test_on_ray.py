@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from helpers.fake_ray import FakeRay
-from helpers.runs import finished
 from helpers.sweeps import LAYERS, SMALL_GRID, assert_equal_runs, settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.results.run.run import Run, adopt_run, find_runs
+from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import prepare
@@ -117,25 +116,6 @@ def test_runs_of_one_name_take_their_places_in_order():
     assert order.ready(9, None) == []
     assert [number for number, _ in order.ready(3, None)] == [3]
     assert [number for number, _ in order.ready(5, None)] == [5, 9]
-
-
-def test_an_adopted_run_is_where_it_would_be_had_it_run_here(tmp_path: Path):
-    there = finished("one", root=tmp_path / "there")
-    files = {
-        path.relative_to(there.folder).as_posix(): path.read_bytes()
-        for path in there.folder.rglob("*")
-        if path.is_file()
-    }
-    results = tmp_path / "here"
-    first = adopt_run(files, results)
-    assert first.folder == results / "Padim/coins/one"
-    assert adopt_run(files, results).folder == first.folder
-    finished("one", root=results, seed=7, dataset="digits")
-    other = finished("one", root=tmp_path / "more", seed=7)
-    files = {"run.json": (other.folder / "run.json").read_bytes()}
-    second = adopt_run(files, results)
-    assert second.folder.name == "one_seed-7" == second.record.name
-    assert not list((results / "Padim/coins").glob(".one*"))
 
 
 CHANGING = {"date (UTC)", "project"}
