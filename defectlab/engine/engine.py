@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.engine import Engine as AnomalibEngine
 from anomalib.engine.engine import _TrainerArgumentsCache
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
@@ -16,12 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_images
+from defectlab.engine.arguments import require_fitted, require_folder
 from defectlab.engine.batch_size import found_batch_size
 from defectlab.engine.best_epoch import BestEpoch
-from defectlab.engine.checkpoint_checks import check_resumable, check_same_model, run_of_weights
+from defectlab.engine.checkpoint_checks import check_resumable, run_of_weights
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
 from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
-from defectlab.engine.input_region import apply_checkpoint_region, apply_region, check_region
+from defectlab.engine.input_region import apply_region, check_region
 from defectlab.engine.progress_bars import StageBars
 from defectlab.engine.recorder import Recorder, set_thresholds
 from defectlab.engine.run_start import RunOptions, describe_run, environment, run_to_test, start_run
@@ -30,8 +32,6 @@ from defectlab.engine.trackers import TrackerSpec, make_trackers
 from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trainer_options import check_trainer_options, epochs_of, training_device
 from defectlab.models.base import BaseDetector
-from defectlab.models.loading import restore
-from defectlab.models.registry import MODELS
 from defectlab.results.evaluate import AUPIMO
 from defectlab.results.map_retention import check_keep_maps
 from defectlab.results.pixel_grid import PixelSize, check_pixel_size
@@ -100,9 +100,10 @@ class Engine(AnomalibEngine):
         self._policy = CheckpointPolicy(monitor, patience, keep, keep_checkpoint)
         check_flag("Engine", "find_batch_size", find_batch_size)
         self._find_batch_size = find_batch_size
-        given = [*(callbacks or []), *make_trackers(loggers)]
-        self._trackers = [one for one in given if isinstance(one, RunTracker)]
-        self._callbacks = [one for one in given if not isinstance(one, RunTracker)]
+        self._trackers: list[RunTracker] = []
+        self._callbacks: list[Callback] = []
+        for callback in [*(callbacks or []), *make_trackers(loggers)]:
+            self.add_callback(callback)
         results = paths.results_dir() if default_root_dir is None else paths.resolve(default_root_dir)
         self._options = RunOptions(results, name, check_keep_maps(keep_maps), check_pixel_size(pixel_size), aupimo)
         devices = 1 if kwargs.get("devices", "auto") == "auto" else kwargs["devices"]
@@ -157,17 +158,15 @@ class Engine(AnomalibEngine):
         Raises:
             InputError: Anything that cannot work, before training starts.
         """
-        datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders)
+        datamodule = require_folder(model, datamodule, train_dataloaders, val_dataloaders)
         checkpoint = self._resolve_checkpoint(ckpt_path)
         apply_region(model, datamodule)
         model.check_training(datamodule)
         policy = self._policy.for_training(model, datamodule)
         if checkpoint is not None:
             check_resumable(checkpoint)
-        if self._find_batch_size:
-            with found_batch_size(model, datamodule, device=self.device.type):
-                self._fit(model, datamodule, checkpoint, policy)
-        else:
+        search = found_batch_size(model, datamodule, device=self.device.type) if self._find_batch_size else None
+        with search or nullcontext():
             self._fit(model, datamodule, checkpoint, policy)
 
     def _fit(self, model: BaseDetector, datamodule: Folder, checkpoint: Path | None, policy: CheckpointPolicy) -> None:
@@ -193,6 +192,35 @@ class Engine(AnomalibEngine):
         self._fitted = run
         model.run_folder = run.folder
         logger.info("Fitted %s in %.1f s: %s", model.name, self._recorder.seconds["fit"], run.checkpoint)
+
+    def _finish_weights(
+        self, model: BaseDetector, writer: RunWriter, datamodule: Folder, *, weights_only: bool
+    ) -> None:
+        """Bring the run's checkpoint, its thresholds and the model in memory to one epoch: the best, or the last."""
+        run = writer.run
+        epoch = last = self.trainer.current_epoch - 1
+        if self._best_epoch is not None:
+            epoch = self._best_epoch.restore(model, last)
+            run.update(monitor=self._best_epoch.record())
+        self._best_checkpoint = self._best_of(run)
+        is_stale = run.record.thresholds.recorded and run.record.validation_epoch != epoch
+        if is_stale:
+            if epoch == last:
+                logger.info("The last epoch was not validated: choosing the thresholds for its weights now")
+            self._recorder.weights_are_last = epoch == last
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            run.update(validation_epoch=epoch)
+        if is_stale or epoch != last or not run.checkpoint.is_file():
+            self.trainer.save_checkpoint(run.checkpoint, weights_only=weights_only)
+        writer.complete_thresholds()
+
+    def _best_of(self, run: Run) -> Path:
+        """Return the checkpoint that a callback of the user's calls best, else the run's, relative to its folder."""
+        callback = self.checkpoint_callback
+        if self._best_epoch is not None or callback is None or not callback.best_model_path:
+            return Path(CHECKPOINT)
+        best = Path(callback.best_model_path)
+        return best.relative_to(run.folder) if best.is_relative_to(run.folder) else best
 
     def test(
         self,
@@ -226,14 +254,39 @@ class Engine(AnomalibEngine):
             writer.finish(model, datamodule.manifest, {"test": self._recorder.seconds["test"]})
         if self._fitted is not None and self._fitted.folder == folder:
             self._fitted = run  # which may have moved to the place of its earlier run
-        if source is not None and source.folder == folder:
-            source = run
         if self._policy.checkpoint == "none" and checkpoint is None:
             drop_checkpoint(run)
         model.run_folder = source.folder if source else None
         writer.update_workbook(verbose=verbose)
         writer.announce()
         return [dict(run.record.metrics)]
+
+    def _choose_thresholds(
+        self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None, source: Run | None
+    ) -> None:
+        """Choose thresholds on the validation images; without such images take those that belong to the weights."""
+        if datamodule.manifest.split("validation"):
+            logger.info("Choosing thresholds on the validation images first: there are none on record")
+            self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+        if source is not None:
+            writer.take_thresholds(source)
+        writer.complete_thresholds()
+
+    def _score_test(self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None) -> None:
+        """Score the test images; when memory runs out, try again with half the batch size."""
+        while True:
+            try:
+                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+            except (RuntimeError, MemoryError) as error:
+                size = datamodule.eval_batch_size
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                datamodule.eval_batch_size = size // 2
+                logger.warning("Out of memory with %d images a batch: testing again with %d", size, size // 2)
+            else:
+                return
+            free_memory()
+            self._new_trainer(model, writer)
 
     def train(
         self,
@@ -245,7 +298,7 @@ class Engine(AnomalibEngine):
         ckpt_path: str | Path | None = None,
     ) -> list[dict[str, float | None]]:
         """Train a model, then test it on the test images."""
-        datamodule = self._checked(model, datamodule, train_dataloaders, val_dataloaders, test_dataloaders)
+        datamodule = require_folder(model, datamodule, train_dataloaders, val_dataloaders, test_dataloaders)
         self.fit(model=model, datamodule=datamodule, ckpt_path=ckpt_path)
         return self.test(model=model, datamodule=datamodule)
 
@@ -282,7 +335,7 @@ class Engine(AnomalibEngine):
             run's thresholds).
         """
         checkpoint = self._resolve_checkpoint(ckpt_path)
-        model = self._model(model, checkpoint)
+        model = require_fitted(model, checkpoint, self._last_model)
         loaders = [dataloaders] if isinstance(dataloaders, DataLoader) else list(dataloaders or [])
         if data_path is not None:
             files = ImageFiles(find_images(data_path), model.preprocessing)
@@ -308,7 +361,7 @@ class Engine(AnomalibEngine):
 
     def begin(self, model: BaseDetector, datamodule: Folder) -> RunWriter:
         """Begin the record of `model` on `datamodule` as `fit` does, for scores computed outside the engine."""
-        trainer_options = self._planned_options(model, self._checked(model, datamodule))
+        trainer_options = self._planned_options(model, require_folder(model, datamodule))
         return self.writer_of(start_run(model, datamodule, trainer_options, self._options))
 
     def write_checkpoint(self, model: BaseDetector, run: Run) -> Path:
@@ -352,26 +405,18 @@ class Engine(AnomalibEngine):
         finding = {"find_batch_size": True} if self._find_batch_size else {}
         return self._trainer_arguments | finding | {"max_epochs": epochs} | policy.trainer_options()
 
-    def _checked(self, model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:
-        if not isinstance(model, BaseDetector):
-            names = ", ".join(f"defectlab.{info.class_name}" for info in MODELS.values())
-            raise InputError(f"The engine runs DefectLab's models ({names}), got {type(model).__name__}.")
-        if isinstance(loaders[0] if loaders else None, Folder) and datamodule is None:
-            datamodule, loaders = loaders[0], ()
-        if any(loader is not None for loader in loaders) or not isinstance(datamodule, Folder):
-            raise InputError(
-                "The engine needs datamodule=defectlab.Folder(...): its manifest is what makes a run repeatable. "
-                "Folder(root=...) knows MVTec AD's layout by itself."
-            )
-        return datamodule
+    @property
+    def _last_model(self) -> LightningModule | None:
+        """The model of this engine's last call."""
+        return None if self._trainer is None else self._trainer.lightning_module
 
     def _resolve(
         self, model: BaseDetector | None, ckpt_path: str | Path | None, datamodule: Folder | None, dataloaders: Any
     ) -> tuple[Path | None, BaseDetector, Folder, Run | None]:
         """Return checkpoint, model and images, checked to fit together, and the run that produced the weights."""
         checkpoint = self._resolve_checkpoint(ckpt_path)
-        model = self._model(model, checkpoint)
-        datamodule = self._checked(model, datamodule, dataloaders)
+        model = require_fitted(model, checkpoint, self._last_model)
+        datamodule = require_folder(model, datamodule, dataloaders)
         check_region(model, datamodule)
         return checkpoint, model, datamodule, run_of_weights(model, checkpoint)
 
@@ -392,22 +437,6 @@ class Engine(AnomalibEngine):
                 f"There is no checkpoint at {path}. Runs and their checkpoints lie under {self.results_folder}."
             )
         return path
-
-    def _model(self, model: BaseDetector | None, checkpoint: Path | None) -> BaseDetector:
-        if model is None and checkpoint is not None:
-            return restore(checkpoint)
-        if model is None:
-            if self._trainer is None or self._trainer.lightning_module is None:
-                raise InputError("There is no model: give model=..., or ckpt_path=... of a DefectLab checkpoint.")
-            fitted = self._trainer.lightning_module
-            assert isinstance(fitted, BaseDetector)
-            return fitted
-        if checkpoint is not None:
-            check_same_model(model, checkpoint)
-            apply_checkpoint_region(model, checkpoint)
-        elif isinstance(model, BaseDetector) and not model.is_fitted:
-            raise InputError(f"This {model.name} has not been fitted: call fit first, or give ckpt_path=....")
-        return model
 
     @contextmanager
     def _recording(self, run: Run) -> Iterator[None]:
@@ -449,53 +478,3 @@ class Engine(AnomalibEngine):
     def _setup_trainer(self, model: BaseDetector) -> None:
         if self._trainer is None:
             super()._setup_trainer(model)
-
-    def _finish_weights(
-        self, model: BaseDetector, writer: RunWriter, datamodule: Folder, *, weights_only: bool
-    ) -> None:
-        """Bring the run's checkpoint, its thresholds and the model in memory to one epoch: the best, or the last."""
-        run, callback = writer.run, self.checkpoint_callback
-        best = Path(callback.best_model_path) if callback and callback.best_model_path else run.checkpoint
-        epoch = last = self.trainer.current_epoch - 1
-        if self._best_epoch is not None:
-            epoch = self._best_epoch.restore(model, last)
-            run.update(monitor=self._best_epoch.record())
-            best = run.checkpoint
-        self._best_checkpoint = best.relative_to(run.folder) if best.is_relative_to(run.folder) else best
-        is_stale = run.record.thresholds.recorded and run.record.validation_epoch != epoch
-        if is_stale:
-            if epoch == last:
-                logger.info("The last epoch was not validated: choosing the thresholds for its weights now")
-            self._recorder.weights_are_last = epoch == last
-            self.trainer.validate(model, datamodule=datamodule, verbose=False)
-            run.update(validation_epoch=epoch)
-        if is_stale or epoch != last or not run.checkpoint.is_file():
-            self.trainer.save_checkpoint(run.checkpoint, weights_only=weights_only)
-        writer.complete_thresholds()
-
-    def _choose_thresholds(
-        self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None, source: Run | None
-    ) -> None:
-        """Choose thresholds on the validation images; without such images take those that belong to the weights."""
-        if datamodule.manifest.split("validation"):
-            logger.info("Choosing thresholds on the validation images first: there are none on record")
-            self.trainer.validate(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-        if source is not None:
-            writer.take_thresholds(source)
-        writer.complete_thresholds()
-
-    def _score_test(self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None) -> None:
-        """Score the test images; when memory runs out, try again with half the batch size."""
-        while True:
-            try:
-                super().test(model, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-            except (RuntimeError, MemoryError) as error:
-                size = datamodule.eval_batch_size
-                if not is_out_of_memory(error) or size == 1:
-                    raise
-                datamodule.eval_batch_size = size // 2
-                logger.warning("Out of memory with %d images a batch: testing again with %d", size, size // 2)
-            else:
-                return
-            free_memory()
-            self._new_trainer(model, writer)
