@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from helpers.datasets import make_parts
 
+from defectlab import make_sample
+
 
 @pytest.fixture(autouse=True)
 def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -40,3 +42,9 @@ def real() -> Path:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny dataset with masks; read only."""
     return make_parts(tmp_path_factory.mktemp("data") / "parts")
+
+
+@pytest.fixture(scope="session")
+def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the built-in wells; read only."""
+    return make_sample("wells", tmp_path_factory.mktemp("data") / "wells", train=20, proliv=4, test=8)

@@ -110,7 +110,6 @@ def test_the_map_of_packages_is_the_contract():
 WORKFLOWS = {
     "data/test_data_rules.py",
     "models/test_contract.py",
-    "models/test_models.py",
     "sweeps/test_sweep_killed.py",
     "sweeps/test_sweep_trackers.py",
     "sweeps/test_two_sweeps.py",

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 from helpers.fake_trackers import FakeWandb
-from helpers.models import data
+from helpers.models import data, trained_vae
 
-from defectlab import Engine, Folder, SmallConvVae, make_sample
+from defectlab import Engine, SmallConvVae
 from defectlab.cli import main
 from defectlab.engine.trackers import TRACKERS, check_trackers, make_trackers
 from defectlab.engine.trackers.csv_tracker import CsvLog
@@ -24,18 +24,6 @@ from defectlab.utils.errors import InputError, OptionError
 
 MLFLOW = {"name": "mlflow", "checkpoint": True, "register": "parts", "stage": "staging"}
 COPIES = ["csv", "tensorboard", MLFLOW, {"name": "wandb", "project": "parts"}]
-
-
-@pytest.fixture(scope="module")
-def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample("wells", tmp_path_factory.mktemp("data") / "wells", train=20, proliv=4, test=8)
-
-
-def trained(root: Path, **options: Any) -> Run:
-    model = SmallConvVae(latent_dim=8, lr=3e-3)
-    images = Folder(root=root, num_workers=0, train_batch_size=5, eval_batch_size=5)
-    Engine(max_epochs=3, enable_progress_bar=False, **options).train(model=model, datamodule=images)
-    return Run.open(model.run_folder)
 
 
 def logged_records(log: bytes) -> Iterator[bytes]:
@@ -67,7 +55,7 @@ class TestRealTrackers:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DEFECTLAB_HOME", str(home))
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            return trained(parts, loggers=COPIES, check_val_every_n_epoch=2)
+            return trained_vae(parts, loggers=COPIES, check_val_every_n_epoch=2)
 
     @pytest.fixture(scope="class")
     def numbers(self, run: Run) -> dict[str, float]:
@@ -159,7 +147,7 @@ class TestRealTrackers:
 def test_weights_and_biases_gets_the_references_keys(wells: Path, monkeypatch: pytest.MonkeyPatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    run = trained(wells, callbacks=[WandbLog("wells")], check_val_every_n_epoch=2)
+    run = trained_vae(wells, callbacks=[WandbLog("wells")], check_val_every_n_epoch=2)
     train, test = fake.runs
     assert [one.told["tags"] for one in fake.runs] == [["train"], ["test"]]
     assert all(one.told["project"] == "wells" and one.told["mode"] == "offline" for one in fake.runs)
@@ -187,12 +175,12 @@ def test_a_failed_training_ends_its_mirror_as_failed(wells: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr(SmallConvVae, "training_step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        trained(wells, callbacks=[WandbLog("wells")])
+        trained_vae(wells, callbacks=[WandbLog("wells")])
     assert [one.exit_code for one in fake.runs] == [1]
 
 
 def test_a_replayed_training_is_the_one_that_was_followed(wells: Path):
-    followed = trained(wells, loggers=["csv"])
+    followed = trained_vae(wells, loggers=["csv"])
     before = [row.split(",") for row in (followed.folder / "metrics.csv").read_text().splitlines()]
     (followed.folder / "metrics.csv").unlink()
     Engine(loggers=["csv"]).writer_of(followed).announce(trained_elsewhere=True)
@@ -225,7 +213,7 @@ class FakeComet:
 def test_comet_offline_gets_curves_metrics_and_files(parts: Path, monkeypatch: pytest.MonkeyPatch):
     fake = FakeComet()
     monkeypatch.setitem(sys.modules, "comet_ml", fake)
-    run = trained(parts, loggers=[{"name": "comet", "project": "parts"}])
+    run = trained_vae(parts, loggers=[{"name": "comet", "project": "parts"}])
     train, test = fake.made
     assert (train.tags, test.tags) == (["train"], ["test"])
     assert train.told["offline_directory"] == str(run.folder / "comet")

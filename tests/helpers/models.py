@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from defectlab import (
     BigConvVae,
     Cflow,
@@ -105,3 +107,31 @@ def trained(model: Any, parts: Path, results: Path) -> Run:
     """The finished run of a model on small parts."""
     Engine(default_root_dir=results, enable_progress_bar=False).train(model=model, datamodule=data(parts))
     return Run.open(model.run_folder)
+
+
+def fitted(name: str, parts: Path, **options: Any) -> tuple[Any, Run]:
+    """A model trained and tested on small parts, and its finished run; `options` are the model's."""
+    model = small(name, **options)
+    Engine(max_epochs=1, enable_progress_bar=False).train(model=model, datamodule=data(parts))
+    return model, Run.open(model.run_folder)
+
+
+def trained_vae(root: Path, **options: Any) -> Run:
+    """The finished run of an autoencoder of three epochs; `options` are the engine's."""
+    model = SmallConvVae(latent_dim=8, lr=3e-3)
+    images = data(root, train_batch_size=5, eval_batch_size=5)
+    Engine(max_epochs=3, enable_progress_bar=False, **options).train(model=model, datamodule=images)
+    return Run.open(model.run_folder)
+
+
+def plain_rows(model: Any, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, C, H, W) as the model takes them: the training ones in the manifest's order, and the test images."""
+    images = data(root)
+    images.setup()
+    resize, transform = model.preprocessing.resize(), model.preprocessing.transform()
+    stacks = []
+    for dataset in (images.train_data, images.test_data):
+        batch = torch.stack([resize(dataset[index].image) for index in range(len(dataset))])
+        with torch.no_grad():
+            stacks.append(transform(batch))
+    return stacks[0], stacks[1]

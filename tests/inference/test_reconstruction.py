@@ -1,39 +1,24 @@
-"""What the autoencoders rebuild and make of noise, a first look at a dataset, experiments side by side, W&B."""
+"""What the autoencoders rebuild of images and make of noise, and pictures of both."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.models import data as parts_data
-from helpers.models import small
-from helpers.runs import finished
+from helpers.models import small, trained_vae
 from PIL import Image
 
-from defectlab import Detector, Engine, Folder, SmallConvVae, make_sample
+from defectlab import Detector, Engine
 from defectlab.data.images import read_image
 from defectlab.inference.reconstruction import generate, generated_figure, reconstruct, reconstruction_figure
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 from defectlab.visualization.charts import metric_bars, training_figure
-from defectlab.visualization.dataset import counts_table, labels_figure, samples_figure, size_table
-from defectlab.visualization.markdown import experiment_table
-
-
-@pytest.fixture(scope="module")
-def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sample("wells", tmp_path_factory.mktemp("data") / "wells", train=20, proliv=4, test=8)
 
 
 @pytest.fixture(scope="module")
 def run(wells: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return trained(wells, default_root_dir=tmp_path_factory.mktemp("results"))
-
-
-def trained(wells: Path, **options) -> Run:
-    model = SmallConvVae(latent_dim=8, lr=3e-3)
-    images = Folder(root=wells, num_workers=0, train_batch_size=5, eval_batch_size=5)
-    Engine(max_epochs=3, enable_progress_bar=False, **options).train(model=model, datamodule=images)
-    return Run.open(model.run_folder)
+    return trained_vae(wells, default_root_dir=tmp_path_factory.mktemp("results"))
 
 
 def paths_of(run: Run, label: int) -> list[str]:
@@ -82,38 +67,3 @@ def test_a_model_that_rebuilds_no_images_says_so(parts: Path):
     Engine(enable_progress_bar=False).train(model=model, datamodule=parts_data(parts))
     with pytest.raises(InputError, match="Padim rebuilds no images"):
         generate(Detector.load(model.run_folder))
-
-
-def test_experiments_stand_side_by_side(run: Run):
-    header, rule, row, other = experiment_table(
-        [run, finished("x", dataset="wells", metrics={"image_TPR": None})]
-    ).splitlines()
-    columns = [cell.strip() for cell in header.strip("|").split("|")]
-    assert columns == [
-        "model", "run", "parameters", "epochs", "lr", "threshold", "image_TPR", "image_TNR", "image_AUROC", "fit s",
-    ]  # fmt: skip
-    assert rule.count("|") == header.count("|") == row.count("|") == other.count("|")
-    values = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
-    assert (values["model"], values["run"], values["epochs"], values["lr"]) == ("SmallConvVae", "8_3ep", "3", "0.003")
-    assert values["parameters"] == f"{run.record.parameters / 1e6:.2f} M"
-    assert values["image_TPR"] == f"{run.record.metrics['image_TPR']:.3f}"
-    assert dict(zip(columns, (cell.strip() for cell in other.strip("|").split("|")), strict=True))["image_TPR"] == "-"
-
-
-def test_a_first_look_at_a_dataset(wells: Path):
-    manifest = Folder(root=wells).manifest
-    assert counts_table(manifest).splitlines() == [
-        "| split | good | proliv |",
-        "| --- | ---: | ---: |",
-        "| train | 16 | 0 |",
-        "| validation | 4 | 4 |",
-        "| test | 6 | 2 |",
-    ]
-    train = next(line for line in size_table(manifest).splitlines() if line.startswith("| train |"))
-    sizes = [Image.open(path).size for path in (wells / "train").iterdir()]
-    ranges = [f"{min(side)} to {max(side)}" for side in zip(*sizes, strict=True)]
-    assert train == f"| train | 20 | {len(set(sizes))} | {ranges[0]} | {ranges[1]} |"
-    assert labels_figure(manifest).width > 300
-    assert samples_figure(manifest, "test", 1, count=5).width < samples_figure(manifest, "test", 0, count=5).width
-    with pytest.raises(InputError, match="no anomalous images in train"):
-        samples_figure(manifest, "train", 1)

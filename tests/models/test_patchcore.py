@@ -1,11 +1,12 @@
-"""PatchCore's other samplings and scores, and its compressed bank, against independent computations."""
+"""PatchCore against plain anomalib; its other samplings, scores and banks against independent computations."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers.models import data, small
+from helpers.models import data, fitted, plain_rows, small
 
 from defectlab import Engine
 from defectlab.kernels.coreset.approximate import approximate_greedy
@@ -47,23 +48,6 @@ def test_own_neighbours_weigh_by_the_worst_patchs_own_distances():
     assert per_patch.numpy() == pytest.approx(near[..., 0])
     alone, _ = own_neighbours(torch.as_tensor(near[..., :1]))  # one neighbour has no others to weigh it by
     assert alone.numpy() == pytest.approx(near[..., 0].max(axis=1))
-
-
-def test_approximate_greedy_is_the_plain_loop():
-    rows = draw(60, 4)
-    picks = approximate_greedy(rows, 20, generator=torch.Generator().manual_seed(7))
-    points = rows.double().numpy()
-    starts = torch.randperm(60, generator=torch.Generator().manual_seed(7))[:10].numpy()
-    bound = np.linalg.norm(points[:, None] - points[starts][None], axis=2).mean(axis=1)
-    expected = []
-    for _ in range(20):
-        expected.append(int(bound.argmax()))
-        bound = np.minimum(bound, np.linalg.norm(points - points[expected[-1]], axis=1))
-    assert picks.tolist() == expected
-    twice = approximate_greedy(rows[:3].repeat(4, 1), 12, generator=torch.Generator().manual_seed(7))
-    assert sorted(twice.tolist()) == list(range(12))  # copies are picked once each
-    with pytest.raises(OptionError, match="1 to 60"):
-        approximate_greedy(rows, 61, generator=torch.Generator())
 
 
 @pytest.mark.row("3.13")
@@ -108,3 +92,80 @@ def test_unknown_choices_are_named():
         small("patchcore", score_computation="amazn")
     with pytest.raises(OptionError, match="compress_memory_bank must be true or false"):
         small("patchcore", compress_memory_bank="no")
+
+
+def test_patchcore_fits_on_the_kept_embeddings_themselves(monkeypatch: pytest.MonkeyPatch):
+    model, seen = small("patchcore"), []
+    batches = [torch.rand(2, 6, 3, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(datamodule=None))
+    monkeypatch.setattr(model.model, "fit", seen.append)
+    model._embeddings = [(["c", "a"], batches[0]), (["b", "d"], batches[1])]
+    model.fit()
+    (rows,) = seen
+    assert rows._base is not None  # a view: the patches are not held twice
+    stacked = torch.stack([batches[0][1], batches[1][0], batches[0][0], batches[1][1]])
+    assert torch.equal(rows, stacked.permute(0, 2, 3, 1).reshape(-1, 6))  # (N, C, h, w) -> (N*h*w, C)
+
+
+@pytest.mark.row("4.6")
+def test_patchcore_against_plain_anomalib(parts: Path):
+    from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel as Plain
+
+    model, _ = fitted("patchcore", parts)
+    plain = Plain(backbone="resnet18", layers=model.model.layers, pre_trained=False, num_neighbors=3)
+    plain.feature_extractor.feature_extractor.load_state_dict(
+        model.model.feature_extractor.feature_extractor.state_dict()
+    )
+    train, test = plain_rows(model, parts)
+    plain.train()
+    rows = plain(train)
+    sampler = KCenterGreedy(rows, 0.2)
+    sampler.model.fit = lambda _rows: sampler.model  # same projection and first pick as ours
+    sampler.model.sparse_random_matrix = sparse_projection(*rows.shape, generator=generator(42, "coreset projection"))
+    first = torch.randint(len(rows), (1,), generator=generator(42, "coreset first pick"))
+    draw, torch.randint = torch.randint, lambda *_args, **_kwargs: first
+    try:
+        plain.memory_bank = sampler.sample_coreset()
+    finally:
+        torch.randint = draw
+    assert torch.allclose(model.model.memory_bank, plain.memory_bank, atol=1e-6)
+    plain.eval()
+    with torch.no_grad():
+        theirs, ours = plain(test), model.model.eval()(test)
+    assert torch.allclose(ours.pred_score, theirs.pred_score.flatten(), rtol=1e-4)
+    assert torch.allclose(ours.anomaly_map, theirs.anomaly_map, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.row("4.6")
+def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
+    chosen, run = fitted("patchcore", parts)
+    drawn, other = fitted("patchcore", parts, bank_sampling="random")
+    assert other.folder != run.folder
+    assert drawn.model.memory_bank.shape == chosen.model.memory_bank.shape
+    train, _ = plain_rows(drawn, parts)
+    rows = drawn.model.rows(drawn.model.embed(drawn.model.features(train)))
+    order = torch.randperm(len(rows), generator=generator(42, "random bank"))
+    assert torch.allclose(drawn.model.memory_bank, rows[order[: len(drawn.model.memory_bank)]], atol=1e-5)
+    assert restore(other.checkpoint).options["bank_sampling"] == "random"
+    assert "bank_sampling" not in run.record.experiment.model
+    # what the coreset is for: the farthest patch is nearer to it
+    radius = [float(torch.cdist(rows, model.model.memory_bank).amin(dim=1).max()) for model in (chosen, drawn)]
+    assert radius[0] < radius[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coreset_sampling_ratio": 0}, r"\(0, 1\]"),
+        ({"coreset_sampling_ratio": 1.1}, r"\(0, 1\]"),
+        ({"num_neighbors": 0}, "at least 1"),
+        ({"coreset_ratio": 0.1}, "coreset_sampling_ratio"),
+        ({"precision": "float64"}, "float16"),
+        ({"bank_sampling": "randon"}, "Did you mean 'random'"),
+        ({"image_size": 64, "pre_processor": False}, "resizing"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict, message: str):
+    with pytest.raises(OptionError, match=message):
+        small("patchcore", **options)

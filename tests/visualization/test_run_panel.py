@@ -10,11 +10,9 @@ from helpers.datasets import make_parts
 from helpers.models import data, small
 from PIL import Image
 
-from defectlab import Detector, Engine, InputError, Run, nearest_good_patches
-from defectlab.inference.figures import image_figure, patches_figure, prediction_panel, score_figure
+from defectlab import Detector, Engine, Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.visualization.overlays import CONTOUR, TRUTH
-from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab.visualization.run_panel import map_scale, run_panel, save_panel, telling_rows
 
 
@@ -95,31 +93,3 @@ def test_a_vanished_image_spares_the_run(tmp_path: Path, caplog: pytest.LogCaptu
     run = trained(root)
     shutil.rmtree(root)
     assert save_panel(run) is None
-
-
-def test_a_panel_keeps_the_form_of_its_pictures_and_bounds_its_text():
-    wide = np.full((60, 120, 3), 90, dtype=np.uint8)
-    scale = Scale(0.0, 1.0, 0.5, "map")
-    one = draw_panel([PanelRow([wide, wide], "кадр " * 60, "x", True)], ["a", "b"], "h", [(CONTOUR, "c")], scale, 128)
-    assert (one == 90).all(-1).any(0).sum() == 2 * 128
-    assert (one == 90).all(-1).any(1).sum() == 64
-    assert (one[:, -2:] == 255).all(), "a long caption is shortened, not cut off"
-
-
-def test_figures_of_one_image(run: Run, tmp_path: Path):
-    detector = Detector.load(run.folder)
-    path = Path(run.scores("test")[-1].image_path)
-    (found,) = detector.predict(path)
-    nearest = nearest_good_patches(detector, path, count=3)
-    pictures = [
-        score_figure(run, found),
-        image_figure(detector, found),
-        patches_figure(path, nearest),
-        prediction_panel(detector, [found]),
-    ]
-    for picture in pictures:
-        assert min(picture.size) > 150
-        assert picture.getextrema() != ((255, 255),) * 3, "something is drawn"
-    (array,) = detector.predict(np.zeros((64, 64, 3), dtype=np.uint8))
-    with pytest.raises(InputError, match="predict a file instead of an array"):
-        image_figure(detector, array)
