@@ -76,7 +76,7 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
     kept = {key: value for key, value in options.items() if key not in training}
     bare = not run.record.dataset.counts["train"] if data is None else has_no_training_images(paths.resolve(data))
     if bare:
-        names = ("eval_batch_size", "num_workers", "extensions")
+        names = ("eval_batch_size", "num_workers", "extensions", "masks_beside_images")
         return LabelledFolder(data or kept["root"], **{name: kept[name] for name in names if name in kept})
     if data is None:
         return Folder(**kept)

@@ -34,7 +34,9 @@ MAX_REMEMBERED = 200_000  # files
 class ImageFacts:
     """Facts about an image file: size after and before EXIF rotation, Pillow mode, content hash, and any problem.
 
-    A file with a problem has the sizes and mode found until then (0 and "" if none).
+    A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all pixels
+    have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is not known
+    (JPEG, whose noise hides it, and more than 8 bits).
     """
 
     width: int
@@ -44,6 +46,7 @@ class ImageFacts:
     mode: str
     sha256: str
     problem: str | None = None
+    grey_values: int = 0
 
 
 def nfc(text: str) -> str:
@@ -199,9 +202,23 @@ def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
                 raise OSError("image file is truncated (its end is missing)")
             if not _is_plain(image.mode):
                 to_rgb_array(_upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
+            grey_values = _grey_values(image)
     except Exception as error:
         return ImageFacts(width, height, raw_width, raw_height, mode, sha256, _reason(error))
-    return ImageFacts(width, height, raw_width, raw_height, mode, sha256)
+    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, grey_values=grey_values)
+
+
+def _grey_values(image: Image.Image) -> int:
+    """Return the number of grey values of a decoded image as `ImageFacts` has it."""
+    if image.format in ("JPEG", "MPO") or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        return 0
+    if image.mode in ("P", "PA", "LA"):
+        image = image.convert("RGB")
+    colours = [colour for _, colour in image.getcolors(2) or []]
+    values = [tuple(colour[:3]) if isinstance(colour, tuple) else (colour,) * 3 for colour in colours]
+    if len(values) == 2 and not ((0, 0, 0) in values and all(len(set(value)) == 1 for value in values)):
+        return 0
+    return len(values)
 
 
 def _open(file: IO[bytes]) -> Image.Image:

@@ -33,13 +33,20 @@ class LabelledFolder(Folder):
     """
 
     def __init__(
-        self, root: str | Path, *, eval_batch_size: int = 10, num_workers: int = 2, extensions: list[str] | None = None
+        self,
+        root: str | Path,
+        *,
+        eval_batch_size: int = 10,
+        num_workers: int = 2,
+        extensions: list[str] | None = None,
+        masks_beside_images: bool | None = None,
     ) -> None:
         super().__init__(
             root=root,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
             extensions=extensions,
+            masks_beside_images=masks_beside_images,
             val_split_mode="none",
         )
 
@@ -47,12 +54,12 @@ class LabelledFolder(Folder):
     def manifest(self) -> Manifest:
         """The manifest of all images, each in the test split, built and checked on first access."""
         assert self.root is not None
-        manifest = bare_manifest(self.root, self.settings.extensions)
+        manifest = bare_manifest(self.root, self.settings.extensions, self.settings.masks_beside_images)
         self._is_setup = True
         return manifest
 
 
-def bare_manifest(root: Path, extensions: list[str] | None = None) -> Manifest:
+def bare_manifest(root: Path, extensions: list[str] | None = None, masks_beside_images: bool | None = None) -> Manifest:
     """Return the manifest of a folder of test images for which `has_no_training_images` is True.
 
     Raises:
@@ -62,7 +69,8 @@ def bare_manifest(root: Path, extensions: list[str] | None = None) -> Manifest:
         raise DataError(f"{root} must hold good/ or bad/ with test images, and no train/.")
     layout = _layout(root)
     findings = Findings()
-    items = scan(root, layout, DataOptions(extensions=extensions), findings)
+    options = DataOptions(extensions=extensions, masks_beside_images=masks_beside_images)
+    items = scan(root, layout, options, findings)
     findings.log()
     findings.raise_problems(str(root))
     splits = tuple((item, item.role) for item in items)

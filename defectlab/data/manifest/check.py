@@ -82,7 +82,7 @@ def _images(found: Survey) -> list[str]:
     anomalous = [item for item in found.items if item.label == 1]
     masked = sum(item.mask is not None for item in anomalous)
     masks = f"{masked} for {len(anomalous)} anomalous images"
-    if found.layout.mask_dirs is None and found.layout.val_mask_dirs is None:
+    if not masked and found.layout.mask_dirs is None and found.layout.val_mask_dirs is None:
         why = " (task: classification)" if found.protocol.task == "classification" else ""
         masks = f"none: image metrics only{why}" if anomalous else "none: good images only"
     return [f"Images: {len(found.items)} readable ({', '.join(shown) or 'none'})", f"Masks: {masks}"]

@@ -13,9 +13,10 @@ MAX_LINES = 20
 
 @dataclass
 class Findings:
-    """Problems (title -> lines), warnings and automatic choices, in the order found."""
+    """Problems (title -> lines), what would mend them, warnings and automatic choices, in the order found."""
 
     problems: dict[str, list[str]] = field(default_factory=dict)
+    fixes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
 
@@ -24,6 +25,10 @@ class Findings:
         lines = list(lines)
         if lines:
             self.problems.setdefault(title, []).extend(lines)
+
+    def fix(self, title: str, lines: Iterable[str]) -> None:
+        """Add text that is shown after all problems, such as the options to use."""
+        self.fixes.append("\n".join([f"{title}:", *(f"  {line}" for line in lines)]))
 
     def warn(self, title: str, lines: Iterable[str]) -> None:
         """Add one warning that lists all lines given; without lines add no warning."""
@@ -36,8 +41,8 @@ class Findings:
         self.choices.append(sentence)
 
     def report(self) -> str:
-        """Return all problems as text, each title capped at `MAX_LINES` lines."""
-        return "\n".join(format_lines(title, lines) for title, lines in self.problems.items())
+        """Return all problems as text, each title capped at `MAX_LINES` lines, and then what would mend them."""
+        return "\n".join([*(format_lines(title, lines) for title, lines in self.problems.items()), *self.fixes])
 
     def raise_problems(self, where: str) -> None:
         """Raise all problems as one DataError; return if there are none."""

@@ -60,6 +60,8 @@ class DataOptions:
             validation folders hold anomalous images only.
         unknown_dir: Test images without a label: predicted and shown, never scored.
         mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
+        masks_beside_images: true: masks lie among the images, called as them with another ending or with mask_suffix, and
+            are paired with them; false: every picture is a photograph; default is an error where masks are recognised.
         missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
             defect) or leave_out (of the pixel metrics).
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
@@ -96,6 +98,7 @@ class DataOptions:
     n_val_good: int | None = None
     unknown_dir: Directories = None
     mask_suffix: str | None = None
+    masks_beside_images: bool | None = None
     missing_masks: str = "error"
     task: str | None = None
     valid_area_mask: str | None = None
@@ -132,6 +135,8 @@ class DataOptions:
             check_integer("Data", "n_val_good", self.n_val_good, low=0)
         if self.mask_suffix is not None and not isinstance(self.mask_suffix, str):
             raise OptionError(f"Data: mask_suffix must be a text such as _mask, got {self.mask_suffix!r}.")
+        if self.masks_beside_images not in (None, True, False):
+            raise OptionError(f"Data: masks_beside_images must be true or false, got {self.masks_beside_images!r}.")
         if self.group is not None:
             compile_pattern(self.group)
         _check_choice("on_duplicate", self.on_duplicate, ON_DUPLICATE)

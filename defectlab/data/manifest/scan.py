@@ -3,16 +3,18 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
+from defectlab.data.manifest.mask_recognition import MaskAmongImages, masks_among, two_valued
 from defectlab.data.manifest.masks import compare_sizes, mask_folders, pair_masks
 from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.proposals import with_changes
 from defectlab.utils.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -50,14 +52,17 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
     started = time.monotonic()
     findings.warn("Folders not used", layout.notes)
     folders = _image_folders(root, layout, options.extensions, findings)
-    masks = _pair_all(root, layout, folders, options, findings)
+    given = [path for folder in folders for path in folder.files]
+    known = dict(zip(given, probe_all(given), strict=True))
+    folders, beside = _without_masks(root, folders, known, options, findings)
+    masks = beside | _pair_all(root, layout, folders, options, findings)
 
     images = [(folder, path) for folder in folders for path in folder.files]
-    facts = probe_all([path for _, path in images])
+    facts = [known[path] for _, path in images]
     mask_paths = sorted(set(masks.values()))
     mask_facts = dict(zip(mask_paths, probe_all(mask_paths), strict=True))
 
-    items, unreadable, resized, wrong, lossy = [], [], [], [], []
+    items, unreadable, resized, wrong, lossy, copies = [], [], [], [], [], []
     for path, fact in [*((p, f) for (_, p), f in zip(images, facts, strict=True)), *mask_facts.items()]:
         if fact.problem:
             unreadable.append(f"{relative_to_root(root, path)}: {fact.problem}")
@@ -67,6 +72,8 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
         relative, mask = relative_to_root(root, path), masks.get(path)
         mask_fact = mask_facts[mask] if mask is not None else None
         if mask is not None and mask_fact is not None and not mask_fact.problem:
+            if mask_fact.sha256 == fact.sha256:
+                copies.append(f"{relative_to_root(root, mask)} ({relative})")
             verdict, sizes = compare_sizes(fact, mask_fact)
             line = f"{relative_to_root(root, mask)}: {sizes}"
             if verdict == "wrong":
@@ -82,6 +89,7 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
     findings.problem("Two files of one name, its accents stored in two ways: rename one", _names_spelled_twice(items))
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
     findings.problem("Masks that do not fit their image: export them at the size of the image", wrong)
+    findings.problem("Masks that are the image itself: mask_dir must hold masks", copies)
     findings.warn("Masks of another size than their image, resized (nearest)", resized)
     findings.warn("JPEG masks: compression noise counts as defect, save them as PNG", lossy)
     logger.info("Read %d images and %d masks in %.1f s", len(images), len(mask_paths), time.monotonic() - started)
@@ -166,6 +174,85 @@ def _is_text(name: str) -> bool:
     return True
 
 
+def _without_masks(
+    root: Path,
+    folders: Sequence[_ImageFolder],
+    facts: Mapping[Path, ImageFacts],
+    options: DataOptions,
+    findings: Findings,
+) -> tuple[list[_ImageFolder], dict[Path, Path]]:
+    """Return the folders without the masks that lie among their images, and the mask of each anomalous image of them.
+
+    Unless `masks_beside_images` says what they are, masks among the images are a problem.
+    """
+    if options.masks_beside_images is False:
+        return list(folders), {}
+    found = [
+        one
+        for images in folders
+        for one in masks_among(root, Path(root, images.folder), images.files, facts, options.mask_suffix)
+    ]
+    named = {one.path for one in found}
+    found += [one for one in two_valued(facts) if one.path not in named]
+    masks = {one.path for one in found}
+    images = [replace(folder, files=[path for path in folder.files if path not in masks]) for folder in folders]
+    if not options.masks_beside_images:
+        lines = [f"{relative_to_root(root, one.path)}: {one.reason}" for one in found]
+        findings.problem("Masks among the images, which would be taken for photographs", lines)
+        if found:
+            changes = {"root": str(root), "mask_dir": None, "val_mask_dir": None, "masks_beside_images": True}
+            title = "Options that pair masks with their images (masks_beside_images: false takes them for photographs)"
+            findings.fix(title, with_changes(options, **changes))
+        return images, {}
+    if not found:
+        findings.warn(
+            "masks_beside_images: no mask among the images", ["none is called as another, none has two values"]
+        )
+    return images, _pair_beside(root, images, found, options, findings)
+
+
+def _pair_beside(
+    root: Path,
+    folders: Sequence[_ImageFolder],
+    found: Sequence[MaskAmongImages],
+    options: DataOptions,
+    findings: Findings,
+) -> dict[Path, Path]:
+    """Return the mask of each anomalous image among the masks found beside the images."""
+    masks: dict[Path, list[Path]] = defaultdict(list)
+    for one in found:
+        if one.image is not None:
+            masks[one.image].append(one.path)
+    orphans = [relative_to_root(root, one.path) for one in found if one.image is None]
+    findings.warn("Masks without an image, not used", sorted(orphans, key=path_order))
+    doubled = [
+        f"{relative_to_root(root, image)} has {len(its)} masks: " + ", ".join(path.name for path in its)
+        for image, its in masks.items()
+        if len(its) > 1
+    ]
+    findings.problem("Names that fit twice: give each image and mask of a folder its own stem", doubled)
+    anomalous = [path for folder in folders if folder.label == 1 for path in folder.files]
+    pairs = {path: masks[path][0] for path in anomalous if path in masks}
+    good = sum(folder.label == 0 and path in masks for folder in folders for path in folder.files)
+    findings.choose(
+        f"{len(found)} pictures beside the images are masks (masks_beside_images): {len(pairs)} of anomalous images, "
+        f"{good} of good ones, which are left out."
+    )
+    if options.task == "classification":
+        return {}
+    missing = [path for path in anomalous if pairs and path not in pairs]
+    _report_missing(root, missing, "beside it", options, findings)
+    return pairs
+
+
+def _report_missing(root: Path, images: Sequence[Path], where: str, options: DataOptions, findings: Findings) -> None:
+    if options.missing_masks != "error":
+        return
+    fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
+    lines = [f"{relative_to_root(root, image)}: no mask {where}" for image in images]
+    findings.problem(f"Images without a mask: {fix}", lines)
+
+
 def _pair_all(
     root: Path, layout: Layout, folders: Sequence[_ImageFolder], options: DataOptions, findings: Findings
 ) -> dict[Path, Path]:
@@ -179,7 +266,8 @@ def _pair_all(
     shared = [f"{relative_to_root(root, m)} fits {' and '.join(names)}" for m, names in users.items() if len(names) > 1]
     findings.problem("Masks that fit several images: give each abnormal folder its own mask folder", shared)
     if pairs:  # else every mask is without an image, and the images without masks say it already
-        every = (mask for folder in _given_mask_folders(layout) for mask in list_images(Path(root, folder)))
+        own = {path for folder in folders for path in folder.files}
+        every = (m for folder in _given_mask_folders(layout) for m in list_images(Path(root, folder)) if m not in own)
         orphans = {relative_to_root(root, mask) for mask in every if mask not in users}
         findings.warn("Masks without an image, not used", sorted(orphans, key=path_order))
     return pairs
@@ -215,17 +303,15 @@ def _pair_folder(
     root: Path, images: _ImageFolder, mask_folder: Path, options: DataOptions, findings: Findings
 ) -> dict[Path, Path]:
     """Return the mask of each image in one folder of anomalous images, and report missing and ambiguous masks."""
-    source, masks = Path(root, images.folder), list_images(mask_folder)
+    own = set(images.files)  # of an image folder that is given as its mask folder too
+    source, masks = Path(root, images.folder), [path for path in list_images(mask_folder) if path not in own]
     pairing = pair_masks(
         [path.relative_to(source).as_posix() for path in images.files],
         [path.relative_to(mask_folder).as_posix() for path in masks],
         options.mask_suffix,
     )
-    if options.missing_masks == "error":
-        where = relative_to_root(root, mask_folder)
-        fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
-        lines = [f"{relative_to_root(root, images.files[index])}: no mask in {where}" for index in pairing.missing]
-        findings.problem(f"Images without a mask: {fix}", lines)
+    missing = [images.files[index] for index in pairing.missing]
+    _report_missing(root, missing, f"in {relative_to_root(root, mask_folder)}", options, findings)
     lines = [f"{images.folder}: {line}" for line in pairing.ambiguous]
     findings.problem("Names that fit twice: give each image and mask of a folder its own stem", lines)
     return {images.files[image]: masks[mask] for image, mask in pairing.masks.items()}
