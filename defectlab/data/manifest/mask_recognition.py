@@ -1,7 +1,7 @@
 """Recognition of masks that lie among the images, by name and by content. Does not use torch.
 
-A folder as it came often holds images and their masks side by side. Taken for photographs, the masks would be trained on
-and tested without a word.
+A folder as it came often holds images and their masks side by side. Taken for photographs, the masks would be trained
+on and tested without a word.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ MIN_TWO_VALUED = 0.9  # share of pixels at the two commonest values; a mask with
 
 @dataclass(frozen=True)
 class MaskAmongImages:
-    """A file among the images of one folder that looks like a mask; `image` is the picture it marks, if one is there."""
+    """A file among the images of a folder that looks like a mask; `image` is the picture it marks, if one is there."""
 
     path: Path
     reason: str
@@ -36,8 +36,8 @@ def masks_among(
     """Return the files of an image folder that are another one's mask by their name, or lie in a folder of masks.
 
     A mask is called as its image with one of `MASK_SUFFIXES` (or with `suffix`) after the stem; or has its image's stem,
-    another ending and two values where the image has many; or lies below the root in a folder with the name of a folder
-    of masks, and the image beside that folder, in it or in a folder `images`.
+    another ending and two values where the image has many; or lies below the root in a folder with the name of a
+    folder of masks, and the image beside that folder, in it or in a folder `images`.
 
     Args:
         root: The dataset's root.

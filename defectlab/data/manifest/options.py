@@ -60,8 +60,8 @@ class DataOptions:
             validation folders hold anomalous images only.
         unknown_dir: Test images without a label: predicted and shown, never scored.
         mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
-        masks_beside_images: true: masks lie among the images, called as them with another ending or with mask_suffix, and
-            are paired with them; false: every picture is a photograph; default is an error where masks are recognised.
+        masks_beside_images: true: masks lie among the images, called as them with another ending or with mask_suffix,
+            and are paired with them; false: every picture is a photograph; default is an error where masks are found.
         missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
             defect) or leave_out (of the pixel metrics).
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.

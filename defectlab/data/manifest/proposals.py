@@ -12,9 +12,9 @@ SHOWN = ("extensions", "group", "mask_suffix", "masks_beside_images", "missing_m
 
 
 def proposed(options: Mapping[str, Any]) -> list[str]:
-    """Return options, such as `root` and folders by name, as Python and as the command line of `train` have them.
+    r"""Return options, such as `root` and folders by name, as Python and as the command line of `train` have them.
 
-    >>> print("\\n".join(proposed({"root": "data/x", "normal_dir": "ok", "abnormal_dir": ["ng", "chip"]})))
+    >>> print("\n".join(proposed({"root": "data/x", "normal_dir": "ok", "abnormal_dir": ["ng", "chip"]})))
     Folder(root='data/x', normal_dir='ok', abnormal_dir=['ng', 'chip'])
     train --data.root data/x --data.normal_dir ok --data.abnormal_dir '["ng", "chip"]'  (data check: without "data.")
     """

@@ -1,4 +1,4 @@
-"""Masks among the images: recognised by name and content, refused, and paired on request; photographs are left alone."""
+"""Masks among the images: recognised by name and content, refused, paired on request; photographs are left alone."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_masks_of_one_stem_are_refused_with_the_options_and_never_trained_on(tmp
     assert "Masks among the images, which would be taken for photographs (10)" in text
     assert "free/Imgs/exp0.png: called as exp0.jpg" in text
     (line,) = (line.strip() for line in text.splitlines() if line.strip().startswith("Folder("))
-    options = eval(line.replace("Folder(", "dict("))  # noqa: S307 - our own text
+    options = eval(line.replace("Folder(", "dict("))
     manifest = build_manifest(**options)
     assert all(entry.path.endswith(".jpg") for entry in manifest.entries)
     masked = {entry.path: entry.mask for entry in manifest.entries if entry.label == 1}
