@@ -34,9 +34,9 @@ MAX_REMEMBERED = 200_000  # files
 class ImageFacts:
     """Facts about an image file: size after and before EXIF rotation, Pillow mode, content hash, and any problem.
 
-    A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all pixels
-    have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is not
-    known (JPEG, whose noise hides it, and more than 8 bits).
+    A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all
+    pixels have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is
+    not known (JPEG, whose noise hides it, and more than 8 bits).
     """
 
     width: int

@@ -35,8 +35,8 @@ def masks_among(
 ) -> list[MaskAmongImages]:
     """Return the files of an image folder that are another one's mask by their name, or lie in a folder of masks.
 
-    A mask is called as its image with one of `MASK_SUFFIXES` (or with `suffix`) after the stem; or has its image's stem,
-    another ending and two values where the image has many; or lies below the root in a folder with the name of a
+    A mask is called as its image with one of `MASK_SUFFIXES` (or with `suffix`) after the stem; or has its image's
+    stem, another ending and two values where the image has many; or lies below the root in a folder with the name of a
     folder of masks, and the image beside that folder, in it or in a folder `images`.
 
     Args:
