@@ -27,9 +27,9 @@ from defectlab.visualization.canvas import (
     scale_bar,
     to_image,
 )
-from defectlab.visualization.overlays import CONTOUR, colour_map, contour, overlay
+from defectlab.visualization.overlays import CONTOUR, four_views
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
-from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, _ends, _thumbnail, _verdict
+from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, ends_text, thumbnail, verdict_text
 from defectlab.visualization.segmentation import segmentation_figure
 
 SURROUNDINGS = 2.0  # margin of a crop on each side in box sizes, since features depend on more than their cell
@@ -138,10 +138,10 @@ def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile
     rows = []
     for found in predictions:
         row = ScoreRow(str(found.image_path), "predict", "", -1, found.score, found.label)
-        detail, wrong = _verdict(row, detector.image_threshold)
+        detail, wrong = verdict_text(row, detector.image_threshold)
         rows.append(PanelRow(prediction_images(detector, found), paths.relative(row.image_path), detail, wrong))
     legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
-    ends = _ends("range of the validation images" if (low, high) == detector.map_range else "")
+    ends = ends_text("range of the validation images" if (low, high) == detector.map_range else "")
     scale = Scale(low, high, detector.pixel_threshold, ends)
     return Image.fromarray(draw_panel(rows, COLUMNS, detector.model.name, legend, scale, tile))
 
@@ -155,13 +155,13 @@ def prediction_images(detector: Detector, found: Prediction) -> list[np.ndarray]
     if found.image_path is None:
         raise InputError("This picture needs the image's file: predict a file instead of an array.")
     low, high = scale_of(detector)
-    image = _thumbnail(read_image(found.image_path), 2 * TILE)
+    image = thumbnail(read_image(found.image_path), 2 * TILE)
     size = (image.shape[1], image.shape[0])
     anomaly_map = np.asarray(Image.fromarray(found.anomaly_map).resize(size, Image.Resampling.BILINEAR))
-    outlined = image
+    outlines = []
     if found.mask is not None:
-        outlined = contour(image, np.asarray(Image.fromarray(found.mask).resize(size, Image.Resampling.NEAREST)))
-    return [image, colour_map(anomaly_map, low, high), overlay(image, anomaly_map, low, high), outlined]
+        outlines.append((np.asarray(Image.fromarray(found.mask).resize(size, Image.Resampling.NEAREST)), CONTOUR))
+    return four_views(image, anomaly_map, low, high, outlines)
 
 
 def scale_of(detector: Detector) -> tuple[float, float]:

@@ -181,8 +181,7 @@ class _Writer:
         scores = np.array([row.score for row in self.rows])
         limit = self.detector.image_threshold
         write_scores(self.output / "scores.csv", self.rows)
-        figure = cumulative_figure(scores, labels, limit)
-        figure.save(self.output / "cumulative_histogram.png")
+        _cumulative_picture(scores, labels, limit).save(self.output / "cumulative_histogram.png")
         content = {
             "observations": self.observations,
             "threshold": self.middle,
@@ -237,7 +236,7 @@ class _Writer:
         return picture
 
 
-def cumulative_figure(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Any:
+def _cumulative_picture(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Any:
     """Return a picture of the shares of good, anomalous and unknown (-1) images at or below each score."""
     figure, (axis,) = new_figure((8, 5))
     classes = ((0, "good", GOOD), (1, "defect", BAD), (-1, "unknown", "#7a7a80"))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.data.transforms.preprocessing import Preprocessing, height_width
 from defectlab.models.processors import RecordedPreProcessor
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_flags, check_option_names
@@ -49,7 +49,8 @@ class SharedArguments:
         if self.pre_processor is False:
             raise OptionError("pre_processor=False cannot work: images of many sizes need resizing and normalisation.")
         if self.pre_processor is True:
-            size, crop = _pair(self.image_size), _pair(self.center_crop)
+            size = None if self.image_size is None else height_width("image_size", self.image_size)
+            crop = None if self.center_crop is None else height_width("center_crop", self.center_crop)
             usual_crop = usual.crop if size is None else None
             return replace(usual, size=size or usual.size, crop=crop or usual_crop, keep_aspect=self.keep_aspect)
         if self.image_size or self.center_crop or self.keep_aspect:
@@ -96,9 +97,3 @@ def takes_shared_arguments(init: Callable[..., None]) -> Callable[..., None]:
     cast(Any, init).__signature__ = signature
     wrapper.__doc__ = f"Take the model's own arguments, and those of every model.\n\n{inspect.getdoc(SharedArguments)}"
     return wrapper
-
-
-def _pair(value: Size) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]

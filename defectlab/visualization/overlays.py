@@ -1,5 +1,6 @@
 """Pictures of scores: heat maps on one scale, overlays, contours. Imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 CONTOUR = (0, 255, 120)
 TRUTH = (255, 60, 220)
+Outline = tuple[np.ndarray, tuple[int, int, int]]  # (H, W) bool mask and the colour of its outline
 
 
 def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -40,6 +42,16 @@ def contour(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = 
     drawn = image.copy()
     drawn[mask & ~inner] = colour
     return drawn
+
+
+def four_views(
+    image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float, outlines: Sequence[Outline]
+) -> list[np.ndarray]:
+    """Return an (H, W, 3) uint8 image, its coloured (H, W) map, the overlay and the image with outlines of masks."""
+    outlined = image
+    for mask, colour in outlines:
+        outlined = contour(outlined, mask, colour)
+    return [image, colour_map(anomaly_map, low, high), overlay(image, anomaly_map, low, high), outlined]
 
 
 def save_image(path: Path, image: np.ndarray) -> Path:

@@ -20,7 +20,7 @@ from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError
-from defectlab.visualization.overlays import CONTOUR, TRUTH, colour_map, contour, overlay, save_image
+from defectlab.visualization.overlays import CONTOUR, TRUTH, four_views, save_image
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 
 logger = logging.getLogger(__name__)
@@ -81,22 +81,22 @@ class ShownImages:
         """
         row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
         whole = read_image(paths.resolve(row.image_path))
-        image, size = _thumbnail(whole), (whole.shape[0], whole.shape[1])
+        image, size = thumbnail(whole), (whole.shape[0], whole.shape[1])
         found = on_image(self.preprocessing, self.maps[index], image, size)
-        outlined, marked = image, np.zeros(image.shape[:2], dtype=np.bool_)
+        outlines, marked = [], np.zeros(image.shape[:2], dtype=np.bool_)
         if self.masks is not None and row.label == 1:
             marked = on_image(self.preprocessing, self.masks[index], image, size) > 0.5
-            outlined = contour(outlined, marked, TRUTH)
+            outlines.append((marked, TRUTH))
         if threshold is not None:
-            outlined = contour(outlined, found > round_down(threshold))
-        views = [image, colour_map(found, low, high), overlay(image, found, low, high), outlined]
+            outlines.append((found > round_down(threshold), CONTOUR))
+        views = four_views(image, found, low, high, outlines)
         if truth and self.masks is not None:
             views.insert(1, np.repeat(marked[..., None], 3, axis=2) * np.uint8(255))
         return views
 
     def verdict(self, index: int) -> tuple[str, bool]:
         """Return score, threshold and decision of an image as text, and whether the decision is wrong."""
-        return _verdict(self.rows[index], self.image_threshold)
+        return verdict_text(self.rows[index], self.image_threshold)
 
 
 def run_panel(run: Run) -> np.ndarray | None:
@@ -157,7 +157,7 @@ def map_scale(run: Run) -> tuple[float, float, str]:
             threshold = run.record.thresholds.pixel.value
             ends = _finite_ends(maps)
             shown = heat_range(*ends, threshold, relative)
-            return *shown, _ends(f"range of the {split} images" if shown == ends else "")
+            return *shown, ends_text(f"range of the {split} images" if shown == ends else "")
     raise InputError(f"{run.folder} has no maps any more, so its pictures have no scale.")
 
 
@@ -170,11 +170,12 @@ def _finite_ends(maps: np.ndarray) -> tuple[float, float]:
     return (float(min(map(np.min, finite))), float(max(map(np.max, finite)))) if finite else (0.0, 1.0)
 
 
-def _ends(which: str) -> str:
+def ends_text(which: str) -> str:
+    """Return the text that stands before a map's colour scale; empty for a scale that is not a range of images."""
     return f"map, {which or 'from 0 to twice the threshold'}:"
 
 
-def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
+def verdict_text(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
     """Return score, threshold and decision of a row as text, and whether the decision is wrong."""
     limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
     wrong = -1 not in (row.label, row.pred_label) and row.label != row.pred_label
@@ -183,7 +184,7 @@ def _verdict(row: ScoreRow, threshold: float | None) -> tuple[str, bool]:
     return f"{kind}score {row.score:.4g}, {limit}: {VERDICTS[row.pred_label]}{mistake}", wrong
 
 
-def _thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
+def thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
     """Return an image, uint8 or float in [0, 1], as uint8, shrunk to at most `size` pixels a side."""
     pixels = as_uint8(image)
     small = Image.fromarray(pixels)

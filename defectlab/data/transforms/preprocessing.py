@@ -44,11 +44,11 @@ class Preprocessing:
     tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _pair("image_size", self.size))
+        object.__setattr__(self, "size", height_width("image_size", self.size))
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if self.crop is not None:
-            object.__setattr__(self, "crop", _pair("center_crop", self.crop))
+            object.__setattr__(self, "crop", height_width("center_crop", self.crop))
             if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
                 raise OptionError(f"center_crop {self.crop} is larger than image_size {self.size}; make it smaller.")
         if self.interpolation not in INTERPOLATIONS:
@@ -247,8 +247,13 @@ def _is_mask(inpt: torch.Tensor) -> bool:
     return type(inpt).__name__ == "Mask"
 
 
-def _pair(name: str, value: Any) -> tuple[int, int]:
+def height_width(name: str, value: Any) -> tuple[int, int]:
+    """Return the option `name`, given as one number or as two, as height and width in pixels.
+
+    Raises:
+        OptionError: Another number of values, or one that is no whole number of at least 1.
+    """
     values = (value, value) if isinstance(value, int) else tuple(value)
     if len(values) != 2 or any(not isinstance(item, int) or item < 1 for item in values):
-        raise OptionError(f"{name} must be (height, width) in whole pixels of at least 1, got {value!r}.")
+        raise OptionError(f"{name} must be (height, width) in whole pixels of at least 1, got {values}.")
     return values[0], values[1]
