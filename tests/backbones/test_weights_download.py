@@ -1,12 +1,12 @@
+"""Weights from a server on loopback: cut, continued, refused, of other content."""
+
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers.server import Server, serving
 
 from defectlab.backbones import weights, weights_download, weights_manifest
 from defectlab.backbones.weights_manifest import WeightsEntry
@@ -16,58 +16,10 @@ CONTENT = bytes(range(256)) * 40
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
-@dataclass
-class Server:
-    """A web server on loopback; `cut` bytes are sent of each of the first `cuts` answers."""
-
-    url: str = ""
-    content: bytes = CONTENT
-    cut: int | None = None
-    cuts: int = 0
-    ranges: bool = True
-    status: int | None = None
-    asked: list[str | None] = field(default_factory=list)
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
-            if state.status:
-                self.send_error(state.status)
-                return
-            start = int(wanted.split("=")[1].rstrip("-")) if wanted and state.ranges else 0
-            if start >= len(state.content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(state.content)}")
-                self.end_headers()
-                return
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
-            self.send_header("Content-Length", str(len(state.content) - start))
-            self.end_headers()
-            end = len(state.content)
-            if state.cut is not None and state.cuts > 0:
-                state.cuts -= 1
-                end = start + state.cut
-            self.wfile.write(state.content[start:end])
-
-        def log_message(self, *_args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield state
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving(CONTENT) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from helpers.scores import photographs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
@@ -182,15 +183,6 @@ def test_coverage_on_scores_of_another_shape(count: int, good: int) -> None:
     found = covered(simulations=1000, count=count, good=good, scored=two_kinds)
     print(f"\ntwo kinds of defect, heavy tails, {good} good and {count} anomalous images:", found)
     assert min(found.values()) >= 0.88, found
-
-
-def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
-    """Scores of `views` images a part; `within` is the share of the variance that images of a part do not share."""
-    part = np.repeat(random.normal(0, 1, bad + good), views)
-    labels = np.repeat([1, 0], [bad * views, good * views])
-    own = random.normal(0, 1, labels.size)
-    scores = labels * shift + np.sqrt(1 - within) * part + np.sqrt(within) * own
-    return scores, labels, np.repeat(np.arange(bad + good), views)
 
 
 @pytest.mark.parametrize("simulations", [60, pytest.param(1000, marks=pytest.mark.long)])

@@ -1,17 +1,14 @@
-"""Intervals and paired tests: against definitions and permutation, and their coverage by simulation."""
+"""Intervals of AUROC and of shares: against definitions, and their coverage by simulation."""
 
 import numpy as np
 import pytest
+from helpers.scores import draw, photographs
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
 from defectlab.evaluation.intervals import auroc_interval, wilson_interval
 from defectlab.utils.errors import InputError
-
-
-def draw(random: np.random.Generator, bad: int, good: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([random.normal(shift, 1, bad), random.normal(0, 1, good)]), np.repeat([1, 0], [bad, good])
 
 
 @pytest.mark.parametrize(("bad", "good", "shift"), [(23, 10, 1.0), (30, 30, 0.3), (63, 20, 2.2), (40, 40, 4.0)])
@@ -40,15 +37,6 @@ def test_wilson_is_scipys(count: int, share: float) -> None:
     expected = binomtest(hits, count).proportion_ci(method="wilson")
     found = wilson_interval(hits, count)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
-    """Scores of `views` images a part; `within` is the share of the variance that images of a part do not share."""
-    part = np.repeat(random.normal(0, 1, bad + good), views)
-    labels = np.repeat([1, 0], [bad * views, good * views])
-    own = random.normal(0, 1, labels.size)
-    scores = labels * shift + np.sqrt(1 - within) * part + np.sqrt(within) * own
-    return scores, labels, np.repeat(np.arange(bad + good), views)
 
 
 def test_single_images_give_delongs_own_interval():

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers.scores import draw, photographs
 
+from defectlab.evaluation.bootstrap import resample_counts, resampled_image_metrics
 from defectlab.evaluation.metrics import auroc, sort_scores
-from defectlab.evaluation.paired_tests import delong_test, holm
+from defectlab.evaluation.paired_tests import delong_test, holm, paired_bootstrap
 from defectlab.utils.errors import InputError
-
-
-def draw(random: np.random.Generator, bad: int, good: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([random.normal(shift, 1, bad), random.normal(0, 1, good)]), np.repeat([1, 0], [bad, good])
 
 
 def test_the_paired_test_keeps_its_error_rate_and_finds_a_difference():
@@ -60,15 +58,6 @@ def test_holm_is_the_definition():
         assert corrected[name] == pytest.approx(expected)
 
 
-def photographs(random: np.random.Generator, bad: int, good: int, views: int, shift: float, within: float):
-    """Scores of `views` images a part; `within` is the share of the variance that images of a part do not share."""
-    part = np.repeat(random.normal(0, 1, bad + good), views)
-    labels = np.repeat([1, 0], [bad * views, good * views])
-    own = random.normal(0, 1, labels.size)
-    scores = labels * shift + np.sqrt(1 - within) * part + np.sqrt(within) * own
-    return scores, labels, np.repeat(np.arange(bad + good), views)
-
-
 def test_the_paired_test_keeps_its_error_rate_over_parts():
     random = np.random.default_rng(4)
     false = {"grouped": 0, "plain": 0}
@@ -83,3 +72,29 @@ def test_the_paired_test_keeps_its_error_rate_over_parts():
     assert delong_test(scores, scores * 2, labels, groups=groups).p == 1.0
     with pytest.raises(InputError, match="two parts"):
         delong_test(scores, scores, labels, groups=np.where(labels == 1, 0, 1))
+
+
+@pytest.mark.parametrize("simulations", [150, pytest.param(2000, marks=pytest.mark.long)])
+def test_the_paired_bootstrap_keeps_its_error_rate(simulations: int):
+    """Two models of equal quality that share most of what is hard about an image."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    draws = np.concatenate([np.ones((1, 80), np.float32), resample_counts(labels, repeats=300)])
+    wrong = dict.fromkeys(("AUROC", "AUPR", "F1Max", "F1Score", "accuracy"), 0)
+    for _ in range(simulations):
+        shared = 1.2 * labels + random.normal(size=80)
+        found = [resampled_image_metrics(shared + random.normal(0, 0.6, 80), labels, 0.6, draws) for _ in range(2)]
+        for name in wrong:
+            first, second = (one[name] for one in found)
+            wrong[name] += paired_bootstrap(first[0] - second[0], first[1:], second[1:]).p < 0.05
+    print(f"\nfalse differences at 5 % in {simulations}:", wrong)
+    assert max(wrong.values()) / simulations < (0.075 if simulations > 1000 else 0.11), wrong
+
+
+def test_draws_that_all_say_the_same():
+    same = np.full(99, 0.8)
+    assert paired_bootstrap(0.0, same, same).p == 1.0
+    apart = paired_bootstrap(0.2, same, same - 0.2)
+    assert (apart.p, apart.low) == (0.01, None)
+    known = np.array([0.5, np.nan, 0.7, 0.6])
+    assert paired_bootstrap(0.1, known, known - [0.1, 0.0, 0.2, 0.0]).low is not None

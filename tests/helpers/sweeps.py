@@ -47,3 +47,13 @@ def assert_equal_runs(ours: list[Run], theirs: list[Run]) -> None:
             np.testing.assert_allclose(run.maps(split), other.maps(split), rtol=1e-4, atol=1e-5)
         for name, value in other.record.metrics.items():
             assert run.record.metrics[name] == pytest.approx(value, abs=1e-6), name
+
+
+def comparable_rows(rows: list[dict[str, Any]], *others: str, seconds: bool = False) -> list[dict[str, Any]]:
+    """The workbook's rows by run id, without what differs between equal sweeps: date, project, `others`, seconds."""
+    changing = {"date (UTC)", "project", *others}
+    kept = [
+        {key: value for key, value in row.items() if key not in changing and (seconds or not key.endswith("_seconds"))}
+        for row in rows
+    ]
+    return sorted(kept, key=lambda row: str(row["run_id"]))

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from helpers.models import SMALL, SmallModel, data, small
 from lightning.pytorch import seed_everything
 
 from defectlab import Detector, Engine
-from defectlab.data import auxiliary_images
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.convert import to_anomalib
 from defectlab.models.registry import MODELS
@@ -60,15 +58,6 @@ def train(name: str, root: Path, results: Path, epochs: int = 0, model: Any = No
 
 def scores(run: Run, split: str | None = None) -> list[float]:
     return [row.score for row in run.scores(*([split] if split else []))]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_generated_images() -> Iterator[None]:
-    """A set as small as it can be for tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auxiliary_images, "IMAGES_PER_KIND", 1)
-        patch.setattr(auxiliary_images, "IMAGE_SIZE", 64)
-        yield
 
 
 @pytest.fixture(scope="module")

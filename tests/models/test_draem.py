@@ -8,16 +8,9 @@ from helpers.models import data, small
 from PIL import Image
 
 from defectlab import Draem, Engine
-from defectlab.data import auxiliary_images
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, OptionError
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(auxiliary_images, "IMAGES_PER_KIND", 1)
-    monkeypatch.setattr(auxiliary_images, "IMAGE_SIZE", 64)
 
 
 def test_loss_and_maps_are_plain_anomalibs():

@@ -10,16 +10,9 @@ from helpers.models import backbone, data, small
 from safetensors import safe_open
 
 from defectlab import Detector, Engine, distil_teacher
-from defectlab.data import auxiliary_images
 from defectlab.models.efficient_ad.teacher import channel_statistics, patch_description_network
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, WeightsError
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(auxiliary_images, "IMAGES_PER_KIND", 1)
-    monkeypatch.setattr(auxiliary_images, "IMAGE_SIZE", 64)
 
 
 def test_losses_and_maps_are_plain_anomalibs():

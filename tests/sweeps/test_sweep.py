@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.sweeps import GRID, LAYERS, settings
+from helpers.sweeps import GRID, LAYERS, comparable_rows, settings
 
 import defectlab.backbones.feature_cache.extraction as extracting
 import defectlab.sweeps.execute as execute
@@ -20,8 +20,6 @@ from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import Outcome, mean_rows
 from defectlab.utils.errors import DataError, InputError, OptionError
-
-CHANGING = {"date (UTC)", "project"}
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +190,9 @@ def test_an_interrupted_sweep_goes_on_and_ends_in_the_same_workbook(
     assert written.count("run") == 4
     assert not result.failed
 
-    def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        kept = [{key: value for key, value in row.items() if key not in CHANGING} for row in rows]
-        return sorted(kept, key=lambda row: str(row["run_id"]))
-
-    ours = plain(read_workbook())
-    assert ours == plain([row for row in done[2] if row["run_id"] in {one["run_id"] for one in ours}])
+    ours = comparable_rows(read_workbook(), seconds=True)
+    theirs = [row for row in done[2] if row["run_id"] in {one["run_id"] for one in ours}]
+    assert ours == comparable_rows(theirs, seconds=True)
     assert len(ours) == 4
 
 

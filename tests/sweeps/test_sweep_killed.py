@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.sweeps import GRID, settings
+from helpers.sweeps import GRID, comparable_rows, settings
 
 from defectlab.results.workbook import read_workbook
 
@@ -35,10 +35,7 @@ def recorded(home: Path) -> int:
 
 
 def rows(home: Path) -> list[dict[str, Any]]:
-    found = read_workbook(home / "models_comparing.xlsx")
-    changing = {"date (UTC)", "project", "checkpoint_MB"}
-    kept = [{k: v for k, v in row.items() if k not in changing and not k.endswith("_seconds")} for row in found]
-    return sorted(kept, key=lambda row: str(row["run_id"]))
+    return comparable_rows(read_workbook(home / "models_comparing.xlsx"), "checkpoint_MB")
 
 
 @pytest.mark.row("S.8")

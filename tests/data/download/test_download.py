@@ -4,13 +4,12 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.server import Server, serving
 from PIL import Image
 
 from defectlab.cli.main import main
@@ -68,46 +67,10 @@ def visa_archive(*, columns: str = "object,split,label,image,mask") -> bytes:
     return archive(files, "w")
 
 
-class Server:
-    content = b""
-    cuts = 0
-    asked: list[str | None]
-    url = ""
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-    state.asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
-            start = int(wanted.split("=")[1].rstrip("-")) if wanted else 0
-            self.send_response(206 if start else 200)
-            if start:
-                size = len(state.content)
-                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-            self.send_header("Content-Length", str(len(state.content) - start))
-            self.end_headers()
-            end = len(state.content)
-            if state.cuts:
-                state.cuts -= 1
-                end = start + len(state.content) // 5
-            self.wfile.write(state.content[start:end])
-
-        def log_message(self, *_args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{http.server_port}/archive"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield state
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -117,7 +80,13 @@ def table(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write(content: bytes, layout: str = "mvtec", sha256: str | None = "known") -> None:
         server.content = content
         known = hashlib.sha256(content).hexdigest() if sha256 == "known" else sha256
-        facts = {"title": layout, "file": f"{layout}.tar", "url": server.url, "sha256": known, "layout": layout}
+        facts = {
+            "title": layout,
+            "file": f"{layout}.tar",
+            "url": f"{server.url}/archive",
+            "sha256": known,
+            "layout": layout,
+        }
         entry = {"name": layout, "sha256_from": "a test", **facts}
         (tmp_path / "table.json").write_text(json.dumps({"datasets": [entry]}))
         monkeypatch.setattr(public_datasets, "TABLE", tmp_path / "table.json")
@@ -165,7 +134,7 @@ def test_visa_sorted_by_its_split(table, tmp_path: Path):
 @pytest.mark.row("3.11")
 def test_a_cut_download_goes_on_and_nothing_is_overwritten(table, server: Server, tmp_path: Path):
     table(mvtec_archive())
-    server.cuts = 3
+    server.cut, server.cuts = len(server.content) // 5, 3
     with pytest.raises(DataError, match="Run the same command again to continue"):
         download("mvtec", tmp_path / "data", categories=["bottle"])
     assert not (tmp_path / "data/bottle").exists()

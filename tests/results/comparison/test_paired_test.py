@@ -9,8 +9,7 @@ from helpers.runs import finished, run_with_maps, scored, set_protocol
 
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.bootstrap import resample_counts, resampled_image_metrics
-from defectlab.evaluation.paired_tests import delong_test, paired_bootstrap
+from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import against_best, read_test_scores
 from defectlab.results.evaluate import evaluate_run
@@ -138,32 +137,6 @@ def test_what_is_not_the_same_is_not_compared():
     for runs in ([one, other], [other, one]):
         with pytest.raises(InputError, match=r"which images show one part .data\.group"):
             compare_runs(runs)
-
-
-@pytest.mark.parametrize("simulations", [150, pytest.param(2000, marks=pytest.mark.long)])
-def test_the_paired_bootstrap_keeps_its_error_rate(simulations: int):
-    """Two models of equal quality that share most of what is hard about an image."""
-    random = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 40)
-    draws = np.concatenate([np.ones((1, 80), np.float32), resample_counts(labels, repeats=300)])
-    wrong = dict.fromkeys(("AUROC", "AUPR", "F1Max", "F1Score", "accuracy"), 0)
-    for _ in range(simulations):
-        shared = 1.2 * labels + random.normal(size=80)
-        found = [resampled_image_metrics(shared + random.normal(0, 0.6, 80), labels, 0.6, draws) for _ in range(2)]
-        for name in wrong:
-            first, second = (one[name] for one in found)
-            wrong[name] += paired_bootstrap(first[0] - second[0], first[1:], second[1:]).p < 0.05
-    print(f"\nfalse differences at 5 % in {simulations}:", wrong)
-    assert max(wrong.values()) / simulations < (0.075 if simulations > 1000 else 0.11), wrong
-
-
-def test_draws_that_all_say_the_same():
-    same = np.full(99, 0.8)
-    assert paired_bootstrap(0.0, same, same).p == 1.0
-    apart = paired_bootstrap(0.2, same, same - 0.2)
-    assert (apart.p, apart.low) == (0.01, None)
-    known = np.array([0.5, np.nan, 0.7, 0.6])
-    assert paired_bootstrap(0.1, known, known - [0.1, 0.0, 0.2, 0.0]).low is not None
 
 
 def test_images_of_unknown_label_keep_no_runs_apart():

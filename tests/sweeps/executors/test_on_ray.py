@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.fake_ray import FakeRay
-from helpers.sweeps import LAYERS, SMALL_GRID, assert_equal_runs, settings
+from helpers.sweeps import LAYERS, SMALL_GRID, assert_equal_runs, comparable_rows, settings
 
 import defectlab.sweeps.executors.on_ray as on_ray
 from defectlab.backbones.feature_cache.store import FeatureStore
@@ -118,9 +118,6 @@ def test_runs_of_one_name_take_their_places_in_order():
     assert [number for number, _ in order.ready(5, None)] == [5, 9]
 
 
-CHANGING = {"date (UTC)", "project"}
-
-
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without CPUs, where no task runs, and two nodes with one each; all on this machine, loopback only."""
@@ -139,14 +136,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield started
     ray.shutdown()
     started.shutdown()
-
-
-def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept = [
-        {key: value for key, value in row.items() if key not in CHANGING and not key.endswith("_seconds")}
-        for row in rows
-    ]
-    return sorted(kept, key=lambda row: str(row["run_id"]))
 
 
 @pytest.mark.long
@@ -179,6 +168,6 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     assert sum(node["Alive"] for node in ray.nodes()) == 2
     assert not result.failed
     assert_equal_runs(find_runs(), local)
-    assert plain(read_workbook()) == plain(rows)
+    assert comparable_rows(read_workbook()) == comparable_rows(rows)
     again = sweep(settings(parts, grid=grid), executor="ray")
     assert {one.status for one in again.outcomes} == {"kept"}
