@@ -18,6 +18,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.utils.seeds import seeded
 
@@ -37,9 +38,15 @@ class ManifestDataset(AnomalibDataset):
     """Dataset of one split of a manifest, in the manifest's order, with anomalib's items."""
 
     def __init__(
-        self, manifest: Manifest, entries: Sequence[Entry], split: str, augmentations: Transform | None
+        self,
+        manifest: Manifest,
+        entries: Sequence[Entry],
+        split: str,
+        augmentations: Transform | None,
+        mask_reduction: str = "area",
     ) -> None:
         super().__init__(augmentations)
+        self.mask_reduction = mask_reduction
         # Shared memory: workers that live through many epochs see a change.
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
@@ -101,19 +108,24 @@ class ManifestDataset(AnomalibDataset):
         image = load_image(row.image_path)
         mask = None
         if self.task == TaskType.SEGMENTATION:
-            mask = load_mask(row.mask_path, (image.shape[-2], image.shape[-1]), all_defect=row.all_defect)
+            size = (image.shape[-2], image.shape[-1])
+            mask = load_mask(row.mask_path, size, all_defect=row.all_defect, mask_reduction=self.mask_reduction)
         if self.augmentations:
             with nullcontext() if self.augmentation_seed is None else seeded(self.augmentation_seed, purpose):
                 image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return image, mask
 
 
-def load_mask(path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False) -> Mask:
-    """Read a mask as (H, W) uint8, resized (nearest) to the image; without a path, fill it with `all_defect`."""
+def load_mask(
+    path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False, mask_reduction: str = "area"
+) -> Mask:
+    """Read a mask as (H, W) uint8; without a path, fill it with `all_defect`.
+
+    A mask that is not of its image's size is brought to it by `mask_reduction` (`reduce_mask`).
+    """
     if not path:
         return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
-    mask = Mask(torch.from_numpy(read_mask(path).astype(np.uint8)))
-    return mask if tuple(mask.shape[-2:]) == image_size else tvf.resize(mask, list(image_size))
+    return Mask(torch.from_numpy(reduce_mask(read_mask(path), image_size, mask_reduction).astype(np.uint8)))
 
 
 class ImageNames(Dataset):

@@ -144,7 +144,8 @@ class Folder(AnomalibDataModule):
         if not hasattr(self, "train_data"):
             for split, attribute in (("train", "train"), ("validation", "val"), ("test", "test")):
                 entries = self.manifest.split(split)
-                setattr(self, f"{attribute}_data", ManifestDataset(self.manifest, entries, attribute, None))
+                dataset = ManifestDataset(self.manifest, entries, attribute, None, self.settings.mask_reduction)
+                setattr(self, f"{attribute}_data", dataset)
         self._update_augmentations()
 
     def _setup(self, _stage: str | None = None) -> None:
@@ -160,7 +161,7 @@ class Folder(AnomalibDataModule):
         for split in ("train", "val", "test"):
             own = getattr(self, f"{split}_augmentations")
             parts = [] if own is None else own.transforms if isinstance(own, Compose) else [own]
-            transforms = [*preprocessing.region_crop(), *parts, preprocessing.sized()]
+            transforms = [*preprocessing.region_crop(), *parts, preprocessing.sized(self.settings.mask_reduction)]
             dataset = getattr(self, f"{split}_data")
             dataset.augmentations = Compose(transforms)
             dataset.augmentation_seed = None if own is None else self.seed

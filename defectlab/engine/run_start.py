@@ -71,7 +71,11 @@ def start_run(
             "backbone": backbone,
             "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
             "preprocessing": model.preprocessing.to_dict() | {"hash": model.preprocessing.hash},
-            "evaluation": {"pixel_size": options.pixel_size, "grid": None},
+            "evaluation": {
+                "pixel_size": options.pixel_size,
+                "grid": None,
+                "mask_reduction": datamodule.settings.mask_reduction,
+            },
             "metrics": {},
             "thresholds": {},
             "timings": {},

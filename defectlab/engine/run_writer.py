@@ -24,6 +24,7 @@ from defectlab.results.evaluate import (
 )
 from defectlab.results.groups import choose_group_threshold
 from defectlab.results.map_retention import drop_maps
+from defectlab.results.mask_loss import measure_mask_loss
 from defectlab.results.pixel_grid import left_out, pixel_images, pixel_labels, write_grid_masks
 from defectlab.results.record_parts import no_thresholds, threshold_record
 from defectlab.results.run.result_records import ThresholdRecord
@@ -104,6 +105,9 @@ class RunWriter:
         check_unchanged(manifest)
         run.update(maps={"kept": "all"})
         write_grid_masks(run, manifest)
+        loss = measure_mask_loss(run, manifest)
+        if loss is not None:
+            run.update(evaluation=run.record.evaluation.replaced(mask_loss=loss))
         if self.options.aupimo:
             run.update(**_with_aupimo(run))
         results = evaluate_run(run, group_threshold=_group_threshold(model, run))

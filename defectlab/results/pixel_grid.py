@@ -1,6 +1,6 @@
 """The grid on which a run's pixel metrics are computed, and the masks stored on that grid."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import Manifest
-from defectlab.data.transforms.geometry import Frame, Size, resize_nearest
+from defectlab.data.transforms.geometry import Frame, Size
+from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.region import Region
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
 from defectlab.results.run.arrays import mapped
@@ -21,6 +22,7 @@ from defectlab.utils.files import replacing
 from defectlab.utils.paths import relative
 
 PixelSize = str | list[int]
+Mask = NDArray[np.bool_]
 SPLIT = "test"
 
 
@@ -71,6 +73,8 @@ def describe_grid(record: RunRecord) -> str:
     if evaluation.pixel_size == "input":
         words += [f"the centre of {_sides(preprocessing.size)}"] if preprocessing.crop else []
         words += ["with what fills the sides"] if preprocessing.keep_aspect else []
+    reduced = evaluation.mask_reduction == "nearest" and not original
+    words += ["masks by the nearest pixel"] if reduced and record.dataset.has_masks else []
     region = preprocessing.region or RegionRecord()
     words += [f"cut to {', '.join(map(str, region.box))}"] if region.box else []
     words += [f"valid area {region.sha256[:6]}"] if region.sha256 else []
@@ -81,6 +85,27 @@ def _sides(size: Sequence[int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
+def masks_on_images(
+    manifest: Manifest, image_paths: Iterable[str], region: Region | None, method: str
+) -> Iterator[tuple[Mask, Size, bool]]:
+    """Yield of test images the mask, height and width of the evaluated region, and whether the file marks anything.
+
+    Images are named as in scores.csv. A mask is as it is on disk, or cut to the region, where there is one; an image
+    without a mask has an empty one. `method` is how a mask that is not of its image's size comes to that size before it
+    is cut (`reduce_mask`).
+    """
+    entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
+    for image_path in image_paths:
+        entry = entries[image_path]
+        path = manifest.absolute_mask(entry)
+        size = (entry.height, entry.width)
+        mask = np.full(size, manifest.is_all_defect(entry), dtype=np.bool_) if path is None else read_mask(path)
+        if region is None:
+            yield mask, size, bool(mask.any())
+        else:  # the cut-out region counts as the image; the rest was never evaluated
+            yield region.cut(reduce_mask(mask, size, method)), region.cut_size(size), bool(mask.any())
+
+
 def write_grid_masks(run: Run, manifest: Manifest) -> None:
     """Write the test masks on the run's grid, packed eight pixels to a byte, if it is not the model's input grid.
 
@@ -89,24 +114,16 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
     pixel_size = pixel_size_of(run)
     if pixel_size == "input" or not manifest.has_masks or run.maps(SPLIT) is None:
         return
-    entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
-    sizes: list[tuple[int, int, int, int]] = []
+    method = run.record.evaluation.mask_reduction
     region = Region.from_dict(run.record.preprocessing.options().get("area"))
+    tested = [row.image_path for row in run.scores(SPLIT)]
+    sizes: list[tuple[int, int, int, int]] = []
     packed_path, sizes_path = run.grid_paths(SPLIT)
     with replacing(packed_path) as partial, partial.open("wb") as file:
-        for row in run.scores(SPLIT):
-            entry = entries[row.image_path]
-            path = manifest.absolute_mask(entry)
-            image_size = (entry.height, entry.width)
-            mask = (
-                np.full(image_size, manifest.is_all_defect(entry), dtype=np.bool_) if path is None else read_mask(path)
-            )
-            if region is not None:  # the cut-out region counts as the image; the rest was never evaluated
-                mask, image_size = region.cut(resize_nearest(mask, image_size)), region.cut_size(image_size)
-            if not isinstance(pixel_size, str):
-                mask = resize_nearest(mask, (pixel_size[0], pixel_size[1]))
-            sizes.append((*image_size, *mask.shape))
-            file.write(np.packbits(mask).tobytes())
+        for mask, image_size, _ in masks_on_images(manifest, tested, region, method):
+            on_grid = mask if isinstance(pixel_size, str) else reduce_mask(mask, (pixel_size[0], pixel_size[1]), method)
+            sizes.append((*image_size, *on_grid.shape))
+            file.write(np.packbits(on_grid).tobytes())
     with replacing(sizes_path) as partial, partial.open("wb") as file:
         np.save(file, np.array(sizes, dtype=np.int64).reshape(-1, 4))
 

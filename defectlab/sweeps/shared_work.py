@@ -14,7 +14,6 @@ from defectlab.backbones.feature_cache.extraction import Features, extract, feat
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.data.datasets import load_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
-from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.sweeps.configurations import Configuration
 
 logger = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ class SharedWork:
         key = (id(one.datamodule), one.model.preprocessing.hash)
         if key not in self._masks:
             with self.timed("masks"):
-                self._masks[key] = _masks(one.datamodule.manifest, one.model.preprocessing, entries)
+                self._masks[key] = _masks(one, entries)
         return self._masks[key]
 
     def forget(self) -> None:
@@ -105,22 +104,17 @@ class SharedWork:
         self._masks.clear()
 
 
-def _masks(manifest: Manifest, preprocessing: Preprocessing, entries: Sequence[Entry]) -> torch.Tensor | None:
+def _masks(one: Configuration, entries: Sequence[Entry]) -> torch.Tensor | None:
+    manifest, preprocessing = one.datamodule.manifest, one.model.preprocessing
     if not manifest.has_masks:
         return None
-    resize, transform = preprocessing.resize(), preprocessing.transform()
-    read = [
-        transform(
-            resize(
-                load_mask(
-                    manifest.absolute_mask(entry),
-                    (entry.height, entry.width),
-                    all_defect=manifest.is_all_defect(entry),
-                )
-            )
-        )
-        for entry in entries
-    ]
+    reduction = one.datamodule.settings.mask_reduction
+    resize, transform = preprocessing.resize(reduction), preprocessing.transform()
+    read = []
+    for entry in entries:
+        path, size = manifest.absolute_mask(entry), (entry.height, entry.width)
+        mask = load_mask(path, size, all_defect=manifest.is_all_defect(entry), mask_reduction=reduction)
+        read.append(transform(resize(mask)))
     return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
 
 

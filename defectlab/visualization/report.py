@@ -20,6 +20,7 @@ from defectlab.results.comparison.runs import kinds_by_run, rankings_of
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import row_groups
+from defectlab.results.mask_loss import describe_mask_loss
 from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -187,6 +188,8 @@ def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) 
     threshold = run.record.thresholds.image.value
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
     parts = [f'<h2 id="run{place}">{html.escape(run.title)}</h2>', _settings(run)]
+    if masks := describe_mask_loss(run.record):
+        parts.append(f"<p>{html.escape(masks)}</p>")
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
     parts.append(_losses(run.record.history))
     kinds = by_kind(rows, threshold, row_groups(run.record, rows))

@@ -22,6 +22,7 @@ TEST_MODES = ("none", "from_dir")
 VALIDATION_MODES = ("none", "same_as_test", "from_train", "from_test", "from_dir")
 ON_DUPLICATE = ("error", "warn")
 MISSING_MASKS = ("error", "whole", "leave_out")
+MASK_REDUCTIONS = ("area", "nearest")
 TASKS = ("segmentation", "classification")
 # Recorded at any value. Other options are recorded where they differ from their default, so that a new one leaves the
 # identity of the runs before it as it was.
@@ -64,6 +65,8 @@ class DataOptions:
             and are paired with them; false: every picture is a photograph; default is an error where masks are found.
         missing_masks: error, or for defects without a mask where others have one: whole (all of the image counts as
             defect) or leave_out (of the pixel metrics).
+        mask_reduction: How masks come to the grid of the pixel metrics: area (a cell counts as defect from half its
+            cover on, and no defect vanishes) or nearest (as anomalib does: thin and small defects may vanish).
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
         valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
@@ -100,6 +103,7 @@ class DataOptions:
     mask_suffix: str | None = None
     masks_beside_images: bool | None = None
     missing_masks: str = "error"
+    mask_reduction: str = "area"
     task: str | None = None
     valid_area_mask: str | None = None
     crop_area: list[int] | None = None
@@ -141,6 +145,7 @@ class DataOptions:
             compile_pattern(self.group)
         _check_choice("on_duplicate", self.on_duplicate, ON_DUPLICATE)
         _check_choice("missing_masks", self.missing_masks, MISSING_MASKS)
+        _check_choice("mask_reduction", self.mask_reduction, MASK_REDUCTIONS)
         _check_choice("task", self.task or TASKS[0], TASKS)
         tiling = Tiling.of(self.tiling)
         checked = replace(

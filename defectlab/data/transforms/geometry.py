@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from defectlab.data.transforms.region import Region
 
 Size = tuple[int, int]
+Slices = tuple[slice, slice]  # rows, columns
 Bounds = tuple[float, float, float, float]  # left, top, right, bottom
 T = TypeVar("T", bound=np.generic)
 Resize = Callable[[NDArray[np.float32], Size], NDArray[np.float32]]
@@ -70,6 +71,19 @@ class Frame:
         resized = (resize or resize_bilinear)(anomaly_map, grid)
         return resized if seen is None else np.where(resize_nearest(seen, grid), resized, np.float32(unseen))
 
+    def place(self, region_size: Size) -> tuple[Size, Slices, Slices]:
+        """Return how a region of the image, of this (height, width), lies on the model's input.
+
+        Returns:
+            Height and width that the region is resized to; the part of it that the input shows; and where that part
+            lies on the input, which may show padding around it.
+        """
+        box = fitted_box(region_size, self.size) if self.keep_aspect else (0, 0, *self.size)
+        (cut_top, _), (cut_left, _) = crop_padding(self.size, self.crop or self.size)
+        rows = _overlap(box[0] - cut_top, box[2] - cut_top, (self.crop or self.size)[0])
+        columns = _overlap(box[1] - cut_left, box[3] - cut_left, (self.crop or self.size)[1])
+        return (box[2] - box[0], box[3] - box[1]), (rows[0], columns[0]), (rows[1], columns[1])
+
     def to_image(
         self, anomaly_map: NDArray[np.float32], image_size: Size, *, resize: Resize | None = None
     ) -> NDArray[np.float32]:
@@ -102,6 +116,12 @@ class Frame:
             over + min(max(math.ceil(right - ROUNDING), 0), width),
             above + min(max(math.ceil(bottom - ROUNDING), 0), height),
         )
+
+
+def _overlap(start: int, stop: int, length: int) -> tuple[slice, slice]:
+    """Return the part of an interval that lies within [0, length), counted from its start, and from 0."""
+    first, last = max(start, 0), max(min(stop, length), max(start, 0))
+    return slice(first - start, last - start), slice(first, last)
 
 
 def crop_padding(size: Size, crop: Size) -> tuple[Size, Size]:

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.data.transforms.geometry import Frame, fitted_box
 from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
@@ -102,25 +103,35 @@ class Preprocessing:
         region, tiling = Region.from_dict(fields.pop("area", None)), Tiling.of(fields.pop("tiling", None))
         return cls(**fields, region=region, tiling=tiling)
 
-    def resize(self) -> Transform:
-        """Return the transform that cuts out the region and resizes images of any size, applied before batching."""
-        return Compose([*self.region_crop(), self.sized()]) if self.region else self.sized()
+    def resize(self, mask_reduction: str = "area") -> Transform:
+        """Return the transform that cuts out the region and resizes images of any size, applied before batching.
+
+        Masks are brought to the size by `mask_reduction`, "area" or "nearest" (`reduce_mask`).
+        """
+        sized = self.sized(mask_reduction)
+        return Compose([*self.region_crop(), sized]) if self.region else sized
 
     def region_crop(self) -> list[Transform]:
         """Return the transforms that cut out the region: one `RegionCrop`, or none if there is no region."""
         return [] if self.region is None else [RegionCrop(self.region)]
 
-    def sized(self) -> Transform:
+    def sized(self, mask_reduction: str = "area") -> Transform:
         """Return the transform that resizes images of any size to `whole_size`, after the region is cut out."""
         mode = InterpolationMode(self.interpolation)
         if self.keep_aspect:
-            return Letterbox(self.whole_size, mode, tuple(self.mean))
-        return Resize(self.whole_size, interpolation=mode, antialias=True)
+            return Letterbox(self.whole_size, mode, tuple(self.mean), mask_reduction)
+        return MaskedResize(self.whole_size, mode, mask_reduction)
 
     def transform(self) -> Compose:
-        """Return the transform for (..., 3, H, W) images in [0, 1] and their masks, without the region's crop."""
+        """Return the transform for (..., 3, H, W) images in [0, 1] and their masks, without the region's crop.
+
+        It holds what anomalib can write into a checkpoint, so masks that have not been resized are by torchvision's
+        nearest here.
+        """
+        mode = InterpolationMode(self.interpolation)
+        resize = self.sized() if self.keep_aspect else Resize(self.whole_size, interpolation=mode, antialias=True)
         crop = [CenterCrop(self.crop)] if self.crop else []
-        return Compose([self.sized(), *crop, Normalize(mean=list(self.mean), std=list(self.std))])
+        return Compose([resize, *crop, Normalize(mean=list(self.mean), std=list(self.std))])
 
     @classmethod
     def from_transform(cls, transform: Transform | None) -> "Preprocessing":
@@ -201,16 +212,45 @@ class RegionCrop(Transform):
         return tv_tensors.wrap(pixels[..., top:bottom, left:right].contiguous(), like=inpt)
 
 
+class MaskedResize(Resize):
+    """torchvision's antialiased `Resize` to (height, width), with masks brought to that size by `reduce_mask`."""
+
+    def __init__(self, size: tuple[int, int], interpolation: InterpolationMode, mask_reduction: str = "area") -> None:
+        super().__init__(size, interpolation=interpolation, antialias=True)
+        self.mask_reduction = mask_reduction
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        """Resize one image (..., C, H, W) or mask (..., H, W)."""
+        if _is_mask(inpt):
+            return reduce_mask_tensor(inpt, (self.size[0], self.size[1]), self.mask_reduction)
+        return super().transform(inpt, params)
+
+
+def reduce_mask_tensor(mask: torch.Tensor, size: tuple[int, int], method: str) -> torch.Tensor:
+    """Bring a mask (..., H, W) to a size by `reduce_mask`, with 1 where it is marked and the type it has."""
+    if tuple(mask.shape[-2:]) == size:
+        return mask
+    flat = mask.as_subclass(torch.Tensor).cpu().numpy().reshape(-1, *mask.shape[-2:]) > 0
+    reduced = np.stack([reduce_mask(one, size, method) for one in flat])
+    tensor = torch.from_numpy(reduced).to(mask.dtype).reshape(*mask.shape[:-2], *size).to(mask.device)
+    return tv_tensors.wrap(tensor, like=mask)
+
+
 class Letterbox(Transform):
-    """Scale to fit into `size`, centred, the rest filled with `fill` (images) or 0 (masks)."""
+    """Scale to fit into `size`, centred, the rest filled with `fill` (images) or 0 (masks; see `reduce_mask`)."""
 
     def __init__(
-        self, size: tuple[int, int], interpolation: InterpolationMode, fill: tuple[float, ...] = (0.0, 0.0, 0.0)
+        self,
+        size: tuple[int, int],
+        interpolation: InterpolationMode,
+        fill: tuple[float, ...] = (0.0, 0.0, 0.0),
+        mask_reduction: str = "area",
     ) -> None:
         super().__init__()
         self.size = size
         self.interpolation = interpolation
         self.fill = fill
+        self.mask_reduction = mask_reduction
 
     def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
         """Apply to one image (..., C, H, W) or mask; what already has the size is returned unchanged."""
@@ -219,10 +259,11 @@ class Letterbox(Transform):
         if image_size == self.size:
             return inpt
         top, left, bottom, right = fitted_box(image_size, self.size)
-        interpolation = InterpolationMode.NEAREST if _is_mask(inpt) else self.interpolation
-        fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=interpolation, antialias=True)
         padding = [left, top, self.size[1] - right, self.size[0] - bottom]
-        return tvf.pad(fitted, padding, fill=0 if _is_mask(inpt) else list(self.fill))
+        if _is_mask(inpt):
+            return tvf.pad(reduce_mask_tensor(inpt, (bottom - top, right - left), self.mask_reduction), padding)
+        fitted = tvf.resize(inpt, [bottom - top, right - left], interpolation=self.interpolation, antialias=True)
+        return tvf.pad(fitted, padding, fill=list(self.fill))
 
 
 def _resize(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -113,11 +113,37 @@ class TilesRecord(JsonObject):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskLossRecord(JsonObject):
+    """Defects of the test masks, and those that the nearest pixel of the grid loses: see `reduce_mask`.
+
+    Attributes:
+        images: Images with a mask that marks anything.
+        regions: Connected regions of these masks within the area that the model sees.
+        lost_images: Images of which the nearest pixel would keep nothing.
+        lost_regions: Regions of which the nearest pixel would keep nothing.
+        unseen_images: Images whose mask lies outside the area that the model sees: their pixels count as good.
+        nearest: Pixel metrics without a threshold on masks by the nearest pixel, as anomalib computes them.
+    """
+
+    images: int
+    regions: int
+    lost_images: int
+    lost_regions: int
+    unseen_images: int
+    nearest: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(JsonObject):
-    """The grid of the pixel metrics: `pixel_size` as requested, `grid` as used (None if each image has its own)."""
+    """The grid of the pixel metrics: `pixel_size` as requested, `grid` as used (None if each image has its own).
+
+    `mask_reduction` is how masks came to the grid; records from before there was a choice are by the nearest pixel.
+    """
 
     pixel_size: str | list[int] = "input"
     grid: list[int] | None = None
+    mask_reduction: str = "nearest"
+    mask_loss: MaskLossRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

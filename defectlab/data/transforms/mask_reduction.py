@@ -1,0 +1,104 @@
+"""Bringing a mask to a coarser or finer grid. Does not use torch.
+
+By area, a cell of the grid is marked where at least half of it is, and no connected region of a mask is lost. The
+nearest pixel, which anomalib and most toolkits take, drops defects that are thinner than a cell and moves what it keeps
+by up to half a cell, because it reads the top left pixel of a cell while images and maps are aligned at centres.
+"""
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from defectlab.data.transforms.geometry import Frame, Size, Slices, resize_nearest
+from defectlab.evaluation.pixel.regions import NEIGHBOURS
+
+HALF = 0.5  # of a cell
+DECIMALS = 9  # of a cover: equal ones are equal whatever their rounding
+
+
+def reduce_mask(mask: NDArray[np.bool_], size: Size, method: str = "area") -> NDArray[np.bool_]:
+    """Bring a mask (h, w) to a grid (H, W).
+
+    Args:
+        mask: True where a defect is.
+        size: Height and width of the grid.
+        method: "area": a cell is marked from half its cover on; a connected region (pixels that touch at a corner
+            belong together) without any such cell is marked from that cover on at which its cells hang together.
+            "nearest": a cell takes the pixel at its top left corner, as torch's nearest does.
+
+    >>> scratch = np.zeros((8, 8), dtype=bool)
+    >>> scratch[1] = True
+    >>> reduce_mask(scratch, (2, 2)).tolist(), reduce_mask(scratch, (2, 2), "nearest").tolist()
+    ([[True, True], [False, False]], [[False, False], [False, False]])
+    """
+    if mask.shape == tuple(size):
+        return mask
+    if method == "nearest":
+        return resize_nearest(mask, size)
+    if not mask.any():
+        return np.zeros(size, dtype=np.bool_)
+    whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+    reduced = _cover(mask, whole, mask.shape, size)[1] >= HALF
+    for box, cover in _regions(mask, size):
+        if not (reduced[box] & (cover > 0)).any():
+            reduced[box] |= cover >= _holding_cover(cover)
+    return reduced
+
+
+def kept_regions(mask: NDArray[np.bool_], reduced: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for each connected region of a mask (h, w) whether any cell (H, W) that it touches is marked."""
+    found = [bool((reduced[box] & (cover > 0)).any()) for box, cover in _regions(mask, reduced.shape)]
+    return np.array(found, dtype=np.bool_)
+
+
+def _regions(mask: NDArray[np.bool_], size: tuple[int, ...]) -> list[tuple[Slices, NDArray[np.float64]]]:
+    """Return the cells of the grid that each connected region touches, and the share of each cell that it covers."""
+    labels, _ = ndimage.label(mask, structure=NEIGHBOURS)
+    boxes = cast("list[Slices]", ndimage.find_objects(labels))
+    return [_cover(labels[box] == number, box, mask.shape, size) for number, box in enumerate(boxes, start=1)]
+
+
+def _cover(
+    part: NDArray[np.bool_], box: Slices, old: tuple[int, ...], new: tuple[int, ...]
+) -> tuple[Slices, NDArray[np.float64]]:
+    """Return the cells that a box of the mask touches, and the share of each that its marked pixels cover."""
+    values = part.astype(np.float64)
+    cells = []
+    for axis, (side, before, after) in enumerate(zip(box, old, new, strict=True)):
+        first, end = side.start * after // before, -(-side.stop * after // before)
+        edges = np.clip(np.arange(first, end + 1) * (before / after) - side.start, 0, side.stop - side.start)
+        values = np.moveaxis(_sums_between(np.moveaxis(values, axis, 0), edges) * (after / before), 0, axis)
+        cells.append(slice(first, end))
+    return (cells[0], cells[1]), values.round(DECIMALS)
+
+
+def _sums_between(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the integral of rows (n, ...) between neighbouring edges, each row being as wide as 1."""
+    total = np.concatenate([np.zeros((1, *values.shape[1:])), values.cumsum(0)])
+    below = edges.astype(np.intp)
+    share = (edges - below)[:, None]
+    at_edges = total[below] * (1 - share) + total[np.minimum(below + 1, len(values))] * share
+    return np.diff(at_edges, axis=0)
+
+
+def _holding_cover(cover: NDArray[np.float64]) -> float:
+    """Return a cover from which on a region's cells are connected, as high as a binary search finds it."""
+    levels = np.unique(cover[cover > 0])
+    low, high = 0, len(levels) - 1  # at the lowest level all cells of a connected region are connected
+    while low < high:
+        middle = (low + high + 1) // 2
+        if ndimage.label(cover >= levels[middle], structure=NEIGHBOURS)[1] == 1:
+            low = middle
+        else:
+            high = middle - 1
+    return float(levels[low])
+
+
+def mask_on_input(mask: NDArray[np.bool_], frame: Frame, method: str) -> NDArray[np.bool_]:
+    """Bring the mask of a region of an image to the model's input, of which `frame` says where it lies."""
+    size, seen, place = frame.place((mask.shape[0], mask.shape[1]))
+    on_input = np.zeros(frame.crop or frame.size, dtype=np.bool_)
+    on_input[place] = reduce_mask(mask, size, method)[seen]
+    return on_input
