@@ -108,7 +108,6 @@ def test_the_map_of_packages_is_the_contract():
 
 # tests of what several modules do together, by their place under tests/
 WORKFLOWS = {
-    "data/test_data_rules.py",
     "models/test_contract.py",
     "sweeps/test_sweep_killed.py",
     "sweeps/test_sweep_trackers.py",

@@ -13,7 +13,6 @@ import pytest
 import torch
 from helpers.datasets import make_parts
 from helpers.models import data
-from helpers.runs import finished
 from helpers.sweeps import settings
 from PIL import Image
 
@@ -27,12 +26,10 @@ from defectlab.data.manifest.manifest import check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.engine.engine import Engine
 from defectlab.results.run.run import Run, find_runs
-from defectlab.sweeps.checkpoints import CheckpointRequest, retain_checkpoints
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import Configuration, earlier_runs, prepare
 from defectlab.sweeps.execute import outcome_of
 from defectlab.sweeps.executors.local import LocalExecutor
-from defectlab.sweeps.search_space import options_of
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import mean_rows
 from defectlab.utils.errors import DataError, InputError
@@ -171,24 +168,6 @@ def test_images_that_have_moved_are_known_when_a_checkpoint_is_made(copy: Run, p
     assert copy.checkpoint.is_file()
 
 
-@pytest.mark.row("R.10")
-def test_checkpoints_that_others_made_stay(parts: Path):
-    runs = {}
-    for name, facts in {
-        "alone": {},
-        "alone in a group": {"groups": ["mine"]},
-        "of another": {"name": "a", "number": 1},
-        "asked for": {"name": "b", "number": 1, "refit": {"named": "1"}},
-        "own": {"name": "b", "number": 2},
-    }.items():
-        run = finished(name, sweep=facts)
-        run.checkpoint.parent.mkdir(parents=True)
-        run.checkpoint.write_text("weights")
-        runs[name] = run
-    retain_checkpoints("none", CheckpointRequest(), [], runs, None, "b")  # type: ignore[arg-type]
-    assert [name for name, run in runs.items() if not run.checkpoint.is_file()] == ["own"]
-
-
 @pytest.mark.row("R.8")
 def test_nothing_that_a_person_did_to_the_workbook_ends_a_sweep(
     parts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -258,11 +237,6 @@ def test_one_folder_under_two_names_is_said_not_left_out(parts: Path, tmp_path: 
     same = [{**PADIM, "model.image_size": [64, [64, 64]]}]
     ready, refused = prepare(SweepConfig.from_dict(settings(parts, grid=same, model={})).expanded())
     assert (len(ready), refused) == (1, []), "one size, written twice"
-
-
-def test_an_option_that_is_a_list_is_one_value():
-    assert options_of("data.crop_area", [4, 4, 60, 60]).values == ([4, 4, 60, 60],)
-    assert options_of("model.image_size", [64, [32, 48]]).values == (64, [32, 48])
 
 
 @pytest.mark.row("R.19")

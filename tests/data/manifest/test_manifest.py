@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,10 @@ def test_no_torch_is_imported(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_older_manifests_have_no_rules(tmp_path):
+    manifest = build_manifest(mvtec(tmp_path))
+    data = manifest.to_json()
+    data["protocol"] = {k: v for k, v in data["protocol"].items() if k not in ("task", "missing_masks")}
+    assert Manifest.from_json(data) == replace(manifest)

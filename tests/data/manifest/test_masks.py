@@ -1,8 +1,10 @@
-"""Pairing by name, and what a mask's size may be."""
+"""Pairing of masks by name, folders that share masks, and what a mask's size may be."""
 
 import pytest
+from helpers.datasets import mvtec, write_image, write_mask
 
 from defectlab.data.images import ImageFacts
+from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.masks import MASK_SUFFIXES, compare_sizes, mask_folders, pair_masks
 from defectlab.utils.errors import DataError
 
@@ -91,3 +93,28 @@ def test_a_mask_of_the_unrotated_image_gets_a_hint():
     assert verdict == "wrong"
     assert "unrotated" in words
     assert "unrotated" not in compare_sizes(facts(480, 640, raw=(640, 480)), facts(100, 100))[1]
+
+
+@pytest.mark.row("3.3")
+def test_a_mask_suffix_is_taken_at_its_word(tmp_path):
+    root = mvtec(tmp_path, kinds={"crack": 3})
+    for file in (root / "ground_truth/crack").iterdir():
+        file.rename(file.with_name(file.name.replace("_mask", ".defect")))
+    with pytest.raises(DataError, match="without a mask"):
+        build_manifest(root)
+    manifest = build_manifest(root, mask_suffix=".defect")
+    assert [e.mask for e in manifest.entries if e.label] == [f"ground_truth/crack/00{n}.defect.png" for n in range(3)]
+    with pytest.raises(DataError, match="without a mask"):
+        build_manifest(root, mask_suffix="")
+
+
+def test_validation_folders_share_the_ground_truth(tmp_path):
+    root = mvtec(tmp_path, kinds={"crack": 2})
+    for number in (7, 8):
+        write_image(root / f"val/crack/{number:03d}.png")
+        write_mask(root / f"ground_truth/crack/{number:03d}_mask.png")
+        write_image(root / f"val/good/{number:03d}.png")
+    manifest = build_manifest(root)
+    assert manifest.counts()["validation"] == {"good": 2, "crack": 2}
+    assert manifest.counts()["test"] == {"good": 6, "crack": 2}
+    assert all(e.mask for e in manifest.entries if e.label)

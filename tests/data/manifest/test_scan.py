@@ -3,12 +3,13 @@
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.datasets import mvtec, paths_of, well_set, write_image, write_mask
 from PIL import Image
 
 from defectlab.data.folder import Folder
-from defectlab.data.images import list_images
+from defectlab.data.images import IMAGE_EXTENSIONS, list_images
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import named
 from defectlab.data.manifest.manifest import build_manifest
@@ -288,3 +289,28 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "test/test_annotation.txt").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="UTF-8"):
         build_manifest(tmp_path)
+
+
+@pytest.mark.row("3.3")
+@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "pbm", "pgm", "ppm", "pxm", "pnm"])
+def test_every_ending_of_the_reference_is_an_image(tmp_path, ending):
+    formats = {"pbm": ("1", "PPM"), "pgm": ("L", "PPM"), "ppm": ("RGB", "PPM"), "pxm": ("RGB", "PPM")}
+    mode, kind = formats.get(ending, ("RGB", "PPM" if ending == "pnm" else None))
+    for number in range(3):
+        path = tmp_path / f"train/good/{number}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(path, **({"format": kind} if kind else {}))
+    assert len(build_manifest(tmp_path).entries) == 3
+    assert f".{ending}" in IMAGE_EXTENSIONS
+
+
+@pytest.mark.row("R.18")
+def test_two_files_of_one_name_are_refused(tmp_path):
+    root = mvtec(tmp_path)
+    for name in ("\u00e4.png", "a\u0308.png"):  # one of them would have been taken for the other
+        write_image(root / "train/good" / name)
+    if len({path.name for path in (root / "train/good").iterdir() if not path.name.isascii()}) < 2:
+        pytest.skip("this file system takes them for one")
+    with pytest.raises(DataError, match=r"accents stored in two ways.*\n.*\\u0308"):
+        build_manifest(root)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from helpers.datasets import mvtec, paths_of, well_set
+from helpers.datasets import mvtec, paths_of, well_set, write_image
 
-from defectlab.data.manifest.manifest import build_manifest
+from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.utils.errors import OptionError
 
 
@@ -34,3 +34,38 @@ class TestGoodValidationImages:
     def test_it_is_a_whole_number(self, tmp_path: Path):
         with pytest.raises(OptionError, match="n_val_good"):
             build_manifest(well_set(tmp_path), n_val_good=-1)
+
+
+def with_unknown(root: Path, count: int = 3) -> Path:
+    mvtec(root)
+    for number in range(count):
+        write_image(root / f"test/unknown/{number}.png")
+    return root
+
+
+def test_unknown_images_are_tested_and_decide_nothing(tmp_path):
+    before = build_manifest(mvtec(tmp_path / "one"))
+    manifest = build_manifest(with_unknown(tmp_path / "two"))
+    assert manifest.hash == before.hash
+    assert manifest.counts()["test"]["unknown"] == 3
+    assert {e.label for e in manifest.entries if e.defect == "unknown"} == {-1}
+    assert manifest.protocol.counts["test"] == {**before.protocol.counts["test"], "unknown": 3}
+    assert "unknown" not in manifest.counts()["validation"]
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_unknown_images_never_validate(tmp_path):
+    manifest = build_manifest(with_unknown(tmp_path), val_split_mode="same_as_test")
+    assert sum(e.label == -1 for e in manifest.split("test")) == 3
+    assert all(e.label >= 0 for e in manifest.split("validation"))
+
+
+def test_unknown_images_may_be_copies_and_named(tmp_path):
+    mvtec(tmp_path, masks=False)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/a.png").write_bytes((tmp_path / "train/good/000.png").read_bytes())
+    named = {"normal_dir": "train/good", "abnormal_dir": "test/crack", "normal_test_dir": "test/good"}
+    manifest = build_manifest(tmp_path, unknown_dir="new", **named)
+    assert [e.path for e in manifest.entries if e.label == -1] == ["new/a.png"]
+    with pytest.raises(OptionError, match="without normal_dir"):
+        build_manifest(tmp_path, unknown_dir="new")

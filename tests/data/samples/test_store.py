@@ -214,3 +214,12 @@ def test_no_torch_and_no_image_library_at_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_persons_own_folder_is_left_as_it_is_when_asked(tmp_path: Path):
+    (tmp_path / "bottle").mkdir()
+    (tmp_path / "bottle/photo.png").write_bytes(b"x")
+    assert make_sample("coins", tmp_path / "bottle", exist_ok=True) == tmp_path / "bottle"
+    assert [path.name for path in (tmp_path / "bottle").iterdir()] == ["photo.png"]
+    made = make_sample("digits", tmp_path / "new", exist_ok=True, limit_data=1)
+    assert (made / "sample.json").is_file()

@@ -1,26 +1,20 @@
-import functools
+"""A run in its folder: begun, failed, killed, run again, damaged, and read by scripts."""
+
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.runs import finished, parts_of_a_record
 
-from defectlab.data.manifest.protocol import Protocol
-from defectlab.results.run.arrays import ArrayWriter, pack_masks, unpack_masks
-from defectlab.results.run.identity import differing_suffix, experiment_facts, experiment_id, readable_name
+from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import may_live
-from defectlab.results.run.record import RecordError, read_record
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
-from defectlab.results.run.setup_records import ProtocolRecord
 from defectlab.utils.errors import InputError
-from defectlab.utils.files import replacing, write_json
 
 FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "backbone.sha256": "bbbb"}
 
@@ -142,58 +136,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
         Run.open(tmp_path)
 
 
-def test_a_file_is_whole_or_absent(tmp_path: Path):
-    target = tmp_path / "a.json"
-    write_json(target, {"a": 1})
-    with pytest.raises(ZeroDivisionError), replacing(target) as partial:
-        partial.write_text(f"half {1 / 0}")
-    assert json.loads(target.read_text()) == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(target, {"a": float("nan")})
-
-
-@pytest.mark.parametrize("sent", [5, 3])
-def test_arrays_are_streamed_and_cut_to_the_rows_that_came(tmp_path: Path, sent: int):
-    rows = np.random.default_rng(0).random((sent, 4, 6), dtype=np.float32)
-    writer = ArrayWriter(tmp_path / "maps" / "test.npy", 5, (4, 6), "float32")
-    writer.append(rows[:2])
-    assert not (tmp_path / "maps" / "test.npy").exists()
-    writer.append(rows[2:])
-    writer.close()
-    assert np.array_equal(np.load(tmp_path / "maps" / "test.npy", mmap_mode="r"), rows)
-    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["test.npy"]
-
-
-def test_masks_survive_packing():
-    masks = np.random.default_rng(0).random((3, 5, 13)) > 0.5
-    assert np.array_equal(unpack_masks(pack_masks(masks), 13), masks)
-
-
-def test_identity_ignores_where_images_lie_and_how_fast_they_are_read():
-    experiment = {
-        "seed": 42,
-        "data": {"root": "/a", "num_workers": 2, "eval_batch_size": 8, "train_batch_size": 10, "normal_dir": "good"},
-        "model": {"name": "padim", "layers": ["layer1"]},
-        "backbone": {"name": "resnet18", "weights": "x.pth"},
-        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
-    }
-    moved = json.loads(json.dumps(experiment))
-    moved["data"] |= {"root": "/b", "num_workers": 0, "eval_batch_size": 1}
-    moved["trainer"]["accelerator"] = "gpu"
-    identity = experiment_id(experiment_facts(experiment, "m", "b"))
-    assert experiment_id(experiment_facts(moved, "m", "b")) == identity
-    assert experiment_id(experiment_facts(moved, "other images", "b")) != identity
-    moved["model"]["layers"] = ["layer2"]
-    assert experiment_id(experiment_facts(moved, "m", "b")) != identity
-
-
-def test_names_stay_file_names():
-    assert readable_name("padim", "timm/resnet18", {"layers": ["a"], "n_features": 5}, 1) == "timm-resnet18_a_5"
-    many = {f"model.option{number}": number for number in range(9)}
-    assert differing_suffix(many, {}) == f"_{experiment_id(many)[:6]}"
-
-
 DAMAGED = {
     "cut off": lambda whole: whole[: len(whole) // 2],
     "empty": lambda whole: b"",
@@ -225,49 +167,6 @@ def test_damaged_scores_and_maps_are_named(tmp_path: Path, how: str):
     for read in (lambda: run.scores("test"), lambda: run.maps("test"), lambda: run.packed_masks("test")):
         with pytest.raises(InputError, match=r"is damaged .*Restore it, or test the run again"):
             read()
-
-
-def removals(data: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every key of a record that a field without a default holds."""
-    for key, value in data.items():
-        if isinstance(value, dict) and key not in FREE:
-            yield from removals(value, (*path, key))
-        yield (*path, key)
-
-
-FREE = ("facts", "counts", "data", "model", "trainer", "metrics", "thresholds", "timings")
-OPTIONAL = {("experiment", "name"), ("experiment", "evaluation"), ("preprocessing", "hash"), ("process", "born")}
-
-
-def whole() -> dict:
-    """A record with nothing in it but what is required, and `OPTIONAL`."""
-    process = {"pid": 1, "host": "here", "born": None, "started": "2026-01-01T00:00:00+00:00"}
-    head = {"run_id": "0123456789ab", "name": "one", "status": "running", "error": None, "facts": {}}
-    data = {**head, "process": process, **parts_of_a_record()}
-    del data["experiment"]["backbone"]["name"], data["experiment"]["backbone"]["weights"]
-    del data["experiment"]["evaluation"]["pixel_size"]
-    return data
-
-
-@pytest.mark.parametrize("path", sorted(set(removals(whole())) - OPTIONAL), ids=".".join)
-def test_each_key_that_is_missing_or_of_another_type_is_named(tmp_path: Path, path: tuple[str, ...]):
-    for problem in ("is missing", "is "):
-        data = whole()
-        holder = functools.reduce(lambda part, key: part[key], path[:-1], data)
-        value = holder.pop(path[-1])
-        if problem == "is ":
-            holder[path[-1]] = "text" if isinstance(value, list) else []
-        (tmp_path / "run.json").write_text(json.dumps(data))
-        with pytest.raises(RecordError, match=rf"run\.json is damaged: {re.escape('.'.join(path))} {problem}"):
-            read_record(tmp_path)
-
-
-def test_optional_keys_may_be_missing(tmp_path: Path):
-    for path in OPTIONAL:
-        data = whole()
-        del data[path[0]][path[1]]
-        (tmp_path / "run.json").write_text(json.dumps(data))
-        assert read_record(tmp_path).to_dict() == {"version": 1} | data
 
 
 def test_keys_that_are_not_known_stay(tmp_path: Path):
@@ -323,18 +222,3 @@ def test_a_record_is_a_mapping_for_scripts() -> None:
     assert together["verdict"] == "good"
     assert json.loads(json.dumps(together)) == run.record.to_dict() | {"verdict": "good"}
     assert {**run.record}["metrics"] == dict(run.record.metrics)
-
-
-def test_the_protocol_of_a_manifest_is_recorded_whole() -> None:
-    protocol = Protocol(
-        test_split_mode="from_dir", test_split_ratio=None, val_split_mode="from_test", val_split_ratio=0.5,
-        validation_is_test=False, test_normal_from="their own folder", validation_from="the test images",
-        counts={"test": {"good": 1}}, group="(.*)_", group_counts={"test": {"good": 2}},
-    )  # fmt: skip
-    record = ProtocolRecord.from_dict(protocol.to_dict() | {"later": 1})
-    assert record.to_dict() == protocol.to_dict() | {"later": 1}
-    assert protocol.to_dict()["parts"] == record.group_counts == {"test": {"good": 2}}
-    assert Protocol.from_dict(protocol.to_dict()) == protocol
-    old = {key: value for key, value in protocol.to_dict().items() if key not in ("parts", "task", "n_val_good")}
-    assert ProtocolRecord.from_dict(old).to_dict() == old
-    assert record.threshold_source == "validation"

@@ -10,20 +10,15 @@ import numpy as np
 import pytest
 from helpers.datasets import make_parts
 
-import defectlab
 import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 import defectlab.sweeps.record_scores as scored
 from defectlab.engine.split_writer import SplitWriter
 from defectlab.results.run.run import Run, find_runs
-from defectlab.sweeps.config import SweepConfig
-from defectlab.sweeps.search.study import SearchStudy
 from defectlab.sweeps.search.trials import ranked
-from defectlab.sweeps.search_config import SearchConfig
-from defectlab.sweeps.search_space import Choices, Interval, Range, options_of, space_size, subspace_names
 from defectlab.sweeps.selection import objective_value
 from defectlab.sweeps.sweep import sweep
-from defectlab.utils.errors import DataError, InputError, OptionError
+from defectlab.utils.errors import DataError, InputError
 
 SPACE = [
     {
@@ -227,100 +222,3 @@ def test_optuna_is_named_where_it_is_missing_and_only_a_search_needs_it(
     grid = [{"model.name": "padim", "model.layers": [["layer2"]], "model.n_features": [5]}]
     given = {key: value for key, value in settings(parts, grid=grid).items() if key != "search"}
     assert len(sweep(given, plan_only=True).plan.pending) == 1
-
-
-def random_draws(space: Any, seed: int, **options: int) -> list[dict[str, Any]]:
-    study = SearchStudy(SearchConfig("random", seed=seed, **options), space)
-    draws = []
-    while asked := study.ask():
-        draws += [trial.values for trial in asked]
-        for trial in asked:
-            trial.state = "complete"
-            trial.value = 0.0
-            study.tell(trial)
-    return draws
-
-
-def test_random_draws_are_those_of_searches_begun_before_optuna_drew_them():
-    """They keep no ledger: with other draws a search that was begun would not go on. Written down from that code."""
-    space = [
-        {"model.name": Choices(("padim",)), "model.n_features": Range(10, 500, 10),
-         "model.layers": Choices((["layer1"], ["layer2", "layer3"]))},
-        {"model.name": Choices(("cflow", "fastflow")), "model.lr": Interval(1e-5, 1e-2, log=True),
-         "model.clamp": Range(1, 9, 1, True), "model.x": Range(0.1, 0.85, 0.25), "model.y": Range(1.5, 3, 0.5)},
-        {"model.name": Choices(("padim",)), "data.val_split_ratio": Interval(0.25, 0.5),
-         "model.n_features": Choices((5,))},
-    ]  # fmt: skip
-    assert random_draws(space, 7, trials=7, batch=2) == [
-        {"model.name": "padim", "data.val_split_ratio": 0.4743, "model.n_features": 5},
-        {"model.name": "padim", "data.val_split_ratio": 0.278, "model.n_features": 5},
-        {"model.name": "padim", "model.n_features": 140, "model.layers": ["layer1"]},
-        {"model.name": "padim", "data.val_split_ratio": 0.4711, "model.n_features": 5},
-        {"model.name": "cflow", "model.lr": 7.317e-05, "model.clamp": 3, "model.x": 0.6, "model.y": 2.5},
-        {"model.name": "cflow", "model.lr": 0.0009994, "model.clamp": 3, "model.x": 0.85, "model.y": 2.0},
-        {"model.name": "padim", "data.val_split_ratio": 0.3985, "model.n_features": 5},
-    ]
-
-
-def test_draws_stay_in_their_space_and_depend_on_seed_and_trial_alone():
-    space = [
-        {"model.name": Choices(("padim",)), "model.n_features": Range(10, 500, 10)},
-        {
-            "model.name": Choices(("cflow",)),
-            "model.lr": Interval(1e-5, 1e-2, log=True),
-            "model.clamp": Range(1, 9, 1, True),
-        },
-        {"model.name": Choices(("padim",)), "data.val_split_ratio": Interval(0.25, 0.5)},
-    ]
-    draws = random_draws(space, 7, trials=400)
-    assert draws[10] == random_draws(space, 7, trials=11, batch=1)[10] != random_draws(space, 8, trials=11)[10]
-    assert {len(one) for one in draws} == {2, 3}
-    features = [one["model.n_features"] for one in draws if "model.n_features" in one]
-    assert set(features) <= set(range(10, 501, 10))
-    assert max(features) > 450
-    rates = np.log10([one["model.lr"] for one in draws if "model.lr" in one])
-    assert rates.min() >= -5
-    assert rates.max() <= -2
-    assert 0.2 < np.mean(rates < -4) < 0.47
-    assert {one["model.clamp"] for one in draws if "model.clamp" in one} <= set(range(1, 10))
-    assert subspace_names(space) == ["padim", "cflow", "padim 2"]
-    assert space_size(space) is None
-    assert space_size(space[:1]) == 50
-
-
-@pytest.mark.parametrize(
-    ("search", "message"),
-    [
-        ({"strategy": "optima"}, "Did you mean 'optuna'"),
-        ({"objective": "image_AUROCK"}, "Did you mean 'image_AUROC'"),
-        ({"objective": "test_AUROC"}, "Unknown objective"),
-        ({"trials": 0}, "at least 1"),
-        ({"trails": 3}, "Did you mean 'trials'"),
-        ({"strategy": "random", "pruning": True}, "strategy optuna"),
-        ({"pruning": {"startup": 3}}, "startup_trials"),
-    ],
-)
-def test_a_search_that_cannot_work_is_refused_by_name(search: dict[str, Any], message: str):
-    with pytest.raises(OptionError, match=message):
-        SweepConfig.from_dict(settings(Path("d"), **search))
-
-
-def test_an_interval_is_for_a_search_only():
-    data = settings(Path("d"))
-    assert isinstance(SweepConfig.from_dict(data).grid[0]["model.coreset_sampling_ratio"], Interval)
-    with pytest.raises(OptionError, match="a grid needs `step`"):
-        SweepConfig.from_dict({key: value for key, value in data.items() if key != "search"})
-    with pytest.raises(OptionError, match="from above 0"):
-        options_of("model.lr", {"from": 0, "to": 1, "log": True})
-
-
-@pytest.mark.row("0.17")
-def test_the_reference_search_holds_the_space_of_the_reference():
-    config = SweepConfig.from_yaml(Path(defectlab.__file__).parents[1] / "configs/search_reference.yaml")
-    assert config.search is not None
-    assert (config.search.trials, config.search.objective, config.search.maximizes) == (200, "image_F1Score", True)
-    channels = {"layer1": 64, "layer2": 128, "layer3": 256}
-    for part in config.grid[1:]:
-        (layers,) = part["model.layers"].values
-        assert max(part["model.n_features"].values) == sum(channels[layer] for layer in layers) // 10 * 10
-    assert subspace_names(config.grid)[-1] == "padim 7"
