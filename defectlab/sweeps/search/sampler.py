@@ -1,18 +1,18 @@
-"""Drawing the trials of a search: Optuna's samplers, seeded so that a search can be stopped and resumed."""
+"""Drawing the trials of a search, by Optuna's TPE or at random, so that a search can be stopped and resumed."""
 
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from defectlab.sweeps.search_config import SearchConfig
-from defectlab.sweeps.search_space import Choices, Interval, Options, Space, subspace_names
+from defectlab.sweeps.search_space import Choices, Interval, Options, Range, Space, subspace_names
 
 SIGNIFICANT_DIGITS = 4  # of numbers drawn from an interval: they stand in names of runs
 
@@ -34,50 +34,37 @@ class TPESampler(optuna.samplers.TPESampler):
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-class RandomSampler(optuna.samplers.RandomSampler):
-    """Sampler with uniform draws that depend only on the seed and the trial.
+class RandomDraws:
+    """Uniform draws that depend only on the seed and the trial: one generator a trial, asked for its options in order.
 
-    Optuna's own draws would do for new searches. Those begun before Optuna drew for them keep no ledger, and go on only
-    because these draws are the same: one generator for each trial, asked for its options in their order.
+    Optuna's own would do for a new search, but it does not draw where only one value is left, and takes equal choices
+    as one. A random search keeps no ledger: one that was begun goes on only because these draws stay the same.
     """
 
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._seed = seed
-        self._generators: dict[int, np.random.Generator] = {}
+    def __init__(self, seed: int, trial: int) -> None:
+        self._generator = np.random.default_rng([seed, trial])
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw one value of one option from a distribution, by the seed and the trial's number."""
-        generator = self._generators.setdefault(trial.number, np.random.default_rng([self._seed, trial.number]))
-        given: Any = param_distribution
-        if isinstance(given, CategoricalDistribution):
-            return given.choices[int(generator.integers(len(given.choices)))]
-        if given.step is not None and not given.log:
-            return given.low + given.step * int(generator.integers(round((given.high - given.low) / given.step) + 1))
-        if given.log:
-            value = math.exp(generator.uniform(math.log(given.low), math.log(given.high)))
+    def __call__(self, _name: str, options: Options) -> Any:
+        """Draw one value of one option."""
+        if isinstance(options, Choices) or (isinstance(options, Range) and not options.log):
+            return options.values[int(self._generator.integers(len(options.values)))]
+        if options.log:
+            value = math.exp(self._generator.uniform(math.log(options.low), math.log(options.high)))
         else:
-            value = generator.uniform(given.low, given.high)
-        whole = round(value) if isinstance(given, IntDistribution) else value
-        return min(max(whole, given.low), given.high)
+            value = self._generator.uniform(options.low, options.high)
+        return rounded(value, options)
 
 
-def make_sampler(config: SearchConfig) -> optuna.samplers.BaseSampler:
-    """Return the sampler of a search's strategy."""
-    return TPESampler(config.seed) if config.strategy == "optuna" else RandomSampler(config.seed)
-
-
-def sample(space: Space, trial: optuna.Trial) -> dict[str, Any]:
-    """Draw one combination of options from one subspace; an option that the trial already has keeps its value."""
+def sample(space: Space, draw: Callable[[str, Options], Any]) -> dict[str, Any]:
+    """Draw one combination of options from one subspace; `draw` gets the name and the values of each."""
     names = subspace_names(space)
-    name = _suggest(trial, "part", Choices(tuple(names))) if len(names) > 1 else names[0]
+    name = draw("part", Choices(tuple(names))) if len(names) > 1 else names[0]
     subspace = space[names.index(name)]
-    return {option: _suggest(trial, f"{name}: {option}", options) for option, options in subspace.items()}
+    return {option: draw(f"{name}: {option}", options) for option, options in subspace.items()}
 
 
-def _suggest(trial: optuna.Trial, name: str, options: Options) -> Any:
+def suggest(trial: optuna.Trial, name: str, options: Options) -> Any:
+    """Let Optuna draw one value of one option; an option that the trial already has keeps its value."""
     if isinstance(options, Choices):
         texts = {json.dumps(value): value for value in options.values}
         return texts[trial.suggest_categorical(name, list(texts))]
@@ -91,10 +78,12 @@ def _suggest(trial: optuna.Trial, name: str, options: Options) -> Any:
     return min(options.values, key=lambda other: abs(other - value))
 
 
-def rounded(value: float, options: Interval) -> float:
-    """Return a drawn number rounded to `SIGNIFICANT_DIGITS` digits and clipped to the interval.
+def rounded(value: float, options: Range | Interval) -> float:
+    """Return a drawn number clipped to its ends, and rounded: of a range to an integer, else to a few digits.
 
-    >>> rounded(0.0123456, Interval(0.001, 0.1))
-    0.01235
+    >>> rounded(0.0123456, Interval(0.001, 0.1)), rounded(7.6, Range(1, 9, 1, log=True))
+    (0.01235, 8)
     """
+    if isinstance(options, Range):  # those drawn by their logarithm are of integers
+        return min(max(round(value), round(options.low)), round(options.high))
     return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), options.low), options.high)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from defectlab.sweeps.result import COMPLETE, FAILED, PRUNED, Trial
-from defectlab.sweeps.search.sampler import make_sampler, sample
+from defectlab.sweeps.search.sampler import RandomDraws, TPESampler, sample, suggest
 from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Space
 from defectlab.sweeps.table import Outcome
@@ -97,7 +98,7 @@ class SearchStudy:
             )
         self._study = optuna.create_study(
             storage=storage,
-            sampler=make_sampler(config),
+            sampler=TPESampler(config.seed),
             study_name="search",
             direction="maximize" if config.maximizes else "minimize",
             pruner=pruner,
@@ -168,7 +169,9 @@ class SearchStudy:
                 self._study.enqueue_trial(dict(one.params), user_attrs={RETRIES: one.number})
 
     def _sample(self, trial: optuna.Trial) -> Trial:
-        values = sample(self._space, trial)
+        is_random = self._config.strategy == "random"
+        draw = RandomDraws(self._config.seed, trial.number) if is_random else partial(suggest, trial)
+        values = sample(self._space, draw)
         trial.set_user_attr(VALUES, json.loads(json.dumps(values)))
         return Trial(trial.number, values, optuna_trial=trial)
 

@@ -42,6 +42,26 @@ def test_random_draws_are_those_of_searches_begun_before_optuna_drew_them():
     ]
 
 
+def test_random_draws_are_those_of_before_where_ends_are_equal_and_choices_stand_twice():
+    """Optuna would draw nothing for one value, take equal choices as one, and cut a range at its rounded end."""
+    space = [
+        {"model.name": Choices(("padim", "padim")), "data.val_split_ratio": Interval(0.25, 0.25),
+         "model.n_features": Range(10, 500, 10)},
+        {"model.name": Choices(("cflow",)), "model.clamp": Range(3, 3, 1, True),
+         "model.lr": Interval(1e-3, 1e-3, log=True), "model.layers": Choices((["layer1"], ["layer2"], ["layer1"])),
+         "model.x": Range(0, 1.4, 2 / 3), "model.y": Range(1, 2.2, 0.5)},
+    ]  # fmt: skip
+    cflow = {"model.name": "cflow", "model.clamp": 3, "model.lr": 0.001}
+    assert random_draws(space, 7, trials=6, batch=6) == [
+        {**cflow, "model.layers": ["layer2"], "model.x": 1.33333333333, "model.y": 1.0},
+        {**cflow, "model.layers": ["layer1"], "model.x": 0.0, "model.y": 1.0},
+        {"model.name": "padim", "data.val_split_ratio": 0.25, "model.n_features": 220},
+        {**cflow, "model.layers": ["layer1"], "model.x": 0.0, "model.y": 2.0},
+        {**cflow, "model.layers": ["layer1"], "model.x": 0.666666666667, "model.y": 1.5},
+        {**cflow, "model.layers": ["layer1"], "model.x": 1.33333333333, "model.y": 1.5},
+    ]
+
+
 def test_draws_stay_in_their_space_and_depend_on_seed_and_trial_alone():
     space = [
         {"model.name": Choices(("padim",)), "model.n_features": Range(10, 500, 10)},
