@@ -1,12 +1,12 @@
 """Options of a search: number of trials, sampler and objective. Imports neither torch nor Optuna."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_integer, check_option_names
+from defectlab.utils.validation import check_integer, check_option_names, section_options
 
 STRATEGIES = ("optuna", "random")
 DIRECTIONS = ("maximize", "minimize")
@@ -45,10 +45,7 @@ class SearchConfig:
         Raises:
             OptionError: An option that does not exist or cannot work.
         """
-        if not isinstance(data, Mapping):
-            raise OptionError(f"search must be a mapping such as `{{strategy: optuna, trials: 50}}`, got {data!r}.")
-        check_option_names(data, [item.name for item in fields(cls)], "Section 'search'")
-        given = {key: value for key, value in data.items() if value is not None}
+        given = section_options("search", data, cls, "{strategy: optuna, trials: 50}")
         given["pruning"] = _pruning(given.get("pruning", False))
         config = cls(**given)
         config.check()

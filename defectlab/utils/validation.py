@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar
 
 from defectlab.utils.errors import OptionError, did_you_mean
@@ -25,6 +26,18 @@ def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str)
     unknown = [name for name in given if name not in names]
     if unknown:
         raise OptionError("\n".join(f"{where} has no option '{name}'.{did_you_mean(name, names)}" for name in unknown))
+
+
+def section_options(section: str, data: Any, options: type, example: str) -> dict[str, Any]:
+    """Return the options of a section of a YAML file that are not null, named as fields of the dataclass `options`.
+
+    Raises:
+        OptionError: The section is no mapping (the message shows `example`), or has an option that does not exist.
+    """
+    if not isinstance(data, Mapping):
+        raise OptionError(f"{section} must be a mapping such as `{example}`, got {data!r}.")
+    check_option_names(data, [item.name for item in fields(options)], f"Section '{section}'")
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def checked_options(init: Callable[P, None]) -> Callable[P, None]:

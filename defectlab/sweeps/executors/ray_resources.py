@@ -1,13 +1,13 @@
 """Resources that a Ray task needs, and the check that a machine of the cluster has them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.plan import memory_of
 from defectlab.utils.errors import InputError, OptionError
-from defectlab.utils.validation import check_integer, check_option_names, check_range
+from defectlab.utils.validation import check_integer, check_range, section_options
 
 WORKER_BYTES = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
 SHARE_MODES = ("objects", "cache")
@@ -39,10 +39,7 @@ class RayConfig:
         Raises:
             OptionError: An option that does not exist or cannot work.
         """
-        if not isinstance(data, Mapping):
-            raise OptionError(f"ray must be a mapping such as `{{cpus: 2, share: cache}}`, got {data!r}.")
-        check_option_names(data, [item.name for item in fields(cls)], "Section 'ray'")
-        config = cls(**{key: value for key, value in data.items() if value is not None})
+        config = cls(**section_options("ray", data, cls, "{cpus: 2, share: cache}"))
         for name, low in (("cpus", 1), ("retries", 0), ("together", 1)):
             check_integer("ray", name, getattr(config, name), low=low)
         if config.gpus is not None:
