@@ -16,7 +16,7 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.workbook import update_workbook
 from defectlab.utils.files import write_csv
 from defectlab.utils.progress import clock, in_notebook
-from defectlab.utils.table import Table, numbers, print_table
+from defectlab.utils.table import Table, numbers, print_table, to_html
 
 logger = logging.getLogger(__name__)
 
@@ -198,9 +198,5 @@ class LiveTable:
         best = best_first(self.outcomes, BARE_METRICS[0])[:MAX_LIVE_ROWS]
         rows = [[one.dataset, one.label, *_values(one.metrics)] for one in best]
         table = Table(["dataset", "configuration", *BARE_METRICS], rows)
-        heading = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in texts) + "</tr>" for texts in table.texts("")
-        )
         bar = f'<progress max="{self.total}" value="{done}" style="width:18em"></progress>'
-        return f"<div>{bar} {html.escape(state)}</div><table><tr>{heading}</tr>{body}</table>"
+        return f"<div>{bar} {html.escape(state)}</div>{to_html(table, missing='')}"

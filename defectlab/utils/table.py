@@ -3,6 +3,7 @@
 import html
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 
@@ -83,18 +84,18 @@ def to_markdown(table: Table, missing: str = "-") -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (titles, sides, *table.texts(missing)))
 
 
-def to_html(table: Table) -> str:
-    """Render a table as HTML that scrolls sideways if wide; text is escaped, None is shown as n/a."""
+def to_html(table: Table, missing: str = "n/a") -> str:
+    """Render a table as HTML that scrolls sideways if wide; text is escaped, None is shown as `missing`."""
     head = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
-    rows = ("".join(map(_html_cell, row, table.columns)) for row in table.rows)
+    rows = ("".join(map(_html_cell, row, table.columns, repeat(missing))) for row in table.rows)
     body = "".join(f"<tr>{cells}</tr>" for cells in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _html_cell(value: Any, column: Column) -> str:
+def _html_cell(value: Any, column: Column, missing: str) -> str:
     value, style = (value.value, value.style) if isinstance(value, Cell) else (value, "")
     if value is None:
-        return '<td class="quiet">n/a</td>'
+        return f'<td class="quiet">{html.escape(missing)}</td>'
     classes = " ".join(filter(None, ("number" if is_number(value) else "", style)))
     attribute = f' class="{classes}"' if classes else ""
     return f"<td{attribute}>{html.escape(cell_text(value, column))}</td>"

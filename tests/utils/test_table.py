@@ -29,6 +29,7 @@ def test_html_escapes_text_and_marks_numbers_and_styles():
     assert '<td class="number wrong">0.5000</td>' in page
     assert '<td class="name">x</td><td class="quiet">n/a</td>' in page
     assert "<td>z</td>" in page
+    assert to_html(Table(["share"], [[None]]), missing="").count('<td class="quiet"></td>') == 1
 
 
 @pytest.mark.parametrize(("fit", "is_cut"), [(False, True), (True, False)])
