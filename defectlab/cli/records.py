@@ -22,7 +22,7 @@ def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
     for name in (option for option in RULE_OPTIONS[rule] if options[option] is None):
         print(f"{name}: {getattr(given, name):g}, since nothing else was said")
     for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
-        print(f"{name}: {found.value!r} ({found.reason})")
+        print(f"{name}: {found.value!r} ({found.text})")
     if opened.status == "finished":
         from defectlab.visualization.run_panel import save_panel
 

@@ -17,6 +17,7 @@ from defectlab.evaluation.metrics import sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.models.base import BaseDetector
+from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
 from defectlab.results.pixel_grid import pixel_labels
 from defectlab.results.run.run import Run
@@ -101,7 +102,11 @@ class BestEpoch(Callback):
 
 
 def monitored_value(monitor: str, run: Run, rows: Sequence[ScoreRow]) -> float:
-    """Return a metric of the validation rows, of pixels from the run's maps and masks; NaN where there is none."""
+    """Return a metric of the validation rows, of pixels from the run's maps and masks; NaN where there is none.
+
+    Images held back for calibration are left out.
+    """
+    rows = choosing_rows(run.record, rows)
     if monitor in IMAGE_MONITORS:
         value = IMAGE_MONITORS[monitor](sort_scores(*columns(rows))).value
     else:

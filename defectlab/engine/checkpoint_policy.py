@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from defectlab.data.folder import Folder
+from defectlab.data.manifest.manifest import Entry
 from defectlab.engine.losses import VALIDATION_LOSSES
 from defectlab.evaluation.metrics import auroc, f1_max
 from defectlab.models.base import BaseDetector
@@ -76,7 +77,7 @@ class CheckpointPolicy:
                 raise OptionError(f"Engine: keep='best' needs monitor, one of {', '.join(MONITORS)}.")
             return CheckpointPolicy(keep="last", checkpoint=checkpoint)
         policy = replace(self, monitor=monitor, keep=self.keep or "best", checkpoint=checkpoint)
-        if self.monitor is None and not any(entry.label == 0 for entry in datamodule.manifest.split("validation")):
+        if self.monitor is None and not any(entry.label == 0 for entry in _choosing(datamodule)):
             logger.info("No good validation images: %s keeps its last epoch, not its best", model.name)
             return replace(policy, monitor=None, keep="last")
         _check_monitor(monitor, model, datamodule)
@@ -102,9 +103,15 @@ def _check_monitor(monitor: str, model: BaseDetector, datamodule: Folder) -> Non
         raise OptionError(f"Engine: monitor={monitor!r} needs {missing[monitor]}. {choice}")
 
 
+def _choosing(datamodule: Folder) -> list[Entry]:
+    """Return the validation images that may choose an epoch: those not held back for calibration."""
+    manifest = datamodule.manifest
+    return [entry for entry in manifest.split("validation") if manifest.chooses(entry)]
+
+
 def _missing_for(monitor: str, model: BaseDetector, datamodule: Folder) -> str | None:
     """Return a description of what is missing to compute a monitored metric; None if nothing is missing."""
-    entries = datamodule.manifest.split("validation")
+    entries = _choosing(datamodule)
     needed = (0,) if monitor == LOSS_MONITOR else (1,) if monitor in PIXEL_MONITORS else (0, 1)
     labels = {entry.label for entry in entries}
     if missing := [{0: "good", 1: "anomalous"}[label] for label in needed if label not in labels]:

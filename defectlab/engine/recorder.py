@@ -119,8 +119,9 @@ class Recorder(Callback):
         self._add(outputs)
         losses = pl_module.image_losses(outputs) if isinstance(pl_module, BaseDetector) else None
         if losses is not None and self._split is not None:
-            entries = self._split.entries
-            self._losses.add(losses, [entries[path].label for path in outputs.image_path])
+            entries = [self._split.entries[path] for path in outputs.image_path]
+            chooses = self._split.manifest.chooses
+            self._losses.add(losses, [entry.label if chooses(entry) else -1 for entry in entries])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the thresholds and put them into model and record, before the checkpoint is written.

@@ -138,7 +138,16 @@ def run_to_test(
     run = start_run(model, datamodule, trainer_options, options, weights_of=weights[:12])
     file = checkpoint or (source.checkpoint if source else None)
     run.update(checkpoint=paths.relative(file) if file else None)
+    if source is not None and source.record.monitor is not None and _validate_alike(source, datamodule):
+        run.update(monitor=source.record.monitor)  # these validation images chose the epoch of the weights
     return run
+
+
+def _validate_alike(source: Run, datamodule: Folder) -> bool:
+    """Return whether any validation image is among those of the run that the weights come from."""
+    file = source.folder / "manifest.json"
+    known = {entry.sha256 for entry in Manifest.read(file).split("validation")} if file.is_file() else set()
+    return any(entry.sha256 in known for entry in datamodule.manifest.split("validation"))
 
 
 def _warn_of_known_images(source: Run, datamodule: Folder) -> None:
@@ -160,10 +169,12 @@ def _warn_of_known_images(source: Run, datamodule: Folder) -> None:
 def dataset_record(datamodule: Folder) -> dict[str, Any]:
     """Return the record of a dataset for run.json: name, root, counts, manifest hash and protocol.
 
-    `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
+    `without_mask` names the defects left out of the pixel metrics, and `calibration` the good validation images that
+    choose nothing, as scores.csv names them.
     """
     manifest = datamodule.manifest
     left_out = manifest.without_mask if manifest.protocol.missing_masks == "leave_out" else ()
+    held_back = [paths.relative(manifest.absolute(e)) for e in manifest.entries if not manifest.chooses(e)]
     without_mask = [paths.relative(manifest.absolute(entry)) for entry in left_out]
     return {
         "name": datamodule.name,
@@ -173,6 +184,7 @@ def dataset_record(datamodule: Folder) -> dict[str, Any]:
         "has_masks": manifest.has_masks,
         "protocol": manifest.protocol.to_dict(),
         **({"without_mask": without_mask} if without_mask else {}),
+        **({"calibration": held_back} if held_back else {}),
     }
 
 

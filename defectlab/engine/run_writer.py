@@ -14,6 +14,7 @@ from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.threshold import DefaultRule
 from defectlab.models.base import BaseDetector
+from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import (
     AUPIMO,
     choose_thresholds,
@@ -66,7 +67,8 @@ class RunWriter:
         run = self.run
         source = manifest.protocol.threshold_source
         maps, masks = run.maps("validation"), run.packed_masks("validation")
-        image, pixel = choose_thresholds(rows, maps, masks, rule, pixel_labels(run, rows))
+        choosing = choosing_rows(run.record, rows)
+        image, pixel = choose_thresholds(choosing, maps, masks, rule, pixel_labels(run, choosing))
         run.write_scores([*(with_decision(row, image.value) for row in rows), *run.scores("test")])
         run.update(
             thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},

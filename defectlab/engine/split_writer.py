@@ -15,6 +15,7 @@ class SplitWriter:
     def __init__(self, run: Run, split: str, manifest: Manifest) -> None:
         self.run = run
         self.split = split
+        self.manifest = manifest
         self.entries = {str(manifest.absolute(entry)): entry for entry in manifest.split(split)}
         self.rows: list[ScoreRow] = []
         self._maps: ArrayWriter | None = None

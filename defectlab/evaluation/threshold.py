@@ -11,13 +11,23 @@ from defectlab.utils.errors import OptionError, unknown_name
 class Threshold:
     """A threshold in raw score units (None if none could be chosen), with its rule, its data source and the reason.
 
-    `rule` is a name of `threshold_rules.RULES`, or "none".
+    `rule` is a name of `threshold_rules.RULES`, or "none". `promise` is what the rule says of new images, if anything,
+    and `withdrawn` why it does not hold for these images.
     """
 
     value: float | None
     rule: str
     source: str
     reason: str
+    promise: str | None = None
+    withdrawn: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The reason with the promise, or with why there is none."""
+        if self.withdrawn is not None:
+            return f"{self.reason}; nothing is promised of new images, because {self.withdrawn}"
+        return self.reason if self.promise is None else f"{self.reason}; {self.promise}"
 
 
 def decision(score: float, threshold: float | None) -> int:

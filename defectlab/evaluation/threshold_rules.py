@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -214,24 +215,23 @@ def _conformal(good: Floats, bad: Floats, options: RuleOptions, source: str) -> 
         raise OptionError(
             f"A false-alarm rate of {rate:g} needs at least {images_needed(rate)} held-out good images, and {source} "
             f"has {good.size}; with these the lowest is {1 / (good.size + 1):.4g}. Hold out more good images "
-            "(val_split_mode, val_split_ratio), or ask for a higher rate."
+            "(val_split_mode, val_split_ratio, calibration_share), or ask for a higher rate."
         )
-    reason = (
-        f"score {rank} of {good.size} held-out good ones: a new good image of the same kind is flagged with a "
-        f"probability of at most {rate:g}, on average over such held-out sets (it takes at least {images_needed(rate)} "
-        f"images); with this very set, by 95 % confidence, at most {conformal_upper_bound(rank, good.size):.3g}"
+    promise = (
+        f"a new good image of the same kind is flagged with a probability of at most {rate:g}, on average over such "
+        f"held-out sets (it takes at least {images_needed(rate)} images); with this very set, by 95 % confidence, at "
+        f"most {conformal_upper_bound(rank, good.size):.3g}"
     )
-    return make_threshold("conformal", float(good[rank - 1]), source, reason)
+    reason = f"score {rank} of {good.size} held-out good ones, for a false-alarm rate of {rate:g}"
+    return replace(make_threshold("conformal", float(good[rank - 1]), source, reason), promise=promise)
 
 
 def _recall(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:
     require_classes("recall", good.size, bad.size, source, needs_bad=True, needs_good=False)
     value, caught = recall_value(good, bad, options.recall)
-    reason = (
-        f"catches {caught} of {bad.size} anomalous images of {source}; with 95 % confidence at least "
-        f"{recall_lower_bound(caught, bad.size):.3f} of all such defects"
-    )
-    return make_threshold("recall", value, source, reason)
+    promise = f"with 95 % confidence at least {recall_lower_bound(caught, bad.size):.3f} of all such defects"
+    reason = f"catches {caught} of {bad.size} anomalous images of {source}"
+    return replace(make_threshold("recall", value, source, reason), promise=promise)
 
 
 def _cost(good: Floats, bad: Floats, options: RuleOptions, source: str) -> Threshold:

@@ -13,6 +13,7 @@ from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
 from defectlab.evaluation.threshold import Threshold
 from defectlab.evaluation.threshold_rules import choose_image_threshold
+from defectlab.results.calibration import rows_for_rule
 from defectlab.results.record_parts import interval_records, threshold_record
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import GroupsRecord, GroupThresholds, IntervalRecord, ThresholdRecord
@@ -55,9 +56,14 @@ def group_columns(rows: Sequence[ScoreRow], groups: Sequence[str]) -> tuple[NDAr
     return np.array([scores[name] for name in names]), np.array([labels[name] for name in names], dtype=np.int64)
 
 
-def choose_group_threshold(run: Run, choose: Chooser = choose_image_threshold) -> ThresholdRecord | None:
-    """Choose the group threshold on the run's validation rows; return None for a run without `data.group`."""
-    rows = run.scores("validation")
+def choose_group_threshold(
+    run: Run, choose: Chooser = choose_image_threshold, rule: str = "f1"
+) -> ThresholdRecord | None:
+    """Choose the group threshold on the run's validation rows; return None for a run without `data.group`.
+
+    `rule` says which rows `choose` is given; see `rows_for_rule`.
+    """
+    rows = rows_for_rule(run.record, run.scores("validation"), rule)
     groups = row_groups(run.record, rows)
     if groups is None:
         return None

@@ -11,7 +11,12 @@ def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:
     """Return the record of a threshold and the source that it was chosen from; `oracle` marks the test images."""
     source = "the user" if threshold.rule == "manual" else split
     return ThresholdRecord(
-        value=threshold.value, rule=threshold.rule, source=source, reason=threshold.reason, oracle=source == "test"
+        value=threshold.value,
+        rule=threshold.rule,
+        source=source,
+        reason=threshold.text,
+        oracle=source == "test",
+        **({} if threshold.withdrawn is None else {"withdrawn": threshold.withdrawn}),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from defectlab.evaluation.pixel.thresholds import choose_by_pixels
 from defectlab.evaluation.threshold import RuleOptions, Threshold, check_options
 from defectlab.evaluation.threshold_rules import choose
+from defectlab.results.calibration import PROMISES, checked_promise, rows_for_rule
 from defectlab.results.evaluate import columns, evaluate_run, relabel_scores
 from defectlab.results.groups import choose_group_threshold, group_columns, row_groups
 from defectlab.results.pixel_grid import check_rows, pixel_labels
@@ -30,8 +31,10 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
     good images with any pixel flagged; mean_plus_k_std takes the pixels of good images; f1, mean_of_means and recall
     take pixels by their masks. Where groups have several images (`data.group`) conformal counts groups, each by its
-    highest image: images of one group are not independent, and its guarantee would not hold. The record changes at once
-    or, on an error, not at all.
+    highest image: images of one group are not independent, and its guarantee would not hold. Where images were held
+    back (`data.calibration_share`) conformal calibrates on these and other rules use the others; without them its
+    promise is withdrawn if the same images chose an epoch or a configuration. The record changes at once or, on an
+    error, not at all.
 
     Raises:
         InputError: The run has no validation scores, or its maps were dropped.
@@ -59,12 +62,12 @@ def _group_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> 
 
     def by_rule(scores: np.ndarray, labels: np.ndarray) -> Threshold:
         try:
-            return choose(rule, scores, labels, options, f"parts of {source}")
+            return checked_promise(run.record, choose(rule, scores, labels, options, f"parts of {source}"))
         except OptionError as error:
             logger.warning("No threshold for parts: %s", error)
             return Threshold(None, rule, source, str(error))
 
-    return choose_group_threshold(run, by_rule)
+    return choose_group_threshold(run, by_rule, rule)
 
 
 def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
@@ -93,15 +96,14 @@ def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rule
         OptionError: The rule cannot work on these images.
     """
     groups = row_groups(run.record, rows)
-    if groups is None or rule not in ("conformal", "recall"):
-        return choose(rule, *columns(rows), options, source)
+    used = rows_for_rule(run.record, rows, rule)
+    if groups is None or rule not in PROMISES:
+        return checked_promise(run.record, choose(rule, *columns(used), options, source))
     if rule == "recall":
-        found = choose(rule, *columns(rows), options, source)
-        return replace(
-            found,
-            reason=f"{found.reason}; this holds for independent images, and those of one part are not (data.group)",
-        )
-    return _counted_in_groups(choose(rule, *group_columns(rows, groups), options, f"parts of {source}"))
+        found = choose(rule, *columns(used), options, source)
+        return replace(found, withdrawn="images of one part are not independent (data.group)")
+    found = choose(rule, *group_columns(used, groups), options, f"parts of {source}")
+    return checked_promise(run.record, _counted_in_groups(found))
 
 
 def _counted_in_groups(found: Threshold) -> Threshold:
@@ -115,6 +117,6 @@ def _pixel_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rul
     if maps is None:
         raise InputError(f"{run.folder} has no validation maps: give --level image.")
     check_rows(run, maps, "validation")
-    groups, labels = row_groups(run.record, rows), pixel_labels(run, rows)
+    groups, labels = row_groups(run.record, rows), pixel_labels(run, rows_for_rule(run.record, rows, rule))
     found = choose_by_pixels(rule, maps, run.packed_masks("validation"), labels, options, source, groups)
-    return found if groups is None or rule != "conformal" else _counted_in_groups(found)
+    return checked_promise(run.record, found if groups is None or rule != "conformal" else _counted_in_groups(found))

@@ -12,6 +12,7 @@ from defectlab.results.model_names import TITLES
 from defectlab.results.pixel_grid import describe_grid
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.record import RunRecord
+from defectlab.results.run.result_records import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.setup_records import ProtocolRecord
 from defectlab.utils import paths
@@ -84,7 +85,7 @@ def row_of(run: Run) -> Row:
         **_intervals_and_baselines(record),
         "image_threshold": thresholds.image.value,
         "pixel_threshold": thresholds.pixel.value,
-        "threshold_rule": _both(thresholds.image.rule, thresholds.pixel.rule),
+        "threshold_rule": _both(_rule(thresholds.image), _rule(thresholds.pixel)),
         "thresholds_from": _both(thresholds.image.source, thresholds.pixel.source)
         + " (oracle)" * (thresholds.image.oracle or thresholds.pixel.oracle),
         **{f"{stage}_seconds": seconds for stage, seconds in record.timings.items()},
@@ -220,6 +221,10 @@ def _both(image: str, pixel: str) -> str:
     return image if image == pixel else f"{image} / {pixel}"
 
 
+def _rule(threshold: ThresholdRecord) -> str:
+    return f"{threshold.rule} (promise withdrawn)" if threshold.withdrawn else threshold.rule
+
+
 def _not_available(reasons: Mapping[str, str | None]) -> str:
     """Return each reason for missing values once, with the metrics that it applies to."""
     metrics: dict[str, list[str]] = {}
@@ -231,6 +236,10 @@ def _not_available(reasons: Mapping[str, str | None]) -> str:
 def _protocol(protocol: ProtocolRecord) -> str:
     validation = "the test images themselves" if protocol.validation_is_test else protocol.validation_from
     parts = [f"validation: {validation}; good test images: {protocol.test_normal_from}"]
+    if protocol.calibration_share:
+        parts.append(
+            f"{protocol.calibration_share:.0%} of the good validation images choose nothing (calibration_share)"
+        )
     if protocol.missing_masks:
         counted = {"whole": "count as defect as a whole", "leave_out": "are left out of the pixel metrics"}
         parts.append(f"defects without a mask {counted[protocol.missing_masks]}")

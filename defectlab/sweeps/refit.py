@@ -9,6 +9,7 @@ import torch
 
 from defectlab.experiment import SETTINGS, train_built
 from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.results.calibration import withdraw_recorded
 from defectlab.results.run.result_records import RefitRecord, SweepRecord
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
@@ -57,6 +58,7 @@ def write_checkpoints(
                         _fit_again(one, group, run, shared, rows)
                 if one.run_id in reasons:
                     run.update(sweep=_sweep_record(run).replaced(refit=reasons[one.run_id]))
+                    withdraw_recorded(run)
                 made.append(run)
             except Exception:  # the run stays finished and recorded without its checkpoint
                 logger.exception("%s has no checkpoint", one.label)

@@ -11,6 +11,7 @@ from defectlab.data.manifest.manifest import Manifest
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER
 from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.suite import evaluate
+from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError
@@ -104,7 +105,7 @@ def _lack(manifest: Manifest, objective: str) -> str:
     """Return what the validation images lack to measure the objective, as text; empty if nothing."""
     if manifest.protocol.validation_is_test:
         return "the validation images are the test images (val_split_mode same_as_test)"
-    entries = manifest.split(SPLIT)
+    entries = [entry for entry in manifest.split(SPLIT) if manifest.chooses(entry)]
     good, bad = (sum(entry.label == label for entry in entries) for label in (0, 1))
     if not good or not bad:
         return f"the validation images are {good} good and {bad} anomalous ones; it needs both"
@@ -128,12 +129,14 @@ def objective_value(runs: Sequence[Run], objective: str) -> Metric:
 def validation_metric(run: Run, objective: str) -> Metric:
     """Return a metric of a run's validation images, from the raw scores and maps on record.
 
+    Images held back for calibration are left out.
+
     Raises:
         InputError: There is no such metric.
     """
     if run.record.dataset.protocol.validation_is_test:
         return Metric(None, "the validation images are the test images")
-    scores, labels = columns(run.scores(SPLIT))
+    scores, labels = columns(choosing_rows(run.record, run.scores(SPLIT)))
     if not scores.size:
         return Metric(None, "there are no validation images")
     pixels = (run.maps(SPLIT), run.packed_masks(SPLIT)) if objective.startswith("pixel") else (None, None)

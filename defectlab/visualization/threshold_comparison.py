@@ -41,11 +41,11 @@ def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcom
             found.append(RuleOutcome(rule, None, None, None, str(error)))
             continue
         if chosen.value is None:
-            found.append(RuleOutcome(rule, None, None, None, chosen.reason))
+            found.append(RuleOutcome(rule, None, None, None, chosen.text))
             continue
         flagged = scores > chosen.value
         wrong = int((flagged & (labels == 0)).sum()), int((~flagged & (labels == 1)).sum())
-        found.append(RuleOutcome(rule, chosen.value, *wrong, chosen.reason))
+        found.append(RuleOutcome(rule, chosen.value, *wrong, chosen.text))
     return found
 
 

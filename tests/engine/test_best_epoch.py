@@ -32,9 +32,11 @@ class Weights(Callback):
         self.epochs.append({name: tensor.clone() for name, tensor in pl_module.model.state_dict().items()})
 
 
-def fitted(root: Path, epochs: int, model: Any = None, test: bool = True, **options: Any) -> tuple[Any, Run]:
+def fitted(
+    root: Path, epochs: int, model: Any = None, test: bool = True, calibration_share: float = 0.0, **options: Any
+) -> tuple[Any, Run]:
     model = model or SmallConvVae(latent_dim=2, image_size=SIZE, lr=3e-3)
-    images = data(root, train_batch_size=4, eval_batch_size=4)
+    images = data(root, train_batch_size=4, eval_batch_size=4, calibration_share=calibration_share)
     engine = Engine(max_epochs=epochs, enable_progress_bar=False, **options)
     (engine.train if test else engine.fit)(model=model, datamodule=images)
     return model, Run.open(model.run_folder)
@@ -121,6 +123,26 @@ def test_pixel_values_are_those_of_the_validation_maps_and_masks(parts: Path, mo
     assert run.record.monitor.best_value == pytest.approx(expected, abs=1e-6)
     assert run.record.monitor.best_value == max(run.record.monitor.values.values())
     assert run.record.experiment.trainer["monitor"] == monitor
+
+
+def test_images_held_back_for_calibration_choose_no_epoch(parts: Path):
+    from sklearn.metrics import roc_auc_score
+
+    _, run = fitted(parts, 1, test=False, monitor="image_AUROC", calibration_share=0.5)
+    rows, held_back = run.scores("validation"), set(run.record.dataset.calibration)
+    good = [row for row in rows if row.label == 0]
+    assert len(held_back) == len(good) // 2 > 0
+    assert held_back < {row.image_path for row in good}
+    assert run.record.dataset.protocol.calibration_share == 0.5
+    used = [row for row in rows if row.image_path not in held_back]
+    expected = roc_auc_score([row.label for row in used], [row.score for row in used])
+    assert run.record.monitor.values == {"1": pytest.approx(expected)}
+    # this model's score is its loss
+    loss = np.mean([row.score for row in used if row.label == 0])
+    assert run.record.history["val_good_loss"] == [pytest.approx(loss, rel=1e-5)]
+    bad = np.mean([row.score for row in used if row.label == 1])
+    assert run.record.thresholds.image.rule == "mean_of_means"
+    assert run.record.thresholds.image.value == pytest.approx((loss + bad) / 2)
 
 
 def test_the_linear_autoencoder_keeps_its_best_epoch_without_the_optimiser(parts: Path):

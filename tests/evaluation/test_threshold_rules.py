@@ -176,8 +176,8 @@ def test_quantile_and_conformal_are_their_definitions(good: list[float], percent
 def test_the_message_of_conformal_says_its_guarantee():
     found = choose("conformal", np.arange(120.0), np.zeros(120, int), RuleOptions(), "validation")
     assert "score 120 of 120 held-out good ones" in found.reason
-    assert "at most 0.01, on average over such held-out sets (it takes at least 99 images)" in found.reason
-    assert f"at most {conformal_upper_bound(120, 120):.3g}" in found.reason
+    assert "at most 0.01, on average over such held-out sets (it takes at least 99 images)" in found.text
+    assert f"at most {conformal_upper_bound(120, 120):.3g}" in found.text
 
 
 def test_the_bound_for_one_held_out_set_holds_by_simulation():

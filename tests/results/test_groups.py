@@ -106,7 +106,7 @@ def test_the_parts_threshold_follows_the_rule_and_stays(run: Run):
     with pytest.raises(OptionError, match="needs at least 33 held-out good images, and parts of validation has 10"):
         set_threshold(run, "conformal", RuleOptions(false_alarm_rate=0.03), ["image"])
     set_threshold(run, "recall", RuleOptions(recall=0.8), ["image"])
-    assert "those of one part are not" in run.record.thresholds.image.reason
+    assert "images of one part are not independent" in run.record.thresholds.image.reason
     set_threshold(run, "manual", RuleOptions(value=1.25), ["image"])
     chosen = Run.open(run.folder).record.groups.thresholds.group
     assert (chosen.value, chosen.source, chosen.oracle) == (1.25, "the user", False)

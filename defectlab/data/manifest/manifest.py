@@ -15,6 +15,7 @@ from defectlab.data.images import MAX_REMEMBERED, nfc, path_order, probe_all
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.protocol import Protocol
+from defectlab.data.manifest.sampling import sample_calibration
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.utils.errors import DataError, did_you_mean, unknown_name
 from defectlab.utils.files import write_json
@@ -89,6 +90,17 @@ class Manifest:
     def is_all_defect(self, entry: Entry) -> bool:
         """Return whether the whole image counts as defect because it is anomalous and `missing_masks` is "whole"."""
         return self.protocol.missing_masks == "whole" and entry.label == 1 and entry.mask is None
+
+    @cached_property
+    def calibration(self) -> frozenset[str]:
+        """The paths of the good validation images that choose nothing, a seeded share of them (`calibration_share`)."""
+        ratio = self.protocol.calibration_share
+        images = ((entry.path, entry.label, entry.sha256) for entry in self.split("validation"))
+        return sample_calibration(images, ratio, self.seed, self.protocol.group) if ratio else frozenset()
+
+    def chooses(self, entry: Entry) -> bool:
+        """Return whether a validation image may choose an epoch or a configuration; see `calibration`."""
+        return entry.path not in self.calibration
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images by split and defect kind, e.g. `{"test": {"good": 10, "crack": 11}}`."""

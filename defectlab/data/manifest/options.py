@@ -59,6 +59,8 @@ class DataOptions:
         group: Regular expression on the image's path that names the part it shows, where a part has several images.
         n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
             validation folders hold anomalous images only.
+        calibration_share: Share of the good validation images that choose nothing (no epoch, no configuration, no other
+            threshold), so that the threshold rule conformal can keep its promise on them; default is none.
         unknown_dir: Test images without a label: predicted and shown, never scored.
         mask_suffix: What masks have after their image's stem, such as _mask; default is any of the usual ones.
         masks_beside_images: true: masks lie among the images, called as them with another ending or with mask_suffix,
@@ -99,6 +101,7 @@ class DataOptions:
     on_duplicate: str = "error"
     group: str | None = None
     n_val_good: int | None = None
+    calibration_share: float = 0.0
     unknown_dir: Directories = None
     mask_suffix: str | None = None
     masks_beside_images: bool | None = None
@@ -129,7 +132,7 @@ class DataOptions:
         """
         for option, low in (("train_batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("passes", 1)):
             check_integer("Folder", option, getattr(self, option), low=low)
-        for option in ("test_split_ratio", "val_split_ratio"):
+        for option in ("test_split_ratio", "val_split_ratio", "calibration_share"):
             check_range("Data", option, getattr(self, option), low=0, high=1)
             if getattr(self, option) == 1:
                 raise OptionError(f"Data: {option}=1 would leave nothing behind; it must be in [0, 1).")
@@ -161,6 +164,12 @@ class DataOptions:
         )
         if (checked.test_split_mode, checked.val_split_mode) == ("none", "same_as_test"):
             raise OptionError("Data: val_split_mode='same_as_test' needs a test set, but test_split_mode is 'none'.")
+        if checked.calibration_share and checked.val_split_mode in ("none", "same_as_test"):
+            raise OptionError(
+                f"Data: calibration_share={checked.calibration_share:g} holds back good validation images, and with "
+                f"val_split_mode={checked.val_split_mode!r} there are none that are not tested. Choose from_test, "
+                "from_train or from_dir, or leave calibration_share out."
+            )
         return checked
 
     def to_record(self) -> dict[str, Any]:

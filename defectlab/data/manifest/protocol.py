@@ -13,6 +13,7 @@ class Protocol:
 
     `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
     `group` is the pattern that names groups, `group_counts` their counts; both are None without one.
+    `calibration_share` is None where no good validation images are held back for calibration.
     `missing_masks` is None where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None
     where none was asked for.
     """
@@ -29,6 +30,7 @@ class Protocol:
     group_counts: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=json_key("parts"))
     n_val_good: int | None = None
     missing_masks: str | None = None
+    calibration_share: float | None = None
     task: str | None = None
 
     @property

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from defectlab.data.images import nfc
-from defectlab.data.manifest.groups import clusters
+from defectlab.data.manifest.groups import clusters, group_of
 from defectlab.data.manifest.scan import Item
 
 
@@ -83,6 +83,30 @@ def _sample_groups(items: Sequence[Item], ratio: float, seed: int, purpose: str,
             ranked = sorted(found, key=lambda cluster: _rank(seed, purpose, cluster))
             sampled.update(path for cluster in ranked[: counts[kind]] for path in cluster)
     return sampled
+
+
+def sample_calibration(
+    images: Iterable[tuple[str, int, str]], ratio: float, seed: int, pattern: str | None = None
+) -> frozenset[str]:
+    """Return the paths of a seeded share of the good validation images, which are to choose nothing.
+
+    Images of equal content or of one part stay together; where there are two such sets or more, at least one is on
+    either side. A part with an anomalous image is not good, so its images are not taken.
+
+    Args:
+        images: Path, label and content hash of each validation image.
+        ratio: Share of the sets.
+        seed: Of the sample.
+        pattern: Names the part that an image shows (`data.group`).
+    """
+    validating = list(images)
+    groups = {path: path if pattern is None else group_of(path, pattern) for path, _, _ in validating}
+    anomalous = {groups[path] for path, label, _ in validating if label == 1}
+    contents = {path: sha for path, label, sha in validating if label == 0 and groups[path] not in anomalous}
+    sets = clusters(groups, contents)
+    count = share({"good": len(sets)}, ratio)["good"]
+    ranked = sorted(sets, key=lambda paths: _rank(seed, "calibration", paths))
+    return frozenset(path for paths in ranked[:count] for path in paths)
 
 
 def _rank(seed: int, purpose: str, paths: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from enum import Enum
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.protocol import Protocol
-from defectlab.data.manifest.sampling import sample_items
+from defectlab.data.manifest.sampling import sample_calibration, sample_items
 from defectlab.data.manifest.scan import Item, Role
 
 GOOD_ONLY_RATIO = 0.2
@@ -51,6 +51,7 @@ def assign(
     validation_source = splits.fill_validation(mode, ratio)
     n_val_good = splits.add_good_validation(mode)
 
+    splits.report_calibration()
     assigned = splits.assigned()
     counts = count_labels(assigned)
     if unknown := counts["test"].get("unknown"):
@@ -75,6 +76,7 @@ def assign(
         group=options.group,
         group_counts=None if groups is None else count_groups(assigned, groups),
         n_val_good=n_val_good,
+        calibration_share=float(options.calibration_share) or None,
     )
     return assigned, protocol
 
@@ -217,6 +219,19 @@ class _Splits:
             f"validate, {why}."
         )
         return len(moved)
+
+    def report_calibration(self) -> None:
+        """Report how many good validation images choose nothing, where that was asked for."""
+        ratio = float(self.options.calibration_share)
+        if not ratio:
+            return
+        validating = self.members("validation")
+        images = ((item.path, item.label, item.facts.sha256) for item in validating)
+        count = len(sample_calibration(images, ratio, self.seed, self.options.group))
+        self.findings.choose(
+            f"{count} of {sum(item.label == 0 for item in validating)} good validation images (calibration_share="
+            f"{ratio:g}, seed {self.seed}) choose nothing: they are kept for the threshold rule conformal."
+        )
 
 
 def count_labels(splits: Iterable[tuple[Item, Role]]) -> dict[str, dict[str, int]]:

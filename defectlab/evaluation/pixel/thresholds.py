@@ -65,8 +65,8 @@ def choose_by_pixels(
 ) -> Threshold:
     """Choose the map threshold by a named rule; arguments as of `choose_pixel_threshold`, rules as of `choose`.
 
-    `groups` (n,) name the part that each image shows, where parts have several: conformal takes each good part's
-    highest pixel then, for its guarantee is of what is independent.
+    `groups` (n,) name the part that each image shows, where parts have several: conformal takes the highest pixel
+    of each part whose images are all good then, for its guarantee is of what is independent.
 
     good_max, quantile and conformal take each good image's highest pixel, mean_plus_k_std the pixels of good images,
     f1, mean_of_means and recall the pixels by their masks.
@@ -82,7 +82,7 @@ def choose_by_pixels(
     if rule in BY_IMAGE:
         highest = [float(one.max()) for one in good]
         if rule == "conformal" and groups is not None:
-            highest = _highest_by_group(highest, [groups[index] for index in np.flatnonzero(known == 0).tolist()])
+            highest = _highest_by_good_group(highest, known, groups)
         return choose(rule, highest, [0] * len(highest), options, source)
     if rule in BY_GOOD_PIXELS:
         return mean_plus_k_std(good, options.k, source)
@@ -103,10 +103,17 @@ def _labelled(maps: Floats, masks: NDArray[np.bool_] | NDArray[np.uint8], labels
     return ImageSubset(ArrayImages(maps, masks), np.flatnonzero(labels >= 0).tolist())
 
 
-def _highest_by_group(scores: Sequence[float], groups: Sequence[str]) -> list[float]:
+def _highest_by_good_group(scores: Sequence[float], labels: NDArray[np.integer], groups: Sequence[str]) -> list[float]:
+    """Return the highest score of each part whose images are all good; `scores` are those of the good images only.
+
+    A part with an anomalous image is anomalous: its good images must not stand for a good part.
+    """
+    anomalous = {group for group, label in zip(groups, labels.tolist(), strict=True) if label == 1}
+    of_good = [group for group, label in zip(groups, labels.tolist(), strict=True) if label == 0]
     highest: dict[str, float] = {}
-    for score, group in zip(scores, groups, strict=True):
-        highest[group] = float(np.maximum(highest.get(group, -np.inf), score))  # NaN stays NaN
+    for score, group in zip(scores, of_good, strict=True):
+        if group not in anomalous:
+            highest[group] = float(np.maximum(highest.get(group, -np.inf), score))  # NaN stays NaN
     return list(highest.values())
 
 

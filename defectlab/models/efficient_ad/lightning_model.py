@@ -198,7 +198,8 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
     def _measure_maps(self) -> None:
         """Set the quantiles that bring both maps to one scale, from good validation images (or training images)."""
         data = _datamodule(self)
-        good = [index for index, entry in enumerate(data.val_data.entries) if entry.label == 0]
+        chooses = data.manifest.chooses
+        good = [index for index, entry in enumerate(data.val_data.entries) if entry.label == 0 and chooses(entry)]
         dataset = data.val_data if good else data.train_data
         if not good:
             logger.info("EfficientAd: no good validation images: its maps are measured on the training images")

@@ -8,13 +8,17 @@ from defectlab.utils.json_object import JsonObject, json_key
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdRecord(JsonObject):
-    """A threshold (`value` None if there is none) and how it was chosen; `oracle` marks choice on the test images."""
+    """A threshold (`value` None if there is none) and how it was chosen; `oracle` marks choice on the test images.
+
+    `withdrawn` is why the rule's promise on new images does not hold.
+    """
 
     value: float | None
     rule: str
     source: str
     reason: str
     oracle: bool
+    withdrawn: str | None = None
 
 
 NO_THRESHOLD = ThresholdRecord(value=None, rule="none", source="none", reason="none was chosen yet", oracle=False)
@@ -49,6 +53,11 @@ class MonitorRecord(JsonObject):
     best_value: float | None
     stopped_after: int | None
     values: Mapping[str, float | None]
+
+    @property
+    def decided_epoch(self) -> bool:
+        """Whether the metric chose among several epochs, by keeping the best or by ending the training."""
+        return bool(self.metric) and len(self.values) > 1 and (self.keep == "best" or self.patience is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +135,10 @@ class RefitRecord(JsonObject):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord(JsonObject):
-    """The sweep that a run was part of, and the seconds of the work that `shared_by` runs have in common."""
+    """The sweep that a run was part of, and the seconds of the work that `shared_by` runs have in common.
+
+    `objective` is the metric of the validation images by which a search judged its trials; None outside a search.
+    """
 
     name: str | None = None
     number: int | None = None
@@ -134,6 +146,7 @@ class SweepRecord(JsonObject):
     shared_by: int | None = None
     cache_dtype: str = "float32"
     groups: list[str] = field(default_factory=list)
+    objective: str | None = None
     refit: RefitRecord | None = None
 
 

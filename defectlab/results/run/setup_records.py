@@ -35,7 +35,8 @@ class ProtocolRecord(JsonObject, Protocol):
 class DatasetRecord(JsonObject):
     """The images: counts by split and kind of defect, the manifest's hash, and how they were split.
 
-    `without_mask` names the defects left out of the pixel metrics, as scores.csv names them.
+    `without_mask` names the defects left out of the pixel metrics, and `calibration` the good validation images that
+    chose nothing (`data.calibration_share`), as scores.csv names them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class DatasetRecord(JsonObject):
     has_masks: bool
     protocol: ProtocolRecord
     without_mask: list[str] = field(default_factory=list)
+    calibration: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from defectlab.experiment import ComponentCache, Experiment
 from defectlab.models.registry import model_info
+from defectlab.results.calibration import withdraw_recorded
 from defectlab.results.run.run import Run
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.configurations import Configuration, Refused, RunIndex, build_all
@@ -167,6 +168,10 @@ class SearchRunner:
             trial.state, trial.error = PRUNED if lost.status == "pruned" else FAILED, lost.error
             return
         runs = [Run.open(one.record) for one in trial.outcomes if one.record]
+        for run in runs:
+            if run.record.sweep_facts.objective is None:
+                run.update(sweep=run.record.sweep_facts.replaced(objective=self.config.objective))
+                withdraw_recorded(run)
         metric = objective_value(runs, self.config.objective)
         trial.state, trial.value = (FAILED if metric.value is None else COMPLETE), metric.value
         trial.error = None if metric.value is not None else f"{self.config.objective}: {metric.reason}"

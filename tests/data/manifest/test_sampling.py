@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defectlab.data.manifest.options import DataOptions
-from defectlab.data.manifest.sampling import sample_paths, share
+from defectlab.data.manifest.sampling import sample_calibration, sample_paths, share
 from defectlab.utils.errors import OptionError
 
 NAMES = [f"train/good/{i:03d}.png" for i in range(10)]
@@ -100,3 +100,33 @@ def test_enum_members_and_none_are_modes():
 def test_options_that_cannot_work(changes, words):
     with pytest.raises(OptionError, match=words):
         checked(**changes)
+
+
+def test_a_seeded_share_of_good_validation_images_is_held_back():
+    images = [(f"{n}.png", int(n % 3 == 0), f"hash{min(n, 18)}") for n in range(20)]  # 18 and 19 are equal files
+    held = sample_calibration(images, 0.5, 42)
+    good = {path for path, label, _ in images if label == 0}
+    assert held < good
+    assert len(held) == len(good) // 2
+    assert held == sample_calibration(images[::-1], 0.5, 42)
+    assert held != sample_calibration(images, 0.5, 43)
+    assert sample_calibration([("a", 0, "1")], 0.5, 42) == frozenset(), "one image cannot be on both sides"
+    for seed in range(20):
+        equal = sample_calibration([("a", 0, "1"), ("b", 0, "1"), ("c", 0, "2")], 0.5, seed)
+        assert equal in ({"a", "b"}, {"c"})
+
+
+def test_calibration_takes_whole_parts_that_are_good():
+    images = [(f"{n:02d}_{view}.png", int(n < 4 and view == 0), f"{n}{view}") for n in range(12) for view in range(3)]
+    held = sample_calibration(images, 0.5, 42, r"^(\d+)_")
+    parts = {path[:2] for path in held}
+    assert len(parts) == 4  # half of the eight parts without a defect
+    assert min(parts) >= "04"
+    assert len(held) == 12
+
+
+@pytest.mark.parametrize("mode", ["none", "same_as_test"])
+def test_nothing_can_be_held_back_without_validation_images_of_their_own(mode: str):
+    with pytest.raises(OptionError, match=r"calibration_share=0\.5 holds back"):
+        checked(val_split_mode=mode, calibration_share=0.5)
+    assert checked(val_split_mode=mode).calibration_share == 0

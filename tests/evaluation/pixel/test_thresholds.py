@@ -89,6 +89,14 @@ def test_rules_by_image_look_at_each_good_images_highest_pixel():
     assert by_part.value == 15.0  # rank ceil(3 * 0.6) of 7 and 15
 
 
+def test_conformal_over_pixels_leaves_out_parts_with_an_anomalous_image():
+    maps = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
+    labels, groups = np.array([0, 0, 0, 0, 1, -1]), ["a", "b", "c", "d", "d", "e"]
+    found = choose_by_pixels("conformal", maps, None, labels, RuleOptions(false_alarm_rate=0.25), "validation", groups)
+    assert found.value == 11.0  # rank ceil(4 * 0.75) of 3, 7 and 11: d is anomalous, e unknown
+    assert "score 3 of 3" in found.reason
+
+
 def test_what_cannot_work_over_pixels_is_said():
     maps, masks = np.ones((2, 3, 3), np.float32), np.zeros((2, 3, 3), bool)
     broken = maps.copy()
