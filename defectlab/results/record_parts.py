@@ -16,7 +16,7 @@ def threshold_record(threshold: Threshold, split: str) -> ThresholdRecord:
         source=source,
         reason=threshold.text,
         oracle=source == "test",
-        **({} if threshold.withdrawn is None else {"withdrawn": threshold.withdrawn}),
+        withdrawn=threshold.withdrawn,
     )
 
 
