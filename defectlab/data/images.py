@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -21,6 +21,9 @@ from defectlab.utils.errors import DataError, InputError
 logger = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".pxm")
+
+# Thumbnails and rubbish that network drives, Windows and macOS put beside the images.
+SYSTEM_FOLDERS = ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found")
 
 # Pillow refuses pictures above twice its limit (89 Mpx by default) as decompression bombs. Line-scan cameras exceed
 # that, and the files are the user's own; above two gigapixels it is a damaged header rather than a photograph.
@@ -57,10 +60,19 @@ def nfc(text: str) -> str:
 def list_images(folder: Path, extensions: Iterable[str] | str | None = None) -> list[Path]:
     """Return the image files under `folder` at any depth, sorted by their NFC relative posix path.
 
-    Names that start with a dot are skipped (macOS leaves `._x.png` beside `x.png`), links to folders are followed once.
+    Names that start with a dot are skipped (macOS leaves `._x.png` beside `x.png`), and the folders that `walk_folder`
+    leaves out.
     """
     endings = normalised_extensions(extensions)
-    found: list[Path] = []
+    found = [Path(parent, f) for parent, files in walk_folder(folder) for f in files if f.lower().endswith(endings)]
+    return sorted(found, key=lambda path: path_order(path.relative_to(folder).as_posix()))
+
+
+def walk_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder at and below `folder` with the names of its visible files; links to folders are followed once.
+
+    Folders that drives and archivers make for themselves (`SYSTEM_FOLDERS`) are left out with all below them.
+    """
     seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(parent)  # noqa: PTH116 - os.walk gives strings
@@ -68,9 +80,13 @@ def list_images(folder: Path, extensions: Iterable[str] | str | None = None) -> 
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, f) for f in files if not f.startswith(".") and f.lower().endswith(endings)]
-    return sorted(found, key=lambda path: path_order(path.relative_to(folder).as_posix()))
+        folders[:] = sorted(filter(is_user_folder, folders))
+        yield Path(parent), [name for name in files if not name.startswith(".")]
+
+
+def is_user_folder(name: str) -> bool:
+    """Return whether a folder's name is neither hidden nor that of thumbnails or rubbish of a drive."""
+    return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS
 
 
 def normalised_extensions(extensions: Iterable[str] | str | None) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ from functools import cached_property
 from pathlib import Path
 
 from defectlab.data.folder import Folder
+from defectlab.data.manifest.accounting import account
 from defectlab.data.manifest.findings import Findings
-from defectlab.data.manifest.layouts import BAD, GOOD, MASKS, UNKNOWN, Layout, subfolders
+from defectlab.data.manifest.folder_names import BAD, GOOD, MASKS, UNKNOWN, plain, sounds_good
+from defectlab.data.manifest.layouts import Layout, subfolders
 from defectlab.data.manifest.manifest import Manifest, manifest_of
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.protocol import Protocol
@@ -17,7 +19,7 @@ from defectlab.utils.errors import DataError
 
 def has_no_training_images(root: Path) -> bool:
     """Return whether a folder holds `good/` or `bad/` (or a synonym) but no `train/`."""
-    names = {child.name.lower() for child in subfolders(root)}
+    names = {plain(child.name) for child in subfolders(root)}
     return "train" not in names and bool(names & {*GOOD, *BAD})
 
 
@@ -70,6 +72,7 @@ def bare_manifest(root: Path, extensions: list[str] | None = None, masks_beside_
     layout = _layout(root)
     findings = Findings()
     options = DataOptions(extensions=extensions, masks_beside_images=masks_beside_images)
+    account(root, layout, options, findings)
     items = scan(root, layout, options, findings)
     findings.log()
     findings.raise_problems(str(root))
@@ -90,9 +93,14 @@ def bare_manifest(root: Path, extensions: list[str] | None = None, masks_beside_
 
 def _layout(root: Path) -> Layout:
     names = [child.name for child in subfolders(root)]
-    good = tuple(name for name in names if name.lower() in GOOD)
-    kinds = tuple(name for name in names if name.lower() not in (*GOOD, *MASKS, UNKNOWN))
-    unknown = tuple(name for name in names if name.lower() == UNKNOWN)
+    good = tuple(name for name in names if plain(name) in GOOD)
+    kinds = tuple(name for name in names if plain(name) not in (*GOOD, *MASKS, UNKNOWN))
+    if good_names := [name for name in kinds if sounds_good(name)]:
+        raise DataError(
+            f"{root}: {', '.join(map(repr, good_names))} would be a kind of defect, but sounds like good images. "
+            "Rename it to good (or unknown); or give its images by name, Folder(normal_dir=..., normal_test_dir=...)."
+        )
+    unknown = tuple(name for name in names if plain(name) == UNKNOWN)
     masks = _mask_root(root)
     mask_dirs = None
     if masks is not None and kinds:
@@ -102,7 +110,7 @@ def _layout(root: Path) -> Layout:
 
 def _mask_root(root: Path) -> Path | None:
     places = [root, root.parent] if root.name.lower() == "test" else [root]
-    return next((child for place in places for child in subfolders(place) if child.name.lower() in MASKS), None)
+    return next((child for place in places for child in subfolders(place) if plain(child.name) in MASKS), None)
 
 
 def _name(root: Path) -> str:

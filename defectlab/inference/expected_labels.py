@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.data.manifest.layouts import BAD, GOOD, UNKNOWN
+from defectlab.data.manifest.folder_names import BAD, GOOD, UNKNOWN, plain, sounds_good
 from defectlab.evaluation.metrics import confusion_at, f1_at, sort_scores
 
 logger = logging.getLogger(__name__)
@@ -27,18 +27,21 @@ class Expected:
 def expectations(files: Sequence[Path]) -> list[Expected]:
     """Infer the label of each file from its folder's name, if any of the folders is called good or bad.
 
-    Images in `unknown`, and all images where no folder is called good or bad (or another name of these), are unknown.
+    Images in `unknown` or in a folder whose name only sounds good (`normals`, `gut`), and all images where no folder is
+    called good or bad (or another name of these), are unknown.
     """
-    names = {file.parent.name.lower() for file in files}
+    names = {plain(file.parent.name) for file in files}
     if not names & {*GOOD, *BAD}:
         return [Expected(-1, UNKNOWN)] * len(files)
+    if asked := sorted(name for name in names if name not in GOOD and sounds_good(name)):
+        logger.warning("Folders %s sound like good images: their images count as unknown; rename to good", asked)
     return [_expected(file.parent.name) for file in files]
 
 
 def _expected(folder: str) -> Expected:
-    if folder.lower() in GOOD:
+    if plain(folder) in GOOD:
         return Expected(0, "good")
-    return Expected(-1, UNKNOWN) if folder.lower() == UNKNOWN else Expected(1, folder)
+    return Expected(-1, UNKNOWN) if plain(folder) == UNKNOWN or sounds_good(folder) else Expected(1, folder)
 
 
 def is_correct(expected: Expected, predicted: int) -> bool | None:

@@ -32,7 +32,11 @@ def test_what_has_no_labels_is_refused(tmp_path: Path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="good/ or bad/"):
         bare_manifest(tmp_path)
-    (tmp_path / "good").mkdir()
+    for name in ("gut", "NG"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="'gut' would be a kind of defect"):
+        bare_manifest(tmp_path)
+    (tmp_path / "gut").rename(tmp_path / "good")
     (tmp_path / "good/a.png").write_bytes(b"none")
     with pytest.raises(DataError, match=r"good/a\.png"):
         bare_manifest(tmp_path)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from defectlab.data.manifest.layouts import is_dataset, subfolders
 from defectlab.utils.errors import DataError, unknown_name
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
@@ -13,14 +14,16 @@ Groups = Mapping[str, Sequence[str]]
 
 
 def categories_in(root: Path) -> list[str]:
-    """Return the sorted names of the datasets in a folder, which are its subfolders with train/good.
+    """Return the sorted names of the datasets in a folder, which are its subfolders with good training images.
+
+    These are train/good, or good beside folders of defects, or another name of good (`folder_names.GOOD`).
 
     Raises:
         DataError: There is none.
     """
-    there = sorted(folder.name for folder in root.glob("*") if (folder / "train/good").is_dir())
+    there = sorted(folder.name for folder in subfolders(root) if is_dataset(folder))
     if not there:
-        raise DataError(f"{root} holds no datasets: no folder below it has train/good.")
+        raise DataError(f"{root} holds no datasets: no folder below it has train/good or good (or ok, normal, ...).")
     return there
 
 

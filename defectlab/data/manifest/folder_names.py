@@ -10,6 +10,8 @@ BAD = (
     *("不良", "брак"),
 )
 MASKS = ("ground_truth", "masks", "mask", "gt")
+TRAIN = ("train", "training")
+TEST = ("test", "testing")
 VALIDATION = ("val", "validation")
 UNKNOWN = "unknown"
 

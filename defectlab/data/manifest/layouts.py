@@ -1,29 +1,31 @@
 """Folder layouts: the folders of good images, defects and masks, detected or given by name."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from defectlab.data.images import list_images, nfc
+from defectlab.data.images import is_user_folder, nfc
+from defectlab.data.manifest.folder_names import BAD, GOOD, MASKS, UNKNOWN, VALIDATION, plain, sounds_good
 from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
+from defectlab.data.manifest.proposals import proposed
 from defectlab.utils.errors import DataError, did_you_mean
 from defectlab.utils.paths import resolve
 
-GOOD = ("good", "normal", "ok")
-BAD = ("bad", "abnormal", "defect", "defects", "anomaly", "anomalies", "nok")
-MASKS = ("ground_truth", "masks", "mask")
-VALIDATION = ("val", "validation")
-UNKNOWN = "unknown"
 SPILLS = "proliv"
+MAX_SHOWN = 10  # folders in a message
 ANNOTATED, ANNOTATION = "test/imgs", "test/test_annotation.txt"
 
-KNOWN = """Layouts known by themselves:
+KNOWN = f"""Layouts known by themselves:
   mvtec     train/good, test/good, test/<defect>, ground_truth/<defect>; optionally val/good, val/<defect>, test/unknown
   good_bad  train/good, test/good, test/bad; optionally ground_truth
   wells     train, test/imgs with test/test_annotation.txt (lines "name label", 1 is anomalous), and proliv (or
             another of bad / defect / ...): anomalous images that validate
-  flat      normal_dir, abnormal_dir, mask_dir (or good / normal / ok, bad / abnormal / defect / anomaly / nok, masks)
+  flat      normal_dir, abnormal_dir, mask_dir (or synonyms of good, bad and masks)
+  good_only images in the root itself and nowhere else: all of them are good
+Synonyms: {" / ".join(GOOD)}; {" / ".join(BAD)}; {" / ".join(MASKS)}, in any case.
 Any other folders can be given by name: normal_dir, abnormal_dir, normal_test_dir, mask_dir."""
 
 
@@ -32,7 +34,7 @@ class Layout:
     """The folders of a dataset by role, as posix paths relative to the root, or absolute if outside the root.
 
     `mask_dirs` None: there are no masks at all. `annotated_dirs` hold test images of both labels, told apart by the
-    text file in the same place of `annotations`. `notes` say what was seen and is not used.
+    text file in the same place of `annotations`. `unused` has folders that are not used, each with the reason.
     """
 
     name: str
@@ -46,29 +48,52 @@ class Layout:
     annotated_dirs: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()
     unknown_dirs: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> str:
         """Return a description of the layout with one line for each role that has folders."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "notes")}
-        return "\n".join(f"{name}: {', '.join(dirs)}" for name, dirs in parts.items() if dirs)
+        return "\n".join(f"{name}: {', '.join(dirs)}" for name, dirs in self.folders().items())
+
+    def folders(self) -> dict[str, tuple[str, ...]]:
+        """Return the folders of each role that has any, and the annotation files."""
+        roles = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "unused")}
+        return {name: dirs for name, dirs in roles.items() if dirs}
+
+    def as_options(self) -> dict[str, tuple[str, ...]]:
+        """Return the options that give the same folders by name."""
+        return {name.removesuffix("s"): dirs for name, dirs in self.folders().items() if name.endswith("_dirs")}
 
 
 def detect(root: Path) -> Layout:
     """Detect the layout of the folders under `root` (see `KNOWN`).
 
     Raises:
-        DataError: There is no such folder, or it has no known layout; says what was found.
+        DataError: There is no such folder, it has no known layout, or a folder's name sounds good where kinds of defect
+            are; says what was found, and which options would take it.
     """
     check_root(root)
     train, test = _child(root, ("train",)), _child(root, ("test",))
     if train is not None and _child(train, GOOD) is not None:
-        return _train_test(root, train, test)
+        layout = _train_test(root, train, test)
+        _check_kinds(root, layout)
+        return layout
     if train is not None and test is not None and (root / ANNOTATION).is_file() and (root / ANNOTATED).is_dir():
         return _wells(root, train, test)
     if (flat := _flat(root)) is not None:
         return flat
-    raise DataError(f"No known layout in {root}. {_found(root)}\n{KNOWN}{_nested(root)}")
+    pictures = picture_folders(root)
+    if list(pictures) == ["."] and plain(root.name) not in (*BAD, *MASKS):
+        return Layout("good_only", (".",))
+    raise DataError(f"No known layout in {root}. {_found(pictures)}\n{KNOWN}{_guess(root, pictures)}{_nested(root)}")
+
+
+def is_dataset(folder: Path) -> bool:
+    """Return whether a folder has one of the layouts with folders of good training images."""
+    names = {plain(child.name): child for child in subfolders(folder)}
+    if "train" in names:
+        inner = {plain(child.name) for child in subfolders(names["train"])}
+        return bool(inner & set(GOOD)) or (folder / ANNOTATION).is_file()
+    return bool(names.keys() & {"normal_dir", *GOOD})
 
 
 def named(options: DataOptions) -> tuple[Path, Layout]:
@@ -116,12 +141,9 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
     test_good, test_kinds, unknown = _good_and_kinds(test)
     val_good, val_kinds, val_unknown = _good_and_kinds(val)
     mask_root = _child(root, MASKS) or (_child(test, MASKS) if test is not None else None)
-    others = [child for child in subfolders(train) if child != good]
-    notes = [f"{_posix(root, child)} is not used: its images have no label to validate by" for child in val_unknown]
-    notes += [f"{_posix(root, child)} is not used: training takes {_posix(root, good)} only" for child in others]
-    plain = len(test_kinds) == 1 and test_kinds[0].name.lower() in BAD
+    only_bad = len(test_kinds) == 1 and plain(test_kinds[0].name) in BAD
     return Layout(
-        name="good_bad" if plain else "mvtec",
+        name="good_bad" if only_bad else "mvtec",
         normal_dirs=(_posix(root, good),),
         normal_test_dirs=tuple(_posix(root, p) for p in test_good),
         abnormal_dirs=tuple(_posix(root, p) for p in test_kinds),
@@ -130,21 +152,20 @@ def _train_test(root: Path, train: Path, test: Path | None) -> Layout:
         abnormal_val_dirs=tuple(_posix(root, p) for p in val_kinds),
         val_mask_dirs=_mask_dirs(root, mask_root, val_kinds),
         unknown_dirs=tuple(_posix(root, p) for p in unknown),
-        notes=tuple(notes),
+        unused=tuple((_posix(root, child), "its images have no label to validate by") for child in val_unknown),
     )
 
 
 def _wells(root: Path, train: Path, test: Path) -> Layout:
     """Return the wells layout: good images in train/, spilled validation images, and annotated test images."""
     others = [child for child in subfolders(root) if child not in (train, test)]
-    spills = [child for child in others if child.name.lower() in (SPILLS, *BAD)]
+    spills = [child for child in others if plain(child.name) in (SPILLS, *BAD)]
     return Layout(
         name="wells",
         normal_dirs=(_posix(root, train),),
         abnormal_val_dirs=tuple(_posix(root, child) for child in spills),
         annotated_dirs=(ANNOTATED,),
         annotations=(ANNOTATION,),
-        notes=tuple(f"{_posix(root, child)} is not used" for child in others if child not in spills),
     )
 
 
@@ -155,11 +176,27 @@ def _good_and_kinds(folder: Path | None) -> tuple[list[Path], list[Path], list[P
     good = _child(folder, GOOD)
     kinds, unknown = [], []
     for child in subfolders(folder):
-        if child.name.lower() == UNKNOWN:
+        if plain(child.name) == UNKNOWN:
             unknown.append(child)
-        elif child != good and child.name.lower() not in MASKS:
+        elif child != good and plain(child.name) not in MASKS:
             kinds.append(child)
     return ([good] if good else []), kinds, unknown
+
+
+def _check_kinds(root: Path, layout: Layout) -> None:
+    """Check that no kind of defect has a name that says good, in some language or spelling."""
+    kinds = (*layout.abnormal_dirs, *layout.abnormal_val_dirs)
+    good = [folder for folder in kinds if sounds_good(Path(folder).name)]
+    if not good:
+        return
+    guess = guess_options([folder for dirs in layout.as_options().values() for folder in dirs])
+    raise DataError(
+        f"{root}: {', '.join(map(repr, good))} would be a kind of defect, but the name sounds like good images, which "
+        "would spoil every figure. Say which it is, with folders given by name.\n"
+        + "\n".join(
+            ["Good images:", *_indented(root, guess), "A kind of defect:", *_indented(root, layout.as_options())]
+        )
+    )
 
 
 def _mask_dirs(root: Path, mask_root: Path | None, kinds: Sequence[Path]) -> tuple[str, ...] | None:
@@ -193,35 +230,45 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
     Raises:
         DataError: Two subfolders fit.
     """
-    fitting = [child for child in subfolders(folder) if child.name.lower() in names]
+    fitting = [child for child in subfolders(folder) if plain(child.name) in names]
     if len(fitting) > 1:
         both = " and ".join(child.name for child in fitting)
-        raise DataError(f"{folder} has {both}, which mean the same: give the folders by name (normal_dir=..., ...).")
+        raise DataError(
+            f"{folder} has {both}, which mean the same: give the folders by name (normal_dir=..., ...)."
+            + _guess(folder, picture_folders(folder))
+        )
     return fitting[0] if fitting else None
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return a folder's visible subfolders, sorted by NFC name; an empty list if the folder cannot be read."""
     try:
-        children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+        children = [child for child in folder.iterdir() if child.is_dir() and is_user_folder(child.name)]
     except OSError:
         return []
     return sorted(children, key=lambda child: (nfc(child.name), child.name))
 
 
-def _found(root: Path) -> str:
-    folders = subfolders(root)
-    if not folders:
-        return f"Found: no folders, {len(list_images(root))} images."
-    shown = [f"{folder.name} ({len(list_images(folder))} images)" for folder in folders[:10]]
-    more = f" and {len(folders) - 10} more folders" if len(folders) > 10 else ""
-    return f"Found: {', '.join(shown)}{more}."
+def _found(pictures: Mapping[str, int]) -> str:
+    lines = count_lines(pictures)
+    more = f" and {len(lines) - MAX_SHOWN} more folders" if len(lines) > MAX_SHOWN else ""
+    return f"Found: {', '.join(lines[:MAX_SHOWN])}{more}." if lines else "Found: no images."
+
+
+def _guess(root: Path, pictures: Mapping[str, int]) -> str:
+    """Return the options that the names of the folders suggest, as text to append; empty where they suggest none."""
+    guess = guess_options(pictures)
+    return "" if guess is None else "\n" + "\n".join(["The names of these folders suggest:", *_indented(root, guess)])
+
+
+def _indented(root: Path, folders: Mapping[str, Any] | None) -> list[str]:
+    return [f"  {line}" for line in proposed({"root": str(root), **(folders or {})})]
 
 
 def _nested(root: Path) -> str:
     for child in subfolders(root):
         train = _child(child, ("train",))
-        if train is not None and any(folder.name.lower() in GOOD for folder in subfolders(train)):
+        if train is not None and any(plain(folder.name) in GOOD for folder in subfolders(train)):
             return f"\n{child} has a known layout: did you mean root={str(child)!r}?"
     return ""
 

@@ -50,7 +50,6 @@ class _ImageFolder:
 def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -> tuple[Item, ...]:
     """Read every image and mask of the layout once, and return the usable images sorted by path."""
     started = time.monotonic()
-    findings.warn("Folders not used", layout.notes)
     folders = _image_folders(root, layout, options.extensions, findings)
     given = [path for folder in folders for path in folder.files]
     known = dict(zip(given, probe_all(given), strict=True))

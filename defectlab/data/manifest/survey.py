@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from defectlab.data.manifest.accounting import account
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.groups import find_groups
 from defectlab.data.manifest.layouts import Layout, detect, named
@@ -46,6 +47,7 @@ def survey(options: DataOptions) -> Survey:
     root, layout = _layout(options)
     region = read_region(root, options)
     findings = Findings()
+    account(root, layout, options, findings)
     items = scan(root, layout, options, findings)
     check_sizes(region, items, findings)
     groups = None if options.group is None else find_groups((item.path for item in items), options.group, findings)

@@ -1,8 +1,9 @@
 """Names of categories, lists and groups of them."""
 
 import pytest
+from helpers.datasets import well_set
 
-from defectlab.data.manifest.categories import OBJECTS, chosen_categories
+from defectlab.data.manifest.categories import OBJECTS, categories_in, chosen_categories
 from defectlab.utils.errors import DataError
 
 
@@ -23,3 +24,12 @@ def test_names_lists_and_groups():
     with pytest.raises(DataError, match="cable"):
         chosen_categories("objects", there, groups)
     assert chosen_categories("objects", [*OBJECTS], groups) == [*OBJECTS]
+
+
+def test_every_layout_with_folders_of_good_images_is_a_category(tmp_path):
+    for name in ("a/train/ok", "b/train/Good", "c/OK", "d/train/crack", "e/pictures", "@eaDir/train/good"):
+        (tmp_path / name).mkdir(parents=True)
+    well_set(tmp_path / "f")
+    assert categories_in(tmp_path) == ["a", "b", "c", "f"]
+    with pytest.raises(DataError, match="no datasets"):
+        categories_in(tmp_path / "e")

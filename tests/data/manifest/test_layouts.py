@@ -64,22 +64,68 @@ def test_two_synonyms_are_ambiguous(tmp_path):
         detect(tree(tmp_path, "good", "normal", "bad"))
 
 
-def test_unlabelled_and_other_folders_are_noted(tmp_path):
-    found = detect(tree(tmp_path, "train/good", "train/extra", "test/good", "test/unknown", "test/crack"))
+def test_unlabelled_folders_are_tested_and_do_not_validate(tmp_path):
+    found = detect(tree(tmp_path, "train/good", "test/good", "test/unknown", "test/crack", "val/unknown"))
     assert found.abnormal_dirs == ("test/crack",)
     assert found.unknown_dirs == ("test/unknown",)
-    assert any("train/extra" in note for note in found.notes)
+    assert found.unused == (("val/unknown", "its images have no label to validate by"),)
+
+
+@pytest.mark.parametrize("name", ["normals", "gut", "良品", "Хорошие", "passed", "io", "defect_free"])
+def test_a_kind_of_defect_that_sounds_good_is_asked_about(tmp_path, name):
+    tree(tmp_path, "train/good", f"test/{name}", "test/crack")
+    with pytest.raises(DataError) as caught:
+        detect(tmp_path)
+    good, kind = (line.strip() for line in str(caught.value).splitlines() if line.strip().startswith("Folder("))
+    assert f"'test/{name}' would be a kind of defect" in str(caught.value)
+    start = f"Folder(root='{tmp_path}', normal_dir='train/good', "
+    assert good == f"{start}normal_test_dir='test/{name}', abnormal_dir='test/crack')"
+    assert kind == f"{start}abnormal_dir={sorted(['test/crack', 'test/' + name])})"
+    assert "--data.normal_test_dir" in str(caught.value)
+    tree(tmp_path, "test/good")  # beside a folder of good images too
+    with pytest.raises(DataError, match="would be a kind of defect"):
+        detect(tmp_path)
+
+
+def test_spaces_around_a_name_do_not_count(tmp_path):
+    found = detect(tree(tmp_path, "train/good", "test/OK ", "test/crack"))
+    assert (found.normal_test_dirs, found.abnormal_dirs) == (("test/OK ",), ("test/crack",))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("OK", "NG"), ("pass", "FAIL"), ("normal", "abnormal"), ("good", "defective"), ("良", "不良"), ("годен", "брак")],
+)
+def test_pairs_of_names(tmp_path, good, bad):
+    found = detect(tree(tmp_path, good, bad))
+    assert (found.normal_dirs, found.abnormal_dirs) == ((good,), (bad,))
+
+
+def test_a_flat_folder_of_good_images_alone(tmp_path):
+    write_image(tmp_path / "plates/a.png")
+    (tmp_path / "plates/empty").mkdir()
+    assert detect(tmp_path / "plates") == Layout("good_only", (".",))
+    write_image(tmp_path / "NG/a.png")
+    with pytest.raises(DataError, match="No known layout"):
+        detect(tmp_path / "NG")
+
+
+def test_folders_of_drives_are_no_kinds_of_defect(tmp_path):
+    found = detect(tree(tmp_path, "train/good", "test/good", "test/crack", "test/@eaDir", "test/.thumbnails"))
+    assert found.abnormal_dirs == ("test/crack",)
 
 
 @pytest.mark.row("3.3")
 def test_no_layout_says_what_is_there(tmp_path):
     tree(tmp_path, "pictures", "more")
     (tmp_path / "pictures" / "a.png").write_bytes(b"")
+    (tmp_path / "MT_free").mkdir()
+    (tmp_path / "MT_free" / "a.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         detect(tmp_path)
     text = str(caught.value)
-    assert "pictures (1 images)" in text
-    for word in ("mvtec", "good_bad", "flat", "normal_dir"):
+    assert "pictures (1 image)" in text
+    for word in ("mvtec", "good_bad", "flat", "normal_dir", "normal_dir='MT_free', abnormal_dir='pictures')"):
         assert word in text
 
 
@@ -126,4 +172,4 @@ def test_other_folders_are_named_and_not_used(tmp_path: Path):
     layout = detect(well_set(tmp_path, spills="defects"))
     assert layout.abnormal_val_dirs == ("defects",)
     write_image(tmp_path / "notes/x.png")
-    assert detect(tmp_path).notes == ("notes is not used",)
+    assert "notes (1 image)" in "\n".join(build_manifest(tmp_path).warnings)

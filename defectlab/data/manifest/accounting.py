@@ -1,0 +1,64 @@
+"""An account of every folder with pictures below the root: used by the layout, or named as not used. No torch here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from defectlab.data.manifest.findings import MAX_LINES, Findings
+from defectlab.data.manifest.layouts import Layout
+from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
+from defectlab.data.manifest.proposals import proposed
+
+FIX_LINES = 3
+
+
+def account(root: Path, layout: Layout, options: DataOptions, findings: Findings) -> None:
+    """Report the folders with pictures below the root that the layout does not use, and good images that are missing.
+
+    For a detected layout this is a warning with the options that would use them. Where folders are given by name the
+    others were left out on purpose: a note names them, if the root was given too.
+    """
+    if layout.name == "named" and options.root is None:
+        return
+    pictures = picture_folders(root, options.extensions)
+    if layout.name == "good_only":
+        findings.choose(
+            f"All {pictures.get('.', 0)} images are taken for good ones to train on, because the root holds images and "
+            "no folders of images."
+        )
+    unused = {folder: count for folder, count in pictures.items() if not _is_used(root, folder, layout)}
+    if layout.name == "named":
+        if unused:
+            findings.choose(f"Folders with pictures that no option names: {', '.join(count_lines(unused))}.")
+        return
+    findings.warn("Folders with pictures that are not used", _unused_lines(root, layout, pictures, unused))
+    if layout.name in ("mvtec", "good_bad") and layout.abnormal_dirs and not layout.normal_test_dirs:
+        findings.warn(
+            "test/ has no folder of good images (good, normal, ok, ...)",
+            [f"some of {', '.join(layout.normal_dirs)} are kept from training for the test (test_split_ratio)"],
+        )
+
+
+def _is_used(root: Path, folder: str, layout: Layout) -> bool:
+    path = Path(root, folder)
+    used = (Path(root, given) for name, dirs in layout.folders().items() if name != "annotations" for given in dirs)
+    return any(path.is_relative_to(one) for one in used)
+
+
+def _unused_lines(root: Path, layout: Layout, pictures: Mapping[str, int], unused: Mapping[str, int]) -> list[str]:
+    reasons = dict(layout.unused)
+    lines = [
+        line + (f": {reasons[folder]}" if folder in reasons else "")
+        for folder, line in zip(unused, count_lines(unused), strict=True)
+    ]
+    open_folders = [folder for folder in unused if folder not in reasons]
+    guess = guess_options([folder for folder in pictures if folder not in reasons])
+    if (
+        not open_folders
+        or guess is None
+        or not any(folder in dirs for dirs in guess.values() for folder in open_folders)
+    ):
+        return lines
+    shown = lines[: MAX_LINES - FIX_LINES - 1]
+    more = [f"... and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+    return [*shown, *more, "to use them:", *proposed({"root": str(root), **guess})]

@@ -1,0 +1,69 @@
+"""Every folder with pictures below the root is used or named as not used."""
+
+from helpers.datasets import mvtec, write_image
+
+from defectlab.data.labelled_folder import bare_manifest
+from defectlab.data.manifest.check import check
+from defectlab.data.manifest.manifest import build_manifest
+
+
+def test_folders_that_a_layout_leaves_out_are_named_with_the_options_that_use_them(tmp_path):
+    for number in range(6):
+        write_image(tmp_path / f"good/{number}.png")
+    for name in ("scratch/Imgs/0.png", "scratch/Imgs/1.png", "loose.png"):
+        write_image(tmp_path / name)
+    (warning,) = build_manifest(tmp_path).warnings
+    assert ". (1 image)" in warning
+    assert "scratch/Imgs (2 images)" in warning
+    assert f"Folder(root='{tmp_path}', normal_dir='good', abnormal_dir=['.', 'scratch/Imgs'])" in warning
+
+
+def test_a_layout_that_uses_everything_warns_of_nothing(tmp_path):
+    mvtec(tmp_path)
+    write_image(tmp_path / "test/crack/deep/er/x.png")
+    write_image(tmp_path / "test/unknown/x.png")
+    write_image(tmp_path / "train/good/.hidden/x.png")
+    write_image(tmp_path / "test/good/@eaDir/x.png")
+    manifest = build_manifest(tmp_path, missing_masks="leave_out")
+    assert manifest.warnings == ()
+    assert sum(entry.defect == "good" for entry in manifest.entries) == 16
+
+
+def test_images_beside_the_folders_and_reasons(tmp_path):
+    mvtec(tmp_path)
+    for name in ("train/x.png", "train/extra/x.png", "val/unknown/x.png"):
+        write_image(tmp_path / name)
+    (warning,) = build_manifest(tmp_path).warnings
+    assert "train (1 image)" in warning
+    assert "train/extra (1 image)" in warning
+    assert "val/unknown (1 image): its images have no label to validate by" in warning
+    assert "unknown_dir" not in warning
+
+
+def test_folders_left_out_by_name_are_a_note(tmp_path):
+    report = check(mvtec(tmp_path), normal_dir="train/good", abnormal_dir="test/crack", near=False)
+    assert "Note: Folders with pictures that no option names: ground_truth/crack (4 images)" in report.text
+    assert "test/hole (3 images)" in report.text
+    assert "0 warnings" in report.text
+    assert build_manifest(None, normal_dir=tmp_path / "train/good").warnings == ()
+
+
+def test_a_test_without_good_images_of_its_own_is_told(tmp_path):
+    (warning,) = build_manifest(mvtec(tmp_path, good=0)).warnings
+    assert "test/ has no folder of good images" in warning
+    assert "some of train/good are kept from training" in warning
+
+
+def test_good_images_alone_are_told(tmp_path):
+    for number in range(5):
+        write_image(tmp_path / f"{number}.png")
+    report = check(tmp_path, near=False)
+    assert "Note: All 5 images are taken for good ones to train on" in report.text
+    assert report.ok
+
+
+def test_test_folders_alone_are_accounted_for_too(tmp_path):
+    for name in ("good/x.png", "crack/x.png", "x.png"):
+        write_image(tmp_path / name)
+    (warning,) = bare_manifest(tmp_path).warnings
+    assert ". (1 image)" in warning
