@@ -104,7 +104,7 @@ def named(options: DataOptions) -> tuple[Path, Layout]:
         base = Path(os.path.commonpath([path for paths in parts.values() for path in paths]))
     base = Path(os.path.normpath(base))
     check_root(base)
-    dirs: dict[str, Any] = {part: tuple(relative_to_root(base, path) for path in paths) for part, paths in parts.items()}
+    dirs: dict[str, Any] = {part: tuple(relative_to_root(base, p) for p in paths) for part, paths in parts.items()}
     return base, Layout(name="named", **dirs)
 
 
