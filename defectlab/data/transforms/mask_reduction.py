@@ -24,8 +24,8 @@ def reduce_mask(mask: NDArray[np.bool_], size: Size, method: str = "area") -> ND
     Args:
         mask: True where a defect is.
         size: Height and width of the grid.
-        method: "area": a cell is marked from half its cover on; a connected region (pixels that touch at a corner
-            belong together) without any such cell is marked from that cover on at which its cells hang together.
+        method: "area": a cell is marked from half its cover on. A connected region (pixels that touch at a corner belong
+            together) that this drops or tears apart also gets the cells of highest cover along its length.
             "nearest": a cell takes the pixel at its top left corner, as torch's nearest does.
 
     >>> scratch = np.zeros((8, 8), dtype=bool)
@@ -42,8 +42,8 @@ def reduce_mask(mask: NDArray[np.bool_], size: Size, method: str = "area") -> ND
     whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
     reduced = _cover(mask, whole, mask.shape, size)[1] >= HALF
     for box, cover in _regions(mask, size):
-        if not (reduced[box] & (cover > 0)).any():
-            reduced[box] |= cover >= _holding_cover(cover)
+        if ndimage.label(reduced[box] & (cover > 0), structure=NEIGHBOURS)[1] != 1:
+            reduced[box] |= _ridge(cover)
     return reduced
 
 
@@ -83,17 +83,18 @@ def _sums_between(values: NDArray[np.float64], edges: NDArray[np.float64]) -> ND
     return np.diff(at_edges, axis=0)
 
 
-def _holding_cover(cover: NDArray[np.float64]) -> float:
-    """Return a cover from which on a region's cells are connected, as high as a binary search finds it."""
-    levels = np.unique(cover[cover > 0])
-    low, high = 0, len(levels) - 1  # at the lowest level all cells of a connected region are connected
-    while low < high:
-        middle = (low + high + 1) // 2
-        if ndimage.label(cover >= levels[middle], structure=NEIGHBOURS)[1] == 1:
-            low = middle
-        else:
-            high = middle - 1
-    return float(levels[low])
+def _ridge(cover: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the cells (h, w) of highest cover across a region, one position after the other along its longer side.
+
+    The ends of the region, where the highest cover is at most half of the best, are left out.
+    """
+    if cover.shape[0] > cover.shape[1]:
+        return _ridge(cover.T).T
+    highest = cover.max(0)
+    inner = np.flatnonzero(highest > highest.max() / 2)
+    ridge = cover == highest
+    ridge[:, : inner[0]] = ridge[:, inner[-1] + 1 :] = False
+    return ridge & (cover > 0)
 
 
 def mask_on_input(mask: NDArray[np.bool_], frame: Frame, method: str) -> NDArray[np.bool_]:

@@ -43,15 +43,12 @@ def test_half_covered_cells_are_marked_and_no_region_is_lost(
     for number in range(1, count + 1):
         touched = brute_force_cover(labels == number, (new_h, new_w)) > 1e-9
         assert (reduced & touched).any()
-    # a cell under half of its cover is there for a region that would have none otherwise
-    without = [
-        brute_force_cover(labels == number, (new_h, new_w))
-        for number in range(1, count + 1)
-        if not ((cover >= 0.5 - 1e-9) & (brute_force_cover(labels == number, (new_h, new_w)) > 1e-9)).any()
-    ]
-    extra = reduced & (cover < 0.5 - 1e-9)
-    allowed = np.any([one > 1e-9 for one in without], axis=0) if without else np.zeros_like(extra)
-    assert not (extra & ~allowed).any()
+    # a cell under half of its cover is there for a region that would be dropped or torn otherwise
+    half = cover >= 0.5 - 1e-9
+    touched_by = [brute_force_cover(labels == number, (new_h, new_w)) > 1e-9 for number in range(1, count + 1)]
+    broken = [touched for touched in touched_by if ndimage.label(half & touched, structure=EIGHT)[1] != 1]
+    allowed = np.any(broken, axis=0) if broken else np.zeros_like(half)
+    assert not (reduced & ~half & ~allowed).any()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 6])
@@ -81,11 +78,11 @@ def test_a_perfect_map_finds_thin_scratches(angle: int, width: int) -> None:
     mask = (np.abs(distance) <= width / 2) & (np.abs(along) < 90)
     perfect = brute_force_cover(mask, (64, 64))
     reduced = reduce_mask(mask, (64, 64))
-    assert kept_regions(mask, reduced).all()
-    assert average_precision_score(reduced.ravel(), perfect.ravel()) > 0.97
+    assert ndimage.label(reduced, structure=EIGHT)[1] == 1  # AUPRO gives each region the same weight
+    assert average_precision_score(reduced.ravel(), perfect.ravel()) > 0.93
 
 
-def test_a_dropped_region_is_marked_where_it_hangs_together() -> None:
+def test_a_dropped_region_gets_its_best_cells() -> None:
     mask = np.zeros((16, 16), dtype=bool)
     mask[3:5, 2:14] = True  # a scratch on the edge of two rows of cells, a quarter of each
     assert np.argwhere(reduce_mask(mask, (4, 4))).tolist() == [[r, c] for r in (0, 1) for c in (1, 2)]
