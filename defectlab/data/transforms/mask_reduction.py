@@ -24,8 +24,8 @@ def reduce_mask(mask: NDArray[np.bool_], size: Size, method: str = "area") -> ND
     Args:
         mask: True where a defect is.
         size: Height and width of the grid.
-        method: "area": a cell is marked from half its cover on. A connected region (pixels that touch at a corner belong
-            together) that this drops or tears apart also gets the cells of highest cover along its length.
+        method: "area": a cell is marked from half its cover on. A connected region (pixels that touch at a corner are
+            connected) that this drops or tears apart also gets the cells of highest cover along its length.
             "nearest": a cell takes the pixel at its top left corner, as torch's nearest does.
 
     >>> scratch = np.zeros((8, 8), dtype=bool)
@@ -40,9 +40,10 @@ def reduce_mask(mask: NDArray[np.bool_], size: Size, method: str = "area") -> ND
     if not mask.any():
         return np.zeros(size, dtype=np.bool_)
     whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
-    reduced = _cover(mask, whole, mask.shape, size)[1] >= HALF
+    half = _cover(mask, whole, mask.shape, size)[1] >= HALF
+    reduced = half.copy()
     for box, cover in _regions(mask, size):
-        if ndimage.label(reduced[box] & (cover > 0), structure=NEIGHBOURS)[1] != 1:
+        if ndimage.label(half[box] & (cover > 0), structure=NEIGHBOURS)[1] != 1:
             reduced[box] |= _ridge(cover)
     return reduced
 

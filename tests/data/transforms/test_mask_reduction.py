@@ -27,7 +27,7 @@ def brute_force_cover(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.floats(0, 1), st.integers(0, 1000))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_half_covered_cells_are_marked_and_no_region_is_lost(
     h: int, w: int, new_h: int, new_w: int, share: float, seed: int
 ) -> None:
