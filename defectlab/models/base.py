@@ -17,11 +17,10 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.evaluation.threshold import DefaultRule
-from defectlab.kernels.tiles import TileGrid
 from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_checkpoint_record, skeleton_backbone
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.shared_arguments import SharedArguments
-from defectlab.models.tiled import TiledFeatures, TiledScores
+from defectlab.models.tiled import set_tiles
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
 from defectlab.utils.version import __version__
@@ -145,6 +144,11 @@ class BaseDetector(AnomalibModule):
         super().save_hyperparameters({**with_backbone, **self.options})
 
     @property
+    def _datamodule(self) -> Any:
+        """The trainer's datamodule, which Lightning attaches without declaring it; None if there is none."""
+        return getattr(self.trainer, "datamodule", None)
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """Preprocessing that turns images into this model's input."""
         return self.pre_processor.preprocessing
@@ -160,28 +164,7 @@ class BaseDetector(AnomalibModule):
                 f"{self.name} cannot look at images tile by tile: leave tiling out, or take another model."
             )
         self.pre_processor.use(replace(self.preprocessing, region=region, tiling=tiling))
-        for part in ("forward", "features"):
-            vars(self.model).pop(part, None)  # removes the wrapper of an earlier tiling
-        grid = self.preprocessing.grid
-        if grid is None:
-            return
-        if self.tiled_by == "images":
-            self.model.forward = TiledScores(self.model.forward, grid)
-        else:
-            self._check_layers_meet(grid)
-            self.model.features = TiledFeatures(self.model.features, grid)
-
-    def _check_layers_meet(self, grid: TileGrid) -> None:
-        """Check that the features of the tiles of `grid` can be joined in every layer."""
-        shapes = self.model.feature_extractor.feature_shapes(grid.tile)
-        for layer, (_, height, width) in shapes.items():
-            try:
-                grid.scaled((height, width))
-            except ValueError as error:
-                raise OptionError(
-                    f"{self.name}: tiling does not fit {layer}: {error}. Let image_size of the tiling and that of the "
-                    "model be multiples of 32, and overlap at most half a tile."
-                ) from error
+        set_tiles(self.name, self.model, self.preprocessing.grid, by_images=self.tiled_by == "images")
 
     @property
     def default_rule(self) -> DefaultRule:
@@ -231,11 +214,9 @@ class BaseDetector(AnomalibModule):
             InputError: The file is no DefectLab checkpoint of this model, or it was trained with a backbone of unknown
                 code, which must then be given as `backbone=`.
         """
-        if (
-            "backbone" not in kwargs
-            and (skeleton := skeleton_backbone(read_checkpoint_record(checkpoint_path))) is not None
-        ):
-            kwargs["backbone"] = skeleton
+        if "backbone" not in kwargs:
+            skeleton = skeleton_backbone(read_checkpoint_record(checkpoint_path))
+            kwargs |= {} if skeleton is None else {"backbone": skeleton}
         loaded = super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )

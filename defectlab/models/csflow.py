@@ -36,29 +36,22 @@ class _Flow(CrossScaleFlow):
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], blocks: int, clamp: float, hidden: int) -> None:
         nn.Module.__init__(self)
-        self.shapes = shapes
-        self.n_coupling_blocks = blocks
-        self.kernel_sizes = [3] * (blocks - 1) + [5]
-        self.clamp = clamp
-        self.cross_conv_hidden_channels = hidden
-        self.graph = self._create_graph()
-
-    def _create_graph(self) -> GraphINN:
-        inputs = [InputNode(*shape, name=f"input{scale}") for scale, shape in enumerate(self.shapes)]
+        inputs = [InputNode(*shape, name=f"input{scale}") for scale, shape in enumerate(shapes)]
         nodes = list(inputs)
         outputs = [node.out0 for node in inputs]
-        for block, kernel_size in enumerate(self.kernel_sizes):
+        for block in range(blocks):
             permute = Node(outputs, ParallelPermute, {"seed": block}, name=f"permute_{block}")
-            subnet = {"channels_hidden": self.cross_conv_hidden_channels, "kernel_size": kernel_size}
+            subnet = {"channels_hidden": hidden, "kernel_size": 3 if block < blocks - 1 else 5}
             coupling = Node(
                 [permute.out0, permute.out1, permute.out2],
                 ParallelGlowCouplingLayer,
-                {"clamp": self.clamp, "subnet_args": subnet},
+                {"clamp": clamp, "subnet_args": subnet},
                 name=f"fc1_{block}",
             )
             nodes += [permute, coupling]
             outputs = [coupling.out0, coupling.out1, coupling.out2]
-        return GraphINN([*nodes, *(OutputNode([output], name=f"end{i}") for i, output in enumerate(outputs))])
+        ends = [OutputNode([output], name=f"end{scale}") for scale, output in enumerate(outputs)]
+        self.graph = GraphINN([*nodes, *ends])
 
 
 class CsflowModel(FourParts, AnomalibCsFlowModel):

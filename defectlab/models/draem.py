@@ -119,11 +119,7 @@ class Draem(BaseDetector, AnomalibDraem):
             "reconstructive_width": reconstructive_width,
             "discriminative_width": discriminative_width,
         }
-        self.set_up(
-            super(AnomalibDraem, self).__init__,
-            options=options,
-            shared=shared,
-        )
+        self.set_up(super(AnomalibDraem, self).__init__, options=options, shared=shared)
         check_unnormalised("Draem", self.preprocessing)
         if min(self.preprocessing.input_size) < STRIDE:
             raise OptionError(

@@ -270,11 +270,8 @@ class FeatCae(FrozenBackboneDetector):
         return batch.update(pred_score=scores, anomaly_map=maps)
 
     def test_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Score the images of one test batch."""
-        del args, kwargs
-        (embedding,) = self.embedding(batch)
-        scores, maps = self.model.score(embedding, self.preprocessing.map_size)
-        return batch.update(pred_score=scores, anomaly_map=maps)
+        """Score one test batch, as in validation."""
+        return self.validation_step(batch, *args, **kwargs)
 
     def image_losses(self, batch: Any) -> torch.Tensor | None:
         """Return the losses (B,) of the validation batch just scored: what training minimises, image by image."""

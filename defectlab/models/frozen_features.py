@@ -111,11 +111,6 @@ class FrozenBackboneDetector(BaseDetector):
         layers = self._cached.of(entries, self.options["layers"])
         return {layer: values.to(self.device) for layer, values in layers.items()}
 
-    @property
-    def _datamodule(self) -> Any:
-        """The trainer's datamodule, which Lightning attaches without declaring it."""
-        return getattr(self.trainer, "datamodule", None)
-
 
 def features_repeat(datamodule: Any) -> bool:
     """Whether each training image has the same features in every epoch: there are no training augmentations."""

@@ -1,6 +1,5 @@
 """Models that fit once, on the embeddings of all training images."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +13,13 @@ class MemoryBankDetector(BaseDetector):
 
     tiled_by: ClassVar[str | None] = "features"
     rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Height and width of an image's grid of patches, which the first layer has."""
+        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)
+        _, height, width = shapes[self.model.layers[0]]
+        return height, width
 
     def on_train_start(self) -> None:
         """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
@@ -33,31 +39,25 @@ class MemoryBankDetector(BaseDetector):
 
         An image that was seen several times, each time augmented anew, counts as often: pass by pass.
         """
-        seen: Counter[str] = Counter()
-        views = []  # (path, pass) in the order of the batches
-        for batch_paths, _ in self._embeddings:
-            for path in batch_paths:
-                views.append((path, seen[path]))
-                seen[path] += 1
-        data = getattr(self.trainer, "datamodule", None)
+        data = self._datamodule
         manifest = getattr(data, "manifest", None)
-        order = sorted(views, key=lambda view: (view[0] if manifest is None else manifest.index(view[0]), view[1]))
-        rank = {view: index for index, view in enumerate(order)}
-        ranks = [rank[view] for view in views]
+        paths = [path for batch_paths, _ in self._embeddings for path in batch_paths]
+        keys: list[Any] = paths if manifest is None else [manifest.index(path) for path in paths]
+        order = sorted(range(len(paths)), key=keys.__getitem__)  # stable: the passes of an image stay in their order
+        places = torch.empty(len(paths), dtype=torch.long)
+        places[order] = torch.arange(len(paths))
         _, first = self._embeddings[0]
-        # A batch is copied to its place and dropped: on the CPU, where untouched memory costs nothing, the embeddings
+        # A batch is copied to its places and dropped: on the CPU, where untouched memory costs nothing, the embeddings
         # exist once; on a GPU twice for a moment.
         layout = torch.channels_last if self.rows_are_patches else torch.contiguous_format
-        shape = (len(views), *first.shape[1:])
+        shape = (len(paths), *first.shape[1:])
         stacked = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
-        while self._embeddings:
-            batch_paths, embedding = self._embeddings.pop()
-            stacked[ranks[len(ranks) - len(batch_paths) :]] = embedding
-            del ranks[len(ranks) - len(batch_paths) :]
-        grid = (stacked.shape[-2], stacked.shape[-1])
+        del first
+        for batch_places in places.split([len(batch_paths) for batch_paths, _ in self._embeddings]):
+            stacked[batch_places] = self._embeddings.pop(0)[1]
         self.model.fit(self.model.rows(stacked))
         if manifest is not None and getattr(data, "train_augmentations", None) is None:
-            self.fitted_on([manifest.index(path) for path, _ in order], grid)
+            self.fitted_on(sorted(keys), (stacked.shape[-2], stacked.shape[-1]))
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Receive the fitted images' positions in the manifest, and height and width of the patch grid."""

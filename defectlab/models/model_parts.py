@@ -1,5 +1,7 @@
 """The structure of the torch models: the parts features, embed, fit and score, which `forward` combines."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,3 +31,14 @@ class FourParts(nn.Module):
         image_size = (images.shape[-2], images.shape[-1])
         scores, maps = self.score(self.embed(self.features(images)), image_size)
         return InferenceBatch(pred_score=scores, anomaly_map=maps)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode inside the block."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

@@ -8,6 +8,7 @@ from anomalib.data import InferenceBatch
 from torch.nn import functional as F
 
 from defectlab.kernels.tiles import TileGrid
+from defectlab.utils.errors import OptionError
 
 BATCH_SIZE = 16  # tiles
 BY_FEATURES = "features of the tiles are joined, and the whole image is scored by the model's own rule"
@@ -57,6 +58,30 @@ class TiledFeatures:
             values = torch.cat(parts)
             joined[layer] = self.grid.scaled((values.shape[-2], values.shape[-1])).join(values)
         return joined
+
+
+def set_tiles(name: str, model: Any, grid: TileGrid | None, *, by_images: bool) -> None:
+    """Let a torch model score whole images, or compute the features of these, by their tiles; None: no longer.
+
+    Raises:
+        OptionError: The features of the tiles cannot be joined in every layer of this model, called `name`.
+    """
+    for part in ("forward", "features"):
+        vars(model).pop(part, None)  # removes the wrapper of an earlier tiling
+    if grid is None:
+        return
+    if by_images:
+        model.forward = TiledScores(model.forward, grid)
+        return
+    for layer, (_, height, width) in model.feature_extractor.feature_shapes(grid.tile).items():
+        try:
+            grid.scaled((height, width))
+        except ValueError as error:
+            raise OptionError(
+                f"{name}: tiling does not fit {layer}: {error}. Let image_size of the tiling and that of the "
+                "model be multiples of 32, and overlap at most half a tile."
+            ) from error
+    model.features = TiledFeatures(model.features, grid)
 
 
 def replace_by_tiles(batch: Any, grid: TileGrid, count: int | None) -> None:

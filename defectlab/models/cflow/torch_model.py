@@ -15,6 +15,7 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permutation_of
 from defectlab.kernels.flow.grid import GridFlow, checksum
+from defectlab.models.model_parts import evaluating
 from defectlab.utils.seeds import seeded
 
 # Positions scored at a time. They are independent of each other, so the numbers only limit memory.
@@ -151,10 +152,8 @@ class CflowModel(AnomalibCflowModel):
     @torch.no_grad()
     def scored(self, features: dict[str, torch.Tensor], image_size: tuple[int, int]) -> InferenceBatch:
         """Score images by their features (B, C, h, w) of each layer."""
-        training = self.decoders.training
-        self.decoders.eval()
-        scores, maps = self.score(self.embed(features), image_size)
-        self.decoders.train(training)
+        with evaluating(self.decoders):
+            scores, maps = self.score(self.embed(features), image_size)
         return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
     def _encoding(self, feature: torch.Tensor) -> torch.Tensor:

@@ -14,16 +14,9 @@ from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_imag
 from defectlab.data.datasets import ManifestDataset, load_image
 from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_unnormalised
-from defectlab.models.efficient_ad.teacher import (
-    RANDOM,
-    channel_statistics,
-    check_size,
-    find_teacher,
-    load_teacher,
-    random_teacher,
-    teacher_record,
-)
+from defectlab.models.efficient_ad.teacher import channel_statistics, check_size, fill_teacher, teacher_record
 from defectlab.models.efficient_ad.torch_model import NO_PADDING, EfficientAdModel
+from defectlab.models.model_parts import evaluating
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
@@ -137,23 +130,17 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         )
         self.sources = {"general_images": self._general.summary}
         if not self._has_teacher:
-            given, size = self.options["teacher"], self.options["model_size"]
-            network = self.model.teacher
-            facts = random_teacher(network, self.seed) if given == RANDOM else None
-            facts = facts or load_teacher(network, find_teacher(size, given))
-            self.backbone_record = teacher_record(size, facts)
+            size, given = self.options["model_size"], self.options["teacher"]
+            self.backbone_record = fill_teacher(self.model.teacher, size, given, self.seed)
             self._has_teacher = True
 
     def on_train_start(self) -> None:
         """Measure the teacher on the training images."""
-        training = self.model.training
-        self.model.eval()
-        mean, std = channel_statistics(
-            self.model.teacher, map(self.model.padded, self._inputs(_datamodule(self).train_data))
-        )
+        with evaluating(self.model):
+            inputs = map(self.model.padded, self._inputs(self._datamodule.train_data))
+            mean, std = channel_statistics(self.model.teacher, inputs)
         self.model.mean_std["mean"].copy_(mean)
         self.model.mean_std["std"].copy_(std)
-        self.model.train(training)
         self._measured_epoch = -1
 
     def on_train_epoch_start(self) -> None:
@@ -197,23 +184,22 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
     @torch.no_grad()
     def _measure_maps(self) -> None:
         """Set the quantiles that bring both maps to one scale, from good validation images (or training images)."""
-        data = _datamodule(self)
+        data = self._datamodule
         chooses = data.manifest.chooses
         good = [index for index, entry in enumerate(data.val_data.entries) if entry.label == 0 and chooses(entry)]
         dataset = data.val_data if good else data.train_data
         if not good:
             logger.info("EfficientAd: no good validation images: its maps are measured on the training images")
-        training = self.model.training
-        self.model.eval()
-        distances = [
-            [self.model.sized(distance, self.preprocessing.input_size).cpu() for distance in self.model.embed(features)]
-            for features in map(self.model.features, self._inputs(dataset, good or None))
-        ]
+        size = self.preprocessing.input_size
+        with evaluating(self.model):
+            distances = [
+                [self.model.sized(distance, size).cpu() for distance in self.model.embed(self.model.features(image))]
+                for image in self._inputs(dataset, good or None)
+            ]
         for name, maps in zip(("st", "ae"), zip(*distances, strict=True), strict=True):
             values = reduce_tensor_elems(torch.cat(maps))
             for which, quantile in (("qa", 0.9), ("qb", 0.995)):
                 self.model.quantiles[f"{which}_{name}"].copy_(torch.quantile(values, quantile))
-        self.model.train(training)
         self._measured_epoch = self.current_epoch
 
     def _inputs(self, dataset: ManifestDataset, indices: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
@@ -240,11 +226,6 @@ def _checked_padding(pre_padding: Sequence[int]) -> list[int]:
             f"got {pre_padding!r}."
         )
     return numbers
-
-
-def _datamodule(model: EfficientAd) -> Any:
-    """Return the trainer's datamodule, which Lightning attaches without declaring it."""
-    return getattr(model.trainer, "datamodule", None)
 
 
 __all__ = ["EfficientAd", "EfficientAdModel"]

@@ -121,10 +121,17 @@ def load_teacher(network: nn.Module, path: Path) -> dict[str, Any]:
     return {"source": paths.relative(path), "sha256": file_sha256(path), "kind": "file"}
 
 
-def random_teacher(network: nn.Module, seed: int) -> dict[str, Any]:
-    """Return what a record says of a teacher with random weights, which the network has by construction."""
+def fill_teacher(network: nn.Module, model_size: str, teacher: str | Path | None, seed: int) -> dict[str, Any]:
+    """Fill a teacher with the weights asked for and return its record; "random" leaves those of its construction.
+
+    Raises:
+        WeightsError: There is no such file, or it is for another network.
+    """
+    if teacher != RANDOM:
+        return teacher_record(model_size, load_teacher(network, find_teacher(model_size, teacher)))
     logger.warning("EfficientAd's teacher has RANDOM weights (seed %d), as asked for", seed)
-    return {"source": f"random(seed={seed})", "sha256": tensors_sha256(network.state_dict()), "kind": "random"}
+    facts = {"source": f"random(seed={seed})", "sha256": tensors_sha256(network.state_dict()), "kind": "random"}
+    return teacher_record(model_size, facts)
 
 
 def teacher_record(model_size: str, facts: dict[str, Any] | None) -> dict[str, Any]:

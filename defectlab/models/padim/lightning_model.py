@@ -129,11 +129,8 @@ class Padim(MemoryBankDetector, AnomalibPadim):
     def on_train_start(self) -> None:
         """Discard an earlier fit, and choose whether to store embeddings or sums."""
         super().on_train_start()
-        images = getattr(getattr(self.trainer, "datamodule", None), "training_samples", 0)
-        _, height, width = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)[
-            self.model.layers[0]
-        ]
-        features = self.model.n_features
+        images, features = getattr(self._datamodule, "training_samples", 0), self.model.n_features
+        height, width = self.patch_grid
         size = 4 * images * features * height * width
         self._sums = GaussianSums() if size > MAX_EMBEDDING_BYTES and images > 2 * features else None
         if self._sums is not None:

@@ -132,14 +132,14 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
 
     def check_training_images(self, count: int) -> None:
         """Check that the coreset ratio keeps at least one patch, and that a compression shortens the patches."""
-        shapes = self.model.feature_extractor.feature_shapes(self.preprocessing.map_size)
-        _, height, width = shapes[self.model.layers[0]]
-        coreset_size(count * height * width, self.coreset_sampling_ratio)
-        channels, projected = sum(self.model.feature_extractor.out_dims), projected_size(count * height * width)
+        height, width = self.patch_grid
+        patches = count * height * width
+        coreset_size(patches, self.coreset_sampling_ratio)
+        channels, projected = sum(self.model.feature_extractor.out_dims), projected_size(patches)
         if self.model.compresses and projected >= channels:
             raise OptionError(
                 f"Patchcore: compress_memory_bank would not shorten a patch: its {channels} numbers would become "
-                f"{projected}, as many as {count * height * width} patches need. Leave it out."
+                f"{projected}, as many as {patches} patches need. Leave it out."
             )
 
 

@@ -1,13 +1,13 @@
 """The torch model of the variational autoencoders: images to a latent posterior and back."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
 
+from defectlab.models.model_parts import evaluating
 from defectlab.utils.seeds import generator, seeded
 
 Networks = Callable[[tuple[int, int], int], tuple[nn.Module, nn.Module]]
@@ -99,14 +99,3 @@ def divergence(embedding: Encoded) -> torch.Tensor:
     """Return the Kullback-Leibler divergence (B,) of each posterior from the standard normal distribution."""
     mean, log_variance = embedding.mean, embedding.log_variance
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode inside the block."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
