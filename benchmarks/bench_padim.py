@@ -10,7 +10,8 @@ from benchmarks.inputs import images, resnet18, source
 from benchmarks.measure import alternate, peak_mib, relative, timed
 from benchmarks.table import Row
 from defectlab.backbones.loading import load_backbone
-from defectlab.kernels.gaussian.fit import distance, fit_cheapest
+from defectlab.kernels.gaussian.distance import distance
+from defectlab.kernels.gaussian.fit import fit_cheapest
 from defectlab.models.padim.lightning_model import PadimModel
 
 QUARTER = 4  # plain's Wide ResNet fit is timed on a quarter of the positions: whole, it needs 17 GB

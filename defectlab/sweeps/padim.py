@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from defectlab.kernels.gaussian.fit import fit_factor, prefix_distances
+from defectlab.kernels.gaussian.distance import prefix_distances
+from defectlab.kernels.gaussian.fit import fit_factor
 from defectlab.sweeps.configurations import Configuration, largest_of
 from defectlab.sweeps.record_scores import RawScores
 from defectlab.sweeps.shared_work import BATCH_SIZE, SharedWork, as_tensor, embed, scored_entries

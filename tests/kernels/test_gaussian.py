@@ -5,16 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from defectlab.kernels.gaussian.fit import (
-    Gaussian,
-    distance,
-    fit_cheapest,
-    fit_factor,
-    fit_gaussian,
-    fit_low_rank,
-    mahalanobis,
-    prefix_distances,
-)
+from defectlab.kernels.gaussian.distance import distance, mahalanobis, prefix_distances
+from defectlab.kernels.gaussian.fit import Gaussian, fit_cheapest, fit_factor, fit_gaussian, fit_low_rank
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.utils.errors import InputError
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, distance, fit_cheapest
+from defectlab.kernels.gaussian.distance import distance
+from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, fit_cheapest
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.models.checks import BLUR_SIGMA, check_layers, check_map_size
