@@ -61,38 +61,42 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
     mask_paths = sorted(set(masks.values()))
     mask_facts = dict(zip(mask_paths, probe_all(mask_paths), strict=True))
 
-    items, unreadable, resized, wrong, lossy, copies = [], [], [], [], [], []
-    for path, fact in [*((p, f) for (_, p), f in zip(images, facts, strict=True)), *mask_facts.items()]:
-        if fact.problem:
-            unreadable.append(f"{relative_to_root(root, path)}: {fact.problem}")
+    items = []
     for (folder, path), fact in zip(images, facts, strict=True):
         if fact.problem:
             continue
-        relative, mask = relative_to_root(root, path), masks.get(path)
-        mask_fact = mask_facts[mask] if mask is not None else None
-        if mask is not None and mask_fact is not None and not mask_fact.problem:
-            if mask_fact.sha256 == fact.sha256:
-                copies.append(f"{relative_to_root(root, mask)} ({relative})")
-            verdict, sizes = compare_sizes(fact, mask_fact)
-            line = f"{relative_to_root(root, mask)}: {sizes}"
-            if verdict == "wrong":
-                wrong.append(f"{line} ({relative})")
-            elif verdict == "resize":
-                resized.append(line)
-            if mask.suffix.lower() in (".jpg", ".jpeg"):
-                lossy.append(relative_to_root(root, mask))
         kind = {0: "good", -1: "unknown"}.get(folder.label, folder.defect)
         defect = kind or Path(root, folder.folder).name
-        mask_name = None if mask is None else relative_to_root(root, mask)
-        items.append(Item(relative, folder.role, folder.label, defect, fact, mask_name, mask_fact))
+        item = Item(relative_to_root(root, path), folder.role, folder.label, defect, fact)
+        if (mask := masks.get(path)) is not None:
+            item = replace(item, mask=relative_to_root(root, mask), mask_facts=mask_facts[mask])
+        items.append(item)
     findings.problem("Two files of one name, its accents stored in two ways: rename one", _names_spelled_twice(items))
+    read = [*((path, fact) for (_, path), fact in zip(images, facts, strict=True)), *mask_facts.items()]
+    unreadable = [f"{relative_to_root(root, path)}: {fact.problem}" for path, fact in read if fact.problem]
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
-    findings.problem("Masks that do not fit their image: export them at the size of the image", wrong)
-    findings.problem("Masks that are the image itself: mask_dir must hold masks", copies)
-    findings.warn("Masks of another size than their image, resized (nearest)", resized)
-    findings.warn("JPEG masks: compression noise counts as defect, save them as PNG", lossy)
+    _report_masks(items, findings)
     logger.info("Read %d images and %d masks in %.1f s", len(images), len(mask_paths), time.monotonic() - started)
     return tuple(sorted(items, key=lambda item: path_order(item.path)))
+
+
+def _report_masks(items: Iterable[Item], findings: Findings) -> None:
+    """Report readable masks that are their image, that have another size than it, or that are JPEG files."""
+    lines: dict[str, list[str]] = {"wrong": [], "resize": [], "same": []}
+    copies, lossy = [], []
+    for item in items:
+        if item.mask is None or item.mask_facts is None or item.mask_facts.problem:
+            continue
+        if item.mask_facts.sha256 == item.facts.sha256:
+            copies.append(f"{item.mask} ({item.path})")
+        verdict, sizes = compare_sizes(item.facts, item.mask_facts)
+        lines[verdict].append(f"{item.mask}: {sizes}" + (f" ({item.path})" if verdict == "wrong" else ""))
+        if item.mask.lower().endswith((".jpg", ".jpeg")):
+            lossy.append(item.mask)
+    findings.problem("Masks that do not fit their image: export them at the size of the image", lines["wrong"])
+    findings.problem("Masks that are the image itself: mask_dir must hold masks", copies)
+    findings.warn("Masks of another size than their image, resized (nearest)", lines["resize"])
+    findings.warn("JPEG masks: compression noise counts as defect, save them as PNG", lossy)
 
 
 def _names_spelled_twice(items: Iterable[Item]) -> list[str]:
