@@ -123,6 +123,14 @@ def measured(name: str, noise: float, seed: int = 0, **options) -> Run:
     return run
 
 
+def far_best_and_near() -> list[Run]:
+    """Three runs: one that is worse than the best, the best, and one that is tied with it."""
+    runs = [measured("far", 3.0, 2), measured("best", 0.5, 0), measured("near", 0.55, 1)]
+    for run in runs:
+        run.update(trivial={"image_F1Score": 0.75, "image_AUPR": 0.6})
+    return runs
+
+
 def run_with_maps(name: str, seed: int, count: int, noise: float, home: Path, draw: int = 0) -> Run:
     """A finished run on `count` test images of 24 px, with maps and masks of 16 px."""
     random = np.random.default_rng(seed + draw)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.runs import finished
 from helpers.sweeps import settings
 
 import defectlab.backbones.extractor as extractor
@@ -16,14 +15,13 @@ from defectlab import Detector
 from defectlab.backbones.feature_cache.extraction import BATCH
 from defectlab.evaluation.metrics import round_down
 from defectlab.experiment import Experiment, run
-from defectlab.results.run.run import Run, find_runs
+from defectlab.results.run.run import find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
-from defectlab.sweeps.checkpoints import best_runs, checkpoint_policy
+from defectlab.sweeps.checkpoints import checkpoint_policy
 from defectlab.sweeps.result import SweepResult
-from defectlab.sweeps.selection import choose, validation_metric
 from defectlab.sweeps.sweep import sweep
-from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.errors import OptionError
 
 MEMORY_BANKS = [
     {"model.name": "patchcore", "model.layers": [["layer2", "layer3"]], "model.coreset_sampling_ratio": [0.1, 0.3],
@@ -148,43 +146,6 @@ def test_all_keeps_all_and_what_fits_no_more_is_said(copy: Path, parts: Path, ca
     with pytest.raises(OptionError, match="Did you mean 'resnet18_layer2-layer3_20'"):
         sweep(settings(parts, grid=MEMORY_BANKS[1:]), refit=["resnet18_layer2-layer3_21"])
     assert checkpoint_policy("none", []) == "none"
-
-
-def _validated(name: str, scores: list[float], labels: list[int], **values: Any) -> Run:
-    one = finished(name, **values)
-    one.write_scores(
-        [ScoreRow(f"{place}.png", "validation", "good", label, score, -1) for place, (score, label) in
-         enumerate(zip(scores, labels, strict=True))]
-    )  # fmt: skip
-    return one
-
-
-@pytest.mark.row("S.6")
-def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.INFO, "defectlab")
-    worse = _validated("worse", [1, 3, 2, 4], [0, 0, 1, 1], metrics={"image_AUROC": 1.0})
-    better = _validated("better", [1, 2, 3, 4], [0, 0, 1, 1], metrics={"image_AUROC": 0.1})
-    assert validation_metric(worse, "image_AUROC").value == 0.75
-    found = choose([worse, better], "image_AUROC")
-    assert found is not None
-    assert (found.run.folder, found.value, found.split, found.oracle) == (better.folder, 1.0, "validation", False)
-    tied = choose([worse, better, _validated("same", [5, 6, 7, 8], [0, 0, 1, 1])], "image_AUROC")
-    assert tied is not None
-    assert tied.run.folder == better.folder
-    assert choose([worse, better], "image_FPR_at_95TPR").run.folder == better.folder  # type: ignore[union-attr]
-    with pytest.raises(InputError, match="no metric 'image_auc'"):
-        choose([worse], "image_auc")
-    good_only = [
-        _validated(name, [1, 2], [0, 0], metrics={"image_AUROC": value}) for name, value in (("x", 0.4), ("y", 0.6))
-    ]
-    assert choose(good_only, "image_AUROC") is None
-    assert best_runs(good_only, "image_AUROC", test_if_needed=False) == []
-    (asked,) = best_runs(good_only, "image_AUROC", test_if_needed=True)
-    assert (asked.run.folder.name, asked.split, asked.oracle) == ("y", "test", True)
-    assert "TEST images" in caplog.text
-    protocol = better.record.dataset.protocol.replaced(validation_is_test=True)
-    better.update(dataset=better.record.dataset.replaced(protocol=protocol))
-    assert validation_metric(better, "image_AUROC").value is None
 
 
 @pytest.mark.row("S.7")

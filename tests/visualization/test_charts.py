@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from helpers.runs import finished
+from helpers.runs import finished, run_with_maps
 
+from defectlab.results.curves import by_kind
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
+from defectlab.utils import paths
 from defectlab.utils.errors import InputError
-from defectlab.visualization.charts import roc_figure, training_figure
+from defectlab.visualization.charts import confusion_figure, cumulative_figure, histogram, roc_figure, training_figure
 
 
 @pytest.fixture
@@ -55,3 +57,28 @@ def test_what_cannot_be_drawn_is_said():
         training_figure(bare)
     with pytest.raises(InputError, match="good and anomalous"):
         roc_figure(bare)
+
+
+@pytest.mark.row("3.20")
+def test_the_confusion_has_false_alarms_in_a_column_of_their_own_and_shares_rise_to_one():
+    run = run_with_maps("one", 42, 30, 0.6, paths.project_root())
+    rows = run.scores("test")
+    kinds = by_kind(rows, 0.5)
+    axis = confusion_figure(kinds, "").axes[0]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["called good", "defect found", "false_defect"]
+    shown = np.array([int(text.get_text()) for text in axis.texts]).reshape(len(kinds), 3)
+    for kind, (good, found, false) in zip(kinds, shown, strict=True):
+        above = sum(row.score > 0.5 for row in rows if row.defect == kind.defect)
+        assert (good, found, false) == (kind.count - above, above * (kind.label == 1), above * (kind.label == 0))
+    good = [row.score for row in rows if row.label == 0]
+    line, _, threshold = cumulative_figure(good, [1.0], 0.5, "").axes[0].get_lines()
+    assert list(line.get_ydata()) == pytest.approx([(n + 1) / len(good) for n in range(len(good))])
+    assert list(line.get_xdata()) == sorted(good)
+    assert list(threshold.get_xdata()) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "scores", [(1.0, np.nextafter(1, 2)), (5e300, 5e300), (0.0, 0.0), (np.nan, np.inf), (1e-9, 2e-9)]
+)
+def test_scores_too_close_to_be_parted_are_drawn(scores: tuple[float, float]):
+    assert histogram(scores[:1], scores[1:], 1.0, "").startswith("<svg")

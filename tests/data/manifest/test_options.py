@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import Field, fields
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,47 @@ def test_records_hold_what_differs_from_the_defaults():
     assert set(record) == {*ALWAYS_RECORDED, "extensions", "crop_area", "augment"}
     assert (record["root"], record["seed"], record["extensions"]) == ("x", 42, ["png"])
     assert (record["crop_area"], record["augment"]) == ([0, 1, 2, 3], {"hflip": 0.5})
+
+
+def checked(**changes):
+    given_options = {
+        "test_split_mode": "from_dir",
+        "test_split_ratio": 0.2,
+        "val_split_mode": "from_test",
+        "val_split_ratio": 0.5,
+        "seed": 42,
+    }
+    return DataOptions(**(given_options | changes)).checked()
+
+
+def test_enum_members_and_none_are_modes():
+    class ValSplitMode(StrEnum):
+        FROM_TRAIN = "from_train"
+
+    assert checked(val_split_mode=ValSplitMode.FROM_TRAIN).val_split_mode == "from_train"
+    assert checked(val_split_mode=None).val_split_mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"val_split_mode": "synthetic"}, "not offered.*abnormal_dir"),
+        ({"test_split_mode": "synthetic"}, "not offered"),
+        ({"val_split_mode": "from_tests"}, "Did you mean 'from_test'"),
+        ({"val_split_ratio": 1.5}, "val_split_ratio"),
+        ({"val_split_ratio": 1}, "leave nothing"),
+        ({"test_split_ratio": -0.1}, "test_split_ratio"),
+        ({"seed": 1.5}, "seed"),
+        ({"test_split_mode": "none", "val_split_mode": "same_as_test"}, "needs a test set"),
+    ],
+)
+def test_options_that_cannot_work(changes, words):
+    with pytest.raises(OptionError, match=words):
+        checked(**changes)
+
+
+@pytest.mark.parametrize("mode", ["none", "same_as_test"])
+def test_nothing_can_be_held_back_without_validation_images_of_their_own(mode: str):
+    with pytest.raises(OptionError, match=r"calibration_share=0\.5 holds back"):
+        checked(val_split_mode=mode, calibration_share=0.5)
+    assert checked(val_split_mode=mode).calibration_share == 0

@@ -1,28 +1,13 @@
-"""Splits are functions of seed and names: golden values pin them for every machine and Python version."""
+"""Samples are functions of seed and names: golden values pin them for every machine and Python version."""
 
 import hashlib
-from enum import StrEnum
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.sampling import sample_calibration, sample_paths, share
-from defectlab.utils.errors import OptionError
 
 NAMES = [f"train/good/{i:03d}.png" for i in range(10)]
-
-
-def checked(**changes):
-    given_options = {
-        "test_split_mode": "from_dir",
-        "test_split_ratio": 0.2,
-        "val_split_mode": "from_test",
-        "val_split_ratio": 0.5,
-        "seed": 42,
-    }
-    return DataOptions(**(given_options | changes)).checked()
 
 
 def test_picks_rank_by_hash_of_seed_purpose_and_name():
@@ -76,32 +61,6 @@ def test_the_odd_one_stays_behind_and_zero_takes_nothing():
     assert share({"good": 3}, 0.1) == {"good": 1}
 
 
-def test_enum_members_and_none_are_modes():
-    class ValSplitMode(StrEnum):
-        FROM_TRAIN = "from_train"
-
-    assert checked(val_split_mode=ValSplitMode.FROM_TRAIN).val_split_mode == "from_train"
-    assert checked(val_split_mode=None).val_split_mode == "none"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"val_split_mode": "synthetic"}, "not offered.*abnormal_dir"),
-        ({"test_split_mode": "synthetic"}, "not offered"),
-        ({"val_split_mode": "from_tests"}, "Did you mean 'from_test'"),
-        ({"val_split_ratio": 1.5}, "val_split_ratio"),
-        ({"val_split_ratio": 1}, "leave nothing"),
-        ({"test_split_ratio": -0.1}, "test_split_ratio"),
-        ({"seed": 1.5}, "seed"),
-        ({"test_split_mode": "none", "val_split_mode": "same_as_test"}, "needs a test set"),
-    ],
-)
-def test_options_that_cannot_work(changes, words):
-    with pytest.raises(OptionError, match=words):
-        checked(**changes)
-
-
 def test_a_seeded_share_of_good_validation_images_is_held_back():
     images = [(f"{n}.png", int(n % 3 == 0), f"hash{min(n, 18)}") for n in range(20)]  # 18 and 19 are equal files
     held = sample_calibration(images, 0.5, 42)
@@ -123,10 +82,3 @@ def test_calibration_takes_whole_parts_that_are_good():
     assert len(parts) == 4  # half of the eight parts without a defect
     assert min(parts) >= "04"
     assert len(held) == 12
-
-
-@pytest.mark.parametrize("mode", ["none", "same_as_test"])
-def test_nothing_can_be_held_back_without_validation_images_of_their_own(mode: str):
-    with pytest.raises(OptionError, match=r"calibration_share=0\.5 holds back"):
-        checked(val_split_mode=mode, calibration_share=0.5)
-    assert checked(val_split_mode=mode).calibration_share == 0

@@ -15,6 +15,7 @@ from typing import Any
 import openpyxl
 import pytest
 from helpers.runs import finished
+from helpers.workbook import edit, open_book
 from openpyxl.chart import BarChart, Reference
 from openpyxl.comments import Comment
 from openpyxl.styles import PatternFill
@@ -33,10 +34,6 @@ from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 
 CHECKOUT = Path(defectlab.__file__).parents[1]
-
-
-def open_book(path: Path | None = None):
-    return openpyxl.load_workbook(path or paths.workbook())
 
 
 def table(book=None) -> list[dict[str, Any]]:
@@ -402,12 +399,6 @@ def test_a_metric_without_a_value_any_more_leaves_no_stale_cell():
     run.update(metrics=metrics | {"image_precision": 0.8}, metric_reasons={})
     update_workbook(run)
     assert "nothing is above" not in str(read_cells(open_book()["runs"]).values())
-
-
-def edit(change) -> None:
-    book = open_book()
-    change(book)
-    book.save(paths.workbook())
 
 
 def put(sheet: str, cell: str, value: Any):

@@ -1,0 +1,50 @@
+"""Which of several runs is the best: by validation images alone."""
+
+import logging
+from typing import Any
+
+import pytest
+from helpers.runs import finished
+
+from defectlab.results.run.run import Run
+from defectlab.results.run.scores import ScoreRow
+from defectlab.sweeps.checkpoints import best_runs
+from defectlab.sweeps.selection import choose, validation_metric
+from defectlab.utils.errors import InputError
+
+
+def _validated(name: str, scores: list[float], labels: list[int], **values: Any) -> Run:
+    one = finished(name, **values)
+    one.write_scores(
+        [ScoreRow(f"{place}.png", "validation", "good", label, score, -1) for place, (score, label) in
+         enumerate(zip(scores, labels, strict=True))]
+    )  # fmt: skip
+    return one
+
+
+@pytest.mark.row("S.6")
+def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "defectlab")
+    worse = _validated("worse", [1, 3, 2, 4], [0, 0, 1, 1], metrics={"image_AUROC": 1.0})
+    better = _validated("better", [1, 2, 3, 4], [0, 0, 1, 1], metrics={"image_AUROC": 0.1})
+    assert validation_metric(worse, "image_AUROC").value == 0.75
+    found = choose([worse, better], "image_AUROC")
+    assert found is not None
+    assert (found.run.folder, found.value, found.split, found.oracle) == (better.folder, 1.0, "validation", False)
+    tied = choose([worse, better, _validated("same", [5, 6, 7, 8], [0, 0, 1, 1])], "image_AUROC")
+    assert tied is not None
+    assert tied.run.folder == better.folder
+    assert choose([worse, better], "image_FPR_at_95TPR").run.folder == better.folder  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="no metric 'image_auc'"):
+        choose([worse], "image_auc")
+    good_only = [
+        _validated(name, [1, 2], [0, 0], metrics={"image_AUROC": value}) for name, value in (("x", 0.4), ("y", 0.6))
+    ]
+    assert choose(good_only, "image_AUROC") is None
+    assert best_runs(good_only, "image_AUROC", test_if_needed=False) == []
+    (asked,) = best_runs(good_only, "image_AUROC", test_if_needed=True)
+    assert (asked.run.folder.name, asked.split, asked.oracle) == ("y", "test", True)
+    assert "TEST images" in caplog.text
+    protocol = better.record.dataset.protocol.replaced(validation_is_test=True)
+    better.update(dataset=better.record.dataset.replaced(protocol=protocol))
+    assert validation_metric(better, "image_AUROC").value is None
