@@ -6,8 +6,8 @@ from openpyxl.styles import Alignment
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.ranking import BEST, TIED, UNTESTED, WORSE, Ranking
-from defectlab.results.workbook.cells import set_pages
-from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE
+from defectlab.results.workbook.cells import HEADER, set_pages
+from defectlab.results.workbook.leaderboard_sheet import BOLD, QUIET, TITLE
 
 SHEETS = {
     "comparison": "The four bare metrics of every run, in blocks as people keep them by hand.",

@@ -8,8 +8,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.comparison.runs import KindResult
-from defectlab.results.workbook.cells import set_pages
-from defectlab.results.workbook.leaderboard_sheet import BOLD, HEADER, QUIET, TITLE, auroc_scale
+from defectlab.results.workbook.cells import HEADER, set_pages
+from defectlab.results.workbook.leaderboard_sheet import BOLD, QUIET, TITLE, auroc_scale
 from defectlab.results.workbook_row import KEY, Row, number
 
 _WHO = ("model", "backbone", "run", "seed", RANKED_BY, "weakest kind")

@@ -19,11 +19,10 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.dataset_means import DatasetMeans, means_over_datasets
 from defectlab.results.comparison.ranking import BEST, RANKED_BY, SHOWN_METRICS, TIED, Entry, Ranking
-from defectlab.results.workbook.cells import set_pages
+from defectlab.results.workbook.cells import HEADER, set_pages
 from defectlab.results.workbook_row import Row
 from defectlab.utils import paths
 
-HEADER = PatternFill("solid", fgColor="FFE3E9F1")
 BOLD, TITLE = Font(name="Calibri", bold=True), Font(name="Calibri", size=13, bold=True)
 QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", italic=True, color="FF69696F")
 LINK = Font(name="Calibri", color="FF0B57A4", underline="single")
