@@ -108,15 +108,15 @@ def test_the_map_of_packages_is_the_contract():
 
 # tests of what several modules do together, by their place under tests/
 WORKFLOWS = {
-    "models/test_contract.py",
-    "sweeps/test_sweep_killed.py",
-    "sweeps/test_sweep_trackers.py",
-    "sweeps/test_two_sweeps.py",
+    "tests/models/test_contract.py",
+    "tests/sweeps/test_sweep_killed.py",
+    "tests/sweeps/test_sweep_trackers.py",
+    "tests/sweeps/test_two_sweeps.py",
 }
 
 
 def test_tests_mirror_the_package():
-    """The tests of `defectlab/a/b.py`, or of the folder `defectlab/a/b/`, are `tests/a/test_b.py`."""
+    """A module, or a folder, has its tests at the same place below `tests/`, in a file named `test_` and its name."""
     tests = ROOT / "tests"
     elsewhere = set()
     for package in (folder.name for folder in PACKAGE.iterdir() if folder.is_dir()):
@@ -124,5 +124,5 @@ def test_tests_mirror_the_package():
             place = file.relative_to(tests)
             tested = PACKAGE / place.with_name(file.stem.removeprefix("test_"))
             if not (tested.is_dir() or tested.with_suffix(".py").is_file()):
-                elsewhere.add(place.as_posix())
+                elsewhere.add(f"tests/{place.as_posix()}")
     assert elsewhere == WORKFLOWS
