@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from defectlab.kernels.gaussian.distance import distance, mahalanobis, prefix_distances
+from defectlab.kernels.gaussian.distance import distance, prefix_distances
 from defectlab.kernels.gaussian.fit import Gaussian, fit_cheapest, fit_factor, fit_gaussian, fit_low_rank
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.utils.errors import InputError
@@ -61,7 +61,7 @@ def test_every_form_gives_anomalibs_distances(fit: Callable[..., Gaussian], n: i
     torch.testing.assert_close(distance(test, gaussian, memory_budget=1), expected, rtol=2e-5, atol=1e-6)
     # training images lie in the span of the rows, where Woodbury's difference would cancel
     torch.testing.assert_close(distance(train, gaussian), plain_distance(train, train), rtol=2e-5, atol=1e-6)
-    as_anomalib = mahalanobis(test, gaussian.mean, gaussian.to_inverse())
+    as_anomalib = distance(test, Gaussian(gaussian.mean, inverse=gaussian.to_inverse()))
     torch.testing.assert_close(as_anomalib, expected, rtol=2e-5, atol=1e-6)
 
 
@@ -98,10 +98,12 @@ def test_distance_equals_anomalibs(batch: int) -> None:
     mean, inverse = fit_gaussian(features(30, 16, 6, 5).flatten(2))
     embedding = features(batch, 16, 6, 5, seed=1)
     expected = AnomalyMapGenerator.compute_distance(embedding, [mean, inverse])
-    ours = mahalanobis(embedding, mean, inverse)
+    ours = distance(embedding, Gaussian(mean, inverse=inverse))
     assert ours.shape == (batch, 1, 6, 5)
     torch.testing.assert_close(ours, expected, rtol=2e-5, atol=1e-5)
-    torch.testing.assert_close(mahalanobis(embedding, mean, inverse, memory_budget=1), ours, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        distance(embedding, Gaussian(mean, inverse=inverse), memory_budget=1), ours, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.row("4.5")

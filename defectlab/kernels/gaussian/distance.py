@@ -11,19 +11,6 @@ from defectlab.utils.errors import InputError
 SCORE_CHUNK = 128  # positions
 
 
-def mahalanobis(
-    embedding: torch.Tensor, mean: torch.Tensor, inv_covariance: torch.Tensor, *, memory_budget: int | None = None
-) -> torch.Tensor:
-    """Return the Mahalanobis distance of each patch to the Gaussian of its position, from anomalib's form.
-
-    `embedding` (B, C, h, w), `mean` (C, h*w), `inv_covariance` (h*w, C, C); returns (B, 1, h, w), at least 0.
-
-    Raises:
-        InputError: If the embedding has another size than the statistics, e.g. images of another size.
-    """
-    return distance(embedding, Gaussian(mean, inverse=inv_covariance), memory_budget=memory_budget)
-
-
 @torch.no_grad()
 def distance(embedding: torch.Tensor, gaussian: Gaussian, *, memory_budget: int | None = None) -> torch.Tensor:
     """Return the Mahalanobis distance (B, 1, h, w) of each patch of (B, C, h, w) to its position's Gaussian.
