@@ -1,7 +1,6 @@
 """The panel of a run: which images it shows, on what scale, and that it needs the record alone."""
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +61,9 @@ def test_every_finished_run_has_its_panel(run: Run):
     assert has_colour(picture, TRUTH)
 
 
-def test_it_needs_the_record_alone_and_little_time(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_it_needs_the_record_alone(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("defectlab.models.loading.restore", lambda *_: pytest.fail("no model is loaded"))
-    started = time.perf_counter()
     again = run_panel(run)
-    assert time.perf_counter() - started < 20, "a second at most; the bound only catches a second pass of the model"
     assert np.array_equal(again, np.asarray(Image.open(run.folder / "pictures.png")))
 
 
