@@ -99,10 +99,12 @@ def predict(
     only_wrong: bool,
     panels: bool,
     figures: str | None,
-) -> None:
-    """Score images with a trained model and write scores.csv."""
+    strict: bool,
+) -> int:
+    """Score images with a trained model and write scores.csv; the exit code is 1 where an image has no score."""
     from defectlab.data.image_sources import find_images
     from defectlab.evaluation.normalization import check_view
+    from defectlab.results.run.scores import read_problems
 
     if not paths.resolve(run).exists():
         raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
@@ -113,19 +115,21 @@ def predict(
             "--report writes heat maps and masks by itself: leave out --heatmaps, --masks, --figures and --view."
         )
     # a shell expands globs where it stands, which may be below the project root
-    here = [str(Path.cwd() / item) if (Path.cwd() / item).exists() else item for item in source]
+    here = [str(Path.cwd() / item) if item and (Path.cwd() / item).exists() else item for item in source]
     check_view(view)
-    find_images(here)  # before the seconds that torch and anomalib take to load
+    files = find_images(here)  # before the seconds that torch and anomalib take to load
     folder = paths.resolve(output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if report:
         from defectlab.inference.prediction_report import report_predictions
 
         wanted: dict[str, Any] = {"threshold": _number(threshold), "threshold_type": threshold_type, "device": device}
-        report_predictions(run, here, folder, **wanted, only_wrong=only_wrong, panels=panels)
+        report_predictions(run, files, folder, **wanted, only_wrong=only_wrong, panels=panels, strict=strict)
     else:
         from defectlab.inference.prediction_files import predict_to_folder
 
-        predict_to_folder(run, here, folder, heatmaps=heatmaps, masks=masks, view=view, figures=figures, device=device)
+        drawn: dict[str, Any] = {"heatmaps": heatmaps, "masks": masks, "view": view, "figures": figures}
+        predict_to_folder(run, files, folder, **drawn, device=device, strict=strict)
+    return 1 if read_problems(folder / "scores.csv") else 0
 
 
 def _number(text: str) -> str | float:
@@ -177,6 +181,8 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--panels", action="store_true", help="With --report: panels too, in images/ok and images/wrong."
     )
+    ends = "End at an image that cannot be read; else the others are scored and its reason is in scores.csv."
+    parser.add_argument("--strict", action="store_true", help=ends)
 
 
 def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -1,39 +1,72 @@
 """Finding the image files that a file, a folder, a glob or a list of these selects."""
 
 import glob
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from defectlab.data.images import IMAGE_EXTENSIONS, list_images
+from defectlab.data.images import IMAGE_EXTENSIONS, list_images, probe
+from defectlab.data.manifest.mask_recognition import masks_among
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+KNOWN = f"known are {', '.join(sorted(IMAGE_EXTENSIONS))}"
 
 
 def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return the image files of a file, a folder, a glob, or several of these, without duplicates.
 
-    A folder contributes all images below it except masks in `ground_truth`, as in MVTec AD's layout.
+    A folder contributes all images below it except masks: those in a folder with the name of a folder of masks, and
+    those that lie beside their image (`masks_among`). In a glob, folders that exist are taken by their names, so that
+    brackets in these are no pattern.
 
     Raises:
-        DataError: Nothing is there, or it holds no images.
+        DataError: Nothing is there, it holds no images, or the source is empty.
     """
     if not isinstance(source, str | Path):
+        if not source:
+            raise DataError("No images: the list of sources is empty.")
         return list(dict.fromkeys(path for part in source for path in find_images(part)))
+    if not str(source).strip():
+        raise DataError("The source is empty: give a file, a folder or a glob ('.' for the project root).")
     path = paths.resolve(source)
     if path.is_dir():
-        found = [file for file in list_images(path) if "ground_truth" not in file.relative_to(path).parts]
+        found = _without_masks(path, list_images(path))
     elif path.is_file():
         if path.suffix.lower() not in IMAGE_EXTENSIONS:
-            raise DataError(f"{path} is no image file; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")
+            raise DataError(f"{path} is no image file; {KNOWN}.")
         found = [path]
     elif any(character in str(source) for character in "*?["):
-        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - takes absolute patterns
-        found = [match for match in matches if match.suffix.lower() in IMAGE_EXTENSIONS and match.is_file()]
+        found = [match for match in _glob(path) if match.suffix.lower() in IMAGE_EXTENSIONS and match.is_file()]
     else:
         raise DataError(f"There is no file or folder {path}.")
     if not found:
-        raise DataError(f"No images in {path}; known are {', '.join(sorted(IMAGE_EXTENSIONS))}.")
+        raise DataError(f"No images in {path}; {KNOWN}.")
     return found
+
+
+def _without_masks(folder: Path, files: list[Path]) -> list[Path]:
+    """Return the files of a folder that are no masks by name, or by content beside an image of one stem."""
+    masks = {one.path for one in masks_among(folder, folder, files, probe)}
+    if masks:
+        example = min(masks).relative_to(folder).as_posix()
+        logger.warning(
+            "%d of %d pictures below %s are taken for masks and left out, such as %s; given by name they are scored",
+            len(masks), len(files), folder, example,
+        )  # fmt: skip
+    return [file for file in files if file not in masks]
+
+
+def _glob(pattern: Path) -> list[Path]:
+    """Return the matches of an absolute pattern, sorted; folders that exist under their names are no pattern."""
+    literal, *rest = pattern.parts
+    while rest and Path(literal, rest[0]).is_dir():
+        literal = str(Path(literal, rest.pop(0)))
+    found = glob.glob(os.path.join(glob.escape(literal), *rest), recursive=True)  # noqa: PTH207, PTH118 - absolute
+    return [Path(match) for match in sorted(found)]
 
 
 def common_folder(files: Sequence[Path]) -> Path:

@@ -39,7 +39,7 @@ class ImageFacts:
 
     A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all
     pixels have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is
-    not known (JPEG, whose noise hides it, and more than 8 bits).
+    not known (JPEG, whose noise hides it, and more than 8 bits). Of several `pages` only the first is ever read.
     """
 
     width: int
@@ -50,6 +50,7 @@ class ImageFacts:
     sha256: str
     problem: str | None = None
     grey_values: int = 0
+    pages: int = 1
 
 
 def nfc(text: str) -> str:
@@ -218,10 +219,21 @@ def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
                 raise OSError("image file is truncated (its end is missing)")
             if not _is_plain(image.mode):
                 to_rgb_array(_upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
-            grey_values = _grey_values(image)
+            grey_values, pages = _grey_values(image), _pages(image)
     except Exception as error:
         return ImageFacts(width, height, raw_width, raw_height, mode, sha256, _reason(error))
-    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, grey_values=grey_values)
+    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, grey_values=grey_values, pages=pages)
+
+
+def _pages(image: Image.Image) -> int:
+    """Return the number of pages of a TIFF, or of pictures of an animation; 1 where the later ones are damaged."""
+    if image.format not in ("TIFF", "PNG", "WEBP"):  # phones hide a second picture in a JPEG
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:
+        logger.debug("Pages cannot be counted: %r", error)
+        return 1
 
 
 def _grey_values(image: Image.Image) -> int:

@@ -1,7 +1,7 @@
 """The class `Detector`, which loads a trained run or checkpoint and scores images."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from defectlab.utils.memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
+OnUnreadable = Callable[[str, str], None]
 Source = str | Path | np.ndarray | Sequence[str | Path] | Sequence[np.ndarray]
 
 
@@ -170,10 +171,19 @@ class Detector:
         """
         return list(self.iterate(source, batch_size, view))
 
-    def iterate(self, source: Source, batch_size: int | None = None, view: str = "raw") -> Iterator[Prediction]:
-        """Yield what `predict` returns, one batch at a time."""
+    def iterate(
+        self,
+        source: Source,
+        batch_size: int | None = None,
+        view: str = "raw",
+        on_unreadable: OnUnreadable | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield what `predict` returns, one batch at a time.
+
+        With `on_unreadable`, files that cannot be read are left out; it is called with the path and the reason of each.
+        """
         self.check_view(view)
-        for batch in _batches(read_images(source), batch_size or self.batch_size):
+        for batch in _batches(read_images(source, on_unreadable), batch_size or self.batch_size):
             yield from (self.normalize(prediction, view) for prediction in self._predict_what_fits(batch))
 
     def _predict_what_fits(self, batch: "list[tuple[str | None, torch.Tensor]]") -> Iterator[Prediction]:
@@ -233,19 +243,42 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def read_images(source: Any) -> Iterator[tuple[str | None, torch.Tensor]]:
-    """Read files or arrays as in `Detector.predict`; yield (path or None, (3, H, W) image in [0, 1])."""
+def read_images(source: Any, on_unreadable: OnUnreadable | None = None) -> Iterator[tuple[str | None, torch.Tensor]]:
+    """Read files or arrays as in `Detector.predict`; yield (path or None, (3, H, W) image in [0, 1]).
+
+    `on_unreadable` is called with the path and the reason of each file that cannot be read, instead of an error.
+    """
     if isinstance(source, np.ndarray):
         arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]
         yield from ((None, to_tensor(to_rgb_array(array))) for array in arrays)
     elif isinstance(source, Sequence) and not isinstance(source, str) and source and isinstance(source[0], np.ndarray):
         yield from ((None, to_tensor(to_rgb_array(array))) for array in source)
     elif isinstance(source, str | Path | Sequence):
-        yield from ((str(path), load_image(path)) for path in find_images(source))
+        sources = [source] if isinstance(source, str | Path) or on_unreadable is None else source
+        for path in (path for part in sources for path in _files(part, on_unreadable)):
+            try:
+                image = load_image(path)
+            except InputError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(str(path), str(error))
+            else:
+                yield str(path), image
     else:
         raise InputError(
             f"predict takes a file, a folder, a glob, an array or a list of these, got {type(source).__name__}."
         )
+
+
+def _files(source: Any, on_unreadable: OnUnreadable | None) -> list[Path]:
+    """Return the image files of a source; none, and `on_unreadable` is called, where a single path is gone."""
+    try:
+        return find_images(source)
+    except InputError as error:
+        if on_unreadable is None:
+            raise
+        on_unreadable(str(source), str(error))
+        return []
 
 
 def _batches(

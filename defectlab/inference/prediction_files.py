@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from defectlab.data.image_sources import common_folder, find_images
@@ -20,6 +20,8 @@ from defectlab.visualization.segmentation import check_which
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMED = 5  # files in one line of the log
+MAX_LINES = 20  # files in a list
 DIGITS = {"min_max": 4, "percent": 2}  # decimal places of the scores in scores.csv by view
 
 
@@ -33,6 +35,7 @@ def predict_to_folder(
     view: str = "raw",
     figures: str | None = None,
     device: str = "auto",
+    strict: bool = False,
 ) -> Path:
     """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
 
@@ -46,24 +49,31 @@ def predict_to_folder(
     50 to 150 around the maps' threshold, which compares runs too. Pictures are named after the image's path below what
     all images share.
 
+    Images that cannot be read, or do not fit the run's input region, have no score: their reason stands in the column
+    `problem`. With `strict` they are an error instead.
+
     Raises:
-        InputError: No such run, no images, one that cannot be read, or heat maps or masks asked of a run that had no
-            validation images to take their scale or threshold from. All before the first image is scored.
+        InputError: No such run, no images, none that can be read (with `strict`: one that cannot), or heat maps or
+            masks asked of a run that had no validation images to take their scale or threshold from. All before the
+            first image is scored.
     """
     check_view(view)
     check_which(figures)
     output = paths.resolve(output)
     files = find_images(source)
-    sizes = readable_sizes(files)
+    problems = unreadable(files, strict)
+    refuse_all(files, problems)
     detector = Detector.load(run, device=device)
-    _check_region(detector, files, sizes)
+    problems |= _outside_region(detector, [file for file in files if file not in problems], strict)
+    refuse_all(files, problems)
     detector.check_view(view)
     low, high = scale = _heat_scale(detector, view)
     _check_pictures(detector, heatmaps, masks, figures, low)
     common = common_folder(files)
-    rows: list[ScoreRow] = []
-    with progress_bar("Scoring", len(files)) as progress:
-        for prediction in detector.iterate([str(file) for file in files]):
+    rows: dict[Path, ScoreRow] = {}
+    usable = [str(file) for file in files if file not in problems]
+    with progress_bar("Scoring", len(usable)) as progress:
+        for prediction in detector.iterate(usable, on_unreadable=None if strict else note_problem(problems)):
             file = Path(prediction.image_path or "")
             shown = detector.normalize(prediction, view, DIGITS.get(view)).score
             row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label)
@@ -77,11 +87,14 @@ def predict_to_folder(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 prediction_figure(detector, prediction).save(path)
                 print(f"{row.image_path}: score {prediction.score:.4g}, {paths.relative(path)}")
-            rows.append(row)
-            progress(len(rows), len(files))
-    write_scores(output / "scores.csv", rows)
-    flagged = sum(row.pred_label == 1 for row in rows)
+            rows[file] = row
+            progress(len(rows), len(usable))
+    without = {file: ScoreRow(paths.relative(file), "predict", "", -1, math.nan, -1) for file in problems}
+    reasons = {paths.relative(file): reason for file, reason in problems.items()}
+    write_scores(output / "scores.csv", [(rows | without)[file] for file in files], reasons)
+    flagged = sum(row.pred_label == 1 for row in rows.values())
     logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
+    log_problems(problems)
     if view != "raw":
         above, raw = VIEW_THRESHOLDS[view], detector.image_threshold
         logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, above, raw)
@@ -90,29 +103,63 @@ def predict_to_folder(
     return output / "scores.csv"
 
 
-def readable_sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return the height and width of image files.
+def unreadable(files: Sequence[Path], strict: bool) -> dict[Path, str]:
+    """Return the reason of each image file that cannot be read, and warn of files of several pages.
 
     Raises:
-        DataError: Some cannot be read; names them all.
+        DataError: With `strict`, some cannot be read; names them all.
     """
-    found = probe_all(files)
-    pairs = zip(files, found, strict=True)
-    broken = [f"  {paths.relative(file)}: {facts.problem}" for file, facts in pairs if facts.problem]
-    if broken:
-        raise DataError("These images cannot be read; mend or remove them:\n" + "\n".join(broken))
-    return [(facts.height, facts.width) for facts in found]
+    found = dict(zip(files, probe_all(files), strict=True))
+    if pages := [f"{paths.relative(file)} ({facts.pages})" for file, facts in found.items() if facts.pages > 1]:
+        more = f" and {len(pages) - MAX_NAMED} more" if len(pages) > MAX_NAMED else ""
+        logger.warning("Only the first of several pages is scored: %s%s", ", ".join(pages[:MAX_NAMED]), more)
+    problems = {file: facts.problem for file, facts in found.items() if facts.problem}
+    if strict and problems:
+        raise DataError("These images cannot be read; mend or remove them:\n" + _listed(problems))
+    return problems
 
 
-def _check_region(detector: Detector, files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:
-    """Check that the input region of the detector's model fits every image."""
+def _outside_region(detector: Detector, files: Sequence[Path], strict: bool) -> dict[Path, str]:
+    """Return the reason of each image that the input region of the detector's model does not fit.
+
+    Raises:
+        DataError: With `strict`, there are some; names them all.
+    """
     region = detector.model.preprocessing.region
     if region is None:
-        return
-    problems = ((file, region.problem(size)) for file, size in zip(files, sizes, strict=True))
-    unfit = [f"  {paths.relative(file)}: {why}" for file, why in problems if why]
-    if unfit:
-        raise DataError("The part of the image that this run looks at does not fit:\n" + "\n".join(unfit))
+        return {}
+    facts = zip(files, probe_all(files), strict=True)
+    unfit = {file: why for file, fact in facts if (why := region.problem((fact.height, fact.width)))}
+    if strict and unfit:
+        raise DataError("The part of the image that this run looks at does not fit:\n" + _listed(unfit))
+    return unfit
+
+
+def refuse_all(files: Sequence[Path], problems: Mapping[Path, str]) -> None:
+    """Raise a DataError that names the reasons where no image is left to score."""
+    if len(problems) == len(files):
+        raise DataError("None of these images can be scored:\n" + _listed(problems))
+
+
+def note_problem(problems: dict[Path, str]) -> Callable[[str, str], None]:
+    """Return a function that adds a file's path and reason to `problems`."""
+
+    def note(path: str, reason: str) -> None:
+        problems[Path(path)] = reason
+
+    return note
+
+
+def log_problems(problems: Mapping[Path, str]) -> None:
+    """Warn of the images without a score, the first by name."""
+    if problems:
+        logger.warning("%d images have no score, see the column problem:\n%s", len(problems), _listed(problems))
+
+
+def _listed(problems: Mapping[Path, str]) -> str:
+    lines = [f"  {paths.relative(file)}: {reason}" for file, reason in problems.items()]
+    more = [f"  ... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return "\n".join(lines[:MAX_LINES] + more)
 
 
 def _heat_scale(detector: Detector, view: str) -> tuple[float, float]:

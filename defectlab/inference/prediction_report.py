@@ -1,7 +1,8 @@
 """Report of predictions as files: pictures on one fixed scale, tables, and correctness of the decisions."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -16,7 +17,7 @@ from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure
-from defectlab.inference.prediction_files import readable_sizes
+from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unreadable
 from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
@@ -43,6 +44,7 @@ def report_predictions(
     only_wrong: bool = False,
     panels: bool = False,
     device: str = "auto",
+    strict: bool = False,
 ) -> Path:
     """Score images and write all results under `output`; return the path of anomaly_test_output.json.
 
@@ -63,35 +65,42 @@ def report_predictions(
         only_wrong: Pictures only of images that were decided wrongly.
         panels: Whether the panels are drawn too.
         device: "auto" takes the GPU where there is one; for a `run` that is no detector yet.
+        strict: Whether an image that cannot be read is an error. Else it has no score, and its reason stands in the
+            column `problem` of scores.csv and under `unreadable` in the JSON.
 
     Raises:
-        InputError: No run, no images, one that cannot be read, or a run without a threshold.
+        InputError: No run, no images, none that can be read (with `strict`: one that cannot), or a run without a
+            threshold.
     """
     _check_options(threshold, threshold_type)
     output = paths.resolve(output)
     files = find_images(source)
-    readable_sizes(files)
+    problems = unreadable(files, strict)
+    refuse_all(files, problems)
     detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
     if threshold_type == "pixel":
         detector = _decided_at(detector, detector.pixel_threshold)
     detector.check_view("percent")
-    expected = expectations(files)
-    warnings = _warnings(expected, threshold)
-    labels = np.array([one.label for one in expected])
+    expected = dict(zip(files, expectations(files), strict=True))
+    usable = [file for file in files if file not in problems]
+    warnings = _warnings([expected[file] for file in usable], threshold)
+    labels = {file: expected[file].label for file in usable}
     source_of = "training" if threshold_type == "image" else "training, of the maps"
     middle, own = VIEW_THRESHOLDS["percent"] or 100.0, detector.image_threshold or 0.0
     if isinstance(threshold, int | float):
         middle, source_of = float(threshold), f"{threshold:g} % of training's"
         detector = _decided_at(detector, raw_from_percent(middle, own))
-    elif threshold == "recomputed" and {0, 1} <= set(labels.tolist()):
-        detector, source_of = _recomputed(detector, files, labels), "recomputed on these images: an oracle's"
+    elif threshold == "recomputed" and {0, 1} <= set(labels.values()):
+        detector, source_of = _recomputed(detector, labels), "recomputed on these images: an oracle's"
         own = detector.image_threshold or 0.0
     writer = _Writer(detector, output, only_wrong, panels, own, middle, common_folder(files))
-    with progress_bar("Scoring", len(files)) as progress:
-        for place, found in enumerate(detector.iterate([str(file) for file in files])):
-            writer.add(files[place], found, expected[place])
-            progress(place + 1, len(files))
-    return writer.finish(labels, source_of, warnings)
+    with progress_bar("Scoring", len(usable)) as progress:
+        on_unreadable = None if strict else note_problem(problems)
+        for place, found in enumerate(detector.iterate(list(map(str, usable)), on_unreadable=on_unreadable)):
+            file = Path(found.image_path or "")
+            writer.add(file, found, expected[file])
+            progress(place + 1, len(usable))
+    return writer.finish(source_of, warnings, problems)
 
 
 def _check_options(threshold: str | float, threshold_type: str) -> None:
@@ -126,10 +135,14 @@ def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]
     return found
 
 
-def _recomputed(detector: Detector, files: Sequence[Path], labels: np.ndarray) -> Detector:
-    scores = np.array([found.score for found in detector.iterate([str(file) for file in files])])
-    known = labels >= 0
-    chosen = choose_image_threshold(scores[known], labels[known], source="these images")
+def _recomputed(detector: Detector, labels: Mapping[Path, int]) -> Detector:
+    """Return the detector with the threshold that has the best F1 on the files of `labels`, without unknown ones."""
+    known = [str(file) for file, label in labels.items() if label >= 0]
+    found = list(detector.iterate(known, on_unreadable=note_problem({})))
+    scores = np.array([one.score for one in found])
+    chosen = choose_image_threshold(
+        scores, np.array([labels[Path(one.image_path or "")] for one in found]), source="these images"
+    )
     if chosen.value is None:
         raise InputError(f"No threshold can be recomputed: {chosen.reason}.")
     logger.info("Image threshold %r instead of the run's %r: %s", chosen.value, detector.image_threshold, chosen.reason)
@@ -176,11 +189,14 @@ class _Writer:
             }
         )
 
-    def finish(self, labels: np.ndarray, source: str, warnings: Sequence[str]) -> Path:
+    def finish(self, source: str, warnings: Sequence[str], problems: Mapping[Path, str]) -> Path:
         """Write scores.csv, the histogram and the JSON."""
         scores = np.array([row.score for row in self.rows])
+        labels = np.array([row.label for row in self.rows])
         limit = self.detector.image_threshold
-        write_scores(self.output / "scores.csv", self.rows)
+        reasons = {paths.relative(file): reason for file, reason in problems.items()}
+        without = [ScoreRow(name, "predict", "", -1, math.nan, -1) for name in reasons]
+        write_scores(self.output / "scores.csv", [*self.rows, *without], reasons)
         _cumulative_picture(scores, labels, limit).save(self.output / "cumulative_histogram.png")
         content = {
             "observations": self.observations,
@@ -189,6 +205,7 @@ class _Writer:
             "threshold_source": source,
             **comparison(scores, labels, limit),
             "warnings": list(warnings),
+            "unreadable": reasons,
             "written": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         write_json(self.output / REPORT, content)
@@ -200,6 +217,7 @@ class _Writer:
             "%d images, %d above the threshold, %s: %s",
             len(self.rows), flagged, wrong, paths.relative(self.output),
         )  # fmt: skip
+        log_problems(problems)
         return self.output / REPORT
 
     def _draw(self, file: Path, picture: Path, found: Prediction, correct: bool | None) -> tuple[str, str]:

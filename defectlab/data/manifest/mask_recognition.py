@@ -5,7 +5,7 @@ on and tested without a word.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +31,7 @@ class MaskAmongImages:
 
 
 def masks_among(
-    root: Path, folder: Path, files: Sequence[Path], facts: Mapping[Path, ImageFacts], suffix: str | None = None
+    root: Path, folder: Path, files: Sequence[Path], facts: Callable[[Path], ImageFacts], suffix: str | None = None
 ) -> list[MaskAmongImages]:
     """Return the files of an image folder that are another one's mask by their name, or lie in a folder of masks.
 
@@ -43,7 +43,7 @@ def masks_among(
         root: The dataset's root.
         folder: The image folder.
         files: Its images, at any depth.
-        facts: Facts of each file.
+        facts: Gives the facts of a file; asked for where stems are equal.
         suffix: What masks have after their image's stem, if this is known.
     """
     above = folder.relative_to(root) if folder.is_relative_to(root) else Path()
@@ -84,10 +84,10 @@ def two_valued(facts: Mapping[Path, ImageFacts]) -> list[MaskAmongImages]:
     return [MaskAmongImages(path, reason) for path, fact in facts.items() if fact.grey_values == 2]
 
 
-def _of_one_stem(together: Sequence[Path], facts: Mapping[Path, ImageFacts]) -> list[MaskAmongImages]:
+def _of_one_stem(together: Sequence[Path], facts: Callable[[Path], ImageFacts]) -> list[MaskAmongImages]:
     """Return the masks among files of one stem: those of two values, where exactly one file has many."""
-    many = [path for path in together if not _is_mostly_two_valued(path, facts[path])]
-    if len(many) != 1 or facts[many[0]].problem:
+    many = [path for path in together if not _is_mostly_two_valued(path, facts(path))]
+    if len(many) != 1 or facts(many[0]).problem:
         return []
     reason = f"called as {many[0].name}, with two grey values"
     return [MaskAmongImages(path, reason, many[0]) for path in together if path != many[0]]

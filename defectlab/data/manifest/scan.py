@@ -75,6 +75,8 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
     read = [*((path, fact) for (_, path), fact in zip(images, facts, strict=True)), *mask_facts.items()]
     unreadable = [f"{relative_to_root(root, path)}: {fact.problem}" for path, fact in read if fact.problem]
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
+    pages = [f"{relative_to_root(root, path)}: {fact.pages} pages" for path, fact in read if fact.pages > 1]
+    findings.warn("Files of several pages: the first page alone is used", pages)
     _report_masks(items, findings)
     logger.info("Read %d images and %d masks in %.1f s", len(images), len(mask_paths), time.monotonic() - started)
     return tuple(sorted(items, key=lambda item: path_order(item.path)))
@@ -193,7 +195,7 @@ def _without_masks(
     found = [
         one
         for images in folders
-        for one in masks_among(root, Path(root, images.folder), images.files, facts, options.mask_suffix)
+        for one in masks_among(root, Path(root, images.folder), images.files, facts.__getitem__, options.mask_suffix)
     ]
     named = {one.path for one in found}
     found += [one for one in two_valued(facts) if one.path not in named]

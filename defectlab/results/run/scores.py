@@ -1,7 +1,7 @@
 """Reading and writing of scores.csv, which holds the raw scores of images with every digit."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -20,12 +20,26 @@ class ScoreRow:
     pred_label: int
 
 
-def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """Write rows as CSV, atomically; scores keep every digit."""
+def write_scores(path: Path, rows: Sequence[ScoreRow], problems: Mapping[str, str] | None = None) -> None:
+    """Write rows as CSV, atomically; scores keep every digit.
+
+    With `problems`, which maps an image's path to the reason why it has no score, a column `problem` is added.
+    """
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(ScoreRow)])
-        writer.writerows(astuple(row) for row in rows)
+        header = [field.name for field in fields(ScoreRow)]
+        if problems is None:
+            writer.writerow(header)
+            writer.writerows(astuple(row) for row in rows)
+        else:
+            writer.writerow([*header, "problem"])
+            writer.writerows((*astuple(row), problems.get(row.image_path, "")) for row in rows)
+
+
+def read_problems(path: Path) -> dict[str, str]:
+    """Return the reason of each image without a score in a file that `write_scores` wrote with `problems`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["image_path"]: row["problem"] for row in csv.DictReader(file) if row.get("problem")}
 
 
 def read_scores(path: Path) -> list[ScoreRow]:

@@ -7,7 +7,7 @@ from helpers.datasets import mvtec, write_image, write_mask
 from PIL import Image
 
 from defectlab.cli.main import main
-from defectlab.data.images import probe, probe_all
+from defectlab.data.images import probe
 from defectlab.data.labelled_folder import LabelledFolder
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
@@ -27,7 +27,7 @@ def as_it_came(root: Path) -> Path:
 
 
 def names(folder: Path, files: list[Path]) -> dict[str, str | None]:
-    found = masks_among(folder, folder, files, dict(zip(files, probe_all(files), strict=True)))
+    found = masks_among(folder, folder, files, probe)
     return {m.path.relative_to(folder).as_posix(): m.image and m.image.relative_to(folder).as_posix() for m in found}
 
 

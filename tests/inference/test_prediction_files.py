@@ -1,0 +1,97 @@
+"""Many images at once: one bad file does not end the work on the others."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.models import small, trained
+from PIL import Image
+
+from defectlab import Detector
+from defectlab.cli import main
+from defectlab.inference.prediction_files import predict_to_folder
+from defectlab.inference.prediction_report import report_predictions
+from defectlab.results.run.run import Run
+from defectlab.results.run.scores import read_problems, read_scores
+from defectlab.utils.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return trained(small("padim"), parts, tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture
+def images(parts: Path, tmp_path: Path) -> Path:
+    root = shutil.copytree(parts / "test", tmp_path / "new")
+    (root / "good/001.png").write_bytes((root / "good/001.png").read_bytes()[:200])
+    (root / "good/empty.png").write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize("options", [[], ["--report"]])
+def test_the_others_are_scored_and_the_bad_ones_have_their_reason(run, images, tmp_path, caplog, options):
+    out = tmp_path / "out"
+    assert main(["predict", str(run.folder), str(images), "--output", str(out), *options]) == 1
+    rows = {Path(row.image_path).relative_to("new").as_posix(): row for row in read_scores(out / "scores.csv")}
+    assert len(rows) == 9
+    bad = ["good/001.png", "good/empty.png"]
+    problems = {path.removeprefix("new/"): reason for path, reason in read_problems(out / "scores.csv").items()}
+    assert sorted(problems) == bad
+    assert problems["good/empty.png"] == "empty file (0 bytes)"
+    assert all(np.isnan(rows[name].score) and rows[name].pred_label == -1 for name in bad)
+    expected = {Path(one.image_path).relative_to(images).as_posix(): one.score for one in predicted(run, images)}
+    assert {name: row.score for name, row in rows.items() if name not in bad} == pytest.approx(expected)
+    assert "2 images have no score" in caplog.text
+    if options:
+        report = json.loads((out / "anomaly_test_output.json").read_text())
+        assert list(report["unreadable"]) == [f"new/{name}" for name in bad]
+        assert len(report["observations"]) == 7
+
+
+def predicted(run: Run, images: Path) -> list:
+    return list(Detector.load(run.folder).iterate(images, on_unreadable=lambda path, _: None))
+
+
+def test_strict_and_nothing_readable_are_errors_before_scoring(run, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(run.folder), str(images), "--output", str(out), "--strict"]) == 2
+    assert "new/good/empty.png: empty file" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"None of these images can be scored.*\n.*empty\.png"):
+        predict_to_folder(run.folder, images / "good/empty.png", out)
+    with pytest.raises(DataError, match=r"None of these images"):
+        report_predictions(run.folder, images / "good/empty.png", out)
+    with pytest.raises(DataError, match=r"001\.png: image file is truncated"):
+        Detector.load(run.folder).predict(images)
+    assert not out.exists()
+
+
+def test_a_file_that_goes_bad_after_the_check_has_its_reason_too(run, parts, tmp_path, monkeypatch):
+    images = shutil.copytree(parts / "test/good", tmp_path / "new")
+
+    def load(*args, **kwargs):
+        (images / "002.png").unlink()
+        return detector
+
+    detector = Detector.load(run.folder)
+    monkeypatch.setattr(Detector, "load", load)
+    predict_to_folder(run.folder, images, tmp_path / "out")
+    assert "no file or folder" in read_problems(tmp_path / "out/scores.csv")["new/002.png"]
+    assert len(read_scores(tmp_path / "out/scores.csv")) == 4
+
+
+def test_sound_images_have_an_empty_column_and_exit_code_0(run, parts, tmp_path):
+    out = tmp_path / "out"
+    assert main(["predict", str(run.folder), str(parts / "test/good"), "--output", str(out)]) == 0
+    with (out / "scores.csv").open(newline="") as file:
+        assert [row["problem"] for row in csv.DictReader(file)] == [""] * 4
+
+
+def test_pages_after_the_first_are_told(run, parts, tmp_path, caplog):
+    with Image.open(parts / "test/good/000.png") as first, Image.open(parts / "test/good/001.png") as second:
+        first.save(tmp_path / "stack.tif", save_all=True, append_images=[second, second])
+    predict_to_folder(run.folder, tmp_path / "stack.tif", tmp_path / "out")
+    assert "Only the first of several pages is scored: stack.tif (3)" in caplog.text
