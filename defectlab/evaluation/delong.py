@@ -39,6 +39,14 @@ def placement_variance(above: Floats, below: Floats, groups: Groups | None = Non
     return float(np.var(above, ddof=1) / above.size + np.var(below, ddof=1) / below.size)
 
 
+def is_unvaried(*differences: Floats) -> bool:
+    """Return whether the differences of two models' placements are all equal, and not zero, for a class of images.
+
+    Nothing is then known of how they vary, and a variance of zero is no knowledge.
+    """
+    return any(np.ptp(its) < 1e-12 and abs(its[0]) > 1e-12 for its in differences)
+
+
 def _clustered_variance(above: Floats, below: Floats, above_groups: Indices, below_groups: Indices) -> float:
     m, n = above.size, below.size
     counts = [np.unique(groups).size for groups in (above_groups, below_groups)]

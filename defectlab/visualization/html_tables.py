@@ -17,7 +17,7 @@ _STYLES = {BEST: "best", TIED: "tied"}
 
 def ranking_table(ranking: Ranking) -> str:
     """Return a ranking as an HTML table, best first; the seeds of a configuration are listed below it."""
-    header = ["", "verdict", "model", "weights", "run", "seed", "image AUROC", "95 %", "p (Holm)", "sd of seeds"]
+    header = ["", "verdict", "model", "weights", "run", "seed", "image AUROC", "95 %", "p (corrected)", "sd of seeds"]
     header += [*_TITLES[1:], "fit s", "images/s"]
     rows = []
     for rank, entry in enumerate(ranking.entries, 1):

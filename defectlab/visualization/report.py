@@ -135,8 +135,8 @@ def _explained(ranking: Ranking) -> str:
     parts = ["95 %: where the image AUROC would lie on other images of these kinds."]
     if len(ranking.entries) > 1:
         parts.append(
-            "Tied: not told from the best by DeLong's paired test, corrected for the number of comparisons (Holm); the "
-            "best was picked on these images, which favours it."
+            "Tied: not told from the best on these images, by DeLong's paired test or, for more than two, by comparing "
+            "all with each other (of equal models any is called worse 5 times in 100)."
         )
     if ranking.trivial:
         parts.append("In red: no better than calling every image anomalous.")

@@ -153,14 +153,15 @@ def comparison_table(found: Sequence[Compared]) -> None:
         names = one.run.model, one.run.folder.name
         rows.append([*names, one.value, interval_text(*one.interval), difference, p, verdict])
     metric = found[0].metric
-    titles = (metric.replace("_", " "), "95 % interval", "from the best by", "p (Holm)", "")
+    titles = (metric.replace("_", " "), "95 % interval", "from the best by", "p (corrected)", "")
     print_table(Table(["model", "run", *numbers(*titles, form=".4f")], rows), fit=True)
     count = sum(row.label >= 0 for row in found[0].run.scores("test"))
     how = "DeLong's paired test" if metric == RANKED_BY else "Paired bootstrap over images"
-    print_line(
-        f"{count} test images. {how} against the best, p-values corrected for {len(found) - 1} "
-        "comparisons (Holm); the best was picked on these images, which favours it."
+    several = (
+        f"; p-values for {len(found)} runs, all compared with each other, so that the best having been picked on these "
+        "images counts"
     )
+    print_line(f"{count} test images. {how} against the best{several * (len(found) > 2)}.")
 
 
 def _difference(test: PairedTest) -> str:

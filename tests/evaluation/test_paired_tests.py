@@ -6,7 +6,7 @@ from helpers.scores import draw, photographs
 
 from defectlab.evaluation.bootstrap import resample_counts, resampled_image_metrics
 from defectlab.evaluation.metrics import auroc, sort_scores
-from defectlab.evaluation.paired_tests import delong_test, holm, paired_bootstrap
+from defectlab.evaluation.paired_tests import delong_test, paired_bootstrap
 from defectlab.utils.errors import InputError
 
 
@@ -46,16 +46,6 @@ def test_equal_models_are_not_different_and_bad_input_is_refused():
         delong_test(scores, scores[:-1], labels)
     with pytest.raises(InputError, match="at least two"):
         delong_test([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [0, 0, 1])
-
-
-def test_holm_is_the_definition():
-    random = np.random.default_rng(5)
-    values = dict(zip("abcdefg", random.random(7) / 10, strict=True))
-    corrected = holm(values)
-    ordered = sorted(values, key=values.get)
-    for place, name in enumerate(ordered):
-        expected = max(min(1, (7 - earlier) * values[other]) for earlier, other in enumerate(ordered[: place + 1]))
-        assert corrected[name] == pytest.approx(expected)
 
 
 def test_the_paired_test_keeps_its_error_rate_over_parts():

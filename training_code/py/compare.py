@@ -57,7 +57,7 @@ for ranking in rankings:
 # %% [markdown]
 # ## Paired tests
 #
-# Every run against the best one, image by image (DeLong's test, p-values corrected for the number of comparisons by Holm). Two runs can overlap in their intervals and still be told apart here, because both see the same images.
+# Every run against the best one, image by image (DeLong's test; for more than two runs p-values are of all compared with each other, since the best was picked on these images). Two runs can overlap in their intervals and still be told apart here, because both see the same images.
 
 # %%
 from defectlab.results.comparison.paired_test import compare_runs

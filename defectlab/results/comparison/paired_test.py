@@ -1,21 +1,24 @@
 """Paired tests between runs on the same test images, which tell significant differences from ties."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.evaluation.bootstrap import bootstrap_problem, resample_counts, resampled_image_metrics
+from defectlab.evaluation.delong import group_indices
 from defectlab.evaluation.intervals import auroc_interval
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER
 from defectlab.evaluation.metrics import auroc, sort_scores
-from defectlab.evaluation.paired_tests import PairedTest, delong_test, holm, paired_bootstrap
+from defectlab.evaluation.multiple_comparisons import compare_auroc
+from defectlab.evaluation.paired_tests import PairedTest, delong_test, paired_bootstrap
 from defectlab.evaluation.pixel.bootstrap import resampled_pixel_metrics
 from defectlab.evaluation.pixel.histograms import pixel_histograms
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES
+from defectlab.evaluation.swaps import Pool, compare_swapped, has_unvaried_class, image_pool, pixel_pool, swap_test
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import paths_below_root, row_groups
 from defectlab.results.pixel_grid import describe_grid, pixel_images
@@ -40,7 +43,7 @@ class _Matched:
 
 @dataclass(frozen=True)
 class Compared:
-    """One run compared with the best run; `test` and `p` (corrected by Holm) are None for the best run itself.
+    """One run compared with the best run; `test` and `p` (corrected for all comparisons) are None for the best run.
 
     `value` is the value of `metric`, and `interval` holds the ends of its 95 % interval.
     """
@@ -59,9 +62,13 @@ class Compared:
 
 
 def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]:
-    """Compare each run with the best run by a paired test, corrected by Holm, and return the runs best first.
+    """Compare each run with the best run by a paired test and return the runs best first.
 
-    The image AUROC is compared by DeLong's test, every other metric by the paired bootstrap. Where parts have several
+    Of more than two, p-values are corrected for all comparisons, and for the best having been picked on these images;
+    see `defectlab.evaluation.multiple_comparisons`.
+
+    The image AUROC is compared by DeLong's test, every other metric by the paired bootstrap, or by a swap test where a
+    class of images shows no variation of the difference. Where parts have several
     photographs (`data.group`), both tests treat parts, not images, as independent.
 
     Raises:
@@ -80,20 +87,31 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
     better = min if metric in LOWER_IS_BETTER else max
     best = better(range(len(runs)), key=lambda index: values[index])  # of equals the first given
     others = [index for index in range(len(runs)) if index != best]
+    scores, labels, groups = matched.scores, matched.labels, matched.groups
+    units = np.arange(labels.size) if groups is None else group_indices(groups, labels.size)
+    corrected = None
     if metric == RANKED_BY:
-        scores, labels = matched.scores, matched.labels
-        tests = {
-            str(index): delong_test(scores[best], scores[index], labels, groups=matched.groups) for index in others
-        }
+        tests = {index: delong_test(scores[best], scores[index], labels, groups=groups) for index in others}
+        if len(others) > 1:
+            corrected = compare_auroc([its[None] for its in scores], labels, units)
     else:
-        resampled = _resampled(runs, metric, matched)
-        tests = {
-            str(index): paired_bootstrap(values[best] - values[index], resampled[best], resampled[index])
-            for index in others
-        }
-    corrected = holm({index: test.p for index, test in tests.items()})
+        resampled, pools = _resampled(runs, metric, matched)
+        tests = {}
+        for index in others:
+            difference = values[best] - values[index]
+            pool = pools([best, index])
+            if has_unvaried_class(pool, labels, units):
+                tests[index] = PairedTest(difference, None, None, swap_test(pool, units))
+            else:
+                tests[index] = paired_bootstrap(difference, resampled[best], resampled[index])
+        if len(others) > 1:
+            everything = pools(list(range(len(runs))))
+            corrected = compare_swapped(
+                everything, np.array(values), units, higher_is_better=metric not in LOWER_IS_BETTER
+            )
+    p_values = {index: tests[index].p if corrected is None else float(corrected[index]) for index in others}
     found = [
-        Compared(run, metric, values[index], intervals[index], tests.get(str(index)), corrected.get(str(index)))
+        Compared(run, metric, values[index], intervals[index], tests.get(index), p_values.get(index))
         for index, run in enumerate(runs)
     ]
     sign = 1 if metric in LOWER_IS_BETTER else -1
@@ -121,29 +139,34 @@ def _values(runs: Sequence[Run], metric: str, matched: _Matched) -> tuple[list[f
     return values, ends
 
 
-def _resampled(runs: Sequence[Run], metric: str, matched: _Matched) -> list[NDArray[np.float64]]:
-    """Return each run's metric on every bootstrap resample (b,); all runs share the same resamples."""
+def _resampled(
+    runs: Sequence[Run], metric: str, matched: _Matched
+) -> tuple[list[NDArray[np.float64]], Callable[[list[int]], Pool]]:
+    """Return each run's metric on common bootstrap resamples (b,), and a function of the pool of runs, by place."""
     labels = matched.labels
     lack = bootstrap_problem(labels, matched.groups)
     if lack:
         raise InputError(f"A paired test has nothing to go by: {lack}.")
     draws = resample_counts(labels, matched.groups)
     level, name = metric.split("_", 1)
+    thresholds = [run.record.thresholds.by_level[level].value for run in runs]
+    if level == "image":
+        pairs = zip(matched.scores, thresholds, strict=True)
+        found = [resampled_image_metrics(its, labels, threshold, draws)[name] for its, threshold in pairs]
+        return found, lambda places: image_pool(
+            name, [matched.scores[place] for place in places], labels, [thresholds[place] for place in places]
+        )
     grids = {describe_grid(run.record) for run in runs}
-    if level == "pixel" and len(grids) > 1:
+    if len(grids) > 1:
         raise InputError(f"These runs' pixel metrics are on different grids ({'; '.join(sorted(grids))}).")
-    found = []
-    for run, its, places in zip(runs, matched.scores, matched.places, strict=True):
-        threshold = run.record.thresholds.by_level[level].value
-        if level == "image":
-            found.append(resampled_image_metrics(its, labels, threshold, draws)[name])
-            continue
+    counts = []
+    for run, threshold, places in zip(runs, thresholds, matched.places, strict=True):
         images, why = pixel_images(run) if run.has_all_maps else (None, "its maps were not kept")
         if images is None:
             raise InputError(f"{run.folder.name}: {why}, so its pixels cannot be drawn again.")
-        counts = pixel_histograms(ImageSubset(images, places), threshold)
-        found.append(resampled_pixel_metrics(counts, draws)[name])
-    return found
+        counts.append(pixel_histograms(ImageSubset(images, places), threshold))
+    found = [resampled_pixel_metrics(one, draws)[name] for one in counts]
+    return found, lambda places: pixel_pool(name, [counts[place] for place in places])
 
 
 def _tested_on(run: Run) -> str:

@@ -37,7 +37,7 @@ class Entry:
     """One configuration: its rows, one for each seed, and the spread of each metric over the seeds.
 
     `interval` is the interval over test images of the image AUROC, or of its mean for several seeds; `p` is the
-    p-value of the paired test against the best entry, corrected by Holm; `verdict` is empty without an image AUROC or
+    p-value of the tests against the others, corrected for their number; `verdict` is empty without an image AUROC or
     without another entry to compare with.
     """
 
@@ -107,7 +107,7 @@ class Entry:
             "seed": self.seed_names,
             "95% low": self.interval.low,
             "95% high": self.interval.high,
-            "p (Holm)": self.p,
+            "p (corrected)": self.p,
             "sd of seeds": spread and spread.deviation,
             "seeds 95% low": spread and spread.low,
             "seeds 95% high": spread and spread.high,

@@ -72,13 +72,23 @@ def ranking_frame(ranking: Ranking) -> "pd.DataFrame":
     import pandas as pd
 
     frame = pd.DataFrame([_row(entry) for entry in ranking.entries], index=range(1, len(ranking.entries) + 1))
-    unused = [column for column in ("p (Holm)", "sd of seeds") if frame[column].isna().all()]
+    unused = [column for column in ("p (corrected)", "sd of seeds") if frame[column].isna().all()]
     return frame.drop(columns=unused)
 
 
 def _row(entry: Entry) -> dict[str, object]:
     values = entry.values()
-    columns = ("model", "weights", "run", RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", *SHOWN_METRICS)
+    columns = (
+        "model",
+        "weights",
+        "run",
+        RANKED_BY,
+        "95% low",
+        "95% high",
+        "p (corrected)",
+        "sd of seeds",
+        *SHOWN_METRICS,
+    )
     row = {"verdict": entry.verdict, **{column: values[column] for column in columns[:3]}, "seeds": len(entry.rows)}
     row |= {column: values[column] for column in columns[3:]}
     return row | {"weights": entry.weights, "fit s": values["fit_seconds"], "images/s": values["images/s"]}

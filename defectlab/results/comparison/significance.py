@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from defectlab.evaluation.delong import Groups, Indices, group_indices, placement_variance, placements
+from defectlab.evaluation.delong import Groups, Indices, group_indices, is_unvaried, placement_variance, placements
 from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, interval_from_placements
-from defectlab.evaluation.paired_tests import delong_test, holm
+from defectlab.evaluation.multiple_comparisons import compare_auroc
+from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
 
@@ -114,7 +115,10 @@ def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDE
 
 
 def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[float | None]:
-    """Return each entry's p-value, corrected by Holm, for an image AUROC equal to that of entry `best`.
+    """Return each entry's p-value, corrected for all comparisons, for an image AUROC not below that of any other.
+
+    Two entries are compared by DeLong's paired test, more by `compare_auroc`: that the best was picked on these very
+    images then counts.
 
     Args:
         entries: Of each configuration the scores of its seeds; none where they are not at hand.
@@ -125,14 +129,18 @@ def against_best(entries: Sequence[Sequence[TestScores]], best: int) -> list[flo
     """
     entries = [[one.labelled for one in seeds] for seeds in entries]
     usable = [bool(seeds) and all(one.testable for one in seeds) for seeds in entries]
-    p_values: dict[str, float] = {}
-    for place, seeds in enumerate(entries):
-        if place == best or not usable[place] or not usable[best]:
-            continue
-        if all(one.same_images(entries[best][0]) for one in (*seeds, *entries[best])):
-            p_values[str(place)] = _p_of_difference(entries[best], seeds)
-    corrected = holm(p_values)
-    return [corrected.get(str(place)) for place in range(len(entries))]
+    compared = [
+        place
+        for place, seeds in enumerate(entries)
+        if usable[place] and usable[best] and all(one.same_images(entries[best][0]) for one in (*seeds, *entries[best]))
+    ]
+    others = [place for place in compared if place != best]
+    if len(others) < 2:
+        return [_p_of_difference(entries[best], its) if n in others else None for n, its in enumerate(entries)]
+    first = entries[best][0]
+    scores = [np.stack([one.scores for one in entries[place]]) for place in compared]
+    p_values = dict(zip(compared, compare_auroc(scores, first.labels, first.units).tolist(), strict=True))
+    return [p_values[place] if place in others else None for place in range(len(entries))]
 
 
 def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) -> float:
@@ -142,7 +150,7 @@ def _p_of_difference(first: Sequence[TestScores], second: Sequence[TestScores]) 
     if not top.any() and not bottom.any():
         return 1.0  # all placements are equal
     variance = placement_variance(top, bottom, _groups_by_class(first[0]))
-    if variance == 0 or len(first) == len(second) == 1:
+    if variance == 0 or is_unvaried(top, bottom) or len(first) == len(second) == 1:
         return delong_test(_mean_ranks(first), _mean_ranks(second), first[0].labels, groups=first[0].groups).p
     return math.erfc(abs(float(top.mean())) / math.sqrt(2 * variance))
 

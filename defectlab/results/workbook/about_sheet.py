@@ -21,9 +21,10 @@ SHEETS = {
 WORDS = {
     BEST: "The highest image AUROC of its block (of equals the highest image AUPR, then pixel AUPRO). It was picked on "
     "the test images, which favours it.",
-    TIED: "Not told apart from the best: DeLong's paired test on the same test images, p-values corrected by Holm for "
-    "the number of configurations, p at least 0.05. Tied is not equal: with more images it may become worse.",
-    WORSE: "Told apart from the best by that test (p below 0.05).",
+    TIED: "Not told apart from the best on the same test images, p at least 0.05: by DeLong's paired test for two "
+    "configurations; of more, all are compared with each other, so that any of several equal ones is called worse 5 "
+    "times in 100. Tied is not equal: with more images it may become worse.",
+    WORSE: "Told apart by that test from the best or one tied with it (p below 0.05).",
     UNTESTED: "The image scores of this row or of the best are not at hand, or of other images: no test could be made.",
     "oracle": "Chosen on the test images themselves, so better than what one would get in use: F1Max is the F1 of the "
     "best possible threshold. For a look at what a better threshold could bring, never for ranking.",
@@ -61,7 +62,7 @@ COLUMNS = {
     "run, seed, model, backbone, weights": "Its name on record and what it was made of; several seeds of one are one "
     "row. Random weights are drawn by the seed.",
     "note": "What one must know before believing the row.",
-    "p (Holm)": "p-value of equal image AUROC with the best, corrected for the number of comparisons.",
+    "p (corrected)": "p-value of an image AUROC not below that of any other, corrected for all comparisons.",
     "protocol": "Where validation images and good test images came from.",
     "not_available": "Metrics without a value, and why.",
     "groups": "Groups of datasets that a sweep has named and this dataset is of.",

@@ -42,7 +42,7 @@ _WIDTHS = {
 
 COLUMNS = (
     "rank", "verdict", "model", "backbone", "weights", "run", "seed",
-    RANKED_BY, "95% low", "95% high", "p (Holm)", "sd of seeds", "seeds 95% low", "seeds 95% high",
+    RANKED_BY, "95% low", "95% high", "p (corrected)", "sd of seeds", "seeds 95% low", "seeds 95% high",
     *(metric for metric in SHOWN_METRICS if metric != RANKED_BY),
     "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
 )  # fmt: skip

@@ -31,7 +31,7 @@ def test_a_worse_model_is_told_apart_and_a_similar_one_is_tied():
     scores = [[row.score for row in rows] for rows in by_path]
     plain = delong_test(scores[0], scores[2], [row.label for row in by_path[0]])
     assert found[2].test == plain
-    assert found[2].p == pytest.approx(min(1, 2 * plain.p))
+    assert found[2].p == 0.002  # the smallest of 499 swaps of all three
 
 
 def test_the_command_prints_the_verdicts(capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defectlab.evaluation.intervals import auroc_interval
-from defectlab.evaluation.paired_tests import delong_test, holm
+from defectlab.evaluation.multiple_comparisons import compare_auroc
+from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval, read_test_scores
 from defectlab.results.run.scores import ScoreRow
@@ -93,8 +94,12 @@ def test_ties_over_parts_are_as_often_wrong_as_they_say():
 
 def test_p_values_are_corrected_for_their_number():
     entries = [[drawn(shift=shift)] for shift in (2.0, 1.2, 0.9, 0.1)]
-    plain = {str(n): delong_test(entries[0][0].scores, entries[n][0].scores, entries[0][0].labels).p for n in (1, 2, 3)}
-    assert against_best(entries, 0) == [None, *holm(plain).values()]
+    first = entries[0][0]
+    expected = compare_auroc([its[0].scores[None] for its in entries], first.labels, np.arange(first.labels.size))
+    assert against_best(entries, 0) == [None, *expected[1:].tolist()]
+    plain = [delong_test(first.scores, its[0].scores, first.labels).p for its in entries[1:]]
+    assert expected[1] > plain[0], "three comparisons, and the best was picked"
+    assert against_best([*entries, []], 0)[4] is None
 
 
 def test_the_test_of_means_is_as_often_wrong_as_it_says():

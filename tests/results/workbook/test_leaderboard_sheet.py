@@ -149,7 +149,7 @@ def test_means_over_datasets_stand_below_the_blocks():
     sheet = open_book()["leaderboard"]
     (top,) = [cell.row for cell in sheet["A"] if cell.value == "mean over datasets"]
     names = {cell.value: cell.column for cell in sheet[top + 2]}
-    assert "p (Holm)" not in names
+    assert "p (corrected)" not in names
     row = {name: sheet.cell(top + 3, at).value for name, at in names.items() if name}
     assert (row["rank"], row["run"]) == (1, "one")
     assert (row["image_AUROC"], row["pixel_AUROC"]) == pytest.approx((0.75, 0.375))
