@@ -47,16 +47,14 @@ def pixel_pool(name: str, models: list[PixelHistograms]) -> Pool:
     Bins lie at quantiles of each model's pixel scores, so their places compare ranks of pixels.
     """
     steps = max(one.defect.shape[1] for one in models)
-    tables = [
+    defect, good, overlap = (
         np.concatenate([_widened(getattr(one, part), steps) for one in models])
         for part in ("defect", "good", "overlap")
-    ]
-    flagged = [one.flagged for one in models if one.flagged is not None]
-    pool = PixelHistograms(
-        *tables,
-        np.concatenate([one.regions for one in models]),
-        np.concatenate(flagged) if len(flagged) == len(models) else None,
     )
+    flagged = [one.flagged for one in models if one.flagged is not None]
+    regions = np.concatenate([one.regions for one in models])
+    all_flagged = np.concatenate(flagged) if len(flagged) == len(models) else None
+    pool = PixelHistograms(defect=defect, good=good, overlap=overlap, regions=regions, flagged=all_flagged)
     return lambda resamples: resampled_pixel_metrics(pool, resamples)[name]
 
 
