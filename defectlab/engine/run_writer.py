@@ -105,7 +105,7 @@ class RunWriter:
         run = self.run
         self.complete_thresholds()
         check_unchanged(manifest)
-        run.update(maps={"kept": "all"})
+        run.update(maps={"kept": "all"}, partial=_missing_scores(run, manifest))
         write_grid_masks(run, manifest)
         loss = measure_mask_loss(run, manifest)
         if loss is not None:
@@ -149,6 +149,23 @@ class RunWriter:
             if trained_elsewhere:
                 tracker.replay_training(self.run)
             tracker.copy_test(self.run)
+
+
+def _missing_scores(run: Run, manifest: Manifest) -> str | None:
+    """Return and log how many images of validation and test were scored where some were not, as by a limit of batches.
+
+    Without validation scores the run has the thresholds of other images, or none, and says so already.
+    """
+    counts = {split: (len(run.scores(split)), len(manifest.split(split))) for split in ("validation", "test")}
+    parts = [
+        f"{scored} of {images} {split} images scored"
+        for split, (scored, images) in counts.items()
+        if scored < images and (scored or split == "test")
+    ]
+    if not parts:
+        return None
+    logger.warning("The run is partial and will not be ranked: %s", ", ".join(parts))
+    return ", ".join(parts)
 
 
 def _group_threshold(model: BaseDetector, run: Run) -> ThresholdRecord | None:

@@ -22,6 +22,7 @@ RankingKey = tuple[str, str, str]  # dataset, split, pixel size
 
 KEY, GRID = "run_id", "pixel_grid"
 FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
+PARTIAL = "partial"  # beginning of the state of a run that has not scored all of its images
 
 _WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
 _FIRST = ("date (UTC)", "dataset", "model", "backbone", "weights", "run")
@@ -100,7 +101,7 @@ def row_of(run: Run) -> Row:
         "device": record.environment.device,
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),
-        "state": FINISHED,
+        "state": f"{PARTIAL}: {record.partial}" if record.partial else FINISHED,
         "weights_sha256": record.backbone.sha256,
         "manifest": dataset.manifest,
         "repeat_key": repeat_key(run),
@@ -162,6 +163,11 @@ def is_interval(header: str) -> bool:
     return any(header in interval_columns(metric) for metric in _WITH_INTERVAL)
 
 
+def is_partial(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is of a run that has not scored all of its images, and so is not ranked."""
+    return str(row.get("state", FINISHED)).startswith(PARTIAL)
+
+
 def is_imported(row: Mapping[str, Any]) -> bool:
     """Return whether a row was imported from a hand-kept workbook and so has no run record."""
     return str(row.get(KEY, "")).startswith(f"{IMPORTED}-")
@@ -188,7 +194,7 @@ def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[RankingKey, str, 
     """Return the best value of each metric, keyed by `ranked_within`."""
     best: dict[tuple[RankingKey, str, str], Any] = {}
     for row in rows:
-        for metric in METRICS:
+        for metric in () if is_partial(row) else METRICS:
             value = number(row, metric)
             if value is not None:
                 key, better = ranked_within(row, metric), min if metric in LOWER_IS_BETTER else max

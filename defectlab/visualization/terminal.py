@@ -10,7 +10,7 @@ from defectlab.results.comparison.repeats import Repeats
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import GroupsRecord
 from defectlab.results.run.run import Run
-from defectlab.results.workbook_row import KEY, number, ranked_within, ranking_key
+from defectlab.results.workbook_row import KEY, is_partial, number, ranked_within, ranking_key
 from defectlab.utils import paths
 from defectlab.utils.progress import in_notebook
 from defectlab.utils.table import Column, Table, interval_text, numbers, print_line, print_table
@@ -72,8 +72,11 @@ def peers_table(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     own = next((row for row in rows if row[KEY] == run.record.run_id), None)
     if own is None:
         return
-    peers = [row for row in rows if ranking_key(row) == ranking_key(own)]
+    peers = [row for row in rows if ranking_key(row) == ranking_key(own) and not is_partial(row)]
     added = f"Its row is in {paths.workbook().name}"
+    if is_partial(own):
+        print_line(f"{added}, not ranked: {own['state']}")
+        return
     if len(peers) == 1:
         print_line(f"{added}: the first on these images")
         return

@@ -10,7 +10,10 @@ from helpers.models import data, small
 from defectlab import Engine
 from defectlab.data.folder import Folder
 from defectlab.evaluation.suite import evaluate
+from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.run.run import Run
+from defectlab.results.workbook import read_workbook
+from defectlab.results.workbook_row import best_rows, row_of
 from defectlab.visualization.run_panel import run_panel
 
 
@@ -90,3 +93,24 @@ def test_folder_options_round_trip(gaps: Path):
     folder = data(gaps, **options)
     assert options.items() <= folder.options.items()
     assert Folder(**folder.options).manifest.hash == folder.manifest.hash
+
+
+def test_a_limited_test_leaves_a_partial_run_that_is_not_ranked(parts: Path, tmp_path: Path, caplog):
+    model = small("padim")
+    Engine(default_root_dir=tmp_path / "results", limit_test_batches=1, enable_progress_bar=False).train(
+        model=model, datamodule=data(parts, eval_batch_size=2)
+    )
+    run = Run.open(model.run_folder)
+    assert (run.status, run.record.partial) == ("finished", "2 of 4 test images scored")
+    assert "The run is partial and will not be ranked" in caplog.text
+    row = row_of(run)
+    assert row["state"] == "partial: 2 of 4 test images scored"
+    assert rank_rows([row], {}, {}) == []
+    assert best_rows([row]) == {}
+    assert read_workbook()[0]["state"] == row["state"]
+    Engine(default_root_dir=tmp_path / "results", enable_progress_bar=False).test(
+        datamodule=data(parts, eval_batch_size=2), ckpt_path=run.checkpoint_file()
+    )
+    whole = Run.open(model.run_folder)
+    assert whole.record.partial is None
+    assert len(rank_rows([row_of(whole)], {}, {})) == 1

@@ -21,6 +21,7 @@ from defectlab.results.workbook_row import (
     RankingKey,
     Row,
     interval_columns,
+    is_partial,
     number,
     ranking_key,
 )
@@ -133,6 +134,7 @@ def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str,
     """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds form one configuration.
 
     Equal image AUROCs are ordered by image AUPR, then by pixel metrics. The verdict depends on the image AUROC alone.
+    Runs that have not scored all of their images are left out.
 
     Args:
         rows: Of the workbook.
@@ -141,7 +143,8 @@ def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str,
     """
     groups: dict[RankingKey, list[Row]] = {}
     for row in rows:
-        groups.setdefault(ranking_key(row), []).append(row)
+        if not is_partial(row):
+            groups.setdefault(ranking_key(row), []).append(row)
     return [_ranking(group, its, runs, scores) for group, its in groups.items()]
 
 

@@ -83,6 +83,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         history: Mean loss of each epoch by name, None where an epoch has none.
         validation_epoch: The epoch (from 0) whose weights the thresholds are of.
         trivial: Metrics of a trivial detector that calls every image anomalous.
+        partial: Which of its images have no score, such as "4 of 10 test images scored"; such a run is not ranked.
         fitted, finished, failed: Times in UTC at which the run reached that status.
     """
 
@@ -119,6 +120,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     maps: MapRetentionRecord | None = None
     sweep: SweepRecord | None = None
     trackers: Mapping[str, TrackerRecord] = field(default_factory=dict, metadata=json_key("loggers"))
+    partial: str | None = None
     fitted: str | None = None
     finished: str | None = None
     failed: str | None = None

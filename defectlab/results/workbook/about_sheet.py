@@ -71,7 +71,8 @@ COLUMNS = {
     "among each other. evaluation.pixel_size: original or [h, w] gives models of other input sizes one grid.",
     "model.*, data.*, backbone.*, trainer.*, evaluation.*": "The run's settings, an option a column.",
     "checkpoint, record, report": "Where these lie, from the project's root; in the leaderboard links that open them.",
-    "state": "finished; imported from a hand-kept workbook; or its record is not found or lies elsewhere.",
+    "state": "finished; partial: not all images were scored, and it is not ranked; imported from a hand-kept workbook; "
+    "or its record is not found or lies elsewhere.",
     "repeat_key": "Equal for runs that differ in nothing but their seed.",
     "manifest, weights_sha256, run_id, project": "Hashes that say exactly which split, weights, experiment and place.",
 }  # fmt: skip

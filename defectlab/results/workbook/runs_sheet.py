@@ -35,6 +35,7 @@ from defectlab.results.workbook_row import (
     column_order,
     is_interval,
     is_ours,
+    is_partial,
     number,
     ranked_within,
 )
@@ -108,7 +109,7 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
             cell.number_format = _number_format(header)
             if is_metric(header):
                 value = number(row, header)
-                mark(cell, value is not None and value == best[ranked_within(row, header)])
+                mark(cell, value is not None and not is_partial(row) and value == best[ranked_within(row, header)])
 
 
 def _remove_rows(sheet: Worksheet, retained: set[str]) -> None:

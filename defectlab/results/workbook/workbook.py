@@ -23,6 +23,7 @@ from defectlab.results.workbook_row import (
     Row,
     is_imported,
     is_ours,
+    is_partial,
     project_id,
     row_of,
 )
@@ -213,6 +214,8 @@ def _state(row: Row) -> str:
     """Return the state of a row whose record is not found: imported, missing, or belonging to another project."""
     if is_imported(row):
         return IMPORTED
+    if is_partial(row):  # neither is it ranked once its record is gone
+        return str(row["state"])
     return GONE if row.get("project", project_id()) == project_id() else ELSEWHERE
 
 
