@@ -9,25 +9,38 @@ from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 
 
-def threshold(run: str, rule: str, level: str, **options: float | None) -> None:
-    """Choose a run's thresholds by another rule, from its record alone."""
+def threshold(run: str, rule: str | None, level: str, undo: bool, renew: bool, **options: float | None) -> None:
+    """Choose a run's thresholds by another rule, from its record alone, or take the last choice back."""
     from defectlab.evaluation.threshold import RULE_OPTIONS, rule_options
-    from defectlab.results.rethreshold import LEVELS, set_threshold
+
+    if [rule is not None, undo, renew].count(True) != 1:
+        rules = ", ".join(RULE_OPTIONS)
+        raise InputError(f"threshold needs one of --rule RULE ({rules}), --undo or --renew.")
+    if rule is None and (named := [name for name, value in options.items() if value is not None]):
+        raise InputError(f"--{named[0].replace('_', '-')} is an option of a rule: leave it out, or give --rule.")
     from defectlab.results.run.run import Run
-    from defectlab.results.workbook import update_workbook
+
+    given = rule_options(rule, options) if rule is not None else None
+    opened = Run.open(run)
+    from defectlab.inference import threshold as thresholds
+    from defectlab.results.rethreshold import LEVELS
     from defectlab.visualization.terminal import summary
 
-    given = rule_options(rule, options)
-    opened = Run.open(run)
-    for name in (option for option in RULE_OPTIONS[rule] if options[option] is None):
-        print(f"{name}: {getattr(given, name):g}, since nothing else was said")
-    for name, found in set_threshold(opened, rule, given, LEVELS if level == "both" else (level,)).items():
-        print(f"{name}: {found.value!r} ({found.text})")
+    levels = LEVELS if level == "both" else (level,)
+    if rule is not None and given is not None:
+        for name in (option for option in RULE_OPTIONS[rule] if options[option] is None):
+            print(f"{name}: {getattr(given, name):g}, since nothing else was said")
+        change = thresholds.apply_threshold(opened, rule, given, levels)
+    else:
+        levels = LEVELS
+        change = thresholds.undo_threshold(opened) if undo else thresholds.renew(opened)
+    for name in levels:
+        found = change.thresholds.by_level[name]
+        print(f"{name}: {found.value!r} ({found.reason})")
+    if rule is not None:
+        print("The thresholds before are kept: --undo takes this choice back.")
     if opened.status == "finished":
-        from defectlab.visualization.run_panel import save_panel
-
-        save_panel(opened)  # the old one shows what the old threshold found
-        summary(opened, update_workbook(opened).rows)
+        summary(opened, change.rows)
 
 
 def compare(
@@ -123,7 +136,10 @@ def convert(run: str, to: str = "anomalib", output: str | None = None) -> None:
 def _threshold_arguments(parser: ArgumentParser) -> None:
     rules = "f1, good_max, mean_of_means, mean_plus_k_std, quantile, conformal, recall, cost or manual"
     parser.add_argument("--run", type=str, required=True, help="Run folder.")
-    parser.add_argument("--rule", type=str, required=True, help=f"{rules}.")
+    parser.add_argument("--rule", type=str, help=f"{rules}.")
+    parser.add_argument("--undo", action="store_true", help="Take the last choice back: the thresholds before it.")
+    renew = "Bring checkpoint, pictures, reports and workbook to the thresholds on record; choose nothing."
+    parser.add_argument("--renew", action="store_true", help=renew)
     parser.add_argument("--level", type=str, default="both", help="image, pixel or both.")
     for option, text in (
         ("k", "Standard deviations above the mean (mean_plus_k_std); default is 3."),

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from defectlab.backbones.backbone import weights_sha256
-from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.data.folder import Folder
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint_thresholds import weights_identity
 from defectlab.models.tiled import BY_FEATURES, BY_IMAGES
 from defectlab.results.model_names import class_name
 from defectlab.results.pixel_grid import PixelSize, pixel_size_of
@@ -122,7 +122,7 @@ def run_to_test(
     trainer_options: Mapping[str, Any] = {} if source is None else source.record.experiment.trainer
     if source is None:
         logger.info("These weights belong to no run on record: this test becomes a run of its own")
-        weights = file_sha256(checkpoint) if checkpoint else weights_sha256(model.model)
+        weights = weights_identity(checkpoint) if checkpoint else weights_sha256(model.model)
     elif source.record.dataset.manifest != datamodule.manifest.hash:
         logger.info("The images are not those of %s: this test becomes a run of its own", source.folder.name)
         _warn_of_known_images(source, datamodule)

@@ -19,9 +19,11 @@ from defectlab.evaluation.normalization import check_view, heat_range, normalize
 from defectlab.evaluation.threshold import decision
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_checkpoint_record
+from defectlab.models.checkpoint_thresholds import is_current, stored_thresholds
 from defectlab.models.loading import restore
 from defectlab.models.processors import RawPostProcessor
 from defectlab.models.registry import model_info
+from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
@@ -94,6 +96,8 @@ class Detector:
         thresholds = run.record.thresholds if run and its_own else None
         if thresholds and thresholds.recorded:
             image, pixel = thresholds.image.value, thresholds.pixel.value
+            if run is not None and run.holds(checkpoint) and isinstance(model.post_processor, RawPostProcessor):
+                _warn_of_old_copy(run, checkpoint, thresholds)
         else:
             copy = read_checkpoint_record(checkpoint)["thresholds"]
             image, pixel = copy["image"], copy["pixel"]
@@ -228,6 +232,16 @@ class Detector:
                 anomaly_map=own_size,
                 mask=None if self.pixel_threshold is None else own_size > round_down(self.pixel_threshold),
             )
+
+
+def _warn_of_old_copy(run: Run, checkpoint: Path, thresholds: Thresholds) -> None:
+    record = read_checkpoint_record(checkpoint)
+    if not is_current(record, thresholds):
+        logger.warning(
+            "A copy of %s alone would decide by %s, this run by %s: `defectlab threshold --run %s --renew` writes the "
+            "run's thresholds into the file.",
+            checkpoint.name, record["thresholds"], stored_thresholds(thresholds), paths.relative(run.folder),
+        )  # fmt: skip
 
 
 def _device(device: str | torch.device) -> torch.device:

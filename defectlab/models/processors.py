@@ -52,6 +52,11 @@ class RecordedPreProcessor(PreProcessor):
         self.export_transform = self.transform
 
 
+def stored_threshold(value: float | None) -> float:
+    """Return a raw threshold as a model stores it: the float32 that decides alike, NaN for none."""
+    return float("nan") if value is None else float(round_down(value))
+
+
 class RawPostProcessor(PostProcessor):
     """Leaves scores and maps raw and decides `score > threshold`.
 
@@ -64,8 +69,8 @@ class RawPostProcessor(PostProcessor):
 
     def set_thresholds(self, image: float | None, pixel: float | None) -> None:
         """Set raw thresholds; None is "no threshold": no labels, no masks."""
-        self._image_threshold.fill_(float("nan") if image is None else float(round_down(image)))
-        self._pixel_threshold.fill_(float("nan") if pixel is None else float(round_down(pixel)))
+        self._image_threshold.fill_(stored_threshold(image))
+        self._pixel_threshold.fill_(stored_threshold(pixel))
 
     def set_ranges(self, image: tuple[float, float], pixel: tuple[float, float]) -> None:
         """Set smallest and largest validation score, for normalised views (and for plain anomalib)."""

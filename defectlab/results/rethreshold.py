@@ -1,8 +1,10 @@
 """Choosing another threshold for a finished run from the run's record alone, without the model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from defectlab.results.evaluate import columns, evaluate_run, relabel_scores
 from defectlab.results.groups import choose_group_threshold, group_columns, row_groups
 from defectlab.results.pixel_grid import check_rows, pixel_labels
 from defectlab.results.record_parts import threshold_record
-from defectlab.results.run.result_records import ThresholdRecord
+from defectlab.results.run.result_records import EarlierThresholds, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError, OptionError
@@ -24,8 +26,12 @@ logger = logging.getLogger(__name__)
 
 LEVELS = ("image", "pixel")
 
+Alongside = Callable[[Thresholds], AbstractContextManager[None]]
 
-def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str]) -> dict[str, Threshold]:
+
+def set_threshold(
+    run: Run, rule: str, options: RuleOptions, levels: Sequence[str], alongside: Alongside = lambda _: nullcontext()
+) -> dict[str, Threshold]:
     """Choose new thresholds on the run's validation images, relabel every image and recompute the metrics.
 
     At pixel level good_max, quantile and conformal take each good image's highest pixel, so the false-alarm rate is of
@@ -34,7 +40,10 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     highest image: images of one group are not independent, and its guarantee would not hold. Where images were held
     back (`data.calibration_share`) conformal calibrates on these and other rules use the others; without them its
     promise is withdrawn if the same images chose an epoch or a configuration. The record changes at once or, on an
-    error, not at all.
+    error, not at all; it keeps the thresholds before (`restore_thresholds`). Only the record and scores.csv change:
+    `defectlab.inference.threshold.apply_threshold` brings checkpoint, pictures, reports and workbook along.
+
+    `alongside` is entered with the new thresholds before anything is written, and left once it has been.
 
     Raises:
         InputError: The run has no validation scores, or its maps were dropped.
@@ -49,12 +58,50 @@ def set_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[st
     records = {level: threshold_record(threshold, source) for level, threshold in chosen.items()}
     thresholds = run.record.thresholds.replaced(**records)
     of_groups = _group_threshold(run, rule, options, source) if "image" in levels else None
+    earlier = run.record.earlier_thresholds
+    if thresholds != run.record.thresholds:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        group = None if run.record.groups is None else run.record.groups.thresholds.group
+        earlier = [*earlier, EarlierThresholds(thresholds=run.record.thresholds, group=group, until=now)]
+    _write(run, thresholds, of_groups, earlier, alongside)
+    return chosen
+
+
+def restore_thresholds(run: Run, alongside: Alongside = lambda _: nullcontext()) -> Thresholds:
+    """Take back the last `set_threshold`: the thresholds before it, with the labels and the metrics they give.
+
+    Raises:
+        InputError: None was set since the training, or the maps that a pixel threshold needs were dropped since.
+    """
+    earlier = run.record.earlier_thresholds
+    if not earlier:
+        raise InputError(f"{run.folder} has the thresholds of its training: there is nothing to take back.")
+    last = earlier[-1]
+    if last.thresholds.pixel != run.record.thresholds.pixel:
+        _check_maps(run)
+    _write(run, last.thresholds, last.group, earlier[:-1], alongside)
+    return last.thresholds
+
+
+def _write(
+    run: Run,
+    thresholds: Thresholds,
+    of_groups: ThresholdRecord | None,
+    earlier: Sequence[EarlierThresholds],
+    alongside: Alongside,
+) -> None:
     results: dict[str, Any] = {}
     if run.status == "finished":
         results = evaluate_run(run, thresholds, of_groups)
-        relabel_scores(run, thresholds.image.value)  # after all computations that can fail
-    run.update(thresholds=thresholds, **results)
-    return chosen
+    with alongside(thresholds):
+        if results:
+            relabel_scores(run, thresholds.image.value)  # after all computations that can fail
+        try:
+            run.update(thresholds=thresholds, earlier_thresholds=list(earlier), **results)
+        except BaseException:
+            if results:
+                relabel_scores(run, run.record.thresholds.image.value)
+            raise
 
 
 def _group_threshold(run: Run, rule: str, options: RuleOptions, source: str) -> ThresholdRecord | None:
@@ -83,7 +130,12 @@ def _check(run: Run, rule: str, levels: Sequence[str]) -> None:
             f"{run.folder} has no validation images to choose a threshold on. Rule manual needs none: --rule manual "
             "--level image --value SCORE."
         )
-    if "pixel" in levels and not run.has_all_maps:
+    if "pixel" in levels:
+        _check_maps(run)
+
+
+def _check_maps(run: Run) -> None:
+    if not run.has_all_maps:
         raise InputError(
             f"{run.folder} did not keep its maps, so nothing about pixels can be computed again: give --level image."
         )

@@ -1,5 +1,6 @@
 """Figures of one image's segmentation, as UAD's scripts draw them: image, ground truth, heat map, mask, boundaries."""
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,11 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
         path = folder / f"{run.record.dataset.name}_val_{place}.png"
         segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth).save(path)
         yield path
+
+
+def run_figures_in(run: Run, folder: Path) -> list[Path]:
+    """Return the figures of `write_run_figures` that are in a folder."""
+    return sorted(folder.glob(f"{glob.escape(run.record.dataset.name)}_val_*.png"))
 
 
 def _black_and_white(mask: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Another threshold for a finished run, from its record alone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ from helpers.runs import finished, set_protocol
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.threshold import RuleOptions
-from defectlab.results.rethreshold import set_threshold
+from defectlab.results.rethreshold import restore_thresholds, set_threshold
 from defectlab.results.run.arrays import pack_masks
+from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
@@ -106,6 +109,50 @@ def test_the_command_needs_no_model_and_renews_the_row(run: Run, capsys: pytest.
     (row,) = read_workbook()
     assert row["threshold_rule"] == "recall / f1"
     assert row["image_threshold"] == pytest.approx(Run.open(run.folder).record.thresholds.image.value)
+
+
+def test_choices_are_taken_back_one_by_one(run: Run):
+    states = []
+    for rule, options in (("f1", RuleOptions()), ("conformal", RuleOptions(false_alarm_rate=0.2))):
+        set_threshold(run, rule, options, ["image"])
+        states.append((run.record.thresholds, run.record.metrics, run.record.intervals, run.scores()))
+    set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["image", "pixel"])
+    assert [one.thresholds.image.rule for one in run.record.earlier_thresholds] == ["f1", "f1", "conformal"]
+    assert restore_thresholds(run) == states[1][0]
+    assert (run.record.thresholds, run.record.metrics, run.record.intervals, run.scores()) == states[1]
+    restore_thresholds(run)
+    assert (run.record.thresholds, run.record.metrics, run.record.intervals, run.scores()) == states[0]
+    assert restore_thresholds(run).image.value == 1.5  # of the training
+    assert Run.open(run.folder).record.earlier_thresholds == []
+    with pytest.raises(InputError, match="nothing to take back"):
+        restore_thresholds(run)
+
+
+def test_the_same_choice_twice_is_one(run: Run):
+    for _ in range(2):
+        set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["image"])
+    assert restore_thresholds(run).image.value == 1.5
+
+
+def test_pixels_are_not_taken_back_without_the_maps(run: Run):
+    set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["pixel"])
+    run.update(maps={"kept": "none"})
+    before = run.record
+    with pytest.raises(InputError, match="did not keep its maps"):
+        restore_thresholds(run)
+    assert Run.open(run.folder).record == before
+
+
+def test_nothing_is_written_where_what_goes_along_fails(run: Run):
+    @contextmanager
+    def full_disk(_: Thresholds) -> Iterator[None]:
+        raise OSError("no space left")
+        yield
+
+    before = (run.folder / "run.json").read_bytes(), (run.folder / "scores.csv").read_bytes()
+    with pytest.raises(OSError, match="no space"):
+        set_threshold(run, "quantile", RuleOptions(false_alarm_rate=0.3), ["image"], full_disk)
+    assert ((run.folder / "run.json").read_bytes(), (run.folder / "scores.csv").read_bytes()) == before
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 from defectlab.results.model_names import class_name
 from defectlab.results.run.result_records import (
     DefectRecord,
+    EarlierThresholds,
     GroupsRecord,
     IntervalRecord,
     MapRetentionRecord,
@@ -82,6 +83,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         sources: Where a model's other files came from.
         history: Mean loss of each epoch by name, None where an epoch has none.
         validation_epoch: The epoch (from 0) whose weights the thresholds are of.
+        earlier_thresholds: Those that a choice after the training replaced, oldest first.
         trivial: Metrics of a trivial detector that calls every image anomalous.
         partial: Which of its images have no score, such as "4 of 10 test images scored"; such a run is not ranked.
         fitted, finished, failed: Times in UTC at which the run reached that status.
@@ -111,6 +113,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     tiling: TilesRecord | None = None
     history: Mapping[str, list[float | None]] = field(default_factory=dict)
     validation_epoch: int | None = None
+    earlier_thresholds: list[EarlierThresholds] = field(default_factory=list)
     monitor: MonitorRecord | None = None
     metric_reasons: Mapping[str, str | None] = field(default_factory=dict)
     intervals: Mapping[str, IntervalRecord | None] = field(default_factory=dict)

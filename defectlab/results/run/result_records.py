@@ -43,6 +43,15 @@ class Thresholds(JsonObject):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlierThresholds(JsonObject):
+    """Thresholds that a later choice replaced, and until when (UTC) they held; `group` is that of groups."""
+
+    thresholds: Thresholds
+    group: ThresholdRecord | None = field(default=None, metadata=json_key("part"))
+    until: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class MonitorRecord(JsonObject):
     """The metric, patience and values that selected the epoch of the run's weights; epochs count from 1."""
 

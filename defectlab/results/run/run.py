@@ -131,6 +131,7 @@ class Run:
                 replace_run(self._final, self.folder)
                 self.folder = self._final
                 logger.info("Replaced the earlier run of the same experiment: %s", self._final)
+                _warn_of_lost_thresholds(earlier, self.folder)
 
     @contextmanager
     def recording_failure(self) -> Iterator[None]:
@@ -270,6 +271,17 @@ def find_runs(results: Path | None = None) -> list[Run]:
         except RecordError as error:
             logger.warning("Unreadable record: %s", error)
     return sorted(runs, key=lambda run: run.record.process.started)
+
+
+def _warn_of_lost_thresholds(earlier: RunRecord | None, folder: Path) -> None:
+    """Log a warning if the thresholds of a replaced run had been chosen after its training: the new run has its own."""
+    if earlier is None or not earlier.earlier_thresholds:
+        return
+    chosen = {level: f"{one.rule} {one.value}" for level, one in earlier.thresholds.by_level.items()}
+    logger.warning(
+        "The earlier run's thresholds had been set after its training (%s). The new run has those of its own "
+        "training: set them again by `defectlab threshold --run %s --rule ...`.", chosen, paths.relative(folder),
+    )  # fmt: skip
 
 
 def _now() -> str:

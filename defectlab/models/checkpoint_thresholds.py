@@ -1,0 +1,66 @@
+"""A checkpoint's own copy of the thresholds, which decides where the file is used without its run."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.utils.serialization import anomalib_safe_globals
+
+from defectlab.backbones.weights_manifest import file_sha256
+from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint_record
+from defectlab.models.processors import stored_threshold
+from defectlab.results.run.result_records import Thresholds
+from defectlab.utils.files import replacing
+
+IDENTITY = "trained_sha256"
+
+
+def weights_identity(checkpoint: Path) -> str:
+    """Return the sha256 of a checkpoint file as the training wrote it, whatever thresholds were set in it since."""
+    record = read_checkpoint_record(checkpoint)
+    return str(record.get(IDENTITY) or file_sha256(checkpoint))
+
+
+def stored_thresholds(thresholds: Thresholds) -> dict[str, float | None]:
+    """Return the thresholds as a checkpoint's record has them: by level, float32 values that decide alike."""
+    values = {level: one.value for level, one in thresholds.by_level.items()}
+    return {level: None if value is None else stored_threshold(value) for level, value in values.items()}
+
+
+def is_current(record: Mapping[str, Any], thresholds: Thresholds) -> bool:
+    """Return whether the record of a checkpoint has these thresholds."""
+    return bool(record["thresholds"] == stored_thresholds(thresholds))
+
+
+@contextmanager
+def rewritten(checkpoint: Path, thresholds: Thresholds) -> Iterator[None]:
+    """Write a copy of a checkpoint with these thresholds; it takes the file's place if the block ends without an error.
+
+    Everything but the thresholds stays as it is: weights, ranges of the validation scores, state of the optimiser.
+
+    Raises:
+        InputError: The file is no checkpoint of DefectLab.
+        OSError, RuntimeError: It cannot be written.
+    """
+    if is_current(read_checkpoint_record(checkpoint), thresholds):
+        yield
+        return
+    with replacing(checkpoint) as partial:
+        _write_copy(checkpoint, partial, thresholds)
+        yield
+
+
+def _write_copy(checkpoint: Path, target: Path, thresholds: Thresholds) -> None:
+    identity = weights_identity(checkpoint)
+    with anomalib_safe_globals():
+        content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    for level, one in thresholds.by_level.items():
+        buffer = f"post_processor._{level}_threshold"
+        if buffer in content["state_dict"]:  # not with post_processor=False
+            old = content["state_dict"][buffer]
+            content["state_dict"][buffer] = torch.full_like(old, stored_threshold(one.value))
+    changed = {"thresholds": stored_thresholds(thresholds), IDENTITY: identity}
+    content[CHECKPOINT_KEY] = content[CHECKPOINT_KEY] | changed
+    torch.save(content, target)
