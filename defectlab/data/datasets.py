@@ -18,6 +18,7 @@ from torchvision.tv_tensors import Image, Mask
 
 from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.data.mask_content import NOT_ZERO, MaskReading
 from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.utils.seeds import seeded
@@ -47,6 +48,7 @@ class ManifestDataset(AnomalibDataset):
     ) -> None:
         super().__init__(augmentations)
         self.mask_reduction = mask_reduction
+        self.mask_reading = manifest.mask_reading
         # Shared memory: workers that live through many epochs see a change.
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
@@ -109,7 +111,13 @@ class ManifestDataset(AnomalibDataset):
         mask = None
         if self.task == TaskType.SEGMENTATION:
             size = (image.shape[-2], image.shape[-1])
-            mask = load_mask(row.mask_path, size, all_defect=row.all_defect, mask_reduction=self.mask_reduction)
+            mask = load_mask(
+                row.mask_path,
+                size,
+                self.mask_reading,
+                all_defect=row.all_defect,
+                mask_reduction=self.mask_reduction,
+            )
         if self.augmentations:
             with nullcontext() if self.augmentation_seed is None else seeded(self.augmentation_seed, purpose):
                 image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
@@ -117,15 +125,20 @@ class ManifestDataset(AnomalibDataset):
 
 
 def load_mask(
-    path: str | Path | None, image_size: tuple[int, int], *, all_defect: bool = False, mask_reduction: str = "area"
+    path: str | Path | None,
+    image_size: tuple[int, int],
+    reading: MaskReading = NOT_ZERO,
+    *,
+    all_defect: bool = False,
+    mask_reduction: str = "area",
 ) -> Mask:
-    """Read a mask as (H, W) uint8; without a path, fill it with `all_defect`.
+    """Read a mask as (H, W) uint8 with 1 where `reading` marks it; without a path, fill it with `all_defect`.
 
     A mask that is not of its image's size is brought to it by `mask_reduction` (`reduce_mask`).
     """
     if not path:
         return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
-    return Mask(torch.from_numpy(reduce_mask(read_mask(path), image_size, mask_reduction).astype(np.uint8)))
+    return Mask(torch.from_numpy(reduce_mask(read_mask(path, reading), image_size, mask_reduction).astype(np.uint8)))
 
 
 class ImageNames(Dataset):

@@ -7,8 +7,8 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from defectlab.data.mask_content import NOT_ZERO, MaskChannels, MaskContent, MaskReading
 from defectlab.utils.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class ImageFacts:
 
     A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all
     pixels have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is
-    not known (JPEG, whose noise hides it, and more than 8 bits). Of several `pages` only the first is ever read.
+    not known (JPEG, whose noise hides it, and more than 8 bits). Of several `pages` only the first is ever read. `mask`
+    is what was found in a file read as a mask.
     """
 
     width: int
@@ -51,6 +53,7 @@ class ImageFacts:
     problem: str | None = None
     grey_values: int = 0
     pages: int = 1
+    mask: MaskContent | None = field(default=None, compare=False)
 
 
 def nfc(text: str) -> str:
@@ -116,7 +119,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
     Raises:
         DataError: The file is missing, truncated or cannot be decoded.
     """
-    pixels, has_alpha = _read(Path(path), "image")
+    pixels, has_alpha = _read(Path(path))
     if has_alpha:
         _log_alpha(Path(path).parent)
     return to_rgb_array(pixels)
@@ -127,16 +130,25 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
-    """Return the mask as (H, W) bool: True where any colour channel is not zero; its own EXIF rotation is applied.
+def read_mask(path: str | Path, reading: MaskReading = NOT_ZERO) -> NDArray[np.bool_]:
+    """Return the mask as (H, W) bool: True where `reading` marks a pixel; the file's own EXIF rotation is applied.
 
     Raises:
         DataError: The file is missing, truncated or cannot be decoded.
     """
-    pixels, _ = _read(Path(path), "mask")
-    if pixels.ndim == 2:
-        return pixels != 0
-    return (pixels[..., :3] != 0).any(axis=-1)  # (H, W, C) -> (H, W); alpha is no defect
+    try:
+        with Path(path).open("rb") as file, _open(file) as image:
+            channels = _mask_channels(image)
+    except Exception as error:
+        raise _unreadable("mask", Path(path), error) from error
+    return reading.marked(channels.high, channels.low)
+
+
+def _mask_channels(image: Image.Image) -> MaskChannels:
+    """Return the channels of the upright pixels of an open mask file."""
+    pixels = _upright_pixels(image)
+    indices = _turn(np.asarray(image), _orientation(image)) if image.mode == "P" else None
+    return MaskChannels.of(pixels, indices=indices, opaque=not _has_alpha(image))
 
 
 def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -177,23 +189,26 @@ def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
     return np.ascontiguousarray(array)
 
 
-def probe(path: Path) -> ImageFacts:
-    """Hash and fully decode an image file and return its facts, cached in this process by path, size and times."""
+def probe(path: Path, as_mask: bool = False) -> ImageFacts:
+    """Hash and fully decode an image file and return its facts, cached in this process by path, size and times.
+
+    With `as_mask` the facts have the content of the mask.
+    """
     try:
         status = path.stat()
     except OSError as error:
         return ImageFacts(0, 0, 0, 0, "", "", _reason(error))
-    return _probe(str(path), status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
+    return _probe(str(path), status.st_size, (status.st_mtime_ns, status.st_ctime_ns), as_mask)
 
 
-def probe_all(paths: Sequence[Path]) -> list[ImageFacts]:
+def probe_all(paths: Sequence[Path], as_masks: bool = False) -> list[ImageFacts]:
     """Return `probe` of each path, in order; Pillow decodes outside the interpreter lock, so threads help."""
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(probe, paths))
+        return list(pool.map(partial(probe, as_mask=as_masks), paths))
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)
-def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
+def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> ImageFacts:
     del size, times  # only part of the key: a changed file is read again, also one that was copied with its date
     try:
         data = Path(path).read_bytes()
@@ -203,13 +218,14 @@ def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
     if not data:
         return ImageFacts(0, 0, 0, 0, "", sha256, "empty file (0 bytes)")
     width = height = raw_width = raw_height = 0
-    mode = ""
+    mode, mask = "", None
     try:
         with _open(io.BytesIO(data)) as image:
             mode, (raw_width, raw_height) = image.mode, image.size
             width, height = raw_width, raw_height
             early = _orientation(image)
-            image.draft(image.mode, (1, 1))  # JPEG only: still every byte of the stream, an eighth of the arithmetic
+            if not as_mask:
+                image.draft(image.mode, (1, 1))  # JPEG only: every byte of the stream, an eighth of the arithmetic
             image.load()
             if image.format == "TIFF":  # Pillow turns these by itself and reports the turned size from the start
                 raw_width, raw_height = (height, width) if early >= 5 else (width, height)
@@ -217,12 +233,14 @@ def _probe(path: str, size: int, times: tuple[int, int]) -> ImageFacts:
                 width, height = raw_height, raw_width
             if image.format == "PNG" and b"IEND" not in data:
                 raise OSError("image file is truncated (its end is missing)")
-            if not _is_plain(image.mode):
+            if as_mask:
+                mask = _mask_channels(image).content(lossy=image.format in ("JPEG", "MPO"))
+            elif not _is_plain(image.mode):
                 to_rgb_array(_upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
             grey_values, pages = _grey_values(image), _pages(image)
     except Exception as error:
         return ImageFacts(width, height, raw_width, raw_height, mode, sha256, _reason(error))
-    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, grey_values=grey_values, pages=pages)
+    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, None, grey_values, pages, mask)
 
 
 def _pages(image: Image.Image) -> int:
@@ -255,13 +273,18 @@ def _open(file: IO[bytes]) -> Image.Image:
     return Image.open(file)
 
 
-def _read(path: Path, what: str) -> tuple[NDArray, bool]:
+def _read(path: Path) -> tuple[NDArray, bool]:
     """Return the upright pixels of a file, (H, W) or (H, W, C), and whether it has an alpha channel."""
     try:
         with path.open("rb") as file, _open(file) as image:
             return _upright_pixels(image), _has_alpha(image)
-    except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error
-        raise DataError(f"Cannot read the {what} {path}: {_reason(error)}. Replace or remove the file.") from error
+    except Exception as error:
+        raise _unreadable("image", path, error) from error
+
+
+def _unreadable(what: str, path: Path, error: Exception) -> DataError:
+    """Return the error for what a decoder raised, which may be anything: OSError, SyntaxError, struct.error."""
+    return DataError(f"Cannot read the {what} {path}: {_reason(error)}. Replace or remove the file.")
 
 
 def _is_plain(mode: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from defectlab.data.mask_content import MaskReading
 from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, METRICS, ORACLE, is_metric
 from defectlab.results.model_names import TITLES
 from defectlab.results.pixel_grid import describe_grid
@@ -249,6 +250,9 @@ def _protocol(protocol: ProtocolRecord) -> str:
     if protocol.missing_masks:
         counted = {"whole": "count as defect as a whole", "leave_out": "are left out of the pixel metrics"}
         parts.append(f"defects without a mask {counted[protocol.missing_masks]}")
+    if protocol.mask_reading and not protocol.mask_reading["not_zero"]:
+        reading = MaskReading.from_dict(protocol.mask_reading)
+        parts.append(f"of masks, what is {reading.describe()} counts as defect")
     if protocol.task == "classification":
         parts.append("task: classification, masks not used")
     if unknown := protocol.counts["test"].get("unknown"):

@@ -17,6 +17,7 @@ from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.sampling import sample_calibration
 from defectlab.data.manifest.survey import Survey, survey
+from defectlab.data.mask_content import MaskReading
 from defectlab.utils.errors import DataError, did_you_mean, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.validation import with_signature
@@ -68,6 +69,9 @@ class Manifest:
         digest = hashlib.sha256(f"validation_is_test={self.protocol.validation_is_test}\n".encode())
         if self.without_mask:
             digest.update(f"missing_masks={self.protocol.missing_masks}\n".encode())
+        reading = self.protocol.mask_reading
+        if reading is not None and not reading["not_zero"]:
+            digest.update(f"mask_threshold={reading['threshold']:g} mask_inverted={reading['inverted']}\n".encode())
         for e in self.entries:
             if e.label < 0:
                 continue
@@ -146,6 +150,11 @@ class Manifest:
     def absolute_mask(self, entry: Entry) -> Path | None:
         """Return the path of the image's mask on disk; None for an image without a mask."""
         return None if entry.mask is None else self.root / entry.mask
+
+    @property
+    def mask_reading(self) -> MaskReading:
+        """Which pixels of the masks are marked."""
+        return MaskReading.from_dict(self.protocol.mask_reading)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values, which `from_json` converts back."""
@@ -261,17 +270,20 @@ def check_unchanged(manifest: Manifest) -> None:
     Raises:
         DataError: Names those that have changed.
     """
-    wanted: dict[Path, str] = {}
+    images: dict[Path, str] = {}
+    masks: dict[Path, str] = {}
     for entry in manifest.entries:
-        wanted[manifest.absolute(entry)] = entry.sha256
+        images[manifest.absolute(entry)] = entry.sha256
         mask = manifest.absolute_mask(entry)
         if mask is not None and entry.mask_sha256 is not None:
-            wanted[mask] = entry.mask_sha256
+            masks[mask] = entry.mask_sha256
+    wanted = images | masks
     if len(wanted) > MAX_REMEMBERED // 2:  # what was known of the first would be forgotten with the last
         logger.info("%d files: too many to look once more whether one has changed meanwhile", len(wanted))
         return
-    found = zip(wanted, probe_all(list(wanted)), strict=True)
-    changed = [path for path, facts in found if facts.sha256 not in ("", wanted[path])]
+    facts = [*probe_all(list(images)), *probe_all(list(masks), as_masks=True)]
+    found = zip([*images, *masks], facts, strict=True)
+    changed = [path for path, fact in found if fact.sha256 not in ("", wanted[path])]
     if changed:
         names = "\n".join(f"  {path}" for path in changed[:MAX_NAMED])
         more = f"\n  and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""

@@ -69,6 +69,9 @@ class DataOptions:
             defect) or leave_out (of the pixel metrics).
         mask_reduction: How masks come to the grid of the pixel metrics: area (a cell counts as defect from half its
             cover on, and no defect vanishes) or nearest (as anomalib does: thin and small defects may vanish).
+        mask_threshold: A mask's pixel counts as defect where a channel is above this, in the file's own numbers;
+            default is 0, or half of the largest where masks have soft edges or are JPEG (said when they are checked).
+        mask_inverted: true: masks mark what is good.
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
         valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
@@ -107,6 +110,8 @@ class DataOptions:
     masks_beside_images: bool | None = None
     missing_masks: str = "error"
     mask_reduction: str = "area"
+    mask_threshold: float | None = None
+    mask_inverted: bool = False
     task: str | None = None
     valid_area_mask: str | None = None
     crop_area: list[int] | None = None
@@ -149,6 +154,10 @@ class DataOptions:
         _check_choice("on_duplicate", self.on_duplicate, ON_DUPLICATE)
         _check_choice("missing_masks", self.missing_masks, MISSING_MASKS)
         _check_choice("mask_reduction", self.mask_reduction, MASK_REDUCTIONS)
+        if self.mask_threshold is not None:
+            check_range("Data", "mask_threshold", self.mask_threshold, low=0, high=None)
+        if self.mask_inverted not in (True, False):
+            raise OptionError(f"Data: mask_inverted must be true or false, got {self.mask_inverted!r}.")
         _check_choice("task", self.task or TASKS[0], TASKS)
         tiling = Tiling.of(self.tiling)
         checked = replace(

@@ -15,7 +15,8 @@ class Protocol:
     `group` is the pattern that names groups, `group_counts` their counts; both are None without one.
     `calibration_share` is None where no good validation images are held back for calibration.
     `missing_masks` is None where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None
-    where none was asked for.
+    where none was asked for. `mask_reading` is what counts as marked in masks (`MaskReading`), and whether that is
+    exactly what is not black; None without masks, and in records from before there was a choice, where it was that.
     """
 
     test_split_mode: str
@@ -32,6 +33,7 @@ class Protocol:
     missing_masks: str | None = None
     calibration_share: float | None = None
     task: str | None = None
+    mask_reading: Mapping[str, Any] | None = None
 
     @property
     def threshold_source(self) -> str:

@@ -10,9 +10,10 @@ from typing import Literal
 
 from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
 from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.good_masks import masks_of_good
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
 from defectlab.data.manifest.mask_recognition import MaskAmongImages, masks_among, two_valued
-from defectlab.data.manifest.masks import compare_sizes, mask_folders, pair_masks
+from defectlab.data.manifest.masks import mask_folders, pair_masks
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.proposals import with_changes
 from defectlab.utils.errors import DataError
@@ -24,7 +25,10 @@ Role = Literal["train", "test", "validation"]
 
 @dataclass(frozen=True)
 class Item:
-    """One readable image: its path, its role in the layout, its label, its facts and those of its mask."""
+    """One readable image: its path, its role in the layout, its label, its facts and those of its mask.
+
+    `unused_mask` is that of a good image, which is only looked at.
+    """
 
     path: str  # posix, relative to the root
     role: Role
@@ -33,6 +37,8 @@ class Item:
     facts: ImageFacts
     mask: str | None = None
     mask_facts: ImageFacts | None = None
+    unused_mask: str | None = None
+    unused_mask_facts: ImageFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,17 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
     folders = _image_folders(root, layout, options.extensions, findings)
     given = [path for folder in folders for path in folder.files]
     known = dict(zip(given, probe_all(given), strict=True))
-    folders, beside = _without_masks(root, folders, known, options, findings)
+    folders, beside, beside_good = _without_masks(root, folders, known, options, findings)
     masks = beside | _pair_all(root, layout, folders, options, findings)
+    tested_first = sorted(folders, key=lambda folder: folder.role == "train")
+    good = [(folder.folder, folder.files) for folder in tested_first if folder.label == 0]
+    unused = beside_good | masks_of_good(root, layout, good, masks.values(), options.mask_suffix)
 
     images = [(folder, path) for folder in folders for path in folder.files]
     facts = [known[path] for _, path in images]
     mask_paths = sorted(set(masks.values()))
-    mask_facts = dict(zip(mask_paths, probe_all(mask_paths), strict=True))
+    mask_facts = dict(zip(mask_paths, probe_all(mask_paths, as_masks=True), strict=True))
+    unused_facts = dict(zip(unused, probe_all(list(unused.values()), as_masks=True), strict=True))
 
     items = []
     for (folder, path), fact in zip(images, facts, strict=True):
@@ -70,6 +80,9 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
         item = Item(relative_to_root(root, path), folder.role, folder.label, defect, fact)
         if (mask := masks.get(path)) is not None:
             item = replace(item, mask=relative_to_root(root, mask), mask_facts=mask_facts[mask])
+        if path in unused:
+            name = relative_to_root(root, unused[path])
+            item = replace(item, unused_mask=name, unused_mask_facts=unused_facts[path])
         items.append(item)
     findings.problem("Two files of one name, its accents stored in two ways: rename one", _names_spelled_twice(items))
     read = [*((path, fact) for (_, path), fact in zip(images, facts, strict=True)), *mask_facts.items()]
@@ -77,28 +90,8 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
     findings.problem("Unreadable or truncated files: replace or remove them", unreadable)
     pages = [f"{relative_to_root(root, path)}: {fact.pages} pages" for path, fact in read if fact.pages > 1]
     findings.warn("Files of several pages: the first page alone is used", pages)
-    _report_masks(items, findings)
     logger.info("Read %d images and %d masks in %.1f s", len(images), len(mask_paths), time.monotonic() - started)
     return tuple(sorted(items, key=lambda item: path_order(item.path)))
-
-
-def _report_masks(items: Iterable[Item], findings: Findings) -> None:
-    """Report readable masks that are their image, that have another size than it, or that are JPEG files."""
-    lines: dict[str, list[str]] = {"wrong": [], "resize": [], "same": []}
-    copies, lossy = [], []
-    for item in items:
-        if item.mask is None or item.mask_facts is None or item.mask_facts.problem:
-            continue
-        if item.mask_facts.sha256 == item.facts.sha256:
-            copies.append(f"{item.mask} ({item.path})")
-        verdict, sizes = compare_sizes(item.facts, item.mask_facts)
-        lines[verdict].append(f"{item.mask}: {sizes}" + (f" ({item.path})" if verdict == "wrong" else ""))
-        if item.mask.lower().endswith((".jpg", ".jpeg")):
-            lossy.append(item.mask)
-    findings.problem("Masks that do not fit their image: export them at the size of the image", lines["wrong"])
-    findings.problem("Masks that are the image itself: mask_dir must hold masks", copies)
-    findings.warn("Masks of another size than their image, resized (nearest)", lines["resize"])
-    findings.warn("JPEG masks: compression noise counts as defect, save them as PNG", lossy)
 
 
 def _names_spelled_twice(items: Iterable[Item]) -> list[str]:
@@ -185,13 +178,13 @@ def _without_masks(
     facts: Mapping[Path, ImageFacts],
     options: DataOptions,
     findings: Findings,
-) -> tuple[list[_ImageFolder], dict[Path, Path]]:
-    """Return the folders without the masks that lie among their images, and the mask of each anomalous image of them.
+) -> tuple[list[_ImageFolder], dict[Path, Path], dict[Path, Path]]:
+    """Return the folders without the masks that lie among their images, and masks of anomalous and of good images.
 
     Unless `masks_beside_images` says what they are, masks among the images are a problem.
     """
     if options.masks_beside_images is False:
-        return list(folders), {}
+        return list(folders), {}, {}
     found = [
         one
         for images in folders
@@ -208,12 +201,12 @@ def _without_masks(
             changes = {"root": str(root), "mask_dir": None, "val_mask_dir": None, "masks_beside_images": True}
             title = "Options that pair masks with their images (masks_beside_images: false takes them for photographs)"
             findings.fix(title, with_changes(options, **changes))
-        return images, {}
+        return images, {}, {}
     if not found:
         findings.warn(
             "masks_beside_images: no mask among the images", ["none is called as another, none has two values"]
         )
-    return images, _pair_beside(root, images, found, options, findings)
+    return images, *_pair_beside(root, images, found, options, findings)
 
 
 def _pair_beside(
@@ -222,8 +215,8 @@ def _pair_beside(
     found: Sequence[MaskAmongImages],
     options: DataOptions,
     findings: Findings,
-) -> dict[Path, Path]:
-    """Return the mask of each anomalous image among the masks found beside the images."""
+) -> tuple[dict[Path, Path], dict[Path, Path]]:
+    """Return the masks of anomalous and of good images among the masks found beside the images."""
     masks: dict[Path, list[Path]] = defaultdict(list)
     for one in found:
         if one.image is not None:
@@ -238,16 +231,16 @@ def _pair_beside(
     findings.problem("Names that fit twice: give each image and mask of a folder its own stem", doubled)
     anomalous = [path for folder in folders if folder.label == 1 for path in folder.files]
     pairs = {path: masks[path][0] for path in anomalous if path in masks}
-    good = sum(folder.label == 0 and path in masks for folder in folders for path in folder.files)
+    good = {path: masks[path][0] for folder in folders if folder.label == 0 for path in folder.files if path in masks}
     findings.choose(
         f"{len(found)} pictures beside the images are masks (masks_beside_images): {len(pairs)} of anomalous images, "
-        f"{good} of good ones, which are left out."
+        f"{len(good)} of good ones, which are left out."
     )
     if options.task == "classification":
-        return {}
+        return {}, {}
     missing = [path for path in anomalous if pairs and path not in pairs]
     _report_missing(root, missing, "beside it", options, findings)
-    return pairs
+    return pairs, good
 
 
 def _report_missing(root: Path, images: Sequence[Path], where: str, options: DataOptions, findings: Findings) -> None:

@@ -11,6 +11,7 @@ from defectlab.data.manifest.accounting import account
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.groups import find_groups
 from defectlab.data.manifest.layouts import Layout, detect, named
+from defectlab.data.manifest.mask_checks import read_masks
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.region_options import check_sizes, read_region
@@ -52,7 +53,12 @@ def survey(options: DataOptions) -> Survey:
     check_sizes(region, items, findings)
     groups = None if options.group is None else find_groups((item.path for item in items), options.group, findings)
     splits, protocol = assign(items, options, findings, groups)
-    protocol = replace(protocol, task=options.task, missing_masks=_missing_masks(splits, options, findings))
+    protocol = replace(
+        protocol,
+        task=options.task,
+        missing_masks=_missing_masks(splits, options, findings),
+        mask_reading=read_masks(items, options, findings),
+    )
     known = [(item, role) for item, role in splits if item.label >= 0]
     if groups is not None:
         _check_groups(known, groups, options.on_duplicate, findings)

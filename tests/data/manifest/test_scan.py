@@ -143,7 +143,7 @@ def test_orphan_and_jpeg_masks_are_warnings(tmp_path):
     write_mask(tmp_path / "ground_truth/hole/000_mask.jpg")
     warnings = "\n".join(build_manifest(tmp_path).warnings)
     assert "Masks without an image, not used (1):\n  ground_truth/crack/orphan_mask.png" in warnings
-    assert "JPEG masks" in warnings
+    assert "JPEG masks have compression noise: above 127 counts as defect" in warnings
 
 
 def test_folders_missing_empty_or_twice(tmp_path):

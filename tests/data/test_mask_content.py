@@ -1,0 +1,115 @@
+"""What masks hold, and what of them is marked: each is a square of 10 x 10 on 40 x 40, stored in another way."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from defectlab.data.images import probe, read_mask
+from defectlab.data.mask_content import MaskReading, choose_reading
+
+SQUARE = np.zeros((40, 40), dtype=bool)
+SQUARE[10:20, 10:20] = True
+
+
+def soft_edged() -> np.ndarray:
+    mask = np.zeros((40, 40), dtype=np.uint8)
+    mask[9:21, 9:21] = 96
+    return np.where(SQUARE, 255, mask).astype(np.uint8)
+
+
+def rgba(ground, ink) -> np.ndarray:
+    return np.where(SQUARE[..., None], np.uint8(ink), np.uint8(ground))
+
+
+def palette(*colours) -> Image.Image:
+    image = Image.fromarray(SQUARE.astype(np.uint8))
+    image = image.convert("P")
+    image.putdata(SQUARE.astype(np.uint8).ravel().tolist())
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+def stored(path, mask, **options):
+    (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(path, **options)
+    return path
+
+
+def reading_of(*paths, **options) -> MaskReading:
+    facts = [probe(path, as_mask=True).mask for path in paths]
+    return choose_reading([fact for fact in facts if fact], **options)[0]
+
+
+WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        SQUARE,
+        SQUARE * np.uint8(1),
+        SQUARE * np.uint16(1000),
+        soft_edged(),
+        rgba((*WHITE, 0), (*RED, 255)),
+        rgba((*WHITE, 0), (*BLACK, 255)),
+        rgba((*BLACK, 0), (*BLACK, 255)),
+        rgba((*BLACK, 255), (*RED, 255)),
+        palette(BLACK, RED),
+        palette(BLACK, BLACK),
+        palette(WHITE, RED),
+    ],
+)
+def test_the_square_is_marked_however_it_is_stored(tmp_path, mask):
+    path = stored(tmp_path / "mask.png", mask)
+    np.testing.assert_array_equal(read_mask(path, reading_of(path)), SQUARE)
+
+
+@pytest.mark.parametrize("mask", [~SQUARE, rgba(WHITE, RED), palette(WHITE, BLACK), 255 - soft_edged()])
+def test_an_inverted_mask(tmp_path, mask):
+    path = stored(tmp_path / "mask.png", mask)
+    np.testing.assert_array_equal(read_mask(path, reading_of(path, inverted=True)), SQUARE)
+
+
+def test_noise_of_jpeg_is_not_marked_and_levels_of_classes_are(tmp_path):
+    lossy = stored(tmp_path / "mask.jpg", SQUARE * np.uint8(255), quality=60)
+    assert (read_mask(lossy) != SQUARE).sum() > 20
+    np.testing.assert_array_equal(read_mask(lossy, reading_of(lossy)), SQUARE)
+    classes = SQUARE * np.uint8(3)
+    classes[30:34, 30:34] = 1  # half of the largest value would lose it
+    path = stored(tmp_path / "classes.png", classes)
+    assert reading_of(path) == MaskReading(0)
+    painted = stored(tmp_path / "painted.png", np.where(SQUARE, 255, soft_edged() // 4).astype(np.uint8))
+    faint = stored(tmp_path / "faint.png", SQUARE * np.uint8(100))
+    assert reading_of(painted, faint) == MaskReading(0), "half of 255 would empty the mask of 100"
+
+
+def test_a_threshold_that_is_given(tmp_path):
+    path = stored(tmp_path / "mask.png", soft_edged())
+    assert read_mask(path, reading_of(path, threshold=95)).sum() == 144
+    assert read_mask(path, reading_of(path, threshold=96)).sum() == 100
+
+
+def test_facts_of_a_file(tmp_path):
+    content = probe(stored(tmp_path / "a.png", soft_edged()), as_mask=True).mask
+    assert content is not None
+    assert content.high.tolist() == [[0, 96, 255], [1456, 44, 100]]
+    assert (content.pixels, content.is_soft, content.has_colours, content.lossy) == (1600, True, False, False)
+    assert MaskReading(127).share(content) == 100 / 1600
+    assert MaskReading(96, inverted=True).share(content) == 1500 / 1600
+    assert MaskReading(0).is_not_zero([content])
+    assert not MaskReading(127).is_not_zero([content])
+    coloured = probe(stored(tmp_path / "b.png", rgba(BLACK, RED)), as_mask=True).mask
+    assert coloured is not None
+    assert coloured.has_colours
+    assert MaskReading(0).is_not_zero([coloured])
+    clear = probe(stored(tmp_path / "c.png", rgba((*WHITE, 0), (*RED, 255))), as_mask=True).mask
+    assert clear is not None
+    assert clear.has_alpha
+    assert not MaskReading(0).is_not_zero([clear])
+    assert probe(tmp_path / "a.png").mask is None
+
+
+def test_records_from_before_marked_what_is_not_zero():
+    assert MaskReading.from_dict(None) == MaskReading(0, inverted=False)
+    reading = MaskReading(127, inverted=True)
+    assert MaskReading.from_dict({**reading.to_dict(), "not_zero": False}) == reading
+    assert (reading.describe(), MaskReading().describe()) == ("at most 127", "not 0")
