@@ -3,11 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass
 from inspect import Parameter
+from pathlib import Path
 from typing import Any
 
 from defectlab.data.manifest.manifest import SPLITS, Manifest, manifest_of
+from defectlab.data.manifest.mask_grid import report_grid_loss
 from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.survey import Survey, survey
+from defectlab.data.mask_content import MaskReading
 from defectlab.utils.errors import DataError
 from defectlab.utils.validation import with_signature
 
@@ -37,12 +40,21 @@ def check(*, near: bool, **options: Any) -> CheckReport:
         OptionError: A mode, ratio or option that cannot work.
     """
     try:
-        found = survey(DataOptions(**options))
+        given = DataOptions(**options)
+        found = survey(given)
     except DataError as error:
         return CheckReport(f"{error}\n\nResult: training would stop here.", ok=False)
+    reading = MaskReading.from_dict(found.protocol.mask_reading)
+    report_grid_loss(_mask_files(found), reading, given.mask_reduction, found.findings)
     if near:
         _warn_of_copies(found)
     return CheckReport(_text(found, manifest_of(found)), ok=not found.findings.problems)
+
+
+def _mask_files(found: Survey) -> list[Path]:
+    """Return the readable masks that will be used."""
+    masks = (item.mask for item, _ in found.splits if item.mask and item.mask_facts and not item.mask_facts.problem)
+    return [Path(found.root, mask) for mask in masks]
 
 
 def _warn_of_copies(found: Survey) -> None:
