@@ -9,18 +9,27 @@ from defectlab.data.manifest.options import DataOptions
 from defectlab.utils import paths
 
 
-def data_check(root: str, near: bool, **options: Any) -> int:
+def data_check(root: str, near: bool, pictures: str | None = None, **options: Any) -> int:
     """Say what images were found, how training would split them, and every problem."""
     from defectlab.data.manifest.check import check
 
     report = check(paths.resolve(root), near=near, **options)
     print(report.text)
+    if pictures is not None and report.manifest is not None:
+        from defectlab.visualization.mask_pairs import write_mask_pairs
+
+        named = paths.resolve(pictures) if pictures else None
+        file = named or paths.results_dir() / "data_check" / f"{report.manifest.name}.png"
+        count = write_mask_pairs(report.manifest, file)
+        print(f"Pictures: {count} images with the outlines of their masks in {paths.relative(file)}")
     return 0 if report.ok else 1
 
 
 def _check_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("root", type=str, help="Folder of the dataset.")
     parser.add_argument("--near", type=bool, default=True, help="Look for copies of one photograph in two splits.")
+    drawing = "Draw the first images with the outlines of their masks into FILE (default: in results/data_check)."
+    parser.add_argument("--pictures", type=str, nargs="?", const="", metavar="FILE", help=drawing)
     parser.add_class_arguments(DataOptions, as_positional=False, skip={"root"})
 
 

@@ -48,7 +48,6 @@ class ManifestDataset(AnomalibDataset):
     ) -> None:
         super().__init__(augmentations)
         self.mask_reduction = mask_reduction
-        self.mask_reading = manifest.mask_reading
         # Shared memory: workers that live through many epochs see a change.
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
@@ -62,6 +61,7 @@ class ManifestDataset(AnomalibDataset):
                 "image_path": [str(manifest.absolute(entry)) for entry in entries],
                 "label_index": [entry.label for entry in entries],
                 "mask_path": [str(manifest.absolute_mask(entry) or "") for entry in entries],
+                "mask_reading": [manifest.mask_reading(entry) for entry in entries],
                 "all_defect": [manifest.is_all_defect(entry) for entry in entries],
                 "split": split,
             }
@@ -114,7 +114,7 @@ class ManifestDataset(AnomalibDataset):
             mask = load_mask(
                 row.mask_path,
                 size,
-                self.mask_reading,
+                row.mask_reading,
                 all_defect=row.all_defect,
                 mask_reduction=self.mask_reduction,
             )

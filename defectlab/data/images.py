@@ -38,6 +38,8 @@ MAX_REMEMBERED = 200_000  # files
 class ImageFacts:
     """Facts about an image file: size after and before EXIF rotation, Pillow mode, content hash, and any problem.
 
+    `orientation` is the EXIF value of the rotation, 1 for none.
+
     A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all
     pixels have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is
     not known (JPEG, whose noise hides it, and more than 8 bits). Of several `pages` only the first is ever read. `mask`
@@ -53,6 +55,7 @@ class ImageFacts:
     problem: str | None = None
     grey_values: int = 0
     pages: int = 1
+    orientation: int = 1
     mask: MaskContent | None = field(default=None, compare=False)
 
 
@@ -133,6 +136,8 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
 def read_mask(path: str | Path, reading: MaskReading = NOT_ZERO) -> NDArray[np.bool_]:
     """Return the mask as (H, W) bool: True where `reading` marks a pixel; the file's own EXIF rotation is applied.
 
+    The orientation of `reading` comes after that.
+
     Raises:
         DataError: The file is missing, truncated or cannot be decoded.
     """
@@ -141,7 +146,7 @@ def read_mask(path: str | Path, reading: MaskReading = NOT_ZERO) -> NDArray[np.b
             channels = _mask_channels(image)
     except Exception as error:
         raise _unreadable("mask", Path(path), error) from error
-    return reading.marked(channels.high, channels.low)
+    return _turn(reading.marked(channels.high, channels.low), reading.orientation)
 
 
 def _mask_channels(image: Image.Image) -> MaskChannels:
@@ -227,9 +232,10 @@ def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> Image
             if not as_mask:
                 image.draft(image.mode, (1, 1))  # JPEG only: every byte of the stream, an eighth of the arithmetic
             image.load()
+            orientation = early if image.format == "TIFF" else _orientation(image)
             if image.format == "TIFF":  # Pillow turns these by itself and reports the turned size from the start
                 raw_width, raw_height = (height, width) if early >= 5 else (width, height)
-            elif _orientation(image) >= 5:
+            elif orientation >= 5:
                 width, height = raw_height, raw_width
             if image.format == "PNG" and b"IEND" not in data:
                 raise OSError("image file is truncated (its end is missing)")
@@ -240,7 +246,7 @@ def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> Image
             grey_values, pages = _grey_values(image), _pages(image)
     except Exception as error:
         return ImageFacts(width, height, raw_width, raw_height, mode, sha256, _reason(error))
-    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, None, grey_values, pages, mask)
+    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, None, grey_values, pages, orientation, mask)
 
 
 def _pages(image: Image.Image) -> int:

@@ -5,7 +5,7 @@ palette. `MaskContent` has the facts of one file, `choose_reading` decides for a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -64,10 +64,14 @@ class MaskContent:
 
 @dataclass(frozen=True)
 class MaskReading:
-    """Which pixels of a mask are marked: those with a channel above `threshold`, or if inverted at most `threshold`."""
+    """Which pixels of a mask are marked: those with a channel above `threshold`, or if inverted at most `threshold`.
+
+    `orientation` is the EXIF orientation of the image where the mask was drawn on its stored pixels, else 1.
+    """
 
     threshold: float = 0
     inverted: bool = False
+    orientation: int = 1
 
     def marked(self, high: NDArray[Any], low: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which pixels are marked, from their largest and their smallest channel."""
@@ -92,8 +96,8 @@ class MaskReading:
         return "not 0" if self.threshold == 0 else f"above {self.threshold:g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain data."""
-        return asdict(self)
+        """Return what is the same for all masks of a dataset as plain data."""
+        return {"threshold": self.threshold, "inverted": self.inverted}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> "MaskReading":

@@ -94,14 +94,13 @@ def masks_on_images(
     without a mask has an empty one. `method` is how a mask that is not of its image's size comes to that size before it
     is cut (`reduce_mask`).
     """
-    reading = manifest.mask_reading
     entries = {relative(manifest.absolute(entry)): entry for entry in manifest.split(SPLIT)}
     for image_path in image_paths:
         entry = entries[image_path]
         path = manifest.absolute_mask(entry)
         size = (entry.height, entry.width)
         whole = manifest.is_all_defect(entry)
-        mask = np.full(size, whole, dtype=np.bool_) if path is None else read_mask(path, reading)
+        mask = np.full(size, whole, dtype=np.bool_) if path is None else read_mask(path, manifest.mask_reading(entry))
         if region is None:
             yield mask, size, bool(mask.any())
         else:  # the cut-out region counts as the image; the rest was never evaluated

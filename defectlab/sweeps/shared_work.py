@@ -113,8 +113,8 @@ def _masks(one: Configuration, entries: Sequence[Entry]) -> torch.Tensor | None:
     read = []
     for entry in entries:
         path, size = manifest.absolute_mask(entry), (entry.height, entry.width)
-        whole = manifest.is_all_defect(entry)
-        mask = load_mask(path, size, manifest.mask_reading, all_defect=whole, mask_reduction=reduction)
+        reading, whole = manifest.mask_reading(entry), manifest.is_all_defect(entry)
+        mask = load_mask(path, size, reading, all_defect=whole, mask_reduction=reduction)
         read.append(transform(resize(mask)))
     return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
 

@@ -19,10 +19,11 @@ MAX_SIZES = 6
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The text to print, and whether training would start."""
+    """The text to print, whether training would start, and the images; None where no layout could be read."""
 
     text: str
     ok: bool
+    manifest: Manifest | None = None
 
 
 _ROOT = Parameter("root", Parameter.POSITIONAL_OR_KEYWORD)
@@ -44,17 +45,18 @@ def check(*, near: bool, **options: Any) -> CheckReport:
         found = survey(given)
     except DataError as error:
         return CheckReport(f"{error}\n\nResult: training would stop here.", ok=False)
-    reading = MaskReading.from_dict(found.protocol.mask_reading)
-    report_grid_loss(_mask_files(found), reading, given.mask_reduction, found.findings)
+    manifest = manifest_of(found)
+    report_grid_loss(_readable_masks(found, manifest), given.mask_reduction, found.findings)
     if near:
         _warn_of_copies(found)
-    return CheckReport(_text(found, manifest_of(found)), ok=not found.findings.problems)
+    return CheckReport(_text(found, manifest), not found.findings.problems, manifest)
 
 
-def _mask_files(found: Survey) -> list[Path]:
-    """Return the readable masks that will be used."""
-    masks = (item.mask for item, _ in found.splits if item.mask and item.mask_facts and not item.mask_facts.problem)
-    return [Path(found.root, mask) for mask in masks]
+def _readable_masks(found: Survey, manifest: Manifest) -> list[tuple[Path, MaskReading]]:
+    """Return the masks that can be read, and what is marked in each."""
+    readable = {item.path for item, _ in found.splits if item.mask_facts and not item.mask_facts.problem}
+    files = ((entry, manifest.absolute_mask(entry)) for entry in manifest.entries if entry.path in readable)
+    return [(path, manifest.mask_reading(entry)) for entry, path in files if path]
 
 
 def _warn_of_copies(found: Survey) -> None:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from inspect import Parameter
 from pathlib import Path
@@ -34,7 +34,7 @@ class Entry:
     """One image, with posix paths relative to the root as on disk, and label 0 (good), 1 (anomalous) or -1 (unknown).
 
     `defect` is "good", "unknown" or the name of the abnormal folder; `width` and `height` are pixels after EXIF
-    rotation.
+    rotation. `mask_orientation` is the EXIF orientation that brings the mask onto the upright image.
     """
 
     path: str
@@ -46,6 +46,12 @@ class Entry:
     mask_sha256: str | None
     width: int
     height: int
+    mask_orientation: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data; a mask's orientation only where there is one."""
+        fields = asdict(self)
+        return fields if self.mask_orientation != 1 else {k: v for k, v in fields.items() if k != "mask_orientation"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Manifest:
             if e.label < 0:
                 continue
             line = [nfc(e.path), e.split, str(e.label), nfc(e.defect), e.sha256, e.mask_sha256 or ""]
+            line += [] if e.mask_orientation == 1 else [f"mask_orientation={e.mask_orientation}"]
             digest.update(("\t".join(line) + "\n").encode())
         return digest.hexdigest()
 
@@ -151,10 +158,9 @@ class Manifest:
         """Return the path of the image's mask on disk; None for an image without a mask."""
         return None if entry.mask is None else self.root / entry.mask
 
-    @property
-    def mask_reading(self) -> MaskReading:
-        """Which pixels of the masks are marked."""
-        return MaskReading.from_dict(self.protocol.mask_reading)
+    def mask_reading(self, entry: Entry) -> MaskReading:
+        """Return which pixels of the image's mask are marked, and how it is turned."""
+        return replace(MaskReading.from_dict(self.protocol.mask_reading), orientation=entry.mask_orientation)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values, which `from_json` converts back."""
@@ -167,7 +173,7 @@ class Manifest:
             "seed": self.seed,
             "protocol": self.protocol.to_dict(),
             "warnings": list(self.warnings),
-            "entries": [asdict(entry) for entry in self.entries],
+            "entries": [entry.to_dict() for entry in self.entries],
         }
 
     @classmethod
@@ -247,6 +253,7 @@ def manifest_of(found: Survey) -> Manifest:
             mask_sha256=item.mask_facts.sha256 if item.mask_facts else None,
             width=item.facts.width,
             height=item.facts.height,
+            mask_orientation=item.mask_orientation,
         )
         for item, split in found.splits
     ]

@@ -18,6 +18,7 @@ def read_masks(items: Sequence[Item], options: DataOptions, findings: Findings) 
         The reading as plain data, with `not_zero`: whether it marks exactly the pixels that are not black.
     """
     _check_files(items, findings)
+    _check_orientations(items, options, findings)
     masks = {item.mask: item.mask_facts.mask for item in items if item.mask and item.mask_facts}
     contents = {name: content for name, content in masks.items() if content is not None}
     if not contents:
@@ -54,11 +55,31 @@ def _check_files(items: Iterable[Item], findings: Findings) -> None:
             continue
         if item.mask_facts.sha256 == item.facts.sha256:
             copies.append(f"{item.mask} ({item.path})")
-        verdict, sizes = compare_sizes(item.facts, item.mask_facts)
+        verdict, sizes = compare_sizes(item.facts, item.mask_facts, item.mask_orientation)
         lines[verdict].append(f"{item.mask}: {sizes}" + (f" ({item.path})" if verdict == "wrong" else ""))
     findings.problem("Masks that do not fit their image: export them at the size of the image", lines["wrong"])
     findings.problem("Masks that are the image itself: mask_dir must hold masks", copies)
     findings.warn("Masks of another size than their image, resized (mask_reduction)", lines["resize"])
+
+
+def _check_orientations(items: Iterable[Item], options: DataOptions, findings: Findings) -> None:
+    """Report images that EXIF turns and whose mask carries no orientation, if by its size it may lie on either."""
+    turned = [
+        f"{item.mask}: {item.path} has EXIF orientation {item.facts.orientation}"
+        for item in items
+        if item.mask and item.mask_facts and item.facts.orientation != 1 and item.mask_facts.orientation == 1
+        if all(compare_sizes(item.facts, item.mask_facts, turn)[0] != "wrong" for turn in (1, item.facts.orientation))
+    ]
+    if options.mask_orientation is None:
+        title = (
+            "Masks without an orientation of images that EXIF turns: taken as drawn on the upright image, as viewers "
+            "show it; say mask_orientation: stored where they were drawn on the stored pixels, or upright"
+        )
+        findings.warn(title, turned)
+    elif turned:
+        drawn = {"stored": "stored pixels: they are turned as these are", "upright": "upright image: they stay"}
+        count = f"{len(turned)} masks of images that EXIF turns"
+        findings.choose(f"{count} were drawn on the {drawn[options.mask_orientation]} (mask_orientation).")
 
 
 def _warn_of_shares(shares: dict[str, float], findings: Findings) -> None:

@@ -13,20 +13,20 @@ from defectlab.data.transforms.mask_reduction import kept_regions, reduce_mask
 GRID = (256, 256)  # the usual input of a model, which is the default grid of the pixel metrics
 
 
-def report_grid_loss(paths: Sequence[Path], reading: MaskReading, method: str, findings: Findings) -> None:
+def report_grid_loss(masks: Sequence[tuple[Path, MaskReading]], method: str, findings: Findings) -> None:
     """Say how many defects (connected regions) of masks the nearest pixel loses on a grid of 256 x 256.
 
     It is a note where masks are reduced by area, which loses none, and a warning with `method` "nearest".
     """
 
-    def count(path: Path) -> tuple[int, int]:
+    def count(file: tuple[Path, MaskReading]) -> tuple[int, int]:
         """Return the number of regions of a mask and of those that are kept."""
-        mask = read_mask(path, reading)
+        mask = read_mask(*file)
         kept = kept_regions(mask, reduce_mask(mask, GRID, "nearest"))
         return len(kept), int(kept.sum())
 
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
-        counts = [one for one in pool.map(count, paths) if one[0]]
+        counts = [one for one in pool.map(count, masks) if one[0]]
     if not counts:
         return
     regions, lost = sum(count for count, _ in counts), sum(count - kept for count, kept in counts)

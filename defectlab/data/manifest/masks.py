@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from defectlab.data.images import ImageFacts, nfc
@@ -82,11 +82,15 @@ def mask_folders(abnormal: Sequence[Path], masks: Sequence[Path]) -> tuple[list[
     return list(masks), None
 
 
-def compare_sizes(image: ImageFacts, mask: ImageFacts) -> tuple[str, str]:
+def compare_sizes(image: ImageFacts, mask: ImageFacts, orientation: int = 1) -> tuple[str, str]:
     """Compare the size of a mask with its image's, both upright: ("same" | "resize" | "wrong", what to say).
+
+    `orientation` is the EXIF orientation that the mask gets beside its own.
 
     "resize": the aspect agrees within a pixel of rounding, so that nearest resampling puts the mask in place.
     """
+    if orientation >= 5:
+        mask = replace(mask, width=mask.height, height=mask.width)
     size = f"mask {mask.width} x {mask.height}, image {image.width} x {image.height}"
     if (mask.width, mask.height) == (image.width, image.height):
         return "same", ""
@@ -94,7 +98,7 @@ def compare_sizes(image: ImageFacts, mask: ImageFacts) -> tuple[str, str]:
         return "resize", size
     turned = (image.raw_width, image.raw_height) != (image.width, image.height)
     if turned and _same_aspect(mask.width, mask.height, image.raw_width, image.raw_height):
-        size += " after its EXIF rotation; the mask fits the unrotated image: turn the mask, or remove the EXIF tag"
+        size += " after its EXIF rotation; the mask fits the unrotated image: say mask_orientation: stored"
     return "wrong", size
 
 

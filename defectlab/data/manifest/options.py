@@ -23,6 +23,7 @@ VALIDATION_MODES = ("none", "same_as_test", "from_train", "from_test", "from_dir
 ON_DUPLICATE = ("error", "warn")
 MISSING_MASKS = ("error", "whole", "leave_out")
 MASK_REDUCTIONS = ("area", "nearest")
+MASK_ORIENTATIONS = ("upright", "stored")
 TASKS = ("segmentation", "classification")
 # Recorded at any value. Other options are recorded where they differ from their default, so that a new one leaves the
 # identity of the runs before it as it was.
@@ -72,6 +73,8 @@ class DataOptions:
         mask_threshold: A mask's pixel counts as defect where a channel is above this, in the file's own numbers;
             default is 0, or half of the largest where masks have soft edges or are JPEG (said when they are checked).
         mask_inverted: true: masks mark what is good.
+        mask_orientation: Of masks without EXIF whose image EXIF turns: upright (drawn on the turned image, as viewers
+            show it) or stored (on the pixels as they are in the file); default is upright, with a warning.
         task: classification (masks are not used) or segmentation (masks must be there); default is what there is.
         valid_area_mask: Picture of the images' own size, not zero where pixels count; below the root or the project.
         crop_area: Left, top, right, bottom in pixels of what is looked at.
@@ -112,6 +115,7 @@ class DataOptions:
     mask_reduction: str = "area"
     mask_threshold: float | None = None
     mask_inverted: bool = False
+    mask_orientation: str | None = None
     task: str | None = None
     valid_area_mask: str | None = None
     crop_area: list[int] | None = None
@@ -158,6 +162,7 @@ class DataOptions:
             check_range("Data", "mask_threshold", self.mask_threshold, low=0, high=None)
         if self.mask_inverted not in (True, False):
             raise OptionError(f"Data: mask_inverted must be true or false, got {self.mask_inverted!r}.")
+        _check_choice("mask_orientation", self.mask_orientation or MASK_ORIENTATIONS[0], MASK_ORIENTATIONS)
         _check_choice("task", self.task or TASKS[0], TASKS)
         tiling = Tiling.of(self.tiling)
         checked = replace(

@@ -37,6 +37,7 @@ class Item:
     facts: ImageFacts
     mask: str | None = None
     mask_facts: ImageFacts | None = None
+    mask_orientation: int = 1  # to be applied to the mask beside its own
     unused_mask: str | None = None
     unused_mask_facts: ImageFacts | None = None
 
@@ -79,7 +80,13 @@ def scan(root: Path, layout: Layout, options: DataOptions, findings: Findings) -
         defect = kind or Path(root, folder.folder).name
         item = Item(relative_to_root(root, path), folder.role, folder.label, defect, fact)
         if (mask := masks.get(path)) is not None:
-            item = replace(item, mask=relative_to_root(root, mask), mask_facts=mask_facts[mask])
+            drawn_on_stored = options.mask_orientation == "stored" and mask_facts[mask].orientation == 1
+            item = replace(
+                item,
+                mask=relative_to_root(root, mask),
+                mask_facts=mask_facts[mask],
+                mask_orientation=fact.orientation if drawn_on_stored else 1,
+            )
         if path in unused:
             name = relative_to_root(root, unused[path])
             item = replace(item, unused_mask=name, unused_mask_facts=unused_facts[path])

@@ -6,11 +6,12 @@ from PIL import Image
 
 from defectlab.data.datasets import load_mask
 from defectlab.data.folder import Folder
+from defectlab.data.images import ORIENTATION_TAG, read_mask
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.mask_content import MaskReading
 from defectlab.results.pixel_grid import masks_on_images
-from defectlab.utils.errors import OptionError
+from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.paths import relative
 from tests.helpers.datasets import mvtec, write_image
 
@@ -57,7 +58,7 @@ def test_masks_as_they_should_be_are_not_warned_of_and_leave_the_hash_as_it_was(
     assert manifest.protocol.mask_reading == {"threshold": 0, "inverted": False, "not_zero": True}
     before = manifest.to_json()
     del before["protocol"]["mask_reading"]
-    assert Manifest.from_json(before).mask_reading == MaskReading(0)
+    assert Manifest.from_json(before).mask_reading(manifest.entries[0]) == MaskReading(0)
 
 
 def test_masks_of_good_images_that_mark_something(tmp_path):
@@ -86,9 +87,46 @@ def test_all_that_read_masks_read_them_alike(tmp_path, options, marked):
     bad = [entry for entry in manifest.split("test") if entry.mask]
     names = [relative(manifest.absolute(entry)) for entry in bad]
     on_images = [mask.sum() for mask, _, _ in masks_on_images(manifest, names, None, "area")]
-    shared = [load_mask(manifest.absolute_mask(one), SIZE, manifest.mask_reading).sum().item() for one in bad]
+    shared = [load_mask(manifest.absolute_mask(one), SIZE, manifest.mask_reading(one)).sum().item() for one in bad]
     assert read == on_images == shared == [marked] * len(bad)
     assert data.options.keys() & {"mask_threshold", "mask_inverted"} == options.keys()
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("drawn_on", ["upright", "stored"])
+def test_masks_of_images_that_exif_turns(tmp_path, orientation, drawn_on):
+    stored = square()
+    stored[30:35, 2:4] = 255
+    dataset(tmp_path, stored, stored)
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    write_image(tmp_path / "test/crack/000.png", size=SIZE, exif=exif)
+    name = "ground_truth/crack/000_mask.png: test/crack/000.png has EXIF orientation"
+    assert f"(1):\n  {name} {orientation}" in "\n".join(build_manifest(tmp_path).warnings)
+    manifest = build_manifest(tmp_path, mask_orientation=drawn_on)
+    assert "EXIF" not in "\n".join(manifest.warnings)
+    turned, plain = (entry for entry in manifest.entries if entry.mask)
+    turns = {3: 2, 6: -1, 8: 1}[orientation] if drawn_on == "stored" else 0
+    for entry, expected in ((turned, np.rot90(stored, turns)), (plain, stored)):
+        mask = read_mask(manifest.absolute_mask(entry), manifest.mask_reading(entry))
+        np.testing.assert_array_equal(mask, expected > 0)
+    assert (manifest.hash == build_manifest(tmp_path).hash) == (drawn_on == "upright")
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_a_mask_of_the_stored_size_of_a_turned_image(tmp_path):
+    dataset(tmp_path, square()[:, :20])
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    write_image(tmp_path / "test/crack/000.png", size=(20, 40), exif=exif)
+    with pytest.raises(DataError, match="say mask_orientation: stored"):
+        build_manifest(tmp_path)
+    manifest = build_manifest(tmp_path, mask_orientation="stored")
+    assert "EXIF" not in "\n".join(manifest.warnings)
+    entry = next(entry for entry in manifest.entries if entry.mask)
+    mask = read_mask(manifest.absolute_mask(entry), manifest.mask_reading(entry))
+    np.testing.assert_array_equal(mask, np.rot90(square()[:, :20], -1) > 0)
+    assert mask.shape == (entry.height, entry.width)
 
 
 def test_options_that_cannot_be(tmp_path):
@@ -96,3 +134,5 @@ def test_options_that_cannot_be(tmp_path):
         build_manifest(tmp_path, mask_threshold=-1)
     with pytest.raises(OptionError, match="mask_inverted must be true or false"):
         build_manifest(tmp_path, mask_inverted="no")
+    with pytest.raises(OptionError, match="mask_orientation"):
+        build_manifest(tmp_path, mask_orientation="turned")
