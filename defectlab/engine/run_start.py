@@ -183,9 +183,17 @@ def dataset_record(datamodule: Folder) -> dict[str, Any]:
         "manifest": manifest.hash,
         "has_masks": manifest.has_masks,
         "protocol": manifest.protocol.to_dict(),
+        "near_duplicates": _count_near_duplicates(manifest),
         **({"without_mask": without_mask} if without_mask else {}),
         **({"calibration": held_back} if held_back else {}),
     }
+
+
+def _count_near_duplicates(manifest: Manifest) -> int | None:
+    from defectlab.data.manifest.near_duplicates import count_leaks
+
+    known = [entry for entry in manifest.entries if entry.label >= 0]
+    return count_leaks(manifest.root, {e.path: e.split for e in known}, {e.path: e.sha256 for e in known})
 
 
 def environment(device: str) -> dict[str, Any]:

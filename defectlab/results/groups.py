@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.data.manifest.groups import group_of
+from defectlab.data.manifest.groups import groups_by
 from defectlab.evaluation.bootstrap import image_intervals
 from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.suite import evaluate
@@ -30,9 +30,13 @@ def row_groups(record: RunRecord, rows: Sequence[ScoreRow]) -> list[str] | None:
 
 
 def groups_of_paths(record: RunRecord, paths: Sequence[str]) -> list[str] | None:
-    """Return the group of each image path of scores.csv by the pattern `data.group`; None without a pattern."""
-    pattern = record.dataset.protocol.group
-    return None if pattern is None else [group_of(path, pattern) for path in paths_below_root(record, paths)]
+    """Return the group of each image path of scores.csv by `data.group`; None for a run without it."""
+    protocol = record.dataset.protocol
+    if protocol.group is None:
+        return None
+    below = paths_below_root(record, paths)
+    groups = groups_by(below, protocol.group, protocol.copies)
+    return [groups[path] for path in below]
 
 
 def paths_below_root(record: RunRecord, paths: Sequence[str]) -> list[str]:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from helpers.datasets import make_parts
 from helpers.models import data, small
+from PIL import Image
 
 from defectlab import Engine
 from defectlab.data.folder import Folder
 from defectlab.evaluation.suite import evaluate
 from defectlab.results.comparison.ranking import rank_rows
+from defectlab.results.groups import groups_of_paths
 from defectlab.results.run.run import Run
 from defectlab.results.workbook import read_workbook
 from defectlab.results.workbook_row import best_rows, row_of
@@ -114,3 +116,20 @@ def test_a_limited_test_leaves_a_partial_run_that_is_not_ranked(parts: Path, tmp
     whole = Run.open(model.run_folder)
     assert whole.record.partial is None
     assert len(rank_rows([row_of(whole)], {}, {})) == 1
+
+
+def test_near_duplicates_across_splits_are_on_record_and_groups_of_them_are_units(tmp_path: Path, caplog):
+    root = make_parts(tmp_path / "parts", train=10, good=4)
+    with Image.open(root / "train/good/001.png") as image:
+        image.save(root / "test/good/copy.png", compress_level=0)
+    run = trained(root, results=str(tmp_path / "leaks"))
+    assert run.record.dataset.near_duplicates == 1
+    assert "1 pairs of near-duplicates lie in two splits" in caplog.text
+    assert row_of(run)["near_duplicates"] == 1
+    (root / "test/good/copy.png").rename(root / "train/good/copy.png")
+    run = trained(root, results=str(tmp_path / "kept"), group="near_duplicates", val_split_mode="from_train")
+    together = ["train/good/001.png", "train/good/copy.png"]
+    assert run.record.dataset.protocol.copies == [together]
+    assert run.record.dataset.near_duplicates == 0
+    assert groups_of_paths(run.record, [f"{run.record.dataset.root}/{name}" for name in together]) == [together[0]] * 2
+    assert Run.open(run.folder).record.dataset.protocol == run.record.dataset.protocol

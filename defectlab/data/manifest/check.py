@@ -64,7 +64,10 @@ def _warn_of_copies(found: Survey) -> None:
 
     splits = {item.path: str(role) for item, role in found.splits if item.label >= 0}
     pairs = near_duplicates(found.root, splits, {i.path: i.facts.sha256 for i, _ in found.splits if i.path in splits})
-    title = "Near-duplicates in two splits, copies of one photograph: the test would know them, remove one of each"
+    title = (
+        "Near-duplicates in two splits, copies of one photograph: the test would know them, remove one of each, or say "
+        "group: near_duplicates, which keeps them together where folders do not part them"
+    )
     found.findings.warn(title, describe(pairs, splits))
 
 

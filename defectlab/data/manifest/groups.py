@@ -1,8 +1,8 @@
-"""Groups of photographs of one part, identified by a pattern on the image's path. Does not use torch."""
+"""Groups of photographs of one part, by a pattern on the image's path or by their likeness. Does not use torch."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from defectlab.data.images import nfc, path_order
@@ -10,6 +10,7 @@ from defectlab.data.manifest.findings import Findings
 from defectlab.utils.errors import OptionError
 
 MAX_EXAMPLES = 3
+NEAR_DUPLICATES = "near_duplicates"  # value of data.group that groups copies of one photograph instead of a pattern
 
 
 @lru_cache(maxsize=64)
@@ -39,6 +40,18 @@ def group_of(path: str, pattern: str) -> str:
     'test/good/017_left.png'
     """
     return _name(path, pattern) or nfc(path)
+
+
+def groups_by(paths: Iterable[str], pattern: str, copies: Iterable[Sequence[str]] = ()) -> dict[str, str]:
+    """Return the group of each path by the value of `data.group`.
+
+    For `NEAR_DUPLICATES`, `copies` has the paths of each set of near-duplicates; the first names the group. Every other
+    image is a group of its own.
+    """
+    if pattern != NEAR_DUPLICATES:
+        return {path: group_of(path, pattern) for path in paths}
+    names = {nfc(path): nfc(together[0]) for together in copies for path in together}
+    return {path: names.get(nfc(path), nfc(path)) for path in paths}
 
 
 def _name(path: str, pattern: str) -> str | None:

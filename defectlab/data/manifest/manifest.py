@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.data.images import MAX_REMEMBERED, nfc, path_order, probe_all
+from defectlab.data.manifest.groups import groups_by
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.protocol import Protocol
@@ -107,7 +108,14 @@ class Manifest:
         """The paths of the good validation images that choose nothing, a seeded share of them (`calibration_share`)."""
         ratio = self.protocol.calibration_share
         images = ((entry.path, entry.label, entry.sha256) for entry in self.split("validation"))
-        return sample_calibration(images, ratio, self.seed, self.protocol.group) if ratio else frozenset()
+        return sample_calibration(images, ratio, self.seed, self.groups) if ratio else frozenset()
+
+    @property
+    def groups(self) -> dict[str, str] | None:
+        """The part that each image shows, by path (`data.group`); None without groups."""
+        if self.protocol.group is None:
+            return None
+        return groups_by((entry.path for entry in self.entries), self.protocol.group, self.protocol.copies)
 
     def chooses(self, entry: Entry) -> bool:
         """Return whether a validation image may choose an epoch or a configuration; see `calibration`."""

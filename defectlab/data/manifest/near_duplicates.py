@@ -6,20 +6,28 @@ So each picture is laid over the common one, candidates are found by what deviat
 when what a combination of their look-alikes cannot explain is the same in both.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_erosion, gaussian_filter
+from threadpoolctl import ThreadpoolController
 
 from defectlab.data.images import as_uint8, read_image
+from defectlab.data.manifest.groups import clusters
 from defectlab.data.manifest.registration import Picture, Placement, register_all, shrink
 
+logger = logging.getLogger(__name__)
+
+MAX_CHECKED = 3000  # images looked at before each training, some 25 seconds on two cores
+MAX_SHOWN = 5
 SIZE, COARSE = 128, 32  # pixels of the pictures compared, and of those searched
 MAX_CANDIDATES = 2  # for each picture
 MIN_CANDIDATE_CORRELATION = 0.5  # of deviations from the common picture
@@ -50,10 +58,62 @@ def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str
         splits: The split of each path; every one can be read.
         contents: Content hash of each path.
     """
+    if len(set(splits.values())) < 2:
+        return []
+    # OpenBLAS on many threads takes four times as long for matrices of this size.
+    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+        return _near_duplicates(root, splits, contents)
+
+
+def sets_of_copies(root: Path, contents: Mapping[str, str]) -> list[list[str]]:
+    """Return the sets of images of one photograph, near-duplicates or of equal content, sorted; at least two in a set.
+
+    Args:
+        root: Folder that the paths are relative to.
+        contents: Content hash of each path; every one can be read.
+    """
+    pairs = near_duplicates(root, {path: path for path in contents}, contents)
+    groups = {path: path for path in contents}
+    home = {path: {path} for path in contents}
+    for pair in pairs:
+        joined = home[pair.one] | home[pair.other]
+        for path in joined:
+            home[path] = joined
+            groups[path] = min(joined)
+    return [together for together in clusters(groups, contents) if len(together) > 1]
+
+
+def count_leaks(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> int | None:
+    """Return the number of pairs of near-duplicates in different splits, and warn of them before a training.
+
+    None, with a log line, where there are more than `MAX_CHECKED` images: `data check` looks there too.
+    """
+    if len(splits) > MAX_CHECKED:
+        logger.info(
+            "%d images: too many to look for near-duplicates before each training; `data check` does", len(splits)
+        )
+        return None
+    pairs = _remembered(root, tuple(sorted((path, splits[path], contents[path]) for path in splits)))
+    if pairs:
+        lines = describe(pairs[:MAX_SHOWN], splits)
+        more = [f"... and {len(pairs) - MAX_SHOWN} more"] if len(pairs) > MAX_SHOWN else []
+        logger.warning(
+            "%d pairs of near-duplicates lie in two splits, so the test is of images that training has seen; "
+            "data.group: near_duplicates keeps them together:\n  %s",
+            len(pairs), "\n  ".join(lines + more),
+        )  # fmt: skip
+    return len(pairs)
+
+
+@lru_cache(maxsize=32)
+def _remembered(root: Path, files: tuple[tuple[str, str, str], ...]) -> tuple[NearPair, ...]:
+    splits = {path: split for path, split, _ in files}
+    return tuple(near_duplicates(root, splits, {path: content for path, _, content in files}))
+
+
+def _near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> list[NearPair]:
     paths = sorted(splits)
     names = np.array([splits[path] for path in paths])
-    if len(set(names)) < 2:
-        return []
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         pictures = np.stack(list(pool.map(lambda path: thumbnail(root / path), paths)))  # (n, SIZE, SIZE)
     hashes = np.array([contents[path] for path in paths])

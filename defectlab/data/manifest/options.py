@@ -57,7 +57,8 @@ class DataOptions:
         val_split_ratio: Share that validates.
         seed: Of the split; default is the experiment's.
         on_duplicate: error or warn, for equal files in training and test.
-        group: Regular expression on the image's path that names the part it shows, where a part has several images.
+        group: Regular expression on the image's path that names the part it shows, where a part has several images; or
+            near_duplicates: copies of one photograph, found by likeness, stay together.
         n_val_good: Good training images that validate too; default is 512, at most a fifth of them, where the
             validation folders hold anomalous images only.
         calibration_share: Share of the good validation images that choose nothing (no epoch, no configuration, no other

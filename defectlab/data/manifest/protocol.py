@@ -12,7 +12,8 @@ class Protocol:
     """Origin of the test and validation images, as fields and text, with counts[split][good | anomalous].
 
     `n_val_good` good images were taken out of training to validate beside the anomalous ones; None: not asked for.
-    `group` is the pattern that names groups, `group_counts` their counts; both are None without one.
+    `group` is the pattern that names groups, `group_counts` their counts; both are None without one. With the group
+    "near_duplicates", `copies` has the paths of each set of images that are copies of one photograph.
     `calibration_share` is None where no good validation images are held back for calibration.
     `missing_masks` is None where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None
     where none was asked for. `mask_reading` is what counts as marked in masks (`MaskReading`), and whether that is
@@ -34,6 +35,7 @@ class Protocol:
     calibration_share: float | None = None
     task: str | None = None
     mask_reading: Mapping[str, Any] | None = None
+    copies: list[list[str]] = field(default_factory=list)
 
     @property
     def threshold_source(self) -> str:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from defectlab.data.images import nfc
-from defectlab.data.manifest.groups import clusters, group_of
+from defectlab.data.manifest.groups import clusters
 from defectlab.data.manifest.scan import Item
 
 
@@ -86,7 +86,7 @@ def _sample_groups(items: Sequence[Item], ratio: float, seed: int, purpose: str,
 
 
 def sample_calibration(
-    images: Iterable[tuple[str, int, str]], ratio: float, seed: int, pattern: str | None = None
+    images: Iterable[tuple[str, int, str]], ratio: float, seed: int, groups: Mapping[str, str] | None = None
 ) -> frozenset[str]:
     """Return the paths of a seeded share of the good validation images, which are to choose nothing.
 
@@ -97,10 +97,10 @@ def sample_calibration(
         images: Path, label and content hash of each validation image.
         ratio: Share of the sets.
         seed: Of the sample.
-        pattern: Names the part that an image shows (`data.group`).
+        groups: The part that each image shows (`data.group`).
     """
     validating = list(images)
-    groups = {path: path if pattern is None else group_of(path, pattern) for path, _, _ in validating}
+    groups = {path: path for path, _, _ in validating} if groups is None else groups
     anomalous = {groups[path] for path, label, _ in validating if label == 1}
     contents = {path: sha for path, label, sha in validating if label == 0 and groups[path] not in anomalous}
     sets = clusters(groups, contents)

@@ -227,7 +227,7 @@ class _Splits:
             return
         validating = self.members("validation")
         images = ((item.path, item.label, item.facts.sha256) for item in validating)
-        count = len(sample_calibration(images, ratio, self.seed, self.options.group))
+        count = len(sample_calibration(images, ratio, self.seed, self.groups))
         self.findings.choose(
             f"{count} of {sum(item.label == 0 for item in validating)} good validation images (calibration_share="
             f"{ratio:g}, seed {self.seed}) choose nothing: they are kept for the threshold rule conformal."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from defectlab.data.manifest.accounting import account
 from defectlab.data.manifest.findings import Findings
-from defectlab.data.manifest.groups import find_groups
+from defectlab.data.manifest.groups import NEAR_DUPLICATES, find_groups, groups_by
 from defectlab.data.manifest.layouts import Layout, detect, named
 from defectlab.data.manifest.mask_checks import read_masks
 from defectlab.data.manifest.options import DataOptions
@@ -51,21 +51,40 @@ def survey(options: DataOptions) -> Survey:
     account(root, layout, options, findings)
     items = scan(root, layout, options, findings)
     check_sizes(region, items, findings)
-    groups = None if options.group is None else find_groups((item.path for item in items), options.group, findings)
+    copies: list[list[str]] = []
+    groups = None
+    if options.group == NEAR_DUPLICATES:
+        copies = _find_copies(root, items, findings)
+        groups = groups_by((item.path for item in items), options.group, copies)
+    elif options.group is not None:
+        groups = find_groups((item.path for item in items), options.group, findings)
     splits, protocol = assign(items, options, findings, groups)
     protocol = replace(
         protocol,
         task=options.task,
         missing_masks=_missing_masks(splits, options, findings),
+        copies=copies,
         mask_reading=read_masks(items, options, findings),
     )
     known = [(item, role) for item, role in splits if item.label >= 0]
     if groups is not None:
-        _check_groups(known, groups, options.on_duplicate, findings)
+        _check_groups(known, groups, options, findings)
     _check_duplicates(known, options.on_duplicate, findings)
     _check_labels(protocol, findings)
     assert options.seed is not None, "checked options have a seed"
     return Survey(options.name or root.name, root, layout, options.seed, items, tuple(splits), protocol, findings)
+
+
+def _find_copies(root: Path, items: Sequence[Item], findings: Findings) -> list[list[str]]:
+    """Return the sets of images that are copies of one photograph, whatever folder they lie in."""
+    from defectlab.data.manifest.near_duplicates import sets_of_copies
+
+    copies = sets_of_copies(root, {item.path: item.facts.sha256 for item in items})
+    findings.choose(
+        f"{sum(map(len, copies))} of {len(items)} images are near-duplicates of another, in {len(copies)} sets (group "
+        f"{NEAR_DUPLICATES}); splits keep each set whole."
+    )
+    return copies
 
 
 def _layout(options: DataOptions) -> tuple[Path, Layout]:
@@ -128,7 +147,7 @@ def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, fi
 
 
 def _check_groups(
-    splits: Sequence[tuple[Item, Role]], groups: Mapping[str, str], on_duplicate: str, findings: Findings
+    splits: Sequence[tuple[Item, Role]], groups: Mapping[str, str], options: DataOptions, findings: Findings
 ) -> None:
     """Report parts that have images in several splits, which would leak training data into the test."""
     first_paths: dict[str, dict[str, str]] = defaultdict(dict)
@@ -139,13 +158,17 @@ def _check_groups(
         for name, paths in first_paths.items()
         if len(paths) > 1
     ]
-    if on_duplicate == "warn":
+    if options.on_duplicate == "warn":
         findings.warn("The same part in two splits", lines)
         return
-    fix = (
-        "move them into one folder; or, where equal names mean different parts, let group take in the folder, "
-        "such as (.*/\\d+)_; or say on_duplicate: warn"
-    )
+    if options.group == NEAR_DUPLICATES:
+        fix = "remove one of each or move them into one folder, since folders decide their split"
+    else:
+        fix = (
+            "move them into one folder; or, where equal names mean different parts, let group take in the folder, "
+            "such as (.*/\\d+)_"
+        )
+    fix += "; or say on_duplicate: warn"
     findings.problem(f"The same part in two splits: {fix}", lines)
 
 

@@ -217,6 +217,8 @@ def _protocol(group: RankingKey, rows: Sequence[Row], runs: Mapping[str, Run]) -
     elif number(rows[0], "test_images") is not None:
         parts = [f"{split}: {rows[0].get(f'{split}_images', 0)} images" for split in ("test", "validation", "train")]
     parts += [str(rows[0].get("protocol", ""))]
+    if copies := max((number(row, "near_duplicates") or 0 for row in rows), default=0):
+        parts += [f"{copies:.0f} pairs of near-duplicates in two splits: the test knows them"]
     if rows[0].get("data.group"):
         parts += ["several photographs of one part: intervals and ties take parts, not images, as independent"]
     if "manifest" in rows[0]:

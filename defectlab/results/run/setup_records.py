@@ -36,7 +36,8 @@ class DatasetRecord(JsonObject):
     """The images: counts by split and kind of defect, the manifest's hash, and how they were split.
 
     `without_mask` names the defects left out of the pixel metrics, and `calibration` the good validation images that
-    chose nothing (`data.calibration_share`), as scores.csv names them.
+    chose nothing (`data.calibration_share`), as scores.csv names them. `near_duplicates` counts pairs of copies of one
+    photograph in different splits; None: not looked for.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DatasetRecord(JsonObject):
     protocol: ProtocolRecord
     without_mask: list[str] = field(default_factory=list)
     calibration: list[str] = field(default_factory=list)
+    near_duplicates: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

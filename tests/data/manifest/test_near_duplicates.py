@@ -1,6 +1,7 @@
 """Near-duplicates: copies of one photograph are found, look-alike parts of an aligned line are not."""
 
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from defectlab.data.images import probe
 from defectlab.data.manifest.check import check
-from defectlab.data.manifest.near_duplicates import near_duplicates
+from defectlab.data.manifest.manifest import Manifest, build_manifest
+from defectlab.data.manifest.near_duplicates import count_leaks, near_duplicates, sets_of_copies
 from defectlab.data.manifest.registration import Picture, Placement, register_all
+from defectlab.utils.errors import DataError
 
 
 def register(moving: Picture, fixed: Picture, sizes: tuple[int, ...]) -> Placement | None:
@@ -153,6 +157,73 @@ def test_check_warns_and_training_would_still_start(tmp_path: Path):
     assert "test/good/copy.jpg" in report.text
     assert "train/good/003.png (train)" in report.text
     assert "Near-duplicates" not in check(tmp_path, near=False).text
+
+
+def exposures(root: Path) -> list[set[str]]:
+    """A flat dataset whose good and bad folders hold several exposures of some tiles; return the sets of one tile."""
+    line(root, train=18, test=10)
+    (root / "train/good").rename(root / "good")
+    (root / "test/crack").rename(root / "bad")
+    shutil.rmtree(root / "test")
+    sets = []
+    for folder, number in (("good", 2), ("good", 9), ("bad", 1)):
+        names = {f"{folder}/{number:03d}.png"}
+        with Image.open(root / f"{folder}/{number:03d}.png") as image:
+            for exposure in (0.9, 1.1):
+                name = f"{folder}/{number:03d}_{exposure}.png"
+                ImageEnhance.Brightness(image).enhance(exposure).save(root / name)
+                names.add(name)
+        sets.append(names)
+    return sorted(sets, key=min)
+
+
+def test_the_group_near_duplicates_keeps_exposures_of_one_tile_in_one_split(tmp_path: Path):
+    sets = exposures(tmp_path)
+    parted = 0
+    for seed in range(4):
+        options = {"val_split_mode": "from_test", "seed": seed, "test_split_ratio": 0.5}
+        manifest = build_manifest(tmp_path, group="near_duplicates", **options)
+        assert manifest.protocol.copies == [sorted(names) for names in sets]
+        split = {entry.path: entry.split for entry in manifest.entries}
+        assert all(len({split[path] for path in names}) == 1 for names in sets)
+        assert Manifest.from_json(manifest.to_json()) == manifest
+        plain = {entry.path: entry.split for entry in build_manifest(tmp_path, **options).entries}
+        parted += any(len({plain[path] for path in names}) > 1 for names in sets)
+    assert parted, "without the group the seeds part some"
+    text = check(tmp_path, group="near_duplicates").text
+    assert "9 of 29 images are near-duplicates of another, in 3 sets (group near_duplicates)" in text
+    assert "Near-duplicates in two splits" not in text
+
+
+def test_near_duplicates_that_folders_part_are_an_error_of_the_group(tmp_path: Path):
+    line(tmp_path)
+    with Image.open(tmp_path / "train/good/003.png") as image:
+        saved_again(image, 80).save(tmp_path / "test/good/copy.jpg")
+    with pytest.raises(DataError, match=r"(?s)folders decide their split.*test/good/copy\.jpg"):
+        build_manifest(tmp_path, group="near_duplicates")
+
+
+def test_files_of_equal_content_are_copies_too(tmp_path: Path):
+    line(tmp_path, train=4, test=2)
+    shutil.copy(tmp_path / "train/good/000.png", tmp_path / "train/good/twin.png")
+    contents = {name: probe(tmp_path / name).sha256 for name in splits(tmp_path)}
+    assert sets_of_copies(tmp_path, contents) == [["train/good/000.png", "train/good/twin.png"]]
+
+
+def test_pairs_are_counted_and_told_before_a_training(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch):
+    line(tmp_path, train=12, test=4)
+    names = splits(tmp_path)
+    assert count_leaks(tmp_path, names, {name: name for name in names}) == 0
+    assert caplog.text == ""
+    for number in range(2):
+        with Image.open(tmp_path / f"train/good/{number:03d}.png") as image:
+            saved_again(image, 80).save(tmp_path / f"test/good/copy{number}.jpg")
+    names = splits(tmp_path)
+    assert count_leaks(tmp_path, names, {name: name for name in names}) == 2
+    assert "2 pairs of near-duplicates lie in two splits" in caplog.text
+    assert "data.group: near_duplicates" in caplog.text
+    monkeypatch.setattr("defectlab.data.manifest.near_duplicates.MAX_CHECKED", 10)
+    assert count_leaks(tmp_path, names, {name: name for name in names}) is None
 
 
 @pytest.mark.long

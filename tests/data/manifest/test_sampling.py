@@ -5,6 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from defectlab.data.manifest.groups import groups_by
 from defectlab.data.manifest.sampling import sample_calibration, sample_paths, share
 
 NAMES = [f"train/good/{i:03d}.png" for i in range(10)]
@@ -77,7 +78,7 @@ def test_a_seeded_share_of_good_validation_images_is_held_back():
 
 def test_calibration_takes_whole_parts_that_are_good():
     images = [(f"{n:02d}_{view}.png", int(n < 4 and view == 0), f"{n}{view}") for n in range(12) for view in range(3)]
-    held = sample_calibration(images, 0.5, 42, r"^(\d+)_")
+    held = sample_calibration(images, 0.5, 42, groups_by([path for path, _, _ in images], r"^(\d+)_"))
     parts = {path[:2] for path in held}
     assert len(parts) == 4  # half of the eight parts without a defect
     assert min(parts) >= "04"

@@ -84,6 +84,13 @@ def _seed(run: Run) -> int:
     return run.record.facts["seed"]
 
 
+def test_near_duplicates_across_splits_are_told_of():
+    rows = [row_of(finished(name)) for name in ("one", "other")]
+    (ranking,) = rank_rows([row | {"near_duplicates": 49} for row in rows], {}, {})
+    assert "49 pairs of near-duplicates in two splits" in ranking.protocol
+    assert "near-duplicates" not in rank_rows(rows, {}, {})[0].protocol
+
+
 def test_what_cannot_be_tested_says_so():
     best, gone = measured("best", 0.4), measured("gone", 0.5, 2)
     (gone.folder / "scores.csv").unlink()
