@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from defectlab.data.images import IMAGE_EXTENSIONS, list_images, probe
+from defectlab.data.images import IMAGE_EXTENSIONS, list_images, other_pictures, probe
 from defectlab.data.manifest.mask_recognition import masks_among
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError
@@ -35,6 +35,8 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
     path = paths.resolve(source)
     if path.is_dir():
         found = _without_masks(path, list_images(path))
+        if others := other_pictures(path):
+            logger.warning("Pictures of a kind that is not read, not scored: %s", "; ".join(others))
     elif path.is_file():
         if path.suffix.lower() not in IMAGE_EXTENSIONS:
             raise DataError(f"{path} is no image file; {KNOWN}.")

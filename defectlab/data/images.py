@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".pxm")
 
+# Pictures of a kind that is not read, as users may take them for images that are.
+OTHER_PICTURES = (
+    *(".gif", ".jfif", ".jpe", ".jp2", ".j2k", ".jxl", ".jxr", ".heic", ".heif", ".avif", ".tga", ".psd", ".svg"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".exr", ".hdr", ".dcm", ".fits", ".npy"),
+)
+
 # Thumbnails and rubbish that network drives, Windows and macOS put beside the images.
 SYSTEM_FOLDERS = ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found")
 
@@ -94,6 +100,16 @@ def walk_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 def is_user_folder(name: str) -> bool:
     """Return whether a folder's name is neither hidden nor that of thumbnails or rubbish of a drive."""
     return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS
+
+
+def other_pictures(folder: Path) -> list[str]:
+    """Return a line for each ending of `OTHER_PICTURES` below a folder: how many files have it, and one of them."""
+    found: dict[str, list[str]] = {}
+    for parent, files in walk_folder(folder):
+        for name in files:
+            if name.lower().endswith(OTHER_PICTURES):
+                found.setdefault(Path(name).suffix.lower(), []).append((parent / name).relative_to(folder).as_posix())
+    return [f"{len(names)} {ending} such as {min(names)}" for ending, names in sorted(found.items())]
 
 
 def normalised_extensions(extensions: Iterable[str] | str | None) -> tuple[str, ...]:

@@ -40,6 +40,13 @@ def test_brackets_in_a_folders_name_are_no_pattern(tmp_path):
     assert found(tmp_path, f"{tmp_path}/lot [0-9]/*.png") == ["lot 3/c.png"]
 
 
+def test_pictures_of_a_kind_that_is_not_read_are_named(tmp_path, caplog):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.heic").write_bytes(b"")
+    assert found(tmp_path) == ["a.png"]
+    assert "not scored: 1 .heic such as b.heic" in caplog.text
+
+
 def test_what_is_no_image_and_what_is_not_there(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     for source, words in ((tmp_path / "notes.txt", "no image file"), (tmp_path / "x", "no file or folder")):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from defectlab.data.images import IMAGE_EXTENSIONS, other_pictures
 from defectlab.data.manifest.findings import MAX_LINES, Findings
 from defectlab.data.manifest.layouts import Layout
 from defectlab.data.manifest.options import DataOptions
@@ -18,6 +19,7 @@ def account(root: Path, layout: Layout, options: DataOptions, findings: Findings
     For a detected layout this is a warning with the options that would use them. Where folders are given by name the
     others were left out on purpose: a note names them, if the root was given too.
     """
+    _warn_of_other_pictures(root, layout, findings)
     if layout.name == "named" and options.root is None:
         return
     pictures = picture_folders(root, options.extensions)
@@ -37,6 +39,14 @@ def account(root: Path, layout: Layout, options: DataOptions, findings: Findings
             "test/ has no folder of good images (good, normal, ok, ...)",
             [f"some of {', '.join(layout.normal_dirs)} are kept from training for the test (test_split_ratio)"],
         )
+
+
+def _warn_of_other_pictures(root: Path, layout: Layout, findings: Findings) -> None:
+    """Warn of picture files of a kind that is not read, below the root or in the folders given by name."""
+    given = [folder for name, dirs in layout.folders().items() if name != "annotations" for folder in dirs]
+    folders = dict.fromkeys(given) if layout.name == "named" else {".": None}
+    lines = [f"{folder}: {line}" for folder in folders for line in other_pictures(Path(root, folder))]
+    findings.warn(f"Pictures of a kind that is not read ({', '.join(IMAGE_EXTENSIONS)} are): convert them", lines)
 
 
 def _is_used(root: Path, folder: str, layout: Layout) -> bool:

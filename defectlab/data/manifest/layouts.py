@@ -125,12 +125,16 @@ def check_root(root: Path) -> None:
 
 
 def closest_folder(root: Path, folder: str, depth: int = 3) -> str:
-    """Return `` Did you mean 'x'?`` for the closest folder under `root`, at most `depth` levels down."""
+    """Return `` Did you mean 'x'?`` for the closest folder under `root`, at most `depth` levels down.
+
+    A folder whose path differs in case only is said to do so.
+    """
     names, level = [], [root]
     for _ in range(depth):
         level = [child for parent in level for child in subfolders(parent)]
         names += [child.relative_to(root).as_posix() for child in level]
-    return did_you_mean(folder, names)
+    same = [name for name in names if nfc(name).casefold() == nfc(folder).casefold()]
+    return f" {same[0]!r} differs in upper and lower case." if same else did_you_mean(folder, names)
 
 
 def _train_test(root: Path, train: Path, test: Path | None) -> Layout:

@@ -9,14 +9,19 @@ from defectlab.data.images import ImageFacts, nfc
 from defectlab.utils.errors import DataError
 
 MASK_SUFFIXES = ("_mask", "-mask", "_gt", "_ground_truth", "_groundtruth", "_label", "_seg")
+MIN_MASK_SIDE = 4  # pixels; with the rounding of one pixel, a smaller mask has the aspect of any image
 
 
 @dataclass
 class Pairing:
-    """The mask of each image (by position in the given lists), and the images with no mask or an ambiguous one."""
+    """The mask of each image (by position in the given lists), and the images with no mask or an ambiguous one.
+
+    `differing` has the mask of each missing image whose name differs from what is looked for in case only.
+    """
 
     masks: dict[int, int] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
+    differing: dict[int, int] = field(default_factory=dict)
     ambiguous: list[str] = field(default_factory=list)
 
 
@@ -37,6 +42,7 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None =
     for index, image in enumerate(images):
         image_keys[_key(image)].append(index)
 
+    folded = {_folded(_key(mask)): index for index, mask in enumerate(masks)}
     pairing = Pairing()
     for (folder, stem), indices in image_keys.items():
         if len(indices) > 1:
@@ -54,6 +60,8 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], suffix: str | None =
             pairing.masks[indices[0]] = candidates[0]
         else:
             pairing.missing.append(indices[0])
+            like = [folded[_folded(key)] for key in keys if _folded(key) in folded]
+            pairing.differing |= dict.fromkeys(indices[:1], like[0]) if like else {}
     return pairing
 
 
@@ -87,13 +95,16 @@ def compare_sizes(image: ImageFacts, mask: ImageFacts, orientation: int = 1) -> 
 
     `orientation` is the EXIF orientation that the mask gets beside its own.
 
-    "resize": the aspect agrees within a pixel of rounding, so that nearest resampling puts the mask in place.
+    "resize": the aspect agrees within a pixel of rounding, so that nearest resampling puts the mask in place. Of a mask
+    with a side below `MIN_MASK_SIDE` nothing can be told.
     """
     if orientation >= 5:
         mask = replace(mask, width=mask.height, height=mask.width)
     size = f"mask {mask.width} x {mask.height}, image {image.width} x {image.height}"
     if (mask.width, mask.height) == (image.width, image.height):
         return "same", ""
+    if min(mask.width, mask.height) < min(MIN_MASK_SIDE, image.width, image.height):
+        return "wrong", f"{size}, which is too small to say where a defect is"
     if _same_aspect(mask.width, mask.height, image.width, image.height):
         return "resize", size
     turned = (image.raw_width, image.raw_height) != (image.width, image.height)
@@ -119,6 +130,10 @@ def _subfolder(mask_dir: Path, abnormal: Path) -> Path:
             if nfc(entry.name) == nfc(abnormal.name) and entry.is_dir():
                 return entry
     return mask_dir
+
+
+def _folded(key: tuple[str, str]) -> tuple[str, str]:
+    return key[0].casefold(), key[1].casefold()
 
 
 def _key(path: str) -> tuple[str, str]:

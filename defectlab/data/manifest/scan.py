@@ -11,7 +11,7 @@ from typing import Literal
 from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.good_masks import masks_of_good
-from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
+from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root, subfolders
 from defectlab.data.manifest.mask_recognition import MaskAmongImages, masks_among, two_valued
 from defectlab.data.manifest.masks import mask_folders, pair_masks
 from defectlab.data.manifest.options import DataOptions
@@ -246,15 +246,16 @@ def _pair_beside(
     if options.task == "classification":
         return {}, {}
     missing = [path for path in anomalous if pairs and path not in pairs]
-    _report_missing(root, missing, "beside it", options, findings)
+    _report_missing(root, dict.fromkeys(missing, "beside it"), options, findings)
     return pairs, good
 
 
-def _report_missing(root: Path, images: Sequence[Path], where: str, options: DataOptions, findings: Findings) -> None:
+def _report_missing(root: Path, images: Mapping[Path, str], options: DataOptions, findings: Findings) -> None:
+    """Report images without a mask, each with where it was looked for, unless a rule says what they count as."""
     if options.missing_masks != "error":
         return
     fix = "add it, say missing_masks: whole or leave_out, or task: classification for image metrics only"
-    lines = [f"{relative_to_root(root, image)}: no mask {where}" for image in images]
+    lines = [f"{relative_to_root(root, image)}: no mask {where}" for image, where in images.items()]
     findings.problem(f"Images without a mask: {fix}", lines)
 
 
@@ -315,11 +316,26 @@ def _pair_folder(
         [path.relative_to(mask_folder).as_posix() for path in masks],
         options.mask_suffix,
     )
-    missing = [images.files[index] for index in pairing.missing]
-    _report_missing(root, missing, f"in {relative_to_root(root, mask_folder)}", options, findings)
+    where = relative_to_root(root, mask_folder)
+    like = {images.files[image]: masks[mask].name for image, mask in pairing.differing.items()}
+    missing = {
+        images.files[index]: f"in {where}" + _case_hint(like.get(images.files[index])) for index in pairing.missing
+    }
+    other = next((child.name for child in subfolders(mask_folder) if _differs_in_case(child.name, source.name)), None)
+    if missing and other:  # a mask folder for several kinds, with a folder of this one
+        missing = {path: f"in {where}" + _case_hint(f"{other}/") for path in missing}
+    _report_missing(root, missing, options, findings)
     lines = [f"{images.folder}: {line}" for line in pairing.ambiguous]
     findings.problem("Names that fit twice: give each image and mask of a folder its own stem", lines)
     return {images.files[image]: masks[mask] for image, mask in pairing.masks.items()}
+
+
+def _case_hint(name: str | None) -> str:
+    return "" if name is None else f"; {name} differs in upper and lower case: rename it"
+
+
+def _differs_in_case(one: str, other: str) -> bool:
+    return nfc(one) != nfc(other) and nfc(one).casefold() == nfc(other).casefold()
 
 
 def _given_mask_folders(layout: Layout) -> tuple[str, ...]:

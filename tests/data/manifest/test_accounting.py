@@ -67,3 +67,19 @@ def test_test_folders_alone_are_accounted_for_too(tmp_path):
         write_image(tmp_path / name)
     (warning,) = bare_manifest(tmp_path).warnings
     assert ". (1 image)" in warning
+
+
+def test_pictures_of_a_kind_that_is_not_read_are_counted_and_named(tmp_path):
+    mvtec(tmp_path)
+    for name in ("train/good/a.heic", "train/good/b.HEIC", "test/crack/c.gif", "notes/d.CR2", "notes/e.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (warning,) = build_manifest(tmp_path).warnings
+    assert warning.splitlines()[1:] == [
+        "  .: 1 .cr2 such as notes/d.CR2",
+        "  .: 1 .gif such as test/crack/c.gif",
+        "  .: 2 .heic such as train/good/a.heic",
+    ]
+    (warning,) = build_manifest(tmp_path, normal_dir="train/good").warnings
+    assert "train/good: 2 .heic such as a.heic" in warning
+    assert "gif" not in warning

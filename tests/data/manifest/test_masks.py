@@ -82,6 +82,11 @@ def test_swapped_folder_names_are_put_right_and_said(tmp_path):
         (facts(100, 75), facts(1000, 754), "resize"),
         (facts(640, 480), facts(640, 470), "wrong"),
         (facts(640, 480), facts(480, 640), "wrong"),
+        (facts(640, 480), facts(1, 1), "wrong"),
+        (facts(640, 480), facts(3, 3), "wrong"),
+        (facts(640, 480), facts(8, 6), "resize"),
+        (facts(3, 3), facts(6, 6), "resize"),
+        (facts(1, 1), facts(1, 1), "same"),
     ],
 )
 def test_size_verdicts(image, mask, verdict):

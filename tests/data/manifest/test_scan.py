@@ -314,3 +314,22 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         pytest.skip("this file system takes them for one")
     with pytest.raises(DataError, match=r"accents stored in two ways.*\n.*\\u0308"):
         build_manifest(root)
+
+
+def test_names_that_differ_in_case_only_are_named(tmp_path):
+    mvtec(tmp_path, kinds={"crack": 2})
+    mask = tmp_path / "ground_truth/crack/001_mask.png"
+    mask.rename(mask.with_name("001_Mask.png"))
+    text = problem(tmp_path)
+    assert "test/crack/001.png: no mask in ground_truth/crack; 001_Mask.png differs in upper and lower case" in text
+    mask.with_name("001_Mask.png").rename(mask)
+    (tmp_path / "ground_truth/crack").rename(tmp_path / "ground_truth/Crack")
+    assert "no mask in ground_truth; Crack/ differs in upper and lower case" in problem(tmp_path)
+    named = {"normal_dir": "train/good", "abnormal_dir": "test/crack", "mask_dir": "ground_truth/crack"}
+    assert "no such folder. 'ground_truth/Crack' differs in upper and lower case" in problem(tmp_path, **named)
+
+
+def test_a_mask_of_one_pixel_is_refused(tmp_path):
+    mvtec(tmp_path)
+    Image.new("L", (1, 1), 255).save(tmp_path / "ground_truth/crack/000_mask.png")
+    assert "mask 1 x 1, image 8 x 6, which is too small to say where a defect is" in problem(tmp_path)
