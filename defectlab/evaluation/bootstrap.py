@@ -4,17 +4,21 @@ A resample is stored as a count for each image. The metrics of all resamples are
 the sorted distinct scores, so nothing is sorted again.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, logit, stdtrit
 
 from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, critical_value, wilson_interval
-from defectlab.evaluation.metrics import sort_scores
+from defectlab.evaluation.metrics import f1_curve, sort_scores
 
 REPEATS = 1000
 SEED = 0
+MIN_UNITS = 5  # images of each class, or groups, for any interval: the smallest number that was simulated
+MIN_WRONG = 2  # images on the wrong side, for an interval of F1, AUPR, accuracy or precision
+MIN_FALSE_ALARMS, MIN_GOOD_FOR_RATE, MIN_ANOMALOUS_FOR_RATE = 3, 20, 30  # for one of FPR_at_95TPR
 Resamples = NDArray[np.float32]  # (b, n): how often each image was drawn
 Table = NDArray[np.float64]
 
@@ -45,6 +49,11 @@ def bootstrap_problem(labels: ArrayLike, groups: Sequence[str] | None = None) ->
     single = [name for name, units in zip(("good", "anomalous"), classes, strict=True) if units.size == 1]
     unit = "image" if groups is None else "group"
     return f"one {' and one '.join(single)} {unit}: nothing is known of others" if single else None
+
+
+def fewest_units(labels: ArrayLike, groups: Sequence[str] | None = None) -> int:
+    """Return the number of images, or groups, of the smaller class; a class without any is left out."""
+    return min((units.size for units in _units(labels, groups)[2] if units.size), default=0)
 
 
 def _units(
@@ -81,7 +90,13 @@ def bootstrap_intervals(
     unit = "images" if groups is None else "groups of images"
     method = f"stratified bootstrap over {unit}, {repeats} draws{note}"
     lack = bootstrap_problem(known, groups)
-    return {name: logit_interval(values, method, confidence, lack) for name, values in found.items()}
+    smallest = fewest_units(known, groups)
+    if lack is None and smallest < MIN_UNITS:
+        lack = f"{smallest} {unit} of a class: with fewer than {MIN_UNITS} the bootstrap knows too little of others"
+    return {
+        name: logit_interval(values, method, confidence, lack, smallest, is_maximum=name == "F1Max")
+        for name, values in found.items()
+    }
 
 
 def image_intervals(
@@ -96,7 +111,8 @@ def image_intervals(
     """Return a confidence interval of every image metric, keyed by the metric's name without its level.
 
     AUROC: DeLong, clustered where groups of images belong together (see `auroc_interval`); TPR, TNR and recall, which
-    are shares of independent images: Wilson (1927); all others: the bootstrap (see `logit_interval`).
+    are shares of independent images: Wilson (1927); all others: the bootstrap (see `logit_interval`), which gives none
+    where too few images are wrong for it to be right (`MIN_WRONG` and the like).
 
     Args:
         scores: (n,) raw scores.
@@ -113,6 +129,9 @@ def image_intervals(
         lambda resamples: resampled_image_metrics(values, known, threshold, resamples),
         known, groups, repeats, confidence,
     )  # fmt: skip
+    for name, reason in _too_few(values, known, threshold, groups).items():
+        if name in intervals and intervals[name].low is not None:
+            intervals[name] = Interval(None, None, reason)
     intervals["AUROC"] = auroc_interval(values, known, confidence, groups)
     if groups is None and threshold is not None:
         flagged = values > threshold
@@ -120,6 +139,50 @@ def image_intervals(
         passed = wilson_interval(int((~flagged & (known == 0)).sum()), int((known == 0).sum()), confidence)
         intervals |= {"TPR": caught, "recall": caught, "TNR": passed}
     return intervals
+
+
+def _too_few(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.generic],
+    threshold: float | None,
+    groups: Sequence[str] | None,
+) -> dict[str, str]:
+    """Return why metrics have no bootstrap interval: how they vary rests on the wrong images, and these are few.
+
+    Below these numbers the intervals were found to cover less than 93 % (`benchmarks/simulate_coverage.py`).
+    """
+    good, bad = labels == 0, labels == 1
+    if not (good.any() and bad.any()):
+        return {}
+    _, units, _ = _units(labels, groups)
+    what = "images" if groups is None else "groups of images"
+
+    def count(chosen: NDArray[np.bool_]) -> int:
+        return int(np.unique(units[chosen]).size)
+
+    def wrong_at(cut: float) -> NDArray[np.bool_]:
+        return (good & (scores > cut)) | (bad & ~(scores > cut))
+
+    found: dict[str, str] = {}
+
+    def require(names: tuple[str, ...], number: int, least: int, which: str) -> None:
+        if number < least:
+            reason = f"{number} {what} {which}: with fewer than {least} the bootstrap covers less than 93 %, not 95 %"
+            found.update(dict.fromkeys(names, reason))
+
+    values, f1 = f1_curve(sort_scores(scores, labels))
+    best = float(np.nextafter(values[int(f1.argmax())], -np.inf))  # what scores as high is flagged
+    require(("F1Max", "AUPR"), count(wrong_at(best)), MIN_WRONG, "are wrong at the best threshold")
+    if threshold is not None:
+        require(("F1Score", "accuracy"), count(wrong_at(threshold)), MIN_WRONG, "are wrong at the threshold")
+        require(("precision",), count(good & (scores > threshold)), MIN_WRONG, "are flagged though good")
+    ascending = np.sort(scores[bad])
+    cut = ascending[bad.sum() - int(np.ceil(np.round(0.95 * bad.sum(), 9)))]
+    rate = ("FPR_at_95TPR",)
+    require(rate, count(good & (scores >= cut)), MIN_FALSE_ALARMS, "are flagged where 95 % are caught")
+    require(rate, count(good), MIN_GOOD_FOR_RATE, "are good")
+    require(rate, count(bad), MIN_ANOMALOUS_FOR_RATE, "are anomalous, of which 5 % are to be missed")
+    return found
 
 
 def resampled_image_metrics(
@@ -174,17 +237,29 @@ def resampled_rates(tp: Table, fp: Table, positives: Table, negatives: Table) ->
         }
 
 
-def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, lack: str | None = None) -> Interval:
+def logit_interval(
+    values: Table,
+    method: str,
+    confidence: float = CONFIDENCE,
+    lack: str | None = None,
+    smallest: int | None = None,
+    *,
+    is_maximum: bool = False,
+) -> Interval:
     """Return the interval of a metric in [0, 1]: normal on the logit scale, with the spread of the resamples.
 
     Percentile intervals of the resamples cover too little where a metric is near 0 or 1, or is a maximum over many
-    thresholds as F1Max is (at 40 images of a class 73 % instead of 95 %).
+    thresholds as F1Max is (at 40 images of a class 73 % instead of 95 %). Resamples of few images vary too little, so
+    the spread is widened by Student's t for the smaller class. A maximum is too high on the images that it was found
+    on; the resamples' own excess shows by how much, and the middle lies lower by it.
 
     Args:
         values: (1 + b,): the metric of the images as they are, then of b resamples; NaN where it has none.
         method: What the interval's `method` says.
         confidence: Of the interval.
         lack: Why there is none, if so.
+        smallest: Images, or groups, of the smaller class; None: the spread is taken as it is.
+        is_maximum: Whether the metric is a maximum over thresholds.
     """
     value, resampled = float(values[0]), values[1:][~np.isnan(values[1:])]
     if lack:
@@ -195,11 +270,22 @@ def logit_interval(values: Table, method: str, confidence: float = CONFIDENCE, l
         return Interval(None, None, "every draw gives the same value, which says nothing of other images")
     inner = resampled[(resampled > 0) & (resampled < 1)]
     nearest = min(inner.min(initial=0.5), 1 - inner.max(initial=0.5)) / 2  # stands for 0 and 1, whose logit is infinite
-    half = critical_value(confidence) * float(logit(np.clip(resampled, nearest, 1 - nearest)).std(ddof=1))
+    draws = logit(np.clip(resampled, nearest, 1 - nearest))
+    half = _quantile(confidence, smallest) * float(draws.std(ddof=1))
     middle = float(logit(np.clip(value, nearest, 1 - nearest)))
+    if is_maximum:
+        middle -= float(draws.mean()) - middle
     low, high = (0.0 if value <= 0 else float(expit(middle - half)), 1.0 if value >= 1 else float(expit(middle + half)))
+    high = max(high, value)  # that of a lowered middle may lie below
     usable = "" if resampled.size == values.size - 1 else f", {resampled.size} usable"
     return Interval(low, high, f"{method}{usable}, logit")
+
+
+def _quantile(confidence: float, smallest: int | None) -> float:
+    """Return by how many standard deviations of the resamples an interval reaches to either side."""
+    if smallest is None or smallest < 2:
+        return critical_value(confidence)
+    return float(stdtrit(smallest - 1, (1 + confidence) / 2)) * math.sqrt(smallest / (smallest - 1))
 
 
 def _by_step(resamples: NDArray[np.floating], step: NDArray[np.integer]) -> Table:

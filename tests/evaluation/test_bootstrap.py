@@ -80,26 +80,65 @@ def test_metrics_of_counts_are_the_metrics_of_the_drawn_scores(
 
 def test_image_intervals_say_their_method() -> None:
     draw = np.random.default_rng(3)
-    labels = np.repeat([0, 1, -1], [30, 25, 3])
-    scores = draw.normal(size=58) + 1.5 * (labels == 1)
+    labels = np.repeat([0, 1, -1], [30, 35, 3])
+    scores = draw.normal(size=68) + 1.5 * (labels == 1)
     found = image_intervals(scores, labels, 0.7)
     assert found["AUROC"] == auroc_interval(scores, labels)
-    assert found["TPR"] == wilson_interval(int((scores[labels == 1] > 0.7).sum()), 25)
+    assert found["TPR"] == wilson_interval(int((scores[labels == 1] > 0.7).sum()), 35)
     assert found["TNR"].method.startswith("Wilson")
     for name in ("AUPR", "F1Max", "F1Score", "accuracy", "precision", "FPR_at_95TPR"):
         assert found[name].method == "stratified bootstrap over images, 1000 draws, logit"
         assert 0 <= found[name].low < found[name].high <= 1
-    grouped = image_intervals(scores, labels, 0.7, [str(number // 2) for number in range(58)])
+    grouped = image_intervals(scores, labels, 0.7, [str(number // 2) for number in range(68)])
     assert "clustered by part" in grouped.pop("AUROC").method
+    assert grouped.pop("FPR_at_95TPR").method.startswith("18 groups of images are anomalous, of which 5 %")
     assert all("groups" in interval.method for interval in grouped.values())
     assert set(image_intervals(scores, labels, None)) == {"AUROC", "AUPR", "F1Max", "FPR_at_95TPR"}
 
 
+def test_where_few_images_are_wrong_there_is_no_interval() -> None:
+    labels = np.repeat([0, 1], 40)
+    scores = labels + np.linspace(0, 0.9, 80) % 0.45
+    one = scores.copy()
+    one[0] = 5.0  # a single good image above all
+    for wrong, values in ((0, scores), (1, one)):
+        found = image_intervals(values, labels, 0.7)
+        for name, what in (
+            ("F1Max", "are wrong at the best threshold"),
+            ("AUPR", "are wrong at the best threshold"),
+            ("F1Score", "are wrong at the threshold"),
+            ("accuracy", "are wrong at the threshold"),
+            ("precision", "are flagged though good"),
+            ("FPR_at_95TPR", "are flagged where 95 % are caught"),
+        ):
+            assert found[name].low is None
+            if wrong:
+                assert f"{wrong} images {what}" in found[name].method
+        assert found["AUROC"].low is not None is not found["TPR"].low
+    two = one.copy()
+    two[1] = 5.0
+    found = image_intervals(two, labels, 0.7)
+    assert all(found[name].low is not None for name in ("F1Max", "AUPR", "F1Score", "accuracy", "precision"))
+    parts = [str(number // 2) for number in range(80)]
+    assert "1 groups of images are wrong" in image_intervals(two, labels, 0.7, parts)["F1Score"].method
+
+
+@pytest.mark.parametrize(("good", "bad"), [(40, 29), (19, 40)])
+def test_a_rate_at_95_percent_needs_images_of_both_kinds(good: int, bad: int) -> None:
+    random, labels = np.random.default_rng(0), np.repeat([0, 1], [good, bad])
+    found = image_intervals(random.normal(size=good + bad) + labels, labels, 0.5)["FPR_at_95TPR"]
+    assert found.low is None
+    assert "with fewer than" in found.method
+    more = np.repeat([0, 1], [20, 30])
+    assert image_intervals(random.normal(size=50) + more, more, 0.5)["FPR_at_95TPR"].low is not None
+
+
 def test_where_draws_say_nothing_there_is_no_interval() -> None:
-    perfect = image_intervals([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1], 2.5)
+    perfect = image_intervals([*range(5), *range(5, 10)], [0] * 5 + [1] * 5, 4.5)
     assert perfect["F1Score"].low is perfect["F1Max"].high is None
     assert "same value" in perfect["F1Score"].method
     assert perfect["AUROC"].low < 1
+    assert "4 images of a class" in image_intervals([*range(9)], [0] * 5 + [1] * 4, 4.5)["F1Score"].method
     lonely = image_intervals([1.0, 2.0, 1.5], [0, 0, 1], 1.2)
     assert lonely["F1Max"].low is None
     assert lonely["F1Max"].method == "one anomalous image: nothing is known of others"
@@ -153,14 +192,14 @@ def covered(
         "F1Score": f1_at(sort_scores(population, marks), threshold).value,
         **{name: metric.value for name, metric in rates_at(sort_scores(population, marks), threshold).items()},
     }
-    hits = dict.fromkeys(truth, 0)
+    hits: dict[str, list[bool]] = {name: [] for name in truth}
     for _ in range(simulations):
         scores = scored(draw, labels)
         found = image_intervals(scores, labels, threshold, repeats=repeats)
         for name, value in truth.items():
-            # no interval promises nothing; it counts as one that misses
-            hits[name] += found[name].low is not None and found[name].low <= value <= found[name].high
-    return {name: float(hit / simulations) for name, hit in hits.items()}
+            if found[name].low is not None:  # no interval promises nothing
+                hits[name].append(found[name].low <= value <= found[name].high)
+    return {name: float(np.mean(held)) for name, held in hits.items() if held}
 
 
 def test_image_intervals_cover_the_truth() -> None:

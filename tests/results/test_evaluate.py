@@ -82,10 +82,12 @@ def test_every_metric_that_has_a_value_has_an_interval_around_it(run: Run):
     for name, interval in intervals.items():
         assert interval.confidence == 0.95
         if interval.low is None:
-            assert "same value" in interval.method
+            assert "with fewer than" in interval.method or "same value" in interval.method, name
         else:
             assert interval.low <= metrics[name] <= interval.high, name
-    assert sum(interval.low is None for interval in intervals.values()) <= 1  # precision: no false alarm
+    # precision: no false alarm; FPR_at_95TPR: too few images
+    without = {name for name, interval in intervals.items() if interval.low is None}
+    assert without <= {"image_precision", "image_FPR_at_95TPR", "pixel_FPR_at_95TPR"}
     assert intervals["image_AUROC"].method.startswith("DeLong")
     assert intervals["pixel_AUPRO"].method.startswith("stratified bootstrap over images, 1000 draws")
 

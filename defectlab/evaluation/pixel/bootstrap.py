@@ -10,6 +10,7 @@ from defectlab.evaluation.bootstrap import (
     Resamples,
     Table,
     bootstrap_intervals,
+    fewest_units,
     resampled_curve_metrics,
     resampled_rates,
 )
@@ -18,6 +19,7 @@ from defectlab.evaluation.pixel.histograms import PixelHistograms, pixel_histogr
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages
 from defectlab.evaluation.pixel.metrics import FPR_LIMIT
 
+MIN_IMAGES_FOR_RATE = 60  # of each class, for an interval of FPR_at_95TPR (`benchmarks/simulate_coverage.py`)
 BATCH_SIZE = 200  # resamples computed at one time, which bounds the memory
 
 
@@ -45,9 +47,16 @@ def pixel_intervals(
     """
     counts = pixel_histograms(images, threshold)
     note = f", scores in {counts.defect.shape[1]} steps"
-    return bootstrap_intervals(
+    intervals = bootstrap_intervals(
         lambda resamples: resampled_pixel_metrics(counts, resamples), labels, groups, repeats, confidence, note
     )
+    smallest, what = fewest_units(labels, groups), "images" if groups is None else "groups of images"
+    if "FPR_at_95TPR" in intervals and smallest < MIN_IMAGES_FOR_RATE:
+        reason = (
+            f"{smallest} {what} of a class: with fewer than {MIN_IMAGES_FOR_RATE} the bootstrap covers less than 93 %"
+        )
+        intervals["FPR_at_95TPR"] = Interval(None, None, reason)
+    return intervals
 
 
 def resampled_pixel_metrics(counts: PixelHistograms, resamples: Resamples) -> dict[str, Table]:

@@ -43,7 +43,10 @@ def test_pixel_intervals_hold_the_metric_and_are_the_same_twice() -> None:
     metrics, intervals = pixel_metrics(images, threshold=1.0), pixel_intervals(images, labels, 1.0)
     assert intervals == pixel_intervals(images, labels, 1.0)
     assert set(metrics) == set(intervals)
+    assert "with fewer than 60" in intervals.pop("FPR_at_95TPR").method
     for name, metric in metrics.items():
+        if name not in intervals:
+            continue
         assert intervals[name].low < metric.value < intervals[name].high, name
         assert "bootstrap over images, 1000 draws" in intervals[name].method
 
@@ -73,8 +76,9 @@ def covered_pixels(simulations: int, count: int) -> dict[str, float]:
     for _ in range(simulations):
         found = pixel_intervals(image_set(2 * count), labels, 0.8, repeats=400)
         for name, value in truth.items():
-            hits[name] += found[name].low <= value <= found[name].high
-    return {name: hit / simulations for name, hit in hits.items()}
+            if found[name].low is not None:
+                hits[name] += found[name].low <= value <= found[name].high
+    return {name: hit / simulations for name, hit in hits.items() if count >= 60 or name != "FPR_at_95TPR"}
 
 
 def test_pixel_intervals_cover_the_truth() -> None:
