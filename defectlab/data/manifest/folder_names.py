@@ -1,6 +1,9 @@
 """What the name of a folder says of its pictures: good, bad, masks, validation or unlabelled. No torch here."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from defectlab.data.images import nfc
 
@@ -14,6 +17,7 @@ TRAIN = ("train", "training")
 TEST = ("test", "testing")
 VALIDATION = ("val", "validation")
 UNKNOWN = "unknown"
+IMAGE_FOLDERS = ("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos")
 
 # Beginnings and whole words that say "good" in the languages of plants, and are not taken for it without being asked.
 _GOOD_BEGINNINGS = (
@@ -46,6 +50,25 @@ def plain(name: str) -> str:
     'ok'
     """
     return nfc(name).strip().casefold()
+
+
+def kind_names(folders: Sequence[str]) -> dict[str, str]:
+    """Return the kind of defect that each folder given by name holds: its last part that says something.
+
+    Parts such as `Imgs` or `test` say nothing, and names of bad images (`BAD`) nothing where several folders have them.
+
+    >>> kind_names(["MT_Blowhole/Imgs", "MT_Crack/Imgs", "lot1/hole", "lot2/hole"])
+    {'MT_Blowhole/Imgs': 'MT_Blowhole', 'MT_Crack/Imgs': 'MT_Crack', 'lot1/hole': 'hole', 'lot2/hole': 'hole'}
+    >>> kind_names(["hole/bad", "crack/bad"])
+    {'hole/bad': 'hole', 'crack/bad': 'crack'}
+    """
+    paths = {folder: PurePosixPath(folder) for folder in folders}
+    counts = Counter(plain(path.name) for path in paths.values())
+    silent = {*IMAGE_FOLDERS, *TEST, *VALIDATION, *(name for name in BAD if counts[name] > 1)}
+    return {
+        folder: next((part for part in reversed(path.parts) if part != "/" and plain(part) not in silent), path.name)
+        for folder, path in paths.items()
+    }
 
 
 def sounds_good(name: str) -> bool:

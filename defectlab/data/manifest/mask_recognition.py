@@ -13,10 +13,9 @@ import numpy as np
 from PIL import Image
 
 from defectlab.data.images import ImageFacts, nfc
-from defectlab.data.manifest.folder_names import MASKS, plain
+from defectlab.data.manifest.folder_names import IMAGE_FOLDERS, MASKS, plain
 from defectlab.data.manifest.masks import MASK_SUFFIXES
 
-IMAGE_FOLDERS = ("image", "images", "img", "imgs")
 IMAGE_SUFFIXES = ("_image", "_img", "_rgb", "_orig", "_original", "_photo")  # where a mask has one in its place
 MIN_TWO_VALUED = 0.9  # share of pixels at the two commonest values; a mask with soft edges or JPEG noise has it
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from defectlab.data.images import ImageFacts, list_images, nfc, normalised_extensions, path_order, probe_all
 from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.folder_names import kind_names
 from defectlab.data.manifest.good_masks import masks_of_good
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root, subfolders
 from defectlab.data.manifest.mask_recognition import MaskAmongImages, masks_among, two_valued
@@ -125,6 +126,8 @@ def _image_folders(
     everything = {Path(root, folder) for _, folder, _, _ in given}
     everything |= {Path(root, folder) for folder in _given_mask_folders(layout)}
     found: list[_ImageFolder] = []
+    is_named = layout.name == "named"
+    kinds = kind_names(layout.abnormal_dirs) | kind_names(layout.abnormal_val_dirs) if is_named else {}
     owners: dict[Path, str] = {}
     for name, folder, role, label in given:
         path = Path(root, folder)
@@ -140,7 +143,8 @@ def _image_folders(
         if not files:
             endings = ", ".join(normalised_extensions(extensions))
             findings.problem("Folders without images", [f"{name} {folder!r} has no file that ends in {endings}"])
-        found.append(_ImageFolder(name, folder, role, label, _with_valid_names(root, files, findings)))
+        files = _with_valid_names(root, files, findings)
+        found.append(_ImageFolder(name, folder, role, label, files, kinds.get(folder, "")))
     return [*found, *_annotated_folders(root, layout, extensions, findings)]
 
 

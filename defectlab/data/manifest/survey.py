@@ -71,6 +71,7 @@ def survey(options: DataOptions) -> Survey:
         _check_groups(known, groups, options, findings)
     _check_duplicates(known, options.on_duplicate, findings)
     _check_labels(protocol, findings)
+    _check_validation(protocol, options, findings)
     assert options.seed is not None, "checked options have a seed"
     return Survey(options.name or root.name, root, layout, options.seed, items, tuple(splits), protocol, findings)
 
@@ -124,26 +125,27 @@ def _missing_masks(splits: Sequence[tuple[Item, Role]], options: DataOptions, fi
 
 
 def _check_duplicates(splits: Sequence[tuple[Item, Role]], on_duplicate: str, findings: Findings) -> None:
-    """Report files of equal content in two splits, under both labels, or twice within one split."""
+    """Report files of equal content in two splits, under both labels, as two kinds of defect, or twice in one split."""
     by_content: dict[str, list[tuple[Item, Role]]] = defaultdict(list)
     for item, role in splits:
         by_content[item.facts.sha256].append((item, role))
-    across, labels, within = [], [], []
+    lines: dict[str, list[str]] = defaultdict(list)
     for equal in by_content.values():
         if len(equal) < 2:
             continue
-        line = ", ".join(f"{item.path} ({role})" for item, role in equal)
+        parted, several = len({role for _, role in equal}) > 1, len({item.defect for item, _ in equal}) > 1
+        title = "twice within one split"
         if len({item.label for item, _ in equal}) > 1:
-            labels.append(line)
-        elif len({role for _, role in equal}) > 1:
-            across.append(line)
-        else:
-            within.append(line)
+            title = "labelled good and anomalous"
+        elif parted or several:
+            title = ", ".join(["as two kinds of defect"] * several + ["in two splits"] * parted)
+        lines[title].append(", ".join(f"{item.path} ({role})" for item, role in equal))
     report = findings.problem if on_duplicate == "error" else findings.warn
     fix = "" if on_duplicate == "warn" else ": remove one, or say on_duplicate: warn"
-    report(f"The same content in two splits{fix}", across)
-    report(f"The same content labelled good and anomalous{fix}", labels)
-    findings.warn("The same content twice within one split", within)
+    for title in ("in two splits", "as two kinds of defect, in two splits", "labelled good and anomalous"):
+        report(f"The same content {title}{fix}", lines[title])
+    for title in ("as two kinds of defect", "twice within one split"):
+        findings.warn(f"The same content {title}", lines[title])
 
 
 def _check_groups(
@@ -181,3 +183,19 @@ def _check_labels(protocol: Protocol, findings: Findings) -> None:
         if sum(counts.values()) and (split == "test" or protocol.val_split_mode != "from_train"):
             lines = [f"{split} has {counts['good']} good and {counts['anomalous']} anomalous images"]
             findings.warn("A split with one label only", lines if 0 in counts.values() else [])
+
+
+def _check_validation(protocol: Protocol, options: DataOptions, findings: Findings) -> None:
+    """Warn where no image validates though that was not asked for: a run has then no thresholds."""
+    asked = "none" in (options.val_split_mode, protocol.val_split_mode) or options.val_split_ratio == 0
+    validating = protocol.counts["validation"]
+    if protocol.validation_is_test or asked or any(validating.values()):
+        return
+    test = protocol.counts["test"]
+    there = f"{test['good']} good and {test['anomalous']} anomalous images in all are too few to share"
+    if protocol.val_split_mode != "from_test":
+        there = f"val_split_mode {protocol.val_split_mode} gives none"
+    findings.warn(
+        "No validation images, so no thresholds, no labels and no F1",
+        [f"{there}: add images; or say val_split_mode: from_train, or same_as_test (figures are then an oracle's)"],
+    )

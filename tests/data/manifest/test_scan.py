@@ -333,3 +333,15 @@ def test_a_mask_of_one_pixel_is_refused(tmp_path):
     mvtec(tmp_path)
     Image.new("L", (1, 1), 255).save(tmp_path / "ground_truth/crack/000_mask.png")
     assert "mask 1 x 1, image 8 x 6, which is too small to say where a defect is" in problem(tmp_path)
+
+
+def test_kinds_are_named_by_the_folder_that_tells_them_apart(tmp_path):
+    for folder, count in (("Free/Imgs", 4), ("Blowhole/Imgs", 2), ("Crack/Imgs", 2)):
+        for number in range(count):
+            write_image(tmp_path / folder / f"{number}.png")
+    manifest = build_manifest(tmp_path, normal_dir="Free/Imgs", abnormal_dir=["Blowhole/Imgs", "Crack/Imgs"])
+    assert {e.defect for e in manifest.entries} == {"good", "Blowhole", "Crack"}
+    (tmp_path / "Free").rename(tmp_path / "good")
+    (tmp_path / "Crack").rename(tmp_path / "bad")
+    manifest = build_manifest(tmp_path)
+    assert {e.defect for e in manifest.entries} == {"good", "bad"}, "a layout known by itself keeps its folders' names"

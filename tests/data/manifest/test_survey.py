@@ -7,6 +7,7 @@ from helpers.datasets import mvtec, write_image
 
 from defectlab.cli.main import main
 from defectlab.data.manifest.check import check
+from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.utils.errors import DataError, OptionError
 
@@ -109,3 +110,23 @@ def test_the_command_takes_the_rules(tmp_path, capsys):
     arguments = ["--missing_masks", "leave_out", "--crop_area", "[1, 1, 5, 5]", "--near", "false"]
     assert main(["data", "check", str(tmp_path), *arguments]) == 0
     assert "left out of the pixel metrics (missing_masks)" in capsys.readouterr().out
+
+
+def test_equal_files_of_two_kinds_are_said_to_be_that(tmp_path):
+    mvtec(tmp_path, masks=False)
+    for path in ("test/crack/x.png", "test/hole/y.png"):
+        write_image(tmp_path / path, seed=1)
+    text = "\n".join(build_manifest(tmp_path, val_split_mode="same_as_test").warnings)
+    assert "The same content as two kinds of defect (1):\n  test/crack/x.png (test), test/hole/y.png (test)" in text
+    with pytest.raises(DataError, match="as two kinds of defect, in two splits"):
+        for seed in range(20):  # one of these parts them
+            build_manifest(tmp_path, seed=seed)
+
+
+def test_an_empty_validation_is_told_before_training(tmp_path):
+    mvtec(tmp_path, good=1, kinds={"crack": 1})
+    (warning,) = [text for text in build_manifest(tmp_path).warnings if "No validation" in text]
+    assert "1 good and 1 anomalous images in all are too few to share" in warning
+    for options in ({"val_split_mode": "same_as_test"}, {"val_split_mode": "from_train"}, {"val_split_mode": "none"}):
+        assert not any("No validation" in text for text in build_manifest(tmp_path, **options).warnings)
+    assert "No validation images, so no thresholds" in check(tmp_path, near=False).text
