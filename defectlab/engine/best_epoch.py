@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from defectlab.engine.checkpoint_policy import IMAGE_MONITORS, LOSS_MONITOR, CheckpointPolicy
 from defectlab.engine.recorder import MONITORED, Recorder
 from defectlab.evaluation.metrics import sort_scores
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, maps_problem
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.models.base import BaseDetector
 from defectlab.results.calibration import choosing_rows
@@ -111,9 +111,10 @@ def monitored_value(monitor: str, run: Run, rows: Sequence[ScoreRow]) -> float:
         value = IMAGE_MONITORS[monitor](sort_scores(*columns(rows))).value
     else:
         maps, masks = run.maps("validation"), run.packed_masks("validation")
-        if maps is None or masks is None:
+        labels = pixel_labels(run, rows)
+        if maps is None or masks is None or maps_problem(maps, labels):
             return math.nan
-        counted = np.flatnonzero(pixel_labels(run, rows) >= 0).tolist()
+        counted = np.flatnonzero(labels >= 0).tolist()
         metrics = pixel_metrics(ImageSubset(ArrayImages(maps, masks), counted))
         value = metrics[monitor.removeprefix("pixel_")].value
     return math.nan if value is None else value

@@ -188,6 +188,7 @@ class Engine(AnomalibEngine):
                 timings={stage: round(value, 3) for stage, value in self._recorder.seconds.items()},
                 history=self._recorder.history.record(),
                 environment=environment(str(self.trainer.strategy.root_device)),
+                **({"notes": dict(model.notes)} if model.notes else {}),
             )
         self._fitted = run
         model.run_folder = run.folder

@@ -10,7 +10,7 @@ from defectlab.data.manifest.manifest import Manifest, check_unchanged
 from defectlab.engine.aupimo import aupimo as compute_aupimo
 from defectlab.engine.run_start import RunOptions
 from defectlab.engine.trackers.tracker import RunTracker
-from defectlab.evaluation.metrics import Metric
+from defectlab.evaluation.metrics import Metric, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset
 from defectlab.evaluation.threshold import DefaultRule
 from defectlab.models.base import BaseDetector
@@ -18,6 +18,7 @@ from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import (
     AUPIMO,
     choose_thresholds,
+    columns,
     evaluate_run,
     relabel_scores,
     threshold_by,
@@ -113,6 +114,9 @@ class RunWriter:
         if self.options.aupimo:
             run.update(**_with_aupimo(run))
         results = evaluate_run(run, group_threshold=_group_threshold(model, run))
+        problem = sort_scores(*columns(run.scores("test"))).problem
+        if problem:
+            logger.warning("%s: the model failed on these images, so there are no image metrics and no rank", problem)
         relabel_scores(run, run.record.thresholds.image.value)
         save_panel(run)
         rounded = {stage: round(seconds, 3) for stage, seconds in timings.items()}

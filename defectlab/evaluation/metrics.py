@@ -1,6 +1,7 @@
 """Exact metrics from raw scores: the scores are sorted once, and an undefined metric carries the reason."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Confusion:
 class SortedScores:
     """Scores of anomalous and of good items, each in ascending order, float32 or float64.
 
-    `problem` is the reason why no metric can be computed from the scores (NaN), else None.
+    `problem` is the reason why no metric can be computed from the scores (some are not finite), else None.
     """
 
     positives: Floats
@@ -50,10 +51,12 @@ class SortedScores:
         return self.problem or missing_class(self.positives.size, self.negatives.size, needs_good=needs_good)
 
 
-def sort_scores(scores: ArrayLike, labels: ArrayLike) -> SortedScores:
+def sort_scores(scores: ArrayLike, labels: ArrayLike, *, allow_infinite: bool = False) -> SortedScores:
     """Split scores of any shape by label and sort them: 1 or True anomalous, 0 or False good, -1 unknown (left out).
 
-    float32 stays float32; other types become float64. Infinite scores are ordered as numbers are.
+    float32 stays float32; other types become float64. A score that is NaN or infinite is a `problem`: a model that
+    gives one has failed on that image, and the order of the others says nothing of it. With `allow_infinite` infinite
+    scores are ordered as numbers are, as the pixels outside an evaluated region need.
 
     Raises:
         InputError: If scores and labels differ in shape, or a label is none of -1, 0, 1.
@@ -62,10 +65,18 @@ def sort_scores(scores: ArrayLike, labels: ArrayLike) -> SortedScores:
     values = values if values.dtype == np.float32 else values.astype(np.float64)
     anomalous, good = _split(np.asarray(labels), values.shape)
     positives, negatives = np.sort(values[anomalous]), np.sort(values[good])
-    # NaN sorts last, so the ends tell.
-    missing = sum(int(np.isnan(part).sum()) for part in (positives, negatives) if part.size and np.isnan(part[-1]))
-    problem = f"{missing} of {positives.size + negatives.size} scores are NaN" if missing else None
-    return SortedScores(positives, negatives, problem)
+    return SortedScores(positives, negatives, _problem((positives, negatives), allow_infinite))
+
+
+def _problem(sorted_parts: Sequence[Floats], allow_infinite: bool) -> str | None:
+    """Return how many of all scores are not finite, None if all are; the ends of a sorted array tell, NaN is last."""
+    parts = [part for part in sorted_parts if part.size]
+    nan = sum(int(np.isnan(part).sum()) for part in parts if np.isnan(part[-1]))
+    ends = np.array([end for part in parts for end in (part[0], part[-1])])
+    infinite = 0 if allow_infinite or np.isfinite(ends).all() else sum(int(np.isinf(part).sum()) for part in parts)
+    counts = [f"{count} {name}" for count, name in ((nan, "NaN"), (infinite, "infinite")) if count]
+    total = sum(part.size for part in parts)
+    return f"{nan + infinite} of {total} scores are not finite ({' and '.join(counts)})" if counts else None
 
 
 def _split(labels: NDArray[np.generic], shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -48,7 +48,7 @@ def delong_test(
         groups: (n,): the part that each image shows, where parts have several.
 
     Raises:
-        InputError: Different shapes, fewer than two images of a class, or NaN.
+        InputError: Different shapes, fewer than two images of a class, or scores that are not finite.
     """
     one, two, known = np.asarray(first, float), np.asarray(second, float), np.asarray(labels)
     if not one.shape == two.shape == known.shape:
@@ -58,8 +58,8 @@ def delong_test(
         raise InputError(
             f"A paired test needs at least two good and two anomalous images, got {good.sum()} and {bad.sum()}."
         )
-    if np.isnan(one[bad | good]).any() or np.isnan(two[bad | good]).any():
-        raise InputError("Some scores are NaN: they cannot be compared.")
+    if not (np.isfinite(one[bad | good]).all() and np.isfinite(two[bad | good]).all()):
+        raise InputError("Some scores are NaN or infinite: they cannot be compared.")
     above, below = zip(placements(one[bad], one[good]), placements(two[bad], two[good]), strict=True)
     difference = float(above[0].mean() - above[1].mean())
     numbers = np.arange(known.size) if groups is None else group_indices(groups, known.size)

@@ -28,6 +28,8 @@ def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions
 def choose_image_threshold(scores: ArrayLike, labels: ArrayLike, *, source: str = "validation") -> Threshold:
     """Choose the image threshold by F1, or just above the largest score where there are no anomalous images."""
     ordered = sort_scores(scores, labels)
+    if ordered.problem:
+        return Threshold(None, "none", source, ordered.problem)
     if ordered.positives.size and ordered.negatives.size:
         return f1_threshold(ordered, "images", source)
     if ordered.positives.size:

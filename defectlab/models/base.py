@@ -42,6 +42,7 @@ class BaseDetector(AnomalibModule):
     backbone_record: dict[str, Any]
     run_folder: Path | None = None
     sources: Mapping[str, str] = {}
+    notes: Mapping[str, str] = {}  # what a training found and did of its own accord, for the record
     monitor: ClassVar[str | None] = None  # metric that decides the best epoch, unless the engine is given another
     keeps_optimizer: ClassVar[bool] = (
         True  # whether checkpoints hold the optimiser's state, needed to resume a training

@@ -10,7 +10,7 @@ import numpy as np
 from defectlab.evaluation.bootstrap import image_intervals
 from defectlab.evaluation.metrics import prevalence, trivial_f1
 from defectlab.evaluation.pixel.bootstrap import pixel_intervals
-from defectlab.evaluation.pixel.maps_and_masks import PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import PixelImages, maps_problem
 from defectlab.evaluation.pixel.thresholds import choose_pixel_threshold
 from defectlab.evaluation.suite import evaluate_images
 from defectlab.evaluation.threshold import DefaultRule, Threshold, decision
@@ -48,7 +48,11 @@ def choose_thresholds(
         return image, Threshold(None, "none", "validation", "the model gives no maps")
     if by.pixel_as_image and image.value is not None:
         return image, replace(image, reason=f"the image threshold, for maps have the scores' unit: {image.reason}")
-    return image, choose_pixel_threshold(maps, masks, labels if pixel_labels is None else pixel_labels)
+    counted = labels if pixel_labels is None else pixel_labels
+    problem = maps_problem(maps, counted)
+    if problem:
+        return image, Threshold(None, "none", "validation", problem)
+    return image, choose_pixel_threshold(maps, masks, counted)
 
 
 def threshold_by(by: DefaultRule, scores: np.ndarray, labels: np.ndarray) -> Threshold:

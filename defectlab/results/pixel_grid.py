@@ -11,7 +11,7 @@ from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.transforms.geometry import Frame, Size
 from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.region import Region
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages, maps_problem
 from defectlab.results.run.arrays import mapped
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
@@ -139,6 +139,9 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
     if maps is None:
         return None, "there are no anomaly maps"
     check_rows(run, maps, SPLIT)
+    problem = maps_problem(maps, pixel_labels(run, run.scores(SPLIT)))
+    if problem:
+        return None, problem
     masks = run.packed_masks(SPLIT)
     if masks is None:
         classified = run.record.dataset.protocol.task == "classification"

@@ -252,7 +252,7 @@ def every_cut(scores: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_f1_threshold_is_the_best_of_all_cuts(samples: list[tuple[float, bool]], dtype: type) -> None:
     scores, labels = np.array([s for s, _ in samples], dtype=dtype), np.array([y for _, y in samples])
-    chosen = f1_threshold(sort_scores(scores, labels))
+    chosen = f1_threshold(sort_scores(scores, labels, allow_infinite=True))
     if not labels.any() or np.all(scores[labels] == -np.inf):
         assert chosen.value is None
         assert chosen.rule == "none"
@@ -261,12 +261,12 @@ def test_f1_threshold_is_the_best_of_all_cuts(samples: list[tuple[float, bool]],
     assert math.isfinite(chosen.value)
     best, alarms = every_cut(scores, labels)
     flagged = scores.astype(np.float64) > chosen.value
-    assert f1_at(sort_scores(scores, labels), chosen.value).value == pytest.approx(best, abs=1e-12)
+    assert f1_at(sort_scores(scores, labels, allow_infinite=True), chosen.value).value == pytest.approx(best, abs=1e-12)
     assert flagged.sum() == alarms
     if dtype is np.float32:
         assert not np.any(scores.astype(np.float64) == chosen.value)
     if not np.any(scores[labels] == -np.inf):
-        assert f1_max(sort_scores(scores, labels)).value == pytest.approx(best, abs=1e-12)
+        assert f1_max(sort_scores(scores, labels, allow_infinite=True)).value == pytest.approx(best, abs=1e-12)
 
 
 def test_halfway_and_in_full_precision() -> None:

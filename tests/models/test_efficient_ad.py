@@ -7,10 +7,11 @@ import pytest
 import torch
 from helpers.datasets import make_parts
 from helpers.models import backbone, data, small
+from PIL import Image
 from safetensors import safe_open
 
 from defectlab import Detector, Engine, distil_teacher
-from defectlab.models.efficient_ad.teacher import channel_statistics, patch_description_network
+from defectlab.models.efficient_ad.teacher import channel_statistics, floored_deviations, patch_description_network
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, WeightsError
 
@@ -47,6 +48,34 @@ def test_channel_statistics_are_numpys():
         values = np.concatenate([network(batch).transpose(0, 1).flatten(1).numpy() for batch in batches], axis=1)
     assert mean.flatten().numpy() == pytest.approx(values.mean(axis=1), rel=1e-5)
     assert std.flatten().numpy() == pytest.approx(values.std(axis=1), rel=1e-4)
+
+
+def test_a_channel_that_hardly_varies_counts_a_share_of_its_deviation_on_general_images():
+    shape = (1, 4, 1, 1)
+    std, general = torch.tensor([0.0, 1e-4, 0.6, 0.0]).view(shape), torch.tensor([1.0, 2.0, 1.0, 0.0]).view(shape)
+    floored, count = floored_deviations(std, general)
+    assert floored.flatten().tolist() == pytest.approx([0.25, 0.5, 0.6, 1e-6])
+    assert count == 3
+
+
+@pytest.mark.long
+def test_blank_parts_get_finite_scores_and_the_record_says_how(tmp_path: Path):
+    root = tmp_path / "blank"
+    for folder, values in (("train/good", [250, 251]), ("test/good", [249, 252]), ("test/blot", [40, 60])):
+        for number, value in enumerate(values):
+            pixels = np.full((64, 64, 3), 250, np.uint8)
+            pixels[20:40, 20:40] = value
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
+    model = small("efficient_ad")
+    images = data(root, train_batch_size=1, val_split_mode="none")
+    Engine(max_epochs=1, enable_progress_bar=False).train(model=model, datamodule=images)
+    record = Run.open(model.run_folder).record
+    scores = {row.label: row.score for row in Run.open(model.run_folder).scores("test")}
+    assert np.isfinite(list(scores.values())).all()
+    assert -1 < scores[0] < scores[1] < 1000
+    assert "8 of 8 channels" in record.notes["efficient_ad floor of deviations"]
+    assert "student and autoencoder: divided by 0.01" in record.notes["efficient_ad floor of ranges"]
 
 
 def test_no_teacher_says_what_to_fetch_or_run(parts: Path, own_project: Path):

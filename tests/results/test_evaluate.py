@@ -164,3 +164,34 @@ def test_a_rule_that_these_images_do_not_allow_gives_way_and_says_so(run: Run, c
     image, _ = choose_thresholds(own_rows(run, (0,)), None, None, DefaultRule("mean_of_means"))
     assert image.rule == "good_max"
     assert "needs anomalous images" in caplog.text
+
+
+def test_scores_and_maps_that_are_not_finite_have_no_metric_and_choose_no_threshold(run: Run):
+    rows = run.scores()
+    wrong = {"validation3.png": np.inf, "test5.png": -np.inf, "test7.png": np.nan, f"test{len(KINDS)}.png": np.inf}
+    run.write_scores([replace(row, score=wrong.get(row.image_path, row.score)) for row in rows])
+    found = evaluate_run(run)
+    reason = f"2 of {len(KINDS)} scores are not finite (1 NaN and 1 infinite)"  # the unknown image is left out
+    assert {found["metric_reasons"][name] for name in ("image_AUROC", "image_F1Max", "image_TPR")} == {reason}
+    assert found["metrics"]["pixel_AUROC"] is not None
+    assert "image_AUROC" not in found["intervals"]
+
+    validation = run.scores("validation")
+    maps = np.load(run.maps_path("validation"))
+    image, pixel = choose_thresholds(validation, maps, None)
+    assert (image.value, image.reason) == (None, f"1 of {len(KINDS)} scores are not finite (1 infinite)")
+    assert pixel.value is not None
+    maps[[0, 4], 2, 3] = [np.inf, np.nan]
+    _, pixel = choose_thresholds(validation, maps, None)
+    assert pixel.value is None
+    assert pixel.reason == f"2 of {len(KINDS)} anomaly maps have values that are not finite"
+
+    tested = np.load(run.maps_path("test"))
+    tested[-1] = np.inf  # the unknown image's, which counts nowhere
+    np.save(run.maps_path("test"), tested)
+    assert evaluate_run(run)["metrics"]["pixel_AUROC"] is not None
+    tested[0, 0, 0] = -np.inf
+    np.save(run.maps_path("test"), tested)
+    found = evaluate_run(run)
+    assert found["metrics"]["pixel_AUROC"] is None
+    assert found["metric_reasons"]["pixel_AUPRO"] == f"1 of {len(KINDS)} anomaly maps have values that are not finite"

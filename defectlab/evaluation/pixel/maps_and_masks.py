@@ -60,6 +60,16 @@ class ArrayImages:
         return np.asarray(mask).astype(np.bool_, copy=False)
 
 
+def maps_problem(maps: Floats, labels: Sequence[int] | NDArray[np.int64]) -> str | None:
+    """Return how many maps (n, H, W) of labelled images have a value that is NaN or infinite, None if there is none.
+
+    A model that gives one has failed on that image. Images labelled -1 are left out.
+    """
+    places = [place for place, label in enumerate(labels) if label >= 0]
+    wrong = sum(not np.isfinite(maps[place]).all() for place in places)
+    return f"{wrong} of {len(places)} anomaly maps have values that are not finite" if wrong else None
+
+
 class ImageSubset:
     """A subset of another source's images, in the order of the given positions."""
 

@@ -14,8 +14,15 @@ from defectlab.data.auxiliary_images import AuxiliaryImages, find_auxiliary_imag
 from defectlab.data.datasets import ManifestDataset, load_image
 from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_unnormalised
-from defectlab.models.efficient_ad.teacher import channel_statistics, check_size, fill_teacher, teacher_record
-from defectlab.models.efficient_ad.torch_model import NO_PADDING, EfficientAdModel
+from defectlab.models.efficient_ad.teacher import (
+    MIN_DEVIATION,
+    channel_statistics,
+    check_size,
+    fill_teacher,
+    floored_deviations,
+    teacher_record,
+)
+from defectlab.models.efficient_ad.torch_model import MAP_NAMES, MIN_RANGE, NO_PADDING, EfficientAdModel
 from defectlab.models.model_parts import evaluating
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError
@@ -26,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 MIN_SIZE = 256  # of the autoencoder: five halvings, then a kernel of 8
 GREY_SHARE = 0.3  # of the general images, as in the paper
+FLOOR_IMAGES = 16  # general images on which the floor of the teacher's deviations is measured
 
 
 class EfficientAd(BaseDetector, AnomalibEfficientAd):
@@ -139,6 +147,14 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
         with evaluating(self.model):
             inputs = map(self.model.padded, self._inputs(self._datamodule.train_data))
             mean, std = channel_statistics(self.model.teacher, inputs)
+            general = (self._middle(path)[None].to(self.device) for path in self._general.files()[:FLOOR_IMAGES])
+            std, raised = floored_deviations(std, channel_statistics(self.model.teacher, general)[1])
+        self._note_floor(
+            "deviations",
+            raised
+            and f"{raised} of {std.numel()} channels of the teacher hardly vary on the training images: "
+            f"{MIN_DEVIATION:g} of their deviation on the general images is taken",
+        )
         self.model.mean_std["mean"].copy_(mean)
         self.model.mean_std["std"].copy_(std)
         self._measured_epoch = -1
@@ -162,11 +178,16 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
 
     def _general_image(self, path: Path) -> torch.Tensor:
         """Return the middle of a general image at twice the input's size, sometimes grey: (1, 3, H, W)."""
-        height, width = self.preprocessing.input_size
-        image = tvf.center_crop(tvf.resize(load_image(path), [2 * height, 2 * width], antialias=True), [height, width])
+        image = self._middle(path)
         if float(torch.rand(1, generator=self._draws)) < GREY_SHARE:
             image = tvf.rgb_to_grayscale(image, num_output_channels=3)
         return image[None]
+
+    def _middle(self, path: Path) -> torch.Tensor:
+        """Return the middle of an image at twice the input's size: (3, H, W)."""
+        height, width = self.preprocessing.input_size
+        large = tvf.resize(load_image(path), [2 * height, 2 * width], antialias=True)
+        return tvf.center_crop(large, [height, width])
 
     def on_validation_start(self) -> None:
         """Measure the maps of a training before validation scores them; later validations do not change the result."""
@@ -196,11 +217,30 @@ class EfficientAd(BaseDetector, AnomalibEfficientAd):
                 [self.model.sized(distance, size).cpu() for distance in self.model.embed(self.model.features(image))]
                 for image in self._inputs(dataset, good or None)
             ]
+        flat = []
         for name, maps in zip(("st", "ae"), zip(*distances, strict=True), strict=True):
             values = reduce_tensor_elems(torch.cat(maps))
-            for which, quantile in (("qa", 0.9), ("qb", 0.995)):
-                self.model.quantiles[f"{which}_{name}"].copy_(torch.quantile(values, quantile))
+            low, high = torch.quantile(values, 0.9), torch.quantile(values, 0.995)
+            if high - low < MIN_RANGE:
+                flat.append(MAP_NAMES[name])
+                high = low + MIN_RANGE
+            self.model.quantiles[f"qa_{name}"].copy_(low)
+            self.model.quantiles[f"qb_{name}"].copy_(high)
+        self._note_floor(
+            "ranges",
+            flat
+            and f"over the good images hardly anything varies in the map of {' and that of '.join(flat)}: divided by "
+            f"{MIN_RANGE:g}",
+        )
         self._measured_epoch = self.current_epoch
+
+    def _note_floor(self, of: str, text: Any) -> None:
+        """Note for log and record that a spread was too small to divide by; an earlier note goes if there is none."""
+        key = f"efficient_ad floor of {of}"
+        self.notes = {name: note for name, note in self.notes.items() if name != key}
+        if text:
+            logger.info("EfficientAd: %s", text)
+            self.notes = {**self.notes, key: str(text)}
 
     def _inputs(self, dataset: ManifestDataset, indices: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
         """Yield the model's input of one image, or tile, after another, (1, 3, H, W), in the manifest's order."""

@@ -14,6 +14,8 @@ from defectlab.models.model_parts import FourParts
 from defectlab.utils.seeds import seeded
 
 NO_PADDING = (0, 0, 0, 0)
+MAP_NAMES = {"st": "student and teacher", "ae": "student and autoencoder"}  # by the ends of the quantiles' names
+MIN_RANGE = 0.01  # between a map's quantiles, in squared normalised deviations: the square of a tenth of one
 
 
 class EfficientAdModel(FourParts, AnomalibEfficientAdModel):

@@ -29,6 +29,7 @@ from defectlab.results.workbook_row import (
 RANKED_BY = "image_AUROC"
 TIE_BREAKERS = ("image_AUPR", "pixel_AUPRO", "pixel_AUROC")  # order entries with equal image AUROC
 SHOWN_METRICS = (*BARE_METRICS, "image_AUPR", "pixel_AUPRO")
+NOT_FINITE = "not ranked: some scores are not finite"
 BEST, TIED, WORSE, UNTESTED = "best", "tied with the best", "worse", "not tested"
 _SEED_SUFFIX = re.compile(r"_(weights|seed)(-\w*)?$")  # an incomplete seed part at the end of the names' common prefix
 
@@ -134,7 +135,8 @@ def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str,
     """Rank the rows by image AUROC within each dataset, split and pixel size; several seeds form one configuration.
 
     Equal image AUROCs are ordered by image AUPR, then by pixel metrics. The verdict depends on the image AUROC alone.
-    Runs that have not scored all of their images are left out.
+    Runs that have not scored all of their images are left out. One with scores that are not finite has no image AUROC:
+    it comes last, with a note.
 
     Args:
         rows: Of the workbook.
@@ -143,9 +145,18 @@ def rank_rows(rows: Sequence[Row], runs: Mapping[str, Run], scores: Mapping[str,
     """
     groups: dict[RankingKey, list[Row]] = {}
     for row in rows:
-        if not is_partial(row):
-            groups.setdefault(ranking_key(row), []).append(row)
+        if is_partial(row):
+            continue
+        known = scores.get(str(row[KEY]))
+        ranked = row if known is None or known.finite else _unranked(row)
+        groups.setdefault(ranking_key(row), []).append(ranked)
     return [_ranking(group, its, runs, scores) for group, its in groups.items()]
+
+
+def _unranked(row: Row) -> Row:
+    """Return a row without its metrics of images, which older records hold for scores that are not finite too."""
+    kept = {column: value for column, value in row.items() if not column.startswith("image_")}
+    return kept | {"state": NOT_FINITE}
 
 
 def _ranking(

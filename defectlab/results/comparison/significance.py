@@ -48,10 +48,14 @@ class TestScores:
 
     @property
     def testable(self) -> bool:
-        """Whether a paired test is possible: at least two images (or parts) of each class, and no NaN score."""
-        known = self.labels >= 0
+        """Whether a paired test is possible: two images (or parts) of each class or more, finite scores."""
         counts = [np.unique(self.units[self.labels == label]).size for label in (0, 1)]
-        return min(counts) >= 2 and not bool(np.isnan(self.scores[known]).any())
+        return min(counts) >= 2 and self.finite
+
+    @property
+    def finite(self) -> bool:
+        """Whether the score of every labelled image is a number; else the model has failed on some of them."""
+        return bool(np.isfinite(self.scores[self.labels >= 0]).all())
 
     @property
     def labelled(self) -> "TestScores":

@@ -81,6 +81,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         checkpoint: Relative to the run's folder, or to the project for a run that only tested; None: removed.
         model_class: The class of the model where it is not the registered one.
         sources: Where a model's other files came from.
+        notes: What the training found and did of its own accord, such as a floor under a deviation.
         history: Mean loss of each epoch by name, None where an epoch has none.
         validation_epoch: The epoch (from 0) whose weights the thresholds are of.
         earlier_thresholds: Those that a choice after the training replaced, oldest first.
@@ -110,6 +111,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     checkpoint: str | None
     model_class: str | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     tiling: TilesRecord | None = None
     history: Mapping[str, list[float | None]] = field(default_factory=dict)
     validation_epoch: int | None = None

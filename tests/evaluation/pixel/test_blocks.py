@@ -61,7 +61,7 @@ def flat(images: Ragged) -> tuple[np.ndarray, np.ndarray]:
 
 def in_one_piece(images: Ragged, threshold: float | None) -> dict[str, Metric]:
     """The other way: all pixels sorted at once, one function for each metric."""
-    curve = sort_scores(*flat(images))
+    curve = sort_scores(*flat(images), allow_infinite=True)
     return {
         "AUROC": auroc(curve),
         "F1Score": f1_at(curve, threshold),

@@ -114,6 +114,19 @@ def test_a_run_without_defects_comes_last_and_has_no_verdict():
     assert ranking.entries[-1].mean("image_AUROC") is None
 
 
+@pytest.mark.parametrize("failed", [np.inf, -np.inf, np.nan])
+def test_a_run_whose_scores_are_not_finite_is_not_ranked_whatever_its_record_says(failed: float):
+    run = measured("failed", 0.1, 3)
+    rows = run.scores()
+    run.write_scores([replace(row, score=failed) if row.label == 1 else row for row in rows])
+    run.update(metrics=run.record.metrics | {"image_AUROC": 1.0})
+    (ranking,) = rankings_of(run, measured("a", 0.5), measured("b", 0.5, 2))
+    last = ranking.entries[-1]
+    assert (last.name, last.verdict, last.mean("image_AUROC")) == ("failed", "", None)
+    assert last.note == "not ranked: some scores are not finite"
+    assert ranking.entries[0].verdict == BEST
+
+
 @pytest.mark.row("3.7")
 def test_a_threshold_from_the_test_images_is_noted():
     run = measured("oracle", 0.5)
