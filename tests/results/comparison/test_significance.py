@@ -168,4 +168,4 @@ def test_seeds_of_which_one_is_nan_have_no_interval():
     for seeds in ([one, nan], [nan, one]):
         found = mean_auroc_interval(seeds)
         assert found.low is None
-        assert "are NaN" in found.method
+        assert "not finite" in found.method
