@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,6 +156,15 @@ def _report_repeats(runs: "Sequence[Run]") -> None:
 
 
 METRICS = ("image_AUROC", "image_AUPR", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_F1Score")
+# Data options that a table's name tells at any value; a later option is told where it differs from its default, so that
+# tables keep their names.
+_NAMED = (
+    *("root", "name", "normal_dir", "normal_test_dir", "abnormal_dir", "mask_dir", "normal_val_dir"),
+    *("abnormal_val_dir", "val_mask_dir", "extensions", "train_batch_size", "eval_batch_size", "num_workers"),
+    *("test_split_mode", "test_split_ratio", "val_split_mode", "val_split_ratio", "seed", "on_duplicate", "group"),
+    *("n_val_good", "unknown_dir", "mask_suffix", "missing_masks", "task", "valid_area_mask", "crop_area", "augment"),
+    *("passes", "tiling"),
+)
 HEADER = ("category", "seed", "status", *METRICS, "run", "error")
 
 
@@ -219,9 +228,9 @@ def table_of(experiment: Experiment) -> Path:
     """Return the path of an experiment's table, named by its categories, its name or model, and its settings' hash."""
     asked = experiment.categories
     what = asked if isinstance(asked, str) else "-".join(asked or ())
-    settings = repr(replace(experiment, seed=0)).replace(
-        "DataOptions(", "DataConfig(", 1
-    )  # as tables were named before
+    options = ((field, getattr(experiment.data, field.name)) for field in fields(experiment.data))
+    named = ", ".join(f"{f.name}={value!r}" for f, value in options if f.name in _NAMED or value != f.default)
+    settings = repr(replace(experiment, seed=0)).replace(repr(experiment.data), f"DataConfig({named})", 1)
     short = hashlib.sha256(settings.encode()).hexdigest()[:6]
     name = safe_name(f"{what[:40]}_{experiment.name or experiment.model['name']}_{short}")
     return paths.results_dir() / "categories" / f"{name}.csv"

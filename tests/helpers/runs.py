@@ -158,6 +158,7 @@ def run_with_maps(name: str, seed: int, count: int, noise: float, home: Path, dr
     run.update(
         thresholds={level: chosen.replaced(value=0.5) for level, chosen in thresholds.by_level.items()},
         preprocessing={**Preprocessing(size=(16, 16)).to_dict(), "hash": ""},
+        evaluation={"pixel_size": "input", "grid": [16, 16], "mask_reduction": "area"},
     )
     run.update(**evaluate_run(run))
     return run

@@ -196,6 +196,8 @@ def test_an_experiment_for_each_category(shelf: Path):
 
 def test_a_table_keeps_the_name_that_earlier_versions_gave_it():
     assert table_of(over_categories(Path("shelf"))).name == "all_padim_05c7e2.csv"
+    other = over_categories(Path("shelf"), data={"mask_reduction": "nearest"})
+    assert table_of(other).name != "all_padim_05c7e2.csv"  # an option of later versions tells tables apart too
 
 
 def test_a_mean_says_of_how_many_it_is(tmp_path: Path):
