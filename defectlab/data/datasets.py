@@ -30,9 +30,12 @@ def to_tensor(image: np.ndarray) -> Image:
     return Image(tvf.to_dtype(tvf.to_image(own), torch.float32, scale=True))
 
 
-def load_image(path: str | Path) -> Image:
-    """Read an image file as (3, H, W) float in [0, 1], identically for training, test and prediction."""
-    return to_tensor(read_image(path))
+def load_image(path: str | Path, bit_depth: int | None = None) -> Image:
+    """Read an image file as (3, H, W) float in [0, 1], identically for training, test and prediction.
+
+    `bit_depth` is that of values in 16-bit files (`read_image`).
+    """
+    return to_tensor(read_image(path, bit_depth))
 
 
 class ManifestDataset(AnomalibDataset):
@@ -48,6 +51,7 @@ class ManifestDataset(AnomalibDataset):
     ) -> None:
         super().__init__(augmentations)
         self.mask_reduction = mask_reduction
+        self.bit_depth = manifest.protocol.bit_depth
         # Shared memory: workers that live through many epochs see a change.
         self._without_pixels = torch.zeros(1, dtype=torch.bool).share_memory_()
         self.entries = tuple(entries)
@@ -107,7 +111,7 @@ class ManifestDataset(AnomalibDataset):
         )
 
     def _read(self, row: Any, purpose: str) -> tuple[Image, Mask | None]:
-        image = load_image(row.image_path)
+        image = load_image(row.image_path, self.bit_depth)
         mask = None
         if self.task == TaskType.SEGMENTATION:
             size = (image.shape[-2], image.shape[-1])
@@ -161,7 +165,7 @@ class ImageFiles(Dataset):
 
     def __init__(self, files: Sequence[Path], preprocessing: Preprocessing) -> None:
         self.files = list(files)
-        self.resize = preprocessing.resize()
+        self.resize, self.bit_depth = preprocessing.resize(), preprocessing.bit_depth
 
     name, category = "predict", ""
     collate_fn = staticmethod(ImageBatch.collate)
@@ -171,4 +175,6 @@ class ImageFiles(Dataset):
 
     def __getitem__(self, index: int) -> ImageItem:
         """Return one resized image with the path of its file."""
-        return ImageItem(image=self.resize(load_image(self.files[index])), image_path=str(self.files[index]))
+        return ImageItem(
+            image=self.resize(load_image(self.files[index], self.bit_depth)), image_path=str(self.files[index])
+        )

@@ -164,6 +164,7 @@ class Folder(AnomalibDataModule):
             transforms = [*preprocessing.region_crop(), *parts, preprocessing.sized(self.settings.mask_reduction)]
             dataset = getattr(self, f"{split}_data")
             dataset.augmentations = Compose(transforms)
+            dataset.bit_depth = preprocessing.bit_depth
             dataset.augmentation_seed = None if own is None else self.seed
             # Workers end with the epoch and what they keep with them. Persistent ones would draw fewer seeds, and so
             # make the order of batches depend on the number of workers.

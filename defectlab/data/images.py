@@ -44,7 +44,9 @@ MAX_REMEMBERED = 200_000  # files
 class ImageFacts:
     """Facts about an image file: size after and before EXIF rotation, Pillow mode, content hash, and any problem.
 
-    `orientation` is the EXIF value of the rotation, 1 for none.
+    `orientation` is the EXIF value of the rotation, 1 for none. `largest` is the largest value of a file of more than 8
+    bits, in its own numbers, else None; of colours of 16 bits (`deep_colour`), whose upper 8 alone can be read, it is
+    the largest possible one.
 
     A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all
     pixels have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is
@@ -62,6 +64,8 @@ class ImageFacts:
     grey_values: int = 0
     pages: int = 1
     orientation: int = 1
+    largest: int | None = None
+    deep_colour: bool = False
     mask: MaskContent | None = field(default=None, compare=False)
 
 
@@ -129,19 +133,28 @@ def path_order(path: str) -> tuple[str, str]:
     return nfc(path), path
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8] | NDArray[np.float32]:
+def read_image(path: str | Path, bit_depth: int | None = None) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Return an upright image (H, W, 3): uint8, or float32 in [0, 1] for 16-bit grey and float sources.
 
     The EXIF rotation is applied, one channel is repeated, palettes and CMYK become RGB, alpha is dropped.
-    Colour files of 16 bits a channel keep their upper 8 bits (Pillow has no deeper colour).
+    Colour files of 16 bits a channel keep their upper 8 bits (Pillow has no deeper colour). Values of 16-bit grey files
+    have `bit_depth` bits, 16 by default; it does not affect files of 8 bits.
 
     Raises:
-        DataError: The file is missing, truncated or cannot be decoded.
+        DataError: The file is missing, truncated, cannot be decoded, or has values beyond `bit_depth`.
     """
-    pixels, has_alpha = _read(Path(path))
+    pixels, has_alpha, deep_colour = _read(Path(path))
     if has_alpha:
         _log_alpha(Path(path).parent)
-    return to_rgb_array(pixels)
+    if deep_colour and bit_depth is not None:
+        raise DataError(
+            f"{path} has 16 bits a colour, of which the upper 8 alone can be read, and bit_depth is {bit_depth}: save "
+            "it as 8-bit colour or 16-bit grey."
+        )
+    try:
+        return to_rgb_array(pixels, bit_depth)
+    except InputError as error:
+        raise DataError(f"Cannot read the image {path}: {error}") from error
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:
@@ -172,13 +185,15 @@ def _mask_channels(image: Image.Image) -> MaskChannels:
     return MaskChannels.of(pixels, indices=indices, opaque=not _has_alpha(image))
 
 
-def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
+def to_rgb_array(array: NDArray, bit_depth: int | None = None) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Return a user's array as (H, W, 3): uint8 stays, uint16 is scaled by 65535, floats in [0, 1] become float32.
+
+    With `bit_depth`, uint16 is scaled by 2 ** bit_depth - 1.
 
     Accepts (H, W), (H, W, 1), (H, W, 3) and (H, W, 4), whose alpha is dropped.
 
     Raises:
-        InputError: Another shape or type, or floats that are not finite or leave [0, 1].
+        InputError: Another shape or type, uint16 beyond `bit_depth`, or floats that are not finite or leave [0, 1].
 
     >>> to_rgb_array(np.full((2, 5), 65535, np.uint16))[0, 0].tolist()
     [1.0, 1.0, 1.0]
@@ -194,7 +209,10 @@ def to_rgb_array(array: NDArray) -> NDArray[np.uint8] | NDArray[np.float32]:
         )
     array = array[..., :3]
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        array = (array.astype(np.float32) / RANGE_16_BIT).astype(np.float32)
+        top = RANGE_16_BIT if bit_depth is None else 2**bit_depth - 1
+        if array.max() > top:
+            raise InputError(f"It has values up to {array.max()}, and bit_depth {bit_depth} ends at {top}.")
+        array = (array.astype(np.float32) / top).astype(np.float32)
     elif array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # also false for NaN
@@ -244,6 +262,7 @@ def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> Image
         with _open(io.BytesIO(data)) as image:
             mode, (raw_width, raw_height) = image.mode, image.size
             width, height = raw_width, raw_height
+            deep_colour = _is_deep_colour(image)  # before EXIF is asked for, which decodes a PNG
             early = _orientation(image)
             if not as_mask:
                 image.draft(image.mode, (1, 1))  # JPEG only: every byte of the stream, an eighth of the arithmetic
@@ -259,10 +278,40 @@ def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> Image
                 mask = _mask_channels(image).content(lossy=image.format in ("JPEG", "MPO"))
             elif not _is_plain(image.mode):
                 to_rgb_array(_upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
+            largest = _largest(image, deep_colour)
             grey_values, pages = _grey_values(image), _pages(image)
     except Exception as error:
         return ImageFacts(width, height, raw_width, raw_height, mode, sha256, _reason(error))
-    return ImageFacts(width, height, raw_width, raw_height, mode, sha256, None, grey_values, pages, orientation, mask)
+    return ImageFacts(
+        width,
+        height,
+        raw_width,
+        raw_height,
+        mode,
+        sha256,
+        None,
+        grey_values,
+        pages,
+        orientation,
+        largest,
+        deep_colour,
+        mask,
+    )
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Return whether a file that is not decoded yet has 16 bits a colour, which Pillow reduces to 8."""
+    stored = getattr(image, "tile", ())  # codec, extents, offset and raw mode of each part
+    return any(";16" in str(tile[3]) for tile in stored) and not image.mode.startswith("I")
+
+
+def _largest(image: Image.Image, deep_colour: bool) -> int | None:
+    """Return the largest value of a decoded image of more than 8 bits as `ImageFacts` has it."""
+    if deep_colour:
+        return int(np.asarray(image)[..., : 1 if image.mode == "LA" else 3].max()) * 256 + 255
+    if not image.mode.startswith("I"):
+        return None
+    return int(np.asarray(image).max())
 
 
 def _pages(image: Image.Image) -> int:
@@ -295,11 +344,12 @@ def _open(file: IO[bytes]) -> Image.Image:
     return Image.open(file)
 
 
-def _read(path: Path) -> tuple[NDArray, bool]:
-    """Return the upright pixels of a file, (H, W) or (H, W, C), and whether it has an alpha channel."""
+def _read(path: Path) -> tuple[NDArray, bool, bool]:
+    """Return the upright pixels of a file, (H, W) or (H, W, C), and whether it has alpha, and 16 bits a colour."""
     try:
         with path.open("rb") as file, _open(file) as image:
-            return _upright_pixels(image), _has_alpha(image)
+            deep_colour = _is_deep_colour(image)
+            return _upright_pixels(image), _has_alpha(image), deep_colour
     except Exception as error:
         raise _unreadable("image", path, error) from error
 

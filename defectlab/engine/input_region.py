@@ -1,4 +1,4 @@
-"""Input region and tiling of a model's images: set by the training data and stored in the checkpoint."""
+"""Input region, tiling and bit depth of a model's images: set by the training data and stored in the checkpoint."""
 
 from pathlib import Path
 
@@ -12,19 +12,20 @@ MAX_LISTED = 20
 
 
 def apply_region(model: BaseDetector, datamodule: Folder) -> None:
-    """Set a model's input region to that of its training images.
+    """Set a model's input region, tiling and bit depth to those of its training images.
 
     Raises:
         InputError: The model cannot take it.
     """
-    if (model.preprocessing.region, model.preprocessing.tiling) != (datamodule.region, datamodule.tiling):
-        model.set_input_region(datamodule.region, datamodule.tiling)
+    own, bit_depth = model.preprocessing, datamodule.settings.bit_depth
+    if (own.region, own.tiling, own.bit_depth) != (datamodule.region, datamodule.tiling, bit_depth):
+        model.set_input_region(datamodule.region, datamodule.tiling, bit_depth)
 
 
 def apply_checkpoint_region(model: BaseDetector, checkpoint: Path) -> None:
-    """Set a model's input region to that of a checkpoint that the model will load."""
+    """Set a model's input region, tiling and bit depth to those of a checkpoint that the model will load."""
     preprocessing = Preprocessing.from_dict(read_checkpoint_record(checkpoint)["preprocessing"])
-    model.set_input_region(preprocessing.region, preprocessing.tiling)
+    model.set_input_region(preprocessing.region, preprocessing.tiling, preprocessing.bit_depth)
 
 
 def check_region(model: BaseDetector, datamodule: Folder) -> None:
@@ -44,6 +45,8 @@ def check_region(model: BaseDetector, datamodule: Folder) -> None:
         )
     if datamodule.tiling not in (None, model.preprocessing.tiling):
         raise InputError("tiling differs from that of the training: leave it out, the checkpoint brings its own.")
+    if datamodule.settings.bit_depth not in (None, model.preprocessing.bit_depth):
+        raise InputError("bit_depth differs from that of the training: leave it out, the checkpoint brings its own.")
     if region is None:
         return
     problems = ((entry.path, region.problem((entry.height, entry.width))) for entry in datamodule.manifest.entries)

@@ -193,7 +193,8 @@ def _count_near_duplicates(manifest: Manifest) -> int | None:
     from defectlab.data.manifest.near_duplicates import count_leaks
 
     known = [entry for entry in manifest.entries if entry.label >= 0]
-    return count_leaks(manifest.root, {e.path: e.split for e in known}, {e.path: e.sha256 for e in known})
+    splits, contents = {e.path: e.split for e in known}, {e.path: e.sha256 for e in known}
+    return count_leaks(manifest.root, splits, contents, manifest.protocol.bit_depth)
 
 
 def environment(device: str) -> dict[str, Any]:

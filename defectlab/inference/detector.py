@@ -106,6 +106,11 @@ class Detector:
         return cls(model.to(target), image, pixel, batch_size)
 
     @property
+    def bit_depth(self) -> int | None:
+        """Bits of the values in 16-bit images that the model was trained with; None is 16."""
+        return self.model.preprocessing.bit_depth
+
+    @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value of the validation maps: one scale for all heat maps of a run."""
         processor = self.model.post_processor
@@ -187,7 +192,7 @@ class Detector:
         With `on_unreadable`, files that cannot be read are left out; it is called with the path and the reason of each.
         """
         self.check_view(view)
-        for batch in _batches(read_images(source, on_unreadable), batch_size or self.batch_size):
+        for batch in _batches(read_images(source, on_unreadable, self.bit_depth), batch_size or self.batch_size):
             yield from (self.normalize(prediction, view) for prediction in self._predict_what_fits(batch))
 
     def _predict_what_fits(self, batch: "list[tuple[str | None, torch.Tensor]]") -> Iterator[Prediction]:
@@ -257,21 +262,24 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def read_images(source: Any, on_unreadable: OnUnreadable | None = None) -> Iterator[tuple[str | None, torch.Tensor]]:
+def read_images(
+    source: Any, on_unreadable: OnUnreadable | None = None, bit_depth: int | None = None
+) -> Iterator[tuple[str | None, torch.Tensor]]:
     """Read files or arrays as in `Detector.predict`; yield (path or None, (3, H, W) image in [0, 1]).
 
     `on_unreadable` is called with the path and the reason of each file that cannot be read, instead of an error.
+    `bit_depth` is that of values in arrays and files of 16 bits.
     """
     if isinstance(source, np.ndarray):
         arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]
-        yield from ((None, to_tensor(to_rgb_array(array))) for array in arrays)
+        yield from ((None, to_tensor(to_rgb_array(array, bit_depth))) for array in arrays)
     elif isinstance(source, Sequence) and not isinstance(source, str) and source and isinstance(source[0], np.ndarray):
-        yield from ((None, to_tensor(to_rgb_array(array))) for array in source)
+        yield from ((None, to_tensor(to_rgb_array(array, bit_depth))) for array in source)
     elif isinstance(source, str | Path | Sequence):
         sources = [source] if isinstance(source, str | Path) or on_unreadable is None else source
         for path in (path for part in sources for path in _files(part, on_unreadable)):
             try:
-                image = load_image(path)
+                image = load_image(path, bit_depth)
             except InputError as error:
                 if on_unreadable is None:
                     raise

@@ -110,7 +110,7 @@ def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
     figure, axes = new_figure((2.3 * len(crops), 3.0), columns=len(crops))
     for number, (axis, (path, box, title)) in enumerate(zip(axes, crops, strict=True)):
         colour = BAD if number == 0 else GOOD
-        _draw_crop(axis, read_image(path), box, colour)
+        _draw_crop(axis, read_image(path, nearest.bit_depth), box, colour)
         axis.set_title(title, fontsize=9, color=colour)
     return to_image(figure)
 
@@ -155,7 +155,7 @@ def prediction_images(detector: Detector, found: Prediction) -> list[np.ndarray]
     if found.image_path is None:
         raise InputError("This picture needs the image's file: predict a file instead of an array.")
     low, high = scale_of(detector)
-    image = thumbnail(read_image(found.image_path), 2 * TILE)
+    image = thumbnail(read_image(found.image_path, detector.bit_depth), 2 * TILE)
     size = (image.shape[1], image.shape[0])
     anomaly_map = np.asarray(Image.fromarray(found.anomaly_map).resize(size, Image.Resampling.BILINEAR))
     outlines = []
@@ -188,7 +188,8 @@ def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
     against = "no threshold" if limit is None else f"threshold {limit:.4g}"
     title = f"score {found.score:.4g}, {against}: {VERDICTS[found.label]}"
     scale = (*scale_of(detector), detector.pixel_threshold)
-    return segmentation_figure(as_uint8(read_image(found.image_path)), found.anomaly_map, found.mask, scale, title)
+    image = as_uint8(read_image(found.image_path, detector.bit_depth))
+    return segmentation_figure(image, found.anomaly_map, found.mask, scale, title)
 
 
 def prediction_name(detector: Detector, found: Prediction, number: int) -> str:

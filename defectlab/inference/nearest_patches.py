@@ -36,6 +36,7 @@ class NearestGood:
     image_path: str | None
     box: Box
     patches: tuple[GoodPatch, ...]
+    bit_depth: int | None = None  # of the values in 16-bit files
 
 
 @torch.inference_mode()
@@ -55,7 +56,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
     """
     model, origin, manifest = _bank(detector)
     check_integer("nearest_good_patches", "count", count, low=1)
-    images = list(read_images(image))
+    images = list(read_images(image, bit_depth=detector.bit_depth))
     if len(images) != 1:
         raise InputError(f"nearest_good_patches explains one image, got {len(images)}.")
     path, pixels = images[0]
@@ -74,7 +75,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
         entry = manifest.entries[int(origin.images[row])]
         box = _box(model.preprocessing, int(origin.patches[row]), origin.grid, (entry.height, entry.width))
         found.append(GoodPatch(manifest.absolute(entry), box, distance))
-    return NearestGood(path, boxes[worst], tuple(found))
+    return NearestGood(path, boxes[worst], tuple(found), detector.bit_depth)
 
 
 def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:

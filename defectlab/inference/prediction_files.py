@@ -5,8 +5,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from defectlab.data.image_sources import common_folder, find_images
 from defectlab.data.images import as_uint8, probe_all, read_image
+from defectlab.data.manifest.bit_depth import fits, unused_range
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, check_view, percent_window
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.figures import prediction_figure, prediction_name
@@ -64,7 +67,7 @@ def predict_to_folder(
     problems = unreadable(files, strict)
     refuse_all(files, problems)
     detector = Detector.load(run, device=device)
-    problems |= _outside_region(detector, [file for file in files if file not in problems], strict)
+    problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
     detector.check_view(view)
     low, high = scale = _heat_scale(detector, view)
@@ -79,7 +82,8 @@ def predict_to_folder(
             row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label)
             picture = file.relative_to(common).with_name(f"{file.name}.png")
             if heatmaps:
-                _write_heatmap(output / "heatmaps" / picture, file, prediction, scale)
+                image = as_uint8(read_image(file, detector.bit_depth))
+                _write_heatmap(output / "heatmaps" / picture, image, prediction, scale)
             if prediction.mask is not None and masks:
                 save_image(output / "masks" / picture, prediction.mask)
             if figures == "all" or (figures == "first" and not rows):
@@ -119,19 +123,24 @@ def unreadable(files: Sequence[Path], strict: bool) -> dict[Path, str]:
     return problems
 
 
-def _outside_region(detector: Detector, files: Sequence[Path], strict: bool) -> dict[Path, str]:
-    """Return the reason of each image that the input region of the detector's model does not fit.
+def unfit_for(detector: Detector, files: Sequence[Path], strict: bool) -> dict[Path, str]:
+    """Return the reason of each readable image that does not fit the detector's input region or bit depth.
+
+    Images of 16 bits that use little of their range are warned of where the model was trained without a bit depth.
 
     Raises:
         DataError: With `strict`, there are some; names them all.
     """
-    region = detector.model.preprocessing.region
-    if region is None:
-        return {}
-    facts = zip(files, probe_all(files), strict=True)
-    unfit = {file: why for file, fact in facts if (why := region.problem((fact.height, fact.width)))}
+    region, bit_depth = detector.model.preprocessing.region, detector.bit_depth
+    facts = dict(zip(files, probe_all(files), strict=True))
+    if bit_depth is None and (sentence := unused_range(facts.values())):
+        logger.warning("%s when training", sentence)
+    unfit = {file: f"values beyond bit_depth {bit_depth}" for file, fact in facts.items() if not fits(fact, bit_depth)}
+    if region is not None:
+        sizes = ((file, region.problem((fact.height, fact.width))) for file, fact in facts.items())
+        unfit |= {file: why for file, why in sizes if why}
     if strict and unfit:
-        raise DataError("The part of the image that this run looks at does not fit:\n" + _listed(unfit))
+        raise DataError("What this run looks at does not fit these images:\n" + _listed(unfit))
     return unfit
 
 
@@ -181,6 +190,6 @@ def _check_pictures(detector: Detector, heatmaps: bool, masks: bool, figures: st
         raise InputError(f"This run has no map threshold, so it gives no masks; leave out {which}.")
 
 
-def _write_heatmap(path: Path, file: Path, prediction: Prediction, scale: tuple[float, float]) -> None:
-    heat = overlay(as_uint8(read_image(file)), prediction.anomaly_map, *scale)
+def _write_heatmap(path: Path, image: np.ndarray, prediction: Prediction, scale: tuple[float, float]) -> None:
+    heat = overlay(image, prediction.anomaly_map, *scale)
     save_image(path, heat if prediction.mask is None else contour(heat, prediction.mask))

@@ -17,7 +17,7 @@ from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure
-from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unreadable
+from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for, unreadable
 from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
@@ -78,6 +78,8 @@ def report_predictions(
     problems = unreadable(files, strict)
     refuse_all(files, problems)
     detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
+    problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
+    refuse_all(files, problems)
     if threshold_type == "pixel":
         detector = _decided_at(detector, detector.pixel_threshold)
     detector.check_view("percent")
@@ -222,7 +224,7 @@ class _Writer:
 
     def _draw(self, file: Path, picture: Path, found: Prediction, correct: bool | None) -> tuple[str, str]:
         """Write the pictures of one image; return the paths of heat map and segmentation relative to the output."""
-        image = as_uint8(read_image(file))
+        image = as_uint8(read_image(file, self.detector.bit_depth))
         if np.isnan(found.anomaly_map).all():  # a model without maps
             save_image(self.output / "predictions" / picture, image)
             return "", ""

@@ -41,7 +41,7 @@ def reconstruct(detector: Detector, source: Source) -> list[Reconstruction]:
         DataError: No images, or one that cannot be read.
     """
     model, found = _model(detector), []
-    for path, image in read_images(source):
+    for path, image in read_images(source, bit_depth=detector.bit_depth):
         seen = detector.model_input([image])  # (1, 3, h, w)
         score = float(model(seen).pred_score[0])
         label = decision(score, detector.image_threshold)

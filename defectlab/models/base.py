@@ -154,8 +154,12 @@ class BaseDetector(AnomalibModule):
         """Preprocessing that turns images into this model's input."""
         return self.pre_processor.preprocessing
 
-    def set_input_region(self, region: Region | None, tiling: Tiling | None = None) -> None:
+    def set_input_region(
+        self, region: Region | None, tiling: Tiling | None = None, bit_depth: int | None = None
+    ) -> None:
         """Restrict every image to this region, in tiles if asked: in training, test, prediction and checkpoint alike.
+
+        `bit_depth` is that of values in 16-bit files; None is 16.
 
         Raises:
             OptionError: This model cannot be tiled, or not so.
@@ -164,7 +168,7 @@ class BaseDetector(AnomalibModule):
             raise OptionError(
                 f"{self.name} cannot look at images tile by tile: leave tiling out, or take another model."
             )
-        self.pre_processor.use(replace(self.preprocessing, region=region, tiling=tiling))
+        self.pre_processor.use(replace(self.preprocessing, region=region, tiling=tiling, bit_depth=bit_depth))
         set_tiles(self.name, self.model, self.preprocessing.grid, by_images=self.tiled_by == "images")
 
     @property
@@ -222,7 +226,8 @@ class BaseDetector(AnomalibModule):
             checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
         )
         assert isinstance(loaded, cls)
-        loaded.set_input_region(loaded.preprocessing.region, loaded.preprocessing.tiling)
+        its = loaded.preprocessing
+        loaded.set_input_region(its.region, its.tiling, its.bit_depth)
         run = Run.of_checkpoint(Path(checkpoint_path))
         loaded.run_folder = run.folder if run and run.checkpoint == Path(checkpoint_path).absolute() else None
         return loaded

@@ -104,14 +104,15 @@ def check_flag(where: str, name: str, value: Any) -> None:
         raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
 
 
-def check_integer(where: str, name: str, value: Any, *, low: int) -> None:
-    """Validate an integer option of at least `low`.
+def check_integer(where: str, name: str, value: Any, *, low: int, high: int | None = None) -> None:
+    """Validate an integer option of at least `low`, and at most `high`.
 
     Raises:
         OptionError: With the value and where it was given.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise OptionError(f"{where}: {name} must be a whole number of at least {low}, got {value!r}.")
+    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        limit = "" if high is None else f" and at most {high}"
+        raise OptionError(f"{where}: {name} must be a whole number of at least {low}{limit}, got {value!r}.")
 
 
 def check_range(

@@ -63,7 +63,7 @@ def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, s
     chosen = np.random.default_rng(seed).permutation(len(entries))[:count]
     figure, axes = new_figure((1.7 * len(chosen), 1.9), columns=len(chosen))
     for axis, place in zip(axes, chosen, strict=True):
-        axis.imshow(as_uint8(read_image(manifest.absolute(entries[place]))))
+        axis.imshow(as_uint8(read_image(manifest.absolute(entries[place]), manifest.protocol.bit_depth)))
         axis.set_title(f"{entries[place].width} x {entries[place].height}", fontsize=9)
         axis.set_axis_off()
     figure.suptitle(f"{split}: {entries[0].defect}")
@@ -84,7 +84,7 @@ def tile_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     grid = preprocessing.grid
     if grid is None:
         raise ValueError("these images are not tiled")
-    whole = preprocessing.resize()(load_image(path))
+    whole = preprocessing.resize()(load_image(path, preprocessing.bit_depth))
     pixels = whole.numpy().transpose(1, 2, 0)
     shown = (pixels * (1 - 0.25 * (_covered(grid) > 1))[..., None] * 255).round().clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(shown)

@@ -58,7 +58,7 @@ def outlined(manifest: Manifest, entry: Entry) -> tuple[np.ndarray, float]:
     path = manifest.absolute_mask(entry)
     assert path is not None, "an image with a mask"
     mask = read_mask(path, manifest.mask_reading(entry))
-    picture = Image.fromarray(as_uint8(read_image(manifest.absolute(entry))))
+    picture = Image.fromarray(as_uint8(read_image(manifest.absolute(entry), manifest.protocol.bit_depth)))
     picture.thumbnail((SIDE, SIDE))
     small = reduce_mask(mask, (picture.height, picture.width))
     around = ndimage.binary_dilation(small, iterations=MARGIN) if small.any() else small

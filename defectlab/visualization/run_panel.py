@@ -80,7 +80,7 @@ class ShownImages:
             DataError: The image cannot be read.
         """
         row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
-        whole = read_image(paths.resolve(row.image_path))
+        whole = read_image(paths.resolve(row.image_path), self.preprocessing.bit_depth)
         image, size = thumbnail(whole), (whole.shape[0], whole.shape[1])
         found = on_image(self.preprocessing, self.maps[index], image, size)
         outlines, marked = [], np.zeros(image.shape[:2], dtype=np.bool_)

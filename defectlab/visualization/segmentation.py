@@ -83,7 +83,7 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
     scale = (shown.scale.low, shown.scale.high, shown.scale.threshold)
     for place in range(len(shown.rows) if which == "all" else 1):
-        image = as_uint8(read_image(paths.resolve(shown.rows[place].image_path)))
+        image = as_uint8(read_image(paths.resolve(shown.rows[place].image_path), shown.preprocessing.bit_depth))
         size = (image.shape[0], image.shape[1])
         anomaly_map = on_image(shown.preprocessing, shown.maps[place], image, size)
         truth = None

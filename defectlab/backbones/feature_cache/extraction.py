@@ -158,11 +158,12 @@ class _Images(Dataset):
     def __init__(self, manifest: Manifest, preprocessing: Preprocessing) -> None:
         self.paths = [manifest.absolute(entry) for entry in manifest.entries]
         self.resize, self.transform = preprocessing.resize(), preprocessing.transform()
+        self.bit_depth = preprocessing.bit_depth
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Return one image as model input, resized and then transformed as in training."""
-        pixels: torch.Tensor = self.transform(self.resize(load_image(self.paths[index])))
+        pixels: torch.Tensor = self.transform(self.resize(load_image(self.paths[index], self.bit_depth)))
         return pixels.as_subclass(torch.Tensor)

@@ -6,6 +6,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
+from defectlab.data.manifest.bit_depth import fits
 from defectlab.data.manifest.manifest import SPLITS, Manifest, manifest_of
 from defectlab.data.manifest.mask_grid import report_grid_loss
 from defectlab.data.manifest.options import DataOptions, options_signature
@@ -62,8 +63,10 @@ def _readable_masks(found: Survey, manifest: Manifest) -> list[tuple[Path, MaskR
 def _warn_of_copies(found: Survey) -> None:
     from defectlab.data.manifest.near_duplicates import describe, near_duplicates
 
-    splits = {item.path: str(role) for item, role in found.splits if item.label >= 0}
-    pairs = near_duplicates(found.root, splits, {i.path: i.facts.sha256 for i, _ in found.splits if i.path in splits})
+    bit_depth = found.protocol.bit_depth
+    splits = {item.path: str(role) for item, role in found.splits if item.label >= 0 and fits(item.facts, bit_depth)}
+    contents = {i.path: i.facts.sha256 for i, _ in found.splits if i.path in splits}
+    pairs = near_duplicates(found.root, splits, contents, bit_depth)
     title = (
         "Near-duplicates in two splits, copies of one photograph: the test would know them, remove one of each, or say "
         "group: near_duplicates, which keeps them together where folders do not part them"

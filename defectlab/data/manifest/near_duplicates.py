@@ -50,29 +50,33 @@ class NearPair:
     correlation: float
 
 
-def near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> list[NearPair]:
+def near_duplicates(
+    root: Path, splits: Mapping[str, str], contents: Mapping[str, str], bit_depth: int | None = None
+) -> list[NearPair]:
     """Return pairs of near-duplicates in different splits, by descending correlation, without files of equal content.
 
     Args:
         root: Folder that the paths are relative to.
         splits: The split of each path; every one can be read.
         contents: Content hash of each path.
+        bit_depth: Of the values in 16-bit files; None is 16.
     """
     if len(set(splits.values())) < 2:
         return []
     # OpenBLAS on many threads takes four times as long for matrices of this size.
     with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
-        return _near_duplicates(root, splits, contents)
+        return _near_duplicates(root, splits, contents, bit_depth)
 
 
-def sets_of_copies(root: Path, contents: Mapping[str, str]) -> list[list[str]]:
+def sets_of_copies(root: Path, contents: Mapping[str, str], bit_depth: int | None = None) -> list[list[str]]:
     """Return the sets of images of one photograph, near-duplicates or of equal content, sorted; at least two in a set.
 
     Args:
         root: Folder that the paths are relative to.
         contents: Content hash of each path; every one can be read.
+        bit_depth: Of the values in 16-bit files; None is 16.
     """
-    pairs = near_duplicates(root, {path: path for path in contents}, contents)
+    pairs = near_duplicates(root, {path: path for path in contents}, contents, bit_depth)
     groups = {path: path for path in contents}
     home = {path: {path} for path in contents}
     for pair in pairs:
@@ -83,7 +87,9 @@ def sets_of_copies(root: Path, contents: Mapping[str, str]) -> list[list[str]]:
     return [together for together in clusters(groups, contents) if len(together) > 1]
 
 
-def count_leaks(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> int | None:
+def count_leaks(
+    root: Path, splits: Mapping[str, str], contents: Mapping[str, str], bit_depth: int | None = None
+) -> int | None:
     """Return the number of pairs of near-duplicates in different splits, and warn of them before a training.
 
     None, with a log line, where there are more than `MAX_CHECKED` images: `data check` looks there too.
@@ -93,7 +99,7 @@ def count_leaks(root: Path, splits: Mapping[str, str], contents: Mapping[str, st
             "%d images: too many to look for near-duplicates before each training; `data check` does", len(splits)
         )
         return None
-    pairs = _remembered(root, tuple(sorted((path, splits[path], contents[path]) for path in splits)))
+    pairs = _remembered(root, tuple(sorted((path, splits[path], contents[path]) for path in splits)), bit_depth)
     if pairs:
         lines = describe(pairs[:MAX_SHOWN], splits)
         more = [f"... and {len(pairs) - MAX_SHOWN} more"] if len(pairs) > MAX_SHOWN else []
@@ -106,16 +112,18 @@ def count_leaks(root: Path, splits: Mapping[str, str], contents: Mapping[str, st
 
 
 @lru_cache(maxsize=32)
-def _remembered(root: Path, files: tuple[tuple[str, str, str], ...]) -> tuple[NearPair, ...]:
+def _remembered(root: Path, files: tuple[tuple[str, str, str], ...], bit_depth: int | None) -> tuple[NearPair, ...]:
     splits = {path: split for path, split, _ in files}
-    return tuple(near_duplicates(root, splits, {path: content for path, _, content in files}))
+    return tuple(near_duplicates(root, splits, {path: content for path, _, content in files}, bit_depth))
 
 
-def _near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[str, str]) -> list[NearPair]:
+def _near_duplicates(
+    root: Path, splits: Mapping[str, str], contents: Mapping[str, str], bit_depth: int | None
+) -> list[NearPair]:
     paths = sorted(splits)
     names = np.array([splits[path] for path in paths])
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
-        pictures = np.stack(list(pool.map(lambda path: thumbnail(root / path), paths)))  # (n, SIZE, SIZE)
+        pictures = np.stack(list(pool.map(lambda path: thumbnail(root / path, bit_depth), paths)))  # (n, SIZE, SIZE)
     hashes = np.array([contents[path] for path in paths])
     search = _Search(pictures)
     correlations = search.correlations(search.pairs(names, hashes))
@@ -127,9 +135,9 @@ def _near_duplicates(root: Path, splits: Mapping[str, str], contents: Mapping[st
     return sorted(found, key=lambda pair: (-pair.correlation, pair.one, pair.other))
 
 
-def thumbnail(path: Path) -> Picture:
+def thumbnail(path: Path, bit_depth: int | None = None) -> Picture:
     """Return an image as grey values 0 .. 255, resized to (SIZE, SIZE) regardless of its aspect ratio."""
-    grey = Image.fromarray(as_uint8(read_image(path))).convert("L").convert("F")
+    grey = Image.fromarray(as_uint8(read_image(path, bit_depth))).convert("L").convert("F")
     return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.LANCZOS), dtype=np.float32)
 
 

@@ -47,6 +47,7 @@ class DataOptions:
         normal_val_dir: Good validation images, with val_split_mode from_dir.
         abnormal_val_dir: Bad validation images, with val_split_mode from_dir.
         val_mask_dir: Masks of abnormal_val_dir.
+        bit_depth: Bits of the values in 16-bit grey files, such as 12; default is 16. Files of 8 bits stay as they are.
         extensions: File endings to take; default is every image.
         train_batch_size: Images per training batch.
         eval_batch_size: Images per batch in validation, test and prediction.
@@ -114,6 +115,7 @@ class DataOptions:
     masks_beside_images: bool | None = None
     missing_masks: str = "error"
     mask_reduction: str = "area"
+    bit_depth: int | None = None
     mask_threshold: float | None = None
     mask_inverted: bool = False
     mask_orientation: str | None = None
@@ -159,6 +161,8 @@ class DataOptions:
         _check_choice("on_duplicate", self.on_duplicate, ON_DUPLICATE)
         _check_choice("missing_masks", self.missing_masks, MISSING_MASKS)
         _check_choice("mask_reduction", self.mask_reduction, MASK_REDUCTIONS)
+        if self.bit_depth is not None:
+            check_integer("Data", "bit_depth", self.bit_depth, low=1, high=16)
         if self.mask_threshold is not None:
             check_range("Data", "mask_threshold", self.mask_threshold, low=0, high=None)
         if self.mask_inverted not in (True, False):

@@ -16,8 +16,9 @@ class Protocol:
     "near_duplicates", `copies` has the paths of each set of images that are copies of one photograph.
     `calibration_share` is None where no good validation images are held back for calibration.
     `missing_masks` is None where no defect lacks a mask that others have, or "whole" or "leave_out". `task` is None
-    where none was asked for. `mask_reading` is what counts as marked in masks (`MaskReading`), and whether that is
-    exactly what is not black; None without masks, and in records from before there was a choice, where it was that.
+    where none was asked for. `bit_depth` is that of values in 16-bit files; None is 16. `mask_reading` is what counts
+    as marked in masks (`MaskReading`), and whether that is exactly what is not black; None without masks, and in
+    records from before there was a choice, where it was that.
     """
 
     test_split_mode: str
@@ -34,6 +35,7 @@ class Protocol:
     missing_masks: str | None = None
     calibration_share: float | None = None
     task: str | None = None
+    bit_depth: int | None = None
     mask_reading: Mapping[str, Any] | None = None
     copies: list[list[str]] = field(default_factory=list)
 

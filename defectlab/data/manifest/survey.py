@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from defectlab.data.manifest.accounting import account
+from defectlab.data.manifest.bit_depth import check_bit_depth, fits
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.groups import NEAR_DUPLICATES, find_groups, groups_by
 from defectlab.data.manifest.layouts import Layout, detect, named
@@ -54,13 +55,15 @@ def survey(options: DataOptions) -> Survey:
     copies: list[list[str]] = []
     groups = None
     if options.group == NEAR_DUPLICATES:
-        copies = _find_copies(root, items, findings)
+        copies = _find_copies(root, items, options.bit_depth, findings)
         groups = groups_by((item.path for item in items), options.group, copies)
     elif options.group is not None:
         groups = find_groups((item.path for item in items), options.group, findings)
     splits, protocol = assign(items, options, findings, groups)
+    check_bit_depth({item.path: item.facts for item in items}, options.bit_depth, findings)
     protocol = replace(
         protocol,
+        bit_depth=options.bit_depth,
         task=options.task,
         missing_masks=_missing_masks(splits, options, findings),
         copies=copies,
@@ -76,11 +79,12 @@ def survey(options: DataOptions) -> Survey:
     return Survey(options.name or root.name, root, layout, options.seed, items, tuple(splits), protocol, findings)
 
 
-def _find_copies(root: Path, items: Sequence[Item], findings: Findings) -> list[list[str]]:
+def _find_copies(root: Path, items: Sequence[Item], bit_depth: int | None, findings: Findings) -> list[list[str]]:
     """Return the sets of images that are copies of one photograph, whatever folder they lie in."""
     from defectlab.data.manifest.near_duplicates import sets_of_copies
 
-    copies = sets_of_copies(root, {item.path: item.facts.sha256 for item in items})
+    contents = {item.path: item.facts.sha256 for item in items if fits(item.facts, bit_depth)}
+    copies = sets_of_copies(root, contents, bit_depth)
     findings.choose(
         f"{sum(map(len, copies))} of {len(items)} images are near-duplicates of another, in {len(copies)} sets (group "
         f"{NEAR_DUPLICATES}); splits keep each set whole."

@@ -32,7 +32,8 @@ class Preprocessing:
 
     `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
     the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `region` is cut out
-    of the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's.
+    of the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's. Values of
+    16-bit grey files have `bit_depth` bits; None is 16.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -43,6 +44,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     region: Region | None = None
     tiling: Tiling | None = None
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", height_width("image_size", self.size))
@@ -93,6 +95,8 @@ class Preprocessing:
         plain = asdict(replace(self, region=None, tiling=None))
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
         del data["region"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
+        if self.bit_depth is None:
+            del data["bit_depth"]
         data |= {} if self.region is None else {"area": self.region.to_dict()}
         return data if self.tiling is None else {**data, "tiling": self.tiling.to_dict()}
 

@@ -92,6 +92,7 @@ class PreprocessingRecord(JsonObject):
     interpolation: str
     region: RegionRecord | None = field(default=None, metadata=json_key("area"))
     tiling: TilingOptions | None = None
+    bit_depth: int | None = None
     hash: str = ""
 
     def options(self) -> dict[str, Any]:
