@@ -17,18 +17,32 @@ _STYLES = {BEST: "best", TIED: "tied"}
 
 def ranking_table(ranking: Ranking) -> str:
     """Return a ranking as an HTML table, best first; the seeds of a configuration are listed below it."""
-    header = ["", "verdict", "model", "weights", "run", "seed", "image AUROC", "95 %", "p (corrected)", "sd of seeds"]
+    header = [
+        "",
+        "verdict",
+        "dataset",
+        "test images",
+        "model",
+        "weights",
+        "run",
+        "seed",
+        "image AUROC",
+        "95 %",
+        "p (corrected)",
+        "sd of seeds",
+    ]
     header += [*_TITLES[1:], "fit s", "images/s"]
     rows = []
     for rank, entry in enumerate(ranking.entries, 1):
         verdict = Cell(entry.verdict, _STYLES.get(entry.verdict, ""))
         weights = entry.weights.removesuffix(".safetensors")
-        who = [rank, verdict if entry.verdict else "", entry.rows[0].get("model"), weights, Cell(entry.name, "name")]
+        about = [rank, verdict if entry.verdict else "", entry.rows[0].get("dataset", ""), entry.images]
+        who = [*about, entry.rows[0].get("model"), weights, Cell(entry.name, "name")]
         rows.append([*who, *_measured(entry, ranking)])
         seeds = entry.seeds if len(entry.rows) > 1 else ()
-        rows += [["", "", "", "", Cell(seed.name, "quiet name"), *_measured(seed, ranking)] for seed in seeds]
+        rows += [["", "", "", "", "", "", Cell(seed.name, "quiet name"), *_measured(seed, ranking)] for seed in seeds]
     if ranking.trivial:
-        who = ["", "", "", "", Cell("calls every image anomalous", "quiet"), "", 0.5, "", "", ""]
+        who = ["", "", "", "", "", "", Cell("calls every image anomalous", "quiet"), "", 0.5, "", "", ""]
         rows.append([*who, *(ranking.trivial.get(metric, "") for metric in _METRICS), "", ""])
     used = [place for place in range(len(header)) if not place or any(row[place] != "" for row in rows)]
     return to_html(Table([header[place] for place in used], [[row[place] for place in used] for row in rows]))
@@ -57,8 +71,8 @@ def _unless_trivial(value: float | None, trivial: float | None) -> Any:
 def dataset_means_table(means: Sequence[DatasetMeans]) -> str:
     """Return an HTML table of the means of configurations over several datasets."""
     rows = []
-    for rank, one in enumerate(means, 1):
-        who = [rank, one.first.rows[0].get("model"), one.first.weights, Cell(one.first.name, "name")]
+    for one in means:
+        who = [one.rank, one.first.rows[0].get("model"), one.first.weights, Cell(one.first.name, "name")]
         metrics = (one.means.get(metric, "") for metric in (RANKED_BY, *_METRICS))
         rows.append([*who, *metrics, Cell(one.note, "name quiet")])
     return to_html(Table(["", "model", "weights", "run", *_TITLES, ""], rows))

@@ -114,7 +114,7 @@ def _head(rankings: Sequence[Ranking], ordered: Sequence[tuple[Run, Sequence[Sco
         )
     together = means_over_datasets(rankings)
     if together:
-        words = "Mean over datasets, each counting the same; set only rows on the same datasets against each other."
+        words = "Mean over datasets, each counting the same; ranked among rows on the same datasets and splits."
         parts += [f'<p class="quiet">{words}</p>', dataset_means_table(together)]
     links = (f'<a href="#run{place}">{html.escape(run.title)}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")

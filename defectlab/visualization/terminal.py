@@ -126,8 +126,14 @@ def runs_table(runs: Sequence[Run], title: str) -> None:
     for run in runs:
         metrics = [run.record.metrics.get(name) for name in BARE_METRICS]
         seconds = [run.record.timings.get(stage, "") for stage in ("fit", "test")]
-        rows.append([run.model, run.folder.name, *metrics, *seconds])
-    columns = ["model", "run", *numbers(*METRIC_COLUMNS, form=".4f"), *numbers("fit s", "test s", form=".1f")]
+        rows.append([run.record.dataset.name, run.model, run.folder.name, *metrics, *seconds])
+    columns = [
+        "dataset",
+        "model",
+        "run",
+        *numbers(*METRIC_COLUMNS, form=".4f"),
+        *numbers("fit s", "test s", form=".1f"),
+    ]
     print_line(title)
     print_table(Table(columns, rows), width=120)
 
@@ -158,7 +164,8 @@ def comparison_table(found: Sequence[Compared]) -> None:
     metric = found[0].metric
     titles = (metric.replace("_", " "), "95 % interval", "from the best by", "p (corrected)", "")
     print_table(Table(["model", "run", *numbers(*titles, form=".4f")], rows), fit=True)
-    count = sum(row.label >= 0 for row in found[0].run.scores("test"))
+    labels = [row.label for row in found[0].run.scores("test")]
+    count = f"{found[0].run.record.dataset.name}: {labels.count(0)} good and {labels.count(1)} anomalous"
     how = "DeLong's paired test" if metric == RANKED_BY else "Paired bootstrap over images"
     several = (
         f"; p-values for {len(found)} runs, all compared with each other, so that the best having been picked on these "

@@ -90,8 +90,9 @@ def test_several_runs_stand_side_by_side(own_project: Path):
     tables = page.tables
     ranking, kinds = tables[0], tables[1]
     assert [row[1] for row in ranking[1:]] == ["best", "", "", "tied with the best", "worse", ""]
-    assert [row[4] for row in ranking[1:4]] == ["sharp", "sharp", "sharp_seed-1"]
-    assert ranking[-1][4] == "calls every image anomalous"
+    assert [row[6] for row in ranking[1:4]] == ["sharp", "sharp", "sharp_seed-1"]
+    assert ranking[1][2:4] == ["coins", "3 good + 2 anomalous"], "as the record's protocol has them"
+    assert ranking[-1][6] == "calls every image anomalous"
     assert kinds[0] == ["model", "run", "good", "hole", "scratch"]
     facts = {kind.defect: kind for kind in by_kind(runs[0].scores("test"), 0.5)}
     row = next(row for row in kinds if row[1] == "sharp")

@@ -1,10 +1,11 @@
 """Means of each configuration's metrics over several datasets, and the dataset with the lowest image AUROC."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from defectlab.data.manifest.categories import named_groups
 from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry, Ranking
+from defectlab.results.workbook_row import RankingKey
 
 ALL = "all"
 _SETTINGS = ("model.", "trainer.", "evaluation.", "data.")
@@ -16,12 +17,21 @@ _PLACES = ("data.root", "data.name", "data.seed", "data.num_workers", "data.eval
 class DatasetMeans:
     """One configuration's entries by dataset, and the mean over datasets of each metric that any entry has.
 
-    `over` names the group of the datasets; `all` means every dataset that the configuration was run on.
+    Attributes:
+        entries: The entry on each dataset.
+        means: By metric.
+        sets: Which split and pixel grid of each dataset the entries are of: only means over the same are comparable.
+        rank: Place among the configurations with the same `sets` and `over`, from 1.
+        over: Name of the group of the datasets; `all` means every dataset that the configuration was run on.
+        left_out: Splits of these datasets that the configuration was run on too, in words.
     """
 
     entries: dict[str, Entry]
     means: dict[str, float]
+    sets: tuple[RankingKey, ...]
+    rank: int = 1
     over: str = ALL
+    left_out: tuple[str, ...] = ()
 
     @property
     def first(self) -> Entry:
@@ -43,27 +53,52 @@ class DatasetMeans:
             having = [dataset for dataset, entry in self.entries.items() if entry.mean(metric) is not None]
             if having and len(having) < len(self.entries):
                 words.append(f"{level} metrics of {', '.join(having)} only")
+        words += [f"not counted: {name}" for name in self.left_out]
         return "; ".join(words)
 
 
 def means_over_datasets(rankings: Sequence[Ranking]) -> list[DatasetMeans]:
-    """Return the means of configurations ranked on several datasets, by number of datasets, then by image AUROC.
+    """Return the means of configurations ranked on several datasets, ranked among those on the same images.
 
-    Several seeds are averaged first, and every dataset has the same weight. For a dataset with several rankings only
-    the first ranking with the configuration is used. Only means over the same datasets are comparable. The means over
-    groups of datasets follow at the end: the groups of MVTec AD and those that sweeps have named.
+    Several seeds are averaged first, and every dataset has the same weight. Of a dataset with several splits (or pixel
+    grids) a configuration's mean holds one: the one with the most configurations, of equals the first by its key,
+    whatever the order of the rankings. Means over the same datasets and splits stand together, those over most datasets
+    first. The means over groups of datasets follow at the end: the groups of MVTec AD and those that sweeps have named.
     """
-    found: dict[tuple[object, ...], dict[str, Entry]] = {}
+    sizes = {ranking.group: len(ranking.entries) for ranking in rankings}
+    found: dict[tuple[object, ...], dict[RankingKey, Entry]] = {}
     for ranking in rankings:
         for entry in ranking.entries:
-            found.setdefault(_settings(entry), {}).setdefault(ranking.group[0], entry)
-    several = [DatasetMeans(entries, _means(list(entries.values()))) for entries in found.values() if len(entries) > 1]
+            found.setdefault(_settings(entry), {})[ranking.group] = entry
+    means = [_over_datasets(entries, sizes) for entries in found.values()]
+    several = [one for one in means if len(one.entries) > 1]
     groups = [part for one in several for part in _groups(one)]
-    return [*sorted(several, key=_order), *sorted(groups, key=lambda one: (one.over, *_order(one)))]
+    return [*_ranked(several), *_ranked(groups)]
 
 
-def _order(one: DatasetMeans) -> tuple[float, float]:
-    return -len(one.entries), -one.means.get(RANKED_BY, -1.0)
+def _over_datasets(entries: Mapping[RankingKey, Entry], sizes: Mapping[RankingKey, int]) -> DatasetMeans:
+    """Return the means of a configuration over one split of each dataset; `sizes` are numbers of configurations."""
+    chosen: dict[str, RankingKey] = {}
+    order = list(dict.fromkeys(key[0] for key in entries))
+    for key in sorted(entries, key=lambda key: (-sizes[key], key)):
+        chosen.setdefault(key[0], key)
+    keys = [chosen[dataset] for dataset in order]
+    left_out = tuple(f"{key[0]} split {key[1][:6]} ({key[2]})" for key in entries if key not in keys)
+    used = {key[0]: entries[key] for key in keys}
+    return DatasetMeans(used, _means(list(used.values())), tuple(sorted(keys)), left_out=left_out)
+
+
+def _ranked(means: Sequence[DatasetMeans]) -> list[DatasetMeans]:
+    """Return the means in blocks of the same datasets and splits, each ranked by image AUROC from 1."""
+    blocks: dict[tuple[object, ...], list[DatasetMeans]] = {}
+    for one in means:
+        blocks.setdefault((one.over, one.sets), []).append(one)
+    ordered = sorted(blocks.values(), key=lambda its: (its[0].over, -len(its[0].sets), -len(its), its[0].sets))
+    ranked = []
+    for block in ordered:
+        block.sort(key=lambda one: -one.means.get(RANKED_BY, -1.0))
+        ranked += [replace(one, rank=rank) for rank, one in enumerate(block, 1)]
+    return ranked
 
 
 def _groups(one: DatasetMeans) -> list[DatasetMeans]:
@@ -75,7 +110,9 @@ def _groups(one: DatasetMeans) -> list[DatasetMeans]:
                 named.setdefault(name, set()).add(dataset)
     parts = {name: {key: one.entries[key] for key in one.entries if key in its} for name, its in named.items()}
     return [
-        DatasetMeans(entries, _means(list(entries.values())), name)
+        DatasetMeans(
+            entries, _means(list(entries.values())), tuple(key for key in one.sets if key[0] in entries), over=name
+        )
         for name, entries in parts.items()
         if 1 < len(entries) < len(one.entries)
     ]

@@ -40,7 +40,7 @@ class Entry:
 
     `interval` is the interval over test images of the image AUROC, or of its mean for several seeds; `p` is the
     p-value of the tests against the others, corrected for their number; `verdict` is empty without an image AUROC or
-    without another entry to compare with.
+    without another entry to compare with; `images` counts the test images by label.
     """
 
     rows: tuple[Row, ...]
@@ -48,6 +48,7 @@ class Entry:
     interval: Interval
     verdict: str
     p: float | None
+    images: str = ""
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ class Entry:
     @property
     def seeds(self) -> "tuple[Entry, ...]":
         """Each seed as an entry of its own, without a verdict."""
-        return tuple(Entry((row,), _spreads([row]), _interval([row], ()), "", None) for row in self.rows)
+        return tuple(Entry((row,), _spreads([row]), _interval([row], ()), "", None, self.images) for row in self.rows)
 
     @property
     def images_per_second(self) -> float | None:
@@ -102,6 +103,8 @@ class Entry:
         spread = self.spreads.get(RANKED_BY)
         return {
             "verdict": self.verdict or None,
+            "dataset": self.rows[0].get("dataset"),
+            "test images": self.images or None,
             "model": self.rows[0].get("model"),
             "backbone": self.rows[0].get("backbone"),
             "weights": self.weights or None,
@@ -173,8 +176,9 @@ def _ranking(
     ordered = [seeds[place] for place in order]
     at_hand = [_scores_of(its, scores) for its in ordered]
     p_values = against_best(at_hand, 0)
+    images = _test_images(rows, runs)
     entries = [
-        Entry(tuple(its), _spreads(its), _interval(its, known), _verdict(place, len(ordered), its, p), p)
+        Entry(tuple(its), _spreads(its), _interval(its, known), _verdict(place, len(ordered), its, p), p, images)
         for place, (its, known, p) in enumerate(zip(ordered, at_hand, p_values, strict=True))
     ]
     trivial = {
@@ -238,6 +242,16 @@ def _protocol(group: RankingKey, rows: Sequence[Row], runs: Mapping[str, Run]) -
         several = f" (of several sizes, not comparable in these: {', '.join(sizes)})" if len(sizes) > 1 else ""
         parts += [f"pixel metrics on {grid}{several}", f"split {group[1][:6]}"]
     return "; ".join(part for part in parts if part)
+
+
+def _test_images(rows: Sequence[Row], runs: Mapping[str, Run]) -> str:
+    """Return the number of test images by label, on which verdicts rest; without a record their number alone."""
+    run = next((runs[str(row[KEY])] for row in rows if str(row[KEY]) in runs), None)
+    if run is not None:
+        counts = run.record.dataset.protocol.counts.get("test", {})
+        return " + ".join(f"{count} {label}" for label, count in counts.items() if count)
+    total = number(rows[0], "test_images")
+    return "" if total is None else f"{total:.0f}"
 
 
 def _counted(split: str, counts: Mapping[str, Mapping[str, Any]]) -> str:

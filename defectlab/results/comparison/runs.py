@@ -89,7 +89,8 @@ def _row(entry: Entry) -> dict[str, object]:
         "sd of seeds",
         *SHOWN_METRICS,
     )
-    row = {"verdict": entry.verdict, **{column: values[column] for column in columns[:3]}, "seeds": len(entry.rows)}
+    row = {"dataset": values["dataset"], "verdict": entry.verdict, "test images": entry.images}
+    row |= {column: values[column] for column in columns[:3]} | {"seeds": len(entry.rows)}
     row |= {column: values[column] for column in columns[3:]}
     return row | {"weights": entry.weights, "fit s": values["fit_seconds"], "images/s": values["images/s"]}
 

@@ -58,6 +58,7 @@ COLUMNS = {
     "images/s": "Test images over test_seconds: reading, scoring and metrics' bookkeeping together.",
     "checkpoint_MB": "Size of the checkpoint file, in millions of bytes.",
     "parameters": "Trainable and fixed numbers of the model, its backbone included, before it is fitted.",
+    "test images": "How many good and anomalous ones the row was tested on: few of them can tell little apart.",
     "rank, verdict": "Place by image AUROC, and whether it can be told from the best: see tied.",
     "run, seed, model, backbone, weights": "Its name on record and what it was made of; several seeds of one are one "
     "row. Random weights are drawn by the seed.",

@@ -31,6 +31,8 @@ TRIVIAL = "calls every image anomalous"
 _WIDTHS = {
     "rank": 6,
     "verdict": 18,
+    "dataset": 14,
+    "test images": 24,
     "model": 11,
     "backbone": 19,
     "weights": 29,
@@ -41,14 +43,27 @@ _WIDTHS = {
 }
 
 COLUMNS = (
-    "rank", "verdict", "model", "backbone", "weights", "run", "seed",
+    "rank", "verdict", "dataset", "test images", "model", "backbone", "weights", "run", "seed",
     RANKED_BY, "95% low", "95% high", "p (corrected)", "sd of seeds", "seeds 95% low", "seeds 95% high",
     *(metric for metric in SHOWN_METRICS if metric != RANKED_BY),
     "fit_seconds", "images/s", "checkpoint_MB", "checkpoint", "report", "note",
 )  # fmt: skip
 _OF_CONFIGURATION = ("rank", "model", "backbone", "weights", "run")
 AT = {name: at for at, name in enumerate(COLUMNS, 1)}
-_TEXT = {"rank", "verdict", "model", "backbone", "weights", "run", "seed", "checkpoint", "report", "note"}
+_TEXT = {
+    "rank",
+    "verdict",
+    "dataset",
+    "test images",
+    "model",
+    "backbone",
+    "weights",
+    "run",
+    "seed",
+    "checkpoint",
+    "report",
+    "note",
+}
 _LINKS = {"checkpoint", "report"}
 _SHORT = {"fit_seconds", "images/s", "checkpoint_MB"}
 
@@ -99,13 +114,17 @@ def _write_ranking(sheet: Worksheet, ranking: Ranking, top: int, workbook: Path)
 def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top: int) -> int:
     """Write the means over datasets starting at row `top` and return the next block's first row."""
     sheet.cell(top, 1, "mean over datasets").font = TITLE
-    sheet.cell(top + 1, 1, "Every dataset counts the same; compare only rows on the same datasets.").font = QUIET
+    sheet.cell(
+        top + 1,
+        1,
+        "Every dataset counts the same. Ranks are among rows on the same datasets and splits; each set has its own.",
+    ).font = QUIET
     for name, at in AT.items():
         cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN_METRICS, "note") else None)
         cell.font, cell.fill = BOLD, HEADER
         cell.alignment = Alignment(horizontal=_side(name))
     for place, one in enumerate(together, top + 3):
-        own = {"rank": place - top - 2, **{name: one.first.values()[name] for name in _OF_CONFIGURATION[1:]}}
+        own = {"rank": one.rank, **{name: one.first.values()[name] for name in _OF_CONFIGURATION[1:]}}
         for name, value in {**own, **one.means, "note": one.note}.items():
             _put(sheet, place, name, value)
         sheet.cell(place, AT["rank"]).alignment = Alignment(horizontal="center")

@@ -222,6 +222,40 @@ def test_a_configuration_on_several_datasets_has_its_mean_over_them():
     )
 
 
+def test_means_are_ranked_among_the_same_datasets_and_splits_only():
+    """Two configurations on one split of coins, a third on another; the fourth on both, and better on the rare one."""
+    runs = []
+    for place, splits in enumerate((["a"], ["a"], ["b"], ["a", "b"])):
+        options = {"n_features": place}
+        noise = {"a": 0.5 + place, "b": 0.1}
+        runs += [measured(f"{place}{split}", noise[split], place, manifest=split, options=options) for split in splits]
+        runs.append(measured(f"{place}", 0.5, place, dataset="bottle", options=options))
+    orders = [runs, runs[::-1], runs[3:] + runs[:3]]
+    found = [means_over_datasets(rankings_of(*order)) for order in orders]
+    for means in found:
+        by_place = {str(one.first.rows[0]["model.n_features"]): one for one in means}
+        assert [one.sets[1][1] for one in by_place.values()].count("b") == 1
+        assert {key: one.entries["coins"].name for key, one in by_place.items()} == {
+            "0": "0a", "1": "1a", "2": "2b", "3": "3a",
+        }  # fmt: skip
+        assert by_place["2"].rank == 1, "alone on its split"
+        on_a = sorted((by_place[key] for key in "013"), key=lambda one: one.rank)
+        assert [one.rank for one in on_a] == [1, 2, 3]
+        areas = [one.means["image_AUROC"] for one in on_a]
+        assert areas == sorted(areas, reverse=True)
+        assert "not counted: coins split b (input)" in by_place["3"].note
+        assert "not counted" not in by_place["0"].note
+        assert [one.sets for one in means[:3]] == [on_a[0].sets] * 3, "rows on the same images stand together"
+
+
+def test_a_verdict_stands_beside_the_counts_that_explain_it():
+    (ranking,) = rankings_of(measured("one", 0.5), measured("two", 0.6, 1))
+    for entry in ranking.entries:
+        assert entry.values()["dataset"] == "coins"
+        assert entry.values()["test images"] == entry.images == "3 good + 2 anomalous"
+    assert rank_rows([{"run_id": "x", "dataset": "d", "test_images": 7}], {}, {})[0].entries[0].images == "7"
+
+
 def test_groups_of_datasets_have_means_of_their_own():
     runs = [measured("a", 0.5, n, dataset=name) for n, name in enumerate(("bottle", "tile", "wood", "mine"))]
     for run in (runs[0], runs[3]):

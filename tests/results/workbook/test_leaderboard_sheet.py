@@ -58,8 +58,8 @@ def test_the_chart_draws_each_configuration_with_its_interval_and_rules_colour_t
     ):
         assert (minus, plus) == pytest.approx((value - (low or value), (high or value) - value))
     rules = {str(found.sqref): [rule.type for rule in found.rules] for found in sheet.conditional_formatting}
-    assert rules["A4:F6"] == ["expression", "expression"]
-    assert rules["H4:H6"] == ["colorScale"]
+    assert rules["A4:H6"] == ["expression", "expression"]
+    assert rules["J4:J6"] == ["colorScale"]
     assert any("cellIs" in types for types in rules.values())
 
 
