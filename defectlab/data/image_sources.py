@@ -3,16 +3,18 @@
 import glob
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from defectlab.data.images import IMAGE_EXTENSIONS, list_images, other_pictures, probe
+from defectlab.data.images import IMAGE_EXTENSIONS, list_images, other_pictures, probe, probe_all
 from defectlab.data.manifest.mask_recognition import masks_among
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMED = 5  # files in one line of the log
+MAX_LINES = 20  # files in a list
 KNOWN = f"known are {', '.join(sorted(IMAGE_EXTENSIONS))}"
 
 
@@ -69,6 +71,44 @@ def _glob(pattern: Path) -> list[Path]:
         literal = str(Path(literal, rest.pop(0)))
     found = glob.glob(os.path.join(glob.escape(literal), *rest), recursive=True)  # noqa: PTH207, PTH118 - absolute
     return [Path(match) for match in sorted(found)]
+
+
+def find_readable_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return what `find_images` does without the files that cannot be read, which are named in the log.
+
+    Raises:
+        DataError: Nothing is there, or none can be read.
+    """
+    files = find_images(source)
+    problems = unreadable_files(files)
+    if len(problems) == len(files):
+        raise DataError("None of these images can be read:\n" + list_problems(problems))
+    if problems:
+        logger.warning("%d images cannot be read and are left out:\n%s", len(problems), list_problems(problems))
+    return [file for file in files if file not in problems]
+
+
+def unreadable_files(files: Sequence[Path], *, strict: bool = False) -> dict[Path, str]:
+    """Return the reason of each image file that cannot be read, and warn of files of several pages.
+
+    Raises:
+        DataError: With `strict`, some cannot be read; names them.
+    """
+    found = dict(zip(files, probe_all(files), strict=True))
+    if pages := [f"{paths.relative(file)} ({facts.pages})" for file, facts in found.items() if facts.pages > 1]:
+        more = f" and {len(pages) - MAX_NAMED} more" if len(pages) > MAX_NAMED else ""
+        logger.warning("Only the first of several pages is scored: %s%s", ", ".join(pages[:MAX_NAMED]), more)
+    problems = {file: facts.problem for file, facts in found.items() if facts.problem}
+    if strict and problems:
+        raise DataError("These images cannot be read; mend or remove them:\n" + list_problems(problems))
+    return problems
+
+
+def list_problems(problems: Mapping[Path, str]) -> str:
+    """Return a line for each file with its reason, of very many the first `MAX_LINES`."""
+    lines = [f"  {paths.relative(file)}: {reason}" for file, reason in problems.items()]
+    more = [f"  ... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return "\n".join(lines[:MAX_LINES] + more)
 
 
 def common_folder(files: Sequence[Path]) -> Path:

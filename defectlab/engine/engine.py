@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
-from defectlab.data.image_sources import find_images
+from defectlab.data.image_sources import find_readable_images
 from defectlab.engine.arguments import require_fitted, require_folder
 from defectlab.engine.batch_size import found_batch_size
 from defectlab.engine.best_epoch import BestEpoch
@@ -331,6 +331,8 @@ class Engine(AnomalibEngine):
     ) -> Any:
         """Score images: the datamodule's test images, a dataset, or files under `data_path`.
 
+        Files under `data_path` that cannot be read are left out, and named in the log with their reason.
+
         Returns:
             Batches with `image_path`, `pred_score` and `anomaly_map` (raw), `pred_label` and `pred_mask` (at the
             run's thresholds).
@@ -339,7 +341,7 @@ class Engine(AnomalibEngine):
         model = require_fitted(model, checkpoint, self._last_model)
         loaders = [dataloaders] if isinstance(dataloaders, DataLoader) else list(dataloaders or [])
         if data_path is not None:
-            files = ImageFiles(find_images(data_path), model.preprocessing)
+            files = ImageFiles(find_readable_images(data_path), model.preprocessing)
             loaders.append(DataLoader(files, batch_size=PREDICT_BATCH, collate_fn=files.collate_fn))
         if not loaders and datamodule is None and dataset is None:
             raise InputError(

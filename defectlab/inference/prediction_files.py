@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from defectlab.data.image_sources import common_folder, find_images
+from defectlab.data.image_sources import common_folder, find_images, list_problems, unreadable_files
 from defectlab.data.images import as_uint8, probe_all, read_image
 from defectlab.data.manifest.bit_depth import fits, unused_range
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, check_view, percent_window
@@ -23,8 +23,6 @@ from defectlab.visualization.segmentation import check_which
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 5  # files in one line of the log
-MAX_LINES = 20  # files in a list
 DIGITS = {"min_max": 4, "percent": 2}  # decimal places of the scores in scores.csv by view
 
 
@@ -64,7 +62,7 @@ def predict_to_folder(
     check_which(figures)
     output = paths.resolve(output)
     files = find_images(source)
-    problems = unreadable(files, strict)
+    problems = unreadable_files(files, strict=strict)
     refuse_all(files, problems)
     detector = Detector.load(run, device=device)
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
@@ -107,22 +105,6 @@ def predict_to_folder(
     return output / "scores.csv"
 
 
-def unreadable(files: Sequence[Path], strict: bool) -> dict[Path, str]:
-    """Return the reason of each image file that cannot be read, and warn of files of several pages.
-
-    Raises:
-        DataError: With `strict`, some cannot be read; names them all.
-    """
-    found = dict(zip(files, probe_all(files), strict=True))
-    if pages := [f"{paths.relative(file)} ({facts.pages})" for file, facts in found.items() if facts.pages > 1]:
-        more = f" and {len(pages) - MAX_NAMED} more" if len(pages) > MAX_NAMED else ""
-        logger.warning("Only the first of several pages is scored: %s%s", ", ".join(pages[:MAX_NAMED]), more)
-    problems = {file: facts.problem for file, facts in found.items() if facts.problem}
-    if strict and problems:
-        raise DataError("These images cannot be read; mend or remove them:\n" + _listed(problems))
-    return problems
-
-
 def unfit_for(detector: Detector, files: Sequence[Path], strict: bool) -> dict[Path, str]:
     """Return the reason of each readable image that does not fit the detector's input region or bit depth.
 
@@ -140,14 +122,14 @@ def unfit_for(detector: Detector, files: Sequence[Path], strict: bool) -> dict[P
         sizes = ((file, region.problem((fact.height, fact.width))) for file, fact in facts.items())
         unfit |= {file: why for file, why in sizes if why}
     if strict and unfit:
-        raise DataError("What this run looks at does not fit these images:\n" + _listed(unfit))
+        raise DataError("What this run looks at does not fit these images:\n" + list_problems(unfit))
     return unfit
 
 
 def refuse_all(files: Sequence[Path], problems: Mapping[Path, str]) -> None:
     """Raise a DataError that names the reasons where no image is left to score."""
     if len(problems) == len(files):
-        raise DataError("None of these images can be scored:\n" + _listed(problems))
+        raise DataError("None of these images can be scored:\n" + list_problems(problems))
 
 
 def note_problem(problems: dict[Path, str]) -> Callable[[str, str], None]:
@@ -162,13 +144,7 @@ def note_problem(problems: dict[Path, str]) -> Callable[[str, str], None]:
 def log_problems(problems: Mapping[Path, str]) -> None:
     """Warn of the images without a score, the first by name."""
     if problems:
-        logger.warning("%d images have no score, see the column problem:\n%s", len(problems), _listed(problems))
-
-
-def _listed(problems: Mapping[Path, str]) -> str:
-    lines = [f"  {paths.relative(file)}: {reason}" for file, reason in problems.items()]
-    more = [f"  ... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    return "\n".join(lines[:MAX_LINES] + more)
+        logger.warning("%d images have no score, see the column problem:\n%s", len(problems), list_problems(problems))
 
 
 def _heat_scale(detector: Detector, view: str) -> tuple[float, float]:

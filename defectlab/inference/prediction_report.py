@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.data.image_sources import common_folder, find_images
+from defectlab.data.image_sources import common_folder, find_images, unreadable_files
 from defectlab.data.images import as_uint8, read_image
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, normalize_percent_at, raw_from_percent
 from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure
-from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for, unreadable
+from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for
 from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
@@ -75,7 +75,7 @@ def report_predictions(
     _check_options(threshold, threshold_type)
     output = paths.resolve(output)
     files = find_images(source)
-    problems = unreadable(files, strict)
+    problems = unreadable_files(files, strict=strict)
     refuse_all(files, problems)
     detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)

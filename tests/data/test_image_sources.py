@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.datasets import mvtec, write_image, write_mask
 
-from defectlab.data.image_sources import find_images
+from defectlab.data.image_sources import find_images, find_readable_images
 from defectlab.utils.errors import DataError
 
 
@@ -54,3 +54,12 @@ def test_what_is_no_image_and_what_is_not_there(tmp_path):
             find_images(source)
     with pytest.raises(DataError, match="No images"):
         find_images(tmp_path)
+
+
+def test_unreadable_files_are_left_out_and_named(tmp_path, caplog):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"none")
+    assert find_readable_images(tmp_path) == [tmp_path / "a.png"]
+    assert "1 images cannot be read and are left out:\n  b.png: not an image" in caplog.text
+    with pytest.raises(DataError, match=r"None of these images can be read:\n  b\.png"):
+        find_readable_images(tmp_path / "b.png")

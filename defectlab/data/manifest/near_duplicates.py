@@ -99,6 +99,7 @@ def count_leaks(
             "%d images: too many to look for near-duplicates before each training; `data check` does", len(splits)
         )
         return None
+    logger.info("Looking for near-duplicates in two splits among %d images", len(splits))
     pairs = _remembered(root, tuple(sorted((path, splits[path], contents[path]) for path in splits)), bit_depth)
     if pairs:
         lines = describe(pairs[:MAX_SHOWN], splits)
