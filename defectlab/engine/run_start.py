@@ -118,7 +118,7 @@ def describe_run(
 def run_to_test(
     model: BaseDetector, datamodule: Folder, checkpoint: Path | None, source: Run | None, options: RunOptions
 ) -> Run:
-    """Return the run that a test writes to: the `source` of the weights if images and grid are the same, else a new."""
+    """Return the run a test writes to: the `source` of the weights if images, grid and masks are alike, or a new."""
     trainer_options: Mapping[str, Any] = {} if source is None else source.record.experiment.trainer
     if source is None:
         logger.info("These weights belong to no run on record: this test becomes a run of its own")
@@ -131,6 +131,14 @@ def run_to_test(
         logger.info(
             "%s measures pixels at %s, not at %s: this test becomes a run of its own",
             source.folder.name, own, options.pixel_size,
+        )  # fmt: skip
+        weights = source.record.run_id
+    elif datamodule.manifest.has_masks and (
+        (reduced := source.record.evaluation.mask_reduction) != datamodule.settings.mask_reduction
+    ):
+        logger.info(
+            "Masks of %s came to the grid by mask_reduction %s, not %s: this test becomes a run of its own",
+            source.folder.name, reduced, datamodule.settings.mask_reduction,
         )  # fmt: skip
         weights = source.record.run_id
     else:

@@ -111,6 +111,16 @@ def test_another_grid_is_another_run_and_the_models_own_the_same_as_ever(parts: 
     assert kept == other.record.metrics
 
 
+def test_another_reduction_of_the_masks_is_another_run(parts: Path) -> None:
+    model = small("padim")
+    Engine().train(model=model, datamodule=data(parts, mask_reduction="nearest"))
+    own = Run.open(model.run_folder)
+    Engine().test(model=small("padim"), datamodule=data(parts), ckpt_path=own.checkpoint)
+    (other,) = (Run.open(run) for run in own.folder.parent.iterdir() if run.is_dir() and run != own.folder)
+    assert Run.open(own.folder).record.evaluation.mask_reduction == "nearest"
+    assert other.record.evaluation.mask_reduction == "area"
+
+
 def test_masks_that_are_gone_are_said_not_guessed(parts: Path) -> None:
     model = small("padim")
     Engine(pixel_size="original").train(model=model, datamodule=data(parts))

@@ -1,15 +1,18 @@
 """The evaluated region of every image from the options `valid_area_mask` and `crop_area`. Does not use torch."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defectlab.data.images import read_mask
+from defectlab.data.images import probe, read_mask
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.transforms.region import Region
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from defectlab.data.manifest.scan import Item
@@ -33,6 +36,13 @@ def read_region(root: Path, options: DataOptions) -> Region | None:
             "It is a picture of the images' own size, not zero where pixels count."
         )
     mask = read_mask(file)
+    content = probe(file, as_mask=True).mask
+    if content is not None and content.is_soft:
+        logger.warning(
+            "valid_area_mask %s has %d grey levels, and every pixel that is not 0 counts, those of soft edges and JPEG "
+            "noise too: save it with two values",
+            file, content.high.shape[1],
+        )  # fmt: skip
     region = Region.of(box, mask)
     assert region is not None, "a mask makes a region"
     if why := region.problem(mask.shape):

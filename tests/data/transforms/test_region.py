@@ -30,6 +30,13 @@ def half(size=(64, 64)) -> np.ndarray:
     return mask
 
 
+def test_a_valid_area_with_noise_is_warned_of(tmp_path, caplog):
+    root = make_parts(tmp_path, train=4, good=2, bad=2, size=40)
+    Image.fromarray(half((40, 40)) * np.uint8(255)).save(root / "valid.jpg", quality=30)
+    build_manifest(root, valid_area_mask="valid.jpg")
+    assert "grey levels, and every pixel that is not 0 counts" in caplog.text
+
+
 def test_there_and_back_as_plain_data():
     region = Region.of(BOX, half())
     again = Region.from_dict(region.to_dict())
