@@ -1,6 +1,5 @@
 """Extraction of features of named layers, with only the part of the network that these layers need."""
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.layouts import is_channels_last
+from defectlab.backbones.plain_module import plain_module
 from defectlab.backbones.registry import head_prefixes
 from defectlab.backbones.tracing import TracedGraph
 from defectlab.utils.errors import OptionError, WeightsError, unknown_name
@@ -22,10 +23,12 @@ class FeatureExtractor(nn.Module):
     Holds its own frozen copy of the needed part of the network as `feature_extractor`, under the network's own keys
     (for ResNets those of anomalib's `TimmFeatureExtractor`). Always in eval mode, never with gradients. A layer is a
     module (`layer2`, `features.3`) or any other node of the graph; a network that torch.fx cannot trace is kept whole
-    and read through hooks. A backbone of lower precision runs under torch.autocast and gives float32 features.
+    and read through hooks. A layer that gives channels last (`is_channels_last`) is permuted. A backbone of
+    lower precision runs under torch.autocast and gives float32 features.
 
     Raises:
-        OptionError: No layer, one twice, an unknown one, or one whose output is not (B, C, h, w).
+        OptionError: No layer, one twice, an unknown one, one that gives several maps, one whose output is no map, or one
+            of which it cannot be known where its channels are.
         WeightsError: A layer that depends on a tensor that the weights file did not fill.
 
     """
@@ -46,6 +49,7 @@ class FeatureExtractor(nn.Module):
             main_layers = main_layers or network.spec.layers
             unfilled = unfilled or network.unfilled
             network = network.network
+        network = plain_module(network)
         cfg = getattr(network, "pretrained_cfg", None)
         if isinstance(cfg, dict) and cfg.get("fixed_input_size"):
             size = (int(cfg["input_size"][1]), int(cfg["input_size"][2]))
@@ -57,16 +61,14 @@ class FeatureExtractor(nn.Module):
             logger.info("%s cannot be traced (%s): read through hooks, kept whole", type(network).__name__, error)
             _check_hooked(network, self.layers, unfilled)
             self.hooked = True
-            self.feature_extractor = copy.deepcopy(network)
+            self.feature_extractor = network
         else:
             self.feature_extractor = _pruned(traced, self.layers, tuple(main_layers), unfilled)
         self.requires_grad_(False)
         self.train(False)
+        self.channels_last: frozenset[str] = frozenset()
+        self.channels_last = self._channels_last(size, getattr(network, "output_fmt", None))
         shapes = self.feature_shapes(size)
-        if getattr(network, "output_fmt", "NCHW") == "NHWC":
-            raise OptionError(
-                f"{type(network).__name__} gives channels last (B, h, w, C): take a convolutional backbone."
-            )
         self.out_dims: list[int] = [shape[0] for shape in shapes.values()]
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
@@ -82,18 +84,38 @@ class FeatureExtractor(nn.Module):
             features = self._features(images)
         return {layer: feature.float() for layer, feature in features.items()}
 
+    def _channels_last(self, size: tuple[int, int], output_fmt: Any) -> frozenset[str]:
+        """Return the layers whose output is (B, h, w, C), told by how their shapes follow the size of the images."""
+        shapes = self.feature_shapes(size)
+        other = (2 * size[0], 3 * size[1])
+        try:
+            others = self.feature_shapes(other)
+        except OptionError as error:  # a network for one size only
+            logger.debug("Layouts by one size: %s", error)
+            others = shapes
+        last = frozenset(
+            layer for layer, shape in shapes.items() if is_channels_last(layer, shape, others[layer], output_fmt)
+        )
+        if last:
+            logger.info("Channels last, (B, h, w, C), and permuted: %s", ", ".join(sorted(last)))
+        return last
+
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            if self.hooked:
-                return self._through_hooks(images)
-            features: dict[str, Tensor] = self.feature_extractor(images)
-            return features
+            found: dict[str, Tensor] = self._through_hooks(images) if self.hooked else self.feature_extractor(images)
+        # (B, h, w, C) -> (B, C, h, w)
+        return {
+            layer: feature.permute(0, 3, 1, 2).contiguous() if layer in self.channels_last else feature
+            for layer, feature in found.items()
+        }
 
     def _through_hooks(self, images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
 
         def store(layer: str) -> Callable[..., None]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                if layer in found:
+                    raise OptionError(f"Layer '{layer}' runs several times on one image: take another layer.")
                 # A copy: a later in-place operation of unknown code must not change what was read.
                 found[layer] = output.clone() if torch.is_tensor(output) else output
 
@@ -162,11 +184,16 @@ def _pruned(traced: TracedGraph, layers: list[str], main: tuple[str, ...], unfil
     for layer in layers:
         if layer not in nodes:
             raise OptionError(unknown_name("layer", layer, main or traced.main_layers()))
+    for layer in layers:
+        results = traced.results(layer)
+        if len(results) > 1:
+            raise OptionError(
+                f"Layer '{layer}' gives {len(results)} results that the network goes on with: take one of "
+                f"{', '.join(results)}."
+            )
     for layer, node in nodes.items():
         _refuse_unfilled(layer, sorted(traced.needed_tensors(node) & unfilled), main)
-    pruned = traced.pruned({layer: nodes[layer] for layer in layers})
-    # A copy: moving a shared module to another device moves the other owner's parameters, but not its buffers.
-    return copy.deepcopy(pruned)
+    return traced.pruned({layer: nodes[layer] for layer in layers})
 
 
 def _check_hooked(network: nn.Module, layers: list[str], unfilled: frozenset[str]) -> None:

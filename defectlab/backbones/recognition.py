@@ -1,6 +1,5 @@
 """Exact recognition of a plain torch module's architecture, so that a checkpoint can rebuild the module."""
 
-import copy
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from defectlab.backbones.backbone import Backbone, weights_sha256
+from defectlab.backbones.plain_module import plain_module
 from defectlab.backbones.registry import REGISTRY, BackboneSpec, build, head_prefixes, with_timm_cfg
 from defectlab.backbones.weights import WeightsInfo
 
@@ -29,10 +29,12 @@ def recognise(module: nn.Module) -> BackboneSpec | None:
 def as_backbone(module: nn.Module) -> Backbone:
     """Return `module` as a `Backbone`: itself if it is one, else a frozen copy with the specification of its kind.
 
-    A module of unknown code gets `spec.library == "unknown"`: it works, but no checkpoint can rebuild it.
+    It is float32 on the CPU, out of its wrappers (`plain_module`). A module of unknown code gets
+    `spec.library == "unknown"`: it works, but no checkpoint can rebuild it.
     """
     if isinstance(module, Backbone):
         return module
+    module = plain_module(module)
     kind = type(module).__name__
     spec = recognise(module)
     if spec is None:
@@ -53,7 +55,7 @@ def as_backbone(module: nn.Module) -> Backbone:
             spec.mean,
             spec.std,
         )
-    return Backbone(copy.deepcopy(module), spec, WeightsInfo(f"module {kind}", None, weights_sha256(module), "module"))
+    return Backbone(module, spec, WeightsInfo(f"module {kind}", None, weights_sha256(module), "module"))
 
 
 def _candidates(module: nn.Module) -> Iterable[BackboneSpec]:

@@ -37,6 +37,18 @@ class TracedGraph:
                 return node
         return None
 
+    def results(self, layer: str) -> list[str]:
+        """Return the names of the nodes in module `layer` whose output is used outside of it, in their order.
+
+        More than one: the module returns several values, and none of them is "the" output of the layer.
+        """
+        under = f"{layer}."
+        inside = [
+            node for node in self.graph.nodes if self.names.get(node, "").startswith(under) and node.op != "output"
+        ]
+        members = set(inside)
+        return [self.names[node] for node in inside if any(user not in members for user in node.users)]
+
     def needed_tensors(self, node: fx.Node) -> set[str]:
         """Return the state-dict keys on which the output of `node` depends."""
         keys: set[str] = set()

@@ -358,6 +358,19 @@ class Engine(AnomalibEngine):
         model.run_folder = source.folder if source else None
         return batches
 
+    def export(self, *args: Any, **kwargs: Any) -> Path | None:
+        """Refuse: anomalib's export pickles the model without its run's record, thresholds and preprocessing.
+
+        Raises:
+            InputError: Always, with what to use instead.
+        """
+        del args, kwargs
+        where = "results/MODEL/DATASET/RUN" if self._fitted is None else paths.relative(self._fitted.folder)
+        raise InputError(
+            "anomalib's export writes a model without its thresholds, preprocessing and record, and DefectLab has no "
+            f"export of its own yet. The run's folder carries all of it: Detector.load({where!r}).predict(images)."
+        )
+
     def writer_of(self, run: Run) -> RunWriter:
         """Return the writer of a run, with this engine's options, callbacks and trackers."""
         return RunWriter(run, self._options, self._trackers, self._callbacks)

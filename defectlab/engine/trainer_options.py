@@ -34,6 +34,12 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         raise OptionError(
             f"Engine: devices must be 1 or one index such as [0], got {devices!r}: a run is recorded whole."
         )
+    strategy = options.get("strategy", "auto")
+    if strategy not in ("auto", "single_device"):
+        raise OptionError(
+            f"Engine: strategy must be 'auto', got {strategy!r}: a run is trained and recorded whole on one device."
+        )
+    _check_accelerator(options.get("accelerator", "auto"), devices)
     if options.get("num_nodes", 1) != 1:
         raise OptionError("Engine: num_nodes must be 1: a run is recorded whole by one process.")
     if options.get("precision") not in (None, 32, "32", "32-true"):
@@ -43,6 +49,33 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         )
     if options.get("enable_checkpointing") is False or options.get("barebones"):
         raise OptionError("Engine: a run needs its checkpoint: leave out enable_checkpointing=False and barebones.")
+
+
+def _check_accelerator(accelerator: Any, devices: Any) -> None:
+    """Check that this machine has the device that `accelerator` and `devices` name.
+
+    Raises:
+        OptionError: With the devices that there are.
+    """
+    if not isinstance(accelerator, str):
+        return  # an accelerator of the user's own
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    counts = there | {"gpu": max(there.values()), "cpu": 1}
+    counts["auto"] = counts["gpu"] or 1
+    if accelerator not in counts:
+        return  # Lightning's other ones (tpu, hpu)
+    found = [name for name in ("cuda", "mps") if there[name]]
+    if not counts[accelerator]:
+        raise OptionError(
+            f"Engine: accelerator={accelerator!r}: this machine has none ({', '.join([*found, 'cpu'])} can be used). "
+            "Leave it at 'auto'."
+        )
+    index = devices[0] if isinstance(devices, list) and accelerator != "cpu" else 0
+    if isinstance(index, int) and not 0 <= index < counts[accelerator]:
+        raise OptionError(
+            f"Engine: devices={devices!r}: this machine has {counts[accelerator]} such device"
+            f"{'' if counts[accelerator] == 1 else 's'}, counted from 0."
+        )
 
 
 def epochs_of(model: BaseDetector, max_epochs: int | None) -> int:

@@ -126,13 +126,10 @@ def test_main_layers_of_an_unregistered_network_are_listed() -> None:
         FeatureExtractor(torchvision.models.efficientnet_b0(), ["blocks.1"])
 
 
-def test_transformers_are_refused() -> None:
+def test_tokens_are_refused() -> None:
     vit = timm.create_model("vit_tiny_patch16_224")
     with pytest.raises(OptionError, match=r"blocks\.1.*not a feature map"):
         FeatureExtractor(vit, ["blocks.1"])
-    swin = timm.create_model("swin_tiny_patch4_window7_224")
-    with pytest.raises(OptionError, match="channels last"):
-        FeatureExtractor(swin, ["layers.1"])
 
 
 class Untraceable(nn.Module):
@@ -184,3 +181,103 @@ def test_same_padding_convolutions_of_timm_keep_their_keys() -> None:
     with torch.no_grad():
         expected = network.blocks[:2](network.bn1(network.conv_stem(images(72))))
     assert torch.equal(extractor(images(72))["blocks.1"], expected)
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [
+        (lambda: torchvision.models.swin_t(), ["features.1", "features.3"]),
+        pytest.param(lambda: torchvision.models.swin_v2_t(), ["features.1", "features.3"], marks=pytest.mark.long),
+        pytest.param(
+            lambda: timm.create_model("swin_tiny_patch4_window7_224"), ["layers.0", "layers.1"], marks=pytest.mark.long
+        ),
+    ],
+)  # fmt: skip
+def test_channels_last_are_permuted(network, layers: list[str]) -> None:
+    torch.manual_seed(0)
+    network = network().eval()
+    fixed = isinstance(getattr(network, "pretrained_cfg", None), dict)
+    batch = images(224 if fixed else 64)
+    found: list[Tensor] = []
+    handle = network.get_submodule(layers[1]).register_forward_hook(lambda _m, _i, output: found.append(output))
+    with torch.no_grad():
+        network(batch)
+    handle.remove()
+    extractor = FeatureExtractor(network, layers)
+    features = extractor(batch)
+    assert extractor.out_dims == [96, 192]
+    assert torch.allclose(features[layers[1]], found[0].permute(0, 3, 1, 2), atol=1e-5)
+    assert {layer: feature.shape[1:] for layer, feature in features.items()} == extractor.feature_shapes(
+        batch.shape[2:]
+    )
+
+
+def test_inner_nodes_of_a_convnext_are_permuted_and_its_outputs_are_not() -> None:
+    extractor = FeatureExtractor(torchvision.models.convnext_tiny(), ["features.1", "features.1.0.block.2"])
+    assert extractor.feature_shapes((64, 64)) == {"features.1": (96, 16, 16), "features.1.0.block.2": (96, 16, 16)}
+    assert extractor.channels_last == {"features.1.0.block.2"}
+
+
+QUICK = {"resnet10t": 64, "mobilenetv3_small_050": 64, "convnext_atto": 64, "vgg11": 64}
+LONG = {
+    64: "regnetx_002 efficientnet_lite0 densenet121 dla34 ghostnet_050 hardcorenas_a mnasnet_small resnest14d "
+    "rexnet_100 res2net50_14w_8s selecsls42 tinynet_e cspresnet50 darknet17 dpn48b fbnetc_100 lcnet_050 mixnet_s "
+    "nf_resnet26 skresnet18 "
+    "edgenext_xx_small efficientvit_b0 fastvit_t8 mobileone_s0 repvgg_a0 tresnet_m poolformer_s12 pvt_v2_b0 hgnet_tiny "
+    "starnet_s1 inception_next_atto repghostnet_050 caformer_s18 focalnet_tiny_srf repvit_m0_9 ese_vovnet19b_dw",
+    128: "xception41 inception_v3",
+    224: "swinv2_cr_tiny_224 swin_tiny_patch4_window7_224 coatnet_nano_rw_224 nest_tiny visformer_tiny",
+    256: "maxvit_rmlp_pico_rw_256",
+}  # fmt: skip
+CASES = [pytest.param(name, size, id=name) for name, size in QUICK.items()] + [
+    pytest.param(name, size, id=name, marks=pytest.mark.long) for size, names in LONG.items() for name in names.split()
+]
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_channels_of_timm_families_are_those_of_a_forward_pass_and_of_timms_own_account(name: str, size: int) -> None:
+    network = timm.create_model(name).eval()
+    info = network.feature_info[-3:-1]
+    extractor = FeatureExtractor(network, [str(one["module"]) for one in info])
+    features = extractor(images(size))
+    assert extractor.out_dims == [one["num_chs"] for one in info]
+    for feature, one in zip(features.values(), info, strict=True):
+        _, channels, height, width = feature.shape
+        assert channels == one["num_chs"]
+        assert height == width
+        assert abs(height - size / one["reduction"]) <= 3  # convolutions without padding lose a few
+
+
+class TwoMaps(nn.Module):
+    """A network with a stage that returns two maps, as those of HRNet do."""
+
+    class Stage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fine, self.coarse = nn.Conv2d(4, 5, 1), nn.Conv2d(4, 6, 3, stride=2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.fine(x), self.coarse(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stage = nn.Conv2d(3, 4, 3, stride=2), self.Stage()
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine, coarse = self.stage(self.stem(x))
+        return fine.mean() + coarse.mean()
+
+
+def test_a_layer_that_gives_several_maps_is_refused_with_the_names_of_each() -> None:
+    with pytest.raises(OptionError, match=r"'stage' gives 2 results .*one of stage\.fine, stage\.coarse"):
+        FeatureExtractor(TwoMaps(), ["stage"])
+    assert FeatureExtractor(TwoMaps(), ["stage.coarse"]).out_dims == [6]
+
+
+def test_a_layer_that_runs_twice_in_a_network_read_through_hooks_is_refused() -> None:
+    class Twice(Untraceable):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.stem(x)[:, :3])
+
+    with pytest.raises(OptionError, match="'stem' runs several times"):
+        FeatureExtractor(Twice(), ["stem"])

@@ -196,6 +196,9 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
         ({"callback": []}, "callbacks"),
         ({"devices": 2}, "devices must be 1"),
         ({"precision": "16-mixed"}, "leave it at 32"),
+        ({"strategy": "ddp"}, "on one device"),
+        ({"accelerator": "mps" if torch.cuda.is_available() else "cuda"}, "this machine has none"),
+        ({"devices": [99], "accelerator": "auto"}, "counted from 0"),
         ({"enable_checkpointing": False}, "checkpoint"),
         ({"keep_maps": "some"}, "all, worst, none"),
     ],
@@ -203,6 +206,12 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
 def test_engine_options_are_checked_first(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         Engine(**options)
+
+
+def test_anomalibs_export_is_refused_and_says_what_to_use(tested):
+    engine, model, *_ = tested
+    with pytest.raises(InputError, match=r"without its thresholds.*Detector\.load\('results/"):
+        engine.export(model, "torch")
 
 
 def test_what_does_not_belong_together_is_refused(parts: Path, tested):
