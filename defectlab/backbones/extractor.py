@@ -27,8 +27,8 @@ class FeatureExtractor(nn.Module):
     lower precision runs under torch.autocast and gives float32 features.
 
     Raises:
-        OptionError: No layer, one twice, an unknown one, one that gives several maps, one whose output is no map, or one
-            of which it cannot be known where its channels are.
+        OptionError: No layer, one twice, an unknown one, one that gives several maps or no map, or one of which it
+            cannot be known where its channels are.
         WeightsError: A layer that depends on a tensor that the weights file did not fill.
 
     """
