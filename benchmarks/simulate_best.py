@@ -1,7 +1,7 @@
 """How often one of several equal models is called worse than the best, on the same images.
 
-    python -m benchmarks.simulate_best                     # 200 test sets a row, about ten minutes on one thread
-    python -m benchmarks.simulate_best --repeats 1000
+    python -m benchmarks.simulate_best                     # 40 test sets a row, some minutes on one thread
+    python -m benchmarks.simulate_best --repeats 400
 
 Models score each image by what is common to all (`correlation`) and noise of their own, or of three families of models
 that are nearly alike. Beside the step-down test: DeLong's test of each against the best, corrected by Holm, as before.
@@ -71,7 +71,7 @@ def errors(setting: tuple, repeats: int, seed: int = 0) -> tuple[float, float]:
 def main() -> None:
     """Print the shares as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print("| equal models | good + anomalous | AUROC | correlation | Holm against the best | step-down |")

@@ -1,6 +1,6 @@
 """How often the 95 % bootstrap intervals of image and pixel metrics hold the truth, by size, AUROC and shape.
 
-    python -m benchmarks.simulate_coverage                     # images, 400 test sets a row: some minutes on one thread
+    python -m benchmarks.simulate_coverage                     # images, 100 test sets a row: two minutes on one thread
     python -m benchmarks.simulate_coverage --repeats 2000
     python -m benchmarks.simulate_coverage --pixels            # maps whose defects differ in how much they stand out
 
@@ -91,7 +91,7 @@ def of_pixels(good: int, bad: int, repeats: int, seed: int = 0) -> dict:
 def main() -> None:
     """Print coverage / flattering share / share given as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pixels", action="store_true")
     arguments = parser.parse_args()

@@ -61,12 +61,12 @@ SVG(rules_chart(run, outcomes))
 # %% [markdown]
 # ## What can be guaranteed
 #
-# `conformal` promises that a new good part of the same kind is flagged with at most the stated probability, whatever the model. The price is held-out good images: the lower the rate, the more of them. You should see the lowest rate that this run's images allow; `RATE` is that, or one in ten if they allow it.
+# `conformal` promises that a new good part of the same kind is flagged with at most the stated probability, whatever the model, if the images it is made on chose nothing else: where they chose the epoch or the configuration, its reason says that nothing is promised (`data.calibration_share` holds images back for it). The price is held-out good images: the lower the rate, the more of them. You should see the lowest rate that this run's images allow; `RATE` is that, or one in ten if they allow it.
 
 # %%
 from defectlab.evaluation.threshold_rules import images_needed
 
-good = labels.count(0)
+good = len(run.record.dataset.calibration) or labels.count(0)
 RATE = max(0.1, 1 / (good + 1))
 for rate in (0.1, 0.05, 0.01):
     print(f"at most {rate:.0%} false alarms: needs {images_needed(rate)} held-out good images, this run has {good}")
