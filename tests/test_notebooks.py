@@ -1,6 +1,7 @@
 """The committed notebooks: thin, without outputs, equal to their twins, and they run as a person would run them."""
 
 import ast
+import builtins
 import itertools
 import os
 import re
@@ -79,6 +80,21 @@ class TestEveryNotebook:
             assert len(cell.source.splitlines()) <= MOST_LINES
             nodes = ast.walk(ast.parse(cell.source))
             assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) for node in nodes)
+
+    def test_no_cell_needs_a_name_of_one_that_may_fail(self, path: Path):
+        known = set(dir(builtins))
+        for cell in cells(path, "code"):
+            tree = ast.parse(cell.source)
+            names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+            own = {node.id for node in names if isinstance(node.ctx, ast.Store)} | {
+                (alias.asname or alias.name).split(".")[0]
+                for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+            } | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)} | {
+                node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name
+            }  # fmt: skip
+            unknown = {node.id for node in names} - own - known
+            assert not unknown, f"{unknown} of: {cell.source}"
+            known |= own if "raises-exception" not in cell.metadata.get("tags", []) else set()
 
     def test_a_text_cell_precedes_each_code_cell(self, path: Path):
         kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
@@ -197,16 +213,32 @@ def test_runs_are_compared_and_a_threshold_is_set(own_project: Path, monkeypatch
     cut(root, "training_code/patchcore.ipynb", 3)
     errors = execute(root, ["training_code/patchcore.ipynb", *READING], monkeypatch)
     assert not any(errors.values()), errors
-    runs = find_runs(root / "results")
-    assert {run.record.thresholds.image.rule for run in runs} == {"f1", "conformal"}
     assert (root / "results/report.html").stat().st_size > 100_000
+    name = "inference_code/set_the_threshold.ipynb"
+    rules = [threshold_rules(root)]
+    for switched in (
+        {"APPLY = False": "APPLY = True"},
+        {"APPLY = True": "APPLY = False", "UNDO = False": "UNDO = True"},
+    ):
+        cheapen(root, name, switched)
+        assert execute(root, [name], monkeypatch) == {name: []}
+        rules.append(threshold_rules(root))
+    assert rules == [{"f1"}, {"f1", "conformal / f1"}, {"f1"}], "Run All writes nothing until a cell is told to"
+
+
+def threshold_rules(root: Path) -> set[Any]:
+    """The rules of the images' and of the pixels' thresholds in the workbook, which are those of the records."""
     rows = read_workbook(root / "models_comparing.xlsx")
-    assert {row["threshold_rule"] for row in rows} == {"f1", "conformal / f1"}
+    runs = [run.record.thresholds for run in find_runs(root / "results")]
+    of_records = {" / ".join(dict.fromkeys((found.image.rule, found.pixel.rule))) for found in runs}
+    assert {row["threshold_rule"] for row in rows} == of_records
+    return of_records
 
 
 def test_own_data_are_trained_on_reviewed_and_trained_on_again(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=3, good=4, bad=4)
     make_parts(root / "data/coins_new", train=12, good=4, bad=4)  # past the noise that the images above were drawn from
+    (root / "data/coins_new/sample.json").write_text("{}")  # as the sample in whose place they are
     names = ["training_code/your_own_data.ipynb", "inference_code/review.ipynb"]
     assert execute(root, names, monkeypatch) == {name: [] for name in names}
     old, new = find_runs(root / "results")
@@ -214,8 +246,44 @@ def test_own_data_are_trained_on_reviewed_and_trained_on_again(own_project: Path
     counts = [run.record.dataset.counts for run in (old, new)]
     assert [count["train"]["good"] for count in counts] == [3, 7]
     assert counts[0]["test"] == counts[1]["test"]
-    assert (root / "data/verdicts.csv").read_text().count(",good,") == 4
+    assert (root / "data/verdicts_on_the_sample.csv").read_text().count(",good,") == 4
+    assert not (root / "data/verdicts.csv").exists()
     assert (root / "predictions/your_own_data/anomaly_test_output.json").is_file()
+
+
+@pytest.mark.parametrize("layout", ["good and bad", "good alone"])
+def test_own_photographs_get_no_verdict_but_the_persons(
+    own_project: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder of photographs, its name put in place of the sample's, and cells run again with verdicts."""
+    root = project(own_project, train=6, good=4, bad=4)
+    parts, mine = root / "data/coins", root / "data/screws"
+    shutil.copytree(parts / "train/good", mine / "good")
+    if layout == "good and bad":
+        for file in sorted((parts / "test/good").iterdir()):
+            shutil.copy(file, mine / "good" / f"more_{file.name}")
+        shutil.copytree(parts / "test/patch", mine / "bad")
+    shutil.copytree(make_parts(root / "data/day", train=12, good=4, bad=4) / "test/good", root / "data/new_screws")
+    training, review = "training_code/your_own_data.ipynb", "inference_code/review.ipynb"
+    cheapen(root, training, {"data/coins": "data/screws"})
+    scoring, threshold = "inference_code/predict.ipynb", "inference_code/set_the_threshold.ipynb"
+    cheapen(root, scoring, {"data/coins/test": "data/new_screws", "/coins/": "/screws/"})
+    cheapen(root, threshold, {"/coins/": "/screws/", "APPLY = False": "APPLY = True"})
+    cheapen(
+        root,
+        review,
+        {"data/coins_new/test": "data/new_screws", "data/coins_new": "data/new_screws", "/coins/": "/screws/"},
+    )
+    names = [training, scoring, threshold, review]
+    assert execute(root, names, monkeypatch) == {name: [] for name in names}
+    assert (root / "data/verdicts.csv").read_text().splitlines() == ["image_path,score,label,verdict,reviewed"]
+    assert len(find_runs(root / "results")) == 1, "nothing is confirmed, so nothing is trained"
+    cheapen(
+        root, review, {r"verdicts = \{\}": 'verdicts = {"000.png": "good", "001.png": "anomalous", "002.png": "good"}'}
+    )
+    assert execute(root, [review], monkeypatch) == {review: []}
+    old, new = find_runs(root / "results")
+    assert new.record.dataset.counts["train"]["good"] == old.record.dataset.counts["train"]["good"] + 2
 
 
 def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
@@ -233,7 +301,10 @@ def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypat
 
 def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=1, good=2, bad=2)
-    cheapen(root, "training_code/featcae.ipynb", {r"=20\b": "=4", "_20ep": "_4ep"})
+    (root / "data/coins").rename(root / "data/bottle")  # the person's own, found and replaced as the notebook tells
+    (root / "data/bottle/test/patch").rename(root / "data/bottle/test/crack")
+    (root / "data/bottle/ground_truth/patch").rename(root / "data/bottle/ground_truth/crack")
+    cheapen(root, "training_code/featcae.ipynb", {r"=20\b": "=4", "data/coins": "data/bottle"})
     errors = execute(root, ["training_code/featcae.ipynb"], monkeypatch)
     assert_only_weights_are_missing(errors["training_code/featcae.ipynb"], 2)
     (run,) = find_runs(root / "results")
@@ -295,7 +366,7 @@ def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     runs = find_runs(root / "results")
     assert {run.model for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Draem", "Dfm"}
     assert {run.status for run in runs} == {"finished"}
-    assert (root / "weights/pretrained_teacher_tiny.safetensors").is_file()
+    assert (root / "weights/teacher_for_show.safetensors").is_file()
 
 
 @pytest.mark.long

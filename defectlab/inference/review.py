@@ -13,6 +13,7 @@ from defectlab.data.folder import Folder
 from defectlab.data.images import path_order, probe_all
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.data.samples.store import MARKER
 from defectlab.inference.detector import Prediction
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
@@ -38,18 +39,41 @@ def write_verdicts(found: Sequence[Prediction], verdicts: Mapping[str, str], pat
     """
     target = paths.resolve(path)
     rows = {row["image_path"]: row for row in _read(target)} if target.is_file() else {}
+    changed = []
     for name, verdict in verdicts.items():
         if verdict not in VERDICTS:
             raise InputError(f"{name}: {unknown_name('verdict', str(verdict), VERDICTS)}")
         one = _named(found, name)
         key = paths.relative(str(one.image_path))
         now = datetime.now().astimezone().isoformat(timespec="seconds")
+        before = rows.get(key, {}).get("verdict")
+        if before and before != verdict:
+            changed.append(f"{key} from {before} to {verdict}")
         rows[key] = dict(zip(HEADER, (key, repr(one.score), str(one.label), verdict, now), strict=True))
     with replacing(target) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, HEADER)
         writer.writeheader()
         writer.writerows(rows.values())
+    if changed:
+        logger.info("%d earlier verdicts are replaced: %s", len(changed), "; ".join(changed))
     return target
+
+
+def sample_verdicts(found: Sequence[Prediction]) -> dict[str, str]:
+    """Return the verdicts that the folders of a built-in sample give on its test images; none on any other image."""
+    images = [Path(one.image_path) for one in found if one.image_path is not None]
+    ours = [image for image in images if len(image.parents) > 2 and (image.parents[2] / MARKER).is_file()]
+    return {str(image): "good" if image.parent.name == "good" else "anomalous" for image in ours}
+
+
+def verdicts_on(found: Sequence[Prediction], path: str | Path) -> list[str]:
+    """Return the verdict on each predicted image in a CSV of `write_verdicts`; empty for one without.
+
+    Raises:
+        InputError: No such file, other columns, or a verdict that does not exist.
+    """
+    known = {paths.resolve(row["image_path"]): row["verdict"] for row in _read(paths.resolve(path))}
+    return ["" if one.image_path is None else known.get(paths.resolve(one.image_path), "") for one in found]
 
 
 def confirmed(path: str | Path, verdict: str = "good") -> list[Path]:

@@ -158,6 +158,14 @@ def image_threshold(run: Run, rows: Sequence[ScoreRow], rule: str, options: Rule
     return checked_promise(run.record, _counted_in_groups(found))
 
 
+def count_for_promise(run: Run) -> int:
+    """Return how many good validation images (groups, with `data.group`) the promise of the rule conformal counts."""
+    used = rows_for_rule(run.record, run.scores("validation"), "conformal")
+    groups = row_groups(run.record, used)
+    labels = columns(used)[1] if groups is None else group_columns(used, groups)[1]
+    return int((labels == 0).sum())
+
+
 def _counted_in_groups(found: Threshold) -> Threshold:
     return replace(found, reason=f"{found.reason}; counted in parts, each by its highest image (data.group)")
 

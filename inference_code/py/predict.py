@@ -64,13 +64,12 @@ pd.read_csv(written).head(3)
 # %% [markdown]
 # ## anomalib's way
 #
-# `engine.predict` with a checkpoint's path gives anomalib's batches: `image_path`, `pred_score`, `anomaly_map`, `pred_label`, `pred_mask`. They are the run's test images; their scores are those of its `scores.csv`.
+# `engine.predict` with a checkpoint's path gives anomalib's batches: `image_path`, `pred_score`, `anomaly_map`, `pred_label`, `pred_mask`. `datamodule=Folder(...)` in place of `data_path` takes the test images of a data set; the scores are those of the cells above.
 
 # %%
-from defectlab import Engine, Folder
+from defectlab import Engine
 
-datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=10, num_workers=2, seed=42)
-batches = Engine().predict(datamodule=datamodule, ckpt_path=f"{RUN}/weights/lightning/model.ckpt")
+batches = Engine().predict(data_path=IMAGES, ckpt_path=f"{RUN}/weights/lightning/model.ckpt")
 first = batches[0]
 print(f"{len(batches)} batches, the first with maps of shape {tuple(first.anomaly_map.shape)}")
 rows = zip(first.image_path, first.pred_score.tolist(), first.pred_label.tolist(), strict=True)

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Set the threshold
 #
-# Above which score is a part anomalous? That depends on what a false alarm and a missed defect cost you, not on the model. `RUN` is any run folder; the one below is made by the first training cell of `training_code/patchcore.ipynb`. Where it is absent the next cell says which runs there are. Nothing is trained here, and no model is loaded: the scores on record are enough.
+# Above which score is a part anomalous? That depends on what a false alarm and a missed defect cost you, not on the model. `RUN` is any run folder; the one below is made by the first training cell of `training_code/patchcore.ipynb`. Where it is absent the next cell says which runs there are. Nothing is trained here, and no model is loaded: the scores on record are enough. *Run All* changes nothing: the cells show what a choice would do, and only the one with `APPLY = True` writes.
 #
 # You should see the threshold as it is now, and how many validation images there are to choose another one by.
 
@@ -65,37 +65,55 @@ SVG(rules_chart(run, outcomes))
 
 # %%
 from defectlab.evaluation.threshold_rules import images_needed
+from defectlab.results.rethreshold import count_for_promise
 
-good = len(run.record.dataset.calibration) or labels.count(0)
+good = count_for_promise(run)
 RATE = max(0.1, 1 / (good + 1))
 for rate in (0.1, 0.05, 0.01):
     print(f"at most {rate:.0%} false alarms: needs {images_needed(rate)} held-out good images, this run has {good}")
 print(f"The lowest rate that can be promised here is {1 / (good + 1):.3f}; the next cell asks for {RATE:.3f}")
 
 # %% [markdown]
-# ## Write it
+# ## Your choice, as a preview
 #
-# The run's record gets the new threshold, every image its new label, and all metrics at the threshold are computed again; scores and maps stay as they are. The same from a terminal: `defectlab threshold --run RUN --rule conformal --level image --false-alarm-rate 0.1`. Another rule later replaces it. You should see the reason on record and the run's metrics.
+# Any rule of the table above, with its options. Nothing is written: you should see the threshold it would be and why, and how many of each kind of test image would be above it. That is for a look, not for a choice.
 
 # %%
-from defectlab.results.rethreshold import set_threshold
+from defectlab.results.curves import by_kind
+
+RULE, OPTIONS = "conformal", RuleOptions(false_alarm_rate=RATE)
+(choice,) = compare_rules(run, {RULE: OPTIONS})
+print(f"{RULE}: {choice.threshold} in place of {run.record['thresholds']['image']['value']}: {choice.reason}")
+kinds = by_kind(run.scores("test"), choice.threshold)
+pd.DataFrame([(kind.defect, kind.count, kind.flagged) for kind in kinds], columns=["kind", "images", "flagged"])
+
+# %% [markdown]
+# ## Write it
+#
+# Set `APPLY = True` and run this cell: the choice becomes the run's. Its record gets the threshold, every image its label, and all metrics at the threshold are computed again; its checkpoint, pictures, reports and row in `models_comparing.xlsx` follow, scores and maps stay. The same from a terminal: `defectlab threshold --run RUN --rule conformal --level image --false-alarm-rate 0.1`. You should see what the run decides by now, and its metrics.
+
+# %%
+from defectlab.inference.threshold import apply_threshold
 from defectlab.visualization.terminal import metrics_table
 
-chosen = set_threshold(run, "conformal", RuleOptions(false_alarm_rate=RATE), ["image"])
-print(f"{chosen['image'].value}: {chosen['image'].reason}")
+APPLY = False
+if APPLY:
+    apply_threshold(run, RULE, OPTIONS, ["image"])
+now = run.record["thresholds"]["image"]
+print(f"{'Applied' if APPLY else 'Nothing was written'}. Image threshold {now['value']}, rule {now['rule']}")
 metrics_table(run)
 
 # %% [markdown]
-# ## What it does on the test images
+# ## Take it back
 #
-# For a look, not for a choice. How many of each kind of test image are now above the threshold; the run's pictures and its row in `models_comparing.xlsx` follow.
+# The record keeps the thresholds before. `UNDO = True` takes the last choice back, again and again until those of the training; so does `defectlab threshold --run RUN --undo`. You should see them, oldest first.
 
 # %%
-from defectlab import save_panel
-from defectlab.results.curves import by_kind
-from defectlab.results.workbook import update_workbook
+from defectlab.inference.threshold import undo_threshold
 
-kinds = by_kind(run.scores("test"), chosen["image"].value)
-save_panel(run)
-update_workbook(run)
-pd.DataFrame([(kind.defect, kind.count, kind.flagged) for kind in kinds], columns=["kind", "images", "flagged"])
+UNDO = False
+if UNDO:
+    undo_threshold(run)
+earlier = [(one.until, one.thresholds.image) for one in run.record.earlier_thresholds]
+rows = [(until, image.rule, image.value) for until, image in [*earlier, ("now", run.record.thresholds.image)]]
+pd.DataFrame(rows, columns=["until", "rule", "image threshold"])

@@ -1,6 +1,7 @@
 """Verdicts in a CSV, and a run's images with confirmed good ones added."""
 
 import csv
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from helpers.runs import finished
 from PIL import Image
 
+from defectlab import make_sample
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.inference.detector import Prediction
-from defectlab.inference.review import ReviewedFolder, confirmed, write_verdicts
+from defectlab.inference.review import ReviewedFolder, confirmed, sample_verdicts, verdicts_on, write_verdicts
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -56,6 +58,30 @@ def test_verdicts_grow_and_the_last_one_counts(new: list[Path], tmp_path: Path):
     assert rows[0]["score"] == "1.5"
     assert confirmed("verdicts.csv") == [new[0], new[3]]
     assert confirmed("verdicts.csv", "anomalous") == [new[2]]
+
+
+def test_the_verdict_on_each_image_is_the_last_one_and_a_change_is_told(
+    new: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    found = predicted(new)
+    with caplog.at_level(logging.INFO):
+        write_verdicts(found, {"0.png": "good", "1.png": "anomalous"}, "verdicts.csv")
+        write_verdicts(found, {"0.png": "good"}, "verdicts.csv")
+        assert "replaced" not in caplog.text
+        write_verdicts(found, {"1.png": "unsure"}, "verdicts.csv")
+    assert "1 earlier verdicts are replaced: day/1.png from anomalous to unsure" in caplog.text
+    assert verdicts_on([*found, Prediction(None, 1.0, 1, MAP, None)], "verdicts.csv") == ["good", "unsure", "", "", ""]
+    write_verdicts(found, {}, "none.csv")
+    assert verdicts_on(found, "none.csv") == ["", "", "", ""]
+    assert confirmed("none.csv") == []
+
+
+def test_only_the_folders_of_a_sample_give_verdicts(tmp_path: Path):
+    found = predicted([tmp_path / "set/test" / name for name in ("good/0.png", "scratch/0.png")])
+    assert sample_verdicts(found) == {}
+    make_sample("digits", tmp_path / "set", limit_data=2)
+    assert [*sample_verdicts(found).values()] == ["good", "anomalous"]
+    assert sample_verdicts(predicted([Path("0.png"), tmp_path / "set/0.png"])) == {}
 
 
 def test_wrong_verdicts_are_refused_and_nothing_is_written(new: list[Path], tmp_path: Path):

@@ -11,7 +11,7 @@ from helpers.runs import finished, set_protocol
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.evaluation.threshold import RuleOptions
-from defectlab.results.rethreshold import restore_thresholds, set_threshold
+from defectlab.results.rethreshold import count_for_promise, restore_thresholds, set_threshold
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
@@ -126,6 +126,15 @@ def test_choices_are_taken_back_one_by_one(run: Run):
     assert Run.open(run.folder).record.earlier_thresholds == []
     with pytest.raises(InputError, match="nothing to take back"):
         restore_thresholds(run)
+
+
+def test_what_can_be_promised_counts_the_images_that_conformal_uses(run: Run):
+    assert count_for_promise(run) == 20
+    held_back = [row.image_path for row in run.scores("validation") if row.label == 0][:7]
+    run.update(dataset=run.record.dataset.replaced(calibration=held_back))
+    assert count_for_promise(run) == 7
+    set_protocol(run, group="(validation[0-9])[0-9]*")  # validation1, validation10 ... are one part
+    assert count_for_promise(run) == 4, "parts 4, 5, 7 and 8; in all others there is a defect"
 
 
 def test_the_same_choice_twice_is_one(run: Run):

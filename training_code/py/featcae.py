@@ -37,7 +37,7 @@ print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 #
 # Layers 2 and 3, 20 epochs. You should see one line for the features, which are computed once, a falling loss, one line for the fit and a table of four metrics.
 
-# %% tags=["raises-exception"]
+# %%
 from defectlab import Engine, FeatCae, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=4, eval_batch_size=8, num_workers=2, seed=42)
@@ -46,17 +46,17 @@ model = FeatCae(backbone=backbone, layers=["layer2", "layer3"], pre_trained=Fals
 engine = Engine(max_epochs=20)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
+RUN = model.run_folder
 
 # %% [markdown]
 # ### Its curves
 #
-# The losses of training, of good and of anomalous validation images, each the mean of an epoch. Good validation images should follow the training; where they part, it learns its images by heart. The anomalous ones should stay above.
+# `RUN` is the run of the cell above; any other run's folder will do. The losses of training, of good and of anomalous validation images, each the mean of an epoch. Good validation images should follow the training; where they part, it learns its images by heart. The anomalous ones should stay above.
 
 # %%
 from defectlab import Run
 from defectlab.visualization.charts import training_figure
 
-RUN = "results/FeatCae/coins/defectlab_resnet18_layer2-layer3_100_20ep"
 training_figure(Run.open(RUN))
 
 # %% [markdown]
@@ -70,21 +70,22 @@ roc_figure(Run.open(RUN))
 # %% [markdown]
 # ### Heat maps relative to the threshold
 #
-# All maps of the run share one scale on which 1.0 is the threshold, so two pictures can be compared: what is brighter than the line on the colour bar is anomalous, and the score in the title says NOK exactly where it is above 1.0.
+# All maps of the run share one scale on which 1.0 is the threshold, so two pictures can be compared: what is brighter than the line on the colour bar is anomalous, and the score in the title says NOK exactly where it is above 1.0. You should see the test image with the highest score.
 
 # %%
 from defectlab import Detector
 from defectlab.inference.figures import relative_figure
 
 detector = Detector.load(RUN)
-(found,) = detector.predict("data/coins/test/patch/000.png")
+rows = sorted(Run.open(RUN).scores("test"), key=lambda row: row.score)
+(found,) = detector.predict(rows[-1].image_path)
 relative_figure(detector, found)
 
 # %% [markdown]
-# The same for a good image.
+# The same for the test image with the lowest score.
 
 # %%
-(found,) = detector.predict("data/coins/test/good/000.png")
+(found,) = detector.predict(rows[0].image_path)
 relative_figure(detector, found)
 
 # %% [markdown]

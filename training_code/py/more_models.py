@@ -84,15 +84,16 @@ results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, dat
 # %% [markdown]
 # ## A teacher for EfficientAD
 #
-# EfficientAD needs a pretrained teacher. anomalib's file goes into `weights/` as `pretrained_teacher_small.pth`; or distil one from any backbone, as here. The few steps are for show; give it thousands.
+# EfficientAD needs a pretrained teacher. anomalib's file goes into `weights/` as `pretrained_teacher_small.pth`; or distil one from any backbone, as here. The few steps are for show; give it thousands. It has a name of its own here, so that *Run All* never replaces a teacher of yours; `EfficientAd(teacher="weights/teacher_for_show.safetensors")` would take it.
 
 # %%
 from defectlab import distil_teacher, load_backbone
 
 backbone = load_backbone("defectlab_resnet18")
 teacher = distil_teacher(
-    backbone, model_size="tiny", teacher_out_channels=64, image_size=64, steps=20, batch_size=4, overwrite=True
-)
+    backbone, model_size="tiny", teacher_out_channels=64, image_size=64, steps=20, batch_size=4,
+    output="weights/teacher_for_show.safetensors", overwrite=True,
+)  # fmt: skip
 
 # %% [markdown]
 # ## Another model by name

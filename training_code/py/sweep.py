@@ -66,7 +66,8 @@ from defectlab import Detector
 best = result.best()
 again = sweep(settings, refit=["BEST"])
 print("Best:", best.folder.name, best.checkpoint.name)
-for found in Detector.load(best.folder).predict("data/coins/test/good")[:3]:
+images = [row.image_path for row in best.scores("test")][:3]
+for found in Detector.load(best.folder).predict(images):
     print(found.image_path, round(found.score, 4), found.label)
 
 # %% [markdown]

@@ -78,10 +78,11 @@ print({name: run.record["metrics"][name] for name in ("image_TPR", "image_TNR", 
 # %% [markdown]
 # ## Everything as files
 #
-# Heat maps on one fixed scale, segmentations, `scores.csv`, a JSON for other programs and a histogram, with pictures of the wrong decisions only. You should see the folder's content. Next: `inference_code/review.ipynb`.
+# The validation and test images, with heat maps on one fixed scale, segmentations, `scores.csv`, a JSON for other programs and a histogram; pictures of the wrong decisions only. You should see the folder's content. Next: `inference_code/review.ipynb`.
 
 # %%
 from defectlab import report_predictions
 
-written = report_predictions(model.run_folder, f"{ROOT}/test", "predictions/your_own_data", only_wrong=True)
+images = [row.image_path for row in run.scores()]
+written = report_predictions(model.run_folder, images, "predictions/your_own_data", only_wrong=True)
 print(*sorted(path.name for path in written.parent.iterdir()))
