@@ -146,15 +146,43 @@ def read_image(path: str | Path, bit_depth: int | None = None) -> NDArray[np.uin
     pixels, has_alpha, deep_colour = _read(Path(path))
     if has_alpha:
         _log_alpha(Path(path).parent)
+    return _as_rgb(pixels, deep_colour, bit_depth, f"image {path}")
+
+
+def decode_image(
+    source: bytes | IO[bytes] | Image.Image, bit_depth: int | None = None
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Return what `read_image` does for the bytes of an image file, a file open for reading, or a Pillow image.
+
+    Raises:
+        DataError: It cannot be decoded, or has values beyond `bit_depth`.
+    """
+    what = f"image given as {type(source).__name__}"
+    try:
+        if isinstance(source, Image.Image):
+            deep_colour = _is_deep_colour(source)
+            pixels = _upright_pixels(source)
+        else:
+            with _open(io.BytesIO(source) if isinstance(source, bytes | bytearray) else source) as image:
+                deep_colour = _is_deep_colour(image)
+                pixels = _upright_pixels(image)
+    except Exception as error:
+        raise DataError(f"Cannot read the {what}: {_reason(error)}.") from error
+    return _as_rgb(pixels, deep_colour, bit_depth, what)
+
+
+def _as_rgb(
+    pixels: NDArray, deep_colour: bool, bit_depth: int | None, what: str
+) -> NDArray[np.uint8] | NDArray[np.float32]:
     if deep_colour and bit_depth is not None:
         raise DataError(
-            f"{path} has 16 bits a colour, of which the upper 8 alone can be read, and bit_depth is {bit_depth}: save "
-            "it as 8-bit colour or 16-bit grey."
+            f"The {what} has 16 bits a colour, of which the upper 8 alone can be read, and bit_depth is {bit_depth}: "
+            "save it as 8-bit colour or 16-bit grey."
         )
     try:
         return to_rgb_array(pixels, bit_depth)
     except InputError as error:
-        raise DataError(f"Cannot read the image {path}: {error}") from error
+        raise DataError(f"Cannot read the {what}: {error}") from error
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:

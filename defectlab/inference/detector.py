@@ -1,19 +1,21 @@
 """The class `Detector`, which loads a trained run or checkpoint and scores images."""
 
+import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from defectlab.data.datasets import load_image, to_tensor
 from defectlab.data.image_sources import find_images
-from defectlab.data.images import to_rgb_array
+from defectlab.data.images import decode_image, to_rgb_array
 from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import check_view, heat_range, normalize_scores
 from defectlab.evaluation.threshold import decision
@@ -33,7 +35,8 @@ from defectlab.utils.memory import free_memory, is_out_of_memory
 logger = logging.getLogger(__name__)
 
 OnUnreadable = Callable[[str, str], None]
-Source = str | Path | np.ndarray | Sequence[str | Path] | Sequence[np.ndarray]
+OneSource = str | Path | np.ndarray | bytes | IO[bytes] | Image.Image
+Source = OneSource | Sequence[OneSource]
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,10 @@ class Detector:
         return replace(prediction, score=float(score), anomaly_map=anomaly_map)
 
     def predict(self, source: Source, batch_size: int | None = None, view: str = "raw") -> list[Prediction]:
-        """Score a file, a folder (with all below it), a glob, an array, or a list of these, in order.
+        """Score a file, a folder (with all below it), a glob, an array, an image, or a list of these, in order.
 
-        Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. For more images than fit into
+        Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. Images: a Pillow image, the bytes
+        of an image file, a file open in binary mode. For more images than fit into
         memory with their maps, use `iterate`. Views of the scores: raw, min_max, percent (`normalize`).
 
         Raises:
@@ -265,31 +269,56 @@ def _device(device: str | torch.device) -> torch.device:
 def read_images(
     source: Any, on_unreadable: OnUnreadable | None = None, bit_depth: int | None = None
 ) -> Iterator[tuple[str | None, torch.Tensor]]:
-    """Read files or arrays as in `Detector.predict`; yield (path or None, (3, H, W) image in [0, 1]).
+    """Read files, arrays and images as in `Detector.predict`; yield (path or None, (3, H, W) image in [0, 1]).
 
     `on_unreadable` is called with the path and the reason of each file that cannot be read, instead of an error.
     `bit_depth` is that of values in arrays and files of 16 bits.
     """
-    if isinstance(source, np.ndarray):
-        arrays: Iterable[np.ndarray] = source if source.ndim == 4 else [source]
-        yield from ((None, to_tensor(to_rgb_array(array, bit_depth))) for array in arrays)
-    elif isinstance(source, Sequence) and not isinstance(source, str) and source and isinstance(source[0], np.ndarray):
-        yield from ((None, to_tensor(to_rgb_array(array, bit_depth))) for array in source)
-    elif isinstance(source, str | Path | Sequence):
-        sources = [source] if isinstance(source, str | Path) or on_unreadable is None else source
-        for path in (path for part in sources for path in _files(part, on_unreadable)):
+    given = [source] if isinstance(source, str | Path) or _is_image(source) else source
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        given = list(source)
+    if not isinstance(given, Sequence) or not all(isinstance(part, str | Path) or _is_image(part) for part in given):
+        wrong = source if not isinstance(given, Sequence) else next(
+            part for part in given if not isinstance(part, str | Path) and not _is_image(part)
+        )  # fmt: skip
+        raise InputError(
+            "predict takes a file, a folder, a glob, an array, a Pillow image, the bytes of an image file, a file open "
+            f"in binary mode, or a list of these, got {type(wrong).__name__}."
+        )
+    # several paths at once: one given twice is scored once, and a missing one ends the work before any is scored
+    at_once = on_unreadable is None and all(isinstance(part, str | Path) for part in given)
+    for part in [given] if at_once else given:
+        readable = [part] if _is_image(part) else _files(part, on_unreadable)
+        for one in readable:
+            path = _path_of(one)
             try:
-                image = load_image(path, bit_depth)
+                image = _image_tensor(one, bit_depth)
             except InputError as error:
                 if on_unreadable is None:
                     raise
-                on_unreadable(str(path), str(error))
+                on_unreadable(path or f"an image given as {type(one).__name__}", str(error))
             else:
-                yield str(path), image
-    else:
-        raise InputError(
-            f"predict takes a file, a folder, a glob, an array or a list of these, got {type(source).__name__}."
-        )
+                yield path, image
+
+
+def _is_image(source: Any) -> bool:
+    """Whether it is one image, or several in one array, rather than where images lie."""
+    in_memory = isinstance(source, np.ndarray | bytes | bytearray | Image.Image)
+    return in_memory or (hasattr(source, "read") and not isinstance(source, io.TextIOBase))
+
+
+def _path_of(source: Any) -> str | None:
+    """Return the path of a file, or of an open file that has one."""
+    name = source if isinstance(source, Path) else getattr(source, "name", None)
+    return str(name) if isinstance(name, str | Path) else None
+
+
+def _image_tensor(source: Any, bit_depth: int | None) -> torch.Tensor:
+    if isinstance(source, Path):
+        return load_image(source, bit_depth)
+    return to_tensor(
+        to_rgb_array(source, bit_depth) if isinstance(source, np.ndarray) else decode_image(source, bit_depth)
+    )
 
 
 def _files(source: Any, on_unreadable: OnUnreadable | None) -> list[Path]:

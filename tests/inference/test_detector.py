@@ -1,4 +1,5 @@
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,26 @@ def test_every_kind_of_source_gives_the_same_score(run: Run, detector: Detector)
     pixels = np.asarray(Image.open(path))
     sources = [path, str(path), [path], f"{path.parent}/{path.stem}.*", pixels, [pixels], pixels[None], pixels / 255.0]
     sources.append(pixels.astype(np.uint16) * 257)
+    content = path.read_bytes()
+    sources += [Image.open(path), content, bytearray(content), io.BytesIO(content), path.open("rb"), [Image.open(path)]]
     for source in sources:
         (prediction,) = detector.predict(source)
         assert prediction.score == pytest.approx(row.score, rel=1e-5)
         assert prediction.label == row.pred_label
+
+
+def test_a_list_may_mix_paths_and_images_and_a_turned_image_is_turned(run: Run, detector: Detector, tmp_path: Path):
+    path = Path(run.scores("test")[0].image_path)
+    image = Image.open(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    unreadable: list[str] = []
+    sources = [path, Image.open(tmp_path / "turned.png"), b"no image", (tmp_path / "turned.png").open("rb")]
+    found = list(detector.iterate(sources, on_unreadable=lambda which, _why: unreadable.append(which)))
+    assert [one.image_path for one in found] == [str(path), None, str(tmp_path / "turned.png")]
+    assert len({round(one.score, 4) for one in found}) == 1
+    assert unreadable == ["an image given as bytes"]
 
 
 def test_folders_are_searched_through_and_in_order(run: Run, detector: Detector):
@@ -92,6 +109,10 @@ def test_the_records_threshold_wins_over_the_checkpoints(run: Run, tmp_path: Pat
         ("nowhere.png", DataError, "no file or folder"),
         ("*.nothing", DataError, "No images"),
         (3, InputError, "takes a file"),
+        ([b"no image", 3], InputError, "takes a file.*got int"),
+        (b"no image", DataError, "image given as bytes: not an image"),
+        ([], DataError, "list of sources is empty"),
+        (io.StringIO("text"), InputError, "got StringIO"),
         (np.zeros((4, 4, 7), dtype=np.uint8), InputError, "7"),
     ],
 )
