@@ -172,3 +172,14 @@ def test_maps_of_other_rows_are_refused_and_nothing_changes(run: Run, split: str
     with pytest.raises(InputError, match=f"scores.csv has 29 {split} images, and there are 30 maps"):
         set_threshold(run, "f1", RuleOptions(), ["pixel"])
     assert Run.open(run.folder).record == before
+
+
+def test_a_run_trained_again_says_that_the_threshold_set_before_is_gone(caplog: pytest.LogCaptureFixture):
+    first = finished("again")
+    finished("again")
+    assert "set after its training" not in caplog.text
+    first = Run.open(first.folder)  # which the second has replaced
+    first.update(earlier_thresholds=[{"thresholds": first.record.thresholds.to_dict(), "until": "2026-01-01"}])
+    finished("again")
+    assert "thresholds had been set after its training ({'image': 'f1 1.5'" in caplog.text
+    assert Run.open(first.folder).record.earlier_thresholds == []
