@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from defectlab import Detector, Engine, distil_teacher
 from defectlab.models.efficient_ad.teacher import channel_statistics, floored_deviations, patch_description_network
+from defectlab.results.calibration import choices_of
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, WeightsError
 
@@ -126,6 +127,23 @@ def test_without_validation_the_maps_are_measured_on_training_images(tmp_path: P
     assert 0 < quantiles["qa_st"] < quantiles["qb_st"]
     assert 0 < quantiles["qa_ae"] < quantiles["qb_ae"]
     assert float(reloaded.model.mean_std["std"].min()) > 0
+
+
+def test_images_held_back_for_calibration_do_not_scale_the_maps(tmp_path: Path):
+    """The quantiles of a training with a share held back are those of the other good validation images alone."""
+    root = make_parts(tmp_path / "few", train=8, good=1, bad=1)
+    found = {}
+    for share in (0.0, 0.5):
+        images = data(
+            root, train_batch_size=1, val_split_mode="from_train", val_split_ratio=0.5, calibration_share=share
+        )
+        model = small("efficient_ad")
+        Engine(max_epochs=1, enable_progress_bar=False).fit(model=model, datamodule=images)
+        record = Run.open(model.run_folder).record
+        assert len(record.dataset.calibration) == 2 * bool(share)
+        assert choices_of(record, 0) == ["the scale of the maps"]
+        found[share] = [float(value) for value in model.model.quantiles.values()]
+    assert found[0.0] != found[0.5]
 
 
 @pytest.mark.parametrize(

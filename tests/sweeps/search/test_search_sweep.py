@@ -14,6 +14,7 @@ import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 import defectlab.sweeps.record_scores as scored
 from defectlab.engine.split_writer import SplitWriter
+from defectlab.results.calibration import choices_of
 from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.search.trials import ranked
 from defectlab.sweeps.selection import objective_value
@@ -72,6 +73,9 @@ def test_trials_are_records_judged_by_validation_images(done: Any, monkeypatch: 
             continue
         run = Run.open(trial.outcomes[0].record)
         assert run.status == "finished"
+        assert any(
+            "in a search by image_AUROC" in one or "by image_AUROC of" in one for one in choices_of(run.record, 0)
+        )
         rows = run.scores("validation")
         good = [row.score for row in rows if row.label == 0]
         bad = [row.score for row in rows if row.label == 1]
