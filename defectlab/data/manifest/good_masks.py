@@ -23,7 +23,7 @@ def masks_of_good(
         used: The masks of anomalous images.
         suffix: What masks have after their image's stem, if this is known.
     """
-    given = [Path(root, folder) for folder in (*(layout.mask_dirs or ()), *(layout.val_mask_dirs or ()))]
+    given = [Path(root, folder) for folder in layout.all_mask_dirs]
     kinds = {nfc(Path(folder).name) for folder in (*layout.abnormal_dirs, *layout.abnormal_val_dirs)}
     taken = set(used)
     found: dict[Path, Path] = {}

@@ -59,6 +59,11 @@ class Layout:
         roles = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "unused")}
         return {name: dirs for name, dirs in roles.items() if dirs}
 
+    @property
+    def all_mask_dirs(self) -> tuple[str, ...]:
+        """The folders of masks of test and validation images."""
+        return (*(self.mask_dirs or ()), *(self.val_mask_dirs or ()))
+
     def as_options(self) -> dict[str, tuple[str, ...]]:
         """Return the options that give the same folders by name."""
         return {name.removesuffix("s"): dirs for name, dirs in self.folders().items() if name.endswith("_dirs")}

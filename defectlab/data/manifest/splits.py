@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.image_folders import Role
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.sampling import sample_calibration, sample_items
-from defectlab.data.manifest.scan import Item, Role
+from defectlab.data.manifest.scan import Item
 
 GOOD_ONLY_RATIO = 0.2
 N_VAL_GOOD = 512  # good training images moved to a validation set that would otherwise have only anomalous images

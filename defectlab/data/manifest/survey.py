@@ -11,12 +11,13 @@ from defectlab.data.manifest.accounting import account
 from defectlab.data.manifest.bit_depth import check_bit_depth, fits
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.groups import NEAR_DUPLICATES, find_groups, groups_by
+from defectlab.data.manifest.image_folders import Role
 from defectlab.data.manifest.layouts import Layout, detect, named
 from defectlab.data.manifest.mask_checks import read_masks
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.region_options import check_sizes, read_region
-from defectlab.data.manifest.scan import Item, Role, scan
+from defectlab.data.manifest.scan import Item, scan
 from defectlab.data.manifest.splits import assign
 from defectlab.utils.errors import OptionError
 from defectlab.utils.paths import resolve
