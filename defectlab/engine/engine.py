@@ -181,6 +181,7 @@ class Engine(AnomalibEngine):
         self._new_trainer(model, writer, policy, max_epochs=trainer_options["max_epochs"])
         with self._recording(run), seeded(model.seed, "training"):
             super().fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+            notes = {**model.notes, **self._early_end(trainer_options["max_epochs"])}
             self._finish_weights(model, writer, datamodule, weights_only=policy.checkpoint != "all")
             self._recorder.history.warn()
             run.advance(
@@ -188,11 +189,28 @@ class Engine(AnomalibEngine):
                 timings={stage: round(value, 3) for stage, value in self._recorder.seconds.items()},
                 history=self._recorder.history.record(),
                 environment=environment(str(self.trainer.strategy.root_device)),
-                **({"notes": dict(model.notes)} if model.notes else {}),
+                **({"notes": notes} if notes else {}),
             )
         self._fitted = run
         model.run_folder = run.folder
         logger.info("Fitted %s in %.1f s: %s", model.name, self._recorder.seconds["fit"], run.checkpoint)
+
+    def _early_end(self, max_epochs: int) -> dict[str, str]:
+        """Return a note of the epochs that a training had which a limit or patience ended before its last one.
+
+        Raises:
+            InputError: It ended before its first step.
+        """
+        done, steps = self.trainer.current_epoch, self.trainer.global_step
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        if not done and not steps:
+            raise InputError("The training ended before its first step: give it more time (max_time, max_steps).")
+        done -= batches < self.trainer.num_training_batches  # Lightning counts an epoch that was cut short
+        if done >= max_epochs or max_epochs < 0:
+            return {}
+        note = f"ended after {done} of {max_epochs} whole epochs ({steps} steps)"
+        logger.warning("The training %s", note)
+        return {"epochs": note}
 
     def _finish_weights(
         self, model: BaseDetector, writer: RunWriter, datamodule: Folder, *, weights_only: bool
@@ -204,7 +222,7 @@ class Engine(AnomalibEngine):
             epoch = self._best_epoch.restore(model, last)
             run.update(monitor=self._best_epoch.record())
         self._best_checkpoint = self._best_of(run)
-        is_stale = run.record.thresholds.recorded and run.record.validation_epoch != epoch
+        is_stale = bool(datamodule.manifest.split("validation")) and run.record.validation_epoch != epoch
         if is_stale:
             if epoch == last:
                 logger.info("The last epoch was not validated: choosing the thresholds for its weights now")

@@ -34,6 +34,11 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         raise OptionError(
             f"Engine: devices must be 1 or one index such as [0], got {devices!r}: a run is recorded whole."
         )
+    for option, what in (("limit_train_batches", "train on"), ("limit_val_batches", "choose thresholds on")):
+        if options.get(option) in (0, 0.0) and options.get(option) is not None:
+            raise OptionError(f"Engine: {option}=0 leaves nothing to {what}: leave it out.")
+    if options.get("max_steps") == 0:
+        raise OptionError("Engine: max_steps=0 trains nothing: give at least 1, or -1 for no limit.")
     strategy = options.get("strategy", "auto")
     if strategy not in ("auto", "single_device"):
         raise OptionError(

@@ -197,6 +197,9 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
         ({"devices": 2}, "devices must be 1"),
         ({"precision": "16-mixed"}, "leave it at 32"),
         ({"strategy": "ddp"}, "on one device"),
+        ({"limit_val_batches": 0}, "nothing to choose thresholds on"),
+        ({"limit_train_batches": 0.0}, "nothing to train on"),
+        ({"max_steps": 0}, "at least 1"),
         ({"accelerator": "mps" if torch.cuda.is_available() else "cuda"}, "this machine has none"),
         ({"devices": [99], "accelerator": "auto"}, "counted from 0"),
         ({"enable_checkpointing": False}, "checkpoint"),
@@ -206,6 +209,30 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
 def test_engine_options_are_checked_first(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         Engine(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "validated", "note"),
+    [
+        ({"check_val_every_n_epoch": 5}, 1, None),
+        ({"max_steps": 4}, 1, "ended after 1 of 2 whole epochs (4 steps)"),
+        ({"max_steps": 2}, 0, "ended after 0 of 2 whole epochs (2 steps)"),
+    ],
+)
+def test_a_training_that_ends_before_its_validation_is_validated_once(parts: Path, options: dict, validated, note):
+    model = small("stfpm")
+    Engine(max_epochs=2, **options, **QUIET).fit(model=model, datamodule=data(parts))
+    record = Run.open(model.run_folder).record
+    assert record.thresholds.image.rule == "f1"
+    assert record.validation_epoch == validated
+    assert record.notes.get("epochs") == note
+
+
+def test_a_training_that_ends_before_its_first_step_fails(parts: Path):
+    with pytest.raises(InputError, match="before its first step"):
+        Engine(max_epochs=2, max_time="00:00:00:00", **QUIET).fit(model=small("stfpm"), datamodule=data(parts))
+    (run,) = find_runs()
+    assert run.status == "failed"
 
 
 def test_anomalibs_export_is_refused_and_says_what_to_use(tested):
