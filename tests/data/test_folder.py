@@ -68,7 +68,9 @@ def test_trainings_of_many_epochs_decode_each_image_once(
     parts: Path, epochs: int, augmentations: object, times: int, monkeypatch: pytest.MonkeyPatch
 ):
     data, read = folder(parts, train_augmentations=augmentations), []
-    monkeypatch.setattr("defectlab.data.datasets.load_image", lambda path: (read.append(path), load_image(path))[1])
+    monkeypatch.setattr(
+        "defectlab.data.datasets.load_image", lambda path, *depth: (read.append(path), load_image(path, *depth))[1]
+    )
     for size in (32, 48):  # a second model on the same images sees its own size
         module = SimpleNamespace(preprocessing=Preprocessing(size=(size, size)))
         data.trainer = SimpleNamespace(lightning_module=module, max_epochs=epochs)
@@ -86,7 +88,9 @@ def test_trainings_of_many_epochs_decode_each_image_once(
 def test_images_that_do_not_fit_are_read_again(parts: Path, monkeypatch: pytest.MonkeyPatch):
     data, read = ready(parts), []
     data.train_data.cache_decoded(2 * data.train_data[0].image.nbytes)
-    monkeypatch.setattr("defectlab.data.datasets.load_image", lambda path: (read.append(path), load_image(path))[1])
+    monkeypatch.setattr(
+        "defectlab.data.datasets.load_image", lambda path, *depth: (read.append(path), load_image(path, *depth))[1]
+    )
     for _ in range(2):
         assert len([data.train_data[index] for index in range(len(data.train_data))]) == len(data.train_data)
     kept = 2 * len(data.train_data) - len(read)
