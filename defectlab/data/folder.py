@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data import Folder as AnomalibFolder
 from anomalib.data.utils import TestSplitMode, ValSplitMode
@@ -95,6 +96,7 @@ class Folder(AnomalibDataModule):
             **transforms,
         )
         self.settings = settings
+        self._resumed: tuple[torch.Tensor, int] | None = None  # order of batches and passes done, of a checkpoint
         self.seed: int = settings.seed
         self.test_split_ratio = settings.test_split_ratio  # anomalib turns 0 into 0.5
         self.val_split_ratio = settings.val_split_ratio
@@ -173,15 +175,25 @@ class Folder(AnomalibDataModule):
                 MAX_DECODED_BYTES // 2 if repeats and getattr(self.trainer, "max_epochs", 1) != 1 else 0
             )
 
+    def resume_batches(self, state: torch.Tensor, passes: int) -> None:
+        """Let the next training begin with the order of batches in a state that a checkpoint holds."""
+        self._resumed = (state, passes)
+
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches in an order set by the seed, with names only for a model that needs no pixels."""
         module = getattr(self.trainer, "lightning_module", None)
         names = module is not None and getattr(module, "trains_on_names", lambda _: False)(self)
+        random, passes_done = generator(self.seed, "batches"), 0
+        if self._resumed is not None:
+            state, passes_done = self._resumed
+            random.set_state(state)
+            self._resumed = None
         if self.train_augmentations is not None and not names:
-            random = generator(self.seed, "batches")
+            sampler = PassSampler(len(self.train_data), self.passes, random)
+            sampler.done = passes_done
             return DataLoader(
                 self.train_data,
-                sampler=PassSampler(len(self.train_data), self.passes, random),
+                sampler=sampler,
                 batch_size=self.train_batch_size,
                 num_workers=self.num_workers,
                 collate_fn=self.external_collate_fn or self.train_data.collate_fn,
@@ -193,5 +205,5 @@ class Folder(AnomalibDataModule):
             batch_size=self.train_batch_size,
             num_workers=0 if names else self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
-            generator=generator(self.seed, "batches"),
+            generator=random,
         )

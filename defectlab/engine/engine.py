@@ -25,6 +25,7 @@ from defectlab.engine.checkpoint_policy import CheckpointPolicy
 from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
 from defectlab.engine.input_region import apply_region, check_region
 from defectlab.engine.progress_bars import StageBars
+from defectlab.engine.random_states import RandomStates
 from defectlab.engine.recorder import Recorder, set_thresholds
 from defectlab.engine.run_start import RunOptions, describe_run, environment, run_to_test, start_run
 from defectlab.engine.run_writer import RunWriter
@@ -488,7 +489,7 @@ class Engine(AnomalibEngine):
         self._recorder = Recorder(writer)
         self._trainer = None
         self._best_epoch = BestEpoch(policy, self._recorder) if policy is not None and policy.monitor else None
-        own: list[Callback] = [self._recorder]
+        own: list[Callback] = [self._recorder, RandomStates()]
         if self._best_epoch is not None:
             own.append(self._best_epoch)
         if policy is not None and policy.checkpoint != "all" and writer is not None:

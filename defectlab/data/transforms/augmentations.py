@@ -123,7 +123,7 @@ class PassSampler(Sampler[int]):
         self.images = images
         self.passes = passes
         self._generator = generator
-        self._done = 0
+        self.done = 0
 
     def __len__(self) -> int:
         return self.images * self.passes
@@ -132,6 +132,6 @@ class PassSampler(Sampler[int]):
         """Yield the positions of one epoch's samples in the sequence of all passes."""
         for _ in range(self.passes):
             order = torch.randperm(self.images, generator=self._generator)
-            first = self.images * self._done
-            self._done += 1
+            first = self.images * self.done
+            self.done += 1
             yield from (first + order).tolist()
