@@ -53,22 +53,25 @@ def plain(name: str) -> str:
 
 
 def kind_names(folders: Sequence[str]) -> dict[str, str]:
-    """Return the kind of defect that each folder given by name holds: its last part that says something.
+    """Return the kind of defect that each folder given by name holds: the name of the folder itself.
 
-    Parts such as `Imgs` or `test` say nothing, and names of bad images (`BAD`) nothing where several folders have them.
+    Where several folders have one name that says nothing, such as `Imgs`, `test` or a name of bad images (`BAD`), it is
+    the last part of their paths that says something.
 
     >>> kind_names(["MT_Blowhole/Imgs", "MT_Crack/Imgs", "lot1/hole", "lot2/hole"])
     {'MT_Blowhole/Imgs': 'MT_Blowhole', 'MT_Crack/Imgs': 'MT_Crack', 'lot1/hole': 'hole', 'lot2/hole': 'hole'}
-    >>> kind_names(["hole/bad", "crack/bad"])
-    {'hole/bad': 'hole', 'crack/bad': 'crack'}
+    >>> kind_names(["hole/bad", "crack/bad", "scratch/test"])
+    {'hole/bad': 'hole', 'crack/bad': 'crack', 'scratch/test': 'test'}
     """
     paths = {folder: PurePosixPath(folder) for folder in folders}
     counts = Counter(plain(path.name) for path in paths.values())
     silent = {*IMAGE_FOLDERS, *TEST, *VALIDATION, *(name for name in BAD if counts[name] > 1)}
-    return {
-        folder: next((part for part in reversed(path.parts) if part != "/" and plain(part) not in silent), path.name)
-        for folder, path in paths.items()
-    }
+
+    def kind(path: PurePosixPath) -> str:
+        parts = path.parts if counts[plain(path.name)] > 1 else ()
+        return next((part for part in reversed(parts) if part != "/" and plain(part) not in silent), path.name)
+
+    return {folder: kind(path) for folder, path in paths.items()}
 
 
 def sounds_good(name: str) -> bool:

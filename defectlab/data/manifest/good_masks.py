@@ -28,13 +28,13 @@ def masks_of_good(
     taken = set(used)
     found: dict[Path, Path] = {}
     for name, images in good:
-        source = Path(root, name)
+        source, own = Path(root, name), set(images)
         places = [place for folder in given for place in (folder / source.name, folder.parent / source.name)]
         shared = [folder for folder in given if nfc(folder.name) not in kinds]
         for place in dict.fromkeys((*places, *shared)):
             if place == source or not place.is_dir():
                 continue
-            masks = [path for path in list_images(place) if path not in taken and path not in set(images)]
+            masks = [path for path in list_images(place) if path not in taken and path not in own]
             relative = [path.relative_to(source).as_posix() for path in images]
             pairs = pair_masks(relative, [path.relative_to(place).as_posix() for path in masks], suffix)
             for image, mask in pairs.masks.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from defectlab.data.mask_content import MaskReading
 from defectlab.evaluation.bootstrap import bootstrap_problem, resample_counts, resampled_image_metrics
 from defectlab.evaluation.delong import group_indices
 from defectlab.evaluation.intervals import auroc_interval
@@ -156,6 +157,12 @@ def _resampled(
         return found, lambda places: image_pool(
             name, [matched.scores[place] for place in places], labels, [thresholds[place] for place in places]
         )
+    readings = dict(map(_mask_reading, runs))
+    if len(readings) > 1:
+        raise InputError(
+            f"These runs' masks mark other pixels ({'; '.join(readings.values())}), so their pixel metrics have other "
+            "ground truth: train them with the same mask_threshold and mask_inverted."
+        )
     grids = {describe_grid(run.record) for run in runs}
     if len(grids) > 1:
         raise InputError(f"These runs' pixel metrics are on different grids ({'; '.join(sorted(grids))}).")
@@ -169,8 +176,17 @@ def _resampled(
     return found, lambda places: pixel_pool(name, [counts[place] for place in places])
 
 
+def _mask_reading(run: Run) -> tuple[str, str]:
+    """Return a key that is equal where the same pixels of masks are marked, and which these are, in words."""
+    reading = run.record.dataset.protocol.mask_reading
+    reading = reading if reading and not reading["not_zero"] else None
+    words = MaskReading.from_dict(reading).describe()
+    other = " of opacity or a palette's numbers" if reading and words == "not 0" else ""
+    return repr(reading), f"{words}{other} in {run.folder.name}"
+
+
 def _tested_on(run: Run) -> str:
-    """Return a key that identifies the run's test set: the paths, contents and labels of its test images.
+    """Return a key that identifies the run's test set: the paths, contents, labels and masks of its test images.
 
     Without a manifest.json the key is the hash of the whole manifest. Runs with different training images can share a
     test set.
@@ -180,7 +196,7 @@ def _tested_on(run: Run) -> str:
         return run.record.dataset.manifest
     entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
     tested = [
-        (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"])
+        (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"], entry.get("mask_orientation", 1))
         for entry in entries
         if entry["split"] == "test"
     ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from defectlab.data.manifest.folder_names import GOOD, plain, sounds_good
+from defectlab.data.manifest.folder_names import GOOD, kind_names, plain, sounds_good
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,18 @@ def test_names_that_do_not(name):
 def test_case_spaces_and_unicode_form_do_not_count():
     assert plain("OK ") == plain(" ok") == "ok"
     assert plain("e\u0301") == plain("\u00c9")
+
+
+@pytest.mark.parametrize(
+    ("folders", "kinds"),
+    [
+        (["bad/images"], ["images"]),
+        (["scratch/test"], ["test"]),
+        (["scratch/test", "hole/Imgs", "/data/bad"], ["test", "Imgs", "bad"]),
+        (["scratch/test", "hole/Test", "bad"], ["scratch", "hole", "bad"]),
+        (["a/bad", "b/bad", "b/bad/images"], ["a", "b", "images"]),
+        (["test/images", "val/images"], ["images", "images"]),
+    ],
+)
+def test_a_kind_is_renamed_only_where_folders_share_its_name(folders, kinds):
+    assert list(kind_names(folders).values()) == kinds

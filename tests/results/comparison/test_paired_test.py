@@ -1,5 +1,6 @@
 """Runs compared on the same images: ties, differences, and what must not be compared."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,30 @@ def test_a_centre_crop_has_other_pixels_than_a_whole_image_of_its_size(own_proje
         compare_runs([whole, cropped], "pixel_AUROC")
     assert ranked_within(row_of(whole), "pixel_AUROC") != ranked_within(row_of(cropped), "pixel_AUROC")
     assert ranked_within(row_of(whole), "image_AUROC")[0] == ranked_within(row_of(cropped), "image_AUROC")[0]
+
+
+def test_masks_that_mark_other_pixels_have_other_ground_truth(own_project: Path):
+    old, new = run_with_maps("old", 0, 30, 0.5, own_project), run_with_maps("new", 1, 30, 0.5, own_project)
+    set_protocol(new, mask_reading={"threshold": 0, "inverted": False, "not_zero": True})
+    expected = compare_runs([old, new], "pixel_AUROC")[1].p
+    for threshold, words in ((127, "above 127"), (0, "not 0 of opacity or a palette's numbers")):
+        set_protocol(new, mask_reading={"threshold": threshold, "inverted": False, "not_zero": False})
+        with pytest.raises(InputError, match=rf"other pixels \(not 0 in old; {words} in new\)"):
+            compare_runs([old, new], "pixel_AUROC")
+        assert len(compare_runs([old, new], "image_F1Max")) == 2
+    set_protocol(old, mask_reading=new.record.dataset.protocol.mask_reading)
+    assert compare_runs([old, new], "pixel_AUROC")[1].p == expected
+
+
+def test_masks_that_lie_otherwise_on_their_images_make_another_test_set():
+    one, other = scored("one", 0.5, 0), scored("two", 3.0, 2, manifest="another")
+    entry = {"path": "0.png", "sha256": "a", "label": 1, "mask_sha256": "b", "split": "test"}
+    for run, more in ((one, {}), (other, {"mask_orientation": 1})):
+        (run.folder / "manifest.json").write_text(json.dumps({"entries": [entry | more]}))
+    assert len(compare_runs([one, other])) == 2
+    (other.folder / "manifest.json").write_text(json.dumps({"entries": [entry | {"mask_orientation": 6}]}))
+    with pytest.raises(InputError, match="different images or splits"):
+        compare_runs([one, other])
 
 
 def elsewhere(run: Run) -> Run:
