@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from defectlab.evaluation.delong import Indices
@@ -75,8 +76,14 @@ class _Swaps:
         self._bad = bad
         self._seed = seed
         self._units = np.unique(units, return_inverse=True)[1]
+        self._count = int(self._units.max()) + 1
         self._unit_of = [self._units[bad], self._units[~bad]]
-        self._grouped = self._units.max() + 1 < bad.size
+        # (m, u) and (n, u), sparse: 1 where an image belongs to a unit, to sum over the images of each
+        self._members = [
+            csr_array((np.ones(its.size), (np.arange(its.size), its)), shape=(its.size, self._count))
+            for its in self._unit_of
+        ]
+        self._grouped = self._count < bad.size
         own = [self._placements(np.rint(2 * rankdata(its, axis=1)).astype(np.intp)[None]) for its in scores]
         above, below = (np.concatenate(parts) for parts in zip(*own, strict=True))
         self.observed = _statistics(above.mean(axis=-1), _spread(self._covariances(above, below)))
@@ -89,7 +96,7 @@ class _Swaps:
         size = max(1, BATCH_ELEMENTS // (2 * ranks.size))
         found = []
         for start in range(0, repeats, size):
-            order = generator.random((min(size, repeats - start), count, self._units.max() + 1)).argsort(axis=1)
+            order = generator.random((min(size, repeats - start), count, self._count)).argsort(axis=1)
             model = order[:, :, None, self._units]  # (b, k, 1, n): which model's rank each model gets
             above, below = self._placements(np.take_along_axis(ranks[None], model, axis=1))
             found.append(_largest(above.mean(axis=-1), _spread(self._covariances(above, below))))
@@ -114,9 +121,11 @@ class _Swaps:
         m, n = above.shape[-1], below.shape[-1]
         if not self._grouped:
             return above @ _transposed(above) / (m * (m - 1)) + below @ _transposed(below) / (n * (n - 1))
-        units = int(self._units.max()) + 1
-        tables = [np.eye(units)[its] for its in self._unit_of]  # (m, u) and (n, u): which unit an image belongs to
-        positive, negative = above @ tables[0], below @ tables[1]
+        positive, negative = (
+            (part.reshape(-1, part.shape[-1]) @ members).reshape(*part.shape[:-1], -1)  # (..., k, u)
+            for part, members in zip((above, below), self._members, strict=True)
+        )
+        units = self._count
         counts = [np.unique(its).size for its in self._unit_of]
         cross = positive @ _transposed(negative)
         return (

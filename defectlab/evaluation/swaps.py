@@ -73,9 +73,11 @@ def compare_swapped(metric: Pool, values: Table, units: Indices, *, higher_is_be
 
     def maxima(chosen: Indices) -> Table:
         random, count = np.random.default_rng(0), int(units.max()) + 1
-        order = random.random((REPEATS, chosen.size, count)).argsort(axis=1)
-        swapped = _swapped(metric, chosen[order[:, :, units]], len(values))
-        return np.nan_to_num(np.ptp(swapped, axis=1), nan=np.inf)
+        found = []
+        for batch in _batches(REPEATS, chosen.size * units.size):
+            order = random.random((len(batch), chosen.size, count)).argsort(axis=1)
+            found.append(np.ptp(_swapped(metric, chosen[order[:, :, units]], len(values)), axis=1))
+        return np.nan_to_num(np.concatenate(found), nan=np.inf)
 
     return step_down(better - better[:, None], maxima)
 
@@ -87,15 +89,19 @@ def swap_test(metric: Pool, units: Indices) -> float:
         metric: Of the pool of the two models.
         units: (n,): numbers from 0 of what is swapped as a whole.
     """
-    count = int(units.max()) + 1
-    if count <= MAX_EXACT:
-        first = np.arange(2 ** (count - 1))[:, None] >> np.arange(count) & 1  # the mirrored half gives the same
-    else:
-        first = np.random.default_rng(0).integers(2, size=(RANDOM_SWAPS, count))
-        first[0] = 0  # the models as they are
-    order = np.stack([first, 1 - first], axis=1)[:, :, units]
-    swapped = _swapped(metric, order, 2)
-    differences = np.nan_to_num(np.abs(swapped[:, 0] - swapped[:, 1]), nan=np.inf)
+    random, count = np.random.default_rng(0), int(units.max()) + 1
+    exact = count <= MAX_EXACT
+    found = []
+    for batch in _batches(2 ** (count - 1) if exact else RANDOM_SWAPS, 2 * units.size):  # the mirrored half is the same
+        if exact:
+            first = np.array(batch)[:, None] >> np.arange(count) & 1
+        else:
+            first = random.integers(2, size=(len(batch), count))
+            if batch.start == 0:
+                first[0] = 0  # the models as they are
+        swapped = _swapped(metric, np.stack([first, 1 - first], axis=1)[:, :, units], 2)
+        found.append(np.abs(swapped[:, 0] - swapped[:, 1]))
+    differences = np.nan_to_num(np.concatenate(found), nan=np.inf)
     return float((differences >= differences[0] - ZERO).mean())
 
 
@@ -104,15 +110,23 @@ def has_unvaried_class(metric: Pool, labels: NDArray[np.integer], units: Indices
 
     Resamples of such a class show no variation, so that a bootstrap takes the difference for certain.
     """
-    for label in (0, 1):
-        members = np.unique(units[labels == label])
-        left = (units != members[:, None]).astype(np.float32)  # (m, n)
+    return any(
+        _depends_on(metric, labels == label) and _is_unvaried(metric, units, np.unique(units[labels == label]))
+        for label in (0, 1)
+    )
+
+
+def _is_unvaried(metric: Pool, units: Indices, members: Indices) -> bool:
+    """Return whether the difference of two models is not 0 and the same whichever one unit of `members` is left out."""
+    differences = np.zeros(0)
+    for batch in _batches(len(members), 2 * units.size):
+        left = (units != members[batch][:, None]).astype(np.float32)  # (b, n)
         zeros = np.zeros_like(left)
         one, other = metric(np.concatenate([left, zeros], axis=1)), metric(np.concatenate([zeros, left], axis=1))
-        differences = one - other
-        if np.ptp(differences) < ZERO and abs(differences[0]) > ZERO and _depends_on(metric, labels == label):
-            return True
-    return False
+        differences = np.concatenate([differences, one - other])
+        if not (np.ptp(differences) < ZERO and abs(differences[0]) > ZERO):
+            return False
+    return True
 
 
 def _depends_on(metric: Pool, chosen: NDArray[np.bool_]) -> bool:
@@ -126,14 +140,18 @@ def _depends_on(metric: Pool, chosen: NDArray[np.bool_]) -> bool:
 def _swapped(metric: Pool, order: Indices, models: int) -> Table:
     """Return the metric (b, k) of models that take each image's result from the model that `order` (b, k, n) names."""
     rows = order.reshape(-1, order.shape[-1])
-    size = max(1, BATCH_ELEMENTS // (models * rows.shape[1]))
     found = []
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        weights = np.zeros((len(batch), models, batch.shape[1]), dtype=np.float32)
-        np.put_along_axis(weights, batch[:, None], 1.0, axis=1)
+    for batch in _batches(len(rows), models * rows.shape[1]):
+        weights = np.zeros((len(batch), models, rows.shape[1]), dtype=np.float32)
+        np.put_along_axis(weights, rows[batch][:, None], 1.0, axis=1)
         found.append(metric(weights.reshape(len(batch), -1)))
     return np.concatenate(found).reshape(order.shape[:-1])
+
+
+def _batches(rows: int, columns: int) -> list[range]:
+    """Return the numbers of the rows of a table in batches of at most `BATCH_ELEMENTS` elements, or of one row."""
+    size = max(1, BATCH_ELEMENTS // columns)
+    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def _widened(table: NDArray[np.float32], steps: int) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from helpers.scores import photographs
 from benchmarks.simulate_best import draw
 from defectlab.evaluation.delong import placement_variance, placements
 from defectlab.evaluation.metrics import auroc, sort_scores
-from defectlab.evaluation.multiple_comparisons import compare_auroc, step_down
+from defectlab.evaluation.multiple_comparisons import _Swaps, compare_auroc, step_down
 
 LABELS = np.repeat([0, 1], [9, 8])
 
@@ -45,6 +45,25 @@ def test_the_first_step_is_a_swap_test_of_all_pairs(with_parts: bool):
         extreme += max(statistic(swapped[i], swapped[j], labels, parts) for i, j in pairs) >= np.array(below) - 1e-9
     assert found == pytest.approx(extreme / 800, abs=0.07)
     assert found.max() == 1
+
+
+def test_statistics_of_grouped_images_equal_those_of_dense_tables():
+    """Units of unequal sizes in no order, some with images of one class only, against the variance of each pair."""
+    random = np.random.default_rng(5)
+    labels = random.permutation(np.repeat([0, 1], [25, 20]))
+    units = np.unique(random.integers(18, size=45), return_inverse=True)[1]
+    scores = (labels + random.normal(size=(3, 45))).round(1)
+    found = _Swaps([its[None] for its in scores], labels == 1, units, 0).observed
+    bad, count = labels == 1, units.max() + 1
+    alike = [np.eye(count)[units[part]] for part in (bad, ~bad)]
+    numbers = [np.count_nonzero(table.any(axis=0)) for table in alike]
+    for i, j in [(i, j) for i in range(3) for j in range(3) if i != j]:
+        one, other = (placements(its[bad], its[~bad]) for its in (scores[i], scores[j]))
+        parts = [mine - its for mine, its in zip(one, other, strict=True)]
+        sums = [(part - part.mean()) @ table / part.size for part, table in zip(parts, alike, strict=True)]
+        shares = [size / (size - 1) * total @ total for size, total in zip(numbers, sums, strict=True)]
+        variance = sum(shares) + 2 * count / (count - 1) * sums[0] @ sums[1]
+        assert found[i, j] == pytest.approx(-parts[0].mean() / np.sqrt(variance))
 
 
 def test_several_seeds_count_by_their_mean():

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from benchmarks.simulate_best import draw
+from defectlab.evaluation import swaps
 from defectlab.evaluation.bootstrap import resampled_image_metrics
 from defectlab.evaluation.paired_tests import delong_test
 from defectlab.evaluation.pixel.histograms import PixelHistograms
@@ -68,6 +69,48 @@ def test_a_class_with_variation_is_left_to_the_bootstrap():
     for name in ("AUPR", "F1Max", "accuracy", "FPR_at_95TPR"):
         assert not has_unvaried_class(image_pool(name, scores, labels, [0.5, 0.5]), labels, np.arange(20))
         assert not has_unvaried_class(image_pool(name, scores[:1] * 2, labels, [0.5, 0.5]), labels, np.arange(20))
+
+
+def test_batches_of_any_size_give_the_same_and_bound_the_memory(monkeypatch: pytest.MonkeyPatch):
+    random, labels, units = np.random.default_rng(4), np.repeat([0, 1], 10), np.arange(20)
+    varied = [labels + random.normal(size=20) for _ in range(2)]
+    unvaried = [varied[0] - 9 * labels, varied[0] + 9 * labels]  # the first finds no defect, the other all
+    largest = []
+
+    def results(scores: list[np.ndarray], name: str) -> tuple[list[float], float, bool]:
+        pool = image_pool(name, scores, labels, [0.5, 0.5])
+
+        def watched(resamples: np.ndarray) -> np.ndarray:
+            largest.append(resamples.size)
+            return pool(resamples)
+
+        p = compare_swapped(watched, pool(np.eye(2, dtype=np.float32).repeat(20, axis=1)), units)
+        return p.tolist(), swap_test(watched, units), has_unvaried_class(watched, labels, units)
+
+    for scores, name, expected in ((varied, "F1Max", False), (unvaried, "TPR", True)):
+        at_once = results(scores, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(swaps, "BATCH_ELEMENTS", 130)  # three rows of two models, which divides no number of rows
+            largest.clear()
+            assert results(scores, name) == at_once
+            assert max(largest) <= 130
+        assert at_once[2] is expected
+
+
+def test_a_class_that_varies_is_seen_on_the_first_batch(monkeypatch: pytest.MonkeyPatch):
+    random, labels = np.random.default_rng(5), np.repeat([0, 1], 30)
+    monkeypatch.setattr(swaps, "BATCH_ELEMENTS", 20 * 120)
+    rows = 0
+    scores = [labels + random.normal(size=60) for _ in range(2)]
+    pool = image_pool("AUPR", scores, labels, [0.5, 0.5])
+
+    def counted(resamples: np.ndarray) -> np.ndarray:
+        nonlocal rows
+        rows += len(resamples)
+        return pool(resamples)
+
+    assert not has_unvaried_class(counted, labels, np.arange(60))
+    assert rows == 2 * (2 + 2 * 20), "of each class: itself with and without the other's, and 20 of 30 for each model"
 
 
 @pytest.mark.parametrize("name", ["F1Max", "accuracy"])
