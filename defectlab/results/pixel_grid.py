@@ -65,7 +65,7 @@ def evaluation_record(run: Run) -> EvaluationRecord:
 def describe_grid(record: RunRecord) -> str:
     """Describe the grid of a run's pixel metrics; only runs with equal descriptions can be ranked by these metrics.
 
-    For example `224 x 224, the centre of 256 x 256`.
+    For example `224 x 224, the centre of 256 x 256, masks by area`.
     """
     evaluation, preprocessing = record.evaluation, record.preprocessing
     original = evaluation.pixel_size == "original"
@@ -73,8 +73,8 @@ def describe_grid(record: RunRecord) -> str:
     if evaluation.pixel_size == "input":
         words += [f"the centre of {_sides(preprocessing.size)}"] if preprocessing.crop else []
         words += ["with what fills the sides"] if preprocessing.keep_aspect else []
-    reduced = evaluation.mask_reduction == "nearest" and not original
-    words += ["masks by the nearest pixel"] if reduced and record.dataset.has_masks else []
+    by_area = evaluation.mask_reduction == "area" and not original  # not named in rows from before there was a choice
+    words += ["masks by area"] if by_area and record.dataset.has_masks else []
     region = preprocessing.region or RegionRecord()
     words += [f"cut to {', '.join(map(str, region.box))}"] if region.box else []
     words += [f"valid area {region.sha256[:6]}"] if region.sha256 else []

@@ -114,5 +114,25 @@ def _read(config: Any, overrides: Mapping[str, Any] | None) -> SweepConfig:
 def _known_outcomes(plan: Plan) -> list[Outcome]:
     """Return the outcomes known before anything runs: finished earlier, failed earlier, or refused."""
     pending = {one.run_id for one in plan.pending}
+    _warn_of_other_masks(plan)
     known = [earlier_outcome(one, plan.earlier[one.run_id]) for one in plan.configurations if one.run_id not in pending]
     return known + [refused_outcome(refused) for refused in plan.refused]
+
+
+def _warn_of_other_masks(plan: Plan) -> None:
+    """Warn where runs of before reduced their masks otherwise than those to come: pixel metrics are not comparable."""
+    earlier = {one.run_id: plan.earlier[one.run_id] for one in plan.configurations if one.run_id in plan.earlier}
+    other = [
+        run
+        for one in plan.configurations
+        if (run := earlier.get(one.run_id)) is not None
+        and run.record.dataset.has_masks
+        and run.record.evaluation.mask_reduction != one.datamodule.settings.mask_reduction
+    ]
+    if other and plan.pending:
+        logger.warning(
+            "%d runs of this sweep reduced their masks otherwise, by the nearest pixel as before: their pixel metrics "
+            "do not compare with those of the %d to come. For one table of pixel metrics run all of them again, with "
+            "another results folder.",
+            len(other), len(plan.pending),
+        )  # fmt: skip

@@ -115,8 +115,7 @@ def test_anomalibs_way_is_there_on_request_and_named(tiny_defects: Path, caplog:
     assert loss is not None
     assert run.record.metrics["pixel_AUPR"] == loss.nearest["pixel_AUPR"]
     assert "the nearest pixel loses" in caplog.text
-    assert "masks by the nearest pixel" in describe_grid(run.record)
-    assert "nearest" not in describe_grid(own.record)
+    assert describe_grid(own.record) == f"{describe_grid(run.record)}, masks by area"
     assert "mask_reduction area keeps them" in describe_mask_loss(run.record)
 
 
@@ -125,7 +124,7 @@ def test_records_from_before_the_choice_are_by_the_nearest_pixel(tiny_defects: P
     del plain["evaluation"]["mask_reduction"], plain["evaluation"]["mask_loss"]
     old = RunRecord.from_dict(plain)
     assert old.evaluation.mask_reduction == "nearest"
-    assert "masks by the nearest pixel" in describe_grid(old)
+    assert describe_grid(old) == "64 x 64"
     assert "data.mask_reduction" not in old.facts
     assert describe_mask_loss(old) == ""
 

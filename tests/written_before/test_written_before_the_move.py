@@ -9,6 +9,7 @@ import csv
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,9 @@ def test_the_workbook_keeps_its_rows_and_what_a_person_added(project: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["grid", "found"])
-def test_an_interrupted_sweep_goes_on_from_its_cache(name: str, project: Path) -> None:
+def test_an_interrupted_sweep_goes_on_from_its_cache(
+    name: str, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = project / ".cache/features"
     features = {file.stem for file in cache.glob("*.json") if json.loads(file.read_text())["key"]["what"] == "features"}
     made = {key: (cache / f"{key}.npy").stat().st_mtime_ns for key in features}
@@ -142,15 +145,21 @@ def test_an_interrupted_sweep_goes_on_from_its_cache(name: str, project: Path) -
     assert now == features  # nothing was computed again
     assert {key: (cache / f"{key}.npy").stat().st_mtime_ns for key in features} == made
     table = rows_of(project / f"results/sweeps/{name}/table.csv")
-    assert [_settled(row) for row in table] == [_settled(row) for row in expected["table"]]
+    assert len(table) == len(expected["table"])
+    for row, old in zip(table, expected["table"], strict=True):
+        new_masks = name == "grid" and int(row["number"]) > 3  # computed now, with masks reduced by area
+        left_out = [key for key in row if new_masks and key.startswith("pixel_")]
+        assert _settled(row, left_out) == _settled(old, left_out)
+    assert ("do not compare with those of the 3 to come" in caplog.text) == (name == "grid")
     if expected["trials"]:
         trials = rows_of(project / f"results/sweeps/{name}/trials.csv")
         assert [_settled(row) for row in trials] == [_settled(row) for row in expected["trials"]]
 
 
-def _settled(row: dict[str, str]) -> dict[str, Any]:
-    """A row without times; numbers to seven digits."""
-    values = {key: value.replace("/project/", "") for key, value in row.items() if "seconds" not in key}
+def _settled(row: dict[str, str], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """A row without times and without columns to leave out; numbers to seven digits."""
+    kept = {key: value for key, value in row.items() if "seconds" not in key and key not in left_out}
+    values = {key: value.replace("/project/", "") for key, value in kept.items()}
     return {
         key: f"{float(value):.6e}" if _is_number(value) else value for key, value in values.items() if key != "error"
     }

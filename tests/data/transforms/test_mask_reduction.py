@@ -43,12 +43,38 @@ def test_half_covered_cells_are_marked_and_no_region_is_lost(
     for number in range(1, count + 1):
         touched = brute_force_cover(labels == number, (new_h, new_w)) > 1e-9
         assert (reduced & touched).any()
-    # a cell under half of its cover is there for a region that would be dropped or torn otherwise
+        # and no part of it is left out
+        assert ndimage.binary_dilation(reduced & touched, EIGHT)[touched].all()
+    # a cell under half of its cover is there for a region that would be dropped, torn or cut short otherwise
     half = cover >= 0.5 - 1e-9
     touched_by = [brute_force_cover(labels == number, (new_h, new_w)) > 1e-9 for number in range(1, count + 1)]
-    broken = [touched for touched in touched_by if ndimage.label(half & touched, structure=EIGHT)[1] != 1]
+    broken = [
+        touched
+        for touched in touched_by
+        if ndimage.label(half & touched, structure=EIGHT)[1] != 1
+        or not ndimage.binary_dilation(half & touched, EIGHT)[touched].all()
+    ]
     allowed = np.any(broken, axis=0) if broken else np.zeros_like(half)
     assert not (reduced & ~half & ~allowed).any()
+
+
+@pytest.mark.parametrize("shape", ["square", "cross", "blob with a tail", "corner"])
+def test_a_thin_defect_stays_along_its_whole_course(shape: str) -> None:
+    mask = np.zeros((256, 256), dtype=bool)
+    if shape == "square":
+        mask[50:200, 50:200] = True
+        mask[51:199, 51:199] = False
+    elif shape == "cross":
+        mask[120, 20:230] = mask[20:230, 121] = True
+    elif shape == "corner":
+        mask[30:200, 40] = mask[199, 40:210] = True
+    else:
+        mask[100:140, 100:140] = mask[120, 20:100] = True
+    cover = brute_force_cover(mask, (64, 64))
+    reduced = reduce_mask(mask, (64, 64))
+    assert ndimage.binary_dilation(reduced, EIGHT)[cover > 0].all()
+    assert not reduced[cover == 0].any()
+    assert average_precision_score(reduced.ravel(), cover.ravel()) > 0.95
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 6])
