@@ -330,7 +330,8 @@ def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> Image
 def _is_deep_colour(image: Image.Image) -> bool:
     """Return whether a file that is not decoded yet has 16 bits a colour, which Pillow reduces to 8."""
     stored = getattr(image, "tile", ())  # codec, extents, offset and raw mode of each part
-    return any(";16" in str(tile[3]) for tile in stored) and image.mode in ("LA", "RGB", "RGBA")
+    deep = (";16B", ";16L", ";16N")  # by byte order; BGR;16 has 16 bits for all three colours
+    return any(kind in str(tile[3]) for tile in stored for kind in deep) and image.mode in ("LA", "RGB", "RGBA")
 
 
 def _largest(image: Image.Image, deep_colour: bool) -> int | None:

@@ -115,7 +115,8 @@ def choose_reading(
 
     Without a threshold that is given, everything that is not 0 is marked where masks have two values. Where they have
     more, soft edges or JPEG noise, values above half of the largest are, unless a mask or a whole connected region of
-    it lies below: then values are taken for classes, and all that are not 0 are marked.
+    it lies below: then values are taken for classes, and all that are not 0 are marked. Whether they lie below is not
+    asked of JPEG masks, whose noise may.
     """
     if threshold is not None:
         return MaskReading(threshold, inverted), "mask_threshold"
@@ -124,10 +125,9 @@ def choose_reading(
         return MaskReading(0, inverted), "masks have two grey levels"
     half = max(content.largest for content in contents) / 2
     half = half if half < 1 else half // 1
-    if not any(content.lossy for content in contents):
-        faint = sum(0 < content.faintest <= half for content in contents)
-        if faint:
-            return MaskReading(0, inverted), f"values look like classes: half of the largest would lose {faint} masks"
+    faint = sum(0 < content.faintest <= half for content in contents if not content.lossy)
+    if faint:
+        return MaskReading(0, inverted), f"values look like classes: half of the largest would lose {faint} masks"
     return MaskReading(half, inverted), f"{len(soft)} masks have soft edges or noise: half of the largest value"
 
 

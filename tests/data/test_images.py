@@ -90,6 +90,15 @@ def test_16_bit_colour_keeps_its_upper_byte(tmp_path):
     np.testing.assert_array_equal(read_image(path), (deep >> 8).astype(np.uint8))
 
 
+def test_16_bits_for_three_colours_are_no_16_bit_colour(tmp_path):
+    head = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + head + struct.pack("<HH", 0xF800, 0x001F))
+    np.testing.assert_array_equal(read_image(path, bit_depth=12), [[[255, 0, 0], [0, 0, 255]]])
+    facts = probe(path)
+    assert (facts.deep_colour, facts.largest, facts.problem) == (False, None, None)
+
+
 def test_float_and_32_bit_sources_have_ranges(tmp_path):
     unit = saved(tmp_path / "unit.tif", np.array([[0.0, 0.25, 1.0]], dtype=np.float32))
     np.testing.assert_array_equal(read_image(unit)[0, :, 0], [0, 0.25, 1])

@@ -82,6 +82,18 @@ def test_noise_of_jpeg_is_not_marked_and_levels_of_classes_are(tmp_path):
     assert reading_of(painted, faint) == MaskReading(0), "half of 255 would empty the mask of 100"
 
 
+def test_one_jpeg_among_masks_of_0_and_1_empties_none(tmp_path):
+    lossy = stored(tmp_path / "a.jpg", SQUARE * np.uint8(255), quality=60)
+    class_numbers = stored(tmp_path / "b.png", SQUARE * np.uint8(1))
+    white = stored(tmp_path / "c.png", SQUARE * np.uint8(255))
+    reading, reason = choose_reading([probe(path, as_mask=True).mask for path in (lossy, class_numbers)])
+    assert reading == MaskReading(0)
+    assert "would lose 1 masks" in reason
+    np.testing.assert_array_equal(read_mask(class_numbers, reading), SQUARE)
+    for path in (lossy, white):
+        np.testing.assert_array_equal(read_mask(path, reading_of(lossy, white)), SQUARE)
+
+
 def test_a_threshold_that_is_given(tmp_path):
     path = stored(tmp_path / "mask.png", soft_edged())
     assert read_mask(path, reading_of(path, threshold=95)).sum() == 144
