@@ -23,7 +23,7 @@ from defectlab.engine.best_epoch import BestEpoch
 from defectlab.engine.checkpoint_checks import check_resumable, run_of_weights
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
 from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
-from defectlab.engine.input_region import apply_region, check_region
+from defectlab.engine.input_region import apply_region, check_region, check_values
 from defectlab.engine.progress_bars import StageBars
 from defectlab.engine.random_states import RandomStates
 from defectlab.engine.recorder import Recorder, set_thresholds
@@ -360,7 +360,9 @@ class Engine(AnomalibEngine):
         model = require_fitted(model, checkpoint, self._last_model)
         loaders = [dataloaders] if isinstance(dataloaders, DataLoader) else list(dataloaders or [])
         if data_path is not None:
-            files = ImageFiles(find_readable_images(data_path), model.preprocessing)
+            found = find_readable_images(data_path)
+            check_values(model, found)
+            files = ImageFiles(found, model.preprocessing)
             loaders.append(DataLoader(files, batch_size=PREDICT_BATCH, collate_fn=files.collate_fn))
         if not loaders and datamodule is None and dataset is None:
             raise InputError(

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from defectlab.utils.files import replacing
+
 CONTOUR = (0, 255, 120)
 TRUTH = (255, 60, 220)
 Outline = tuple[np.ndarray, tuple[int, int, int]]  # (H, W) bool mask and the colour of its outline
@@ -56,6 +58,6 @@ def four_views(
 
 def save_image(path: Path, image: np.ndarray) -> Path:
     """Write an (H, W, 3) uint8 or (H, W) bool array as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image * np.uint8(255)) if image.dtype == bool else image).save(path)
+    with replacing(path) as partial:
+        Image.fromarray((image * np.uint8(255)) if image.dtype == bool else image).save(partial, format="PNG")
     return path

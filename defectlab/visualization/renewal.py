@@ -1,48 +1,49 @@
-"""Pictures and reports of a run made again after its thresholds changed, so that none shows what the old ones found."""
+"""Pictures and reports of a run made again, or marked, after its thresholds changed."""
 
 import html
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.files import replacing
 from defectlab.visualization.report import write_report
-from defectlab.visualization.result_files import write_result_files
+from defectlab.visualization.result_files import AT_THRESHOLDS, write_result_files
 from defectlab.visualization.run_panel import PICTURES, save_panel
 from defectlab.visualization.segmentation import run_figures_in, write_run_figures
 
 logger = logging.getLogger(__name__)
 
 BODY = "<body>\n"
+OUTDATED = ".outdated"  # before the suffix of a file that shows thresholds of before and cannot be made again
 
 
 def renew_visuals(run: Run) -> list[Path]:
     """Make the pictures and reports that a finished run has again, and return their paths.
 
-    `pictures.png`, `report.html` and the files of `report/` in the run's folder are made again; what cannot be is
-    removed, and the log says so. The project's report of several runs gets a line that names the run, if it is among
-    them.
+    These are `pictures.png`, `report.html` and the files of `report/` in the run's folder. What cannot be made again
+    (images or maps that are gone, a full disk) is kept and marked, and the log says so: a report gets a line that names
+    the run, another file becomes NAME.outdated.png. The project's report of several runs gets such a line too, if the
+    run is among them.
     """
-    renewed = [_or_removed(run.folder / PICTURES, save_panel(run))]
-    report, folder = run.folder / "report.html", run.folder / "report"
-    if report.is_file():
-        renewed.append(_or_removed(report, _attempted(lambda: write_report([run], report))))
-    if (folder / "test_results.json").is_file():
-        (folder / "test_confusion_matrix.png").unlink(missing_ok=True)  # made only where there is a threshold
-        renewed += write_result_files(run, folder)
-    figures = run_figures_in(run, folder)
+    picture, report, folder = run.folder / PICTURES, run.folder / "report.html", run.folder / "report"
+    figures = sorted({_without_mark(file) for file in run_figures_in(run, folder)})
+    made = _attempted(lambda: filter(None, [save_panel(run)]))
+    if _was_made(report):
+        made += _attempted(lambda: [write_report([run], report)])
+    if _was_made(folder / "test_results.json"):
+        made += _attempted(lambda: write_result_files(run, folder))
     if figures:
-        which = "all" if len(figures) > 1 else "first"
-        written = _attempted(lambda: list(write_run_figures(run, folder, which))) or []
-        renewed += [_or_removed(file, file if file in written else None) for file in figures]
+        made += _attempted(lambda: write_run_figures(run, folder, "all" if len(figures) > 1 else "first"))
+    for file in (picture, report, *(folder / name for name in AT_THRESHOLDS), *figures):
+        if file.is_file() and file not in made:
+            _keep_as_outdated(file, run)
     overall = paths.results_dir() / "report.html"
-    if overall.is_file() and mark_outdated(overall, run):
-        renewed.append(overall)
-    return [file for file in renewed if file is not None]
+    if overall.is_file() and _marked(overall, run):
+        made.append(overall)
+    return made
 
 
 def mark_outdated(report: Path, run: Run) -> bool:
@@ -64,18 +65,46 @@ def mark_outdated(report: Path, run: Run) -> bool:
     return True
 
 
-def _attempted(make: Callable[[], Any]) -> Any:
+def _attempted(make: Callable[[], Iterable[Path]]) -> list[Path]:
+    """Return the files that were made before an error, if any, which is logged."""
+    made = []
     try:
-        return make()
+        for file in make():
+            made.append(file)  # noqa: PERF402 - what came before an error is kept
     except (DataError, InputError, OSError) as error:
         logger.warning("%s", error)
-        return None
+    return made
 
 
-def _or_removed(old: Path, new: Path | None) -> Path | None:
-    if new is None and old.is_file():
-        old.unlink()
-        logger.warning(
-            "Removed %s, which showed the thresholds of before and cannot be made again", paths.relative(old)
-        )
-    return new
+def _keep_as_outdated(file: Path, run: Run) -> None:
+    """Mark a file that cannot be made again. Nothing is removed: after an undo it may be right again."""
+    name = paths.relative(file)
+    if file.suffix == ".html" and _marked(file, run):
+        logger.warning("%s shows the thresholds of before and cannot be made again: its first line says so now", name)
+        return
+    try:
+        kept = file.replace(_with_mark(file))
+    except OSError as error:
+        logger.warning("%s shows the thresholds of before, and cannot be made again or renamed: %s", name, error)
+    else:
+        logger.warning("%s showed the thresholds of before and cannot be made again: renamed to %s", name, kept.name)
+
+
+def _marked(report: Path, run: Run) -> bool:
+    try:
+        return mark_outdated(report, run)
+    except OSError as error:
+        logger.warning("%s shows the thresholds of before and cannot be marked: %s", paths.relative(report), error)
+        return False
+
+
+def _was_made(file: Path) -> bool:
+    return file.is_file() or _with_mark(file).is_file()
+
+
+def _with_mark(file: Path) -> Path:
+    return file.with_name(f"{file.stem}{OUTDATED}{file.suffix}")
+
+
+def _without_mark(file: Path) -> Path:
+    return file.with_name(f"{file.stem.removesuffix(OUTDATED)}{file.suffix}")

@@ -1,7 +1,7 @@
 """Files of a run's test results for other programs: predictions, averages, confusion, cumulative histogram."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing, write_json
 from defectlab.visualization.charts import confusion_figure, cumulative_figure
 
+# Those that change with the run's thresholds.
+AT_THRESHOLDS = ("test_results.json", "test_predictions.csv", "cumulative_histogram.png", "test_confusion_matrix.png")
 PREDICTED = {1: "anomalous", 0: "good", -1: ""}
 
 
-def write_result_files(run: Run, folder: Path) -> list[Path]:
-    """Write the results of a run's test into `folder`, and return the paths of the files.
+def write_result_files(run: Run, folder: Path) -> Iterator[Path]:
+    """Write the results of a run's test into `folder`; yield the path of each file.
 
     `test_results.json` (metrics, thresholds, counts by kind), `test_predictions.csv` (image_path, predicted_label,
     ground_truth_label, predicted_score; the label is the kind of defect), `avg_score_by_label.csv` (label,
@@ -32,19 +34,23 @@ def write_result_files(run: Run, folder: Path) -> list[Path]:
     threshold = run.record.thresholds.image.value
     kinds = by_kind(rows, threshold)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / name for name in ("test_results.json", "test_predictions.csv", "avg_score_by_label.csv")}
-    write_json(files["test_results.json"], _results(run, kinds))
+    results, predictions, averages = (
+        folder / name for name in ("test_results.json", "test_predictions.csv", "avg_score_by_label.csv")
+    )
+    write_json(results, _results(run, kinds))
+    yield results
     header = ("image_path", "predicted_label", "ground_truth_label", "predicted_score")
-    _write_csv(files["test_predictions.csv"], header, ((*_labels(row), row.score) for row in rows))
-    averages = ((kind.defect or "unknown", kind.mean_score) for kind in kinds)
-    _write_csv(files["avg_score_by_label.csv"], ("label", "avg_anomaly_score"), averages)
-    written = list(files.values())
+    _write_csv(predictions, header, ((*_labels(row), row.score) for row in rows))
+    yield predictions
+    _write_csv(
+        averages, ("label", "avg_anomaly_score"), ((kind.defect or "unknown", kind.mean_score) for kind in kinds)
+    )
+    yield averages
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
     title = f"{run.model} on {run.dataset}"
-    written.append(_save(folder / "cumulative_histogram.png", cumulative_figure(good, bad, threshold, title)))
+    yield _save(folder / "cumulative_histogram.png", cumulative_figure(good, bad, threshold, title))
     if threshold is not None:
-        written.append(_save(folder / "test_confusion_matrix.png", confusion_figure(kinds, title)))
-    return written
+        yield _save(folder / "test_confusion_matrix.png", confusion_figure(kinds, title))
 
 
 def _results(run: Run, kinds: Sequence[Kind]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from defectlab.evaluation.metrics import round_down
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
+from defectlab.utils.files import replacing
 from defectlab.visualization.canvas import image_row, scale_bar, to_image
 from defectlab.visualization.overlays import colour_map, contour
 from defectlab.visualization.run_panel import ShownImages, on_image
@@ -91,7 +92,9 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
             truth = on_image(shown.preprocessing, shown.masks[place], image, size) > 0.5
         found = anomaly_map > round_down(shown.scale.threshold)
         path = folder / f"{run.record.dataset.name}_val_{place}.png"
-        segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth).save(path)
+        figure = segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth)
+        with replacing(path) as partial:
+            figure.save(partial, format="PNG")
         yield path
 
 

@@ -24,7 +24,7 @@ def read(path: Path) -> list[dict[str, str]]:
 @pytest.mark.row("3.20")
 def test_the_files_hold_what_the_scores_say(tmp_path: Path):
     run = run_with_maps("one", 42, 30, 0.6, paths.project_root())
-    written = write_result_files(run, tmp_path / "report")
+    written = list(write_result_files(run, tmp_path / "report"))
     assert sorted(file.name for file in written) == [
         "avg_score_by_label.csv", "cumulative_histogram.png", "test_confusion_matrix.png", "test_predictions.csv",
         "test_results.json",
@@ -53,7 +53,7 @@ def test_the_files_hold_what_the_scores_say(tmp_path: Path):
 
 def test_a_run_without_scores_has_no_files_and_one_without_a_threshold_no_confusion(tmp_path: Path):
     with pytest.raises(InputError, match="no test scores"):
-        write_result_files(finished("empty"), tmp_path)
+        list(write_result_files(finished("empty"), tmp_path))
     run = run_with_maps("one", 42, 6, 0.6, paths.project_root())
     run.update(
         thresholds={level: chosen.replaced(value=None) for level, chosen in run.record.thresholds.by_level.items()}

@@ -121,6 +121,15 @@ def test_training_and_prediction_read_by_the_same_depth(parts, tmp_path, caplog)
     assert "values beyond bit_depth 12" in rows
     with pytest.raises(DataError, match="does not fit these images"):
         predict_to_folder(run.folder, parts / "test/good", tmp_path / "strict", strict=True)
+    for call in (
+        lambda: Engine().test(datamodule=data(parts), ckpt_path=checkpoint),
+        lambda: Engine().predict(datamodule=data(parts), ckpt_path=checkpoint),
+        lambda: Engine().predict(data_path=parts / "test/good", ckpt_path=checkpoint),
+    ):
+        with pytest.raises(
+            DataError, match=r"bit_depth 12 \(values up to 4095\)[^\n]*\(1\):\n.*999\.png: values up to 5000"
+        ):
+            call()
     (parts / "test/good/999.png").unlink()
     with pytest.raises(InputError, match="bit_depth differs from that of the training"):
         Engine().test(datamodule=data(parts, bit_depth=16), ckpt_path=checkpoint)
