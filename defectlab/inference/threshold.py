@@ -32,8 +32,8 @@ def apply_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[
 
     The record gets the thresholds, the labels and the metrics at them, and keeps the thresholds before
     (`undo_threshold`); the run's own checkpoint gets its copy, so that it decides alike wherever it is copied to;
-    pictures and reports are made again; the workbook gets the row. Record and checkpoint change together or, on an
-    error, not at all.
+    pictures and reports are made again, or marked where they cannot be; the workbook gets the row. Record and
+    checkpoint change together or, on an error, not at all.
 
     Raises:
         InputError, OptionError: See `defectlab.results.rethreshold.set_threshold`.
