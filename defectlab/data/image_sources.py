@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from defectlab.data.images import IMAGE_EXTENSIONS, list_images, other_pictures, probe, probe_all
-from defectlab.data.manifest.mask_recognition import masks_among
+from defectlab.data.manifest.mask_recognition import is_mostly_two_valued, masks_among
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError
 
@@ -22,8 +22,8 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return the image files of a file, a folder, a glob, or several of these, without duplicates.
 
     A folder contributes all images below it except masks: those in a folder with the name of a folder of masks, and
-    those that lie beside their image (`masks_among`). In a glob, folders that exist are taken by their names, so that
-    brackets in these are no pattern.
+    those that lie beside their image (`masks_among`), unless they have the many grey values of photographs. In a glob,
+    folders that exist are taken by their names, so that brackets in these are no pattern.
 
     Raises:
         DataError: Nothing is there, it holds no images, or the source is empty.
@@ -53,8 +53,10 @@ def find_images(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _without_masks(folder: Path, files: list[Path]) -> list[Path]:
-    """Return the files of a folder that are no masks by name, or by content beside an image of one stem."""
-    masks = {one.path for one in masks_among(folder, folder, files, probe)}
+    """Return the files of a folder without masks: those called or placed as one that are mostly two-valued."""
+    called = [one.path for one in masks_among(folder, folder, files, probe)]
+    facts = zip(called, probe_all(called), strict=True)
+    masks = {path for path, fact in facts if fact.problem or is_mostly_two_valued(path, fact)}
     if masks:
         example = min(masks).relative_to(folder).as_posix()
         logger.warning(

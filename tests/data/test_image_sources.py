@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.datasets import mvtec, write_image, write_mask
+from PIL import Image
 
 from defectlab.data.image_sources import find_images, find_readable_images
 from defectlab.utils.errors import DataError
@@ -22,6 +24,19 @@ def test_masks_below_a_folder_are_left_out_and_said(tmp_path, caplog):
     assert "6 of 10 pictures below" in caplog.text
     assert found(tmp_path, [tmp_path / "masks"]) == ["masks/0.png"], "asked for by name"
     assert found(tmp_path, f"{tmp_path}/beside/*.png") == ["beside/a.png"]
+
+
+def test_photographs_that_are_called_as_masks_are_scored(tmp_path, caplog):
+    names = ["0.png", "0_label.png", "1.png", "1_label.png", "masks/on_faces.png"]
+    for name in names:
+        write_image(tmp_path / name, size=(40, 40))
+    deep = np.arange(300, 1900, dtype=np.uint16).reshape(40, 40)
+    Image.fromarray(deep).save(tmp_path / "1_label.png")
+    assert found(tmp_path) == names
+    assert not caplog.records
+    write_mask(tmp_path / "0_label.png")
+    assert found(tmp_path) == [name for name in names if name != "0_label.png"]
+    assert "1 of 5 pictures below" in caplog.text
 
 
 @pytest.mark.parametrize("source", ["", " ", [], [""]])

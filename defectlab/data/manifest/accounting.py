@@ -5,6 +5,7 @@ from pathlib import Path
 
 from defectlab.data.images import IMAGE_EXTENSIONS, other_pictures
 from defectlab.data.manifest.findings import MAX_LINES, Findings
+from defectlab.data.manifest.folder_names import MASKS, plain
 from defectlab.data.manifest.layouts import Layout
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
@@ -28,7 +29,7 @@ def account(root: Path, layout: Layout, options: DataOptions, findings: Findings
             f"All {pictures.get('.', 0)} images are taken for good ones to train on, because the root holds images and "
             "no folders of images."
         )
-    unused = {folder: count for folder, count in pictures.items() if not _is_used(root, folder, layout)}
+    unused = {folder: count for folder, count in pictures.items() if not _is_used(root, folder, layout, options.task)}
     if layout.name == "named":
         if unused:
             findings.choose(f"Folders with pictures that no option names: {', '.join(count_lines(unused))}.")
@@ -49,9 +50,15 @@ def _warn_of_other_pictures(root: Path, layout: Layout, findings: Findings) -> N
     findings.warn(f"Pictures of a kind that is not read ({', '.join(IMAGE_EXTENSIONS)} are): convert them", lines)
 
 
-def _is_used(root: Path, folder: str, layout: Layout) -> bool:
+def _is_used(root: Path, folder: str, layout: Layout, task: str | None) -> bool:
+    """Return whether the layout uses a folder; one of masks also where it is read for good images, or not wanted."""
     path = Path(root, folder)
-    used = (Path(root, given) for name, dirs in layout.folders().items() if name != "annotations" for given in dirs)
+    used = [Path(root, given) for name, dirs in layout.folders().items() if name != "annotations" for given in dirs]
+    if any(plain(part) in MASKS for part in Path(folder).parts):
+        if task == "classification":
+            return True
+        good = {Path(name).name for name in (*layout.normal_dirs, *layout.normal_test_dirs, *layout.normal_val_dirs)}
+        used += [Path(root, masks).parent / name for masks in layout.all_mask_dirs for name in good]  # masks_of_good
     return any(path.is_relative_to(one) for one in used)
 
 

@@ -85,21 +85,25 @@ def two_valued(facts: Mapping[Path, ImageFacts]) -> list[MaskAmongImages]:
 
 def _of_one_stem(together: Sequence[Path], facts: Callable[[Path], ImageFacts]) -> list[MaskAmongImages]:
     """Return the masks among files of one stem: those of two values, where exactly one file has many."""
-    many = [path for path in together if not _is_mostly_two_valued(path, facts(path))]
+    many = [path for path in together if not is_mostly_two_valued(path, facts(path))]
     if len(many) != 1 or facts(many[0]).problem:
         return []
     reason = f"called as {many[0].name}, with two grey values"
     return [MaskAmongImages(path, reason, many[0]) for path in together if path != many[0]]
 
 
-def _is_mostly_two_valued(path: Path, facts: ImageFacts) -> bool:
+def is_mostly_two_valued(path: Path, facts: ImageFacts) -> bool:
+    """Return whether nearly all pixels of a file have one of two grey values, as in a mask with soft edges or noise."""
     if facts.grey_values:
         return True
     if facts.problem:
         return False
     try:
         with Image.open(path) as image:
-            counts = np.sort(np.array(image.convert("L").histogram()))
+            if image.mode.startswith(("I", "F")):  # as L, values above 255 would be one
+                counts = np.sort(np.unique(np.asarray(image), return_counts=True)[1])
+            else:
+                counts = np.sort(np.array(image.convert("L").histogram()))
     except Exception:  # decoders raise anything; the file is reported where it is read
         return False
     return bool(counts[-2:].sum() >= MIN_TWO_VALUED * counts.sum())

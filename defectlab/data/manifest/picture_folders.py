@@ -28,13 +28,15 @@ def guess_options(folders: Iterable[str]) -> dict[str, Any] | None:
     """Return the options by name that folders with pictures would have, judged by their names.
 
     Folders of good names, and all in `train` but those of bad names, are good; folders of masks are masks; every other
-    one is a kind of defect. None where no folder is left to train on.
+    one but the root itself is a kind of defect. None where no folder is left to train on.
 
     >>> guess_options(["gut", "Kratzer", "masks/Kratzer"])
     {'normal_dir': ['gut'], 'abnormal_dir': ['Kratzer'], 'mask_dir': ['masks']}
     """
     options: dict[str, list[str]] = {}
     for folder in folders:
+        if folder == ".":  # pictures beside the folders, such as an overview, are of no kind
+            continue
         option, value = _option_of(PurePosixPath(folder))
         if value not in options.setdefault(option, []):
             options[option].append(value)
@@ -54,7 +56,7 @@ def _option_of(folder: PurePosixPath) -> tuple[str, str]:
     for place, name in enumerate(names):
         if name in MASKS:
             return "mask_dir", PurePosixPath(*folder.parts[: place + 1]).as_posix()
-    if names and names[-1] == UNKNOWN:
+    if names[-1] == UNKNOWN:
         return "unknown_dir", folder.as_posix()
     bad = any(name in BAD for name in names)
     good = not bad and (any(map(sounds_good, names)) or any(name in TRAIN for name in names))

@@ -1,6 +1,6 @@
 """Every folder with pictures below the root is used or named as not used."""
 
-from helpers.datasets import mvtec, write_image
+from helpers.datasets import mvtec, write_image, write_mask
 
 from defectlab.data.labelled_folder import bare_manifest
 from defectlab.data.manifest.check import check
@@ -15,7 +15,7 @@ def test_folders_that_a_layout_leaves_out_are_named_with_the_options_that_use_th
     (warning,) = build_manifest(tmp_path).warnings
     assert ". (1 image)" in warning
     assert "scratch/Imgs (2 images)" in warning
-    assert f"Folder(root='{tmp_path}', normal_dir='good', abnormal_dir=['.', 'scratch/Imgs'])" in warning
+    assert f"Folder(root='{tmp_path}', normal_dir='good', abnormal_dir='scratch/Imgs')" in warning
 
 
 def test_a_layout_that_uses_everything_warns_of_nothing(tmp_path):
@@ -27,6 +27,20 @@ def test_a_layout_that_uses_everything_warns_of_nothing(tmp_path):
     manifest = build_manifest(tmp_path, missing_masks="leave_out")
     assert manifest.warnings == ()
     assert sum(entry.defect == "good" for entry in manifest.entries) == 16
+
+
+def test_masks_that_are_read_or_not_wanted_are_no_unused_pictures(tmp_path):
+    mvtec(tmp_path)
+    assert build_manifest(tmp_path, task="classification").warnings == ()
+    write_mask(tmp_path / "ground_truth/good/000.png")
+    (warning,) = build_manifest(tmp_path).warnings
+    assert "whose mask marks something" in warning
+    write_mask(tmp_path / "ground_truth/dent/000.png")
+    assert any("ground_truth/dent (1 image)" in warning for warning in build_manifest(tmp_path).warnings)
+    report = check(
+        tmp_path, normal_dir="train/good", abnormal_dir="test/crack", mask_dir="ground_truth/crack", near=False
+    )
+    assert "that no option names: ground_truth/dent (1 image), ground_truth/hole (3 images), test/good" in report.text
 
 
 def test_images_beside_the_folders_and_reasons(tmp_path):

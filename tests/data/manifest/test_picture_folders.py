@@ -42,6 +42,8 @@ def test_pictures_are_counted_where_they_lie(tmp_path):
         ),
         (["train/NG", "train/OK"], {"normal_dir": ["train/OK"], "abnormal_dir": ["train/NG"]}),
         (["pictures", "more"], None),
+        ([".", "good", "bad"], {"normal_dir": ["good"], "abnormal_dir": ["bad"]}),
+        (["."], None),
         (["good", "masks"], {"normal_dir": ["good"]}),
     ],
 )
