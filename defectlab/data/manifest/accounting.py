@@ -6,7 +6,7 @@ from pathlib import Path
 from defectlab.data.images import IMAGE_EXTENSIONS, other_pictures
 from defectlab.data.manifest.findings import MAX_LINES, Findings
 from defectlab.data.manifest.folder_names import MASKS, plain
-from defectlab.data.manifest.layouts import Layout
+from defectlab.data.manifest.layouts import Layout, subfolders
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
 from defectlab.data.manifest.proposals import proposed
@@ -28,6 +28,12 @@ def account(root: Path, layout: Layout, options: DataOptions, findings: Findings
         findings.choose(
             f"All {pictures.get('.', 0)} images are taken for good ones to train on, because the root holds images and "
             "no folders of images."
+        )
+        findings.warn(
+            "Masks beside this folder: images that have a mask are defects, taken for good ones here. Move these to a "
+            f"folder of their own, then give root={root.parent}, normal_dir={root.name}, abnormal_dir (that folder), "
+            "mask_dir",
+            [str(folder) for folder in subfolders(root.parent) if folder.name.lower() in MASKS],
         )
     unused = {folder: count for folder, count in pictures.items() if not _is_used(root, folder, layout, options.task)}
     if layout.name == "named":

@@ -126,7 +126,9 @@ def check_root(root: Path) -> None:
     if root.exists():
         raise DataError(f"{root} is a file; root must be the folder that holds the images.")
     siblings = subfolders(root.parent) if root.parent.is_dir() else []
-    raise DataError(f"There is no folder {root}.{did_you_mean(root.name, [s.name for s in siblings])}")
+    hint = did_you_mean(root.name, [s.name for s in siblings])
+    get = " `defectlab data sample` makes one to try, `defectlab data download` gets public ones."
+    raise DataError(f"There is no folder {root}.{hint or get}")
 
 
 def closest_folder(root: Path, folder: str, depth: int = 3) -> str:

@@ -1,5 +1,7 @@
 """Every folder with pictures below the root is used or named as not used."""
 
+from pathlib import Path
+
 from helpers.datasets import mvtec, write_image, write_mask
 
 from defectlab.data.labelled_folder import bare_manifest
@@ -97,3 +99,18 @@ def test_pictures_of_a_kind_that_is_not_read_are_counted_and_named(tmp_path):
     (warning,) = build_manifest(tmp_path, normal_dir="train/good").warnings
     assert "train/good: 2 .heic such as a.heic" in warning
     assert "gif" not in warning
+
+
+def test_images_beside_a_folder_of_masks_are_not_all_good_in_silence(tmp_path: Path) -> None:
+    for place in range(8):
+        write_image(tmp_path / "images" / f"{place}.png", seed=place)
+    write_mask(tmp_path / "masks" / "3.png")
+    report = check(root=tmp_path / "images", near=False)
+    assert "Masks beside this folder" in report.text
+    assert "normal_dir=images" in report.text
+    (tmp_path / "masks").rename(tmp_path / "notes")
+    assert "Masks beside" not in check(root=tmp_path / "images", near=False).text
+
+
+def test_a_folder_that_is_not_there_says_where_images_come_from(tmp_path: Path) -> None:
+    assert "`defectlab data sample`" in check(root=tmp_path / "bottle", near=False).text
