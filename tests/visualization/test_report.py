@@ -134,7 +134,7 @@ def test_maps_that_are_no_numbers_are_shown_for_what_they_are(own_project: Path)
     np.save(run.maps_path("test"), maps)
     run.update(**evaluate_run(run))
     text = write_report([run], own_project / "report.html").read_text()
-    assert "scores are NaN" in text
+    assert "3 of 9 anomaly maps have values that are not finite" in text
     assert "image ROC" in text
     assert "pixel ROC" not in text
 
