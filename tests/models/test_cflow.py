@@ -75,9 +75,9 @@ def test_cflow_learns(parts: Path):
 def test_cflow_reads_each_training_image_once(parts: Path, monkeypatch: pytest.MonkeyPatch):
     read = Counter()
 
-    def counted(path):
+    def counted(path, *options):
         read[Path(path).parts[-3:]] += 1
-        return load_image(path)
+        return load_image(path, *options)
 
     monkeypatch.setattr("defectlab.data.datasets.load_image", counted)
     seen = []
