@@ -251,7 +251,7 @@ def test_own_data_are_trained_on_reviewed_and_trained_on_again(own_project: Path
     assert (root / "predictions/your_own_data/anomaly_test_output.json").is_file()
 
 
-@pytest.mark.parametrize("layout", ["good and bad", "good alone"])
+@pytest.mark.parametrize("layout", ["good and bad", pytest.param("good alone", marks=pytest.mark.long)])
 def test_own_photographs_get_no_verdict_but_the_persons(
     own_project: Path, layout: str, monkeypatch: pytest.MonkeyPatch
 ):
