@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from defectlab.data.manifest.options import DataOptions
 from defectlab.engine.trackers import check_trackers
+from defectlab.evaluation.pixel.pixel_size import check_pixel_size
 from defectlab.models.registry import model_info
-from defectlab.results.pixel_grid import check_pixel_size
 from defectlab.utils import paths
 from defectlab.utils.config_files import as_yaml, config_file, read_yaml
 from defectlab.utils.errors import DataError, OptionError

@@ -22,7 +22,7 @@ def run_python(code: str) -> str:
     return result.stdout
 
 
-HEAVY = "[m for m in 'torch anomalib lightning torchvision timm pandas matplotlib'.split() if m in sys.modules]"
+HEAVY = "[m for m in 'torch anomalib lightning torchvision timm pandas matplotlib scipy'.split() if m in sys.modules]"
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,10 @@ from defectlab.engine.run_writer import RunWriter
 from defectlab.engine.trackers import TrackerSpec, make_trackers
 from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trainer_options import check_trainer_options, epochs_of, training_device
+from defectlab.evaluation.pixel.pixel_size import PixelSize, check_pixel_size
 from defectlab.models.base import BaseDetector
 from defectlab.results.evaluate import AUPIMO
 from defectlab.results.map_retention import check_keep_maps
-from defectlab.results.pixel_grid import PixelSize, check_pixel_size
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.log import logged

@@ -13,11 +13,12 @@ import torch
 from defectlab.backbones.backbone import weights_sha256
 from defectlab.data.folder import Folder
 from defectlab.data.manifest.manifest import Manifest
+from defectlab.evaluation.pixel.pixel_size import PixelSize
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint_thresholds import weights_identity
 from defectlab.models.tiled import BY_FEATURES, BY_IMAGES
 from defectlab.results.model_names import class_name
-from defectlab.results.pixel_grid import PixelSize, pixel_size_of
+from defectlab.results.pixel_grid import pixel_size_of
 from defectlab.results.run.identity import experiment_facts, readable_name
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.run import Run

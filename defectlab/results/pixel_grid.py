@@ -1,7 +1,6 @@
 """The grid on which a run's pixel metrics are computed, and the masks stored on that grid."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +11,18 @@ from defectlab.data.transforms.geometry import Frame, Size
 from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.region import Region
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages, maps_problem
+from defectlab.evaluation.pixel.pixel_size import PixelSize
 from defectlab.results.run.arrays import mapped
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.run.setup_records import EvaluationRecord, RegionRecord
-from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
 from defectlab.utils.paths import relative
 
-PixelSize = str | list[int]
 Mask = NDArray[np.bool_]
 SPLIT = "test"
-
-
-def check_pixel_size(pixel_size: Any) -> PixelSize:
-    """Return the option: "input" (the model's own), "original" (each mask's own), or [height, width].
-
-    Raises:
-        OptionError: It is none of these.
-
-    >>> check_pixel_size((256, 512))
-    [256, 512]
-    """
-    if pixel_size in ("input", "original"):
-        return str(pixel_size)
-    sides = list(pixel_size) if isinstance(pixel_size, Sequence) and not isinstance(pixel_size, str) else []
-    if len(sides) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
-        raise OptionError(
-            "pixel_size must be input (the model's own size), original (each mask's own size) or [height, width] in "
-            f"whole pixels, got {pixel_size!r}."
-        )
-    return sides
 
 
 def pixel_size_of(run: Run) -> PixelSize:

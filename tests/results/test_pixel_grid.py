@@ -12,9 +12,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from defectlab import Engine, Experiment
+from defectlab.evaluation.pixel.pixel_size import check_pixel_size
 from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.evaluate import evaluate_run
-from defectlab.results.pixel_grid import check_pixel_size, pixel_images
+from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
