@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.transforms.geometry import Frame, Size, Slices
-from defectlab.data.transforms.mask_reduction import kept_regions, reduce_mask
+from defectlab.data.transforms.mask_reduction import kept_regions, mask_on_input, reduce_mask
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.pixel_grid import Mask, masks_on_images, pixel_images, pixel_labels, pixel_size_of
@@ -34,9 +34,10 @@ def measure_mask_loss(run: Run, manifest: Manifest) -> MaskLossRecord | None:
     if images is None or pixel_size == "original":
         return None
     rows = run.scores("test")
-    grid = (pixel_size[0], pixel_size[1]) if isinstance(pixel_size, list) else None
     frame = Frame.from_record(run.record.preprocessing.options())
-    counts, packed = _compare(_Masks(manifest.hash, tuple(row.image_path for row in rows), frame, grid, manifest))
+    if isinstance(pixel_size, list):  # a fixed grid shows the whole region
+        frame = Frame((pixel_size[0], pixel_size[1]), region=frame.region)
+    counts, packed = _compare(_Masks(manifest.hash, tuple(row.image_path for row in rows), frame, manifest))
     method = run.record.evaluation.mask_reduction
     _log(counts, nearest=method == "nearest")
     if method == "nearest":
@@ -61,7 +62,7 @@ def describe_mask_loss(record: RunRecord) -> str:
         for name, value in own.items()
         if value is not None and abs(value - others[name]) > NOTABLE
     ]
-    lost = f"{loss.lost_regions} of {loss.regions} defects, all of them in {loss.lost_images} of {loss.images} images"
+    lost = _lost(loss)
     sentences = []
     if record.evaluation.mask_reduction == "nearest" and loss.lost_regions:
         sentences.append(
@@ -78,36 +79,29 @@ def describe_mask_loss(record: RunRecord) -> str:
     return " ".join(sentences)
 
 
+def _lost(loss: MaskLossRecord) -> str:
+    return f"{loss.lost_regions} of {loss.regions} defects, all of them in {loss.lost_images} of {loss.images} images"
+
+
 @dataclass(frozen=True)
 class _Masks:
-    """The masks of test images, and the grid they are brought to: a fixed one, or the model's input at `frame`."""
+    """The masks of test images, and where the grid that they are brought to lies on the images."""
 
     manifest_hash: str
     image_paths: tuple[str, ...]
     frame: Frame
-    grid: Size | None
     manifest: Manifest = field(compare=False)
-
-    def place(self, region_size: Size) -> tuple[Size, Slices, Slices]:
-        """Return the size that a region's mask is brought to, the part of it that is seen, and where that part lies."""
-        if self.grid is not None:
-            everything = (slice(0, self.grid[0]), slice(0, self.grid[1]))
-            return self.grid, everything, everything
-        return self.frame.place(region_size)
 
 
 @lru_cache(maxsize=4)  # the runs of a sweep share images and grid
 def _compare(masks: _Masks) -> tuple[MaskLossRecord, list[NDArray[np.uint8]]]:
     """Return the counts, and each mask on the grid by the nearest pixel, packed eight pixels to a byte."""
-    shape = masks.grid or masks.frame.crop or masks.frame.size
     kept: list[tuple[Mask, Mask]] = []  # of each image with marked pixels
     packed = []
     for mask, size, marked in masks_on_images(masks.manifest, masks.image_paths, masks.frame.region, "area"):
-        on_size, seen, place = masks.place(size)
-        nearest = np.zeros(shape, dtype=np.bool_)
-        nearest[place] = reduce_mask(mask, on_size, "nearest")[seen]
-        packed.append(np.packbits(nearest))
+        packed.append(np.packbits(mask_on_input(mask, size, masks.frame, "nearest")))
         if marked:
+            on_size, seen, _ = masks.frame.place(size)
             kept.append((_kept(mask, on_size, seen, "area"), _kept(mask, on_size, seen, "nearest")))
     counts = MaskLossRecord(
         images=len(kept),
@@ -131,10 +125,9 @@ def _log(counts: MaskLossRecord, *, nearest: bool) -> None:
     if counts.lost_regions:
         logger.log(
             logging.WARNING if nearest else logging.INFO,
-            "Masks on the grid of the pixel metrics: the nearest pixel %s %d of %d defects, all of them in %d of %d "
-            "images; %s",
-            "loses" if nearest else "would lose", counts.lost_regions, counts.regions, counts.lost_images,
-            counts.images, "data.mask_reduction: area keeps them" if nearest else "by area all are kept",
+            "Masks on the grid of the pixel metrics: the nearest pixel %s %s; %s",
+            "loses" if nearest else "would lose", _lost(counts),
+            "data.mask_reduction: area keeps them" if nearest else "by area all are kept",
         )  # fmt: skip
     if counts.unseen_images:
         logger.warning(

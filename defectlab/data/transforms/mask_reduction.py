@@ -120,9 +120,12 @@ def _ridge(cover: NDArray[np.float64]) -> NDArray[np.bool_]:
     return ridge & (cover > 0)
 
 
-def mask_on_input(mask: NDArray[np.bool_], frame: Frame, method: str) -> NDArray[np.bool_]:
-    """Bring the mask of a region of an image to the model's input, of which `frame` says where it lies."""
-    size, seen, place = frame.place((mask.shape[0], mask.shape[1]))
+def mask_on_input(mask: NDArray[np.bool_], region_size: Size, frame: Frame, method: str) -> NDArray[np.bool_]:
+    """Bring the mask (h, w) of a region of an image to the model's input, of which `frame` says where it lies.
+
+    `region_size` is the region's (height, width) in pixels of the image; the mask may have another size.
+    """
+    size, seen, place = frame.place(region_size)
     on_input = np.zeros(frame.crop or frame.size, dtype=np.bool_)
     on_input[place] = reduce_mask(mask, size, method)[seen]
     return on_input

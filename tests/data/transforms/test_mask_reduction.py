@@ -134,4 +134,4 @@ def test_batches_and_records_see_one_mask(method: str, keep_aspect: bool, crop: 
     tensor = Mask(torch.from_numpy(mask.astype(np.uint8)))
     batch = preprocessing.transform()(preprocessing.resize(method)(tensor))
     assert batch.dtype == torch.uint8
-    assert np.array_equal(batch.numpy() > 0, mask_on_input(mask, preprocessing.frame, method))
+    assert np.array_equal(batch.numpy() > 0, mask_on_input(mask, (50, 81), preprocessing.frame, method))
