@@ -121,11 +121,10 @@ def _known_outcomes(plan: Plan) -> list[Outcome]:
 
 def _warn_of_other_masks(plan: Plan) -> None:
     """Warn where runs of before reduced their masks otherwise than those to come: pixel metrics are not comparable."""
-    earlier = {one.run_id: plan.earlier[one.run_id] for one in plan.configurations if one.run_id in plan.earlier}
     other = [
         run
         for one in plan.configurations
-        if (run := earlier.get(one.run_id)) is not None
+        if (run := plan.earlier.get(one.run_id)) is not None
         and run.record.dataset.has_masks
         and run.record.evaluation.mask_reduction != one.datamodule.settings.mask_reduction
     ]

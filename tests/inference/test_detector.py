@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.datasets import make_parts
-from helpers.models import data, small
+from helpers.models import small, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from defectlab import Detector, Engine, Prediction
+from defectlab import Detector, Prediction
 from defectlab.data.images import read_image
 from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import normalize_percent, percent_window
@@ -24,10 +24,7 @@ from defectlab.visualization.overlays import contour, overlay
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("project")
-    root = make_parts(folder / "parts")
-    model = small("padim")
-    Engine(default_root_dir=folder / "results", enable_progress_bar=False).train(model=model, datamodule=data(root))
-    return Run.open(model.run_folder)
+    return trained(small("padim"), make_parts(folder / "parts"), folder / "results")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.datasets import make_parts
 from helpers.models import data, small
+from helpers.models import trained as train
 
 from defectlab import Detector, Engine, Padim
 from defectlab.cli import main
@@ -26,10 +27,7 @@ from defectlab.visualization.report import write_report
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("project")
-    root = make_parts(folder / "parts")
-    model = small("padim")
-    Engine(default_root_dir=folder / "results", enable_progress_bar=False).train(model=model, datamodule=data(root))
-    return Run.open(model.run_folder)
+    return train(small("padim"), make_parts(folder / "parts"), folder / "results")
 
 
 @pytest.fixture
