@@ -11,7 +11,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: setup demo test test-long notebooks lint format bench bench-metrics models images backbone backbone-report lock clean
+.PHONY: setup demo test test-long fuzz notebooks lint format bench bench-metrics models images backbone backbone-report lock clean
 
 setup: $(READY)
 
@@ -27,6 +27,10 @@ test: $(READY)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
+
+# Hostile input for every reader, 50,000 files in half an hour; FUZZ="images --seed 7" takes one target.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(READY)
 	$(BIN)/ruff check .

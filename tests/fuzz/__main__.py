@@ -1,0 +1,63 @@
+"""Run targets long: `python -m tests.fuzz --inputs 50000`, or some by name with `--seed` to repeat a finding."""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.fuzz.targets import TARGETS, load_target
+from tests.fuzz.worker import Worker
+
+SECONDS = 5.0
+PEAK_BYTES = 2 << 30
+
+
+def main() -> int:
+    """Attack, print a table, and return 1 where a fault was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; all without one")
+    parser.add_argument("--inputs", type=int, default=50_000, help="inputs in all, divided by each target's share")
+    parser.add_argument("--seed", type=int, default=0, help="first seed; every input has its own, counted from here")
+    parser.add_argument("--out", type=Path, default=Path("fuzz_findings"), help="folder for tracebacks, one file each")
+    arguments = parser.parse_args()
+    names = arguments.targets or list(TARGETS)
+    whole = sum(TARGETS[name][1] for name in names)
+    print(f"{'target':14}{'inputs':>8}{'accepted':>10}{'refused':>9}{'faults':>8}{'hangs':>7}{'died':>6}{'peak MB':>9}{'s':>7}")
+    found = 0
+    for name in names:
+        outcomes, peak, seconds = _attack(name, round(arguments.inputs * TARGETS[name][1] / whole), arguments)
+        bad = outcomes["fault"] + outcomes["hang"] + outcomes["died"]
+        found += bad + (peak > PEAK_BYTES)
+        print(
+            f"{name:14}{outcomes.total():>8}{outcomes['accepted']:>10}{outcomes['refused']:>9}{outcomes['fault']:>8}"
+            f"{outcomes['hang']:>7}{outcomes['died']:>6}{peak >> 20:>9}{seconds:>7.0f}",
+            flush=True,
+        )
+    return int(found > 0)
+
+
+def _attack(name: str, inputs: int, arguments: argparse.Namespace) -> tuple[Counter[str], int, float]:
+    """Return the outcomes of `inputs` seeds, the peak memory of a process in bytes and the seconds of it all."""
+    outcomes: Counter[str] = Counter()
+    peak, start = 0, time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="defectlab-fuzz-") as good:
+        load_target(name).prepare(Path(good))
+        worker = Worker(name, Path(good))
+        for seed in range(arguments.seed, arguments.seed + inputs):
+            outcome, text = worker.attack(seed, SECONDS)
+            outcomes[outcome] += 1
+            peak = max(peak, worker.peak_bytes())
+            if text:
+                arguments.out.mkdir(parents=True, exist_ok=True)
+                (arguments.out / f"{name}-{seed}.txt").write_text(f"{outcome}\n{text}\n", encoding="utf-8")
+            if worker.peak_bytes() > PEAK_BYTES:
+                arguments.out.mkdir(parents=True, exist_ok=True)
+                (arguments.out / f"{name}-{seed}-memory.txt").write_text(f"peak of {worker.peak_bytes()} bytes\n")
+                worker.close()
+        worker.close()
+    return outcomes, peak, time.monotonic() - start
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
