@@ -23,7 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     names = arguments.targets or list(TARGETS)
     whole = sum(TARGETS[name][1] for name in names)
-    print(f"{'target':14}{'inputs':>8}{'accepted':>10}{'refused':>9}{'faults':>8}{'hangs':>7}{'died':>6}{'peak MB':>9}{'s':>7}")
+    print("target          inputs  accepted  refused  faults  hangs  died  peak MB      s")
     found = 0
     for name in names:
         outcomes, peak, seconds = _attack(name, round(arguments.inputs * TARGETS[name][1] / whole), arguments)

@@ -2,6 +2,8 @@
 
 import random
 
+LIMITS = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\xff\xff", b"\x00\x00\x00\x80")
+
 
 def damage(random: random.Random, content: bytes) -> bytes:
     """Return `content` with one kind of damage: flipped bits, a cut, zeros, a doubled or lost block, foreign bytes."""
@@ -50,5 +52,5 @@ def _overwrite(random: random.Random, content: bytes) -> bytes:
 def _large_numbers(random: random.Random, content: bytes) -> bytes:
     """Write a number that is a limit of some integer, where a size may stand."""
     start = random.randrange(min(len(content), random.choice((64, 512, len(content)))))
-    number = random.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\xff\xff", b"\x00\x00\x00\x80"))
+    number = random.choice(LIMITS)
     return content[:start] + number + content[start + len(number) :]

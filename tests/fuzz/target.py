@@ -15,8 +15,8 @@ REFUSED = "refused"
 class Target:
     """A reader with good files to damage.
 
-    `prepare(good)` writes the good files, once. `attack(random, good, work)` makes one hostile input in the empty folder
-    `work`, drawn with `random` alone, gives it to the reader and raises an `InputError` where the reader refuses it.
+    `prepare(good)` writes the good files, once. `attack(random, good, work)` makes one hostile input in the empty
+    folder `work`, drawn with `random` alone, gives it to the reader and lets the reader's `InputError` through.
     Every other exception is a fault of the reader; an input that was changed and is read otherwise without a word is
     one too, which `attack` says by an `AssertionError`.
     """
