@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from defectlab.data.images import list_images
+from defectlab.data.image_files import list_images
 from defectlab.data.samples.procedural import KINDS, procedural_image
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from defectlab.data.images import IMAGE_EXTENSIONS, list_images, other_pictures, probe, probe_all
+from defectlab.data.image_facts import probe, probe_all
+from defectlab.data.image_files import IMAGE_EXTENSIONS, list_images, other_pictures
 from defectlab.data.manifest.mask_recognition import is_mostly_two_valued, masks_among
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from defectlab.data.folder import Folder
-from defectlab.data.images import ImageFacts, probe_all
+from defectlab.data.image_facts import ImageFacts, probe_all
 from defectlab.data.manifest.bit_depth import fits
 from defectlab.data.manifest.findings import format_lines
 from defectlab.data.transforms.preprocessing import Preprocessing

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from defectlab.data.image_facts import probe_all
 from defectlab.data.image_sources import common_folder, find_images, list_problems, unreadable_files
-from defectlab.data.images import as_uint8, probe_all, read_image
+from defectlab.data.images import as_uint8, read_image
 from defectlab.data.manifest.bit_depth import fits, unused_range
 from defectlab.evaluation.normalization import VIEW_THRESHOLDS, check_view, percent_window
 from defectlab.inference.detector import Detector, Prediction

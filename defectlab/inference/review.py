@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.data.folder import Folder
-from defectlab.data.images import path_order, probe_all
+from defectlab.data.image_facts import probe_all
+from defectlab.data.image_files import path_order
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.samples.store import MARKER

@@ -1,19 +1,19 @@
 """Reading images and masks: every kind of source against an independent reference."""
 
-import hashlib
 import logging
-import os
 import struct
 import unicodedata
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from defectlab.data import images
-from defectlab.data.images import list_images, probe, probe_all, read_image, read_mask, to_rgb_array
-from defectlab.utils.errors import DataError, InputError
+from defectlab.data.image_facts import probe
+from defectlab.data.image_files import list_images
+from defectlab.data.images import read_image, read_mask, to_rgb_array
+from defectlab.utils.errors import InputError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GREY = COLOURS[..., 0]
@@ -173,66 +173,6 @@ def test_arrays_follow_the_same_rules():
     ]:
         with pytest.raises(InputError, match=words):
             to_rgb_array(bad)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_truncated_files_are_found_wherever_they_end(tmp_path, suffix):
-    whole = saved(tmp_path / f"whole{suffix}", np.tile(COLOURS, (8, 8, 1))).read_bytes()
-    for left in (len(whole) - 5, len(whole) * 3 // 4, len(whole) // 2, 30):
-        path = tmp_path / f"cut{left}{suffix}"
-        path.write_bytes(whole[:left])
-        facts = probe(path)
-        assert facts.problem, f"{left} of {len(whole)} bytes passed"
-        assert facts.sha256 == hashlib.sha256(whole[:left]).hexdigest()
-    with pytest.raises(DataError, match=r"cut30.*Replace or remove"):
-        read_image(path)
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
-
-
-def test_empty_foreign_and_absent_files(tmp_path):
-    (tmp_path / "empty.png").write_bytes(b"")
-    (tmp_path / "text.png").write_text("no picture")
-    empty, text, absent = probe_all([tmp_path / name for name in ("empty.png", "text.png", "absent.png")])
-    assert "0 bytes" in str(empty.problem)
-    assert "not an image" in str(text.problem)
-    assert "no such file" in str(absent.problem)
-
-
-def test_probe_reads_once_until_the_file_changes(tmp_path):
-    path = saved(tmp_path / "a.png", COLOURS)
-    first = probe(path)
-    assert first.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (first.width, first.height, first.mode) == (9, 6, "RGB")
-    hits = images._probe.cache_info().hits
-    assert probe(path) == first
-    assert images._probe.cache_info().hits == hits + 1
-    saved(path, COLOURS[:3])
-    os.utime(path, ns=(1, 1))
-    assert probe(path).height == 3
-
-
-def test_large_pictures_are_no_bombs(tmp_path, monkeypatch):
-    path = saved(tmp_path / "a.png", COLOURS)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # 54 pixels would be refused
-    assert read_image(path).shape == (6, 9, 3)
-    assert Image.MAX_IMAGE_PIXELS >= 1 << 30
-
-
-def test_list_is_recursive_sorted_by_composed_name_and_skips_hidden(tmp_path):
-    decomposed = unicodedata.normalize("NFD", "é.png")
-    for name in ("b/z.png", "a.JPG", "f.png", ".hidden.png", ".cache/x.png", "note.txt", decomposed):
-        saved_path = tmp_path / name
-        saved_path.parent.mkdir(exist_ok=True)
-        saved_path.write_bytes(b"x")
-    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert found == ["a.JPG", "b/z.png", "f.png", decomposed]  # raw NFD would sort before f
-    assert [p.name for p in list_images(tmp_path, ["jpg"])] == ["a.JPG"]
-
-
-def test_a_loop_of_links_ends(tmp_path):
-    saved(tmp_path / "real" / "a.png", COLOURS)
-    (tmp_path / "real" / "again").symlink_to(tmp_path / "real", target_is_directory=True)
-    assert len(list_images(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

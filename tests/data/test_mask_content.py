@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from defectlab.data.images import probe, read_mask
+from defectlab.data.image_facts import probe
+from defectlab.data.images import read_mask
 from defectlab.data.mask_content import MaskReading, choose_reading
 
 SQUARE = np.zeros((40, 40), dtype=bool)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from defectlab.data.images import IMAGE_EXTENSIONS, other_pictures
+from defectlab.data.image_files import IMAGE_EXTENSIONS, other_pictures
 from defectlab.data.manifest.findings import MAX_LINES, Findings
 from defectlab.data.manifest.folder_names import MASKS, plain
 from defectlab.data.manifest.layouts import Layout, subfolders

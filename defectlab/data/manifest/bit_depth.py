@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from defectlab.data.images import RANGE_16_BIT, ImageFacts
+from defectlab.data.image_decoding import RANGE_16_BIT
+from defectlab.data.image_facts import ImageFacts
 from defectlab.data.manifest.findings import Findings
 
 DEPTHS = (8, 10, 12, 14)  # of cameras that write 16-bit files

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from defectlab.data.images import list_images, nfc
+from defectlab.data.image_files import list_images, nfc
 from defectlab.data.manifest.layouts import Layout
 from defectlab.data.manifest.masks import pair_masks
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from defectlab.data.images import nfc, path_order
+from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab.utils.errors import OptionError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from defectlab.data.images import list_images, nfc, normalised_extensions
+from defectlab.data.image_files import list_images, nfc, normalised_extensions
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.folder_names import kind_names
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from defectlab.data.images import is_user_folder, nfc
+from defectlab.data.image_files import is_user_folder, nfc
 from defectlab.data.manifest.folder_names import BAD, GOOD, MASKS, UNKNOWN, VALIDATION, plain, sounds_good
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders

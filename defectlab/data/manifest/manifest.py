@@ -11,7 +11,8 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-from defectlab.data.images import MAX_REMEMBERED, nfc, path_order, probe_all
+from defectlab.data.image_facts import MAX_REMEMBERED, probe_all
+from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.groups import groups_by
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from defectlab.data.images import ImageFacts, list_images, nfc, path_order
+from defectlab.data.image_facts import ImageFacts
+from defectlab.data.image_files import list_images, nfc, path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.image_folders import ImageFolder
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root, subfolders

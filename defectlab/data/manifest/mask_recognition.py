@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from defectlab.data.images import ImageFacts, nfc
+from defectlab.data.image_facts import ImageFacts
+from defectlab.data.image_files import nfc
 from defectlab.data.manifest.folder_names import IMAGE_FOLDERS, MASKS, plain
 from defectlab.data.manifest.masks import MASK_SUFFIXES
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from defectlab.data.images import ImageFacts, nfc
+from defectlab.data.image_facts import ImageFacts
+from defectlab.data.image_files import nfc
 from defectlab.utils.errors import DataError
 
 MASK_SUFFIXES = ("_mask", "-mask", "_gt", "_ground_truth", "_groundtruth", "_label", "_seg")

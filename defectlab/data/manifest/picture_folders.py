@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from defectlab.data.images import nfc, normalised_extensions, walk_folder
+from defectlab.data.image_files import nfc, normalised_extensions, walk_folder
 from defectlab.data.manifest.folder_names import BAD, MASKS, TEST, TRAIN, UNKNOWN, VALIDATION, plain, sounds_good
 
 MAX_FOLDERS = 5000  # looked into; the root of named folders may be a whole disk

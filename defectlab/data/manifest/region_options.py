@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from defectlab.data.images import probe, read_mask
+from defectlab.data.image_facts import probe
+from defectlab.data.images import read_mask
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.transforms.region import Region

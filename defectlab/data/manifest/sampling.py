@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from defectlab.data.images import nfc
+from defectlab.data.image_files import nfc
 from defectlab.data.manifest.groups import clusters
 from defectlab.data.manifest.scan import Item
 

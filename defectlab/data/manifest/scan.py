@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from defectlab.data.images import ImageFacts, nfc, path_order, probe_all
+from defectlab.data.image_facts import ImageFacts, probe_all
+from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.good_masks import masks_of_good
 from defectlab.data.manifest.image_folders import Role, image_folders

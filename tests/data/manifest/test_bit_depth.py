@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from defectlab import Detector, Engine
-from defectlab.data.images import probe, read_image
+from defectlab.data.image_facts import probe
+from defectlab.data.images import read_image
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.transforms.preprocessing import Preprocessing

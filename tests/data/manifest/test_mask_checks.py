@@ -6,7 +6,8 @@ from PIL import Image
 
 from defectlab.data.datasets import load_mask
 from defectlab.data.folder import Folder
-from defectlab.data.images import ORIENTATION_TAG, read_mask
+from defectlab.data.image_decoding import ORIENTATION_TAG
+from defectlab.data.images import read_mask
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.mask_content import MaskReading

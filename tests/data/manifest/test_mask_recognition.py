@@ -7,7 +7,7 @@ from helpers.datasets import mvtec, write_image, write_mask
 from PIL import Image
 
 from defectlab.cli.main import main
-from defectlab.data.images import probe
+from defectlab.data.image_facts import probe
 from defectlab.data.labelled_folder import LabelledFolder
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest

@@ -3,7 +3,7 @@
 import pytest
 from helpers.datasets import mvtec, write_image, write_mask
 
-from defectlab.data.images import ImageFacts
+from defectlab.data.image_facts import ImageFacts
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.masks import MASK_SUFFIXES, compare_sizes, mask_folders, pair_masks
 from defectlab.utils.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from defectlab.data.images import probe
+from defectlab.data.image_facts import probe
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.near_duplicates import count_leaks, near_duplicates, sets_of_copies

@@ -9,7 +9,7 @@ from helpers.datasets import mvtec, paths_of, well_set, write_image, write_mask
 from PIL import Image
 
 from defectlab.data.folder import Folder
-from defectlab.data.images import IMAGE_EXTENSIONS, list_images
+from defectlab.data.image_files import IMAGE_EXTENSIONS, list_images
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import named
 from defectlab.data.manifest.manifest import build_manifest

@@ -1,0 +1,165 @@
+"""Facts on image files: hash, size, problems, and what `data check` reports, from one full decoding of each."""
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from defectlab.data.image_decoding import (
+    is_deep_colour,
+    open_image,
+    orientation_of,
+    reason_of,
+    upright_pixels,
+)
+from defectlab.data.images import mask_channels, to_rgb_array
+from defectlab.data.mask_content import MaskContent
+
+logger = logging.getLogger(__name__)
+
+MAX_REMEMBERED = 200_000  # files
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Facts about an image file: size after and before EXIF rotation, Pillow mode, content hash, and any problem.
+
+    `orientation` is the EXIF value of the rotation, 1 for none. `largest` is the largest value of a file of more than 8
+    bits, in its own numbers, else None; of colours of 16 bits (`deep_colour`), whose upper 8 alone can be read, it is
+    the largest possible one.
+
+    A file with a problem has the sizes and mode found until then (0 and "" if none). `grey_values` is 1 where all
+    pixels have one colour, 2 where they are black or one other grey value, as in a mask; 0 otherwise, and where it is
+    not known (JPEG, whose noise hides it, and more than 8 bits). Of several `pages` only the first is ever read. `mask`
+    is what was found in a file read as a mask.
+    """
+
+    width: int
+    height: int
+    raw_width: int
+    raw_height: int
+    mode: str
+    sha256: str
+    problem: str | None = None
+    grey_values: int = 0
+    pages: int = 1
+    orientation: int = 1
+    largest: int | None = None
+    deep_colour: bool = False
+    mask: MaskContent | None = field(default=None, compare=False)
+
+
+def probe(path: Path, as_mask: bool = False) -> ImageFacts:
+    """Hash and fully decode an image file and return its facts, cached in this process by path, size and times.
+
+    With `as_mask` the facts have the content of the mask.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        return ImageFacts(0, 0, 0, 0, "", "", reason_of(error))
+    return _probe(str(path), status.st_size, (status.st_mtime_ns, status.st_ctime_ns), as_mask)
+
+
+def probe_all(paths: Sequence[Path], as_masks: bool = False) -> list[ImageFacts]:
+    """Return `probe` of each path, in order; Pillow decodes outside the interpreter lock, so threads help."""
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(partial(probe, as_mask=as_masks), paths))
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> ImageFacts:
+    del size, times  # only part of the key: a changed file is read again, also one that was copied with its date
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return ImageFacts(0, 0, 0, 0, "", "", reason_of(error))
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not data:
+        return ImageFacts(0, 0, 0, 0, "", sha256, "empty file (0 bytes)")
+    width = height = raw_width = raw_height = 0
+    mode, mask = "", None
+    try:
+        with open_image(io.BytesIO(data)) as image:
+            mode, (raw_width, raw_height) = image.mode, image.size
+            width, height = raw_width, raw_height
+            deep_colour = is_deep_colour(image)  # before EXIF is asked for, which decodes a PNG
+            early = orientation_of(image)
+            if not as_mask:
+                image.draft(image.mode, (1, 1))  # JPEG only: every byte of the stream, an eighth of the arithmetic
+            image.load()
+            orientation = early if image.format == "TIFF" else orientation_of(image)
+            if image.format == "TIFF":  # Pillow turns these by itself and reports the turned size from the start
+                raw_width, raw_height = (height, width) if early >= 5 else (width, height)
+            elif orientation >= 5:
+                width, height = raw_height, raw_width
+            if image.format == "PNG" and b"IEND" not in data:
+                raise OSError("image file is truncated (its end is missing)")
+            if as_mask:
+                mask = mask_channels(image).content(lossy=image.format in ("JPEG", "MPO"))
+            elif not _is_plain(image.mode):
+                to_rgb_array(upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
+            largest = _largest(image, deep_colour)
+            grey_values, pages = _grey_values(image), _pages(image)
+    except Exception as error:
+        return ImageFacts(width, height, raw_width, raw_height, mode, sha256, reason_of(error))
+    return ImageFacts(
+        width,
+        height,
+        raw_width,
+        raw_height,
+        mode,
+        sha256,
+        None,
+        grey_values,
+        pages,
+        orientation,
+        largest,
+        deep_colour,
+        mask,
+    )
+
+
+def _largest(image: Image.Image, deep_colour: bool) -> int | None:
+    """Return the largest value of a decoded image of more than 8 bits as `ImageFacts` has it."""
+    if deep_colour:
+        return int(np.asarray(image)[..., : 1 if image.mode == "LA" else 3].max()) * 256 + 255
+    if not image.mode.startswith("I"):
+        return None
+    return int(np.asarray(image).max())
+
+
+def _pages(image: Image.Image) -> int:
+    """Return the number of pages of a TIFF, or of pictures of an animation; 1 where the later ones are damaged."""
+    if image.format not in ("TIFF", "PNG", "WEBP"):  # phones hide a second picture in a JPEG
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:
+        logger.debug("Pages cannot be counted: %r", error)
+        return 1
+
+
+def _grey_values(image: Image.Image) -> int:
+    """Return the number of grey values of a decoded image as `ImageFacts` has it."""
+    if image.format in ("JPEG", "MPO") or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        return 0
+    if image.mode in ("P", "PA", "LA"):
+        image = image.convert("RGB")
+    colours = [colour for _, colour in image.getcolors(2) or []]
+    values = [tuple(colour[:3]) if isinstance(colour, tuple) else (colour,) * 3 for colour in colours]
+    if len(values) == 2 and not ((0, 0, 0) in values and all(len(set(value)) == 1 for value in values)):
+        return 0
+    return len(values)
+
+
+def _is_plain(mode: str) -> bool:
+    return mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr") or mode.startswith("I;16")
