@@ -63,8 +63,10 @@ def compare(
         return 0
     if metric:
         raise InputError("--metric is for testing runs against each other: name at least two run folders.")
+    from defectlab.results.run.rerun import clear_all_leftovers
     from defectlab.results.workbook import best_table, imported_rows, update_workbook
 
+    clear_all_leftovers(paths.results_dir())
     rows = imported_rows(import_, dataset) if import_ else []
     outcome = update_workbook(imported=rows, prune=prune)
     if not outcome.written:

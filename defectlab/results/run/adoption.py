@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from defectlab.results.run.location import locked, parent_of, place_of, replace_run
+from defectlab.results.run.location import locked, parent_of, place_of
+from defectlab.results.run.ownership import release
 from defectlab.results.run.record import FILE, RunRecord, find_record
+from defectlab.results.run.rerun import make_rerun_folder, replace_run
 from defectlab.results.run.run import Run
 from defectlab.utils.files import write_json
 
@@ -27,12 +27,12 @@ def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
     with locked(parent):
         final = place_of(parent, record.name, record.facts, record.run_id)
         find_record(final)  # raises if a record of a newer version must stay
-        folder = parent / f".{final.name}.rerun-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = make_rerun_folder(parent, final.name)
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         write_json(folder / FILE, record.replaced(name=final.name).to_dict())
         replace_run(final, folder)
+        release(final)
     logger.info("Run %s: %s", record.run_id, final)
     return Run.open(final)

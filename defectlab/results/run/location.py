@@ -1,22 +1,24 @@
-"""Location of run folders, detection of live processes that use them, and cleanup after killed runs."""
+"""Location of run folders, and the lock of the folder they lie in."""
 
 import difflib
+import errno
 import glob
-import os
-import shutil
-import socket
-from collections.abc import Mapping
-from contextlib import suppress
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from defectlab.results.run.identity import differing_suffix, safe_name
-from defectlab.results.run.record import FILE, NewerRecordError, ProcessRecord, RunRecord, find_record
+from defectlab.results.run.record import FILE, NewerRecordError, RunRecord, find_record
 from defectlab.utils import paths
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINT = "weights/lightning/model.ckpt"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def parent_of(results: Path, record: RunRecord) -> Path:
@@ -47,48 +49,24 @@ def _known_record(folder: Path) -> RunRecord | None:
     return None
 
 
-def locked(parent: Path) -> FileLock:
-    """Return a lock that prevents two processes from using the same run folder name in `parent` at once."""
-    return FileLock(parent / ".lock")
+@contextmanager
+def locked(parent: Path) -> Iterator[None]:
+    """Let the processes of one machine take turns in `parent`, so that none finds a folder half moved.
 
-
-def replace_run(final: Path, folder: Path) -> None:
-    """Move a run's folder to its final place beside it; a run that is there is removed after the move."""
-    old = final.with_name(f".{final.name}.old-{os.getpid()}")
-    if final.exists():
-        final.rename(old)
-    folder.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def clear_leftovers(parent: Path, name: str) -> None:
-    """Remove folders left by killed reruns, unless they hold a checkpoint from which training could continue.
-
-    If a rerun was killed while it replaced its earlier run and left no folder there, the earlier run is restored.
+    Network drives may have no locks, or locks for one machine only. Nothing depends on it: what two could do at once is
+    decided by renames (`rerun`).
     """
-    for old in parent.glob(f".{glob.escape(name)}.old-*"):
-        if (parent / name).exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(parent / name)
-    for folder in parent.glob(f".{glob.escape(name)}.rerun-*"):
-        try:
-            record = find_record(folder)
-        except NewerRecordError:
-            continue
-        if (record is None or not runs_elsewhere(record)) and not (folder / CHECKPOINT).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def runs_elsewhere(record: RunRecord) -> bool:
-    """Return whether another live process on this machine is running the recorded run."""
-    process = record.process
-    return process.host == socket.gethostname() and process.pid != os.getpid() and is_alive(record)
-
-
-def is_alive(record: RunRecord) -> bool:
-    """Return whether the recorded run may still be running."""
-    return record.status == "running" and may_live(record.process)
+    lock = FileLock(parent / ".lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.info("%s has no file locks (%s)", paths.relative(parent), error.strerror)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def suggest_runs(wanted: Path) -> str:
@@ -102,34 +80,3 @@ def suggest_runs(wanted: Path) -> str:
     close = difflib.get_close_matches(paths.relative(wanted), there, n=3, cutoff=0)
     more = f" and {len(there) - len(close)} more under {paths.results_dir()}" if len(there) > len(close) else ""
     return f"There are {', '.join(close)}{more}; a training cell or `make demo` makes others."
-
-
-PROC = Path("/proc")
-
-
-def this_process() -> dict[str, Any]:
-    """Return the record of this process; `born` is None if the system does not report a start time."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "born": _born(os.getpid())}
-
-
-def may_live(process: ProcessRecord) -> bool:
-    """Return whether the recorded process may be alive; True for a process on another machine."""
-    if process.host != socket.gethostname():
-        return True
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # the process belongs to another user
-    return process.born is None or _born(process.pid) in (None, process.born)
-
-
-def _born(pid: int) -> str | None:
-    """Return the boot id and a process's start time in clock ticks since boot; None if they are unavailable."""
-    try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return f"{boot} {fields[19]}"  # field 22 of proc(5); the name, which may contain blanks, is field 2

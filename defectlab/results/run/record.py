@@ -48,11 +48,17 @@ class NewerRecordError(RecordError):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord(JsonObject):
-    """The process that runs, or ran, the experiment; `born` is None if the system reports no start time."""
+    """The process that runs, or ran, the experiment.
+
+    Attributes:
+        born: Boot of the machine and start time of the process; None if the system reports none.
+        namespace: Namespace of process numbers, which each container has for itself; None if unknown.
+    """
 
     pid: int
     host: str
     born: str | None = None
+    namespace: str | None = None
     started: str
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import logging
-import os
-import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,19 +13,10 @@ import numpy as np
 
 from defectlab.results.run.arrays import mapped, unpack_masks
 from defectlab.results.run.identity import experiment_id, safe_name
-from defectlab.results.run.location import (
-    CHECKPOINT,
-    clear_leftovers,
-    is_alive,
-    locked,
-    parent_of,
-    place_of,
-    replace_run,
-    runs_elsewhere,
-    suggest_runs,
-    this_process,
-)
+from defectlab.results.run.location import CHECKPOINT, locked, parent_of, place_of, suggest_runs
+from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere, this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
+from defectlab.results.run.rerun import ATTEMPTS, clear_leftovers, discard, make_rerun_folder, replace_run, take_place
 from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
 from defectlab.utils import paths
 from defectlab.utils.errors import BusyError, InputError
@@ -91,22 +80,25 @@ class Run:
             raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
         parent.mkdir(parents=True, exist_ok=True)
         with locked(parent):
-            final = folder = place_of(parent, safe_name(name), facts, identity)
-            clear_leftovers(parent, final.name)
-            earlier = find_record(final)
-            if earlier is not None and runs_elsewhere(earlier):
-                raise BusyError(
-                    f"Process {earlier.process.pid} is running this experiment now, into {final}. "
-                    "Wait for it, or stop it."
-                )
-            done = earlier is not None and (earlier.status in ("fitted", "finished") or is_alive(earlier))
-            if done or (final / CHECKPOINT).exists():  # also a checkpoint to continue training from
-                folder = parent / f".{final.name}.rerun-{os.getpid()}"
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            run = cls(folder, record)
-            run.update(name=final.name)
-        return run
+            for _ in range(ATTEMPTS):
+                final = place_of(parent, safe_name(name), facts, identity)
+                clear_leftovers(parent, final.name, "running")
+                earlier = find_record(final)
+                if earlier is not None and runs_elsewhere(final, earlier):
+                    raise BusyError(
+                        f"Process {earlier.process.pid} of {earlier.process.host} is running this experiment now, into "
+                        f"{final}. Wait for it, or stop it."
+                    )
+                run = cls(make_rerun_folder(parent, final.name), record)
+                run.update(name=final.name)
+                done = earlier is not None and (earlier.status in ("fitted", "finished") or is_alive(final, earlier))
+                if done or (final / CHECKPOINT).exists():  # also a checkpoint to continue training from
+                    return run
+                if take_place(run.folder, final, earlier):
+                    run.folder = final
+                    return run
+                discard(run.folder)
+        raise BusyError(f"Other processes are starting runs of this name in {parent} again and again. Try it later.")
 
     def update(self, **fields_: Any) -> None:
         """Change fields of the record, atomically: all of them or, if one cannot be written, none.
@@ -115,7 +107,9 @@ class Run:
 
         Raises:
             JsonTypeError: A value is not of its field's type.
+            InputError: Another process has taken or removed the folder of this run.
         """
+        check_claim(self.folder)
         changed = self.record.replaced(**fields_)
         write_json(self.folder / FILE, changed.to_dict())
         self.record = changed
@@ -123,15 +117,18 @@ class Run:
     def advance(self, status: str, **fields_: Any) -> None:
         """Set the run's status; a rerun replaces its earlier run as soon as it has reached the same status."""
         self.update(status=status, error=None, **{status: _now()}, **fields_)
-        if self.folder == self._final:
-            return
-        with locked(self._final.parent):
-            earlier = find_record(self._final)
-            if earlier is None or STATUSES.index(earlier.status) <= STATUSES.index(status):
-                replace_run(self._final, self.folder)
-                self.folder = self._final
-                logger.info("Replaced the earlier run of the same experiment: %s", self._final)
-                _warn_of_lost_thresholds(earlier, self.folder)
+        final = self._final
+        if self.folder != final:
+            with locked(final.parent):
+                earlier = find_record(final)
+                if earlier is None or STATUSES.index(earlier.status) <= STATUSES.index(status):
+                    replace_run(final, self.folder)
+                    self.folder = final
+                    logger.info("Replaced the earlier run of the same experiment: %s", final)
+                    _warn_of_lost_thresholds(earlier, final)
+        if self.folder == final:
+            release(final)
+        clear_leftovers(final.parent, final.name, status, keep=self.folder)
 
     @contextmanager
     def recording_failure(self) -> Iterator[None]:
@@ -143,6 +140,8 @@ class Run:
             # a finished run stays finished, even if a second test fails
             status = "finished" if self.record.status == "finished" else "failed"
             self.update(status=status, error=ErrorRecord(summary=last, traceback=traceback.format_exc()), failed=_now())
+            if self.folder == self._final:
+                release(self.folder)
             raise
 
     @property
@@ -179,7 +178,7 @@ class Run:
     def status(self) -> str:
         """Status of the record, or "interrupted" for a `running` record whose process no longer exists."""
         status = self.record.status
-        return "interrupted" if status == "running" and not is_alive(self.record) else status
+        return "interrupted" if status == "running" and not is_alive(self.folder, self.record) else status
 
     @property
     def checkpoint_path(self) -> Path:

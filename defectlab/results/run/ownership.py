@@ -1,0 +1,251 @@
+"""Ownership of run folders: which living process, of this machine or of another that shares the disk, uses one.
+
+A process of this machine is found by its number and start time. One of another machine is known by its heartbeat: it
+rewrites the owner file in its run folder every few seconds, and the file system dates it. The age of a heartbeat is the
+difference to a file written now on the same file system, so that the clocks of the machines are never compared.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from defectlab.results.run.record import ProcessRecord, RunRecord
+from defectlab.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+OWNER = ".owner"  # file in the folder of a run that a process is using; its date is the heartbeat
+BEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 900.0  # a drive may hang, a laptop may sleep for some minutes: only then is a silent run abandoned
+WATCH_SECONDS = 3 * BEAT_SECONDS  # how long a heartbeat of an odd date is watched before it is called silent
+UNMARKED_SECONDS = 24 * 3600.0  # the same for a folder without owner file, by its newest file
+
+PROC = Path("/proc")
+
+
+def this_process() -> dict[str, Any]:
+    """Return the record of this process; `born` and `namespace` are None if the system does not report them."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "born": _born(os.getpid()),
+        "namespace": _namespace(),
+    }
+
+
+def may_live(process: ProcessRecord) -> bool:
+    """Return whether the recorded process may be alive, by its number alone; True for one of another machine."""
+    if process.host != socket.gethostname() or process.namespace not in (None, _namespace()):
+        return True
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # the process belongs to another user
+    return process.born is None or _born(process.pid) in (None, process.born)
+
+
+def is_alive(folder: Path, record: RunRecord) -> bool:
+    """Return whether the run recorded in `folder` may still be running; nothing is written and nothing waited for."""
+    return record.status == "running" and _uses(folder, record.process, watch=False)
+
+
+def is_owned(folder: Path, record: RunRecord | None) -> bool:
+    """Return whether a living process may be using `folder`, whatever the run's status; this process counts.
+
+    Takes up to `WATCH_SECONDS` where a heartbeat of another machine has an odd date.
+    """
+    process = _owner(folder) if record is None else record.process
+    if process is None:
+        return is_recent(folder, EXPIRY_SECONDS)  # a folder that is just being made
+    return _uses(folder, process, watch=True)
+
+
+def runs_elsewhere(folder: Path, record: RunRecord) -> bool:
+    """Return whether another living process is running the recorded run at this moment."""
+    if record.status != "running" or is_own(record):
+        return False
+    return (_is_here(record.process) or (folder / OWNER).is_file()) and is_owned(folder, record)
+
+
+def is_recent(folder: Path, seconds: float) -> bool:
+    """Return whether the heartbeat of a folder, or its newest file, is at most so old by the file system's clock."""
+    date = _date(folder)
+    return date is not None and 0 <= _file_system_time(folder.parent) - date <= seconds
+
+
+def is_own(record: RunRecord | None) -> bool:
+    """Return whether this process began the recorded run."""
+    return record is not None and _is_here(record.process) and record.process.pid == os.getpid()
+
+
+def claim(folder: Path) -> None:
+    """Make this process the owner of a folder, with a heartbeat until `release` or the end of the process."""
+    text = json.dumps({**this_process(), "started": f"{time.time():.3f}"})
+    (folder / OWNER).write_text(text, encoding="utf-8")
+    _HEART.claims[folder.absolute()] = text
+    _HEART.start()
+
+
+def check_claim(folder: Path) -> None:
+    """Check that a folder claimed by this process is still its own; a folder that it never claimed passes.
+
+    Raises:
+        InputError: Another process has taken or removed the folder meanwhile.
+    """
+    text = _HEART.claims.get(folder.absolute())
+    if text is not None and _read(folder / OWNER) != text:
+        release(folder)
+        raise InputError(
+            f"{folder} was removed or taken by another process: this one had given no sign of life for more than "
+            f"{EXPIRY_SECONDS / 60:.0f} minutes, or the folder was deleted by hand. Start the run again."
+        )
+
+
+def moved(folder: Path, final: Path) -> None:
+    """Let this process's ownership follow a folder that was renamed."""
+    if (text := _HEART.claims.pop(folder.absolute(), None)) is not None:
+        _HEART.claims[final.absolute()] = text
+
+
+def release(folder: Path) -> None:
+    """End this process's ownership of a folder, if it has it."""
+    text = _HEART.claims.pop(folder.absolute(), None)
+    if text is not None and _read(folder / OWNER) == text:
+        (folder / OWNER).unlink(missing_ok=True)
+
+
+class _Heart:
+    """The heartbeat of this process: one thread for all folders that it owns."""
+
+    def __init__(self) -> None:
+        self.claims: dict[Path, str] = {}
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, unless it runs; a forked child has none."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._beat, name="defectlab-heartbeat", daemon=True)
+            self._thread.start()
+
+    def forget(self) -> None:
+        """Own nothing: called in a forked child, whose parent still owns the folders."""
+        self.claims, self._thread = {}, None
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            for folder, text in list(self.claims.items()):
+                with contextlib.suppress(OSError):
+                    beat(folder / OWNER, text)
+
+
+def beat(file: Path, text: str) -> None:
+    """Let the file system date an owner file anew, by writing the same text; another owner's file stays as it is."""
+    with file.open("r+", encoding="utf-8") as owner:
+        if owner.read() == text:
+            owner.seek(0)
+            owner.write(text)
+            owner.flush()
+            os.fsync(owner.fileno())
+
+
+_HEART = _Heart()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HEART.forget)
+
+
+def _uses(folder: Path, process: ProcessRecord, *, watch: bool) -> bool:
+    """Return whether the process, of this machine or another, lives."""
+    marked = (folder / OWNER).is_file()
+    if _is_here(process) or (not marked and process.host == socket.gethostname()):
+        return may_live(process)
+    if not marked:
+        return is_recent(folder, UNMARKED_SECONDS)
+    # A machine of our own name that was started at another time is most likely this one, before it was restarted.
+    limit = 0.0 if process.host == socket.gethostname() else EXPIRY_SECONDS
+    if is_recent(folder, limit):
+        return True
+    if not watch:
+        return False
+    # Too old, or of a time to come: a clock was set. A living owner writes again meanwhile.
+    logger.info("Waiting %.0f s for a sign of life from process %d of %s", WATCH_SECONDS, process.pid, process.host)
+    before = _date(folder)
+    time.sleep(WATCH_SECONDS)
+    return _date(folder) != before
+
+
+def _is_here(process: ProcessRecord) -> bool:
+    """Return whether the process is one that this process can look up by its number."""
+    if process.host != socket.gethostname() or process.namespace not in (None, _namespace()):
+        return False
+    own = _born(os.getpid())
+    return process.born is None or own is None or process.born.split()[0] == own.split()[0]
+
+
+def _date(folder: Path) -> float | None:
+    """Return when the owner file was written, else the newest file of the folder; None if there is no folder."""
+    try:
+        with (folder / OWNER).open("rb") as file:  # opened: only then does a network drive ask for the date anew
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return max(_dates(folder), default=None)
+
+
+def _dates(folder: Path) -> Iterator[float]:
+    for path in (folder, *folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            yield path.stat().st_mtime
+
+
+def _file_system_time(folder: Path) -> float:
+    """Return the date of a file written now into a folder; the clock of this machine if none can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"now")
+            file.flush()
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _owner(folder: Path) -> ProcessRecord | None:
+    try:
+        return ProcessRecord.from_dict(json.loads(_read(folder / OWNER) or ""))
+    except ValueError:
+        return None
+
+
+def _namespace() -> str | None:
+    """Return the namespace of process numbers: containers of one machine count apart."""
+    try:
+        return str((PROC / "self/ns/pid").readlink())
+    except OSError:
+        return None
+
+
+def _born(pid: int) -> str | None:
+    """Return the boot id and a process's start time in clock ticks since boot; None if they are unavailable."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return f"{boot} {fields[19]}"  # field 22 of proc(5); the name, which may contain blanks, is field 2

@@ -1,0 +1,168 @@
+"""Reruns of an experiment: hidden folders beside the earlier run, taking its place, and what killed ones left.
+
+Every step that another process or machine could do at the same time is one `mkdir` or one rename of a folder, which
+only one of them can win. Hidden folders are named `.<run name>.<kind>-<random>`; the kinds are `rerun` (a run that is
+not in its place yet), `old` (an earlier run while it is replaced) and `gone` (being deleted).
+"""
+
+import glob
+import logging
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from defectlab.results.run.location import CHECKPOINT, locked
+from defectlab.results.run.ownership import UNMARKED_SECONDS, claim, is_own, is_owned, is_recent, moved, release
+from defectlab.results.run.record import STATUSES, NewerRecordError, RunRecord, find_record
+from defectlab.utils import paths
+from defectlab.utils.errors import BusyError
+
+logger = logging.getLogger(__name__)
+
+TRAINED = STATUSES.index("fitted")
+ATTEMPTS = 20  # renames lost to other processes before one gives up
+
+
+def make_rerun_folder(parent: Path, name: str) -> Path:
+    """Make a hidden folder for a run of this name, owned by this process."""
+    folder = _hidden(parent, name, "rerun")
+    folder.mkdir()
+    claim(folder)
+    return folder
+
+
+def take_place(folder: Path, final: Path, earlier: RunRecord | None) -> bool:
+    """Move a new run to its place; the unfinished run there, whose record is `earlier`, is removed.
+
+    Returns:
+        False if another process was faster: nothing has changed then.
+    """
+    if final.exists():
+        gone = _hidden(final.parent, final.name, "gone")
+        try:
+            final.rename(gone)
+        except OSError:
+            return False
+        if find_record(gone) != earlier:  # no longer the run that was looked at
+            with suppress(OSError):
+                gone.rename(final)
+            return False
+        shutil.rmtree(gone, ignore_errors=True)
+    return _moved(folder, final)
+
+
+def replace_run(final: Path, folder: Path) -> None:
+    """Move a run's folder to its final place beside it; a run that is there is removed after the move.
+
+    Raises:
+        BusyError: Other processes took the place again and again.
+    """
+    for _ in range(ATTEMPTS):
+        old = _hidden(final.parent, final.name, "old")
+        with suppress(FileNotFoundError):
+            final.rename(old)
+        if _moved(folder, final):
+            discard(old)
+            return
+    raise BusyError(f"Other processes are writing {final} again and again. The run stays in {folder}: move it there.")
+
+
+def _moved(folder: Path, final: Path) -> bool:
+    try:
+        folder.rename(final)  # fails where a folder with content is
+    except OSError:
+        if not final.exists():
+            raise
+        return False
+    moved(folder, final)
+    return True
+
+
+def clear_leftovers(parent: Path, name: str, status: str, keep: Path | None = None) -> None:
+    """Remove what ended reruns of an experiment left, once a run of it by this process has come to `status`.
+
+    A rerun goes if no other living process owns it and it had come no further. One with a checkpoint, from which
+    training could continue, stays while `status` is `running`. `keep` is a folder to leave alone.
+    """
+    _tidy(parent, name)
+    for folder in _found(parent, name, "rerun"):
+        with suppress(NewerRecordError):
+            record = find_record(folder)
+            if folder == keep or (status == "running" and (folder / CHECKPOINT).exists()):
+                continue
+            if _progress(folder) <= STATUSES.index(status) and (is_own(record) or not is_owned(folder, record)):
+                discard(folder)
+
+
+def clear_all_leftovers(results: Path) -> None:
+    """Remove what ended reruns under a results folder left, if no living process owns it.
+
+    Two kinds stay: one with a checkpoint whose earlier run is not trained, and, for a day, one whose training is
+    complete, since its checkpoint can be tested.
+    """
+    places = {(path.parent, path.name[1:].rpartition(".")[0]) for path in results.glob("*/*/.*.*-*") if path.is_dir()}
+    for parent, name in sorted(places):
+        try:
+            with locked(parent):
+                _tidy(parent, name)
+                for folder in _found(parent, name, "rerun"):
+                    if _is_useless(folder, parent / name):
+                        discard(folder)
+        except OSError as error:  # a folder that is only read
+            logger.info("Leftovers in %s stay: %s", paths.relative(parent), error)
+
+
+def _is_useless(folder: Path, final: Path) -> bool:
+    try:
+        record = find_record(folder)
+    except NewerRecordError:
+        return False
+    if _progress(final) < TRAINED and (folder / CHECKPOINT).exists():
+        return False
+    if _progress(folder) >= TRAINED and is_recent(folder, UNMARKED_SECONDS):
+        return False
+    return not is_owned(folder, record)
+
+
+def _tidy(parent: Path, name: str) -> None:
+    """Finish what was interrupted: an earlier run that nothing replaced is restored, others are deleted."""
+    final = parent / name
+    for old in _found(parent, name, "old"):
+        if not final.exists():
+            with suppress(OSError):
+                old.rename(final)
+        elif _progress(final) >= _progress(old):
+            discard(old)
+    for gone in _found(parent, name, "gone"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder that no living process owns: first it disappears as a whole, then its files are deleted."""
+    name, _, kind = folder.name[1:].rpartition(".")
+    gone = _hidden(folder.parent, name, "gone") if kind else folder
+    try:
+        folder.rename(gone)
+    except OSError:  # another process was faster
+        return
+    release(folder)
+    logger.info("Removed what an ended rerun left: %s", paths.relative(folder))
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _hidden(parent: Path, name: str, kind: str) -> Path:
+    return parent / f".{name}.{kind}-{secrets.token_hex(4)}"
+
+
+def _found(parent: Path, name: str, kind: str) -> list[Path]:
+    return sorted(parent.glob(f".{glob.escape(name)}.{kind}-*"))
+
+
+def _progress(folder: Path) -> int:
+    """Return how far the run in a folder has come, as a place in `STATUSES`; -1 without a record."""
+    try:
+        record = find_record(folder)
+    except NewerRecordError:
+        return len(STATUSES)
+    return -1 if record is None else STATUSES.index(record.status)
