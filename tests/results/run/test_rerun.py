@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from helpers.runs import parts_of_a_record
 
 from defectlab.results.run.location import CHECKPOINT
