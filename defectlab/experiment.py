@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defectlab.data.manifest.options import DataOptions
+from defectlab.data.manifest.options import SEVERAL_FORMS, DataOptions
 from defectlab.engine.trackers import check_trackers
 from defectlab.evaluation.pixel.pixel_size import check_pixel_size
 from defectlab.models.registry import model_info
 from defectlab.utils import paths
 from defectlab.utils.config_files import as_yaml, config_file, read_yaml
 from defectlab.utils.errors import DataError, OptionError
-from defectlab.utils.validation import check_integer, check_option_names
+from defectlab.utils.validation import check_integer, check_option_names, check_types
 
 if TYPE_CHECKING:
     from defectlab.backbones.backbone import Backbone
@@ -98,7 +98,7 @@ class Experiment:
             )
         if not self.data.root and not self.data.normal_dir:
             raise OptionError("An experiment needs data.root, the folder of the images.")
-        if not self.model.get("name"):
+        if not self.model.get("name") or not isinstance(self.model["name"], str):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
         info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
@@ -114,10 +114,11 @@ class Experiment:
         """Build an experiment from plain data.
 
         Raises:
-            OptionError: Names every key that does not exist, with the closest that does.
+            OptionError: Names every key that does not exist, with the closest that does, or a value of another type.
         """
         cls.check_names(data)
         given = {key: value for key, value in data.items() if value is not None}
+        cls.check_types(given)
         return cls(**{key: _SECTIONS[key](**value) if key in _SECTIONS else value for key, value in given.items()})
 
     @classmethod
@@ -133,6 +134,18 @@ class Experiment:
             if values is not None and not isinstance(values, Mapping):
                 raise OptionError(f"{key} must be a mapping of options, got {values!r}.")
             check_option_names(values or {}, [item.name for item in fields(section)], f"Section '{key}'")
+
+    @classmethod
+    def check_types(cls, data: Mapping[str, Any]) -> None:
+        """Check that every value that is given, in the sections too, is of its option's type.
+
+        Raises:
+            OptionError: The first that is not, with its path.
+        """
+        check_types(cls, {key: value for key, value in data.items() if key not in _SECTIONS})
+        for key, section in _SECTIONS.items():
+            values = {name: value for name, value in (data.get(key) or {}).items() if name not in SEVERAL_FORMS}
+            check_types(section, values, key)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Experiment":

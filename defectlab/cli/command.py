@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_loader
+
+from defectlab.utils.config_files import load_yaml
+from defectlab.utils.errors import InputError
+
+_SETTINGS = "defectlab"  # name of our loader in jsonargparse, whose own has no limits
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,15 @@ class Command:
 
 def new_parser(**kwargs: Any) -> ArgumentParser:
     """Return a parser that raises errors instead of exiting, and accepts no abbreviated option names."""
-    return ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None, **kwargs)
+    set_loader(_SETTINGS, _load_value, exceptions=(InputError,))
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config=None, parser_mode=_SETTINGS, **kwargs)
+
+
+def _load_value(text: str) -> Any:
+    """Parse the value of an option, or a settings file, as YAML; a mapping of names alone, such as `a:`, is text."""
+    value = load_yaml(text)
+    is_text = isinstance(value, dict) and value and all(item is None for item in value.values())
+    return text if is_text else value
 
 
 def option_names(parser: ArgumentParser) -> list[str]:

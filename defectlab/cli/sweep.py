@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
 from defectlab.utils.config_files import load_yaml
-from defectlab.utils.errors import OptionError, did_you_mean
+from defectlab.utils.errors import InputError, OptionError, did_you_mean
 
 OVERRIDE = re.compile(r"[A-Za-z][\w.]*=")
 SET = "--set"
@@ -86,8 +85,8 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
 def _value(key: str, text: str) -> Any:
     try:
         found = load_yaml(f"[{text}]")
-    except yaml.YAMLError as error:
-        raise OptionError(f"{key}: {text!r} is no valid YAML: {error}") from error
+    except InputError as error:
+        raise OptionError(f"{key}: {text[:200]!r}: {error}") from error
     return None if not found else found[0] if len(found) == 1 else found
 
 

@@ -16,14 +16,15 @@ from defectlab.models.registry import MODELS, model_info
 from defectlab.results.run.identity import safe_name
 from defectlab.sweeps.run_many import parse_seeds
 from defectlab.sweeps.search_config import SearchConfig
-from defectlab.sweeps.search_space import Choices, Options, expand, options_of
+from defectlab.sweeps.search_space import Choices, Options, expand, options_of, space_size
 from defectlab.utils import paths
 from defectlab.utils.config_files import config_file, read_yaml
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_option_names, check_range
+from defectlab.utils.validation import check_option_names, check_range, check_types
 
 logger = logging.getLogger(__name__)
 
+MAX_CONFIGURATIONS = 100_000  # of a grid, whose configurations are all made before the first is trained
 CHECKPOINTS = ("none", "best", "all")
 SECTIONS = ("data", "backbone", "model", "evaluation", "trainer")
 SWEEP_KEYS = (
@@ -76,14 +77,18 @@ class SweepConfig:
             OptionError: Names every key that does not exist, with the closest that does.
         """
         check_option_names(data, [*SECTIONS, "seed", *SWEEP_KEYS], "A sweep")
+        Experiment.check_names({key: data.get(key) for key in SECTIONS})
+        Experiment.check_types({key: data[key] for key in SECTIONS if data.get(key)})
         base = {key: dict(data[key]) for key in SECTIONS if data.get(key)}
-        Experiment.check_names(base)
         own = {key: data[key] for key in SWEEP_KEYS if data.get(key) is not None}
+        check_types(cls, {key: value for key, value in own.items() if key not in ("name", "grid", "seeds", "search")})
         if "seed" in data and "seeds" in own:
             raise OptionError("A sweep has seed or seeds, not both.")
         search = SearchConfig.from_dict(own.pop("search")) if "search" in own else None
         seeds = own.pop("seeds", data.get("seed", 42))
         listed = seeds if isinstance(seeds, list) else [seeds]
+        if not all(isinstance(one, int | str) and not isinstance(one, bool) for one in listed):
+            raise OptionError(f"A sweep: seeds must be whole numbers such as [0, 1, 2] or 0..4, got {seeds!r}.")
         config = cls(
             name=safe_name(str(own.pop("name", name))),
             base=base,
@@ -121,7 +126,13 @@ class SweepConfig:
         if self.search is None:
             for branch in self.grid:
                 for options in branch.values():
-                    _ = options.values  # raises for an interval, which only a search can draw from
+                    _ = options.count  # raises for an interval, which only a search can draw from
+            size = len(self.seeds) * (space_size(self.grid) or 0)
+            if size > MAX_CONFIGURATIONS:
+                raise OptionError(
+                    f"A sweep of {size} configurations is more than can be planned ({MAX_CONFIGURATIONS}): make the "
+                    "grid smaller, or draw from it with a section `search`."
+                )
         if self.datasets is not None:
             check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
             if not self.datasets.get("root"):
@@ -179,7 +190,8 @@ class SweepConfig:
         """
         own = Choices((self.base.get("model", {}).get("image_size"),))
         values: list[Any] = [size for branch in self.grid for size in branch.get("model.image_size", own).values]
-        sizes = {(size, size) if isinstance(size, int) else tuple(size) for size in values if size is not None}
+        sides = [[size, size] if isinstance(size, int) else size for size in values]
+        sizes = {(size[0], size[1]) for size in sides if _is_size(size)}  # the model refuses another value
         if len(sizes) < 2:
             return None
         largest = max(sizes, key=lambda size: size[0] * size[1])
@@ -208,9 +220,15 @@ def with_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
     return {**result, "grid": grid}
 
 
+def _is_size(size: Any) -> bool:
+    return isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+
+
 def _put(option: str, value: Any, base: dict[str, Any], grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the grid with an override applied; an override of the base changes `base` in place instead."""
     section, _, key = option.partition(".")
+    if not isinstance(base.get(section) or {}, Mapping):
+        raise OptionError(f"{option}={value!r} cannot go into {section}, which is no mapping: {base[section]!r}.")
     if section not in SECTIONS:  # such as datasets.categories, where a list is one value
         base[section] = {**(base.get(section) or {}), key: value}
         return grid

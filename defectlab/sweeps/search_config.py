@@ -6,7 +6,7 @@ from typing import Any
 
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
 from defectlab.utils.errors import OptionError, unknown_name
-from defectlab.utils.validation import check_integer, check_option_names, section_options
+from defectlab.utils.validation import check_integer, check_option_names, check_types, section_options
 
 STRATEGIES = ("optuna", "random")
 DIRECTIONS = ("maximize", "minimize")
@@ -46,6 +46,7 @@ class SearchConfig:
             OptionError: An option that does not exist or cannot work.
         """
         given = section_options("search", data, cls, "{strategy: optuna, trials: 50}")
+        check_types(cls, {key: value for key, value in given.items() if key != "pruning"}, "search")
         given["pruning"] = _pruning(given.get("pruning", False))
         config = cls(**given)
         config.check()

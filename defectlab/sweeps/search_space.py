@@ -9,6 +9,7 @@ from typing import Any
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_option_names
 
+MAX_VALUES = 100_000  # of a range
 # Options whose value is a list: a list of plain values is one value, and choices are lists of lists.
 LIST_OPTIONS = {
     *("model.layers", "model.image_size", "model.center_crop", "evaluation.pixel_size", "data.extensions"),
@@ -23,6 +24,11 @@ class Choices:
     """An option that takes one of several values."""
 
     values: tuple[Any, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return len(self.values)
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,14 @@ class Range:
         return all(isinstance(value, int) for value in (self.low, self.high, self.step))
 
     @property
+    def count(self) -> int:
+        """The number of values."""
+        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    @property
     def values(self) -> tuple[float, ...]:
         """All values of the range, in ascending order."""
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        numbers = (self.low + index * self.step for index in range(count))
+        numbers = (self.low + index * self.step for index in range(self.count))
         return tuple(round(number) if self.whole else float(f"{number:.12g}") for number in numbers)
 
 
@@ -69,6 +79,11 @@ class Interval:
             f"From {self.low} to {self.high} without a step are endlessly many values: a grid needs `step`, a search "
             "(section `search`) does not."
         )
+
+    @property
+    def count(self) -> int:
+        """Raise the error of `values`."""
+        return len(self.values)
 
 
 Options = Choices | Range | Interval
@@ -122,13 +137,15 @@ def _range(name: str, value: Mapping[str, Any]) -> Range | Interval:
         return Interval(low, high, log)
     if log and (step != 1 or not Range(low, high, step).whole):
         raise OptionError(f"{name}: log goes with step 1 and whole numbers, or without step; got {dict(value)}.")
+    if (high - low) / step >= MAX_VALUES:
+        raise OptionError(f"{name}: a range has at most {MAX_VALUES} values: make step larger; got {dict(value)}.")
     return Range(low, high, step, log)
 
 
 def _number(name: str, value: Mapping[str, Any], key: str) -> float:
     number = value.get(key)
-    if not isinstance(number, int | float) or isinstance(number, bool):
-        raise OptionError(f"{name}: a range is numbers `from`, `to` and `step`; got {dict(value)}.")
+    if not isinstance(number, int | float) or isinstance(number, bool) or number in (math.inf, -math.inf):
+        raise OptionError(f"{name}: a range is finite numbers `from`, `to` and `step`; got {dict(value)}.")
     return number
 
 
@@ -151,7 +168,7 @@ def space_size(space: Space) -> int | None:
     """Return the number of combinations of a space; None if some option has infinitely many values."""
     if any(isinstance(options, Interval) for subspace in space for options in subspace.values()):
         return None
-    return sum(math.prod(len(options.values) for options in subspace.values()) for subspace in space)
+    return sum(math.prod(options.count for options in subspace.values()) for subspace in space)
 
 
 def expand(branch: Mapping[str, Options]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Reading and writing of YAML settings, where `1e-3` is a number and quoted text stays text. Imports no torch."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,28 +8,24 @@ import yaml
 
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
-
-# PyYAML follows YAML 1.1, where 1e-3 has no dot and so is text
-_NUMBER = re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that also reads numbers such as 1e-3."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+from defectlab.utils.yaml_loader import FLOAT_TAG, MAX_BYTES, NUMBER, SettingsError, load_settings
 
 
 def load_yaml(text: str) -> Any:
     """Parse a YAML text and return its plain data.
 
     Raises:
-        yaml.YAMLError: It is no YAML.
+        InputError: It is no YAML, or no settings: an alias bomb, a tag, a key twice, NaN (`yaml_loader`).
 
     >>> load_yaml("{lr: 1e-3, shuffle: no, name: 'no', layers: [layer1]}")
     {'lr': 0.001, 'shuffle': False, 'name': 'no', 'layers': ['layer1']}
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return load_settings(text)
+    except SettingsError:
+        raise
+    except yaml.YAMLError as error:
+        raise InputError(f"no valid YAML: {error}") from error
 
 
 def as_yaml(data: Mapping[str, Any]) -> str:
@@ -46,7 +41,7 @@ class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper that also quotes text which the loader would read as a number."""
 
 
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+_Dumper.add_implicit_resolver(FLOAT_TAG, NUMBER, list("-+.0123456789"))
 
 
 def config_file(path: str | Path) -> Path:
@@ -65,13 +60,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        InputError: No such file, or no mapping in it.
+        InputError: No such file, no UTF-8, no YAML, no mapping in it, or what no setting can be.
     """
     file = config_file(path)
+    if file.stat().st_size > MAX_BYTES:
+        raise InputError(f"{file} has {file.stat().st_size} bytes, more than settings have ({MAX_BYTES}).")
     try:
         data = load_yaml(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is no valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no UTF-8 text ({error.reason}, byte {error.start}): save it as UTF-8.") from None
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{file} must hold a mapping of settings, such as `data: {{root: data/bottle}}`.")
     return data

@@ -138,7 +138,7 @@ def _fields(cls: type[JsonObject]) -> dict[str, _Entry]:
             if one.name not in ("extra", "order"):
                 required = one.default is MISSING and one.default_factory is MISSING
                 key = one.metadata.get("key", one.name)
-                entries[key] = _Entry(one.name, _reader(types[one.name]), required, _default(one))
+                entries[key] = _Entry(one.name, value_reader(types[one.name]), required, _default(one))
         _FIELDS[cls] = entries
     return _FIELDS[cls]
 
@@ -148,7 +148,7 @@ def _default(one: Field[Any]) -> Callable[[], Any]:
 
 
 @cache
-def _reader(annotation: Any) -> Reader:
+def value_reader(annotation: Any) -> Reader:
     """Return a function that validates a value against a type annotation and converts nested JSON objects."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
@@ -158,25 +158,32 @@ def _reader(annotation: Any) -> Reader:
     if origin is Literal:
         return _literal_reader(arguments)
     if origin in (list, Sequence):
-        return _list_reader(_reader(arguments[0]))
+        return _list_reader(value_reader(arguments[0]))
     if origin in (dict, Mapping):
-        return _mapping_reader(_reader(arguments[1]))
+        return _mapping_reader(value_reader(arguments[1]))
     if isinstance(annotation, type) and issubclass(annotation, JsonObject):
         return lambda value: value if isinstance(value, annotation) else annotation.from_dict(value)
     return _scalar_reader((annotation,))
 
 
 def _union_reader(members: Sequence[Any]) -> Reader:
+    """Return a reader of scalars and, of containers, at most one that is a list and one that is an object."""
     if all(member in _WORDS for member in members):
         return _scalar_reader(members)
     scalars = [member for member in members if member in _WORDS]
-    (other,) = (member for member in members if member not in _WORDS)
-    read_scalar, read_other = _scalar_reader(scalars), _reader(other)
+    others = [member for member in members if member not in _WORDS]
+    read_scalar, readers = _scalar_reader(scalars), {_is_list(other): value_reader(other) for other in others}
 
     def read(value: Any) -> Any:
-        return read_scalar(value) if isinstance(value, tuple(scalars)) else read_other(value)
+        if isinstance(value, tuple(scalars)):
+            return read_scalar(value)
+        return (readers.get(isinstance(value, list | tuple)) or next(iter(readers.values())))(value)
 
     return read
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) in (list, Sequence)
 
 
 def _scalar_reader(members: Sequence[Any]) -> Reader:
@@ -234,7 +241,15 @@ def _mapping_reader(read_item: Reader) -> Reader:
 
 def _describe(value: Any) -> str:
     word = _WORDS.get(type(value)) or _CONTAINERS.get(type(value)) or type(value).__name__
-    return f"{word} ({value!r})" if isinstance(value, str | int | float) else word
+    return f"{word} ({short_repr(value)})" if isinstance(value, str | int | float) else word
+
+
+def short_repr(value: Any, length: int = 60) -> str:
+    """Return the `repr` of a value for an error message, cut to `length`; numbers of thousands of digits included."""
+    if isinstance(value, int) and value.bit_length() > 4 * length:
+        return "a number of more digits than fit here"
+    text = repr(value[: 2 * length] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _plain(value: Any) -> Any:

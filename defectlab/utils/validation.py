@@ -4,9 +4,10 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from defectlab.utils.errors import OptionError, did_you_mean
+from defectlab.utils.json_object import JsonTypeError, value_reader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,9 +24,30 @@ def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str)
     defectlab.utils.errors.OptionError: Engine has no option 'max_epoch'. Did you mean 'max_epochs'?
     """
     names = list(allowed)
-    unknown = [name for name in given if name not in names]
+    unknown = [str(name) for name in given if name not in names]
     if unknown:
         raise OptionError("\n".join(f"{where} has no option '{name}'.{did_you_mean(name, names)}" for name in unknown))
+
+
+def check_types(options: type, given: Mapping[str, Any], path: str = "") -> None:
+    """Check the types of options in a settings file by the annotations of the dataclass `options`; null is the default.
+
+    Raises:
+        OptionError: The first of another type, with its path below `path`.
+
+    >>> from dataclasses import make_dataclass
+    >>> check_types(make_dataclass("Options", {"sizes": list[int]}), {"sizes": [1, "a"]}, "model")
+    Traceback (most recent call last):
+    defectlab.utils.errors.OptionError: model.sizes[1] is text ('a'), not a whole number.
+    """
+    types = get_type_hints(options)
+    for key, value in given.items():
+        if value is not None and key in types:
+            try:
+                value_reader(types[key])(value)
+            except JsonTypeError as error:
+                where = error.below(key)
+                raise OptionError(f"{where.below(path) if path else where!s}.") from None
 
 
 def section_options(section: str, data: Any, options: type, example: str) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """YAML as people mean it."""
 
+from pathlib import Path
+
 import pytest
 
-from defectlab.utils.config_files import as_yaml, load_yaml
+from defectlab.utils.config_files import as_yaml, load_yaml, read_yaml
+from defectlab.utils.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -18,3 +21,19 @@ def test_values(text: str, value: object):
     assert found == value
     assert type(found) is type(value)
     assert load_yaml(as_yaml({"a": found})) == {"a": value}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp037"])
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path, encoding: str):
+    file = tmp_path / "a.yaml"
+    file.write_bytes("data: {root: é}".encode(encoding))
+    with pytest.raises(InputError, match="no UTF-8 text"):
+        read_yaml(file)
+
+
+def test_a_large_file_is_refused_unread(tmp_path: Path):
+    file = tmp_path / "a.yaml"
+    with file.open("wb") as opened:
+        opened.truncate(2**40)
+    with pytest.raises(InputError, match="1099511627776 bytes, more than settings have"):
+        read_yaml(file)

@@ -32,6 +32,8 @@ ALWAYS_RECORDED = (
     *("test_split_mode", "test_split_ratio", "val_split_mode", "val_split_ratio", "seed"),
 )
 
+SEVERAL_FORMS = ("augment", "extensions")  # `checked` takes more than their annotation says, and brings it to that
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -144,6 +146,8 @@ class DataOptions:
         """
         for option, low in (("train_batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("passes", 1)):
             check_integer("Folder", option, getattr(self, option), low=low)
+        for option in ("root", "name", *(field.name for field in fields(self) if field.name.endswith("_dir"))):
+            _check_texts(option, getattr(self, option), several=option.endswith("_dir"))
         for option in ("test_split_ratio", "val_split_ratio", "calibration_share"):
             check_range("Data", option, getattr(self, option), low=0, high=1)
             if getattr(self, option) == 1:
@@ -173,7 +177,7 @@ class DataOptions:
         checked = replace(
             self,
             name=self.name or None,
-            extensions=[self.extensions] if isinstance(self.extensions, str) else self.extensions or None,
+            extensions=_check_extensions(self.extensions),
             test_split_mode=_check_mode("test_split_mode", self.test_split_mode, TEST_MODES),
             val_split_mode=_check_mode("val_split_mode", self.val_split_mode, VALIDATION_MODES),
             seed=42 if self.seed is None else self.seed,
@@ -223,6 +227,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _check_texts(option: str, value: Any, *, several: bool) -> None:
+    texts = value if several and isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(text, str) for text in texts):
+        words = "a text or a list of texts" if several else "a text"
+        raise OptionError(f"Data: {option} must be {words}, got {value!r}.")
+
+
 def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise OptionError(unknown_name(option, str(value), allowed))
@@ -240,8 +251,15 @@ def _check_mode(option: str, mode: str | None, allowed: Sequence[str]) -> str:
     return mode
 
 
+def _check_extensions(value: Any) -> list[str] | None:
+    endings = [value] if isinstance(value, str) else value or []
+    if not isinstance(endings, Sequence) or not all(isinstance(ending, str) for ending in endings):
+        raise OptionError(f"Data: extensions must be a list of file endings such as [.png], got {value!r}.")
+    return list(endings) or None
+
+
 def _check_crop_area(value: Sequence[int]) -> list[int]:
-    numbers = [] if isinstance(value, str) else list(value)
+    numbers = list(value) if isinstance(value, list | tuple) else []
     if len(numbers) != 4 or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
         raise OptionError(f"Data: crop_area must be [left, top, right, bottom] in whole pixels, got {value!r}.")
     left, top, right, bottom = numbers

@@ -33,6 +33,8 @@ def check_augment(augment: Augment) -> dict[str, float]:
         OptionError: A name that does not exist, a strength that cannot work, or nothing at all.
     """
     names = [augment] if isinstance(augment, str) else augment
+    if not isinstance(names, Mapping | Sequence) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"augment must be names with strengths such as {{hflip: 0.5}}, got {augment!r}.")
     given: dict[str, Any] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, None)
     check_option_names(given, AUGMENTATIONS, "augment")
     strengths: dict[str, float] = {}

@@ -59,6 +59,6 @@ def _name_and_options(spec: TrackerSpec) -> tuple[str, dict[str, Any]]:
     name = options.pop("name", None)
     if name is None:
         raise OptionError(f"A logger is a name or a mapping with a name, such as {{name: wandb}}; got {spec!r}.")
-    if name not in TRACKERS:
+    if not isinstance(name, str) or name not in TRACKERS:
         raise OptionError(unknown_name("logger", str(name), TRACKERS))
     return name, options

@@ -7,7 +7,7 @@ from typing import Any
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.plan import memory_of
 from defectlab.utils.errors import InputError, OptionError
-from defectlab.utils.validation import check_integer, check_range, section_options
+from defectlab.utils.validation import check_integer, check_range, check_types, section_options
 
 WORKER_BYTES = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
 SHARE_MODES = ("objects", "cache")
@@ -39,7 +39,9 @@ class RayConfig:
         Raises:
             OptionError: An option that does not exist or cannot work.
         """
-        config = cls(**section_options("ray", data, cls, "{cpus: 2, share: cache}"))
+        given = section_options("ray", data, cls, "{cpus: 2, share: cache}")
+        check_types(cls, given, "ray")
+        config = cls(**given)
         for name, low in (("cpus", 1), ("retries", 0), ("together", 1)):
             check_integer("ray", name, getattr(config, name), low=low)
         if config.gpus is not None:
