@@ -1,8 +1,10 @@
 """The parser of all commands, and `main`, which runs a command and returns an exit code."""
 
+import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -10,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from defectlab.cli import cache, data, models, records, sweep, train, weights
 from defectlab.cli.command import Command, new_parser, option_names
 from defectlab.cli.error_messages import explain_parse_error
+from defectlab.utils.disk import explain
 from defectlab.utils.errors import InputError
 from defectlab.utils.logs import ignore_import_warnings, show_log
 from defectlab.utils.version import __version__
@@ -91,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except InputError as error:
         print(f"defectlab: {error}", file=sys.stderr)
+    except OSError as error:
+        explained = None if error.filename is None else explain(error, Path(os.fsdecode(error.filename)))
+        if explained is None:
+            raise
+        print(f"defectlab: {explained}", file=sys.stderr)
     except KeyboardInterrupt:
         print("defectlab: interrupted; the same command starts again.", file=sys.stderr)
         return 130

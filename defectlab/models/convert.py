@@ -8,6 +8,7 @@ from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint_record
 from defectlab.models.registry import model_info
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +62,15 @@ def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
     if record["model"] == "padim":
         checkpoint["state_dict"] = in_anomalibs_form(checkpoint["state_dict"], "model.gaussian.")
     checkpoint[CHECKPOINT_KEY] = checkpoint[CHECKPOINT_KEY] | {"converted": "anomalib"}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".part")
-    torch.save(checkpoint, unfinished)
-    try:
-        plain_class.load_from_checkpoint(unfinished, map_location="cpu")
-    except Exception as error:
-        unfinished.unlink()
-        raise InputError(
-            f"Plain anomalib cannot rebuild {checkpoint_file}: {str(error).splitlines()[0]} It builds backbones by "
-            f"their timm names; this model has {record['backbone']['name']}."
-        ) from error
-    unfinished.replace(output)
+    with replacing(output) as unfinished:
+        torch.save(checkpoint, unfinished)
+        try:
+            plain_class.load_from_checkpoint(unfinished, map_location="cpu")
+        except Exception as error:
+            raise InputError(
+                f"Plain anomalib cannot rebuild {checkpoint_file}: {str(error).splitlines()[0]} It builds backbones by "
+                f"their timm names; this model has {record['backbone']['name']}."
+            ) from error
     logger.info("Plain anomalib loads it: anomalib.models.%s.load_from_checkpoint", plain_class.__name__)
     return output
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from defectlab.utils.disk import DiskError, disk_errors
 from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ def fetch(url: str, part: Path, progress: Progress | None, *, error: type[InputE
             problem = "the connection was cut"
         except urllib.error.HTTPError as answer:
             raise error(f"{url}: the server answers {answer.code} {answer.reason}.") from answer
+        except DiskError:  # another attempt would meet the same disk
+            raise
         except (OSError, http.client.HTTPException) as failure:
             problem = str(getattr(failure, "reason", failure)) or type(failure).__name__
         done = part.stat().st_size if part.is_file() else 0
@@ -82,7 +85,8 @@ def _request(url: str, part: Path, progress: Progress | None) -> bool:
         done = start
         with part.open("ab" if start else "wb") as file:
             while block := response.read(_CHUNK):
-                file.write(block)
+                with disk_errors(part, total):
+                    file.write(block)
                 done += len(block)
                 if progress:
                     progress(done, total)

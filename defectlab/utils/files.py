@@ -4,12 +4,15 @@ import csv
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from defectlab.utils.disk import disk_errors
 
 
 def sha256_of(path: Path) -> str:
@@ -20,14 +23,20 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it replaces `path` if the block ends without an error."""
+    """Yield a path beside `path` to write to; it replaces `path` if the block ends without an error.
+
+    Raises:
+        DiskError: The disk is full, read-only, forbidden or broken; `path` is as it was.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            partial.replace(path)
+        finally:
+            with suppress(OSError):  # says no more than the error before it
+                partial.unlink(missing_ok=True)
 
 
 def is_writable(folder: Path) -> bool:
@@ -42,11 +51,15 @@ def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     If the disk is full while a mapped file is filled, the process is killed without a message (SIGBUS).
 
     Raises:
-        OSError: There is no room for it.
+        DiskError: There is no room for it.
     """
     import numpy as np
 
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with disk_errors(path, math.prod(shape) * np.dtype(dtype).itemsize):
+        return _allocated(path, np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
+
+
+def _allocated(path: Path, array: Any) -> Any:
     if array.nbytes and hasattr(os, "posix_fallocate"):
         try:
             with path.open("r+b") as file:

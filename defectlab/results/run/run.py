@@ -19,6 +19,7 @@ from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordErro
 from defectlab.results.run.rerun import ATTEMPTS, clear_leftovers, discard, make_rerun_folder, replace_run, take_place
 from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
 from defectlab.utils import paths
+from defectlab.utils.disk import disk_errors
 from defectlab.utils.errors import BusyError, InputError
 from defectlab.utils.files import is_writable, write_json
 
@@ -78,8 +79,9 @@ class Run:
         parent = parent_of(results, record)
         if not is_writable(parent):
             raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")
-        parent.mkdir(parents=True, exist_ok=True)
-        with locked(parent):
+        with disk_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(parent), locked(parent):
             for _ in range(ATTEMPTS):
                 final = place_of(parent, safe_name(name), facts, identity)
                 clear_leftovers(parent, final.name, "running")
@@ -134,15 +136,23 @@ class Run:
     def recording_failure(self) -> Iterator[None]:
         """Store any error raised within a block in the record, then raise it again."""
         try:
-            yield
+            with disk_errors(self.folder):
+                yield
         except BaseException as error:
-            last = traceback.format_exception_only(error)[-1].strip()
-            # a finished run stays finished, even if a second test fails
-            status = "finished" if self.record.status == "finished" else "failed"
-            self.update(status=status, error=ErrorRecord(summary=last, traceback=traceback.format_exc()), failed=_now())
-            if self.folder == self._final:
-                release(self.folder)
+            self._record_failure(error)
             raise
+
+    def _record_failure(self, error: BaseException) -> None:
+        last = traceback.format_exception_only(error)[-1].strip()
+        trace = "".join(traceback.format_exception(error))
+        # a finished run stays finished, even if a second test fails
+        status = "finished" if self.record.status == "finished" else "failed"
+        try:
+            self.update(status=status, error=ErrorRecord(summary=last, traceback=trace), failed=_now())
+        except (OSError, InputError) as why:  # the same full disk: the error that ended the run is the one to raise
+            logger.error("The error that ended the run could not be recorded: %s", why)
+        if self.folder == self._final:
+            release(self.folder)
 
     @property
     def model(self) -> str:
