@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
 from defectlab.data.manifest.options import DataOptions
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 
 
 def data_check(root: str, near: bool, pictures: str | None = None, **options: Any) -> int:
@@ -14,7 +14,7 @@ def data_check(root: str, near: bool, pictures: str | None = None, **options: An
     from defectlab.data.manifest.check import check
 
     report = check(paths.resolve(root), near=near, **options)
-    print(report.text)
+    print(names.terminal(report.text, lines=True))
     if pictures is not None and report.manifest is not None:
         from defectlab.visualization.mask_pairs import write_mask_pairs
 

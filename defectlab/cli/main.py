@@ -1,5 +1,6 @@
 """The parser of all commands, and `main`, which runs a command and returns an exit code."""
 
+import io
 import os
 import sys
 from argparse import ArgumentError
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from defectlab.cli import cache, data, models, records, sweep, train, weights
 from defectlab.cli.command import Command, new_parser, option_names
 from defectlab.cli.error_messages import explain_parse_error
+from defectlab.utils import names
 from defectlab.utils.disk import explain
 from defectlab.utils.errors import InputError
 from defectlab.utils.logs import ignore_import_warnings, show_log
@@ -77,6 +79,9 @@ def build_parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 for a failed check, 2 for invalid input, 130 if interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that is not of the terminal's encoding is no error
+            stream.reconfigure(errors="backslashreplace")
     show_log()
     ignore_import_warnings()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -89,20 +94,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function, values = _parsed_command(settings)
         return function(**values) or 0
     except ArgumentError as error:
-        print(
-            f"defectlab: {explain_parse_error(str(error), arguments, COMMANDS, option_names(parser))}", file=sys.stderr
-        )
+        _complain(explain_parse_error(str(error), arguments, COMMANDS, option_names(parser)))
     except InputError as error:
-        print(f"defectlab: {error}", file=sys.stderr)
+        _complain(str(error))
     except OSError as error:
         explained = None if error.filename is None else explain(error, Path(os.fsdecode(error.filename)))
         if explained is None:
             raise
-        print(f"defectlab: {explained}", file=sys.stderr)
+        _complain(explained)
     except KeyboardInterrupt:
         print("defectlab: interrupted; the same command starts again.", file=sys.stderr)
         return 130
     return 2
+
+
+def _complain(message: str) -> None:
+    print(f"defectlab: {names.terminal(message, lines=True)}", file=sys.stderr)
 
 
 def _parsed_command(settings: Namespace) -> tuple[Callable[..., int | None], dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 
 
 def weights_list() -> None:
@@ -14,7 +14,8 @@ def weights_list() -> None:
 
     for entry in list_weights():
         where = paths.relative(entry.path) if entry.path else (entry.url or "")
-        print(f"{entry.file:<48} {entry.state:<10} {entry.name or '?':<16} {entry.licence or '':<24} {where}")
+        file = names.terminal(entry.file)
+        print(f"{file:<48} {entry.state:<10} {entry.name or '?':<16} {entry.licence or '':<24} {where}")
 
 
 def weights_get(name: str) -> None:

@@ -11,10 +11,9 @@ from PIL import Image
 from defectlab.data.images import as_uint8, read_image
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.nearest_patches import Box, NearestGood
-from defectlab.results.run.identity import safe_name
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import (
     BAD,
@@ -104,7 +103,7 @@ def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
     """Return a figure of an image's most anomalous patch and the nearest good patches, each with its surroundings."""
     crops = [(paths.resolve(image), nearest.box, "most anomalous patch")]
     crops += [
-        (patch.image_path, patch.box, f"{patch.image_path.name}\ndistance {patch.distance:.4g}")
+        (patch.image_path, patch.box, f"{names.figure(patch.image_path.name, 40)}\ndistance {patch.distance:.4g}")
         for patch in nearest.patches
     ]
     figure, axes = new_figure((2.3 * len(crops), 3.0), columns=len(crops))
@@ -195,5 +194,5 @@ def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
 def prediction_name(detector: Detector, found: Prediction, number: int) -> str:
     """Return the file name of a prediction's figure: name of the training dataset or model, number, and score."""
     folder = detector.model.run_folder
-    trained_on = detector.model.model_name if folder is None else safe_name(Run.open(folder).dataset)
+    trained_on = detector.model.model_name if folder is None else names.path(Run.open(folder).dataset)
     return f"{trained_on}_pre_{number}_{found.score:.4g}.png"

@@ -16,7 +16,7 @@ from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.figures import prediction_figure, prediction_name
 from defectlab.models.registry import model_info
 from defectlab.results.run.scores import ScoreRow, write_scores
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.progress import progress_bar
 from defectlab.visualization.overlays import contour, overlay, save_image
@@ -73,13 +73,14 @@ def predict_to_folder(
     _check_pictures(detector, heatmaps, masks, figures, low)
     common = common_folder(files)
     rows: dict[Path, ScoreRow] = {}
+    pictures = names.UniquePaths()
     usable = [str(file) for file in files if file not in problems]
     with progress_bar("Scoring", len(usable)) as progress:
         for prediction in detector.iterate(usable, on_unreadable=None if strict else note_problem(problems)):
             file = Path(prediction.image_path or "")
             shown = detector.normalize(prediction, view, DIGITS.get(view)).score
             row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label)
-            picture = file.relative_to(common).with_name(f"{file.name}.png")
+            picture = pictures.of(*file.relative_to(common).parts[:-1], f"{file.name}.png")
             if heatmaps:
                 image = as_uint8(read_image(file, detector.bit_depth))
                 _write_heatmap(output / "heatmaps" / picture, image, prediction, scale)
@@ -89,7 +90,7 @@ def predict_to_folder(
                 path = output / "figures" / prediction_name(detector, prediction, len(rows))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 prediction_figure(detector, prediction).save(path)
-                print(f"{row.image_path}: score {prediction.score:.4g}, {paths.relative(path)}")
+                print(names.terminal(f"{row.image_path}: score {prediction.score:.4g}, {paths.relative(path)}"))
             rows[file] = row
             progress(len(rows), len(usable))
     without = {file: ScoreRow(paths.relative(file), "predict", "", -1, math.nan, -1) for file in problems}

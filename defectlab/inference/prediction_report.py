@@ -19,7 +19,7 @@ from defectlab.inference.expected_labels import CLASSES, Expected, comparison, e
 from defectlab.inference.figures import image_figure
 from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for
 from defectlab.results.run.scores import ScoreRow, write_scores
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.progress import progress_bar
@@ -166,7 +166,7 @@ class _Writer:
         self.middle = middle  # value at which the deciding threshold is shown
         self.rows: list[ScoreRow] = []
         self.observations: list[dict[str, Any]] = []
-        self._taken: set[Path] = set()
+        self._taken: set[str] = set()
 
     def add(self, file: Path, found: Prediction, expected: Expected) -> None:
         """Add one predicted image to the report."""
@@ -250,9 +250,10 @@ class _Writer:
         folders = "-".join(file.parent.relative_to(self.common).parts)
         long = f"{folders or self.common.name}-{file.name}"
         more = (f"{long}-{number}" for number in count(2))  # folders a/b and a-b
-        names = (Path(kind) / f"{name}.png" for name in chain((file.stem, file.name, long), more))
-        picture = next(name for name in names if name not in self._taken)
-        self._taken.add(picture)
+        named = (f"{name}.png" for name in chain((file.stem, file.name, long), more))
+        pictures = (Path(names.path(kind), names.path(name)) for name in named)
+        picture = next(path for path in pictures if names.alike(path.as_posix()) not in self._taken)
+        self._taken.add(names.alike(picture.as_posix()))
         return picture
 
 

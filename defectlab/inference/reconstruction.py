@@ -9,6 +9,7 @@ from PIL import Image
 from defectlab.evaluation.threshold import decision
 from defectlab.inference.detector import Detector, Source, read_images
 from defectlab.models.vae.torch_model import VaeModel
+from defectlab.utils import names
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import BAD, new_figure, to_image
 from defectlab.visualization.run_panel import VERDICTS
@@ -73,7 +74,9 @@ def reconstruction_figure(detector: Detector, source: Source, title: str = "") -
         axis.imshow(np.concatenate([one.image, gap, one.rebuilt]))
         axis.set_title(f"{one.score:.1f}\n{VERDICTS[one.label]}", fontsize=9, color=BAD if one.label == 1 else "black")
         axis.set_axis_off()
-    figure.suptitle(f"{title}: above the image, below its reconstruction" if title else "image, reconstruction")
+    figure.suptitle(
+        names.figure(f"{title}: above the image, below its reconstruction") if title else "image, reconstruction"
+    )
     return to_image(figure)
 
 

@@ -1,6 +1,5 @@
 """Review of predictions: a person's verdicts on predicted images, and training again with confirmed images."""
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from defectlab.inference.detector import Prediction
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.errors import DataError, InputError, did_you_mean, unknown_name
-from defectlab.utils.files import replacing
+from defectlab.utils.files import read_csv, write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +50,8 @@ def write_verdicts(found: Sequence[Prediction], verdicts: Mapping[str, str], pat
         if before and before != verdict:
             changed.append(f"{key} from {before} to {verdict}")
         rows[key] = dict(zip(HEADER, (key, repr(one.score), str(one.label), verdict, now), strict=True))
-    with replacing(target) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HEADER)
-        writer.writeheader()
-        writer.writerows(rows.values())
+    header = list(dict.fromkeys([*HEADER, *(name for row in rows.values() for name in row)]))  # a person's too
+    write_csv(target, header, ([row.get(name) for name in header] for row in rows.values()))
     if changed:
         logger.info("%d earlier verdicts are replaced: %s", len(changed), "; ".join(changed))
     return target
@@ -175,11 +172,10 @@ def _named(found: Sequence[Prediction], name: str) -> Prediction:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"There is no file {path}; write_verdicts makes it.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"image_path", "verdict"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{path} must have the columns image_path and verdict, as write_verdicts makes it.")
-        rows = list(reader)
+    header, found = read_csv(path, encoding="utf-8-sig")
+    if not {"image_path", "verdict"} <= set(header):
+        raise InputError(f"{path} must have the columns image_path and verdict, as write_verdicts makes it.")
+    rows = [dict(zip(header, row, strict=False)) for row in found]
     wrong = [row for row in rows if row["verdict"] not in ("", *VERDICTS)]
     if wrong:
         raise InputError(f"{path}: {unknown_name('verdict', wrong[0]['verdict'], VERDICTS)}")

@@ -16,7 +16,7 @@ from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.setup_records import ProtocolRecord
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 
 Row = dict[str, Any]
 RankingKey = tuple[str, str, str]  # dataset, split, pixel size
@@ -53,7 +53,6 @@ _LAST = (
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
 _OPTION = re.compile(r"(model|data|backbone|trainer|evaluation)\.[a-z]\w*")
-_UNPRINTABLE = re.compile(r"[\000-\010\013\014\016-\037]")  # a workbook cannot hold them
 # Columns of their own already, or the same for every run.
 _NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backbone.weights")
 
@@ -283,7 +282,7 @@ def _megabytes(run: Run) -> float | None:
 
 
 def _clean(value: Any) -> Any:
-    return _UNPRINTABLE.sub("?", value) if isinstance(value, str) else value
+    return names.cell(value) if isinstance(value, str) else value
 
 
 def _date(text: str) -> datetime:

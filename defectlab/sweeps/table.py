@@ -1,6 +1,5 @@
 """Tables of a sweep's results: a row for each configuration, mean rows over datasets and seeds. Imports no torch."""
 
-import html
 import json
 import logging
 import time
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.workbook import update_workbook
+from defectlab.utils import names
 from defectlab.utils.files import write_csv
 from defectlab.utils.progress import clock, in_notebook
 from defectlab.utils.table import Table, numbers, print_table, to_html
@@ -130,7 +130,8 @@ def print_outcomes(outcomes: Sequence[Outcome], means: Sequence[MeanRow], metric
     console = Console(width=max(Console().width, MIN_WIDTH))
     for one in outcomes:
         if one.error:
-            console.print(f"{one.status}: {one.label} on {one.dataset}: {one.error}", soft_wrap=True, markup=False)
+            text = names.terminal(f"{one.status}: {one.label} on {one.dataset}: {one.error}", lines=True)
+            console.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
 def best_first(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
@@ -199,4 +200,4 @@ class LiveTable:
         rows = [[one.dataset, one.label, *_values(one.metrics)] for one in best]
         table = Table(["dataset", "configuration", *BARE_METRICS], rows)
         bar = f'<progress max="{self.total}" value="{done}" style="width:18em"></progress>'
-        return f"<div>{bar} {html.escape(state)}</div>{to_html(table, missing='')}"
+        return f"<div>{bar} {names.html(state)}</div>{to_html(table, missing='')}"

@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from defectlab.utils import names
 from defectlab.utils.disk import disk_errors
 
 
@@ -71,16 +73,36 @@ def _allocated(path: Path, array: Any) -> Any:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table as CSV, atomically; None is an empty cell."""
+    """Write a table as CSV, atomically; None is an empty cell, and text is escaped (`names.csv`)."""
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
+        writer = csv.writer(file)
+        writer.writerow(map(names.csv, header))
+        writer.writerows(map(names.csv, row) for row in rows)
     return path
+
+
+def read_csv(path: Path, encoding: str = "utf-8") -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a CSV that `write_csv` wrote, with the true names; empty lines are left out.
+
+    Raises:
+        csv.Error, UnicodeDecodeError: The file is damaged.
+    """
+    with path.open(newline="", encoding=encoding) as file:
+        text = file.read()
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    if "'" in text or "\\u" in text:  # only then is anything escaped
+        rows = [list(map(names.from_csv, row)) for row in rows]
+    return (rows[0], rows[1:]) if rows else ([], [])
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically. NaN raises a ValueError: a missing number must be None."""
+    try:
+        content = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8, which JSON can hold only escaped
+        content = json.dumps(data, indent=2, allow_nan=False).encode()
     with replacing(path) as partial:
-        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_bytes(content + b"\n")
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from defectlab.utils import names
 from defectlab.utils.progress import in_notebook
 
 # Other packages' notes to their own developers, raised whenever they are imported.
@@ -14,6 +15,14 @@ IMPORT_WARNINGS = (
     "Importing from timm.models.layers is deprecated",
     "The anomalib.models.components.dinov2 package is",
 )
+
+
+class LogFormatter(logging.Formatter):
+    """Formatter whose messages cannot command a terminal: file names and errors in them may hold control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message and its traceback, with escapes but for line breaks and tabs."""
+        return names.terminal(super().format(record), lines=True)
 
 
 class _ConsoleHandler(logging.StreamHandler):
@@ -36,7 +45,7 @@ def show_log() -> None:
     package = logging.getLogger("defectlab")
     if not package.handlers and not logging.getLogger().handlers:
         handler = _ConsoleHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(LogFormatter("%(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)
         package.propagate = False

@@ -3,13 +3,14 @@
 Bars are shown while their work runs and are then removed; only the log line of a stage remains.
 """
 
-import html
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from defectlab.utils import names
 
 REDRAW = 0.2  # seconds; a notebook's front end stores every redraw it is sent
 
@@ -91,7 +92,7 @@ class _NotebookBar:
             extent = f' max="{self.total}" value="{self.done}"'
             if 0 < self.done < self.total:
                 text += f", {clock(elapsed * (self.total - self.done) / self.done)} left"
-        label = f'<span style="display:inline-block;min-width:18em">{html.escape(self.label)}</span>'
+        label = f'<span style="display:inline-block;min-width:18em">{names.html(self.label)}</span>'
         bar = f'<progress style="width:18em;vertical-align:middle"{extent}></progress>'
         return f'<div style="padding-left:6px">{label}{bar} <small>{text}, {clock(elapsed)} so far</small></div>'
 
@@ -156,13 +157,19 @@ class TerminalDisplay:
             )
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self._progress.start()
-        return self._progress.add_task(label, total=total, of_bytes=of_bytes, amount=_amount(0, total, of_bytes))
+        return self._progress.add_task(
+            _plain(label), total=total, of_bytes=of_bytes, amount=_amount(0, total, of_bytes)
+        )
 
     def update(self, number: int, done: int, total: int | None, label: str | None) -> None:
         """Set the progress of a bar and its label."""
         of_bytes = next(task for task in self._progress.tasks if task.id == number).fields["of_bytes"]
         self._progress.update(
-            number, completed=done, total=total, description=label, amount=_amount(done, total, of_bytes)
+            number,
+            completed=done,
+            total=total,
+            description=None if label is None else _plain(label),
+            amount=_amount(done, total, of_bytes),
         )
 
     def remove(self, number: int) -> None:
@@ -171,6 +178,13 @@ class TerminalDisplay:
         if not self._progress.tasks:
             self._progress.stop()
             self._progress = None
+
+
+def _plain(label: str) -> str:
+    """Return a label without characters or brackets that rich takes for commands."""
+    from rich.markup import escape
+
+    return escape(names.terminal(label))
 
 
 def clock(seconds: float) -> str:

@@ -1,10 +1,11 @@
 """A table and its renderers for terminal or notebook, Markdown and HTML; the workbook has its own renderer."""
 
-import html
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
+
+from defectlab.utils import names
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,15 @@ def to_markdown(table: Table, missing: str = "-") -> str:
     | --- | ---: |
     | train | 3 |
     """
-    titles = [column.title for column in table.columns]
+    titles = [names.markdown(column.title) for column in table.columns]
     sides = ["---:" if column.right else "---" for column in table.columns]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, sides, *table.texts(missing)))
+    rows = ([names.markdown(text) for text in texts] for texts in table.texts(missing))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, sides, *rows))
 
 
 def to_html(table: Table, missing: str = "n/a") -> str:
     """Render a table as HTML that scrolls sideways if wide; text is escaped, None is shown as `missing`."""
-    head = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
+    head = "".join(f"<th>{names.html(column.title)}</th>" for column in table.columns)
     rows = ("".join(map(_html_cell, row, table.columns, repeat(missing))) for row in table.rows)
     body = "".join(f"<tr>{cells}</tr>" for cells in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -95,10 +97,10 @@ def to_html(table: Table, missing: str = "n/a") -> str:
 def _html_cell(value: Any, column: Column, missing: str) -> str:
     value, style = (value.value, value.style) if isinstance(value, Cell) else (value, "")
     if value is None:
-        return f'<td class="quiet">{html.escape(missing)}</td>'
+        return f'<td class="quiet">{names.html(missing)}</td>'
     classes = " ".join(filter(None, ("number" if is_number(value) else "", style)))
     attribute = f' class="{classes}"' if classes else ""
-    return f"<td{attribute}>{html.escape(cell_text(value, column))}</td>"
+    return f"<td{attribute}>{names.html(cell_text(value, column))}</td>"
 
 
 def print_table(
@@ -123,12 +125,16 @@ def print_table(
     from rich import table as rich_table
     from rich.console import Console
     from rich.measure import Measurement
+    from rich.text import Text
 
-    shown = rich_table.Table(title=title)
+    def plain(text: str) -> Text:  # what stands in brackets is a name's, not markup
+        return Text(names.terminal(text))
+
+    shown = rich_table.Table(title=None if title is None else Text(names.terminal(title), "table.title"))
     for column in table.columns:
-        shown.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.wrap)
+        shown.add_column(plain(column.title), justify="right" if column.right else "left", no_wrap=not column.wrap)
     for place, texts in enumerate(table.texts(missing)):
-        shown.add_row(*texts, style="bold" if place in bold else None)
+        shown.add_row(*map(plain, texts), style="bold" if place in bold else None)
     console = Console(width=max(Console().width, width))
     if fit:
         needed = Measurement.get(console, console.options.update(width=1000), shown).maximum
@@ -140,7 +146,7 @@ def print_line(text: str) -> None:
     """Print text to the terminal or the notebook without wrapping long lines."""
     from rich.console import Console
 
-    Console().print(text, soft_wrap=True)
+    Console().print(names.terminal(text, lines=True), soft_wrap=True, markup=False, emoji=False)
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str | None:

@@ -13,6 +13,7 @@ from defectlab.results.curves import Kind, roc_points
 from defectlab.results.evaluate import columns
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import KEY
+from defectlab.utils import names
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import (
     BAD,
@@ -27,6 +28,8 @@ from defectlab.visualization.canvas import (
     to_svg,
 )
 
+LABEL = 48  # characters of a name beside an axis
+
 
 def curve_chart(
     curves: Mapping[str, Points],
@@ -38,12 +41,12 @@ def curve_chart(
     """Return an SVG chart of curves in the unit square, one for each name; the range of x up to `limit` is shaded."""
     figure, (axis,) = new_figure((4.2, 4.0))
     for name, (x, y) in curves.items():
-        axis.plot(x, y, label=name, linewidth=1.6, drawstyle="default")
+        axis.plot(x, y, label=names.figure(name), linewidth=1.6, drawstyle="default")
     if diagonal:
         axis.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=0.8, linestyle="--")
     if limit is not None:
         axis.axvspan(0, limit, color="#3478b8", alpha=0.08, linewidth=0)
-    axis.set(xlabel=labels[0], ylabel=labels[1], title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    axis.set(xlabel=labels[0], ylabel=labels[1], title=names.figure(title), xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     axis.legend(fontsize=7, loc="lower right" if diagonal or limit else "lower left")
     return to_svg(figure)
 
@@ -60,7 +63,7 @@ def histogram(good: Sequence[float], bad: Sequence[float], threshold: float | No
         top.hist(values, edges, color=colour, alpha=0.6, label=f"{name} ({len(values)})")
     if threshold is not None:
         top.axvline(threshold, color=LINE, linewidth=1.6, label="threshold")
-    top.set(ylabel="images", title=title)
+    top.set(ylabel="images", title=names.figure(title))
     top.legend(fontsize=8)
     _cumulative(bottom, good, bad, threshold)
     return to_svg(figure)
@@ -79,7 +82,7 @@ def cumulative_figure(good: Sequence[float], bad: Sequence[float], threshold: fl
     """Return a figure of the share of good and of anomalous images at or below each score, with the threshold."""
     figure, (axis,) = new_figure((7.2, 4.6))
     _cumulative(axis, good, bad, threshold)
-    axis.set(title=title)
+    axis.set(title=names.figure(title))
     axis.grid(color="#e4e4e8")
     axis.legend(fontsize=8)
     return figure
@@ -110,8 +113,10 @@ def confusion_figure(kinds: Sequence[Kind], title: str) -> Any:
         wrong = count and (column == 2 or (column == 0 and kind.label == 1))
         axis.text(column, row, str(count), ha="center", va="center", color=WRONG if wrong else "black")
     axis.set_xticks(range(len(columns)), columns)
-    axis.set_yticks(range(len(kinds)), [f"{kind.defect or 'unknown'} ({kind.count})" for kind in kinds])
-    axis.set(title=title)
+    axis.set_yticks(
+        range(len(kinds)), [f"{names.figure(kind.defect or 'unknown', LABEL)} ({kind.count})" for kind in kinds]
+    )
+    axis.set(title=names.figure(title))
     return figure
 
 
@@ -122,7 +127,8 @@ def interval_chart(values: Mapping[str, tuple[float, float | None, float | None]
         if low is not None and high is not None:
             axis.plot([low, high], [place, place], color="#9cc3e6", linewidth=5, solid_capstyle="butt")
         axis.plot([value], [place], "o", color=GOOD, markersize=5)
-    axis.set(title=title, yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.5, -0.5))
+    labels = [names.figure(name) for name in values]
+    axis.set(title=names.figure(title), yticks=range(len(values)), yticklabels=labels, ylim=(len(values) - 0.5, -0.5))
     axis.grid(axis="x", color="#e4e4e8")
     axis.tick_params(axis="y", labelsize=8)
     return to_svg(figure)
@@ -137,7 +143,7 @@ def cuts_chart(scores: Mapping[str, Sequence[float]], cuts: Sequence[tuple[str, 
     for place, (_, cut) in enumerate(cuts, 1):
         axis.plot([cut, cut], [-1.6, place], color=LINE, linewidth=0.8, alpha=0.6)
         axis.plot([cut], [place], "o", color=LINE, markersize=6)
-    axis.set(ylim=(len(cuts) + 0.6, -1.8), xlabel=label, title=title)
+    axis.set(ylim=(len(cuts) + 0.6, -1.8), xlabel=names.figure(label), title=names.figure(title))
     axis.set_yticks([*heights, *range(1, len(cuts) + 1)], [*scores, *(name for name, _ in cuts)], fontsize=8)
     axis.spines[["top", "left", "right"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
@@ -148,7 +154,7 @@ def loss_chart(history: Mapping[str, Sequence[float | None]], title: str) -> str
     """Draw losses by epoch, on a logarithmic axis where all are above 0; epochs without a value are passed over."""
     figure, (axis,) = new_figure((6.4, 2.8))
     draw_losses(axis, history)
-    axis.set(title=title)
+    axis.set(title=names.figure(title))
     axis.legend(fontsize=8)
     return to_svg(figure)
 
@@ -171,7 +177,7 @@ def training_figure(run: Run) -> Image.Image:
 
         axis.yaxis.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
         axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-    axis.set(title=f"{run.title}: losses by epoch")
+    axis.set(title=names.figure(f"{run.title}: losses by epoch"))
     axis.legend(frameon=False)
     return to_image(figure)
 
@@ -196,7 +202,10 @@ def roc_figure(run: Run) -> Image.Image:
         flagged = [float((part > threshold).mean()) for part in (curve.negatives, curve.positives)]
         axis.plot(*([share] for share in flagged), "D", color=LINE, label=f"threshold {threshold:.4g}")
     axis.set(
-        xlabel="good flagged (FPR)", ylabel="defects caught (TPR)", title=f"{run.title}: image ROC", aspect="equal"
+        xlabel="good flagged (FPR)",
+        ylabel="defects caught (TPR)",
+        title=names.figure(f"{run.title}: image ROC"),
+        aspect="equal",
     )
     axis.legend(loc="lower right", frameon=False)
     return to_image(figure)
@@ -221,7 +230,11 @@ def metric_bars(runs: Sequence[Run], metrics: Sequence[str] = ("image_TPR", "ima
             label=metric,
         )
         axis.bar_label(bars, fmt="%.2f", fontsize=8)
-    axis.set_xticks(np.arange(len(runs)) + (len(metrics) - 1) * width / 2, [run.title for run in runs], fontsize=8)
+    axis.set_xticks(
+        np.arange(len(runs)) + (len(metrics) - 1) * width / 2,
+        [names.figure(run.title, LABEL) for run in runs],
+        fontsize=8,
+    )
     axis.set(ylim=(0, 1.08), ylabel="share")
     axis.legend(loc="lower right", fontsize=8)
     return to_image(figure)

@@ -11,6 +11,7 @@ from defectlab.data.images import as_uint8, read_image
 from defectlab.data.manifest.manifest import SPLITS, Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.tiles import TileGrid
+from defectlab.utils import names
 from defectlab.utils.errors import InputError
 from defectlab.utils.table import Table, numbers, to_markdown
 from defectlab.visualization.canvas import BAD, GOOD, new_figure, to_image
@@ -46,7 +47,7 @@ def labels_figure(manifest: Manifest) -> Image.Image:
                         color=colour, label=label)  # fmt: skip
         axis.bar_label(bars)
     axis.set_xticks(range(len(SPLITS)), SPLITS)
-    axis.set(ylabel="images", title=f"{manifest.name}: labels")
+    axis.set(ylabel="images", title=names.figure(f"{manifest.name}: labels"))
     axis.legend(frameon=False)
     return to_image(figure)
 
@@ -66,7 +67,7 @@ def samples_figure(manifest: Manifest, split: str, label: int, count: int = 8, s
         axis.imshow(as_uint8(read_image(manifest.absolute(entries[place]), manifest.protocol.bit_depth)))
         axis.set_title(f"{entries[place].width} x {entries[place].height}", fontsize=9)
         axis.set_axis_off()
-    figure.suptitle(f"{split}: {entries[0].defect}")
+    figure.suptitle(names.figure(f"{split}: {entries[0].defect}"))
     return to_image(figure)
 
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 from defectlab.data.images import as_uint8, read_image, read_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.transforms.mask_reduction import reduce_mask
+from defectlab.utils import names
 from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import new_figure, to_image
 from defectlab.visualization.overlays import contour
@@ -39,8 +40,8 @@ def write_mask_pairs(manifest: Manifest, file: Path) -> int:
     for axis, entry in zip(axes, chosen, strict=False):
         pixels, share = outlined(manifest, entry)
         axis.imshow(pixels)
-        axis.set_title(f"{entry.path}\n{share:.2%} marked", fontsize=8)
-    figure.suptitle(f"{manifest.name}: outlines of what masks mark")
+        axis.set_title(f"{names.figure(entry.path)}\n{share:.2%} marked", fontsize=8)
+    figure.suptitle(names.figure(f"{manifest.name}: outlines of what masks mark"))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         to_image(figure).save(file)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from defectlab.utils import names
 from defectlab.visualization.overlays import colour_map
 
 INK = (30, 30, 34)
@@ -100,6 +101,7 @@ def _text(
     colour: Colour,
 ) -> None:
     """Draw one line of text; a line that is too long is shortened in the middle, since file names differ at the end."""
+    text = names.panel(text)
     if draw.textlength(text, typeface) > room:
         keep = len(text)
         while keep > 2 and draw.textlength(_shortened(text, keep), typeface) > room:
@@ -117,7 +119,7 @@ def _draw_scale(
 ) -> None:
     """Draw the colour bar between the values of its two ends, with a tick at the threshold."""
     typeface = font(text)
-    low, high = f"{scale.label} {scale.low:.4g}", f"{scale.high:.4g}"
+    low, high = f"{names.panel(scale.label)} {scale.low:.4g}", f"{scale.high:.4g}"
     left = at[0] + round(draw.textlength(low, typeface)) + text // 2
     length = max(40, width - left - round(draw.textlength(high, typeface)) - text)
     draw.text(at, low, font=typeface, fill=QUIET)
@@ -134,7 +136,7 @@ def _draw_legend(
     draw: ImageDraw.ImageDraw, legend: Sequence[tuple[Colour, str]], at: tuple[int, int], text: int
 ) -> None:
     left, top = at
-    for colour, label in legend:
+    for colour, label in ((colour, names.panel(label)) for colour, label in legend):
         draw.rectangle([left, top + text // 4, left + text, top + text], fill=colour, outline=QUIET)
         draw.text((left + round(text * 1.4), top), label, font=font(text), fill=QUIET)
         left += round(text * 3 + draw.textlength(label, font(text)))

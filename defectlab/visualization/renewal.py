@@ -1,12 +1,11 @@
 """Pictures and reports of a run made again, or marked, after its thresholds changed."""
 
-import html
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from defectlab.results.run.run import Run
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.files import replacing
 from defectlab.visualization.report import write_report
@@ -55,7 +54,7 @@ def mark_outdated(report: Path, run: Run) -> bool:
     if run.record.run_id not in page or BODY not in page:
         return False
     line = (
-        f'<p class="wrong" id="outdated-{html.escape(run.record.run_id)}">The thresholds of {html.escape(run.title)} '
+        f'<p class="wrong" id="outdated-{names.html(run.record.run_id)}">The thresholds of {names.html(run.title)} '
         "were changed after this report was made: what it says at them is of the old ones. Make it again "
         "(defectlab report, or training_code/compare.ipynb).</p>\n"
     )

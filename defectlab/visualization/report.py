@@ -1,7 +1,6 @@
 """A self-contained HTML report about one or several runs, made from their records without network or model."""
 
 import base64
-import html
 import io
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import KEY, row_of
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.files import replacing
 from defectlab.utils.table import Table, to_html
@@ -93,7 +92,7 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
     body = "\n".join([_head(rankings, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
-    title = html.escape(", ".join(run.record.name for run in runs[:3]))
+    title = names.html(", ".join(run.record.name for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n{body}\n'
@@ -106,8 +105,8 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
 
 
 def _head(rankings: Sequence[Ranking], ordered: Sequence[tuple[Run, Sequence[ScoreRow]]]) -> str:
-    names = ", ".join(dict.fromkeys(ranking.group[0] for ranking in rankings))
-    parts = [f"<h1>{len(ordered)} run{'s' * (len(ordered) > 1)} on {html.escape(names)}</h1>"]
+    datasets = ", ".join(dict.fromkeys(ranking.group[0] for ranking in rankings))
+    parts = [f"<h1>{len(ordered)} run{'s' * (len(ordered) > 1)} on {names.html(datasets)}</h1>"]
     if len(rankings) > 1:
         parts.append(
             '<p class="wrong">These runs have different images or splits: rank them within a table, never across.</p>'
@@ -116,12 +115,12 @@ def _head(rankings: Sequence[Ranking], ordered: Sequence[tuple[Run, Sequence[Sco
     if together:
         words = "Mean over datasets, each counting the same; ranked among rows on the same datasets and splits."
         parts += [f'<p class="quiet">{words}</p>', dataset_means_table(together)]
-    links = (f'<a href="#run{place}">{html.escape(run.title)}</a>' for place, (run, _) in enumerate(ordered))
+    links = (f'<a href="#run{place}">{names.html(run.title)}</a>' for place, (run, _) in enumerate(ordered))
     parts.append(f"<nav>{' '.join(links)}</nav>" if len(ordered) > 1 else "")
     kinds = kinds_by_run([run for run, _ in ordered])
     for ranking in rankings:
-        parts.append(f"<h2>{html.escape(ranking.group[0])}</h2>" if len(rankings) > 1 else "")
-        parts += [f'<p class="quiet">{html.escape(ranking.protocol)}</p>', ranking_table(ranking), _explained(ranking)]
+        parts.append(f"<h2>{names.html(ranking.group[0])}</h2>" if len(rankings) > 1 else "")
+        parts += [f'<p class="quiet">{names.html(ranking.protocol)}</p>', ranking_table(ranking), _explained(ranking)]
         if sum(RANKED_BY in entry.spreads for entry in ranking.entries) > 1:
             parts.append(f'<div class="charts">{ranking_chart(ranking)}</div>')
         if sum(len(entry.rows) for entry in ranking.entries) > 1:
@@ -141,7 +140,7 @@ def _explained(ranking: Ranking) -> str:
     if ranking.trivial:
         parts.append("In red: no better than calling every image anomalous.")
     notes = dict.fromkeys(f"{entry.name}: {entry.note}." for entry in ranking.entries if entry.note)
-    return f'<p class="quiet">{html.escape(" ".join([*parts, *notes]))}</p>'
+    return f'<p class="quiet">{names.html(" ".join([*parts, *notes]))}</p>'
 
 
 def _curve_name(ranking: Ranking, entry: Entry) -> str:
@@ -187,9 +186,9 @@ def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points])
 def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) -> str:
     threshold = run.record.thresholds.image.value
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
-    parts = [f'<h2 id="run{place}">{html.escape(run.title)}</h2>', _settings(run)]
+    parts = [f'<h2 id="run{place}">{names.html(run.title)}</h2>', _settings(run)]
     if masks := describe_mask_loss(run.record):
-        parts.append(f"<p>{html.escape(masks)}</p>")
+        parts.append(f"<p>{names.html(masks)}</p>")
     parts += ["<h3>Scores</h3>", f'<div class="charts">{histogram(good, bad, threshold, "test images")}</div>']
     parts.append(_losses(run.record.history))
     kinds = by_kind(rows, threshold, row_groups(run.record, rows))
@@ -203,7 +202,7 @@ def _losses(history: Mapping[str, Sequence[float | None]]) -> str:
     if several:
         return f'<h3>Training</h3><div class="charts">{loss_chart(several, "losses by epoch")}</div>'
     only = [f"{name} {values[0]:.4g}" for name, values in history.items() if values and values[0] is not None]
-    return f"<h3>Training</h3><p>One epoch: {html.escape(', '.join(only))}.</p>" if only else ""
+    return f"<h3>Training</h3><p>One epoch: {names.html(', '.join(only))}.</p>" if only else ""
 
 
 def _settings(run: Run) -> str:
@@ -225,8 +224,8 @@ def _failures(run: Run, count: int) -> str:
     shown = ShownImages.of(run)
     if shown is None:
         return '<p class="quiet">No maps were kept, so there are no pictures.</p>'
-    names = [COLUMNS[0], *(["ground truth"] if shown.masks is not None else []), *COLUMNS[1:]]
-    words = f"Left to right: {', '.join(names)} (green: above the pixel threshold, magenta: ground truth)."
+    columns_shown = [COLUMNS[0], *(["ground truth"] if shown.masks is not None else []), *COLUMNS[1:]]
+    words = f"Left to right: {', '.join(columns_shown)} (green: above the pixel threshold, magenta: ground truth)."
     parts = [f'<h3>Where it fails</h3><p class="quiet">{words}</p>', _scale(shown)]
     for title, indices in where_it_fails(shown.rows, shown.image_threshold, count).items():
         figures = "".join(_figure(shown, index) for index in indices)
@@ -240,9 +239,9 @@ def _figure(shown: ShownImages, index: int) -> str:
     try:
         pictures = "".join(f'<img alt="" src="{_embedded(tile)}">' for tile in shown.tiles(index, truth=True))
     except DataError as error:
-        pictures = f'<span class="quiet">{html.escape(str(error))}</span>'
+        pictures = f'<span class="quiet">{names.html(str(error))}</span>'
     style = ' class="wrong"' if wrong else ""
-    caption = f"{html.escape(row.image_path)}: {html.escape(text)}"
+    caption = f"{names.html(row.image_path)}: {names.html(text)}"
     return f'<figure><div class="tiles">{pictures}</div><figcaption{style}>{caption}</figcaption></figure>'
 
 
@@ -252,7 +251,7 @@ def _scale(shown: ShownImages) -> str:
     bar = colour_map(np.linspace(scale.low, scale.high, 260)[None].repeat(14, axis=0), scale.low, scale.high)
     limit = "" if scale.threshold is None else f"; the contour is at the pixel threshold, {scale.threshold:.4g}"
     return (
-        f'<p class="scale">{html.escape(scale.label)} {scale.low:.4g}<img alt="" src="{_embedded(bar)}">'
+        f'<p class="scale">{names.html(scale.label)} {scale.low:.4g}<img alt="" src="{_embedded(bar)}">'
         f"{scale.high:.4g}{limit}</p>"
     )
 

@@ -1,7 +1,6 @@
 """Files of a run's test results for other programs: predictions, averages, confusion, cumulative histogram."""
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from defectlab.results.curves import Kind, by_kind
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
-from defectlab.utils.files import replacing, write_json
+from defectlab.utils.files import replacing, write_csv, write_json
 from defectlab.visualization.charts import confusion_figure, cumulative_figure
 
 # Those that change with the run's thresholds.
@@ -40,11 +39,9 @@ def write_result_files(run: Run, folder: Path) -> Iterator[Path]:
     write_json(results, _results(run, kinds))
     yield results
     header = ("image_path", "predicted_label", "ground_truth_label", "predicted_score")
-    _write_csv(predictions, header, ((*_labels(row), row.score) for row in rows))
+    write_csv(predictions, header, ((*_labels(row), row.score) for row in rows))
     yield predictions
-    _write_csv(
-        averages, ("label", "avg_anomaly_score"), ((kind.defect or "unknown", kind.mean_score) for kind in kinds)
-    )
+    write_csv(averages, ("label", "avg_anomaly_score"), ((kind.defect or "unknown", kind.mean_score) for kind in kinds))
     yield averages
     good, bad = ([row.score for row in rows if row.label == label] for label in (0, 1))
     title = f"{run.model} on {run.dataset}"
@@ -71,13 +68,6 @@ def _results(run: Run, kinds: Sequence[Kind]) -> dict[str, Any]:
 
 def _labels(row: ScoreRow) -> tuple[str, str, str]:
     return row.image_path, PREDICTED[row.pred_label], row.defect or "unknown"
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _save(path: Path, figure: Any) -> Path:

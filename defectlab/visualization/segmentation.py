@@ -10,7 +10,7 @@ from PIL import Image
 from defectlab.data.images import as_uint8, read_image
 from defectlab.evaluation.metrics import round_down
 from defectlab.results.run.run import Run
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.files import replacing
 from defectlab.visualization.canvas import image_row, scale_bar, to_image
@@ -66,7 +66,7 @@ def segmentation_figure(
     panels |= {"predicted mask": _black_and_white(mask), "boundaries": contour(image, mask)}
     height, width = image.shape[:2]
     figure, axes = image_row(panels, (3.4 * len(panels), 3.3 * min(1.6, height / width) + 1.1))
-    figure.suptitle(title)
+    figure.suptitle(names.figure(title))
     scale_bar(figure, axes, low, high, threshold, "Anomaly Score")
     return to_image(figure)
 
@@ -91,7 +91,7 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
         if shown.masks is not None:
             truth = on_image(shown.preprocessing, shown.masks[place], image, size) > 0.5
         found = anomaly_map > round_down(shown.scale.threshold)
-        path = folder / f"{run.record.dataset.name}_val_{place}.png"
+        path = folder / f"{names.path(run.record.dataset.name)}_val_{place}.png"
         figure = segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth)
         with replacing(path) as partial:
             figure.save(partial, format="PNG")
@@ -100,7 +100,7 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
 
 def run_figures_in(run: Run, folder: Path) -> list[Path]:
     """Return the figures of `write_run_figures` that are in a folder."""
-    return sorted(folder.glob(f"{glob.escape(run.record.dataset.name)}_val_*.png"))
+    return sorted(folder.glob(f"{glob.escape(names.path(run.record.dataset.name))}_val_*.png"))
 
 
 def _black_and_white(mask: np.ndarray) -> np.ndarray:

@@ -50,7 +50,9 @@ def _attack(name: str, inputs: int, arguments: argparse.Namespace) -> tuple[Coun
             peak = max(peak, worker.peak_bytes())
             if text:
                 arguments.out.mkdir(parents=True, exist_ok=True)
-                (arguments.out / f"{name}-{seed}.txt").write_text(f"{outcome}\n{text}\n", encoding="utf-8")
+                (arguments.out / f"{name}-{seed}.txt").write_text(
+                    f"{outcome}\n{text}\n", encoding="utf-8", errors="backslashreplace"
+                )
             if worker.peak_bytes() > PEAK_BYTES:
                 arguments.out.mkdir(parents=True, exist_ok=True)
                 (arguments.out / f"{name}-{seed}-memory.txt").write_text(f"peak of {worker.peak_bytes()} bytes\n")

@@ -18,12 +18,13 @@ class Target:
     `prepare(good)` writes the good files, once. `attack(random, good, work)` makes one hostile input in the empty
     folder `work`, drawn with `random` alone, gives it to the reader and lets the reader's `InputError` through.
     Every other exception is a fault of the reader; an input that was changed and is read otherwise without a word is
-    one too, which `attack` says by an `AssertionError`.
+    one too, which `attack` says by an `AssertionError`. `refuses`: whether some inputs must be refused.
     """
 
     name: str
     prepare: Callable[[Path], None]
     attack: Callable[[random.Random, Path, Path], None]
+    refuses: bool = True
 
 
 def run_attack(target: Target, seed: int, good: Path, work: Path) -> str:

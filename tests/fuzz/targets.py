@@ -8,6 +8,7 @@ from tests.fuzz.target import Target
 TARGETS: dict[str, tuple[str, float]] = {
     "images": ("images", 3),
     "yaml": ("yaml_settings", 2),
+    "names": ("names", 3),
 }
 
 

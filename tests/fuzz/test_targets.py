@@ -19,5 +19,5 @@ def test_a_target_meets_no_fault(name: str, tmp_path):
         work = tmp_path / f"work{seed}"
         work.mkdir()
         outcomes.add(run_attack(target, seed, good, work))
-    assert REFUSED in outcomes
+    assert REFUSED in outcomes or not target.refuses
     assert outcomes <= {ACCEPTED, REFUSED}

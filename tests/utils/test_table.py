@@ -16,7 +16,7 @@ def test_markdown_aligns_numbers_to_the_right():
     assert to_markdown(TABLE, missing="n/a").splitlines() == [
         "| run | AUROC | images | seconds |",
         "| --- | ---: | ---: | ---: |",
-        "| a <b> | 0.988 | 12 | 1.5000 |",
+        "| a &lt;b&gt; | 0.988 | 12 | 1.5000 |",
         "| c | n/a | True | none |",
     ]
 

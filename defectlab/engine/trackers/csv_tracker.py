@@ -3,13 +3,12 @@
 Not Lightning's CSVLogger, whose file has a column for each name and none for stage, epoch and images.
 """
 
-import csv
 from collections.abc import Mapping
 from typing import ClassVar
 
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker
 from defectlab.results.run.run import Run
-from defectlab.utils.files import replacing
+from defectlab.utils.files import read_csv, write_csv
 from defectlab.utils.validation import checked_options
 
 HEADER = ("stage", "epoch", "images_seen", "name", "value")
@@ -35,14 +34,12 @@ class CsvLog(RunTracker):
         self._path = run.folder / self.file
         self._rows = []
         if stage == "test" and self._path.is_file():
-            with self._path.open(newline="", encoding="utf-8") as file:
-                self._rows = [tuple(row) for row in csv.reader(file) if row and row[0] == "train"]
+            self._rows = [tuple(row) for row in read_csv(self._path)[1] if row[0] == "train"]
 
     def log(self, values: Mapping[str, float], point: LogPoint) -> None:
         """Write the losses of an epoch or the metrics of a test as rows."""
         if point.kind == "batch":
             return
         place = ("train", point.epoch, point.images_seen) if point.kind == "epoch" else ("test", "", "")
-        self._rows += [(*place, name, repr(value)) for name, value in values.items()]
-        with replacing(self._path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([HEADER, *self._rows])
+        self._rows += [(*place, name, value) for name, value in values.items()]
+        write_csv(self._path, HEADER, self._rows)

@@ -5,7 +5,6 @@ averaged over seeds: the paired test and the interval of one run apply unchanged
 as the sample; where parts have several photographs (`data.group`), parts are the sample.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from defectlab.evaluation.multiple_comparisons import compare_auroc
 from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
+from defectlab.utils.files import read_csv
 
 Floats = NDArray[np.float64]
 
@@ -84,10 +84,9 @@ def read_test_scores(run: Run) -> TestScores | None:
     path = run.folder / "scores.csv"
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        at = {name: place for place, name in enumerate(next(reader, []))}
-        rows = [row for row in reader if row and row[at["split"]] == "test"]
+    header, rows = read_csv(path)
+    at = {name: place for place, name in enumerate(header)}
+    rows = [row for row in rows if row[at["split"]] == "test"]
     if not rows:
         return None
     names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])

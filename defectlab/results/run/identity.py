@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from defectlab.utils import names
 
 # Options for where images are stored and how fast they are read change results only by rounding.
 _NOT_IDENTITY = {
@@ -14,6 +17,10 @@ _NOT_IDENTITY = {
 }
 
 
+MAX_DIFFERING = 4  # settings that a suffix names
+MAX_VALUE, MAX_SUFFIX = 24, 60  # characters
+MAX_RUN_NAME = 100  # bytes, before a suffix
+_NOT_IN_RUN = re.compile(r"[^\w.+=@]+")
 _NUMBERS = ("n_features", "coreset_sampling_ratio", "num_neighbors", "latent_dim")
 
 
@@ -52,25 +59,37 @@ def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs:
     parts += [str(options[key]) for key in _NUMBERS if key in options]
     if model not in ("padim", "patchcore") and epochs is not None:
         parts.append(f"{epochs}ep")
-    return safe_name("_".join(part for part in parts if part))
+    return run_part("_".join(part for part in parts if part))
 
 
 def differing_suffix(facts: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return a suffix of the differing settings, for a name already taken by another experiment.
 
+    What cannot be read in a few characters (other images or weights, a mapping, more than four settings) is a part of
+    the id instead, once and at the end.
+
     >>> differing_suffix({"seed": 7, "model.image_size": [512, 512]}, {"seed": 42, "model.image_size": [256, 256]})
     '_image_size-512x512_seed-7'
+    >>> differing_suffix({"seed": 7, "data.manifest": "1"}, {"seed": 42, "data.manifest": "2"})
+    '_data_seed-7_2a9a6e'
     """
-    parts = []
-    for key in sorted(set(facts) | set(other)):
-        if facts.get(key) != other.get(key):
-            value = facts.get(key)
-            short = {"data.manifest": "data", "backbone.sha256": "weights"}.get(key, key.split(".")[-1])
-            text = "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            parts.append(f"{short}-{text[:8] if short in ('data', 'weights') else text}")
-    if len(parts) > 4:  # too many to read; a part of the id is used instead
-        return f"_{experiment_id(facts)[:6]}"
-    return safe_name("".join(f"_{part}" for part in dict.fromkeys(parts)))[:80]
+    differing = [key for key in sorted(set(facts) | set(other)) if facts.get(key) != other.get(key)]
+    parts, whole = [], len(differing) <= MAX_DIFFERING
+    for key in differing[:MAX_DIFFERING] if whole else ():
+        short = {"data.manifest": "data", "backbone.sha256": "weights"}.get(key, key.split(".")[-1])
+        text = "" if short in ("data", "weights") else _readable_value(facts.get(key))
+        whole = whole and bool(text)
+        parts.append(f"{short}-{text}" if text else short)
+    suffix = "".join(f"_{run_part(part)}" for part in dict.fromkeys(parts))
+    if len(suffix) > MAX_SUFFIX:
+        suffix, whole = "", False
+    return suffix if whole else f"{suffix}_{experiment_id(facts)[:6]}"
+
+
+def _readable_value(value: Any) -> str:
+    """Return a setting's value as a few characters of a name; empty if it has none."""
+    text = "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "" if isinstance(value, Mapping) or run_part(text) != text or len(text) > MAX_VALUE else text
 
 
 def safe_name(text: str) -> str:
@@ -79,4 +98,19 @@ def safe_name(text: str) -> str:
     >>> safe_name("data/bottle: 2")
     'data-bottle- 2'
     """
+    return names.path(text, empty="run")
+
+
+def run_part(text: str) -> str:
+    """Return text as a part of the name of a run's folder: letters, digits and signs that no shell needs quoted.
+
+    >>> run_part("my run {'a': 1}, 2"), run_part("..")
+    ('my-run-a-1-2', 'run')
+    """
+    part = _NOT_IN_RUN.sub("-", text).strip("-_. ").encode("utf-8", "replace")[:MAX_RUN_NAME]
+    return names.path(part.decode(errors="ignore").rstrip("-_."), empty="run")
+
+
+def former_name(text: str) -> str:
+    """Return the name that a folder had before `run_part` and `names.path`, under which an older run still lies."""
     return "".join("-" if character in '/\\:*?"<>|\n\t' else character for character in text).strip(". ") or "run"

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import glob
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from defectlab.results.run.identity import differing_suffix, safe_name
+from defectlab.results.run.identity import differing_suffix, former_name, run_part, safe_name
 from defectlab.results.run.record import FILE, NewerRecordError, RunRecord, find_record
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 
 logger = logging.getLogger(__name__)
 
@@ -22,25 +21,37 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def parent_of(results: Path, record: RunRecord) -> Path:
-    """Return the parent of a run's folder, named by model and dataset."""
-    return results / safe_name(record.model) / safe_name(record.dataset.name)
+    """Return the parent of a run's folder, named by model and dataset; one with a name of earlier versions stays."""
+    model, dataset = record.model, record.dataset.name
+    former = results / former_name(model) / former_name(dataset)
+    with suppress(OSError, ValueError):  # a name that no file system takes
+        if former.is_dir():
+            return former
+    return results / safe_name(model) / safe_name(dataset)
 
 
 def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -> Path:
-    """Return the folder for this experiment: that of its earlier run of this name, or a free one."""
-    for file in sorted(parent.glob(f"{glob.escape(name)}*/{FILE}")):
-        earlier = _known_record(file.parent)
+    """Return the folder for this experiment: that of its earlier run of this name, or a free one.
+
+    Folders are named by `run_part`; a run in one that an earlier version named stays there. A folder that differs by
+    upper and lower case alone is not free.
+    """
+    short = run_part(name)
+    begins = tuple({names.alike(short), names.alike(former_name(name))})
+    there = {folder: names.alike(folder.name) for folder in parent.iterdir()} if parent.is_dir() else {}
+    for folder in sorted(folder for folder, alike in there.items() if alike.startswith(begins)):
+        earlier = _known_record(folder)
         if earlier is not None and earlier.run_id == identity:
-            return file.parent
-    if not (parent / name).exists():
-        return parent / name
-    taken = _known_record(parent / name)
+            return folder
+    same = next((folder for folder, alike in there.items() if alike == names.alike(short)), None)
+    if same is None:
+        return parent / short
+    taken, hashed = _known_record(same), f"_{identity[:6]}"
     suffix = differing_suffix(facts, taken.facts) if taken else ""
-    return next(
-        folder
-        for folder in (parent / f"{name}{suffix}", parent / f"{name}{suffix}_{identity[:6]}")
-        if not folder.exists() or folder.name.endswith(identity[:6])
-    )
+    readable = parent / f"{short}{suffix.removesuffix(hashed)}"
+    if not suffix.endswith(hashed) and names.alike(readable.name) not in there.values():
+        return readable
+    return readable.with_name(f"{readable.name}{hashed}")
 
 
 def _known_record(folder: Path) -> RunRecord | None:

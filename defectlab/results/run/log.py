@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from defectlab.results.run.run import Run
+from defectlab.utils.logs import LogFormatter
 
 LOG = "log.txt"
 
@@ -15,7 +16,7 @@ class _RunLog(logging.Handler):
     def __init__(self, run: Run) -> None:
         super().__init__(logging.INFO)
         self._run = run
-        self.setFormatter(logging.Formatter("%(asctime)s\t%(levelname)s\t%(message)s"))
+        self.setFormatter(LogFormatter("%(asctime)s\t%(levelname)s\t%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one message to the log file; a write error loses the line but does not stop the run."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.results.run.arrays import mapped, unpack_masks
-from defectlab.results.run.identity import experiment_id, safe_name
+from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT, locked, parent_of, place_of, suggest_runs
 from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere, this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
@@ -83,7 +83,7 @@ class Run:
             parent.mkdir(parents=True, exist_ok=True)
         with disk_errors(parent), locked(parent):
             for _ in range(ATTEMPTS):
-                final = place_of(parent, safe_name(name), facts, identity)
+                final = place_of(parent, name, facts, identity)
                 clear_leftovers(parent, final.name, "running")
                 earlier = find_record(final)
                 if earlier is not None and runs_elsewhere(final, earlier):

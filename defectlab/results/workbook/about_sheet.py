@@ -6,7 +6,7 @@ from openpyxl.styles import Alignment
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.ranking import BEST, TIED, UNTESTED, WORSE, Ranking
-from defectlab.results.workbook.cells import HEADER, set_pages
+from defectlab.results.workbook.cells import HEADER, put, set_pages
 from defectlab.results.workbook.leaderboard_sheet import BOLD, QUIET, TITLE
 
 SHEETS = {
@@ -88,8 +88,8 @@ def write_about(sheet: Worksheet, rankings: Sequence[Ranking]) -> None:
         f"{ranking.group[0] or 'no dataset'}, {ranking.group[1][:6]}, pixels {ranking.group[2]}": ranking.protocol
         for ranking in rankings
     }
-    sheet.cell(1, 1, "What this workbook says, and how far it can be believed").font = TITLE
-    sheet.cell(2, 1, "Made from the run records by DefectLab; `defectlab compare` makes it again.").font = QUIET
+    put(sheet, 1, 1, "What this workbook says, and how far it can be believed").font = TITLE
+    put(sheet, 2, 1, "Made from the run records by DefectLab; `defectlab compare` makes it again.").font = QUIET
     place = 4
     sections = {"Sheets": SHEETS, "Words": WORDS, "Metrics": METRICS, "Other columns": COLUMNS, "Protocols": protocols}
     for title, meanings in sections.items():
@@ -100,12 +100,12 @@ def write_about(sheet: Worksheet, rankings: Sequence[Ranking]) -> None:
 
 def _write_section(sheet: Worksheet, title: str, meanings: Mapping[str, str], place: int) -> int:
     for at, value in enumerate((title, "what it means"), 1):
-        cell = sheet.cell(place, at, value)
+        cell = put(sheet, place, at, value)
         cell.font, cell.fill = BOLD, HEADER
     for name, meaning in meanings.items():
         place += 1
         for at, value in enumerate((name, meaning), 1):
-            sheet.cell(place, at, value).alignment = Alignment(wrap_text=True, vertical="top")
+            put(sheet, place, at, value).alignment = Alignment(wrap_text=True, vertical="top")
         # set explicitly, since not every program fits row heights to wrapped text on opening
         lines = max(-(-len(name) // (_WIDTHS[0] - 6)), -(-len(meaning) // (_WIDTHS[1] + 5)))
         sheet.row_dimensions[place].height = 15.0 * lines

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from openpyxl.cell.cell import MergedCell
+from openpyxl.cell.cell import TYPE_STRING, MergedCell
 from openpyxl.styles import Font, PatternFill
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.workbook.hand_kept_layout import Cells
 from defectlab.results.workbook_row import KEY, current_name
+from defectlab.utils import names
 
 BEST = PatternFill("solid", fgColor="FFC6E8C3")
 HEADER = PatternFill("solid", fgColor="FFE3E9F1")
 ORACLE_HEADER = PatternFill("solid", fgColor="FFF8DDB5")
+SIGNS = ("=", "+", "-", "@")
 PLAIN = Font(name="Calibri", size=11)
 BOLD = Font(name="Calibri", size=11, bold=True)
 
@@ -45,9 +47,24 @@ def rows_by_key(sheet: Worksheet) -> dict[str, int]:
 
 
 def write_value(cell: Any, value: Any) -> None:
-    """Write a value to a cell unless the cell is hidden inside a merged range."""
-    if not isinstance(cell, MergedCell):
+    """Write a value to a cell unless the cell is hidden inside a merged range; text is never taken for a formula."""
+    if isinstance(cell, MergedCell):
+        return
+    if isinstance(value, str):
+        cell.value = names.cell(value)
+        cell.data_type = TYPE_STRING  # else "=1+1" would be a formula, and "#N/A" an error
+        if cell.value.startswith(SIGNS):
+            cell.quotePrefix = True  # Excel then keeps it as text when a person edits it
+    else:
         cell.value = value
+
+
+def put(sheet: Worksheet, row: int, column: int, value: Any = None) -> Any:
+    """Write a value to a cell of a sheet that DefectLab owns, as `write_value` does, and return the cell."""
+    cell = sheet.cell(row, column)
+    if value is not None:
+        write_value(cell, value)
+    return cell
 
 
 def mark(cell: Any, is_best: bool) -> None:

@@ -8,7 +8,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.comparison.runs import KindResult
-from defectlab.results.workbook.cells import HEADER, set_pages
+from defectlab.results.workbook.cells import HEADER, put, set_pages
 from defectlab.results.workbook.leaderboard_sheet import BOLD, QUIET, TITLE, auroc_scale
 from defectlab.results.workbook_row import KEY, Row, number
 
@@ -29,7 +29,7 @@ def write_per_defect(sheet: Worksheet, rankings: Sequence[Ranking], kinds: Kinds
         if shown:
             top = _write_block(sheet, ranking, shown, len(rows) - len(shown), kinds, top) + 2
     if top == 1:
-        sheet.cell(1, 1, "No run here has test scores by kind of defect.").font = QUIET
+        put(sheet, 1, 1, "No run here has test scores by kind of defect.").font = QUIET
     for at, width in enumerate(_WIDTHS, 1):
         sheet.column_dimensions[get_column_letter(at)].width = width
     for at in range(len(_WIDTHS) + 1, sheet.max_column + 1):
@@ -40,14 +40,14 @@ def write_per_defect(sheet: Worksheet, rankings: Sequence[Ranking], kinds: Kinds
 
 def _write_block(sheet: Worksheet, ranking: Ranking, rows: Sequence[Row], left_out: int, kinds: Kinds, top: int) -> int:
     """Write a ranking's block starting at row `top` and return the last row of the block."""
-    sheet.cell(top, 1, ranking.group[0] or "no dataset").font = TITLE
+    put(sheet, top, 1, ranking.group[0] or "no dataset").font = TITLE
     gone = f"; {left_out} runs without a record here are left out" if left_out else ""
-    sheet.cell(top + 1, 1, ranking.protocol + gone).font = QUIET
+    put(sheet, top + 1, 1, ranking.protocol + gone).font = QUIET
     columns = _columns(rows, kinds)
     names, heads = top + 2, top + 3
     for at, head in enumerate([*_WHO, *(what for _, _, what in columns)], 1):
         sheet.cell(names, at).fill = HEADER
-        cell = sheet.cell(heads, at, head)
+        cell = put(sheet, heads, at, head)
         cell.font, cell.fill = BOLD, HEADER
         if head == _WHO[-1]:
             cell.alignment = Alignment(horizontal="left", indent=1)
@@ -83,7 +83,7 @@ def _columns(rows: Sequence[Row], kinds: Kinds) -> list[Column]:
 
 
 def _put_title(sheet: Worksheet, place: int, at: int, title: str) -> None:
-    cell = sheet.cell(place, at, title)
+    cell = put(sheet, place, at, title)
     cell.font, cell.alignment = BOLD, Alignment(horizontal="left", indent=1)
 
 
@@ -98,7 +98,7 @@ def _write_run(sheet: Worksheet, row: Row, place: int, columns: Sequence[Column]
     weakest = None if alike else min(ranked, key=lambda kind: kind.image_auroc or 0.0).defect
     who = [row.get("model"), row.get("backbone"), row.get("run"), row.get("seed"), number(row, RANKED_BY), weakest]
     for at, value in enumerate(who, 1):
-        sheet.cell(place, at, value)
+        put(sheet, place, at, value)
     sheet.cell(place, len(_WHO)).alignment = Alignment(horizontal="left", indent=1)
     sheet.cell(place, _WHO.index(RANKED_BY) + 1).number_format = "0.0000"
     by_kind = {(kind.defect, kind.label): kind for kind in its}

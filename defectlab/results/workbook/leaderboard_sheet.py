@@ -19,9 +19,9 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.comparison.dataset_means import DatasetMeans, means_over_datasets
 from defectlab.results.comparison.ranking import BEST, RANKED_BY, SHOWN_METRICS, TIED, Entry, Ranking
-from defectlab.results.workbook.cells import HEADER, set_pages
+from defectlab.results.workbook.cells import HEADER, put, set_pages
 from defectlab.results.workbook_row import Row
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 
 BOLD, TITLE = Font(name="Calibri", bold=True), Font(name="Calibri", size=13, bold=True)
 QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", italic=True, color="FF69696F")
@@ -89,11 +89,11 @@ def write_leaderboard(sheet: Worksheet, rankings: Sequence[Ranking], workbook: P
 def _write_ranking(sheet: Worksheet, ranking: Ranking, top: int, workbook: Path) -> int:
     """Write a ranking's block starting at row `top` and return the first row of the next block."""
     dataset = ranking.group[0] or "no dataset"
-    sheet.cell(top, 1, f"{dataset}: {len(ranking.entries)} configurations").font = TITLE
-    sheet.cell(top + 1, 1, ranking.protocol).font = QUIET
+    put(sheet, top, 1, f"{dataset}: {len(ranking.entries)} configurations").font = TITLE
+    put(sheet, top + 1, 1, ranking.protocol).font = QUIET
     header = top + 2
     for name, at in AT.items():
-        cell = sheet.cell(header, at, name)
+        cell = put(sheet, header, at, name)
         cell.font, cell.fill = BOLD, HEADER
         cell.alignment = Alignment(wrap_text=True, vertical="top", horizontal=_side(name))
     place = header + 1
@@ -113,14 +113,15 @@ def _write_ranking(sheet: Worksheet, ranking: Ranking, top: int, workbook: Path)
 
 def _write_dataset_means(sheet: Worksheet, together: Sequence[DatasetMeans], top: int) -> int:
     """Write the means over datasets starting at row `top` and return the next block's first row."""
-    sheet.cell(top, 1, "mean over datasets").font = TITLE
-    sheet.cell(
+    put(sheet, top, 1, "mean over datasets").font = TITLE
+    put(
+        sheet,
         top + 1,
         1,
         "Every dataset counts the same. Ranks are among rows on the same datasets and splits; each set has its own.",
     ).font = QUIET
     for name, at in AT.items():
-        cell = sheet.cell(top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN_METRICS, "note") else None)
+        cell = put(sheet, top + 2, at, name if name in (*_OF_CONFIGURATION, *SHOWN_METRICS, "note") else None)
         cell.font, cell.fill = BOLD, HEADER
         cell.alignment = Alignment(horizontal=_side(name))
     for place, one in enumerate(together, top + 3):
@@ -140,11 +141,11 @@ def _write_entry(sheet: Worksheet, entry: Entry, rank: int, place: int, workbook
     for name, value in entry.values().items():
         _put(sheet, place, name, value)
     if RANKED_BY in entry.spreads:
-        sheet.cell(place, AT["rank"], rank).alignment = Alignment(horizontal="center")
+        put(sheet, place, AT["rank"], rank).alignment = Alignment(horizontal="center")
     if len(entry.rows) == 1:
         _link(sheet, place, entry.rows[0], workbook)
         return place + 1
-    sheet.cell(place, AT["run"]).value = f"{entry.name} ({len(entry.rows)} seeds)"
+    put(sheet, place, AT["run"], f"{entry.name} ({len(entry.rows)} seeds)")
     for below, part in enumerate(entry.seeds, place + 1):
         for name, value in part.values().items():
             _put(sheet, below, name, value, QUIET)
@@ -200,13 +201,13 @@ def _link(sheet: Worksheet, place: int, row: Row, workbook: Path) -> None:
     }
     for name, target in targets.items():
         if target.is_file():
-            cell = sheet.cell(place, AT[name], "open")
+            cell = put(sheet, place, AT[name], "open")
             cell.hyperlink, cell.font, cell.alignment = _from(workbook, target), LINK, Alignment(horizontal="center")
 
 
 def _from(workbook: Path, target: Path) -> str:
     try:
-        return quote(Path(os.path.relpath(target, workbook.parent)).as_posix())
+        return quote(os.fsencode(Path(os.path.relpath(target, workbook.parent)).as_posix()))
     except ValueError:  # another drive
         return target.as_uri()
 
@@ -218,7 +219,7 @@ def _side(name: str) -> str:
 def _put(sheet: Worksheet, place: int, name: str, value: Any, font: Font | None = None) -> None:
     if value is None:
         return
-    cell = sheet.cell(place, AT[name], value)
+    cell = put(sheet, place, AT[name], value)
     if font is not None:
         cell.font = font
     if name not in _TEXT:
@@ -240,18 +241,18 @@ def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: in
     """Add a bar chart of the best entries at row `top`, with its data beside the block from (`header`, `left`) on."""
     shown = entries[:MAX_BARS]
     for at, name in enumerate(_HEADERS, left):
-        sheet.cell(header, at, name).font = _PALE
+        put(sheet, header, at, name).font = _PALE
     for place, entry in enumerate(shown, header + 1):
         value, interval = entry.spreads[RANKED_BY].mean, entry.interval
         down = value - interval.low if interval.low is not None else 0.0
         up = interval.high - value if interval.high is not None else 0.0
         label = f"{entry.rows[0].get('model', '')} {entry.name}"
         for at, cell_value in enumerate((label, value, max(down, 0.0), max(up, 0.0)), left):
-            sheet.cell(place, at, cell_value).font = _PALE
+            put(sheet, place, at, cell_value).font = _PALE
     first, last = header + 1, header + len(shown)
     chart = BarChart()
     chart.type, chart.style, chart.legend, chart.gapWidth = "bar", 10, None, 60
-    chart.title = f"{title}: image AUROC, 95 % interval over test images" + (
+    chart.title = f"{names.cell(title)}: image AUROC, 95 % interval over test images" + (
         f" (the best {MAX_BARS})" if len(entries) > MAX_BARS else ""
     )
     chart.visible_cells_only = False  # folded seeds lie in the same rows

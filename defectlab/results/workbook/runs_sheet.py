@@ -33,6 +33,7 @@ from defectlab.results.workbook_row import (
     Row,
     best_rows,
     column_order,
+    is_imported,
     is_interval,
     is_ours,
     is_partial,
@@ -97,13 +98,14 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
     best = best_rows(rows)
     for header, at in headers.items():
         if is_ours(header):
-            cell = sheet.cell(1, at, header)
+            cell = sheet.cell(1, at)
+            write_value(cell, header)
             fill = ORACLE_HEADER if is_oracle(header) else HEADER
             cell.font, cell.fill, cell.alignment = BOLD, fill, Alignment(vertical="top")
     for row in rows:
         for header, at in headers.items():
             cell = sheet.cell(places[str(row[KEY])], at)
-            if not is_ours(header):
+            if not is_ours(header) or (cell.data_type == "f" and is_imported(row)):
                 continue
             write_value(cell, row.get(header))
             cell.number_format = _number_format(header)

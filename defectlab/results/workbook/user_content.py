@@ -20,7 +20,7 @@ def has_own_content(sheet: Worksheet) -> bool:
     headers = {at: header for header, at in headers_of(sheet).items()}
     rows = {1, *rows_by_key(sheet).values()}
     foreign = any(at not in headers or not is_ours(headers[at]) or row not in rows for row, at in read_cells(sheet))
-    return foreign or has_extras(sheet)
+    return foreign or any(True for _ in _formulas(sheet)) or has_extras(sheet)
 
 
 def has_extras(sheet: Worksheet) -> bool:

@@ -65,7 +65,7 @@ def test_another_experiment_of_the_same_name_gets_a_suffix_that_says_what_differ
     other = start(tmp_path, FACTS | {"model.image_size": [512, 512]})
     assert other.folder.name == "resnet18_layer2_0.1_5_image_size-512x512"
     third = start(tmp_path, FACTS | {"data.manifest": "cccc", "seed": 7})
-    assert third.folder.name == "resnet18_layer2_0.1_5_data-cccc_seed-7"
+    assert third.folder.name == f"resnet18_layer2_0.1_5_data_seed-7_{third.record.run_id[:6]}"
 
 
 def test_a_failure_is_kept_with_its_error(tmp_path: Path):

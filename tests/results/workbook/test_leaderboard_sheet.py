@@ -124,11 +124,11 @@ def test_scores_are_read_once_for_each_run(monkeypatch: pytest.MonkeyPatch):
 def test_a_workbook_elsewhere_links_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "team").mkdir()
     monkeypatch.setenv("DEFECTLAB_WORKBOOK", "team/all runs.xlsx")
-    run = finished("a b")
+    run = finished("a", dataset="my coins")
     (run.folder / "report.html").write_text("")
     update_workbook()
     assert (
-        open_book()["leaderboard"].cell(4, AT["report"]).hyperlink.target == "../results/Padim/coins/a%20b/report.html"
+        open_book()["leaderboard"].cell(4, AT["report"]).hyperlink.target == "../results/Padim/my%20coins/a/report.html"
     )
 
 
