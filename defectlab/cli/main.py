@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         explained = None if error.filename is None else explain(error, Path(os.fsdecode(error.filename)))
         if explained is None:
             raise
-        _complain(explained)
+        _complain(str(explained))
     except KeyboardInterrupt:
         print("defectlab: interrupted; the same command starts again.", file=sys.stderr)
         return 130
