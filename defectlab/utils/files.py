@@ -30,7 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         DiskError: The disk is full, read-only, forbidden or broken; `path` is as it was.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    name = path.name if len(os.fsencode(path.name)) <= names.NAME_BYTES else names.short_hash(path.name)
+    partial = path.with_name(f".{name}.{os.getpid()}.part")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

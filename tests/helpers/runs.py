@@ -22,7 +22,7 @@ def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path
     """A finished run as the engine leaves it, with metrics that its name and options decide."""
     seed, options = values.pop("seed", 42), values.pop("options", {"layers": ["layer1", "layer2"], "n_features": 100})
     manifest = values.pop("manifest", f"{dataset}-manifest")
-    draw = np.random.default_rng(zlib.crc32(f"{name} {model} {dataset}".encode()))
+    draw = np.random.default_rng(zlib.crc32(f"{name} {model} {dataset}".encode("utf-8", "surrogatepass")))
     metrics = {metric: float(draw.uniform(0.3, 0.99)) for metric in BARE_METRICS} | values.pop("metrics", {})
     threshold = {"value": 1.5, "rule": "f1", "source": "validation", "reason": "highest F1", "oracle": False}
     facts = {"seed": seed, "name": name, "model.name": model, "data.manifest": manifest}

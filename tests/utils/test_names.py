@@ -77,6 +77,11 @@ def test_a_csv_of_before_is_read_as_it_stands(tmp_path: Path):
     assert read_csv(tmp_path / "old.csv")[1] == [["=1+1"], ["two\nlines"], ["it's"]]
 
 
+def test_a_file_with_a_name_of_255_bytes_is_replaced(tmp_path: Path):
+    path = write_csv(tmp_path / ("x" * 251 + ".csv"), ["name"], [["a"]])
+    assert read_csv(path) == (["name"], [["a"]])
+
+
 def test_an_undecodable_file_name_goes_through_json(tmp_path: Path):
     name = os.fsdecode(b"a\xff.png")
     write_json(tmp_path / "a.json", {"path": name})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.runs import finished, parts_of_a_record
 
-from defectlab.results.run.identity import experiment_id
+from defectlab.results.run.identity import experiment_id, former_name
 from defectlab.results.run.ownership import may_live
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
@@ -66,6 +66,51 @@ def test_another_experiment_of_the_same_name_gets_a_suffix_that_says_what_differ
     assert other.folder.name == "resnet18_layer2_0.1_5_image_size-512x512"
     third = start(tmp_path, FACTS | {"data.manifest": "cccc", "seed": 7})
     assert third.folder.name == f"resnet18_layer2_0.1_5_data_seed-7_{third.record.run_id[:6]}"
+
+
+@pytest.mark.parametrize("name", ["my run", "it's {'a': 1}, b", " lamp: 2 (new)"])
+def test_a_run_under_a_name_of_before_is_found_again(tmp_path: Path, name: str):
+    first = start(tmp_path, name=name)
+    first.advance("finished")
+    old = first.folder.with_name(former_name(name))
+    assert old != first.folder
+    first.folder.rename(old)
+    Run(old, first.record).update(name=old.name)
+    again = start(tmp_path, name=name)
+    again.advance("finished")
+    assert again.folder == old
+    assert [run.record.run_id for run in find_runs(tmp_path)] == [first.record.run_id]
+
+
+def test_a_dataset_folder_of_before_holds_the_new_runs_too(tmp_path: Path):
+    old = tmp_path / "Patchcore" / former_name("aux \x1b")
+    old.mkdir(parents=True)
+    parts = parts_of_a_record(dataset="aux \x1b")
+    assert Run.start(tmp_path, "a", FACTS, parts).folder == old / "a"
+
+
+def test_names_that_differ_by_case_get_folders_that_differ_by_more(tmp_path: Path):
+    folders = {start(tmp_path, FACTS | {"seed": seed}, name).folder.name for seed, name in ((1, "Case"), (2, "case"))}
+    assert folders == {"Case", "case_seed-2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "folder"),
+    [
+        ("my run", {}, "my-run"),
+        ("{'a': [1, 2]} 'b'", {}, "a-1-2-b"),
+        ("..", {}, "run"),
+        ("\u00fc" * 300, {}, "\u00fc" * 50),
+        ("a", {"data.augmentations": {"flip": {"p": 0.5}}}, "a_augmentations_HASH"),
+        ("a", {"data.manifest": "cccc", "backbone.sha256": "dddd"}, "a_weights_data_HASH"),
+        ("a", {"model.note": "two words"}, "a_note_HASH"),
+        ("a", {"seed": 7}, "a_seed-7"),
+    ],
+)
+def test_run_folders_have_a_short_readable_part_and_one_hash(tmp_path: Path, name: str, facts: dict, folder: str):
+    start(tmp_path, name="a")
+    run = start(tmp_path, FACTS | facts, name)
+    assert run.folder.name == folder.replace("HASH", run.record.run_id[:6])
 
 
 def test_a_failure_is_kept_with_its_error(tmp_path: Path):
