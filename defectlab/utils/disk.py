@@ -20,6 +20,7 @@ _ERRORS = {
     errno.EIO: "the disk does not answer as it should (input/output error): check the disk, its cable or its network",
 }
 _TORCH = ("PytorchStreamWriter", "unexpected pos", "iostream error")  # how torch.save ends where a write failed
+_SHARED = ("unable to allocate shared memory", "out of shared memory")  # of torch, where loader processes have no room
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ELSEWHERE = "put the files elsewhere: DEFECTLAB_RESULTS, DEFECTLAB_CACHE and DEFECTLAB_WORKBOOK say where."
 
@@ -56,6 +57,8 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
 
 def explain(error: BaseException, path: Path, needed: int | None = None) -> DiskError | None:
     """Return the explanation of an error that writing `path` ended with; None if it is no error of its disk."""
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _SHARED):
+        return _no_shared_memory()
     code = _code(error)
     if code not in _ERRORS or not _concerns(error, path):
         return None
@@ -69,6 +72,17 @@ def explain(error: BaseException, path: Path, needed: int | None = None) -> Disk
         f"changed. {'Free space on it' if code in _NO_ROOM else 'Make it writable'}, or {_ELSEWHERE}"
     )
     found.errno = code
+    return found
+
+
+def _no_shared_memory() -> DiskError:
+    folder = Path("/dev/shm")
+    size = f" ({folder}: {_size(shutil.disk_usage(folder).total)})" if folder.is_dir() else ""
+    found = DiskError(
+        f"The processes that read images have too little shared memory{size} for their batches. Set data.num_workers "
+        "to 0, take smaller batches, or give the container more (docker run --shm-size=2g)."
+    )
+    found.errno = errno.ENOSPC
     return found
 
 

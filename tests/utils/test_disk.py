@@ -66,6 +66,19 @@ def _write_half(code: int, path: Path) -> None:
     raise OSError(code, os.strerror(code))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+    ],
+)
+def test_too_little_shared_memory_is_explained(tmp_path: Path, said: str):
+    with pytest.raises(DiskError, match=r"num_workers to 0.*--shm-size"), disk_errors(tmp_path):
+        raise RuntimeError(said)
+
+
 WRITERS = {
     "json": lambda folder: write_json(folder / "a", ["x" * 9] * 99_999),
     "csv": lambda folder: write_csv(folder / "a", ["a"], [["x" * 9]] * 99_999),
