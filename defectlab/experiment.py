@@ -144,7 +144,8 @@ class Experiment:
         """
         check_types(cls, {key: value for key, value in data.items() if key not in _SECTIONS})
         for key, section in _SECTIONS.items():
-            values = {name: value for name, value in (data.get(key) or {}).items() if name not in SEVERAL_FORMS}
+            own = (*SEVERAL_FORMS, "pixel_size")  # have checks of their own
+            values = {name: value for name, value in (data.get(key) or {}).items() if name not in own}
             check_types(section, values, key)
 
     @classmethod

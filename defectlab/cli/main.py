@@ -15,9 +15,11 @@ from defectlab.cli.command import Command, new_parser, option_names
 from defectlab.cli.error_messages import explain_parse_error
 from defectlab.utils import names
 from defectlab.utils.disk import explain
-from defectlab.utils.errors import InputError
+from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.json_object import short_repr
 from defectlab.utils.logs import ignore_import_warnings, show_log
 from defectlab.utils.version import __version__
+from defectlab.utils.yaml_loader import LimitError, check_limits
 
 
 def demo(data: str = "data/coins", epochs: int = 1) -> None:
@@ -90,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _named_command(arguments)
         if command is not None and command.prepare is not None:
             arguments = command.prepare(arguments, command.option_names())
+        _check_values(arguments)
         settings = parser.instantiate_classes(parser.parse_args(arguments))
         function, values = _parsed_command(settings)
         return function(**values) or 0
@@ -110,6 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> None:
     print(f"defectlab: {names.terminal(message, lines=True)}", file=sys.stderr)
+
+
+def _check_values(arguments: Sequence[str]) -> None:
+    """Check that no value is YAML that the parser, which reads some by a loader without limits, would die of."""
+    for argument in arguments:
+        name, has_value, value = argument.partition("=")
+        try:
+            check_limits(value if has_value and name.startswith("--") else argument)
+        except LimitError as error:
+            raise OptionError(f"{short_repr(argument)}: {error}") from None
 
 
 def _parsed_command(settings: Namespace) -> tuple[Callable[..., int | None], dict[str, Any]]:

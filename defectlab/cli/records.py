@@ -50,7 +50,7 @@ def compare(
     if table:
         if import_ or prune or best or metric:
             raise InputError("--table prints runs side by side and changes nothing: leave out the other options.")
-        print(_table(runs))
+        print(experiment_table_of(runs))
         return 0
     if runs:
         if import_ or prune or best:
@@ -84,7 +84,7 @@ def compare(
     return 0
 
 
-def _table(named: list[str]) -> str:
+def experiment_table_of(named: list[str]) -> str:
     """Return a Markdown table of the named runs, or of all finished runs of the project if none is named."""
     from defectlab.results.run.run import Run, find_runs
     from defectlab.visualization.markdown import ALL_RATES, experiment_table

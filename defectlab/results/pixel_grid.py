@@ -125,12 +125,25 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
     if masks is None:
         classified = run.record.dataset.protocol.task == "classification"
         return None, "the task is classification: no masks are used" if classified else "there are no masks"
+    count, height, width = maps.shape
+    if masks.shape != (count, height, -(-width // 8)):
+        raise InputError(
+            f"{run.masks_path(SPLIT)} is damaged: masks {masks.shape}, packed along the width, do not belong to maps "
+            f"{maps.shape}. Restore it, or test the run again."
+        )
     if pixel_size_of(run) == "input":
         return _counted(run, ArrayImages(maps, masks)), None
     packed, sizes_path = run.grid_paths(SPLIT)
-    sizes = mapped(sizes_path)
+    sizes = mapped(sizes_path, 2, np.int64)
     if not packed.is_file() or sizes is None:
         return None, f"there are no masks on the grid {pixel_size_of(run)}: {packed.name} is gone from the run's maps"
+    if sizes.shape != (count, 4) or (sizes.size and sizes.min() < 1):
+        raise InputError(f"{sizes_path} is damaged: sizes {sizes.shape} of {count} images. Test the run again.")
+    wanted = _starts([(int(row[2]), int(row[3])) for row in sizes])[-1]
+    if not wanted or packed.stat().st_size != wanted:
+        raise InputError(
+            f"{packed} is damaged: {packed.stat().st_size} bytes, where its masks take {wanted}. Test the run again."
+        )
     bits = np.memmap(packed, dtype=np.uint8, mode="r")
     images = GridImages(maps, Frame.from_record(run.record.preprocessing.options()), sizes, bits)
     return _counted(run, images), None

@@ -256,7 +256,7 @@ def _protocol(protocol: ProtocolRecord) -> str:
         parts.append(f"of masks, what is {reading.describe()} counts as defect")
     if protocol.task == "classification":
         parts.append("task: classification, masks not used")
-    if unknown := protocol.counts["test"].get("unknown"):
+    if unknown := protocol.counts.get("test", {}).get("unknown"):
         parts.append(f"{unknown} images of unknown label predicted, not scored")
     return "; ".join(parts)
 

@@ -27,6 +27,10 @@ class SettingsError(InputError):
     """Raised for a YAML text that is valid but no settings; the message has the path of the key or the line."""
 
 
+class LimitError(SettingsError):
+    """Raised for a YAML text that could exhaust time, memory or the stack of a reader."""
+
+
 class SettingsLoader(yaml.SafeLoader):
     """PyYAML's safe loader of plain data, within limits, where `1e-3` is a number and a date is text."""
 
@@ -50,7 +54,7 @@ class SettingsLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         if is_alias:
             if id(node) not in self._extents:
-                raise SettingsError(f"the value at {_place(mark)} contains itself by an alias: write it out.")
+                raise LimitError(f"the value at {_place(mark)} contains itself by an alias: write it out.")
             contained, height = self._extents[id(node)]
             self._values = values + contained
             self._deepest = levels + height
@@ -68,9 +72,9 @@ class SettingsLoader(yaml.SafeLoader):
 
     def _check_limits(self, mark: yaml.Mark) -> None:
         if self._deepest > MAX_DEPTH:
-            raise SettingsError(f"lists and mappings are nested deeper than {MAX_DEPTH} levels at {_place(mark)}.")
+            raise LimitError(f"lists and mappings are nested deeper than {MAX_DEPTH} levels at {_place(mark)}.")
         if self._values > MAX_VALUES:
-            raise SettingsError(f"there are more than {MAX_VALUES} values, aliases written out, at {_place(mark)}.")
+            raise LimitError(f"there are more than {MAX_VALUES} values, aliases written out, at {_place(mark)}.")
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Convert a node to plain data.
@@ -122,10 +126,24 @@ def load_settings(text: str) -> Any:
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
-        raise SettingsError(f"{size} bytes are more than settings have ({MAX_BYTES}).")
+        raise LimitError(f"{size} bytes are more than settings have ({MAX_BYTES}).")
     data = yaml.load(text, Loader=SettingsLoader)
     check_plain(data)
     return data
+
+
+def check_limits(text: str) -> None:
+    """Check that a text, if it is YAML at all, is within the limits, for readers that have none.
+
+    Raises:
+        LimitError: It is not.
+    """
+    try:
+        load_settings(text)
+    except LimitError:
+        raise
+    except (SettingsError, yaml.YAMLError):
+        pass
 
 
 def check_plain(data: Any, path: str = "") -> None:

@@ -9,6 +9,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "images": ("images", 3),
     "yaml": ("yaml_settings", 2),
     "names": ("names", 3),
+    "records": ("run_records", 2),
 }
 
 

@@ -1,7 +1,6 @@
 """The manifest of a dataset: every image with split, label, defect, mask and content hash. Does not use torch."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from defectlab.data.manifest.survey import Survey, survey
 from defectlab.data.mask_content import MaskReading
 from defectlab.utils.errors import DataError, did_you_mean, unknown_name
 from defectlab.utils.files import write_json
+from defectlab.utils.json_files import read_json
+from defectlab.utils.json_object import JsonTypeError
 from defectlab.utils.validation import with_signature
 
 logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ class Manifest:
                 entries=tuple(Entry(**entry) for entry in data["entries"]),
                 warnings=tuple(data["warnings"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"Not a manifest: {error}. Build it again with build_manifest.") from error
         if manifest.hash != data.get("hash"):
             raise DataError("The manifest was edited: its entries do not give its hash. Build it again.")
@@ -220,9 +221,11 @@ class Manifest:
     def read(cls, path: str | Path) -> "Manifest":
         """Read a manifest from a file written by `write`."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            data = read_json(Path(path))
+        except (OSError, JsonTypeError) as error:
             raise DataError(f"Cannot read the manifest {path}: {error}.") from error
+        if not isinstance(data, dict):
+            raise DataError(f"Cannot read the manifest {path}: it holds no object. Build it again.")
         return cls.from_json(data)
 
 

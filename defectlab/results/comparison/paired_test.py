@@ -1,6 +1,5 @@
 """Paired tests between runs on the same test images, which tell significant differences from ties."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,8 @@ from defectlab.results.groups import paths_below_root, row_groups
 from defectlab.results.pixel_grid import describe_grid, pixel_images
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError, unknown_name
+from defectlab.utils.json_files import read_json
+from defectlab.utils.json_object import JsonTypeError
 
 SIGNIFICANT = 0.05
 RANKED_BY = "image_AUROC"
@@ -194,12 +195,14 @@ def _tested_on(run: Run) -> str:
     file = run.folder / "manifest.json"
     if not file.is_file():
         return run.record.dataset.manifest
-    entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
-    tested = [
-        (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"], entry.get("mask_orientation", 1))
-        for entry in entries
-        if entry["split"] == "test"
-    ]
+    try:
+        tested = [
+            (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"], entry.get("mask_orientation", 1))
+            for entry in read_json(file)["entries"]
+            if entry["split"] == "test"
+        ]
+    except (OSError, JsonTypeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({error}). Restore it, or train the run again.") from error
     return repr(sorted(tested, key=repr))
 
 

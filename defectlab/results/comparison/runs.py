@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry, Ranking, rank_rows
-from defectlab.results.comparison.significance import read_test_scores
+from defectlab.results.comparison.significance import find_test_scores
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook_row import FINISHED, KEY, row_of
 from defectlab.utils import paths
@@ -51,7 +51,7 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
 def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
     """Rank runs by image AUROC within each dataset, split and pixel size, with tests against the best."""
     by_id = {run.record.run_id: run for run in runs}
-    scores = {name: read_test_scores(run) for name, run in by_id.items()}
+    scores = {name: find_test_scores(run) for name, run in by_id.items()}
     return rank_rows([row_of(run) for run in runs], by_id, scores)
 
 
@@ -64,7 +64,7 @@ def ranked_runs(ranking: Ranking, runs: Sequence[Run]) -> list[Run]:
 
 def kinds_by_run(runs: Sequence[Run]) -> dict[str, list[KindResult]]:
     """Return each run's results by kind of test image, keyed by run id."""
-    return {run.record.run_id: kinds_of(run, read_test_scores(run)) for run in runs}
+    return {run.record.run_id: kinds_of(run, find_test_scores(run)) for run in runs}
 
 
 def ranking_frame(ranking: Ranking) -> "pd.DataFrame":

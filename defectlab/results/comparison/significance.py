@@ -5,6 +5,7 @@ averaged over seeds: the paired test and the interval of one run apply unchanged
 as the sample; where parts have several photographs (`data.group`), parts are the sample.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from defectlab.evaluation.multiple_comparisons import compare_auroc
 from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
-from defectlab.utils.files import read_csv
+from defectlab.results.run.scores import LABELS, ScoresError, score_table
+from defectlab.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -78,28 +82,35 @@ def read_test_scores(run: Run) -> TestScores | None:
     """Read the test rows of a run's scores.csv as columns; None if the run has no test scores.
 
     Raises:
-        ValueError: A cell that is no number.
-        KeyError: A column is missing.
+        InputError: The file is damaged.
     """
     path = run.folder / "scores.csv"
     if not path.is_file():
         return None
-    header, rows = read_csv(path)
-    at = {name: place for place, name in enumerate(header)}
-    rows = [row for row in rows if row[at["split"]] == "test"]
+    at, table = score_table(path)
+    rows = [row for row in table if row[at["split"]] == "test"]
     if not rows:
         return None
     names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])
     ordered = sorted(zip(names, rows, strict=True), key=lambda pair: pair[0])
     columns = list(zip(*(row for _, row in ordered), strict=True))
     groups = groups_of_paths(run.record, columns[at["image_path"]])
-    return TestScores(
-        tuple(name for name, _ in ordered),
-        columns[at["defect"]],
-        np.array(columns[at["label"]], dtype=np.int64),
-        np.array(columns[at["score"]], dtype=np.float64),
-        None if groups is None else tuple(groups),
-    )
+    try:
+        labels = np.array([LABELS[label] for label in columns[at["label"]]], dtype=np.int64)
+        scores = np.array(columns[at["score"]], dtype=np.float64)
+    except (ValueError, KeyError) as error:
+        raise ScoresError(f"{path} is damaged ({error}). Restore it, or test the run again.") from None
+    paths = tuple(name for name, _ in ordered)
+    return TestScores(paths, columns[at["defect"]], labels, scores, None if groups is None else tuple(groups))
+
+
+def find_test_scores(run: Run) -> TestScores | None:
+    """Return a run's test scores among those of others; None, with a warning, where its file is damaged."""
+    try:
+        return read_test_scores(run)
+    except InputError as error:
+        logger.warning("Unreadable scores: %s (%s: its ties are not tested)", error, run.folder.name)
+        return None
 
 
 def mean_auroc_interval(seeds: Sequence[TestScores], confidence: float = CONFIDENCE) -> Interval:

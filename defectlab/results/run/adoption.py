@@ -1,6 +1,5 @@
 """Storing the files of a run that another process or machine has computed as a run of this project."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from defectlab.results.run.record import FILE, RunRecord, find_record
 from defectlab.results.run.rerun import make_rerun_folder, replace_run
 from defectlab.results.run.run import Run
 from defectlab.utils.files import write_json
+from defectlab.utils.json_files import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def adopt_run(files: Mapping[str, bytes], results: Path) -> Run:
     An earlier run of the same experiment is replaced; another experiment of the same name keeps it, and this one gets a
     suffix that says what differs.
     """
-    record = RunRecord.from_dict(json.loads(files[FILE]))
+    record = RunRecord.from_dict(parse_json(files[FILE]))
     parent = parent_of(results, record)
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):

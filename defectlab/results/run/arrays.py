@@ -2,11 +2,15 @@
 
 import os
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import new_memmap, replacing
+
+_OF_HEADERS = (SyntaxError, TokenError, RecursionError, MemoryError)  # numpy reads headers as Python literals
 
 
 class ArrayWriter:
@@ -51,18 +55,26 @@ class ArrayWriter:
         self._partial.unlink(missing_ok=True)
 
 
-def mapped(path: Path) -> np.ndarray | None:
+def mapped(path: Path, dimensions: int, dtype: DTypeLike) -> np.ndarray | None:
     """Return a .npy file's array, memory-mapped; None if the file does not exist.
 
+    Nothing is read but the header, whatever size it claims: a map that the file does not hold is refused.
+
     Raises:
-        InputError: The file is damaged.
+        InputError: The file is damaged, or holds an array of another type or number of dimensions.
     """
     if not path.is_file():
         return None
     try:
-        return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
+        found = np.lib.format.open_memmap(path, mode="r")  # takes no pickle and no archive, as `np.load` would
+    except (*_OF_HEADERS, ValueError, TypeError, OverflowError, EOFError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}). Restore it, or test the run again.") from error
+    if found.ndim != dimensions or found.dtype != dtype:
+        raise InputError(
+            f"{path} is damaged: it holds {found.shape} of {found.dtype}, not {dimensions} dimensions of "
+            f"{np.dtype(dtype)}. Restore it, or test the run again."
+        )
+    return found
 
 
 def pack_masks(masks: np.ndarray) -> np.ndarray:

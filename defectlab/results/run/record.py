@@ -1,12 +1,12 @@
 """The record of a run, `run.json`, as typed parts. This module loads neither torch nor numpy."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from defectlab.results.model_names import class_name
+from defectlab.results.run.record_checks import check_record
 from defectlab.results.run.result_records import (
     DefectRecord,
     EarlierThresholds,
@@ -29,6 +29,7 @@ from defectlab.results.run.setup_records import (
     TilesRecord,
 )
 from defectlab.utils.errors import InputError
+from defectlab.utils.json_files import read_json
 from defectlab.utils.json_object import JsonObject, JsonTypeError, json_key
 from defectlab.utils.version import __version__
 
@@ -149,7 +150,9 @@ class RunRecord(JsonObject, Mapping[str, Any]):
             raise NewerRecordError(
                 f"it is of version {version}, newer than DefectLab {__version__} reads ({VERSION}). Update defectlab."
             )
-        return super().from_dict(data)
+        record = super().from_dict(data)
+        check_record(record)
+        return record
 
     def written_keys(self) -> list[str]:
         """Return the keys that `to_dict` writes, the version first."""
@@ -200,13 +203,13 @@ def read_record(folder: Path) -> RunRecord:
     """
     file = folder / FILE
     try:
-        return RunRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        return RunRecord.from_dict(read_json(file))
     except JsonTypeError as error:
         problem = f"is damaged: {error}. Restore it, or train the run again."
     except NewerRecordError as error:
         raise NewerRecordError(f"{file} cannot be read: {error}") from None
-    except (OSError, ValueError):
-        problem = "is damaged: it is no record. Restore it, or train the run again."
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}). Restore it, or train the run again."
     raise RecordError(f"{file} {problem}")
 
 

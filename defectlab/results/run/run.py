@@ -1,6 +1,5 @@
 """Run folders: creation when a run starts, atomic updates of the record, and access to the stored results."""
 
-import csv
 import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -226,12 +225,7 @@ class Run:
         file_path = self.folder / "scores.csv"
         if not file_path.is_file():
             return []
-        try:
-            rows = read_scores(file_path)
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InputError(
-                f"{file_path} is damaged ({type(error).__name__}: {error}). Restore it, or test the run again."
-            ) from error
+        rows = read_scores(file_path)
         return [row for row in rows if split in (None, row.split)]
 
     @property
@@ -257,11 +251,11 @@ class Run:
         Raises:
             InputError: The file is damaged.
         """
-        return mapped(self.maps_path(split))
+        return mapped(self.maps_path(split), 3, np.float32)
 
     def packed_masks(self, split: str) -> np.ndarray | None:
         """Return a split's memory-mapped masks as stored: (n, H, W / 8) bits packed along the width, rounded up."""
-        return mapped(self.masks_path(split))
+        return mapped(self.masks_path(split), 3, np.uint8)
 
     def masks(self, split: str) -> np.ndarray | None:
         """Return the ground-truth masks (n, H, W) bool on the maps' grid; None without masks or maps."""

@@ -1,9 +1,11 @@
 """Reading and writing of scores.csv, which holds the raw scores of images with every digit."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from defectlab.utils.errors import InputError
 from defectlab.utils.files import read_csv, write_csv
 
 
@@ -19,6 +21,14 @@ class ScoreRow:
     pred_label: int
 
 
+_COLUMNS = tuple(field.name for field in fields(ScoreRow))
+LABELS = {"-1": -1, "0": 0, "1": 1}
+
+
+class ScoresError(InputError):
+    """Raised for a file of scores that is damaged."""
+
+
 def write_scores(path: Path, rows: Sequence[ScoreRow], problems: Mapping[str, str] | None = None) -> None:
     """Write rows as CSV, atomically; scores keep every digit, names are escaped as by `names.csv`.
 
@@ -32,28 +42,59 @@ def write_scores(path: Path, rows: Sequence[ScoreRow], problems: Mapping[str, st
 
 
 def read_problems(path: Path) -> dict[str, str]:
-    """Return the reason of each image without a score in a file that `write_scores` wrote with `problems`."""
-    header, rows = read_csv(path)
-    if "problem" not in header:
-        return {}
-    name, problem = header.index("image_path"), header.index("problem")
-    return {row[name]: row[problem] for row in rows if row[problem]}
+    """Return the reason of each image without a score in a file that `write_scores` wrote with `problems`.
+
+    Raises:
+        ScoresError: The file is damaged.
+    """
+    at, rows = score_table(path)
+    place = at.get("problem")
+    return {} if place is None else {row[at["image_path"]]: row[place] for row in rows if row[place]}
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
     """Read the rows of a file written by `write_scores`.
 
     Raises:
-        ValueError: A column or a cell is missing, or a number is none (csv.Error: other damage).
+        ScoresError: The file is damaged.
     """
-    header, rows = read_csv(path)
-    missing = {field.name for field in fields(ScoreRow)} - set(header)
+    at, rows = score_table(path)
+    places = [at[name] for name in _COLUMNS]
+    found = []
+    for number, row in enumerate(rows):
+        image_path, split, defect, label, score, decision = (row[place] for place in places)
+        try:
+            found.append(ScoreRow(image_path, split, defect, LABELS[label], float(score), LABELS[decision]))
+        except (ValueError, KeyError) as error:
+            raise _damaged(path, f"row {number + 1}: {_described(error)}") from None
+    return found
+
+
+def score_table(path: Path) -> tuple[dict[str, int], list[list[str]]]:
+    """Return the place of each column and the cells of a file written by `write_scores`.
+
+    Raises:
+        ScoresError: It is no table with these columns and as many cells in each row.
+    """
+    try:
+        header, rows = read_csv(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from None
+    except OSError as error:
+        raise ScoresError(f"{path} cannot be read ({error.strerror}).") from None
+    at = {name: place for place, name in enumerate(header)}
+    missing = [name for name in _COLUMNS if name not in at]
     if missing:
-        raise ValueError(f"no column {', '.join(sorted(missing))}")
-    image_path, split, defect, label, score, pred_label = (header.index(field.name) for field in fields(ScoreRow))
-    if any(len(row) < len(header) for row in rows):
-        raise ValueError("a row is too short")
-    return [
-        ScoreRow(row[image_path], row[split], row[defect], int(row[label]), float(row[score]), int(row[pred_label]))
-        for row in rows
-    ]
+        raise _damaged(path, f"no column {', '.join(missing)}")
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise _damaged(path, f"row {number + 1} has {len(row)} of {len(header)} cells")
+    return at, rows
+
+
+def _described(error: ValueError | KeyError) -> str:
+    return f"label {error} is none of -1, 0 and 1" if isinstance(error, KeyError) else str(error)
+
+
+def _damaged(path: Path, what: str) -> ScoresError:
+    return ScoresError(f"{path} is damaged ({what}). Restore it, or test the run again.")

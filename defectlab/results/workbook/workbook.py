@@ -39,7 +39,7 @@ from openpyxl import Workbook
 
 from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult, kinds_of
-from defectlab.results.comparison.significance import TestScores, read_test_scores
+from defectlab.results.comparison.significance import TestScores, find_test_scores
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.defects_sheet import write_per_defect
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
@@ -245,7 +245,7 @@ def write_generated(
     book: Workbook, places: dict[str, int], rows: Sequence[Row], runs: Mapping[str, Run], workbook: Path
 ) -> None:
     """Write the generated sheets at their earlier positions (`places`), reading every scores.csv once."""
-    scores = {key: _scores(run) for key, run in runs.items()}
+    scores = {key: find_test_scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
     rankings = rank_rows(rows, runs, scores)
     sheets = create_generated(book, places)
@@ -253,16 +253,6 @@ def write_generated(
     write_per_defect(sheets[PER_DEFECT], rankings, kinds)
     write_about(sheets[ABOUT], rankings)
     store_fingerprints(book, list(sheets.values()))
-
-
-def _scores(run: Run) -> TestScores | None:
-    try:
-        return read_test_scores(run)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        logger.warning(
-            "The scores of %s cannot be read (%r): its ties are not tested", paths.relative(run.folder), error
-        )
-        return None
 
 
 def _kinds(run: Run, scores: TestScores | None) -> list[KindResult]:
