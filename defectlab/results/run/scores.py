@@ -59,12 +59,12 @@ def read_scores(path: Path) -> list[ScoreRow]:
         ScoresError: The file is damaged.
     """
     at, rows = score_table(path)
-    places = [at[name] for name in _COLUMNS]
+    image, split, defect, label, score, decision = (at[name] for name in _COLUMNS)
     found = []
     for number, row in enumerate(rows):
-        image_path, split, defect, label, score, decision = (row[place] for place in places)
         try:
-            found.append(ScoreRow(image_path, split, defect, LABELS[label], float(score), LABELS[decision]))
+            labels = LABELS[row[label]], LABELS[row[decision]]
+            found.append(ScoreRow(row[image], row[split], row[defect], labels[0], float(row[score]), labels[1]))
         except (ValueError, KeyError) as error:
             raise _damaged(path, f"row {number + 1}: {_described(error)}") from None
     return found

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import OptunaError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -66,7 +67,7 @@ def open_study(
         with lock.acquire(timeout=0):
             journal = folder / JOURNAL
             _repair(journal)
-            study = SearchStudy(config, space, optuna.storages.JournalStorage(JournalFileBackend(str(journal))))
+            study = _replayed(journal, config, space)
             study.check_same(journal, identity, weights)
             if retry_failed:
                 study.enqueue_failed()
@@ -176,8 +177,37 @@ class SearchStudy:
         return Trial(trial.number, values, optuna_trial=trial)
 
 
+# What Optuna raises while it replays a journal whose entries are of another form than it writes.
+_REPLAY_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, OptunaError)
+
+
+def _replayed(journal: Path, config: SearchConfig, space: Space) -> SearchStudy:
+    """Return the study of a journal, every trial of which was read once.
+
+    Raises:
+        InputError: The journal is damaged.
+    """
+    try:
+        study = SearchStudy(config, space, optuna.storages.JournalStorage(JournalFileBackend(str(journal))))
+        study.completed_trials()
+    except _REPLAY_ERRORS as error:
+        raise _damaged(journal, f"{type(error).__name__}: {error}") from error
+    return study
+
+
+def _damaged(journal: Path, what: str) -> InputError:
+    return InputError(
+        f"{journal} is damaged ({what}). Restore it; or delete it, and the search begins again: runs on record are "
+        "taken over."
+    )
+
+
 def _repair(journal: Path) -> None:
-    """Remove an incomplete last line and the lock that a killed process left in a journal."""
+    """Remove an incomplete last line and the lock that a killed process left in a journal.
+
+    Raises:
+        InputError: Another line is no entry of a journal.
+    """
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if not journal.is_file():
         return
@@ -186,3 +216,10 @@ def _repair(journal: Path) -> None:
     if len(whole) < len(content):
         logger.warning("%s ended in half a line, which a killed process left: removed", journal.name)
         journal.write_bytes(whole)
+    for number, line in enumerate(whole.splitlines()):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict) or type(entry.get("op_code")) is not int:
+            raise _damaged(journal, f"line {number + 1} is no entry")
