@@ -136,10 +136,16 @@ def csv(value: Any) -> Any:
     >>> csv("=1+1"), csv("a;-b"), csv(-0.5), csv("plain-name")
     ("'=1+1", "a;'-b", -0.5, 'plain-name')
     """
-    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+    if not isinstance(value, str) or _is_plain(value) or _NUMBER.fullmatch(value):
         return value
     escaped = _CSV_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
     return _FORMULA.sub(r"\1'", escaped)
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a text is one of the usual, which need no look at every character: a path, a word."""
+    plain = text.isascii() and text.isprintable() and text[:1] not in "=+-@ '"
+    return plain and ";" not in text and "\\" not in text
 
 
 def from_csv(text: str) -> str:
