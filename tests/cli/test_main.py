@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,3 +178,13 @@ def test_lists(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     assert "yes   -              nearest" in patchcore
     assert main(["weights", "list"]) == 0
     assert "resnet18-f37072fd.pth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000 + "]" * 100_000, "&a [*a]", "x" * 300_000], ids=["deep", "self", "long"]
+)
+def test_a_value_that_the_parser_would_die_of_is_refused_before_it(text: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--data.root", "x", "--model.name", "padim", "--loggers", text]) == 2
+    shown = capsys.readouterr().err
+    assert re.search("nested deeper than 32 levels|contains itself|300000 bytes are more", shown)
+    assert len(shown) < 500
