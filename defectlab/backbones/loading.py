@@ -13,7 +13,7 @@ from defectlab.backbones import weights_manifest
 from defectlab.backbones.backbone import Backbone, tensors_sha256, weights_sha256
 from defectlab.backbones.registry import PRECISIONS, BackboneSpec, build, get_spec, head_prefixes, variants
 from defectlab.backbones.state_dicts import read_weights, unwrap
-from defectlab.backbones.weights import WeightsInfo, find_weights
+from defectlab.backbones.weights import WeightsInfo, check_on_record, find_weights
 from defectlab.backbones.weights_matching import Match, best_match
 from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.logs import show_log
@@ -31,6 +31,7 @@ def load_backbone(
     std: Sequence[float] | None = None,
     seed: int = 42,
     precision: str = "float32",
+    verify: bool = True,
 ) -> Backbone:
     """Return the backbone `name` with weights from a local file.
 
@@ -39,7 +40,7 @@ def load_backbone(
     Mean and std come from the argument, the manifest's entry of this very file, or the architecture's default.
     `precision` "bfloat16" or "float16" runs the network under torch.autocast: faster on GPUs and on CPUs that multiply
     such numbers. Scores change by a per cent or so, more than what tells good models apart (benchmarks/README.md). It
-    is on record with the run.
+    is on record with the run. `verify=False` does not compare a file with the hash on record and the checksums in it.
 
     Raises:
         OptionError: Unknown name or precision, or a mean / std that is not three numbers.
@@ -63,7 +64,7 @@ def load_backbone(
             "A module needs no load_backbone: pass it as backbone=module."
         )
     path = find_weights(name, weights)
-    state = read_weights(path)
+    state = read_verified_weights(path, verify=verify)
     found = best_match(state, variants(name), str(path))
     info = WeightsInfo(path.name if weights is None else str(weights), path, weights_manifest.file_sha256(path), "file")
     spec = _with_overrides(_with_entry(found.spec, path, info.sha256), mean, std, precision)
@@ -77,6 +78,17 @@ def load_backbone(
             ", ".join(spec.layers),
         )
     return _load_into(state, found, spec, info)
+
+
+def read_verified_weights(path: Path, *, verify: bool = True) -> dict[str, Tensor]:
+    """Return the state dict of a weights file that has the hash on record for it, where there is one.
+
+    Raises:
+        WeightsError: Another content than is on record, or see `read_weights`.
+    """
+    if verify:
+        check_on_record(path)
+    return read_weights(path, verify=verify)
 
 
 def _random(spec: BackboneSpec, seed: int) -> Backbone:

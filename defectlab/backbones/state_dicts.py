@@ -1,18 +1,31 @@
 """Reading of weights files and checkpoint dicts as plain float32 state dicts, without running pickled code."""
 
+import hashlib
 import json
 import logging
+import math
 import pickle
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectlab.utils.errors import WeightsError
+from defectlab.utils.files import replacing
+from defectlab.utils.tensor_archive import DamagedArchiveError, check_archive, is_archive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+DIGEST = "tensors_sha256"  # key in the metadata of the safetensors that DefectLab writes
+MAX_TENSORS = 100_000  # the largest networks of timm have 3,000
+MAX_NAME = 1_000  # characters of a tensor's name; torch's own are below 100
+MAX_GROWTH = 16  # bytes of float32 a byte of the file: 4 for 8-bit weights, and twice that where networks share some
+SMALL = 1 << 20
+MAX_HEADER = 100_000_000  # bytes of a safetensors header; safetensors itself reads no longer one
+MAX_DEPTH = 8  # nested wrappers, such as `module.` of parallel training, whose prefixes are removed
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "params", "params_ema", "net", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "network.", "encoder.", "feature_extractor.")
@@ -38,29 +51,61 @@ def container_problem(path: Path, name: str | None = None) -> str | None:
 def _safetensors_problem(head: bytes, read: Any, size: int) -> str | None:
     # Layout: 8 bytes little-endian length of a JSON header, the header, then the tensors.
     length = int.from_bytes(head[:8], "little")
-    if size < 8 or length > size - 8:
+    if size < 8 or length > min(size - 8, MAX_HEADER):
         return "is no whole safetensors file (its header is cut or damaged)"
     try:
         header = json.loads(read(8 + length)[8:])
         end = max((value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return "is no safetensors file (its header is damaged)"
     if 8 + length + end != size:
         return f"is cut: {size} of {8 + length + end} bytes are there"
     return None
 
 
-def read_weights(path: Path) -> "dict[str, Tensor]":
+def read_weights(path: Path, *, verify: bool = True) -> "dict[str, Tensor]":
     """Return the state dict in a `.pth`, `.pt` or `.safetensors` file: float32, on the CPU, wrapper prefixes removed.
 
     Raises:
-        WeightsError: Empty, cut, no weights file, or one that would have to run pickled code.
+        WeightsError: Empty, cut, no weights file, one that would have to run pickled code, or one whose bytes are not
+            those of the checksums in it (`verify=False` does not compare them).
 
     """
     problem = container_problem(path)
     if problem:
         raise WeightsError(f"{path} {problem}. Copy or download it again.")
-    return unwrap(_load(path), str(path))
+    if verify and path.suffix != ".safetensors" and is_archive(path):
+        try:
+            check_archive(path)
+        except DamagedArchiveError as error:
+            raise WeightsError(str(error)) from error
+    loaded = _load(path)
+    if verify and path.suffix == ".safetensors":
+        _check_digest(path, loaded)
+    return unwrap(loaded, str(path), max_bytes=MAX_GROWTH * path.stat().st_size + SMALL)
+
+
+def write_safetensors(state: "Mapping[str, Tensor]", path: Path, facts: Mapping[str, str]) -> str:
+    """Write tensors as safetensors, atomically, with their digest and `facts` as metadata; return the file's sha256."""
+    from safetensors.torch import save
+
+    from defectlab.backbones.backbone import tensors_sha256
+
+    content = save(dict(state), metadata={**facts, DIGEST: tensors_sha256(state)})
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check_digest(path: Path, state: "Mapping[str, Tensor]") -> None:
+    from safetensors import safe_open
+
+    from defectlab.backbones.backbone import tensors_sha256
+
+    with safe_open(path, "pt") as file:
+        digest = (file.metadata() or {}).get(DIGEST)
+    if digest is not None and digest != tensors_sha256(state):
+        raise WeightsError(f"{path} is damaged: its tensors are not those of its digest. Copy it again.")
 
 
 def _load(path: Path) -> Any:
@@ -87,8 +132,6 @@ def _load(path: Path) -> Any:
                 "`torch.save(loaded.state_dict(), new)` (a module) or `torch.save(loaded['state_dict'], new)` (a dict)."
             ) from error
         raise WeightsError(_damaged(path, error)) from error
-    except MemoryError:
-        raise
     except Exception as error:  # torch and safetensors raise a dozen unrelated types for a damaged file
         raise WeightsError(_damaged(path, error)) from error
 
@@ -98,8 +141,10 @@ def _damaged(path: Path, error: Exception) -> str:
     return f"{path} cannot be read as weights: it is cut, damaged or of another kind ({first[:200]}). Copy it again."
 
 
-def unwrap(loaded: Any, where: str) -> "dict[str, Tensor]":
+def unwrap(loaded: Any, where: str, *, max_bytes: float = math.inf) -> "dict[str, Tensor]":
     """Return the plain state dict inside a checkpoint dict: float32, prefixes such as `module.` removed.
+
+    `max_bytes` limits what all tensors together may take.
 
     Raises:
         WeightsError: No tensors by name in it, or values that are not finite.
@@ -117,15 +162,51 @@ def unwrap(loaded: Any, where: str) -> "dict[str, Tensor]":
     items = state.items() if isinstance(state, Mapping) else ()
     tensors = {key: value for key, value in items if isinstance(key, str) and torch.is_tensor(value)}
     if not tensors:
-        inside = f"keys {', '.join(map(str, list(state)[:8]))}" if isinstance(state, Mapping) else type(state).__name__
+        inside = (
+            f"keys {', '.join(map(_short, islice(state, 8)))}" if isinstance(state, Mapping) else type(state).__name__
+        )
         raise WeightsError(
             f"{where} holds no tensors by name ({inside}). Expected: a state dict, or one under 'state_dict'."
         )
+    _check_sizes(tensors, where, max_bytes)
     state = _float32(_without_prefixes(tensors, where), where)
     bad = [key for key, value in state.items() if value.is_floating_point() and not _finite(value)]
     if bad:
         raise WeightsError(f"{where} holds values that are not finite in {', '.join(bad[:5])}: the file is damaged.")
     return state
+
+
+def tensor_problem(tensor: "Tensor") -> str | None:
+    """Return what keeps a loaded tensor from being weights, or None: they are plain numbers, each in the file."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return "is sparse, quantised or without values"
+    if tensor.is_complex():
+        return "holds complex numbers"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"of shape {tuple(tensor.shape)} has only {tensor.untyped_storage().nbytes()} bytes of values"
+    return None
+
+
+def _check_sizes(tensors: "Mapping[str, Tensor]", where: str, max_bytes: float) -> None:
+    """Refuse what a few bytes of a file can claim to be, before any of it is copied."""
+    problem = None
+    if len(tensors) > MAX_TENSORS:
+        problem = f"{len(tensors)} tensors, more than the {MAX_TENSORS} that are read"
+    elif long := next((key for key in tensors if len(key) > MAX_NAME), None):
+        problem = f"a name of {len(long)} characters, more than the {MAX_NAME} that are read"
+    else:
+        odd = ((key, tensor_problem(tensor)) for key, tensor in tensors.items())
+        problem = next((f"a tensor {key!r} that {why}" for key, why in odd if why), None)
+    if problem is None and (total := 4 * sum(tensor.numel() for tensor in tensors.values())) > max_bytes:
+        problem = f"{total} bytes of tensors that share the values of a far smaller file"
+    if problem:
+        raise WeightsError(f"{where} holds {problem}. Save its state dict anew, with dense tensors of their own.")
+
+
+def _short(key: object) -> str:
+    return key[:MAX_NAME] if isinstance(key, str) else type(key).__name__
 
 
 def _finite(tensor: "Tensor") -> bool:
@@ -136,8 +217,7 @@ def _finite(tensor: "Tensor") -> bool:
 
 
 def _without_prefixes(state: "dict[str, Tensor]", where: str) -> "dict[str, Tensor]":
-    stripped = True
-    while stripped:
+    for _ in range(MAX_DEPTH):
         stripped = False
         for prefix in _PREFIXES:
             inside = [key for key in state if key.startswith(prefix)]
@@ -147,6 +227,8 @@ def _without_prefixes(state: "dict[str, Tensor]", where: str) -> "dict[str, Tens
                 logger.info("%s: prefix '%s' removed from %d keys", where, prefix, len(inside))
                 state = {key.removeprefix(prefix): value for key, value in state.items()}
                 stripped = True
+        if not stripped:
+            break
     return state
 
 

@@ -96,6 +96,29 @@ def shipped_file() -> Path | None:
     return next((folder / SHIPPED for folder in SHIPPED_DIRS if (folder / SHIPPED).is_file()), None)
 
 
+def check_on_record(path: Path) -> None:
+    """Compare a file that was imported, downloaded or comes with the project with the hash on record for it.
+
+    Raises:
+        WeightsError: It has another content.
+    """
+    folder = path.absolute().parent
+    if folder in {shipped.absolute() for shipped in SHIPPED_DIRS} and path.name == SHIPPED:
+        entries: Iterable[WeightsEntry] = weights_manifest.known_entries()
+        fix = "Install DefectLab again, or `git checkout` the file"
+    elif folder in {known.absolute() for known in paths.weights_dirs()}:
+        entries = weights_manifest.entries_in(folder)
+        fix = f"Copy it again, or put the new file on record: `{paths.program()} weights import {path} --overwrite`"
+    else:
+        return
+    for entry in entries:
+        if entry.file == path.name and not entry.fits_content(sha256 := weights_manifest.file_sha256(path)):
+            raise WeightsError(
+                f"{path} is not the file on record: its sha256 is {sha256}, not {entry.expected}. It is damaged or was "
+                f"replaced. {fix}. verify=False takes it as it is."
+            )
+
+
 def _find_given(name: str, weights: Path) -> Path:
     looked = [weights] if weights.is_absolute() else [Path.cwd() / weights, paths.resolve(weights)]
     if not weights.is_absolute():

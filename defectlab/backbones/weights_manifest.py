@@ -70,8 +70,17 @@ def local_entries() -> list[WeightsEntry]:
     """
     found: list[WeightsEntry] = []
     for folder in paths.weights_dirs():
-        found += _read(folder / MANIFEST)
+        found += entries_in(folder)
     return found
+
+
+def entries_in(folder: Path) -> list[WeightsEntry]:
+    """Return the entries recorded in one weights folder.
+
+    Raises:
+        WeightsError: Its manifest is not valid JSON.
+    """
+    return _read(folder / MANIFEST)
 
 
 def _read(path: Path) -> list[WeightsEntry]:

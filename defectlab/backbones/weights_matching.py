@@ -13,18 +13,41 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-# Compared only when a file is refused. Small builds first: the search ends at the first exact fit.
-_COMMON = {
-    "torchvision": (
-        *("resnet34", "resnet101", "resnet152", "wide_resnet101_2", "resnext50_32x4d", "mobilenet_v2"),
-        *("mobilenet_v3_large", "vgg16", "densenet121", "convnext_tiny"),
-        *(f"efficientnet_b{i}" for i in range(7)),
+# Common architectures by a tensor of their first layer: name and shape. Compared only when a file is refused or has no
+# name. Building all of them takes ten seconds and more, so only those of a tensor that the file has are built: eight at
+# most, small builds first, as the search ends at the first exact fit.
+_STEMS: dict[tuple[str, tuple[int, ...]], tuple[tuple[str, str], ...]] = {
+    ("conv1.weight", (64, 3, 7, 7)): (
+        *(("torchvision", name) for name in ("resnet18", "resnet50", "wide_resnet50_2", "resnet34", "resnet101")),
+        *(("torchvision", name) for name in ("resnet152", "wide_resnet101_2", "resnext50_32x4d")),
     ),
-    "timm": (
-        *("resnet50d", "resnet26d", "resnet34d", "cspresnet50", "convnext_tiny", "mobilenetv3_large_100"),
-        *("mobilenetv2_100", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224"),
-        *(f"tf_efficientnet_b{i}" for i in range(7)),
+    ("conv1.0.weight", (32, 3, 3, 3)): (("timm", "resnet50d"), ("timm", "resnet26d"), ("timm", "resnet34d")),
+    ("stem.conv1.conv.weight", (64, 3, 7, 7)): (("timm", "cspresnet50"),),
+    ("stem.conv1.conv.weight", (32, 3, 3, 3)): (("timm", "cspdarknet53"),),
+    ("features.0.weight", (64, 3, 3, 3)): (("torchvision", "vgg16"),),
+    ("features.conv0.weight", (64, 3, 7, 7)): (("torchvision", "densenet121"),),
+    ("features.0.0.weight", (96, 3, 4, 4)): (("torchvision", "convnext_tiny"),),
+    ("stem.0.weight", (96, 3, 4, 4)): (("timm", "convnext_tiny"),),
+    ("features.0.0.weight", (16, 3, 3, 3)): (("torchvision", "mobilenet_v3_large"),),
+    ("conv_stem.weight", (16, 3, 3, 3)): (("timm", "mobilenetv3_large_100"),),
+    ("features.0.0.weight", (32, 3, 3, 3)): (
+        *(("torchvision", name) for name in ("mobilenet_v2", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2")),
     ),
+    ("features.0.0.weight", (40, 3, 3, 3)): (("torchvision", "efficientnet_b3"),),
+    ("features.0.0.weight", (48, 3, 3, 3)): (("torchvision", "efficientnet_b5"), ("torchvision", "efficientnet_b4")),
+    ("features.0.0.weight", (56, 3, 3, 3)): (("torchvision", "efficientnet_b6"),),
+    ("features.0.0.weight", (64, 3, 3, 3)): (("torchvision", "efficientnet_b7"),),
+    ("conv_stem.weight", (32, 3, 3, 3)): (
+        *(("timm", "mobilenetv2_100"), ("timm", "tf_efficientnet_b0"), ("timm", "tf_efficientnet_b1")),
+        ("timm", "tf_efficientnet_b2"),
+    ),
+    ("conv_stem.weight", (40, 3, 3, 3)): (("timm", "tf_efficientnet_b3"),),
+    ("conv_stem.weight", (48, 3, 3, 3)): (("timm", "tf_efficientnet_b4"), ("timm", "tf_efficientnet_b5")),
+    ("conv_stem.weight", (56, 3, 3, 3)): (("timm", "tf_efficientnet_b6"),),
+    ("conv_stem.weight", (64, 3, 3, 3)): (("timm", "tf_efficientnet_b7"),),
+    ("blocks.0.attn.qkv.weight", (1152, 384)): (("timm", "vit_small_patch16_224"),),
+    ("blocks.0.attn.qkv.weight", (2304, 768)): (("timm", "vit_base_patch16_224"),),
+    ("patch_embed.proj.weight", (96, 3, 4, 4)): (("timm", "swin_tiny_patch4_window7_224"),),
 }
 
 
@@ -123,9 +146,12 @@ def _some(keys: Iterable[str], count: int = 5) -> str:
 
 
 def looks_like(state: "Mapping[str, Tensor]") -> list[BackboneSpec]:
-    """Return the best covered of the known architectures that contain at least 90 % of the file's tensors."""
+    """Return the best covered of the common architectures that contain at least 90 % of the file's tensors.
+
+    Only those whose first layer the file has are built, so that an odd file is answered at once.
+    """
     scored: list[tuple[float, BackboneSpec]] = []
-    for spec in _candidates():
+    for spec in _candidates(state):
         shapes, head = shapes_of(spec.library, spec.architecture)
         body = {k: tuple(v.shape) for k, v in state.items() if not (head and k.startswith(head))}
         needed = [k for k in shapes if not (head and k.startswith(head)) and not k.endswith("num_batches_tracked")]
@@ -138,13 +164,11 @@ def looks_like(state: "Mapping[str, Tensor]") -> list[BackboneSpec]:
     return [spec for score, spec in scored if score == best and score > 0.1]
 
 
-def _candidates() -> Iterable[BackboneSpec]:
-    """Yield the registered architectures, then common ones, so that the search ends early."""
-    seen = {(spec.library, spec.architecture) for spec in REGISTRY.values()}
-    for spec in REGISTRY.values():
-        if spec.name == spec.architecture:
-            yield spec
-    for library, architectures in _COMMON.items():
-        for architecture in architectures:
-            if (library, architecture) not in seen:
-                yield BackboneSpec(architecture, library, architecture, ())
+def _candidates(state: "Mapping[str, Tensor]") -> Iterable[BackboneSpec]:
+    """Yield the architectures that have a tensor of this name and shape in their first layer."""
+    for (key, shape), architectures in _STEMS.items():
+        if key in state and tuple(state[key].shape) == shape:
+            for library, architecture in architectures:
+                registered = REGISTRY.get(architecture)
+                known = registered is not None and registered.library == library
+                yield registered if known and registered else BackboneSpec(architecture, library, architecture, ())

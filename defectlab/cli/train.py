@@ -100,6 +100,7 @@ def predict(
     panels: bool,
     figures: str | None,
     strict: bool,
+    no_verify: bool,
 ) -> int:
     """Score images with a trained model and write scores.csv; the exit code is 1 where an image has no score."""
     from defectlab.data.image_sources import find_images
@@ -119,16 +120,17 @@ def predict(
     check_view(view)
     files = find_images(here)  # before the seconds that torch and anomalib take to load
     folder = paths.resolve(output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    loading: dict[str, Any] = {"device": device, "verify": not no_verify}
     if report:
         from defectlab.inference.prediction_report import report_predictions
 
-        wanted: dict[str, Any] = {"threshold": _number(threshold), "threshold_type": threshold_type, "device": device}
+        wanted: dict[str, Any] = {"threshold": _number(threshold), "threshold_type": threshold_type, **loading}
         report_predictions(run, files, folder, **wanted, only_wrong=only_wrong, panels=panels, strict=strict)
     else:
         from defectlab.inference.prediction_files import predict_to_folder
 
         drawn: dict[str, Any] = {"heatmaps": heatmaps, "masks": masks, "view": view, "figures": figures}
-        predict_to_folder(run, files, folder, **drawn, device=device, strict=strict)
+        predict_to_folder(run, files, folder, **drawn, **loading, strict=strict)
     return 1 if read_problems(folder / "scores.csv") else 0
 
 
@@ -183,6 +185,8 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     )
     ends = "End at an image that cannot be read; else the others are scored and its reason is in scores.csv."
     parser.add_argument("--strict", action="store_true", help=ends)
+    hurried = "Do not compare the checkpoint with its digest, which finds damage and takes about a second a GB."
+    parser.add_argument("--no-verify", action="store_true", help=hurried)
 
 
 def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from anomalib.utils.serialization import anomalib_safe_globals
-
 from defectlab.models.base import BaseDetector
-from defectlab.models.checkpoint import read_checkpoint_record
+from defectlab.models.checkpoint import read_checkpoint, read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError
 
@@ -62,9 +59,7 @@ def check_resumable(checkpoint: Path) -> None:
     Raises:
         InputError: With the option that stores it.
     """
-    with anomalib_safe_globals():
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if "optimizer_states" not in content:
+    if "optimizer_states" not in read_checkpoint(checkpoint):
         raise InputError(
             f"{checkpoint} has weights without the optimiser's state, so no training can go on from it. "
             "Train with Engine(keep_checkpoint='all') to keep that state."

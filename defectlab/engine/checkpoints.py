@@ -1,19 +1,55 @@
 """Checkpoints that a run writes in addition to or instead of the usual one, and removal of the usual one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from anomalib.callbacks.checkpoint import ModelCheckpoint
+from anomalib.engine.plugins import AnomalibCheckpointIO
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint as PlainModelCheckpoint
 
 from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint import write_checkpoint
 from defectlab.results.run.run import Run
+from defectlab.utils.tensor_archive import check_archive
 from defectlab.utils.validation import check_integer, checked_options
 
 logger = logging.getLogger(__name__)
+
+
+class DigestCheckpointIO(AnomalibCheckpointIO):
+    """Lightning's writer and reader of checkpoints, with a digest in each that is compared before it is read."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; on a remote file system without a digest."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            DamagedArchiveError: It has other content than was written.
+        """
+        if "://" not in str(path):
+            check_archive(Path(path))
+        content: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return content
+
+
+def with_digests(trainer_arguments: Mapping[str, Any]) -> list[Any]:
+    """Return Lightning's plugins with one that adds digests to checkpoints, unless the user's own writes these."""
+    given = trainer_arguments.get("plugins") or []
+    plugins = list(given) if isinstance(given, list | tuple) else [given]
+    own = getattr(trainer_arguments.get("strategy"), "_checkpoint_io", None)
+    writes = own is not None or any(isinstance(plugin, CheckpointIO) for plugin in plugins)
+    return plugins if writes else [*plugins, DigestCheckpointIO()]
 
 
 class KeepEpochs(Callback):

@@ -22,7 +22,7 @@ from defectlab.engine.batch_size import found_batch_size
 from defectlab.engine.best_epoch import BestEpoch
 from defectlab.engine.checkpoint_checks import check_resumable, run_of_weights
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
-from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints
+from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints, with_digests
 from defectlab.engine.input_region import apply_region, check_region, check_values
 from defectlab.engine.progress_bars import StageBars
 from defectlab.engine.random_states import RandomStates
@@ -500,7 +500,7 @@ class Engine(AnomalibEngine):
             callbacks=[*self._callbacks, *own, *self._bars()],
             logger=self._logger,
             default_root_dir=writer.run.folder if writer else self.results_folder,
-            **(self._trainer_arguments | overrides),
+            **(self._trainer_arguments | overrides | {"plugins": with_digests(self._trainer_arguments)}),
         )
         with quiet_lightning():
             self._setup_trainer(model)

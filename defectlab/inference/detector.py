@@ -72,7 +72,12 @@ class Detector:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, backbone: nn.Module | None = None, device: str | torch.device = "auto"
+        cls,
+        path: str | Path,
+        *,
+        backbone: nn.Module | None = None,
+        device: str | torch.device = "auto",
+        verify: bool = True,
     ) -> "Detector":
         """Load a run folder or a checkpoint. Needs no weights file and no training images.
 
@@ -83,9 +88,11 @@ class Detector:
             path: A run folder or a .ckpt file.
             backbone: Only for a model trained with a backbone of unknown code: the same module.
             device: "auto" takes the GPU where there is one.
+            verify: False does not compare the checkpoint with its digest, which takes about a second a GB.
 
         Raises:
-            InputError: No such run or checkpoint, `backbone` is needed, or this machine has no such device.
+            InputError: No such run or checkpoint, it is damaged, `backbone` is needed, or this machine has no such
+                device.
         """
         show_log()
         target = _device(device)
@@ -94,7 +101,7 @@ class Detector:
         a_folder = path.is_dir() or (not path.is_file() and path.suffix != ".ckpt")
         run = Run.open(path) if a_folder else Run.of_checkpoint(path)
         checkpoint = run.checkpoint_file() if run and path.is_dir() else path
-        model = restore(checkpoint, backbone)
+        model = restore(checkpoint, backbone, verify=verify)
         its_own = run is not None and (a_folder or run.holds(checkpoint))
         thresholds = run.record.thresholds if run and its_own else None
         if thresholds and thresholds.recorded:
@@ -102,7 +109,7 @@ class Detector:
             if run is not None and run.holds(checkpoint) and isinstance(model.post_processor, RawPostProcessor):
                 _warn_of_old_copy(run, checkpoint, thresholds)
         else:
-            copy = read_checkpoint_record(checkpoint)["thresholds"]
+            copy = read_checkpoint_record(checkpoint, verify=False)["thresholds"]
             image, pixel = copy["image"], copy["pixel"]
             logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
         batch_size = run.record.experiment.data["eval_batch_size"] if run else 8
@@ -244,7 +251,7 @@ class Detector:
 
 
 def _warn_of_old_copy(run: Run, checkpoint: Path, thresholds: Thresholds) -> None:
-    record = read_checkpoint_record(checkpoint)
+    record = read_checkpoint_record(checkpoint, verify=False)  # done, if asked for
     if not is_current(record, thresholds):
         logger.warning(
             "A copy of %s alone would decide by %s, this run by %s: `defectlab threshold --run %s --renew` writes the "

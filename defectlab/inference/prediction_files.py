@@ -38,6 +38,7 @@ def predict_to_folder(
     figures: str | None = None,
     device: str = "auto",
     strict: bool = False,
+    verify: bool = True,
 ) -> Path:
     """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
 
@@ -52,7 +53,7 @@ def predict_to_folder(
     all images share.
 
     Images that cannot be read, or do not fit the run's input region, have no score: their reason stands in the column
-    `problem`. With `strict` they are an error instead.
+    `problem`. With `strict` they are an error instead. `device` and `verify` are those of `Detector.load`.
 
     Raises:
         InputError: No such run, no images, none that can be read (with `strict`: one that cannot), or heat maps or
@@ -65,7 +66,7 @@ def predict_to_folder(
     files = find_images(source)
     problems = unreadable_files(files, strict=strict)
     refuse_all(files, problems)
-    detector = Detector.load(run, device=device)
+    detector = Detector.load(run, device=device, verify=verify)
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
     detector.check_view(view)

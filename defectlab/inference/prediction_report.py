@@ -45,6 +45,7 @@ def report_predictions(
     panels: bool = False,
     device: str = "auto",
     strict: bool = False,
+    verify: bool = True,
 ) -> Path:
     """Score images and write all results under `output`; return the path of anomaly_test_output.json.
 
@@ -67,6 +68,7 @@ def report_predictions(
         device: "auto" takes the GPU where there is one; for a `run` that is no detector yet.
         strict: Whether an image that cannot be read is an error. Else it has no score, and its reason stands in the
             column `problem` of scores.csv and under `unreadable` in the JSON.
+        verify: False does not compare the checkpoint with its digest; for a `run` that is no detector yet.
 
     Raises:
         InputError: No run, no images, none that can be read (with `strict`: one that cannot), or a run without a
@@ -77,7 +79,7 @@ def report_predictions(
     files = find_images(source)
     problems = unreadable_files(files, strict=strict)
     refuse_all(files, problems)
-    detector = run if isinstance(run, Detector) else Detector.load(run, device=device)
+    detector = run if isinstance(run, Detector) else Detector.load(run, device=device, verify=verify)
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
     if threshold_type == "pixel":

@@ -17,12 +17,18 @@ from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.evaluation.threshold import DefaultRule
-from defectlab.models.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, read_checkpoint_record, skeleton_backbone
+from defectlab.models.checkpoint import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KEY,
+    building_from,
+    read_checkpoint_record,
+    skeleton_backbone,
+)
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.shared_arguments import SharedArguments
 from defectlab.models.tiled import set_tiles
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import OptionError
+from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -203,6 +209,19 @@ class BaseDetector(AnomalibModule):
             **({"sources": dict(self.sources)} if self.sources else {}),
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that numbers in the checkpoint are of the kind that the model has: torch would round them in silence.
+
+        Raises:
+            InputError: Integers for floating-point numbers, or the other way round.
+        """
+        super().on_load_checkpoint(checkpoint)
+        own = self.state_dict()
+        for name, tensor in checkpoint["state_dict"].items():
+            if name in own and own[name].is_floating_point() != tensor.is_floating_point():
+                raise InputError(f"The checkpoint has {tensor.dtype} in {name}, where the model has {own[name].dtype}: "
+                                 "it was changed by other code. Copy it again, or train again.")  # fmt: skip
+
     @classmethod
     def load_from_checkpoint(
         cls,
@@ -211,20 +230,26 @@ class BaseDetector(AnomalibModule):
         hparams_file: str | Path | None = None,
         strict: bool | None = None,
         weights_only: bool = True,
+        *,
+        verify: bool = True,
         **kwargs: Any,
     ) -> "BaseDetector":
         """Rebuild a model from its checkpoint alone, on the CPU unless told otherwise.
 
+        `verify=False` does not compare the file with its digest.
+
         Raises:
-            InputError: The file is no DefectLab checkpoint of this model, or it was trained with a backbone of unknown
-                code, which must then be given as `backbone=`.
+            InputError: The file is damaged or no DefectLab checkpoint of this model, or it was trained with a backbone
+                of unknown code, which must then be given as `backbone=`.
         """
-        if "backbone" not in kwargs:
-            skeleton = skeleton_backbone(read_checkpoint_record(checkpoint_path))
-            kwargs |= {} if skeleton is None else {"backbone": skeleton}
-        loaded = super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
-        )
+        record = read_checkpoint_record(checkpoint_path, verify=verify)
+        with building_from(checkpoint_path, record):
+            if "backbone" not in kwargs:
+                skeleton = skeleton_backbone(record)
+                kwargs |= {} if skeleton is None else {"backbone": skeleton}
+            loaded = super().load_from_checkpoint(
+                checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
+            )
         assert isinstance(loaded, cls)
         its = loaded.preprocessing
         loaded.set_input_region(its.region, its.tiling, its.bit_depth)

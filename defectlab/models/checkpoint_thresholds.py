@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.utils.serialization import anomalib_safe_globals
 
 from defectlab.backbones.weights_manifest import file_sha256
-from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint_record
+from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint, read_checkpoint_record, write_checkpoint
 from defectlab.models.processors import stored_threshold
 from defectlab.results.run.result_records import Thresholds
 from defectlab.utils.files import replacing
@@ -54,8 +53,7 @@ def rewritten(checkpoint: Path, thresholds: Thresholds) -> Iterator[None]:
 
 def _write_copy(checkpoint: Path, target: Path, thresholds: Thresholds) -> None:
     identity = weights_identity(checkpoint)
-    with anomalib_safe_globals():
-        content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    content = read_checkpoint(checkpoint)
     for level, one in thresholds.by_level.items():
         buffer = f"post_processor._{level}_threshold"
         if buffer in content["state_dict"]:  # not with post_processor=False
@@ -63,4 +61,4 @@ def _write_copy(checkpoint: Path, target: Path, thresholds: Thresholds) -> None:
             content["state_dict"][buffer] = torch.full_like(old, stored_threshold(one.value))
     changed = {"thresholds": stored_thresholds(thresholds), IDENTITY: identity}
     content[CHECKPOINT_KEY] = content[CHECKPOINT_KEY] | changed
-    torch.save(content, target)
+    write_checkpoint(content, target)

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint_record
+from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint, read_checkpoint_record, write_checkpoint
 from defectlab.models.registry import model_info
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
@@ -52,18 +52,14 @@ def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
     if output is None:
         output = checkpoint_file.parent.parent / "anomalib" / checkpoint_file.name
 
-    import torch
-    from anomalib.utils.serialization import anomalib_safe_globals
-
     from defectlab.models.padim.statistics import in_anomalibs_form
 
-    with anomalib_safe_globals():
-        checkpoint: dict[str, Any] = torch.load(checkpoint_file, map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = read_checkpoint(checkpoint_file)
     if record["model"] == "padim":
         checkpoint["state_dict"] = in_anomalibs_form(checkpoint["state_dict"], "model.gaussian.")
     checkpoint[CHECKPOINT_KEY] = checkpoint[CHECKPOINT_KEY] | {"converted": "anomalib"}
     with replacing(output) as unfinished:
-        torch.save(checkpoint, unfinished)
+        write_checkpoint(checkpoint, unfinished)
         try:
             plain_class.load_from_checkpoint(unfinished, map_location="cpu")
         except Exception as error:

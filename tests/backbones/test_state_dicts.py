@@ -1,10 +1,13 @@
+import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.malicious import CONTAINERS, KINDS
 from safetensors.torch import save_file
 
-from defectlab.backbones.state_dicts import container_problem, read_weights, unwrap
+from defectlab.backbones.state_dicts import container_problem, read_weights, unwrap, write_safetensors
 from defectlab.utils.errors import WeightsError
 
 STATE = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.num_batches_tracked": torch.tensor(4)}
@@ -97,3 +100,84 @@ def test_no_tensors_inside(value: object, says: str) -> None:
 def test_values_that_are_not_finite_are_named() -> None:
     with pytest.raises(WeightsError, match=r"layer1\.weight"):
         unwrap({"layer1.weight": torch.tensor([1.0, float("nan")])}, "x.pth")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_to_run_code_would(tmp_path: Path, kind: str) -> None:
+    pickle.loads(pickle.dumps(KINDS[kind](tmp_path / "mark")))
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_pickle_runs_in_any_container(tmp_path: Path, kind: str, container: str) -> None:
+    suffix, write = CONTAINERS[container]
+    write({**STATE, "layer1.weight": KINDS[kind](tmp_path / "mark")}, tmp_path / f"weights{suffix}")
+    with pytest.raises(WeightsError):
+        read_weights(tmp_path / f"weights{suffix}")
+    assert not (tmp_path / "mark").exists()
+
+
+ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"w": {**ONE, "shape": [1 << 40]}},
+        {"w": {**ONE, "data_offsets": [0, 1 << 40]}},
+        {"w": {**ONE, "data_offsets": [4, 8]}},
+        {"w": {**ONE, "data_offsets": [8, 0]}},
+        {"w": {**ONE, "data_offsets": [-8, 8]}},
+        {"w": {**ONE, "data_offsets": []}},
+        {"w": {**ONE, "dtype": "F99"}},
+        {"w": ONE, "v": ONE},
+        {"w": [1, 2]},
+        [1, 2],
+        "[" * 100_000,
+    ],
+)
+def test_a_lying_header_of_safetensors_is_refused(tmp_path: Path, header: object) -> None:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(WeightsError, match="Copy"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+def test_safetensors_of_our_own_carry_a_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_safetensors(STATE, path, {"made_by": "test"})
+    assert _same(read_weights(path), STATE)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not those of its digest"):
+        read_weights(path)
+    assert not _same(read_weights(path, verify=False), STATE)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_far_larger_than_their_file_are_refused_before_they_are_copied(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "bomb.pth"
+    torch.save({"w": torch.zeros(1).expand(1 << 40)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="has only 4 bytes of values"):
+        read_weights(path)
+    shared = torch.zeros(1 << 14)
+    torch.save({f"w{i}": shared[i:] for i in range(2000)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="share the values"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"w": torch.eye(3).to_sparse()}, "sparse"),
+        ({"w": torch.zeros(2, dtype=torch.complex64)}, "complex"),
+        ({"w": torch.zeros(2, device="meta")}, "without values"),
+        ({"module." * 100_000 + "w": torch.zeros(2)}, "a name of 700001 characters"),
+        ({((("x" * 9,) * 9,) * 9,) * 9: 1}, "keys tuple"),
+    ],
+)
+def test_what_no_network_has_is_refused(state: dict[object, object], says: str) -> None:
+    with pytest.raises(WeightsError, match=says):
+        unwrap(state, "x.pth")

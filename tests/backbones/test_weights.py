@@ -35,6 +35,18 @@ def test_its_file_is_small_and_the_one_of_the_manifest() -> None:
     assert {row.file: row.state for row in weights.list_weights()}[entry.file] == "verified"
 
 
+def test_a_damaged_copy_of_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = weights.shipped_file()
+    assert shipped is not None
+    content = bytearray(shipped.read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / weights.SHIPPED).write_bytes(content)
+    monkeypatch.setattr(weights, "SHIPPED_DIRS", (tmp_path,))
+    with pytest.raises(WeightsError, match=r"not the file on record.*Install DefectLab again"):
+        load_backbone(BUNDLED)
+    assert load_backbone(BUNDLED, verify=False).weights.path == tmp_path / weights.SHIPPED
+
+
 def test_a_file_in_the_project_comes_before_the_shipped_one(home: Path) -> None:
     own = home / "weights" / weights.SHIPPED
     own.write_bytes(b"mine")

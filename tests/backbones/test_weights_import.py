@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from defectlab.backbones import weights_manifest
@@ -28,6 +29,27 @@ def test_import_recognises_copies_and_records(home: Path, outside: Path) -> None
     assert (backbone.spec.mean, backbone.spec.std) == ((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
     assert {row.file: row.state for row in list_weights()}["resnet18.pth"] == "verified"
     assert import_file(outside) == path
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_an_imported_file_with_another_content_is_refused_each_time_it_is_used(
+    outside: Path, resnet18: nn.Module, suffix: str
+) -> None:
+    own = outside.with_suffix(suffix)
+    if suffix == ".safetensors":
+        save_file(resnet18.state_dict(), own)
+    path = import_file(own)
+    load_backbone("resnet18")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # in the middle of some weight
+    path.write_bytes(content)
+    for weights in (None, path):
+        with pytest.raises(WeightsError, match=r"not the file on record.*--overwrite"):
+            load_backbone("resnet18", weights)
+    assert load_backbone("resnet18", verify=False).weights.path == path
+    path.unlink()
+    import_file(own, overwrite=True)
+    load_backbone("resnet18")
 
 
 def test_the_content_brings_its_mean_under_another_name(outside: Path) -> None:

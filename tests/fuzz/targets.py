@@ -10,6 +10,8 @@ TARGETS: dict[str, tuple[str, float]] = {
     "yaml": ("yaml_settings", 2),
     "names": ("names", 3),
     "records": ("run_records", 2),
+    "checkpoints": ("checkpoints", 2),
+    "weights": ("weights", 2),
 }
 
 

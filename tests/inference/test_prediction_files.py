@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.models import small, trained
 from PIL import Image
 
@@ -50,6 +51,17 @@ def test_the_others_are_scored_and_the_bad_ones_have_their_reason(run, images, t
         report = json.loads((out / "anomaly_test_output.json").read_text())
         assert list(report["unreadable"]) == [f"new/{name}" for name in bad]
         assert len(report["observations"]) == 7
+
+
+@pytest.mark.parametrize("options", [[], ["--report"]])
+def test_a_damaged_checkpoint_ends_it_unless_told_not_to_look(run, parts, tmp_path, capsys, options):
+    content = bytearray(run.checkpoint.read_bytes())
+    content[content.index(torch.load(run.checkpoint)["state_dict"]["model.gaussian.mean"].numpy().tobytes())] ^= 1
+    (tmp_path / "model.ckpt").write_bytes(content)
+    command = ["predict", str(tmp_path / "model.ckpt"), str(parts / "test/good/000.png"), *options]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
+    assert "its content is not that of its digest" in capsys.readouterr().err
+    assert main([*command, "--output", str(tmp_path / "out"), "--no-verify"]) == 0
 
 
 def predicted(run: Run, images: Path) -> list:

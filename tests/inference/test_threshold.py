@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import struct
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import CONVERTED, Run
 from defectlab.results.workbook import read_workbook
 from defectlab.utils import paths
+from defectlab.utils.tensor_archive import DIGEST, DamagedArchiveError
 from defectlab.visualization.report import write_report
 
 
@@ -85,6 +88,10 @@ def test_the_weights_keep_their_identity(run: Run, tmp_path: Path):
     after = alone(run, tmp_path, "after")
     assert before.read_bytes() != after.read_bytes()
     assert weights_identity(before) == weights_identity(after)
+    assert all(any(name.endswith(DIGEST) for name in ZipFile(file).namelist()) for file in (before, after))
+    after.write_bytes(after.read_bytes().replace(struct.pack("<f", 3.0), struct.pack("<f", 3.5)))  # the threshold
+    with pytest.raises(DamagedArchiveError):
+        Detector.load(after)
 
 
 def test_a_test_of_the_copy_is_the_same_run_as_before(run: Run, tmp_path: Path, trained: Run):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from defectlab.models.vae.networks import big_networks, linear_networks, small_n
 from defectlab.models.vae.torch_model import divergence
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import OptionError
+from defectlab.utils.tensor_archive import DIGEST
 from defectlab.visualization.report import write_report
 
 SIZE = (16, 24)
@@ -241,6 +243,8 @@ def test_epochs_can_be_kept_beside_the_runs_own(parts: Path, caplog: pytest.LogC
         assert detector.predict(image)[0].score == pytest.approx(run.scores("test")[0].score, rel=1e-5)
     assert early.predict(image)[0].score != pytest.approx(run.scores("test")[0].score, rel=1e-5)
     assert all("optimizer_states" not in torch.load(file, weights_only=False) for file in kept)
+    for file in (*kept, run.checkpoint):
+        assert any(name.endswith(DIGEST) for name in ZipFile(file).namelist()), file
 
 
 def test_a_kept_epoch_without_validation_is_told(parts: Path, caplog: pytest.LogCaptureFixture):

@@ -8,7 +8,6 @@ its time, the same command continues from the last checkpoint.
 """
 
 import argparse
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from defectlab.backbones.pretraining.config import Recipe
 from defectlab.backbones.pretraining.train import pretrain
+from defectlab.backbones.state_dicts import write_safetensors
 from defectlab.backbones.weights import SHIPPED
 from defectlab.utils import paths
 from defectlab.utils.errors import OptionError
-from defectlab.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +32,11 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> str:
         OptionError: A value that half precision cannot hold.
 
     """
-    from safetensors.torch import save
-
     half = {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in state.items()}
     lost = [key for key, value in half.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if lost:
         raise OptionError(f"{', '.join(lost)} cannot be kept in half precision: the training has diverged.")
-    content = save(half, metadata={"made by": "defectlab.backbones.pretraining.make"})
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return write_safetensors(half, path, {"made by": "defectlab.backbones.pretraining.make"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

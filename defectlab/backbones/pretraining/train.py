@@ -31,6 +31,7 @@ from defectlab.utils.errors import OptionError
 from defectlab.utils.files import replacing
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import generator
+from defectlab.utils.tensor_archive import add_digest, check_archive
 
 logger = logging.getLogger(__name__)
 
@@ -233,11 +234,13 @@ def _save(path: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.optim.O
     state: dict[str, Any] = {"network": trainee.state_dict(), "optimiser": optimiser.state_dict()}
     with replacing(path) as partial:
         torch.save({"recipe": asdict(recipe), "step": step, **state}, partial)
+        add_digest(partial)
 
 
 def _restore(path: Path, recipe: Recipe, trainee: Trainee, optimiser: torch.optim.Optimizer) -> int:
     if not path.is_file():
         return 0
+    check_archive(path)
     saved = torch.load(path, weights_only=True)
     step = int(saved["step"])
     other = [key for key, value in asdict(recipe).items() if saved["recipe"].get(key) != value]

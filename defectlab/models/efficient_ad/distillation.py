@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.recognition import as_backbone
+from defectlab.backbones.state_dicts import write_safetensors
 from defectlab.data.auxiliary_images import find_auxiliary_images
 from defectlab.data.datasets import load_image
 from defectlab.models.efficient_ad.teacher import check_size, patch_description_network
@@ -112,9 +112,8 @@ def distil_teacher(
         "seed": seed,
         "loss": f"{losses[-1]:.4f}",
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in teacher.state_dict().items()}
-    save_file(state, target, metadata={key: str(value) for key, value in facts.items()})
+    write_safetensors(state, target, {key: str(value) for key, value in facts.items()})
     logger.info(
         "Teacher '%s' of %s on %s: loss %s, in %s", size, facts["backbone"], source.summary, facts["loss"], target
     )

@@ -12,7 +12,7 @@ from anomalib.models.image.efficient_ad.torch_model import (
 from torch import nn
 
 from defectlab.backbones.backbone import tensors_sha256
-from defectlab.backbones.state_dicts import read_weights
+from defectlab.backbones.loading import read_verified_weights
 from defectlab.backbones.weights import find_weights
 from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.utils import paths
@@ -109,7 +109,7 @@ def load_teacher(network: nn.Module, path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: A file for another network.
     """
-    state = read_weights(path)
+    state = read_verified_weights(path)
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
     if given != wanted:
