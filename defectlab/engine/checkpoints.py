@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint as PlainModelCheckpoint
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import write_checkpoint
 from defectlab.results.run.run import Run
+from defectlab.utils.files import replacing
 from defectlab.utils.tensor_archive import check_archive
 from defectlab.utils.validation import check_integer, checked_options
 
@@ -29,7 +30,8 @@ class DigestCheckpointIO(AnomalibCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
         else:
-            write_checkpoint(checkpoint, Path(path))
+            with replacing(Path(path)) as partial:
+                write_checkpoint(checkpoint, partial)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint.

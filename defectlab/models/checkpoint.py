@@ -14,7 +14,6 @@ from defectlab.backbones.registry import BackboneSpec, build
 from defectlab.backbones.state_dicts import tensor_problem
 from defectlab.backbones.weights import WeightsInfo
 from defectlab.utils.errors import InputError, OptionError
-from defectlab.utils.files import replacing
 from defectlab.utils.memory import is_out_of_memory
 from defectlab.utils.tensor_archive import add_digest, check_archive
 from defectlab.utils.version import __version__
@@ -74,15 +73,14 @@ def read_checkpoint_record(checkpoint_path: str | Path, *, verify: bool = True) 
 
 
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint with its digest, atomically; equal content gives equal bytes, whatever the file is called.
+    """Write a checkpoint with its digest; equal content gives equal bytes, whatever the file is called.
 
     Raises:
-        OSError, RuntimeError: It cannot be written.
+        OSError, RuntimeError: It cannot be written; half a file may be there (see `utils.files.replacing`).
     """
-    with replacing(path) as partial:
-        with partial.open("wb") as file:  # torch writes the name of a file given as a path into it
-            torch.save(content, file)
-        add_digest(partial)
+    with path.open("wb") as file:  # torch writes the name of a file given as a path into it
+        torch.save(content, file)
+    add_digest(path)
 
 
 # Fields of a checkpoint and of its record: their types. Fields of later versions may stand beside them.

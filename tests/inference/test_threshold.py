@@ -23,6 +23,7 @@ from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import CONVERTED, Run
 from defectlab.results.workbook import read_workbook
 from defectlab.utils import paths
+from defectlab.utils.disk import DiskError
 from defectlab.utils.tensor_archive import DIGEST, DamagedArchiveError
 from defectlab.visualization.report import write_report
 
@@ -125,7 +126,7 @@ def test_record_and_checkpoint_change_together_or_not_at_all(run: Run, monkeypat
     for owner, name in ((torch, "save"), (Run, "update")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, full)
-            with pytest.raises(RuntimeError, match="failed writing"):
+            with pytest.raises((RuntimeError, DiskError), match="failed writing|cannot be written"):
                 apply_threshold(run, "manual", VALUE)
         assert [file.read_bytes() for file in files] == before
     assert sorted(run.checkpoint.parent.iterdir()) == listing
