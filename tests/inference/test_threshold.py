@@ -126,7 +126,7 @@ def test_record_and_checkpoint_change_together_or_not_at_all(run: Run, monkeypat
     for owner, name in ((torch, "save"), (Run, "update")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, full)
-            with pytest.raises((RuntimeError, DiskError), match="failed writing|cannot be written"):
+            with pytest.raises((RuntimeError, DiskError), match=r"failed writing|cannot be written"):
                 apply_threshold(run, "manual", VALUE)
         assert [file.read_bytes() for file in files] == before
     assert sorted(run.checkpoint.parent.iterdir()) == listing
