@@ -118,7 +118,7 @@ def test_a_run_on_a_full_disk_ends_with_the_disk_named_and_keeps_what_was_record
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(InputError, match="is full"), run.recording_failure():
             run.advance("finished")
     assert Run.open(run.folder).status == "fitted"
