@@ -103,7 +103,7 @@ def test_a_rerun_killed_at_any_change_of_a_file_loses_no_finished_run(own_projec
 
 
 def test_a_workbook_writer_killed_at_any_change_of_a_file_leaves_it_whole(own_project: Path):
-    runs = [finished(f"run {number}") for number in range(2)]
+    runs = [finished(f"run_{number}") for number in range(2)]
     update_workbook(runs[0])
     book = own_project / "models_comparing.xlsx"
     before = book.read_bytes()
@@ -116,9 +116,9 @@ def test_a_workbook_writer_killed_at_any_change_of_a_file_leaves_it_whole(own_pr
             update_workbook(runs[1])
 
         assert ended(fork(die)) == KILLED
-        assert {row["run"] for row in read_workbook()} >= {"run 0"}
+        assert {row["run"] for row in read_workbook()} >= {"run_0"}
         assert update_workbook().written
-        assert {row["run"] for row in read_workbook()} == {"run 0", "run 1"}
+        assert {row["run"] for row in read_workbook()} == {"run_0", "run_1"}
     assert not list(own_project.glob(".models_comparing.xlsx.*.part"))
 
 
