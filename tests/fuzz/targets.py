@@ -12,6 +12,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "records": ("run_records", 2),
     "checkpoints": ("checkpoints", 2),
     "weights": ("weights", 2),
+    "workbook": ("workbook", 1),
 }
 
 

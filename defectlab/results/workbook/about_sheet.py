@@ -89,7 +89,11 @@ def write_about(sheet: Worksheet, rankings: Sequence[Ranking]) -> None:
         for ranking in rankings
     }
     put(sheet, 1, 1, "What this workbook says, and how far it can be believed").font = TITLE
-    put(sheet, 2, 1, "Made from the run records by DefectLab; `defectlab compare` makes it again.").font = QUIET
+    how = (
+        "Made from the run records by DefectLab; `defectlab compare` makes it again. What you delete comes back, what "
+        "you hide stays hidden, a sheet that you rename or change is yours and stays."
+    )
+    put(sheet, 2, 1, how).font = QUIET
     place = 4
     sections = {"Sheets": SHEETS, "Words": WORDS, "Metrics": METRICS, "Other columns": COLUMNS, "Protocols": protocols}
     for title, meanings in sections.items():

@@ -4,14 +4,28 @@ A sheet that holds only values written by DefectLab is laid out again from scrat
 new configurations are added to the right of their block and new blocks at the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from openpyxl.styles import Alignment, Font
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
-from defectlab.results.workbook.cells import BOLD, HEADER, mark, read_cells, set_pages, write_value
+from defectlab.results.workbook.cells import (
+    BOLD,
+    COLUMN_GAP,
+    HEADER,
+    MAX_COLUMNS,
+    MAX_ROWS,
+    ROW_GAP,
+    clear,
+    free_after,
+    mark,
+    read_cells,
+    set_pages,
+    taken_cells,
+    write_value,
+)
 from defectlab.results.workbook.hand_kept_layout import (
     GAP,
     HEIGHT,
@@ -23,10 +37,11 @@ from defectlab.results.workbook.hand_kept_layout import (
     layout,
     rows_by_label,
     titles,
-    used,
 )
 from defectlab.results.workbook.user_content import has_extras
 from defectlab.results.workbook_row import KEY, Row, best_rows, ranked_within
+
+Place = tuple[int, int]  # row, column
 
 TITLE = Font(name="Calibri", size=12, bold=True)
 WIDEST, NARROWEST, WIDEST_TITLE = 34, 16, 40
@@ -39,12 +54,12 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
     expected = {place: value for place, value in layout(before).items() if value is not None}
     if actual == expected and not has_extras(sheet):
         if actual:
-            sheet.delete_rows(1, sheet.max_row)
+            clear(sheet)
             for dimension in sheet.row_dimensions.values():
                 dimension.height = None
         cells = layout(rows)
     else:
-        cells = _around(actual, rows, before)
+        cells = _around(actual, taken_cells(sheet), rows, before)
     best = best_rows(rows)
     by_name = rows_by_label(rows)
     for (line, at), value in sorted(cells.items()):
@@ -58,7 +73,7 @@ def write_comparison(sheet: Worksheet, rows: Sequence[Row], before: Sequence[Row
     first.width = max(NARROWEST, min(1.2 * longest + 2, WIDEST_TITLE), first.width)
 
 
-def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
+def _around(actual: Cells, taken: Set[Place], rows: Sequence[Row], before: Sequence[Row]) -> Cells:
     """Return the cells to write into a sheet with a user's additions, with every existing block in its place."""
     old, new = titles(before), titles(rows)
     renamed = {old[key]: new[key] for key in old if key in new}
@@ -72,20 +87,28 @@ def _around(actual: Cells, rows: Sequence[Row], before: Sequence[Row]) -> Cells:
         if title in blocks and (title, label) not in wanted:
             at = blocks[title].labels.get(_label_on_sheet(blocks[title], label, row, known=True))
             cells |= dict.fromkeys(column(blocks[title].top, at, label, {})) if at else {}
-    bottom = used(actual)
+    lines = {line for line, _ in taken}
     for (title, label), row in wanted.items():
         if title not in blocks:
-            top = bottom + GAP + 1 if bottom else 1
+            top = _free_top(lines)
             blocks[title] = Block(top, title, {})
-            bottom = top + HEIGHT - 1
+            lines |= set(range(top, top + HEIGHT))
         block = blocks[title]
         label = _label_on_sheet(block, label, row, known=(title, label) in shown)
         if label not in block.labels:
-            taken = {at for (line, at) in actual if block.top <= line < block.top + HEIGHT}
-            free = max([*taken, *block.labels.values(), 1]) + 1
+            columns = {at for (line, at) in taken if block.top <= line < block.top + HEIGHT}
+            free = next(free_after({1, *columns, *block.labels.values()}, COLUMN_GAP, MAX_COLUMNS))
             blocks[title] = block = Block(block.top, title, {**block.labels, label: free})
         cells |= frame(block.top, title) | column(block.top, block.labels[label], label, row)
     return cells
+
+
+def _free_top(lines: Set[int]) -> int:
+    """Return the first row of a new block: behind all others, where as many rows are free as it covers."""
+    if not lines:
+        return 1
+    free = free_after(lines, ROW_GAP, MAX_ROWS)
+    return next(top for top in (line + GAP for line in free) if not lines & set(range(top - GAP, top + HEIGHT)))
 
 
 def _label_on_sheet(block: Block, label: str, row: Row, known: bool) -> str:

@@ -5,7 +5,7 @@ pixel_AUROC, pixel_F1Score; then two empty rows.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,8 +146,3 @@ def _address(block: Block, place: int, number: int) -> str:
     from openpyxl.utils import get_column_letter
 
     return f"cell {get_column_letter(number)}{block.top + 1 + place}"
-
-
-def used(cells: Iterable[tuple[int, int]]) -> int:
-    """Return the number of the last row with a cell; 0 for an empty sheet."""
-    return max((row for row, _ in cells), default=0)

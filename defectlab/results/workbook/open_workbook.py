@@ -2,17 +2,17 @@
 
 import logging
 import os
+import re
 import shutil
 import warnings
-import zipfile
-import zlib
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from defectlab.results.workbook.hand_kept_layout import find_blocks
+from defectlab.results.workbook.package_check import read_package, unreadable
 from defectlab.results.workbook_row import KEY
-from defectlab.utils.errors import InputError
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUNS, COMPARISON = "runs", "comparison"
-# Content that openpyxl drops silently on loading, with the byte string that identifies it in the file.
-_DROPPED = {"text boxes or shapes": b"<xdr:sp>", "shapes": b"<xdr:sp ", "sparklines": b"sparklineGroup"}
+
+
+def new_book() -> "Workbook":
+    """Return a workbook without a sheet."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.remove(book.worksheets[0])
+    return book
 
 
 def open_book(path: Path) -> "Workbook":
-    """Open or create the workbook; an unreadable file is renamed, and one that would lose content is copied first."""
-    from openpyxl import Workbook
+    """Open the workbook, or begin one; a file that holds what openpyxl cannot carry over is copied first.
 
+    Raises:
+        InputError: The file is damaged, not whole or too large.
+    """
     if not path.is_file() or not path.stat().st_size:
-        book = Workbook()
-        book.remove(book.worksheets[0])
-        return book
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            book = load(path)
-        dropped = _dropped(path)
-    except InputError as error:
-        aside = _copy_name(path, "unreadable")
-        path.rename(aside)
-        logger.warning("%s It is kept as %s; a new workbook is made from the records.", error, aside.name)
-        return open_book(path)
-    lost = [str(one.message) for one in said if "removed" in str(one.message) or "not supported" in str(one.message)]
-    lost += dropped
+        return new_book()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        book, lost = _load(path)
+    lost = [
+        *(str(one.message) for one in said if re.search("removed|not supported|cannot be", str(one.message))),
+        *lost,
+    ]
     if lost:
-        copy = _copy_name(path, "before")
+        copy = copy_name(path, "before")
         shutil.copy2(path, copy)
         logger.warning(
             "%s holds what cannot be carried over (%s): the file as it was is kept as %s",
@@ -59,35 +61,39 @@ def load(path: Path, values: bool = False) -> "Workbook":
     """Read a workbook with its formulas, or with the last `values` that a spreadsheet program saved for them.
 
     Raises:
-        InputError: The file is no workbook.
+        InputError: The file is damaged, not whole or too large.
     """
+    return _load(path, values)[0]
+
+
+def _load(path: Path, values: bool = False) -> tuple["Workbook", list[str]]:
+    """Return the workbook and what openpyxl has left out of it in silence."""
     from openpyxl import load_workbook
 
+    from defectlab.results.workbook.cells import MAX_COLUMNS, MAX_ROWS
+
+    package = read_package(path)
     try:
-        return load_workbook(path, rich_text=not values, data_only=values)
-    except OSError:
-        raise  # not the file's content
-    except Exception as error:  # a damaged file can fail anywhere in zip, zlib, XML or openpyxl
-        raise _unreadable(path, error) from error
+        book = load_workbook(BytesIO(package.content), rich_text=not values, data_only=values)
+    except Exception as error:  # openpyxl has no error of its own: wrong content can fail anywhere in it
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
+    if len(book.sheetnames) != package.sheets:
+        raise unreadable(path, f"it holds {package.sheets} sheets, of which {len(book.sheetnames)} can be read")
+    for sheet in book.worksheets:
+        row, column = (
+            max((cell[0] for cell in sheet._cells), default=1),
+            max((cell[1] for cell in sheet._cells), default=1),
+        )
+        if row > MAX_ROWS or column > MAX_COLUMNS:
+            raise unreadable(path, f"sheet {sheet.title} has a cell in row {row}, column {column}")
+    return book, package.lost
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} cannot be read as an .xlsx workbook ({type(error).__name__}: {error}).")
-
-
-def _dropped(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            parts = [name for name in names if name.startswith(("xl/drawings/drawing", "xl/worksheets/sheet"))]
-            texts = [archive.read(name) for name in parts]
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:  # a part that openpyxl passed over
-        raise _unreadable(path, error) from error
-    return [what for what, mark in _DROPPED.items() if any(mark in text for text in texts)]
-
-
-def _copy_name(path: Path, why: str) -> Path:
-    return path.with_name(f"{path.stem}_{why}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}{path.suffix}")
+def copy_name(path: Path, why: str) -> Path:
+    """Return a free name beside `path` for a copy of it, with the reason, the time and this process in it."""
+    stem = f"{path.stem}_{why}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
+    names = (path.with_name(f"{stem}{number}{path.suffix}") for number in ("", *(f"_{n}" for n in range(2, 10_000))))
+    return next(name for name in names if not name.exists())
 
 
 def find_sheet(book: "Workbook", name: str) -> "Worksheet | None":
@@ -95,7 +101,7 @@ def find_sheet(book: "Workbook", name: str) -> "Worksheet | None":
     from defectlab.results.workbook.cells import headers_of, read_cells
 
     for sheet in book.worksheets:
-        if sheet.title.lower() not in (name, _second_name(name).lower()):
+        if not re.fullmatch(rf"{name}( \(DefectLab( \d+)?\))?", sheet.title, re.IGNORECASE):
             continue
         if KEY in headers_of(sheet) if name == RUNS else find_blocks(read_cells(sheet)):
             return sheet
@@ -103,13 +109,23 @@ def find_sheet(book: "Workbook", name: str) -> "Worksheet | None":
 
 
 def create_sheet(book: "Workbook", name: str) -> "Worksheet":
-    """Add a sheet for DefectLab, under a second name if a user's sheet already has this name."""
-    taken = {sheet.title.lower() for sheet in book.worksheets}
-    title = name if name not in taken else _second_name(name)
+    """Add a sheet for DefectLab, under another name if a user's sheet already has this name."""
+    taken = {title.lower() for title in book.sheetnames}
+    others = (f"{name} (DefectLab{number})" for number in ("", *(f" {n}" for n in range(2, len(taken) + 3))))
+    title = next(title for title in (name, *others) if title.lower() not in taken)
     if title != name:
         logger.warning("The workbook has a sheet %s that is not DefectLab's: writing to %s", name, title)
     return book.create_sheet(title)
 
 
-def _second_name(name: str) -> str:
-    return f"{name} (DefectLab)"
+def select_sheet(book: "Workbook", title: str | None) -> None:
+    """Open the file at the sheet `title`, if it is there and visible, and with no other sheet selected beside it."""
+    from openpyxl.worksheet.worksheet import Worksheet
+
+    if all(sheet.sheet_state != "visible" for sheet in book._sheets):
+        book.worksheets[0].sheet_state = "visible"  # no program opens a file without a visible sheet
+    visible = [sheet for sheet in book._sheets if sheet.sheet_state == "visible"]
+    book.active = active = next((sheet for sheet in visible if sheet.title == title), visible[0])
+    for sheet in book._sheets:
+        if isinstance(sheet, Worksheet):  # cells typed into one of several selected sheets go into all of them
+            sheet.sheet_view.tabSelected = sheet is active

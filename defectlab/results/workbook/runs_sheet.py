@@ -6,6 +6,7 @@ added below and new columns to the right. Rows of removed runs are deleted.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from openpyxl.cell.cell import MergedCell
@@ -17,16 +18,23 @@ from openpyxl.worksheet.worksheet import Worksheet
 from defectlab.evaluation.metric_names import is_metric, is_oracle
 from defectlab.results.workbook.cells import (
     BOLD,
+    COLUMN_GAP,
     HEADER,
+    MAX_COLUMNS,
+    MAX_ROWS,
     ORACLE_HEADER,
+    ROW_GAP,
+    cells_of,
+    clear,
+    delete_row,
+    free_after,
     headers_of,
     mark,
-    read_cells,
     rows_by_key,
     set_pages,
+    taken_cells,
     write_value,
 )
-from defectlab.results.workbook.hand_kept_layout import used
 from defectlab.results.workbook.user_content import has_own_content, is_referred_to
 from defectlab.results.workbook_row import (
     KEY,
@@ -61,7 +69,7 @@ def write_runs(sheet: Worksheet, rows: Sequence[Row]) -> None:
     new = not views
     own = has_own_content(sheet)
     if not own:
-        sheet.delete_rows(1, sheet.max_row)
+        clear(sheet)
         headers = {header: at for at, header in enumerate(column_order(rows), 1)}
         places = {str(row[KEY]): place for place, row in enumerate(rows, 2)}
         for dimension in sheet.row_dimensions.values():
@@ -69,16 +77,11 @@ def write_runs(sheet: Worksheet, rows: Sequence[Row]) -> None:
     else:
         _remove_rows(sheet, {str(row[KEY]) for row in rows})
         headers, places = headers_of(sheet), rows_by_key(sheet)
-        written = read_cells(sheet)
-        right, below = max(at for _, at in written), used(written)
-        for header in column_order(rows):
-            if header not in headers:
-                right += 1
-                headers[header] = right
-        for row in rows:
-            if row[KEY] not in places:
-                below += 1
-                places[str(row[KEY])] = below
+        taken = taken_cells(sheet)
+        right = free_after((at for _, at in taken), COLUMN_GAP, MAX_COLUMNS)
+        below = free_after([1, *(line for line, _ in taken)], ROW_GAP, MAX_ROWS)  # row 1 is the headers'
+        headers |= {header: next(right) for header in column_order(rows) if header not in headers}
+        places |= {str(row[KEY]): next(below) for row in rows if row[KEY] not in places}
     _fill(sheet, rows, headers, places)
     for header, at in headers.items():
         _set_width(sheet, at, header, rows, views.get(header))
@@ -116,18 +119,15 @@ def _fill(sheet: Worksheet, rows: Sequence[Row], headers: Mapping[str, int], pla
 
 def _remove_rows(sheet: Worksheet, retained: set[str]) -> None:
     """Clear the rows whose ids are not in `retained`, and delete them unless references or merged cells need them."""
-    right, referred = get_column_letter(sheet.max_column), is_referred_to(sheet)
+    referred = is_referred_to(sheet)
     for key, place in sorted(rows_by_key(sheet).items(), key=lambda item: -item[1]):
         if key in retained:
             continue
-        last = sheet.max_row
-        for cell in sheet[place]:
-            if not isinstance(cell, MergedCell):
+        for cell in cells_of(sheet):
+            if cell.row == place and not isinstance(cell, MergedCell):
                 cell.value = cell.comment = None
         if not referred and not sheet.merged_cells.ranges:
-            if place < last:
-                sheet.move_range(f"A{place + 1}:{right}{last}", rows=-1, translate=True)
-            sheet.delete_rows(last)
+            delete_row(sheet, place)
 
 
 def _ungroup_columns(sheet: Worksheet) -> None:
@@ -139,6 +139,11 @@ def _ungroup_columns(sheet: Worksheet) -> None:
         for at in range(first, last + 1):
             own = sheet.column_dimensions[get_column_letter(at)]
             own.width, own.hidden, own.min, own.max = dimension.width, dimension.hidden, at, at
+            own._style = copy(dimension._style)
+        if (dimension.max or 0) > last:  # what a person set for the columns beyond stays
+            rest = sheet.column_dimensions[get_column_letter(last + 1)]
+            rest.width, rest.hidden, rest.min, rest.max = dimension.width, dimension.hidden, last + 1, dimension.max
+            rest._style = copy(dimension._style)
         dimension = sheet.column_dimensions[letter]
         dimension.min = dimension.max = first
 

@@ -3,15 +3,18 @@
 import hashlib
 import html
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from openpyxl import Workbook
 from openpyxl.packaging.custom import StringProperty
+from openpyxl.styles.colors import Color
+from openpyxl.worksheet.protection import SheetProtection
 from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.xml.functions import tostring
 
-from defectlab.results.workbook.cells import BEST, HEADER, ORACLE_HEADER, headers_of, read_cells, rows_by_key
+from defectlab.results.workbook.cells import BEST, HEADER, ORACLE_HEADER, cells_of, headers_of, read_cells, rows_by_key
 from defectlab.results.workbook_row import is_ours
 
 
@@ -32,12 +35,12 @@ def has_extras(sheet: Worksheet) -> bool:
 
 def _has_colours(sheet: Worksheet) -> bool:
     ours = {fill.fgColor.rgb for fill in (BEST, HEADER, ORACLE_HEADER)}
-    cells = (cell for row in sheet.iter_rows() for cell in row if cell.has_style)
+    cells = (cell for cell in cells_of(sheet) if cell.has_style)
     return any(cell.fill.patternType and cell.fill.fgColor.rgb not in ours for cell in cells)
 
 
 def _has_notes(sheet: Worksheet) -> bool:
-    return any(cell.comment for row in sheet.iter_rows() for cell in row)
+    return any(cell.comment for cell in cells_of(sheet))
 
 
 def is_referred_to(sheet: Worksheet) -> bool:
@@ -59,12 +62,7 @@ def _drawn(sheet: Worksheet) -> Iterable[str]:
 
 
 def _formulas(sheet: Worksheet) -> Iterable[str]:
-    return (
-        str(getattr(cell.value, "text", cell.value))
-        for row in sheet.iter_rows()
-        for cell in row
-        if cell.data_type == "f"
-    )
+    return (str(getattr(cell.value, "text", cell.value)) for cell in cells_of(sheet) if cell.data_type == "f")
 
 
 logger = logging.getLogger(__name__)
@@ -79,36 +77,63 @@ def is_generated(book: Workbook, sheet: Worksheet) -> bool:
     return f"{_PROPERTY}{sheet.title}" in book.custom_doc_props.names
 
 
-def remove_generated(book: Workbook) -> dict[str, int]:
+@dataclass(frozen=True)
+class Shown:
+    """Where a generated sheet stood among all sheets, and what a user set on it that its content does not say."""
+
+    place: int
+    state: str
+    protection: SheetProtection
+    tab_colour: Color | None
+    zoom: int | None
+
+
+def remove_generated(book: Workbook) -> dict[str, Shown]:
     """Remove the generated sheets that no user has changed.
 
     Returns:
-        The names that are free to be written again, and the place of each among all sheets.
+        The names that are free to be written again, and how each was shown.
     """
-    places: dict[str, int] = {}
-    for at, sheet in enumerate(list(book.worksheets)):
-        if not is_generated(book, sheet):
+    shown: dict[str, Shown] = {}
+    for at, sheet in enumerate(list(book._sheets)):
+        if not isinstance(sheet, Worksheet) or not is_generated(book, sheet):
             continue
         name = f"{_PROPERTY}{sheet.title}"
-        if book.custom_doc_props[name].value == fingerprint(sheet):
-            places[sheet.title] = at
+        if _is_unchanged(sheet, str(book.custom_doc_props[name].value)):
+            properties, zoom = sheet.sheet_properties, sheet.sheet_view.zoomScale
+            shown[sheet.title] = Shown(at, sheet.sheet_state, sheet.protection, properties.tabColor, zoom)
             book.remove(sheet)
             del book.custom_doc_props[name]
-    return places
+    return shown
 
 
-def create_generated(book: Workbook, places: dict[str, int]) -> dict[str, Worksheet]:
-    """Create an empty sheet for each generated name, at its earlier position or the end; a taken name gets a number."""
-    titles = {name: _title(book, name, places) for name in GENERATED}
-    order = sorted(GENERATED, key=lambda name: places.get(titles[name], len(book.worksheets) + len(GENERATED)))
-    return {name: book.create_sheet(titles[name], places.get(titles[name])) for name in order}
+def create_generated(book: Workbook, shown: Mapping[str, Shown]) -> dict[str, Worksheet]:
+    """Create an empty sheet for each generated name, where and as it was shown or at the end.
+
+    A taken name gets a number. The fingerprint of a sheet that a user deleted or renamed is forgotten.
+    """
+    titles = {name: _title(book, name, shown) for name in GENERATED}
+    for title in titles.values():
+        if f"{_PROPERTY}{title}" in book.custom_doc_props.names:
+            del book.custom_doc_props[f"{_PROPERTY}{title}"]
+    last = len(book._sheets) + len(GENERATED)
+    order = sorted(GENERATED, key=lambda name: shown[titles[name]].place if titles[name] in shown else last)
+    return {name: _create(book, titles[name], shown.get(titles[name])) for name in order}
 
 
-def _title(book: Workbook, name: str, places: dict[str, int]) -> str:
-    was = next((title for title in places if title == name or title.startswith(f"{name} (")), None)
+def _create(book: Workbook, title: str, shown: Shown | None) -> Worksheet:
+    sheet = book.create_sheet(title, None if shown is None else shown.place)
+    if shown is not None:
+        sheet.sheet_state, sheet.protection = shown.state, shown.protection
+        sheet.sheet_properties.tabColor, sheet.sheet_view.zoomScale = shown.tab_colour, shown.zoom
+    return sheet
+
+
+def _title(book: Workbook, name: str, shown: Mapping[str, Shown]) -> str:
+    was = next((title for title in shown if title == name or title.startswith(f"{name} (")), None)
     if was is not None:
         return was
-    taken = {sheet.title.lower() for sheet in book.worksheets}
+    taken = {title.lower() for title in book.sheetnames}
     candidates = [name, *(f"{name} ({number})" for number in range(2, len(taken) + 3))]
     title = next(title for title in candidates if title.lower() not in taken)
     if title != name:
@@ -119,7 +144,20 @@ def _title(book: Workbook, name: str, places: dict[str, int]) -> str:
 def store_fingerprints(book: Workbook, sheets: Sequence[Worksheet]) -> None:
     """Store a fingerprint of each sheet in the workbook, so that a later change by a user is detected."""
     for sheet in sheets:
-        book.custom_doc_props.append(StringProperty(name=f"{_PROPERTY}{sheet.title}", value=fingerprint(sheet)))
+        value = f"{fingerprint(sheet)} {_rules(sheet)}"
+        book.custom_doc_props.append(StringProperty(name=f"{_PROPERTY}{sheet.title}", value=value))
+
+
+def _is_unchanged(sheet: Worksheet, stored: str) -> bool:
+    """Return whether a sheet is as its stored fingerprint says; files of earlier versions have no number of rules."""
+    digest, _, rules = stored.partition(" ")
+    return digest == fingerprint(sheet) and (not rules.isdecimal() or _rules(sheet) <= int(rules))
+
+
+def _rules(sheet: Worksheet) -> int:
+    """Return the number of colour rules, filters and names of a sheet, of which a user may delete but not lose any."""
+    names = len(sheet.defined_names)
+    return sum(len(found.rules) for found in sheet.conditional_formatting) + bool(sheet.auto_filter.ref) + names
 
 
 def fingerprint(sheet: Worksheet) -> str:
@@ -128,12 +166,11 @@ def fingerprint(sheet: Worksheet) -> str:
     Numbers are hashed to twelve digits, because a spreadsheet program that saves the file may round further digits.
     """
     parts: list[Any] = []
-    for row in sheet.iter_rows():
-        for cell in row:
-            fill = cell.fill.fgColor.rgb if cell.has_style and cell.fill.patternType else None
-            if cell.value is not None or fill or cell.comment:
-                note = cell.comment.text if cell.comment else None
-                parts.append((cell.row, cell.column, _plain(cell.value), str(fill), note))
+    for cell in cells_of(sheet):
+        fill = cell.fill.fgColor.rgb if cell.has_style and cell.fill.patternType else None
+        if cell.value is not None or fill or cell.comment:
+            note = cell.comment.text if cell.comment else None
+            parts.append((cell.row, cell.column, _plain(cell.value), str(fill), note))
     drawn = (sheet._charts, sheet._images, sheet.tables, sheet.merged_cells.ranges)
     parts += [len(items) for items in drawn]
     parts.append(len(sheet.data_validations.dataValidation))

@@ -1,19 +1,35 @@
 """Reading and atomic updating of the workbook file by one writer at a time, preserving users' additions."""
 
-import glob
 import logging
-import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook.hand_kept_layout import find_blocks, import_blocks
-from defectlab.results.workbook.open_workbook import COMPARISON, RUNS, create_sheet, find_sheet, load, open_book
+from defectlab.results.workbook.open_workbook import (
+    COMPARISON,
+    RUNS,
+    copy_name,
+    create_sheet,
+    find_sheet,
+    load,
+    new_book,
+    open_book,
+    select_sheet,
+)
+from defectlab.results.workbook.pending import (
+    clear_leftovers,
+    folders_of,
+    leave_mark,
+    lock_of,
+    marks_of,
+    render_or_wait,
+)
 from defectlab.results.workbook_row import (
     ELSEWHERE,
     FINISHED,
@@ -33,8 +49,6 @@ from defectlab.utils.files import replacing
 
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
-from collections.abc import Mapping
-
 from openpyxl import Workbook
 
 from defectlab.results.comparison.ranking import rank_rows
@@ -43,11 +57,19 @@ from defectlab.results.comparison.significance import TestScores, find_test_scor
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.defects_sheet import write_per_defect
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
-from defectlab.results.workbook.user_content import ABOUT, LEADERBOARD, PER_DEFECT, create_generated, store_fingerprints
+from defectlab.results.workbook.user_content import (
+    ABOUT,
+    LEADERBOARD,
+    PER_DEFECT,
+    Shown,
+    create_generated,
+    store_fingerprints,
+)
 
 logger = logging.getLogger(__name__)
 
-LOCK_SECONDS = 120.0
+LOCK_SECONDS = 120.0  # of an import or a removal, which no other process can do for this one
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,29 +85,33 @@ class WorkbookUpdate:
 def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), prune: bool = False) -> WorkbookUpdate:
     """Update the workbook from all records: this run, pending runs, runs under `results/` and runs that it names.
 
-    A row whose record is missing stays, with that state, unless `prune` is set. If the file cannot be replaced (it is
-    open in Excel, locked by another writer, or the disk is full), a warning is logged and the next update adds the row.
+    A row whose record is missing stays, with that state, unless `prune` is set. If another process writes the workbook,
+    that one takes this run in. If the file cannot be replaced (it is open in Excel, or the disk is full), a warning is
+    logged and the next update adds the row.
+
+    Raises:
+        InputError: The workbook's name does not end in .xlsx.
     """
     path = paths.workbook().resolve()  # a link stays a link
+    if path.suffix.lower() != ".xlsx":
+        raise InputError(f"The workbook is {path}: give it a name that ends in .xlsx (DEFECTLAB_WORKBOOK).")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if run is not None:
-            with _pending_list(path).open("a", encoding="utf-8") as file:
-                file.write(f"{run.folder.absolute()}\n")
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
-            return _update(path, run, imported, prune)
+        mark = leave_mark(path, None if run is None else run.folder.absolute())
+        if imported or prune:
+            with lock_of(path).acquire(timeout=LOCK_SECONDS):
+                return _render(path, imported, prune)
+        outcome = render_or_wait(path, mark, lambda: _render(path))
+        return outcome or WorkbookUpdate(path, True, read_workbook(path))
     except (OSError, Timeout) as error:
         reason = "another process is writing it" if isinstance(error, Timeout) else str(error)
         then = "its rows come in with the next write"
         if imported or prune:
             then = "nothing was imported or removed: close it where it is open and run the same command again"
+        elif isinstance(error, Timeout):
+            then = "that one takes the rows in before it ends, or else the next write does"
         logger.warning("%s could not be written (%s): %s", path.name, reason, then)
         return WorkbookUpdate(path, False, [])
-
-
-def _pending_list(path: Path) -> Path:
-    """Return the path of the list of run folders whose rows are pending, including folders outside results/."""
-    return path.with_name(f".{path.name}.pending")
 
 
 def read_workbook(path: str | Path | None = None) -> list[Row]:
@@ -151,43 +177,113 @@ def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], sour
         )
 
 
-def _update(path: Path, run: Run | None, imported: Sequence[Row], prune: bool) -> WorkbookUpdate:
-    from defectlab.results.workbook.comparison_sheet import write_comparison
-    from defectlab.results.workbook.runs_sheet import read_runs, write_runs
-    from defectlab.results.workbook.user_content import remove_generated
+class _ChangedError(Exception):
+    """Another program saved the workbook while it was rendered here."""
 
-    for partial in path.parent.glob(f".{path.name}.*.part"):  # left by a killed writer; only one writes at a time
-        partial.unlink(missing_ok=True)
-    waiting = _claim_pending(path)
-    pending = [line for file in waiting for line in file.read_text(encoding="utf-8").splitlines()]
-    book = open_book(path)
-    places = remove_generated(book)
-    sheet, comparison = find_sheet(book, RUNS), find_sheet(book, COMPARISON)
-    before = {} if sheet is None else read_runs(sheet)
-    found = _found(before, [*pending, *([str(run.folder.absolute())] if run else [])])
+
+def _render(path: Path, imported: Sequence[Row] = (), prune: bool = False) -> WorkbookUpdate:
+    """Render the workbook with all marks that wait, and remove these; only for the process that holds the lock."""
+    clear_leftovers(path)
+    marks = marks_of(path)
+    for _ in range(ATTEMPTS):
+        try:
+            outcome = _render_once(path, folders_of(marks), imported, prune)
+        except _ChangedError:
+            logger.info("%s was saved by another program meanwhile: it is written again", path.name)
+            continue
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+        logger.info("%s: %d rows", paths.relative(path), len(outcome.rows))
+        return outcome
+    raise OSError(f"another program keeps saving {path.name}")
+
+
+def _render_once(path: Path, pending: Sequence[str], imported: Sequence[Row], prune: bool) -> WorkbookUpdate:
+    stamp = _stamp(path)
+    unusable = None
+    try:
+        book = open_book(path)
+    except InputError as error:
+        unusable, book = str(error), new_book()
+    before = _rows_before(book)
+    found = _found(before, pending)
     rows = _merged(before, found, imported)
     gone = [key for key, row in rows.items() if row.get("state") == GONE]
     if prune:
         rows = {key: row for key, row in rows.items() if key not in gone}
-    comparison = comparison or create_sheet(book, COMPARISON)
-    sheet = sheet or create_sheet(book, RUNS)
-    write_runs(sheet, list(rows.values()))
-    write_comparison(comparison, list(rows.values()), list(before.values()))
-    write_generated(book, places, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
-    with replacing(path) as partial:
-        book.save(partial)
-    for file in waiting:
-        file.unlink()
-    logger.info("%s: %d rows", paths.relative(path), len(rows))
+    try:
+        content = _filled(book, before, rows, found, path)
+    except Exception as error:
+        if unusable is not None or not book.sheetnames:
+            raise
+        # of a person's file whatever openpyxl can read but not write; a fault of ours is one in a new file too
+        logger.debug("A workbook that cannot be written", exc_info=True)
+        unusable = f"{path} holds what cannot be written again ({type(error).__name__}: {error})."
+        content = _filled(new_book(), before, rows, found, path)
+    _replace(path, content, stamp, unusable)
     return WorkbookUpdate(path, True, list(rows.values()), len(gone) if prune else 0)
 
 
-def _claim_pending(path: Path) -> list[Path]:
-    """Rename the pending list so that other processes can start a new one; return all renamed lists."""
-    waiting = _pending_list(path)
-    if waiting.is_file():
-        waiting.rename(waiting.with_name(f"{waiting.name}.{os.getpid()}-{time.time_ns()}"))
-    return sorted(waiting.parent.glob(f"{glob.escape(waiting.name)}.*"))
+def _rows_before(book: Workbook) -> dict[str, Row]:
+    """Return the rows of the sheet `runs`, or of one that a user has renamed, for rows that have no record here."""
+    from defectlab.results.workbook.cells import headers_of
+    from defectlab.results.workbook.runs_sheet import read_runs
+
+    sheet = find_sheet(book, RUNS)
+    if sheet is None:
+        named = {"dataset", "model", "run", KEY}
+        sheet = next((sheet for sheet in book.worksheets if named <= set(headers_of(sheet))), None)
+    return {} if sheet is None else read_runs(sheet)
+
+
+def _filled(
+    book: Workbook,
+    before: Mapping[str, Row],
+    rows: Mapping[str, Row],
+    found: Mapping[str, tuple[Run, Row]],
+    path: Path,
+) -> bytes:
+    """Return the .xlsx file of the workbook with its sheets written anew; `before` holds the rows it has now."""
+    from defectlab.results.workbook.comparison_sheet import write_comparison
+    from defectlab.results.workbook.runs_sheet import write_runs
+    from defectlab.results.workbook.user_content import remove_generated
+
+    active = None if book.active is None else book.active.title
+    shown = remove_generated(book)
+    comparison = find_sheet(book, COMPARISON) or create_sheet(book, COMPARISON)
+    sheet = find_sheet(book, RUNS) or create_sheet(book, RUNS)
+    write_runs(sheet, list(rows.values()))
+    write_comparison(comparison, list(rows.values()), list(before.values()))
+    write_generated(book, shown, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
+    select_sheet(book, active)
+    content = BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a program saves the file; None without a file."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _replace(path: Path, content: bytes, stamp: tuple[int, ...] | None, unusable: str | None) -> None:
+    """Replace the file, which is set aside first where it is `unusable`, unless it is no longer the one of `stamp`."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+        if _stamp(path) != stamp:
+            raise _ChangedError
+        if unusable is not None:
+            aside = copy_name(path, "unreadable")
+            path.rename(aside)
+            logger.warning(
+                "%s It is kept as %s, with your own sheets and imported rows; a new workbook is made from the records.",
+                unusable,
+                aside.name,
+            )
 
 
 def _found(before: dict[str, Row], pending: Iterable[str]) -> dict[str, tuple[Run, Row]]:
@@ -231,24 +327,23 @@ def _rows_of(runs: Iterable[Run]) -> Iterator[tuple[Run, Row]]:
 
 def _runs_at(folders: Iterable[str]) -> list[Run]:
     found = []
-    for place in (paths.resolve(folder) for folder in dict.fromkeys(folders)):
-        if not (place / "run.json").is_file():
-            continue
+    for folder in dict.fromkeys(folders):
         try:
-            found.append(Run.open(place))
-        except (OSError, ValueError) as error:
-            logger.warning("Unreadable record in %s (%s)", paths.relative(place), error)
+            if (paths.resolve(folder) / "run.json").is_file():
+                found.append(Run.open(folder))
+        except (OSError, ValueError) as error:  # a person may have typed any text for a folder
+            logger.warning("Unreadable record in %.200s (%s)", folder, error)
     return found
 
 
 def write_generated(
-    book: Workbook, places: dict[str, int], rows: Sequence[Row], runs: Mapping[str, Run], workbook: Path
+    book: Workbook, shown: Mapping[str, Shown], rows: Sequence[Row], runs: Mapping[str, Run], workbook: Path
 ) -> None:
-    """Write the generated sheets at their earlier positions (`places`), reading every scores.csv once."""
+    """Write the generated sheets where and as they were `shown`, reading every scores.csv once."""
     scores = {key: find_test_scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
     rankings = rank_rows(rows, runs, scores)
-    sheets = create_generated(book, places)
+    sheets = create_generated(book, shown)
     write_leaderboard(sheets[LEADERBOARD], rankings, workbook)
     write_per_defect(sheets[PER_DEFECT], rankings, kinds)
     write_about(sheets[ABOUT], rankings)

@@ -6,7 +6,7 @@ from helpers.runs import far_best_and_near, finished, measured
 from helpers.workbook import edit, open_book
 from openpyxl.styles import PatternFill
 
-from defectlab.results.workbook import imported_rows, update_workbook
+from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.cells import read_cells
 from defectlab.utils import paths
 
@@ -56,3 +56,51 @@ def test_our_own_sheets_are_never_taken_for_blocks_to_import():
 
     with pytest.raises(InputError, match=r"sheets looked at: none"):
         imported_rows(paths.workbook())
+
+
+@pytest.mark.parametrize("name", ["comparison", "runs", "leaderboard", "per defect", "about"])
+@pytest.mark.parametrize("rename", [False, True])
+def test_a_sheet_that_a_person_deleted_or_renamed_comes_back(name: str, rename: bool):
+    update_workbook(finished("one"))
+
+    def change(book):
+        book.create_sheet("mine")["A1"] = f"='{name}'!B2"
+        if rename:
+            book[name].title = "old"
+        else:
+            book.remove(book[name])
+
+    edit(change)
+    for run in ("two", "three"):
+        assert update_workbook(finished(run)).written
+    titles = open_book().sheetnames
+    assert sorted(titles) == sorted(
+        ["comparison", "runs", "leaderboard", "per defect", "about", "mine", *["old"] * rename]
+    )
+    assert {row["run"] for row in read_workbook()} == {"one", "two", "three"}
+
+
+def test_a_stray_cell_in_the_last_row_and_column_costs_nothing_and_rows_stay_together():
+    update_workbook(finished("one"))
+    edit(lambda book: [book[name].__setitem__("XFD1048576", "stray") for name in ("runs", "comparison")])
+    update_workbook(finished("two", "cflow"))
+    book = open_book()
+    assert [row["run"] for row in read_workbook()] == ["one", "two"]
+    assert book["runs"]["XFD1048576"].value == "stray"
+    assert book["comparison"]["A8"].value == "CFlow"
+    assert max(row for row, _ in book["runs"]._cells if row < 1_048_576) == 3
+
+
+def test_a_hidden_and_protected_sheet_stays_so():
+    update_workbook(finished("one"))
+
+    def change(book):
+        book["about"].sheet_state = "hidden"
+        book["leaderboard"].protection.sheet = True
+
+    edit(change)
+    update_workbook(finished("two"))
+    book = open_book()
+    assert book["about"].sheet_state == "hidden"
+    assert book["leaderboard"].protection.sheet
+    assert "leaderboard (2)" not in book.sheetnames

@@ -1,0 +1,234 @@
+"""Check of an .xlsx file before a spreadsheet library reads it: is it whole, how large is it, what would be lost.
+
+An .xlsx file is a zip archive of XML parts that refer to each other. openpyxl passes over a sheet whose part is missing
+and drops parts that it does not know, both in silence, and it unpacks whatever an archive claims to hold.
+"""
+
+import lzma
+import posixpath
+import re
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from xml.parsers import expat
+
+from defectlab.utils.errors import InputError
+
+MAX_FILE_BYTES = 512 << 20
+MAX_PARTS = 20_000
+MAX_PART_BYTES = 256 << 20  # of a picture or other part that is not XML
+MAX_XML_BYTES = 64 << 20  # of all XML parts: about 12,000 runs of 120 columns, and 1 GB in memory as cells
+MAX_DEPTH = 200  # of nested elements: charts have about 20
+MAX_RANGE_CELLS = 500_000  # merged or linked: openpyxl makes an object for each of these cells
+
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError,
+    ValueError, OverflowError, OSError,
+)  # fmt: skip
+_SHEET = re.compile(r"xl/(worksheets|chartsheets|dialogsheets|macrosheets)/[^/]+\.xml", re.IGNORECASE)
+# Parts that openpyxl writes again, or that the file does without.
+_CARRIED = re.compile(
+    r"\[Content_Types\]\.xml|.*/|(.*/)?_rels/[^/]*\.rels|docProps/(core|app|custom)\.xml|docProps/thumbnail\.\w+"
+    r"|docMetadata/.*|xl/(workbook|styles|sharedStrings|calcChain)\.xml|xl/theme/.*|xl/(worksheets|chartsheets)/[^/]*\.xml"
+    r"|xl/drawings/[^/]*\.(xml|vml)|xl/charts/(chart|style|colors)[^/]*\.xml|xl/media/[^/]*|xl/comments[^/]*\.xml"
+    r"|xl/comments/[^/]*\.xml|xl/tables/[^/]*\.xml|xl/pivot(Tables|Cache)/[^/]*\.xml|xl/externalLinks/[^/]*\.xml"
+    r"|xl/printerSettings/.*",
+    re.IGNORECASE,
+)
+_NAMES = {
+    "vbaproject": "macros",
+    "threadedcomments": "threaded comments",
+    "slicers": "slicers",
+    "embeddings": "objects",
+}
+_SHAPES = ("sp", "grpSp", "cxnSp", "contentPart")
+
+
+@dataclass(frozen=True)
+class Package:
+    """An .xlsx file that is whole: its bytes, how many sheets it holds, and what openpyxl would not carry over."""
+
+    content: bytes
+    sheets: int
+    lost: list[str]
+
+
+def read_package(path: Path) -> Package:
+    """Read and check an .xlsx file.
+
+    Raises:
+        InputError: The file is damaged, lacks a part, or is larger than the limits above.
+        OSError: It cannot be read at all.
+    """
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{path} has {path.stat().st_size >> 20} MB; a workbook may have {MAX_FILE_BYTES >> 20} MB.")
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            _check_sizes(path, archive.infolist())
+            parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    except _ZIP_ERRORS as error:
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
+    try:
+        return _checked(path, content, parts)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise unreadable(path, str(error)) from error
+
+
+def unreadable(path: Path, why: str) -> InputError:
+    """Return the error for a file that is no whole workbook."""
+    return InputError(f"{path} cannot be read as an .xlsx workbook ({why}).")
+
+
+def _check_sizes(path: Path, parts: list[zipfile.ZipInfo]) -> None:
+    """Check what the archive's directory says of its parts, of which no more than that is ever unpacked."""
+    names = Counter(part.filename for part in parts)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise unreadable(path, f"it holds {twice[0]} {names[twice[0]]} times")
+    if len(parts) > MAX_PARTS:
+        raise InputError(f"{path} has {len(parts):,} parts; a workbook may have {MAX_PARTS:,}.")
+    for part in parts:
+        if part.file_size > MAX_PART_BYTES:
+            raise InputError(_too_large(path, part, part.file_size, MAX_PART_BYTES))
+    if sum(part.file_size for part in parts) > MAX_FILE_BYTES * 2:
+        raise InputError(f"{path} unpacks to more than {MAX_FILE_BYTES * 2 >> 20} MB.")
+    xml = [part for part in parts if _is_xml(part.filename)]
+    total = sum(part.file_size for part in xml)
+    if total > MAX_XML_BYTES:
+        raise InputError(_too_large(path, max(xml, key=lambda part: part.file_size), total, MAX_XML_BYTES))
+
+
+def _too_large(path: Path, part: zipfile.ZipInfo, size: int, limit: int) -> str:
+    return (
+        f"{path} is too large: cells and other parts unpack to {size / 2**20:,.0f} MB, of which {part.filename} has "
+        f"{part.file_size / 2**20:,.0f} MB; {limit >> 20} MB are allowed. Delete what is not needed in Excel or "
+        "LibreOffice (also styles of empty cells: Ctrl+End shows how far a sheet reaches), or keep it in another file."
+    )
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith((".xml", ".rels"))
+
+
+def _checked(path: Path, content: bytes, parts: Mapping[str, bytes]) -> Package:
+    found = Counter[str]()
+    targets: set[str] = set()
+    for name, text in parts.items():
+        if _is_xml(name):
+            _scan(name, text, found, targets)
+    sheets = sum(bool(_SHEET.fullmatch(name)) for name in parts)
+    if found["workbook sheets"] != sheets:
+        raise unreadable(path, f"it names {found['workbook sheets']} sheets and holds {sheets}")
+    lost = [_title(name) for name in parts if not _CARRIED.fullmatch(name)]
+    lost += [name for name in ("text boxes or shapes", "sparklines") if found[name]]
+    if targets - set(parts):
+        lost.append(f"{min(targets - set(parts))}, which is missing")
+    apart = [name for name in parts if name not in targets and _CARRIED.fullmatch(name) and not _stands_alone(name)]
+    if apart:
+        lost.append(f"{apart[0]}, which nothing refers to")
+    return Package(content, sheets, list(dict.fromkeys(lost)))
+
+
+def _stands_alone(name: str) -> bool:
+    return name.endswith(("/", ".rels")) or name == "[Content_Types].xml"
+
+
+def _title(name: str) -> str:
+    return next((title for mark, title in _NAMES.items() if mark in name.lower()), name)
+
+
+def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> None:
+    """Parse a part; count sheets and what openpyxl drops in `found`, and add the parts it refers to to `targets`.
+
+    Raises:
+        ValueError: It defines entities, nests too deep, or claims too many cells for a range.
+        ExpatError: It is not well-formed.
+    """
+    is_sheet, is_drawing = bool(_SHEET.fullmatch(name)), name.startswith("xl/drawings/")
+    folder = posixpath.dirname(posixpath.dirname(name))
+    root = ""
+
+    def on_element(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal root
+        root = root or tag
+        if tag == "Relationship" and name.endswith(".rels"):
+            if attributes.get("TargetMode") != "External":
+                target = attributes.get("Target", "").partition("#")[0]
+                targets.add(posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/"))
+        elif tag == "sheet" and root == "workbook":
+            found["workbook sheets"] += 1
+        elif is_drawing and tag in _SHAPES:
+            found["text boxes or shapes"] += 1
+        elif tag == "sparklineGroup":
+            found["sparklines"] += 1
+        elif is_sheet and tag in ("mergeCell", "hyperlink"):
+            found["range cells"] += _cells_of(attributes.get("ref", ""))
+            if found["range cells"] > MAX_RANGE_CELLS:
+                raise ValueError(f"{name} merges or links more than {MAX_RANGE_CELLS:,} cells")
+
+    try:
+        parse(text, on_element)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def parse(text: bytes, on_element: Callable[[str, dict[str, str]], None]) -> None:
+    """Parse XML and call `on_element(local name, attributes)` for every element but the plain cells of a sheet."""
+    parser = expat.ParserCreate()
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"elements are nested more than {MAX_DEPTH} deep")
+        on_element(tag.rpartition(":")[2], attributes)
+
+    def end(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    def doctype(*_: object) -> None:
+        raise ValueError("it has a document type, in which entities could be defined")
+
+    parser.StartDoctypeDeclHandler = doctype
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    first, last = _cells(text)
+    parser.Parse(text[:first], False)
+    parser.StartElementHandler = parser.EndElementHandler = None  # a call for each cell would cost seconds
+    parser.Parse(text[first:last], False)
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.Parse(text[last:], True)
+
+
+def _cells(text: bytes) -> tuple[int, int]:
+    """Return where the rows of a sheet lie in its XML; an empty range if more than cells may lie between."""
+    first = text.find(b"<sheetData>")
+    last = text.find(b"</sheetData>", first)
+    if first < 0 or last < 0:
+        return 0, 0
+    first += len(b"<sheetData>")
+    marks = (b"mergeCell", b"hyperlink", b"sparklineGroup")
+    return (0, 0) if any(text.find(mark, first, last) >= 0 for mark in marks) else (first, last)
+
+
+def _cells_of(reference: str) -> int:
+    """Return the number of cells of a range such as A1:C9; one that is no range counts as one cell."""
+    found = re.fullmatch(r"\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})", reference)
+    if found is None:
+        return 1
+    left, right = (_number(letters) for letters in found.group(1, 3))
+    return max(right - left + 1, 1) * max(int(found[4]) - int(found[2]) + 1, 1)
+
+
+def _number(letters: str) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 26 + ord(letter) - 64
+    return number
