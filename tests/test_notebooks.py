@@ -3,6 +3,7 @@
 import ast
 import builtins
 import itertools
+import json
 import os
 import re
 import shutil
@@ -56,14 +57,23 @@ def test_all_are_there():
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def twins() -> dict[str, str]:
+    """What jupytext makes of each notebook."""
+    # in a process of its own: jupytext fails where another test has loaded nbformat's classes a second time
+    code = (
+        "import json, sys, jupytext;"
+        "print(json.dumps([jupytext.writes(jupytext.read(path), fmt='py:percent') for path in sys.argv[1:]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *NOTEBOOKS], capture_output=True, text=True, check=True)
+    return dict(zip(map(name_of, NOTEBOOKS), json.loads(done.stdout), strict=True))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 class TestEveryNotebook:
-    def test_twin_is_equal(self, path: Path):
+    def test_twin_is_equal(self, path: Path, twins: dict[str, str]):
         twin = path.parent / "py" / path.with_suffix(".py").name
-        # in a process of its own: jupytext fails where another test has loaded nbformat's classes a second time
-        code = "import sys, jupytext; print(jupytext.writes(jupytext.read(sys.argv[1]), fmt='py:percent'), end='')"
-        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
-        assert twin.read_text(encoding="utf-8") == done.stdout, f"run: jupytext --sync {name_of(path)}"
+        assert twin.read_text(encoding="utf-8") == twins[name_of(path)], f"run: jupytext --sync {name_of(path)}"
 
     def test_holds_no_outputs(self, path: Path):
         for cell in cells(path, "code"):
