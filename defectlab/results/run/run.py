@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from defectlab.results.run.arrays import mapped, unpack_masks
-from defectlab.results.run.identity import experiment_id
+from defectlab.results.run.identity import experiment_id, run_part
 from defectlab.results.run.location import CHECKPOINT, locked, parent_of, place_of, suggest_runs
 from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere, this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
@@ -72,7 +72,7 @@ class Run:
             InputError: Results cannot be written there, or a record of a newer version is in its place.
         """
         identity = experiment_id(facts)
-        begun = {"run_id": identity, "name": name, "status": "running", "error": None, "facts": dict(facts)}
+        begun = {"run_id": identity, "name": run_part(name), "status": "running", "error": None, "facts": dict(facts)}
         begun["process"] = {**this_process(), "started": _now()}
         record = RunRecord.from_dict(begun | dict(parts))
         parent = parent_of(results, record)
