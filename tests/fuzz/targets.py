@@ -7,6 +7,7 @@ from tests.fuzz.target import Target
 # Target name -> module of this package that holds it as TARGET, and its share of the inputs of a long run.
 TARGETS: dict[str, tuple[str, float]] = {
     "images": ("images", 3),
+    "archives": ("archives", 2),
     "yaml": ("yaml_settings", 2),
     "names": ("names", 3),
     "records": ("run_records", 2),

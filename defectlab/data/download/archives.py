@@ -1,112 +1,134 @@
 """Archives of public datasets, unpacked into the layout of MVTec AD: train/good, test/<kind>, ground_truth/<kind>."""
 
 import csv
+import io
 import shutil
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from defectlab.data.download.archive_names import RefusedError, clean_name, shown
+from defectlab.data.download.archive_reader import Archive, extract, read_archive
+from defectlab.data.download.public_datasets import OWN_TABLE
 from defectlab.data.images import read_mask
+from defectlab.utils import names
 from defectlab.utils.errors import DataError, unknown_name
 
 VISA_SPLIT = "split_csv/1cls.csv"
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
+MAX_SPLIT_BYTES = 64 << 20  # VisA's own has 1 MB
 
 
-def unpack(archive: Path, layout: str, scratch: Path, categories: Sequence[str]) -> list[Path]:
+def unpack(path: Path, layout: str, scratch: Path, categories: Sequence[str]) -> list[Path]:
     """Unpack the requested categories (all if none are named) into `scratch` and return their folders.
 
     Raises:
-        DataError: A category that the archive does not have, or an archive of another form.
+        DataError: A category that the archive does not have, an archive of another form, or one that `read_archive`
+            refuses.
     """
-    return _visa(archive, scratch, categories) if layout == "visa" else _mvtec(archive, scratch, categories)
+    archive = read_archive(path)
+    return (_visa if layout == "visa" else _mvtec)(archive, scratch, categories)
 
 
 def move_folders(folders: Iterable[Path], destination: Path) -> list[Path]:
-    """Move each folder atomically into `destination` and return the new paths."""
-    return [folder.rename(destination / folder.name) for folder in folders]
+    """Move each folder atomically into `destination`, all or none of them, and return the new paths.
+
+    Raises:
+        OSError: Something of that name is there.
+    """
+    moved: dict[Path, Path] = {}  # from -> to
+    try:
+        for folder in folders:
+            moved[folder] = folder.rename(destination / folder.name)
+    except BaseException:
+        for folder, target in moved.items():
+            target.rename(folder)
+        raise
+    return list(moved.values())
 
 
-def _mvtec(archive: Path, scratch: Path, categories: Sequence[str]) -> list[Path]:
+def _mvtec(archive: Archive, scratch: Path, categories: Sequence[str]) -> list[Path]:
     """Unpack the categories, which hold train/, at the top or one folder down, without licences and readmes."""
-    with tarfile.open(archive) as tar:
-        members = [member for member in tar.getmembers() if member.isfile()]
-        where: dict[str, PurePosixPath] = {}
-        for member in members:
-            parts = PurePosixPath(member.name).parts
-            if "train" in parts[1:3]:
-                place = parts.index("train", 1)
-                where[parts[place - 1]] = PurePosixPath(*parts[:place])
-        wanted = _wanted(categories, sorted(where), archive)
-        for name in wanted:
-            own = [member for member in members if PurePosixPath(member.name).is_relative_to(where[name])]
-            tar.extractall(scratch / "raw", own, filter="data")
+    where: dict[str, str] = {}
+    for name in archive.sizes:
+        parts = name.split("/")
+        if "train" in parts[1:3]:
+            place = parts.index("train", 1)
+            folder = "/".join(parts[:place])
+            if where.setdefault(parts[place - 1], folder) != folder:
+                raise DataError(f"{archive.path} holds two folders {shown(parts[place - 1])} with train/ in them.")
+    wanted = _wanted(categories, sorted(where), archive.path)
+    folders = tuple(f"{where[name]}/" for name in wanted)
+    extract(archive, [name for name in archive.sizes if name.startswith(folders)], scratch / "raw")
     return [scratch / "raw" / where[name] for name in wanted]
 
 
-def _visa(archive: Path, scratch: Path, categories: Sequence[str]) -> list[Path]:
+def _visa(archive: Archive, scratch: Path, categories: Sequence[str]) -> list[Path]:
     """Unpack VisA's images by its one-class split into good (normal) and bad (anomalous), with masks of 0 and 255."""
+    tables = [name for name in archive.sizes if f"/{name}".endswith(f"/{VISA_SPLIT}")]
+    if len(tables) != 1:
+        raise DataError(f"{archive.path} is no archive of VisA: it has {len(tables) or 'no'} {VISA_SPLIT}.")
+    if archive.sizes[tables[0]] > MAX_SPLIT_BYTES:
+        raise DataError(f"{VISA_SPLIT} in {archive.path} has more than {MAX_SPLIT_BYTES >> 20} MB.")
     raw = scratch / "raw"
-    with tarfile.open(archive) as tar:
-        tar.extractall(raw, _files(tar, VISA_SPLIT), filter="data")
-        table = next((file for file in raw.rglob("1cls.csv")), None)
-        if table is None:
-            raise DataError(f"{archive} is no archive of VisA: it has no {VISA_SPLIT}.")
-        rows = _split_rows(table)
-        wanted = _wanted(categories, sorted(rows), archive)
-        base = table.parent.parent
-        names = {row[column] for name in wanted for row in rows[name] for column in ("image", "mask") if row[column]}
-        prefix = base.relative_to(raw).as_posix()
-        paths = {name if prefix == "." else f"{prefix}/{name}" for name in names}
-        tar.extractall(raw, [member for member in tar.getmembers() if _plain(member.name) in paths], filter="data")
-    return [_sorted_category(base, scratch / name, rows[name]) for name in wanted]
+    extract(archive, tables, raw)
+    rows = _split_rows(raw / tables[0])
+    wanted = _wanted(categories, sorted(rows), archive.path)
+    prefix = tables[0].removesuffix(VISA_SPLIT)
+    asked = {prefix + row[column] for name in wanted for row in rows[name] for column in ("image", "mask")}
+    extract(archive, asked & (archive.sizes.keys() - tables), raw)
+    return [_sorted_category(raw / prefix, scratch / "sorted" / name, rows[name]) for name in wanted]
 
 
 def _split_rows(table: Path) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of VisA's split by category, their paths clean."""
+    try:
+        reader = csv.reader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{VISA_SPLIT} is no text in UTF-8 ({error}).") from error
     rows: dict[str, list[dict[str, str]]] = defaultdict(list)
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != VISA_COLUMNS:
-            raise DataError(f"{VISA_SPLIT} has columns {reader.fieldnames}, not {list(VISA_COLUMNS)}.")
-        for row in reader:
-            known = row["split"] in ("train", "test") and row["label"] in ("normal", "anomaly")
-            inside = all(not Path(row[c]).is_absolute() and ".." not in Path(row[c]).parts for c in ("image", "mask"))
-            if not known or not inside or not row["image"] or Path(row["object"]).name != row["object"]:
-                raise DataError(f"{VISA_SPLIT} line {reader.line_num}: {row} is not understood.")
+    try:
+        header = tuple(next(reader, ()))
+        if header != VISA_COLUMNS:
+            raise RefusedError(f"it has columns {shown(', '.join(header))}, not {', '.join(VISA_COLUMNS)}")
+        for cells in filter(None, reader):
+            row = dict(zip(VISA_COLUMNS, cells, strict=True))
+            row["image"] = clean_name(row["image"])
+            row["mask"] = clean_name(row["mask"]) if row["mask"] else ""
+            if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
+                raise RefusedError("a split is train or test, a label normal or anomaly")
             rows[row["object"]].append(row)
+    except (ValueError, csv.Error, RefusedError) as error:
+        raise DataError(f"{VISA_SPLIT} line {reader.line_num} is not understood: {error}.") from error
     return rows
 
 
 def _sorted_category(base: Path, category: Path, rows: Sequence[dict[str, str]]) -> Path:
+    taken: set[str] = set()
     for row in rows:
         kind = "good" if row["label"] == "normal" else "bad"
         source = base / row["image"]
         if not source.is_file():
-            raise DataError(f"The archive lacks {row['image']}, which {VISA_SPLIT} names.")
+            raise DataError(f"The archive lacks {shown(row['image'])}, which {VISA_SPLIT} names (or names it twice).")
         target = category / row["split"] / kind / source.name
-        if target.exists():
-            raise DataError(f"{VISA_SPLIT} names two images {target.relative_to(category.parent)}.")
+        mask = category / "ground_truth/bad" / f"{target.stem}.png"
+        has_mask = kind == "bad" and row["split"] == "test"
+        for made in (target, mask)[: 1 + has_mask]:
+            key = names.alike(made.relative_to(category).as_posix())
+            if key in taken:
+                raise DataError(f"{VISA_SPLIT} names two images for {shown(str(made.relative_to(category.parent)))}.")
+            taken.add(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, target)
-        if kind == "bad" and row["split"] == "test":
+        if has_mask:
             if not row["mask"]:
-                raise DataError(f"{VISA_SPLIT} names no mask of {row['image']}.")
-            mask = category / "ground_truth/bad" / f"{target.stem}.png"
+                raise DataError(f"{VISA_SPLIT} names no mask of {shown(row['image'])}.")
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(read_mask(base / row["mask"]).astype(np.uint8) * 255).save(mask)
     return category
-
-
-def _files(tar: tarfile.TarFile, end: str) -> list[tarfile.TarInfo]:
-    return [member for member in tar.getmembers() if member.isfile() and _plain(member.name).endswith(end)]
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("./")
 
 
 def _wanted(categories: Sequence[str], there: Sequence[str], archive: Path) -> list[str]:
@@ -115,4 +137,12 @@ def _wanted(categories: Sequence[str], there: Sequence[str], archive: Path) -> l
     for name in categories:
         if name not in there:
             raise DataError(unknown_name("category", name, there))
-    return list(dict.fromkeys(categories)) or list(there)
+    wanted = list(dict.fromkeys(categories)) or list(there)
+    known = dict[str, str]()
+    for name in wanted:
+        if name.startswith(".") or names.path(name) != name or name == OWN_TABLE:
+            raise DataError(f"{archive} holds a category {shown(name)}, which is no name for a folder of data.")
+        if known.setdefault(names.alike(name), name) != name:
+            other = known[names.alike(name)]
+            raise DataError(f"{archive} holds {shown(other)} and {shown(name)}, which are one name on some systems.")
+    return wanted

@@ -1,15 +1,17 @@
 """`defectlab data download`: fetch a public dataset from the network or a local archive into a known layout."""
 
+import errno
 import logging
+import os
 import shutil
-import tarfile
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from defectlab.data.download.archives import move_folders, unpack
 from defectlab.data.download.public_datasets import PublicDataset, find_dataset, record_dataset
+from defectlab.data.download.scratch import scratch_folder
+from defectlab.utils.disk import disk_errors
 from defectlab.utils.downloads import Progress, check_url, fetch
 from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.files import sha256_of
@@ -57,21 +59,27 @@ def download(
     if sha256 is not None:
         dataset = replace(dataset, sha256=sha256.lower(), sha256_from="given by the user")
     _refuse_to_overwrite(destination, categories)
-    destination.mkdir(parents=True, exist_ok=True)
+    try:
+        with disk_errors(destination):
+            destination.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{destination} is a file or lies in one: name another folder with --destination.") from error
     archive = _archive(dataset, destination, file, progress)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=destination) as scratch:
-        try:
-            made = unpack(archive, dataset.layout, Path(scratch), categories)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f"{archive} cannot be unpacked: {error}.") from error
+    with disk_errors(destination), scratch_folder(destination) as scratch:
+        made = unpack(archive, dataset.layout, scratch, categories)
         _refuse_to_overwrite(destination, [folder.name for folder in made])
-        folders = move_folders(made, destination)
+        try:
+            folders = move_folders(made, destination)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            raise DataError(f"Another process made a folder of that name: {error}. Nothing was moved.") from error
     logger.info("%s: %d categories in %s; licence %s", dataset.title, len(folders), destination, dataset.licence)
     return folders
 
 
 def _refuse_to_overwrite(destination: Path, categories: Sequence[str]) -> None:
-    there = [name for name in categories if (destination / name).exists()]
+    there = [name for name in categories if os.path.lexists(destination / name)]
     if there:
         raise DataError(
             f"{destination} has {', '.join(there)} already, and nothing is overwritten: remove or rename the folder, "
@@ -106,7 +114,10 @@ def _archive(dataset: PublicDataset, destination: Path, file: Path | None, progr
 
 def _check(dataset: PublicDataset, file: Path, destination: Path, *, keep: bool) -> None:
     """Check a file against the dataset's known hash, or record the file's hash if none is known."""
-    found = sha256_of(file)
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}.") from error
     if dataset.sha256 is None:
         logger.warning(
             "%s: no hash is known, so this file is trusted on first download; sha256 %s is recorded in %s",

@@ -1,6 +1,5 @@
 """Tables of public datasets: the package's own, and the user's beside the downloaded data."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 from defectlab.utils.errors import DataError, unknown_name
 from defectlab.utils.files import write_json
+from defectlab.utils.json_files import read_json
+from defectlab.utils.names import path
 
 TABLE = Path(__file__).with_name("public.json")
 OWN_TABLE = "downloads.json"  # in the destination: wins over the package's, and keeps what was seen
@@ -54,12 +55,22 @@ def _read(file: Path) -> dict[str, PublicDataset]:
     if not file.is_file():
         return {}
     try:
-        entries: list[Mapping[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["datasets"]
+        entries: list[Mapping[str, Any]] = read_json(file)["datasets"]
         names = {item.name for item in fields(PublicDataset)}
         found = [PublicDataset(**{key: value for key, value in entry.items() if key in names}) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for one in found:
+            _check(one)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is no table of datasets: {error}. Mend it or remove it.") from error
-    wrong = [one.layout for one in found if one.layout not in LAYOUTS]
-    if wrong:
-        raise DataError(f"{file}: {unknown_name('layout', wrong[0], LAYOUTS)}")
     return {one.name: one for one in found}
+
+
+def _check(dataset: PublicDataset) -> None:
+    for item in fields(PublicDataset):
+        value = getattr(dataset, item.name)
+        if not isinstance(value, str) and not (value is None and item.name in ("url", "sha256", "sha256_from")):
+            raise ValueError(f"{item.name} is {value!r}, not text")
+    if dataset.layout not in LAYOUTS:
+        raise ValueError(unknown_name("layout", dataset.layout, LAYOUTS))
+    if path(dataset.file) != dataset.file or dataset.file == OWN_TABLE:
+        raise ValueError(f"file is {dataset.file!r}, not the name of a file in the folder")

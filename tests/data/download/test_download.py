@@ -14,6 +14,7 @@ from PIL import Image
 
 from defectlab.cli.main import main
 from defectlab.data.download import public_datasets
+from defectlab.data.download.archives import move_folders
 from defectlab.data.download.download import download
 from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import build_manifest
@@ -51,7 +52,7 @@ def mvtec_archive(top: str = "") -> bytes:
     return archive(files, "w:xz")
 
 
-def visa_archive(*, columns: str = "object,split,label,image,mask") -> bytes:
+def visa_archive(*, columns: str = "object,split,label,image,mask", more: bytes = b"") -> bytes:
     files, lines = {}, [columns]
     for start, category in ((0, "candle"), (100, "pcb1")):
         for number in range(8):
@@ -63,7 +64,7 @@ def visa_archive(*, columns: str = "object,split,label,image,mask") -> bytes:
             mask = f"{category}/Data/Masks/Anomaly/{number:03d}.png"
             files[image], files[mask] = picture(start + 50 + number), picture(number, "L")
             lines.append(f"{category},test,anomaly,{image},{mask}")
-    files["split_csv/1cls.csv"] = "\n".join(lines).encode()
+    files["split_csv/1cls.csv"] = "\n".join(lines).encode() + b"\n" + more
     return archive(files, "w")
 
 
@@ -185,6 +186,91 @@ def test_what_is_no_such_archive_is_refused(table, tmp_path: Path):
         download("mvtec", tmp_path, url="http://x", file=tmp_path)
     with pytest.raises(DataError, match="Only http and https"):
         download("mvtec", tmp_path, url="ftp://x")
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["OUTSIDE/train/x.png", "obj/../train/x.png", "bottle/../ground_truth/broken/x.png", "Bottle/train/good/000.png"],
+)
+def test_a_hostile_archive_moves_and_overwrites_nothing(table, hostile: str, tmp_path: Path):
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    for folder in (outside / "train", data / "obj", data / "ground_truth/broken"):
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(b"of the user")
+    files = {"bottle/train/good/000.png": picture(1), hostile.replace("OUTSIDE", str(outside)): b"hostile"}
+    table(archive(files, "w"))
+    (tmp_path / "here.tar").write_bytes(archive(files, "w"))
+    before = content_of(tmp_path)
+    with pytest.raises(DataError, match="Nothing was unpacked"):
+        download("mvtec", data, file=tmp_path / "here.tar")
+    assert content_of(tmp_path) == before
+    assert sorted(path.name for path in data.iterdir()) == ["ground_truth", "obj"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("..,train,normal,candle/Data/Images/Normal/0000.JPG,", "no name for a folder of data"),
+        (",train,normal,candle/Data/Images/Normal/0000.JPG,", "no name for a folder of data"),
+        (".x,train,normal,candle/Data/Images/Normal/0000.JPG,", "no name for a folder of data"),
+        ("Candle,train,normal,candle/Data/Images/Normal/0000.JPG,", "one name on some systems"),
+        ("candle,train,normal,/etc/hostname,", "line 24 .*absolute"),
+        ("candle,test,anomaly,candle/Data/Images/Normal/0000.JPG,../x.png", "line 24 .*'..'"),
+        ("candle,train", "line 24"),
+        ("candle,train,normal,,", "line 24"),
+        ("candle,else,normal,a.png,", "line 24 .*train or test"),
+        (b"candle,train,normal,\xff.png,", "no text in UTF-8"),
+        ("x" * 200_000, "line 24 .*field larger"),
+        ("candle,train,normal,candle/Data/Images/Normal/0000.JPG,", "names it twice"),
+    ],
+)
+def test_a_hostile_row_of_visas_split_is_refused(table, row: str | bytes, words: str, tmp_path: Path):
+    content = visa_archive(more=row if isinstance(row, bytes) else row.encode())
+    table(content, "visa")
+    (tmp_path / "here.tar").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        download("visa", tmp_path / "data", file=tmp_path / "here.tar")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_two_folders_of_one_name_are_not_chosen_between(table, tmp_path: Path):
+    files = {"a/bottle/train/good/0.png": b"1", "b/bottle/train/good/0.png": b"2"}
+    table(archive(files, "w"))
+    with pytest.raises(DataError, match="two folders 'bottle'"):
+        download("mvtec", tmp_path / "data")
+
+
+def test_if_one_category_cannot_be_moved_none_is(tmp_path: Path):
+    folders = [tmp_path / "scratch" / name for name in ("bottle", "grid")]
+    for folder in (*folders, tmp_path / "data/grid/train"):
+        folder.mkdir(parents=True)
+    with pytest.raises(OSError, match="not empty"):
+        move_folders(folders, tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["grid"]
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_table_that_names_a_file_elsewhere_is_refused(tmp_path: Path):
+    entry = {"name": "own", "title": "own", "url": None, "sha256": None, "sha256_from": None, "layout": "mvtec"}
+    for file in ("../x.tar", "/x.tar", "downloads.json", "", 5, None):
+        (tmp_path / "downloads.json").write_text(json.dumps({"datasets": [{**entry, "file": file}]}))
+        with pytest.raises(DataError, match=r"file is .*Mend it"):
+            public_datasets.find_dataset("own", tmp_path)
+    for text in ("[" * 10_000, '{"datasets": [[]]}', '{"datasets": 5}', "[]"):
+        (tmp_path / "downloads.json").write_text(text)
+        with pytest.raises(DataError, match="Mend it"):
+            public_datasets.find_dataset("own", tmp_path)
+
+
+def test_a_destination_that_is_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "data").write_bytes(b"")
+    for destination in (tmp_path / "data", tmp_path / "data/below"):
+        with pytest.raises(DataError, match="--destination"):
+            download("mvtec", destination)
 
 
 def test_from_a_terminal_with_a_local_archive(table, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
