@@ -71,10 +71,12 @@ class UniqueNames:
 
 def _problem(name: str) -> str:
     parts = name.split("/")
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
-        return "a name that is no UTF-8"
-    if any(unicodedata.category(letter) == "Cc" for letter in name):
-        return "a name with control characters"
+    if not name.isprintable():  # which is fast, and false of some harmless names too
+        kinds = {unicodedata.category(letter) for letter in name}
+        if "Cs" in kinds:
+            return "a name that is no UTF-8"
+        if "Cc" in kinds:
+            return "a name with control characters"
     if "\\" in name:
         return "a name with a backslash"
     if name.startswith("/") or name[1:2] == ":":

@@ -25,6 +25,8 @@ from defectlab.utils.disk import disk_errors
 from defectlab.utils.errors import DataError, InputError
 
 MAX_MEMBERS = 500_000  # MVTec AD has 6,600, VisA 22,000
+MEMBER_BYTES = 64  # packed, at least, on average: an image takes more with its name alone
+MEMBERS_FROM = 100_000  # from which that counts
 MAX_BYTES = 1 << 40  # unpacked; the largest public sets of images have some 100 GB
 MAX_RATIO = 200  # of unpacked to packed bytes: images about 1, black masks alone up to 100
 RATIO_FROM = 128 << 20  # unpacked bytes from which the ratio counts
@@ -72,6 +74,8 @@ def read_archive(path: Path) -> Archive:
             members += 1
             if members > MAX_MEMBERS:
                 raise RefusedError(f"it holds more than {MAX_MEMBERS:,} files and folders")
+            if members > max(MEMBERS_FROM, packed // MEMBER_BYTES):
+                raise RefusedError(f"its files take less than {MEMBER_BYTES} packed bytes each, as no images do")
             if size is not None:
                 if not name:
                     raise RefusedError("it holds a file without a name")

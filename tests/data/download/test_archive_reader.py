@@ -136,6 +136,10 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(archive_reader, "MAX_MEMBERS", 2)
     monkeypatch.setattr(archive_reader, "MAX_RATIO", 10_000)
     assert "more than 2 files" in refused(tmp_path, tar_of([member(f"{number}.png") for number in range(3)]))
+    monkeypatch.setattr(archive_reader, "MAX_MEMBERS", 1000)
+    monkeypatch.setattr(archive_reader, "MEMBERS_FROM", 100)
+    many = gzip.compress(tar_of([member(f"{number}.png", 0) for number in range(300)]))
+    assert "less than 64 packed bytes each" in refused(tmp_path, many)
     monkeypatch.setattr(archive_reader, "MAX_DIRECTORY_BYTES", 40)
     assert "its list of members" in refused(tmp_path, zip_of(zip_member("a.png")))
 
