@@ -210,15 +210,15 @@ class BaseDetector(AnomalibModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that numbers in the checkpoint are of the kind that the model has: torch would round them in silence.
+        """Check that the checkpoint has no fractions where the model has integers: torch would round them in silence.
 
         Raises:
-            InputError: Integers for floating-point numbers, or the other way round.
+            InputError: Floating-point numbers for integers.
         """
         super().on_load_checkpoint(checkpoint)
         own = self.state_dict()
         for name, tensor in checkpoint["state_dict"].items():
-            if name in own and own[name].is_floating_point() != tensor.is_floating_point():
+            if name in own and tensor.is_floating_point() and not own[name].is_floating_point():
                 raise InputError(f"The checkpoint has {tensor.dtype} in {name}, where the model has {own[name].dtype}: "
                                  "it was changed by other code. Copy it again, or train again.")  # fmt: skip
 

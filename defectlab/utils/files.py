@@ -16,6 +16,8 @@ from typing import Any
 from defectlab.utils import names
 from defectlab.utils.disk import disk_errors
 
+_ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+
 
 def sha256_of(path: Path) -> str:
     """Return the hex sha256 of the file's bytes."""
@@ -97,11 +99,15 @@ def read_csv(path: Path, encoding: str = "utf-8") -> tuple[list[str], list[list[
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write indented JSON atomically. NaN raises a ValueError: a missing number must be None."""
+    """Write indented JSON atomically. NaN raises a ValueError: a missing number must be None.
+
+    NUL, which no path can hold and `read_json` refuses, is written as U+FFFD.
+    """
     try:
         content = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8, which JSON can hold only escaped
         content = json.dumps(data, indent=2, allow_nan=False).encode()
+    content = _ESCAPED_NUL.sub(rb"\1\\ufffd", content)
     with replacing(path) as partial:
         partial.write_bytes(content + b"\n")
 

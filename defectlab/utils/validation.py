@@ -35,8 +35,9 @@ def check_types(options: type, given: Mapping[str, Any], path: str = "") -> None
     Raises:
         OptionError: The first of another type, with its path below `path`.
 
-    >>> from dataclasses import make_dataclass
-    >>> check_types(make_dataclass("Options", {"sizes": list[int]}), {"sizes": [1, "a"]}, "model")
+    >>> class Options:
+    ...     sizes: list[int]
+    >>> check_types(Options, {"sizes": [1, "a"]}, "model")
     Traceback (most recent call last):
     defectlab.utils.errors.OptionError: model.sizes[1] is text ('a'), not a whole number.
     """

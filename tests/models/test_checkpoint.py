@@ -17,6 +17,7 @@ from tests.fuzz.checkpoints import assert_same, contents, write_small_checkpoint
 
 FILES = 120
 FIRST = "model.encoder.body.1.weight"
+COUNTER = "model.encoder.body.1.num_batches_tracked"
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +113,7 @@ CHANGES: dict[str, Any] = {
     "a tensor more": lambda content: content["state_dict"].update(extra=torch.zeros(2)),
     "a tensor less": lambda content: content["state_dict"].pop(FIRST),
     "a tensor of another shape": lambda content: content["state_dict"].update({FIRST: torch.ones(2)}),
-    "a tensor of another type": lambda content: content["state_dict"].update(
-        {FIRST: content["state_dict"][FIRST].to(torch.int32)}
-    ),
+    "fractions for integers": lambda content: content["state_dict"].update({COUNTER: torch.tensor(0.5)}),
     "a list for a tensor": lambda content: content["state_dict"].update({FIRST: [1.0]}),
     "a bomb": lambda content: content["state_dict"].update({FIRST: torch.ones(1).expand(1 << 40)}),
     "a sparse tensor": lambda content: content["state_dict"].update({FIRST: torch.eye(3).to_sparse()}),

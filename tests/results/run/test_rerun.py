@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.runs import parts_of_a_record
 
 from defectlab.results.run.location import CHECKPOINT
@@ -109,6 +110,7 @@ print(sorted(path.name for path in run.folder.iterdir()))
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.long
 def test_machines_without_locks_start_and_replace_one_run_at_the_same_moment(tmp_path: Path):
     race = """
 module.locked = lambda parent: nullcontext()
@@ -136,9 +138,10 @@ for turn in range(8):
     said = [process.communicate()[0].split() for process in racers]
     assert [process.returncode for process in racers] == [0, 0, 0]
     assert all(len(words) == 8 for words in said)
-    (found,) = find_runs(tmp_path)
-    assert found.status == "finished"
-    assert (found.folder / "manifest.json").is_file()
+    runs = find_runs(tmp_path)  # one; without locks seldom a second whole one of the same run_id, under its hash
+    assert {run.record.run_id for run in runs} == {runs[0].record.run_id}
+    assert {run.status for run in runs} == {"finished"}
+    assert all((run.folder / "manifest.json").is_file() for run in runs)
     assert hidden(tmp_path) == []
 
 
