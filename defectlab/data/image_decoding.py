@@ -1,26 +1,128 @@
 """Decoding of an open image file or Pillow image: its pixels turned upright, and what its header says."""
 
+import io
 import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from defectlab.utils.errors import DataError, OptionError
+
 logger = logging.getLogger(__name__)
 
-# Pillow refuses pictures above twice its limit (89 Mpx by default) as decompression bombs. Line-scan cameras exceed
-# that, and the files are the user's own; above two gigapixels it is a damaged header rather than a photograph.
-MAX_PIXELS = 1 << 30
+# Pillow's names of what the endings in `IMAGE_EXTENSIONS` stand for (JPEG: MPO too). Whatever a file is called, nothing
+# else is opened: among Pillow's other formats are some that start a program (EPS: Ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+
+# Above the sensors and line scans that are scored in one piece: 23,170 pixels a side.
+MAX_PIXELS = 1 << 29
+MAX_PIXELS_VARIABLE = "DEFECTLAB_MAX_PIXELS"
+
+# A photograph has noise, so that large ones with fewer bytes than this are bombs. Blank masks are not, which are grey.
+SPARSE_PIXELS = 1 << 26
+PIXELS_PER_BYTE = 256
+# Each 64 pixels of a JPEG take a bit at least. Its decoder fills in what is missing with grey and says nothing.
+JPEG_PIXELS_PER_BYTE = 1024
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB`\x82"
+BLOCK = 1 << 20  # bytes
 ORIENTATION_TAG = 0x0112
 RANGE_16_BIT = 65535
 
 
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading; a pipe or device, from which reading may never end, raises OSError."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError("a pipe, socket or device, not a file")
+    with path.open("rb") as file:
+        yield file
+
+
 def open_image(file: IO[bytes]) -> Image.Image:
-    """Return the image of a file open for reading, its header read and its pixels not."""
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    return Image.open(file)
+    """Return the image of a file open for reading, its header read and its pixels not.
+
+    Raises:
+        DataError: Its header claims too many pixels, or it is a PNG without an end.
+        Exception: What Pillow raises of a file that it cannot read, which may be anything.
+    """
+    try:
+        size = file.seek(0, io.SEEK_END)
+    except (AttributeError, OSError):
+        file = io.BytesIO(file.read())
+        size = file.seek(0, io.SEEK_END)
+    _check_png_end(file, size)
+    limit = max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit
+    image = Image.open(file, formats=FORMATS)
+    try:
+        check_pixels(image, size)
+    except DataError:
+        image.close()
+        raise
+    return image
+
+
+def max_pixels() -> int:
+    """Return how many pixels an image may have: `MAX_PIXELS`, or what the environment says.
+
+    Raises:
+        OptionError: `DEFECTLAB_MAX_PIXELS` is no positive integer.
+    """
+    given = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if not given:
+        return MAX_PIXELS
+    if not (given.isascii() and given.isdigit() and 0 < len(given) < 16 and int(given) > 0):
+        raise OptionError(f"{MAX_PIXELS_VARIABLE} is {given!r}; it must be a number of pixels, such as {MAX_PIXELS}.")
+    return int(given)
+
+
+def check_pixels(image: Image.Image, size: int | None = None) -> None:
+    """Check the pixels that an image has by its header, before they are decoded, against `size`, its file's bytes.
+
+    Raises:
+        DataError: They are more than allowed, or than so few bytes can hold.
+    """
+    pixels, limit = image.width * image.height, max_pixels()
+    claim = f"its header claims {image.width} x {image.height} pixels"
+    if pixels > limit:
+        raise DataError(f"{claim}, and at most {limit} are decoded ({MAX_PIXELS_VARIABLE} sets another limit)")
+    if size is None:
+        return
+    if image.format in ("JPEG", "MPO") and pixels > JPEG_PIXELS_PER_BYTE * size:
+        raise DataError(f"{claim}, more than the {size} bytes of the file can hold: it is damaged")
+    sparse = image.mode not in ("1", "L") and pixels > max(SPARSE_PIXELS, PIXELS_PER_BYTE * size)
+    if sparse and MAX_PIXELS_VARIABLE not in os.environ:
+        raise DataError(
+            f"{claim} in {size} bytes, as no photograph does; if it is one, set {MAX_PIXELS_VARIABLE}={pixels}"
+        )
+
+
+def _check_png_end(file: IO[bytes], size: int) -> None:
+    """Raise DataError for a PNG that lacks its last chunk, which Pillow does not miss."""
+    file.seek(0)
+    if file.read(len(PNG_START)) != PNG_START:
+        return
+    file.seek(max(0, size - len(PNG_END)))
+    if file.read() == PNG_END:
+        return
+    file.seek(0)  # some programs write behind the end
+    before = b""
+    while block := file.read(BLOCK):
+        if PNG_END in before + block:
+            return
+        before = block[-len(PNG_END) :]
+    raise DataError("image file is truncated (its end is missing)")
 
 
 def upright_pixels(image: Image.Image) -> NDArray:
@@ -85,5 +187,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image, or cut off or damaged at its start"
+        return f"not an image of a kind that is read ({', '.join(FORMATS)}), or cut off or damaged at its start"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"its header claims more than {max_pixels()} pixels ({MAX_PIXELS_VARIABLE} sets another limit)"
     return str(getattr(error, "strerror", None) or error) or type(error).__name__

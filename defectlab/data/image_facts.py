@@ -1,7 +1,6 @@
 """Facts on image files: hash, size, problems, and what `data check` reports, from one full decoding of each."""
 
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Sequence
@@ -9,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from defectlab.data.image_decoding import (
     is_deep_colour,
+    open_file,
     open_image,
     orientation_of,
     reason_of,
@@ -26,6 +27,7 @@ from defectlab.data.mask_content import MaskContent
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 200_000  # files
+MAX_PAGES = 1_000  # that are counted
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,25 @@ def probe_all(paths: Sequence[Path], as_masks: bool = False) -> list[ImageFacts]
 def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> ImageFacts:
     del size, times  # only part of the key: a changed file is read again, also one that was copied with its date
     try:
-        data = Path(path).read_bytes()
+        with open_file(Path(path)) as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return _facts(file, sha256, as_mask)
     except OSError as error:
         return ImageFacts(0, 0, 0, 0, "", "", reason_of(error))
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not data:
+
+
+def _facts(file: IO[bytes], sha256: str, as_mask: bool) -> ImageFacts:
+    """Return the facts of an image file that is open for reading and was hashed."""
+    if not file.tell():
         return ImageFacts(0, 0, 0, 0, "", sha256, "empty file (0 bytes)")
     width = height = raw_width = raw_height = 0
     mode, mask = "", None
     try:
-        with open_image(io.BytesIO(data)) as image:
+        with open_image(file) as image:
             mode, (raw_width, raw_height) = image.mode, image.size
             width, height = raw_width, raw_height
             deep_colour = is_deep_colour(image)  # before EXIF is asked for, which decodes a PNG
-            early = orientation_of(image)
+            early = orientation_of(image) if image.format == "TIFF" else 1  # it would decode a PNG and hide its damage
             if not as_mask:
                 image.draft(image.mode, (1, 1))  # JPEG only: every byte of the stream, an eighth of the arithmetic
             image.load()
@@ -101,8 +108,6 @@ def _probe(path: str, size: int, times: tuple[int, int], as_mask: bool) -> Image
                 raw_width, raw_height = (height, width) if early >= 5 else (width, height)
             elif orientation >= 5:
                 width, height = raw_height, raw_width
-            if image.format == "PNG" and b"IEND" not in data:
-                raise OSError("image file is truncated (its end is missing)")
             if as_mask:
                 mask = mask_channels(image).content(lossy=image.format in ("JPEG", "MPO"))
             elif not _is_plain(image.mode):
@@ -138,14 +143,23 @@ def _largest(image: Image.Image, deep_colour: bool) -> int | None:
 
 
 def _pages(image: Image.Image) -> int:
-    """Return the number of pages of a TIFF, or of pictures of an animation; 1 where the later ones are damaged."""
+    """Return the number of pages of a TIFF, or of pictures of an animation, at most `MAX_PAGES`.
+
+    It is 1 where a later page is damaged.
+    """
     if image.format not in ("TIFF", "PNG", "WEBP"):  # phones hide a second picture in a JPEG
         return 1
+    if image.format != "TIFF":
+        return min(MAX_PAGES, int(getattr(image, "n_frames", 1)))
     try:
-        return int(getattr(image, "n_frames", 1))
+        for page in range(1, MAX_PAGES):  # n_frames would take minutes for a file of many thousand empty pages
+            image.seek(page)
+    except EOFError:
+        return image.tell() + 1
     except Exception as error:
         logger.debug("Pages cannot be counted: %r", error)
         return 1
+    return MAX_PAGES
 
 
 def _grey_values(image: Image.Image) -> int:

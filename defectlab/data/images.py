@@ -12,8 +12,10 @@ from PIL import Image
 
 from defectlab.data.image_decoding import (
     RANGE_16_BIT,
+    check_pixels,
     has_alpha,
     is_deep_colour,
+    open_file,
     open_image,
     orientation_of,
     reason_of,
@@ -53,6 +55,7 @@ def decode_image(
     what = f"image given as {type(source).__name__}"
     try:
         if isinstance(source, Image.Image):
+            check_pixels(source)
             deep_colour = is_deep_colour(source)
             pixels = upright_pixels(source)
         else:
@@ -67,7 +70,7 @@ def decode_image(
 def _read(path: Path) -> tuple[NDArray, bool, bool]:
     """Return the upright pixels of a file, (H, W) or (H, W, C), and whether it has alpha, and 16 bits a colour."""
     try:
-        with path.open("rb") as file, open_image(file) as image:
+        with open_file(path) as file, open_image(file) as image:
             deep_colour = is_deep_colour(image)
             return upright_pixels(image), has_alpha(image), deep_colour
     except Exception as error:
@@ -112,7 +115,7 @@ def read_mask(path: str | Path, reading: MaskReading = NOT_ZERO) -> NDArray[np.b
         DataError: The file is missing, truncated or cannot be decoded.
     """
     try:
-        with Path(path).open("rb") as file, open_image(file) as image:
+        with open_file(Path(path)) as file, open_image(file) as image:
             channels = mask_channels(image)
     except Exception as error:
         raise _unreadable("mask", Path(path), error) from error
