@@ -68,8 +68,8 @@ def _run_folder(random: random.Random, work: Path) -> None:
         assert len(below.parts) == 3, below
         assert all(len(os.fsencode(part)) <= 230 and not part.startswith(".") for part in below.parts)
         assert not re.search("[{}' \"<>:|?*\\\\\x00-\x1f]", below.name), below.name
-        assert Run.open(run.folder).record.experiment.name == name
-        assert Run.open(run.folder).record.dataset.name == dataset
+        assert Run.open(run.folder).record.experiment.name == name.replace("\0", "\ufffd")
+        assert Run.open(run.folder).record.dataset.name == dataset.replace("\0", "\ufffd")
         run.advance("fitted")
         assert Run.start(results, name, run.record.facts, parts_of_a_record(name, dataset=dataset))._final == run.folder
     assert len(find_runs(results)) == 3
@@ -166,9 +166,10 @@ def _log(random: random.Random, work: Path) -> None:
 
 
 def _json(random: random.Random, work: Path) -> None:
-    data = {draw_name(random): [draw_name(random)]}
-    write_json(work / "data.json", data)
-    assert json.loads((work / "data.json").read_text(encoding="utf-8")) == data
+    key, value = draw_name(random), draw_name(random)
+    write_json(work / "data.json", {key: [value]})
+    kept = {key.replace("\0", "\ufffd"): [value.replace("\0", "\ufffd")]}
+    assert json.loads((work / "data.json").read_text(encoding="utf-8")) == kept
 
 
 def _chart(random: random.Random, work: Path) -> None:
