@@ -44,7 +44,7 @@ def test_a_jpeg_that_claims_the_largest_size_is_refused_by_its_header(tmp_path: 
     frame = content.index(b"\xff\xc0")
     content[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
     file.write_bytes(content)
-    with pytest.raises(DataError, match="its header claims (65535 x 65535|more than)"):
+    with pytest.raises(DataError, match=r"its header claims (65535 x 65535|more than)"):
         read_image(file)
     assert "its header claims" in str(probe(file).problem)
 

@@ -51,7 +51,7 @@ def test_one_error_lists_all(tmp_path):
         "train/good/003.png: image file is truncated",
         "train/good/big.jpg: image file is truncated",
         "test/good/text.png: not an image",
-        "ground_truth/crack/000_mask.png: not an image of a kind that is read",
+        "ground_truth/crack/000_mask.png: image file is truncated",
         "or task: classification for image metrics only (2):",
         "test/crack/001.png: no mask",
         "test/hole/002.png: no mask",
