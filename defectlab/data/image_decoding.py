@@ -39,7 +39,7 @@ RANGE_16_BIT = 65535
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[IO[bytes]]:
+def open_file(path: Path) -> Iterator[io.BufferedReader]:
     """Open a regular file for reading; a pipe or device, from which reading may never end, raises OSError."""
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
