@@ -90,14 +90,15 @@ class SettingsLoader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             raise SettingsError(f"{_short(node.value)} at {_place(node.start_mark)} is no {kind}.") from error
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Convert a mapping, whose keys must be text and stand once.
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, whose keys must be text and stand once: as written, before `<<` adds keys to override.
 
         Raises:
             SettingsError: Another key, or one that is there twice.
         """
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
@@ -107,7 +108,7 @@ class SettingsLoader(yaml.SafeLoader):
             if key.value in seen:
                 raise SettingsError(f"the key {_short(key.value)} is there a second time at {_place(key.start_mark)}.")
             seen.add(key.value)
-        return dict(super().construct_mapping(node, deep))
+        return node
 
 
 SettingsLoader.yaml_implicit_resolvers = {

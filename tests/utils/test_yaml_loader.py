@@ -51,6 +51,13 @@ def test_aliases_and_merges_of_a_person_are_written_out():
     assert load_settings(text) == {"base": base, "first": {"lr": 2, "layers": ["a"]}, "second": [base, base]}
 
 
+def test_a_merge_of_what_itself_merges_and_overrides_is_no_key_twice():
+    text = "deeper:\n  root: &root {lr: 1, epochs: 2}\n  base: &base {<<: *root, lr: 3}\nchild: {<<: *base, epochs: 5}"
+    base = {"lr": 3, "epochs": 2}
+    wanted = {"deeper": {"root": {"lr": 1, "epochs": 2}, "base": base}, "child": {"lr": 3, "epochs": 5}}
+    assert load_settings(text) == wanted
+
+
 def test_a_date_and_an_equals_sign_are_text():
     assert load_settings("[2024-02-31, 2024-01-01 10:00:00, =]") == ["2024-02-31", "2024-01-01 10:00:00", "="]
 
