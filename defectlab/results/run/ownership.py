@@ -103,12 +103,23 @@ def check_claim(folder: Path) -> None:
         InputError: Another process has taken or removed the folder meanwhile.
     """
     text = _HEART.claims.get(folder.absolute())
-    if text is not None and _read(folder / OWNER) != text:
+    if text is not None and _is_lost(folder / OWNER, text):
         release(folder)
         raise InputError(
             f"{folder} was removed or taken by another process: this one had given no sign of life for more than "
             f"{EXPIRY_SECONDS / 60:.0f} minutes, or the folder was deleted by hand. Start the run again."
         )
+
+
+def _is_lost(file: Path, text: str) -> bool:
+    """Return whether an owner file is gone or another's; one that a drive fails to read now may be neither."""
+    try:
+        return file.read_text(encoding="utf-8") != text
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError as error:
+        logger.warning("%s cannot be read now (%s): the run goes on", file, error.strerror)
+        return False
 
 
 def moved(folder: Path, final: Path) -> None:

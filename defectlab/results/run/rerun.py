@@ -39,16 +39,16 @@ def take_place(folder: Path, final: Path, earlier: RunRecord | None) -> bool:
         False if another process was faster: nothing has changed then.
     """
     if final.exists():
-        gone = _hidden(final.parent, final.name, "gone")
+        old = _hidden(final.parent, final.name, "old")  # restored, should this process be killed before it looks
         try:
-            final.rename(gone)
+            final.rename(old)
         except OSError:
             return False
-        if find_record(gone) != earlier:  # no longer the run that was looked at
+        if find_record(old) != earlier:  # no longer the run that was looked at
             with suppress(OSError):
-                gone.rename(final)
+                old.rename(final)
             return False
-        shutil.rmtree(gone, ignore_errors=True)
+        discard(old)
     return _moved(folder, final)
 
 

@@ -1,9 +1,11 @@
 """Which process owns a run's folder: processes of this machine by number and start, others by their heartbeat."""
 
+import errno
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.runs import parts_of_a_record
@@ -121,3 +123,20 @@ def test_a_finished_or_failed_run_has_no_owner(tmp_path: Path):
     with pytest.raises(ValueError, match="x"), other.recording_failure():
         raise ValueError("x")
     assert not (other.folder / OWNER).exists()
+
+
+def test_a_drive_that_fails_for_a_moment_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    ownership.claim(tmp_path)
+
+    def stale(*_: Any, **__: Any) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        ownership.check_claim(tmp_path)
+    assert "Stale file handle" in caplog.text
+    (tmp_path / ownership.OWNER).unlink()
+    with pytest.raises(InputError, match="was removed or taken"):
+        ownership.check_claim(tmp_path)

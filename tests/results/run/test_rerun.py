@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.runs import parts_of_a_record
 
+from defectlab.results.run import rerun
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import OWNER
 from defectlab.results.run.rerun import clear_all_leftovers
@@ -167,3 +168,23 @@ def test_a_folder_without_record_is_left_to_whoever_just_makes_it(tmp_path: Path
     (folder / OWNER).write_text(json.dumps({"pid": 2**22 - 1, "host": "x", "started": ""}))
     clear_all_leftovers(tmp_path)
     assert folder.is_dir(), "another machine's, of this moment"
+
+
+def test_a_run_moved_away_for_a_look_is_restored_if_the_process_dies_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Another run took the place between the decision and the rename: it must not count as one being deleted."""
+    finished = start(tmp_path)
+    finished.advance("finished", marker="theirs")
+    new = rerun.make_rerun_folder(finished.folder.parent, "r")
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rerun, "find_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rerun.take_place(new, finished.folder, None)
+    assert not finished.folder.exists()
+    clear_all_leftovers(tmp_path)
+    assert Run.open(finished.folder).record.extra["marker"] == "theirs"
