@@ -31,6 +31,10 @@ def _checks(record: Any) -> Iterator[tuple[str, Any, Callable[[Any], bool], str]
     yield "process.pid", record.process.pid, lambda pid: 0 < pid <= MAX_PID, "the number of a process"
     yield "facts.seed", record.facts.get("seed"), _is_whole, "a whole number"
     yield "facts.model.seed", record.facts.get("model.seed"), _is_whole, "a whole number"
+    yield "experiment.data.passes", record.experiment.data.get("passes"), _is_count, "a whole number from 1"
+    batch = record.experiment.data.get("eval_batch_size")
+    yield "experiment.data.eval_batch_size", batch, _is_count, "a whole number from 1"
+    yield "experiment.trainer.max_epochs", record.experiment.trainer.get("max_epochs"), _is_whole, "a whole number"
     yield "experiment.model.name", record.experiment.model.get("name"), lambda name: isinstance(name, str), "text"
     yield "preprocessing.size", preprocessing.size, _is_size, size
     yield "preprocessing.crop", preprocessing.crop, _is_size, size
@@ -61,6 +65,10 @@ def _is_date(text: str) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value > 0
 
 
 def _is_size(value: Sequence[int]) -> bool:
