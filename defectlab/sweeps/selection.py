@@ -13,6 +13,7 @@ from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.suite import evaluate
 from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
+from defectlab.results.pixel_grid import check_rows
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError
 
@@ -132,7 +133,7 @@ def validation_metric(run: Run, objective: str) -> Metric:
     Images held back for calibration are left out.
 
     Raises:
-        InputError: There is no such metric.
+        InputError: There is no such metric, or there is another number of maps than of images.
     """
     if run.record.dataset.protocol.validation_is_test:
         return Metric(None, "the validation images are the test images")
@@ -140,6 +141,8 @@ def validation_metric(run: Run, objective: str) -> Metric:
     if not scores.size:
         return Metric(None, "there are no validation images")
     pixels = (run.maps(SPLIT), run.packed_masks(SPLIT)) if objective.startswith("pixel") else (None, None)
+    if pixels[0] is not None:
+        check_rows(run, pixels[0], SPLIT)
     thresholds = run.record.thresholds
     found = evaluate(
         scores, labels, *pixels, image_threshold=thresholds.image.value, pixel_threshold=thresholds.pixel.value

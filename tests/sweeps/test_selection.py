@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.runs import finished
 
@@ -48,3 +49,12 @@ def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCapture
     protocol = better.record.dataset.protocol.replaced(validation_is_test=True)
     better.update(dataset=better.record.dataset.replaced(protocol=protocol))
     assert validation_metric(better, "image_AUROC").value is None
+
+
+def test_validation_maps_of_other_images_choose_nothing():
+    one = _validated("damaged", [1, 2, 3, 4], [0, 0, 1, 1])
+    one.maps_path("validation").parent.mkdir()
+    np.save(one.maps_path("validation"), np.zeros((3, 8, 8), np.float32))
+    np.save(one.masks_path("validation"), np.zeros((3, 8, 1), np.uint8))
+    with pytest.raises(InputError, match="4 validation images, and there are 3 maps"):
+        validation_metric(one, "pixel_AUROC")
