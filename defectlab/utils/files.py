@@ -94,7 +94,7 @@ def read_csv(path: Path, encoding: str = "utf-8") -> tuple[list[str], list[list[
         text = file.read()
     rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     if "'" in text or "\\u" in text:  # only then is anything escaped
-        rows = [list(map(names.from_csv, row)) for row in rows]
+        rows = [[names.from_csv(cell) if "'" in cell or "\\u" in cell else cell for cell in row] for row in rows]
     return (rows[0], rows[1:]) if rows else ([], [])
 
 

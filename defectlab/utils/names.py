@@ -154,7 +154,7 @@ def from_csv(text: str) -> str:
     >>> from_csv(csv("'=1+1"))
     "'=1+1"
     """
-    if "'" in text:
+    if text.startswith("'") or ";'" in text or "\n'" in text:
         text = _QUOTED_FORMULA.sub(r"\1", text)
     return _CSV_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text) if "\\u" in text else text
 
