@@ -16,14 +16,13 @@ from filelock import FileLock
 
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
-from defectlab.utils.files import is_writable, new_memmap, replacing, write_json
+from defectlab.utils.files import is_writable, new_memmap, replacing, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_GB = 20.0
 DTYPES = ("float32", "float16")  # that features may be kept in
 STALE_SECONDS = 24 * 3600  # of a file that a killed process left half-written
-BLOCK = 8 * 2**20
 
 Key = Mapping[str, Any]
 
@@ -97,7 +96,7 @@ class FeatureStore:
             record = json.loads(facts.read_text(encoding="utf-8"))
             state = array.stat()
             if self._verified.get(digest) != state.st_mtime_ns:
-                if state.st_size != record["bytes"] or _checksum(array) != record["sha256"]:
+                if state.st_size != record["bytes"] or sha256_of(array) != record["sha256"]:
                     raise ValueError("size or checksum is another")
                 self._verified[digest] = state.st_mtime_ns
             found = np.load(array, mmap_mode="r")
@@ -141,7 +140,7 @@ class FeatureStore:
             records: list[dict[str, Any]] = []
             for path, array, (key, _, _) in zip(partial, arrays, wanted, strict=True):
                 array.flush()
-                records.append({"key": dict(key), "bytes": path.stat().st_size, "sha256": _checksum(path)})
+                records.append({"key": dict(key), "bytes": path.stat().st_size, "sha256": sha256_of(path)})
         for record in records:
             digest = _digest(record["key"])
             array_path, facts = self._paths(digest)
@@ -200,11 +199,3 @@ class FeatureStore:
 
 def _digest(key: Key) -> str:
     return hashlib.sha256(json.dumps(dict(key), sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
