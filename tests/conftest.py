@@ -1,6 +1,7 @@
 """Shared fixtures: a project root of its own for each test, tiny images, a tiny backbone, real data where it is."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def clock_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set this machine's clock ahead of the disk's by 30 days."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 30 * 24 * 3600)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -201,3 +201,13 @@ def test_the_command_line_lists_and_clears(capsys: pytest.CaptureFixture[str]):
     assert "1 arrays, 0.00 of 20 GB: .cache/features" in printed
     assert main(["cache", "clear"]) == 0
     assert FeatureStore().entries() == []
+
+
+@pytest.mark.usefixtures("clock_ahead")
+def test_what_another_process_is_writing_stays_where_clocks_differ_and_an_old_part_goes(tmp_path: Path):
+    young, old = tmp_path / ".a.npy.1.part", tmp_path / ".b.npy.2.part"
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (1, 1))
+    FeatureStore(tmp_path).get_or_make({"what": "array"}, lambda: np.zeros(3))
+    assert (young.exists(), old.exists()) == (True, False)

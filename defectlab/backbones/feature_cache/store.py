@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from filelock import FileLock
 
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.file_age import age_of
 from defectlab.utils.files import is_writable, new_memmap, replacing, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
@@ -173,8 +173,9 @@ class FeatureStore:
 
     def _evict(self) -> None:
         for path in self.root.glob(".*.part"):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # finished meanwhile
+                if age_of(path) > STALE_SECONDS:
+                    path.unlink()
         entries = self.entries()
         total = sum(entry.bytes for entry in entries)
         for entry in reversed(entries):

@@ -4,7 +4,6 @@ import logging
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from defectlab.utils import names
+from defectlab.utils.file_age import age_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def _clear(destination: Path) -> None:
     for folder in destination.glob(f"{PREFIX}*"):
         with suppress(OSError, Timeout, NotImplementedError):
             grace = GRACE_S if folder.name.endswith(_machine()) else OTHER_MACHINE_S
-            if folder.is_symlink() or time.time() - folder.stat().st_mtime < grace:
+            if folder.is_symlink() or age_of(folder) < grace:
                 continue
             with FileLock(folder / LOCK, timeout=0):
                 pass

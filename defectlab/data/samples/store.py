@@ -5,7 +5,6 @@ import json
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.utils.errors import InputError
+from defectlab.utils.file_age import age_of
 from defectlab.utils.paths import resolve
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _sweep_leftovers(destination: Path) -> None:
         return
     for leftover in destination.parent.iterdir():
         ours = leftover.name.startswith(f".{destination.name}.") and leftover.suffix == ".partial"
-        if ours and leftover.is_dir() and time.time() - leftover.stat().st_mtime > LEFTOVER_AGE:
+        if ours and leftover.is_dir() and age_of(leftover) > LEFTOVER_AGE:
             logger.info("Removed %s, left by a build that did not finish", leftover)
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 from defectlab.results.run.record import ProcessRecord, RunRecord
 from defectlab.utils.errors import InputError
+from defectlab.utils.file_age import file_system_time
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def runs_elsewhere(folder: Path, record: RunRecord) -> bool:
 def is_recent(folder: Path, seconds: float) -> bool:
     """Return whether the heartbeat of a folder, or its newest file, is at most so old by the file system's clock."""
     date = _date(folder)
-    return date is not None and 0 <= _file_system_time(folder.parent) - date <= seconds
+    return date is not None and 0 <= file_system_time(folder.parent) - date <= seconds
 
 
 def is_own(record: RunRecord | None) -> bool:
@@ -216,18 +216,6 @@ def _dates(folder: Path) -> Iterator[float]:
     for path in (folder, *folder.rglob("*")):
         with contextlib.suppress(OSError):
             yield path.stat().st_mtime
-
-
-def _file_system_time(folder: Path) -> float:
-    """Return the date of a file written now into a folder; the clock of this machine if none can be written."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"now")
-            file.flush()
-            os.fsync(file.fileno())
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return time.time()
 
 
 def _read(file: Path) -> str | None:

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from defectlab.utils.file_age import age_of
+
 WAIT_SECONDS = 30.0  # then a process goes on: the one that renders takes its mark in before it ends
 POLL_SECONDS = 0.05
 OLD_SECONDS = 3600.0  # age of a mark's unfinished file that only a killed process leaves
@@ -54,7 +56,7 @@ def clear_leftovers(path: Path) -> None:
         partial.unlink(missing_ok=True)
     for unfinished in path.parent.glob(f".{name}.marking.*"):
         with contextlib.suppress(FileNotFoundError):  # it has become a mark
-            if time.time() - unfinished.stat().st_mtime > OLD_SECONDS:
+            if age_of(unfinished) > OLD_SECONDS:
                 unfinished.unlink()
 
 

@@ -44,3 +44,11 @@ def test_what_killed_processes_left_is_removed_and_what_is_in_use_is_not(tmp_pat
     assert elsewhere.exists()
     assert link.is_symlink()
     assert caplog.text.count("which a process that was killed had left") == 2
+
+
+@pytest.mark.usefixtures("clock_ahead")
+def test_a_process_that_is_starting_keeps_its_folder_where_clocks_differ(tmp_path: Path):
+    starting = tmp_path / f".unpacking-a{scratch._machine()}"
+    starting.mkdir()
+    with scratch_folder(tmp_path):
+        assert starting.is_dir()

@@ -123,6 +123,14 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("clock_ahead")
+def test_a_running_build_keeps_its_folder_where_clocks_differ(tmp_path: Path):
+    running = tmp_path / ".s.other.partial"
+    running.mkdir()
+    store.write_sample(tmp_path / "s", IDENTITY, some_pictures(2), [])
+    assert running.is_dir()
+
+
 def test_a_killed_build_leaves_no_destination_and_is_made_anew(tmp_path: Path):
     script = (
         "import os, sys; from defectlab.data.samples import store\n"

@@ -1,12 +1,20 @@
 """One process renders the workbook for all that wait; stepped through the waiting process's own pauses."""
 
+import os
 from pathlib import Path
 
 import pytest
 from filelock import Timeout
 
 from defectlab.results.workbook import pending
-from defectlab.results.workbook.pending import folders_of, leave_mark, lock_of, marks_of, render_or_wait
+from defectlab.results.workbook.pending import (
+    clear_leftovers,
+    folders_of,
+    leave_mark,
+    lock_of,
+    marks_of,
+    render_or_wait,
+)
 
 
 def take_in(path: Path, taken: list[str]) -> bool:
@@ -53,3 +61,14 @@ def test_a_mark_left_while_another_renders_is_taken_in_before_that_one_ends(
 
     assert render_or_wait(path, leave_mark(path, Path("first")), render)
     assert taken == ["first", "late"]
+
+
+@pytest.mark.usefixtures("clock_ahead")
+def test_a_mark_that_is_being_written_stays_where_clocks_differ(tmp_path: Path):
+    path = tmp_path / "book.xlsx"
+    young, old = tmp_path / ".book.xlsx.marking.1-1", tmp_path / ".book.xlsx.marking.2-2"
+    young.touch()
+    old.touch()
+    os.utime(old, (1, 1))
+    clear_leftovers(path)
+    assert (young.exists(), old.exists()) == (True, False)
