@@ -17,6 +17,9 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from defectlab.utils.file_age import age_of
+from defectlab.utils.files import write_json
+from defectlab.utils.json_files import parse_json
+from defectlab.utils.json_object import JsonTypeError
 
 WAIT_SECONDS = 30.0  # then a process goes on: the one that renders takes its mark in before it ends
 POLL_SECONDS = 0.05
@@ -31,11 +34,14 @@ def lock_of(path: Path) -> FileLock:
 
 
 def leave_mark(path: Path, folder: Path | None) -> Path:
-    """Ask for the workbook to be rendered, with the run in `folder`, which may lie outside results/."""
-    name = f"{os.getpid()}-{time.time_ns()}"
-    unfinished = path.with_name(f".{path.name}.marking.{name}")
-    unfinished.write_text("" if folder is None else f"{folder}\n", encoding="utf-8", errors="surrogateescape")
-    return unfinished.rename(path.with_name(f".{path.name}.pending.{name}"))
+    """Ask for the workbook to be rendered, with the run in `folder`, which may lie outside results/.
+
+    Raises:
+        DiskError: The mark cannot be written.
+    """
+    mark = path.with_name(f".{path.name}.pending.{os.getpid()}-{time.time_ns()}")
+    write_json(mark, {"folder": None if folder is None else str(folder)})
+    return mark
 
 
 def marks_of(path: Path) -> list[Path]:
@@ -44,9 +50,16 @@ def marks_of(path: Path) -> list[Path]:
 
 
 def folders_of(marks: Iterable[Path]) -> list[str]:
-    """Return the run folders that the marks name."""
-    texts = (mark.read_text(encoding="utf-8", errors="surrogateescape") for mark in marks)
-    return [line for text in texts for line in text.split("\n") if line]
+    """Return the run folders that the marks name; those of earlier versions are text with a folder a line."""
+    return [folder for mark in marks for folder in _folders_in(mark.read_bytes())]
+
+
+def _folders_in(mark: bytes) -> list[str]:
+    try:
+        folder = parse_json(mark)["folder"]
+    except (JsonTypeError, TypeError, KeyError):
+        return [line for line in mark.decode(errors="surrogateescape").split("\n") if line]
+    return [str(folder)] if folder else []
 
 
 def clear_leftovers(path: Path) -> None:
@@ -54,7 +67,7 @@ def clear_leftovers(path: Path) -> None:
     name = glob.escape(path.name)
     for partial in path.parent.glob(f".{name}.*.part"):
         partial.unlink(missing_ok=True)
-    for unfinished in path.parent.glob(f".{name}.marking.*"):
+    for unfinished in path.parent.glob(f"..{name}.pending.*.part"):
         with contextlib.suppress(FileNotFoundError):  # it has become a mark
             if age_of(unfinished) > OLD_SECONDS:
                 unfinished.unlink()

@@ -15,6 +15,7 @@ from defectlab.results.workbook.pending import (
     marks_of,
     render_or_wait,
 )
+from defectlab.utils.disk import DiskError
 
 
 def take_in(path: Path, taken: list[str]) -> bool:
@@ -63,12 +64,42 @@ def test_a_mark_left_while_another_renders_is_taken_in_before_that_one_ends(
     assert taken == ["first", "late"]
 
 
+@pytest.mark.parametrize("name", ["plain", "two\nlines", "\n", '{"folder": "a"}', "b\udcff\udcfe", "Prüfstück"])
+def test_a_mark_names_the_folder_that_it_was_left_for(tmp_path: Path, name: str):
+    leave_mark(tmp_path / "book.xlsx", tmp_path / name)
+    assert folders_of(marks_of(tmp_path / "book.xlsx")) == [str(tmp_path / name)]
+
+
+def test_a_mark_without_a_run_names_none(tmp_path: Path):
+    leave_mark(tmp_path / "book.xlsx", None)
+    assert len(marks_of(tmp_path / "book.xlsx")) == 1
+    assert folders_of(marks_of(tmp_path / "book.xlsx")) == []
+
+
+def test_marks_of_earlier_versions_are_read(tmp_path: Path):
+    contents = {"1": b"", "2": b"/results/a\n", "3": b"/results/\xff\n/results/b\n"}
+    for name, content in contents.items():
+        (tmp_path / f".book.xlsx.pending.{name}").write_bytes(content)
+    marks = marks_of(tmp_path / "book.xlsx")
+    assert folders_of(marks) == ["/results/a", "/results/\udcff", "/results/b"]
+
+
 @pytest.mark.usefixtures("clock_ahead")
-def test_a_mark_that_is_being_written_stays_where_clocks_differ(tmp_path: Path):
-    path = tmp_path / "book.xlsx"
-    young, old = tmp_path / ".book.xlsx.marking.1-1", tmp_path / ".book.xlsx.marking.2-2"
-    young.touch()
-    old.touch()
+def test_an_unfinished_mark_is_removed_only_once_no_living_process_can_be_writing_it(tmp_path: Path):
+    fresh, old = (tmp_path / f"..book.xlsx.pending.{name}.1.part" for name in ("1-1", "2-2"))
+    for file in (fresh, old):
+        file.touch()
     os.utime(old, (1, 1))
-    clear_leftovers(path)
-    assert (young.exists(), old.exists()) == (True, False)
+    clear_leftovers(tmp_path / "book.xlsx")
+    assert (fresh.exists(), old.exists()) == (True, False)
+    assert marks_of(tmp_path / "book.xlsx") == []
+
+
+def test_a_mark_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(28, "no space", str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(DiskError):
+        leave_mark(tmp_path / "book.xlsx", tmp_path)
+    assert list(tmp_path.iterdir()) == []

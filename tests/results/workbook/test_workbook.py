@@ -619,6 +619,13 @@ def test_what_a_killed_writer_had_taken_off_the_list_still_comes_in(tmp_path: Pa
     assert not list(paths.workbook().parent.glob("*.pending*"))
 
 
+def test_a_run_in_a_folder_with_a_line_break_comes_in(tmp_path: Path):
+    (tmp_path / "two\nlines").mkdir()
+    outcome = update_workbook(finished("elsewhere", root=tmp_path / "two\nlines/results"))
+    assert [(row["run"], row["state"]) for row in outcome.rows] == [("elsewhere", "finished")]
+    assert [row["run"] for row in table()] == ["elsewhere"]
+
+
 def add_runs(home: str, who: int, count: int) -> None:
     os.environ["DEFECTLAB_HOME"] = home
     for number in range(count):
