@@ -34,6 +34,7 @@ JPEG_PIXELS_PER_BYTE = 1024
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
 BLOCK = 1 << 20  # bytes
+BAND_PIXELS = 1 << 24
 ORIENTATION_TAG = 0x0112
 RANGE_16_BIT = 65535
 
@@ -130,19 +131,32 @@ def upright_pixels(image: Image.Image) -> NDArray:
     image.load()
     orientation = orientation_of(image)  # after load: a PNG may carry it behind its pixels, a TIFF is turned already
     if image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.uint16)  # native byte order
+        pixels = pixels_of(image).astype(np.uint16)  # native byte order
     elif image.mode == "I":  # Pillow's name for 16-bit PGM and for signed TIFF
-        wide = np.asarray(image)
+        wide = pixels_of(image)
         if wide.min() < 0 or wide.max() > RANGE_16_BIT:
             raise ValueError(f"32-bit integers from {wide.min()} to {wide.max()}; at most 16 bits are supported")
         pixels = wide.astype(np.uint16)
     elif image.mode in ("F", "L", "RGB"):
-        pixels = np.asarray(image)
+        pixels = pixels_of(image)
     elif image.mode == "1":
-        pixels = np.asarray(image.convert("L"))
+        pixels = pixels_of(image.convert("L"))
     else:
-        pixels = np.asarray(image.convert("RGBA" if has_alpha(image) else "RGB"))
+        pixels = pixels_of(image.convert("RGBA" if has_alpha(image) else "RGB"))
     return turn(pixels, orientation)
+
+
+def pixels_of(image: Image.Image) -> NDArray:
+    """Return (H, W) or (H, W, C) pixels of a decoded image, of a large one without a second copy on the way."""
+    if image.width * image.height <= BAND_PIXELS:
+        return np.asarray(image)
+    rows = max(1, BAND_PIXELS // image.width)
+    first = np.asarray(image.crop((0, 0, image.width, 1)))
+    pixels = np.empty((image.height, *first.shape[1:]), first.dtype)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def turn(pixels: NDArray, orientation: int) -> NDArray:

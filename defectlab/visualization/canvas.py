@@ -26,7 +26,7 @@ def to_image(figure: Any) -> Image.Image:
     """Render a figure as an RGB Pillow image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=["PNG"]).convert("RGB")
 
 
 def to_svg(figure: Any) -> str:

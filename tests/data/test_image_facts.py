@@ -11,6 +11,7 @@ from defectlab.data import image_facts
 from defectlab.data.image_facts import probe, probe_all
 from defectlab.data.images import read_image
 from defectlab.utils.errors import DataError
+from tests.fuzz.images import tiff_of_pages
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -55,3 +56,13 @@ def test_probe_reads_once_until_the_file_changes(tmp_path):
     saved(path, COLOURS[:3])
     os.utime(path, ns=(1, 1))
     assert probe(path).height == 3
+
+
+def test_pages_are_counted_to_a_limit_and_a_loop_of_pages_ends(tmp_path, monkeypatch):
+    """Pillow looks for each page among all before it: 100,000 empty pages take minutes."""
+    monkeypatch.setattr(image_facts, "MAX_PAGES", 20)
+    for name, pages, back_to, counted in (("few", 3, None, 3), ("many", 50, None, 20), ("loop", 3, 1, 3)):
+        path = tmp_path / f"{name}.tif"
+        path.write_bytes(tiff_of_pages(pages, back_to))
+        assert probe(path).problem is None
+        assert probe(path).pages == counted

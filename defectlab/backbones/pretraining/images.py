@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from defectlab.backbones.weights_manifest import file_sha256
+from defectlab.data.image_decoding import FORMATS
 from defectlab.data.samples.photographs import photograph_file
 from defectlab.data.samples.procedural import KINDS, procedural_image
 from defectlab.utils.errors import DataError
@@ -152,7 +153,7 @@ def load_source(source: Source) -> np.ndarray:
             f"{path} is not the photograph that the recipe is defined on (sha256 {found[:12]}, expected "
             f"{source.sha256[:12]}). Fix: install scikit-image 0.24 to 0.26 again."
         )
-    with PillowImage.open(path) as image:
+    with PillowImage.open(path, formats=FORMATS) as image:
         return np.asarray(image.convert("RGB").reduce(source.shrink))
 
 

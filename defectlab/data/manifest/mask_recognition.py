@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
+from defectlab.data.image_decoding import open_file, open_image
 from defectlab.data.image_facts import ImageFacts
 from defectlab.data.image_files import nfc
 from defectlab.data.manifest.folder_names import IMAGE_FOLDERS, MASKS, plain
@@ -100,7 +100,7 @@ def is_mostly_two_valued(path: Path, facts: ImageFacts) -> bool:
     if facts.problem:
         return False
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, open_image(file) as image:
             if image.mode.startswith(("I", "F")):  # as L, values above 255 would be one
                 counts = np.sort(np.unique(np.asarray(image), return_counts=True)[1])
             else:

@@ -66,6 +66,8 @@ def load_photograph(name: str) -> Grey:
     """
     from PIL import Image
 
+    from defectlab.data.image_decoding import FORMATS
+
     path = photograph_file(name)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != PHOTOGRAPHS[name].sha256:
@@ -73,5 +75,5 @@ def load_photograph(name: str) -> Grey:
             f"{path} is not the photograph that this sample is defined on (sha256 {found[:12]}..., expected "
             f"{PHOTOGRAPHS[name].sha256[:12]}...). Fix: install scikit-image 0.24 to 0.26 again."
         )
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return np.asarray(image.convert("L"))

@@ -44,13 +44,11 @@ class TensorBoardLog(RunTracker):
 
     def store(self, run: Run, files: list[Path]) -> None:
         """Add pictures as images and text files as text: TensorBoard stores no files."""
-        import numpy as np
-        from PIL import Image
+        from defectlab.data.images import as_uint8, read_image
 
         for file in files:
             if file.suffix == ".png":
-                pixels = np.asarray(Image.open(file).convert("RGB"))
-                self._logger.experiment.add_image(file.stem, pixels, dataformats="HWC")
+                self._logger.experiment.add_image(file.stem, as_uint8(read_image(file)), dataformats="HWC")
             elif file.suffix == ".yaml":
                 self._add_yaml(file.name, file.read_text(encoding="utf-8"))
 
