@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from defectlab.data.image_limits import MAX_PIXELS_VARIABLE, check_pixels, max_pixels
 from defectlab.utils.errors import DataError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -20,16 +20,6 @@ logger = logging.getLogger(__name__)
 # Pillow's names of what the endings in `IMAGE_EXTENSIONS` stand for (JPEG: MPO too). Whatever a file is called, nothing
 # else is opened: among Pillow's other formats are some that start a program (EPS: Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-
-# Above the sensors and line scans that are scored in one piece: 23,170 pixels a side.
-MAX_PIXELS = 1 << 29
-MAX_PIXELS_VARIABLE = "DEFECTLAB_MAX_PIXELS"
-
-# A photograph has noise, so that large ones with fewer bytes than this are bombs. Blank masks are not, which are grey.
-SPARSE_PIXELS = 1 << 26
-PIXELS_PER_BYTE = 256
-# Each 64 pixels of a JPEG take a bit at least. Its decoder fills in what is missing with grey and says nothing.
-JPEG_PIXELS_PER_BYTE = 1024
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
@@ -53,7 +43,9 @@ def open_image(file: IO[bytes]) -> Image.Image:
     """Return the image of a file open for reading, its header read and its pixels not.
 
     Raises:
-        DataError: Its header claims too many pixels, or it is a PNG without an end.
+        DataError: Its header claims more pixels than are decoded or than the file can hold, or it is a PNG without an
+            end.
+        OptionError: The limit of pixels in the environment is no number.
         Exception: What Pillow raises of a file that it cannot read, which may be anything.
     """
     try:
@@ -72,41 +64,6 @@ def open_image(file: IO[bytes]) -> Image.Image:
         image.close()
         raise
     return image
-
-
-def max_pixels() -> int:
-    """Return how many pixels an image may have: `MAX_PIXELS`, or what the environment says.
-
-    Raises:
-        OptionError: `DEFECTLAB_MAX_PIXELS` is no positive integer.
-    """
-    given = os.environ.get(MAX_PIXELS_VARIABLE, "")
-    if not given:
-        return MAX_PIXELS
-    if not (given.isascii() and given.isdigit() and 0 < len(given) < 16 and int(given) > 0):
-        raise OptionError(f"{MAX_PIXELS_VARIABLE} is {given!r}; it must be a number of pixels, such as {MAX_PIXELS}.")
-    return int(given)
-
-
-def check_pixels(image: Image.Image, size: int | None = None) -> None:
-    """Check the pixels that an image has by its header, before they are decoded, against `size`, its file's bytes.
-
-    Raises:
-        DataError: They are more than allowed, or than so few bytes can hold.
-    """
-    pixels, limit = image.width * image.height, max_pixels()
-    claim = f"its header claims {image.width} x {image.height} pixels"
-    if pixels > limit:
-        raise DataError(f"{claim}, and at most {limit} are decoded ({MAX_PIXELS_VARIABLE} sets another limit)")
-    if size is None:
-        return
-    if image.format in ("JPEG", "MPO") and pixels > JPEG_PIXELS_PER_BYTE * size:
-        raise DataError(f"{claim}, more than the {size} bytes of the file can hold: it is damaged")
-    sparse = image.mode not in ("1", "L") and pixels > max(SPARSE_PIXELS, PIXELS_PER_BYTE * size)
-    if sparse and MAX_PIXELS_VARIABLE not in os.environ:
-        raise DataError(
-            f"{claim} in {size} bytes, as no photograph does; if it is one, set {MAX_PIXELS_VARIABLE}={pixels}"
-        )
 
 
 def _check_png_end(file: IO[bytes], size: int) -> None:
@@ -197,7 +154,13 @@ def is_deep_colour(image: Image.Image) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a file could not be read, from what a decoder raised."""
+    """Return why a file could not be read, from what a decoder raised.
+
+    Raises:
+        OptionError: It is `error`: a wrong option is not the file's fault.
+    """
+    if isinstance(error, OptionError):
+        raise error
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):

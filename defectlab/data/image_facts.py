@@ -21,6 +21,7 @@ from defectlab.data.image_decoding import (
     reason_of,
     upright_pixels,
 )
+from defectlab.data.image_limits import max_pixels
 from defectlab.data.images import mask_channels, to_rgb_array
 from defectlab.data.mask_content import MaskContent
 
@@ -72,7 +73,12 @@ def probe(path: Path, as_mask: bool = False) -> ImageFacts:
 
 
 def probe_all(paths: Sequence[Path], as_masks: bool = False) -> list[ImageFacts]:
-    """Return `probe` of each path, in order; Pillow decodes outside the interpreter lock, so threads help."""
+    """Return `probe` of each path, in order; Pillow decodes outside the interpreter lock, so threads help.
+
+    Raises:
+        OptionError: The limit of pixels in the environment is no number; no file is read then.
+    """
+    max_pixels()
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(partial(probe, as_mask=as_masks), paths))
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from defectlab.data.image_decoding import (
     RANGE_16_BIT,
-    check_pixels,
     has_alpha,
     is_deep_colour,
     open_file,
@@ -22,6 +21,7 @@ from defectlab.data.image_decoding import (
     turn,
     upright_pixels,
 )
+from defectlab.data.image_limits import check_pixels
 from defectlab.data.mask_content import NOT_ZERO, MaskChannels, MaskReading
 from defectlab.utils.errors import DataError, InputError
 

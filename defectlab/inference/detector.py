@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from defectlab.data.datasets import load_image, to_tensor
+from defectlab.data.image_limits import max_pixels
 from defectlab.data.image_sources import find_images
 from defectlab.data.images import decode_image, to_rgb_array
 from defectlab.evaluation.metrics import round_down
@@ -280,7 +281,11 @@ def read_images(
 
     `on_unreadable` is called with the path and the reason of each file that cannot be read, instead of an error.
     `bit_depth` is that of values in arrays and files of 16 bits.
+
+    Raises:
+        InputError: An unusable source, or limit of pixels in the environment; nothing is read then.
     """
+    max_pixels()
     given = [source] if isinstance(source, str | Path) or _is_image(source) else source
     if isinstance(source, np.ndarray) and source.ndim == 4:
         given = list(source)
