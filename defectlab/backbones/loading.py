@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from defectlab.backbones import weights_manifest
 from defectlab.backbones.backbone import Backbone, tensors_sha256, weights_sha256
-from defectlab.backbones.registry import PRECISIONS, BackboneSpec, build, get_spec, head_prefixes, variants
+from defectlab.backbones.registry import (
+    PRECISIONS,
+    SHARED_NAMES,
+    BackboneSpec,
+    build,
+    get_spec,
+    head_prefixes,
+    variants,
+)
 from defectlab.backbones.state_dicts import read_weights, unwrap
 from defectlab.backbones.weights import WeightsInfo, check_on_record, find_weights
 from defectlab.backbones.weights_matching import Match, best_match
@@ -104,6 +112,15 @@ def _with_entry(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
         reason = f"default of {spec.library} {spec.architecture}"
         log = logger.warning if how.startswith("named like") else logger.info
         log("%s is %s; mean %s, std %s (%s)", path.name, how, spec.mean, spec.std, reason)
+        if spec.name in SHARED_NAMES:
+            logger.warning(
+                "%s: built as %s. timm's own %s has the same tensors but other padding, batch-norm epsilon, mean and "
+                "std: for weights of that one name it with its tag, load_backbone('%s')",
+                path.name,
+                spec.architecture,
+                spec.name,
+                SHARED_NAMES[spec.name],
+            )
         return spec
     spec = replace(
         spec,

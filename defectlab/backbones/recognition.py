@@ -85,7 +85,7 @@ def _builder_home(architecture: str) -> str:
 
 def _named(library: str, architecture: str, module: nn.Module) -> BackboneSpec:
     registered = REGISTRY.get(architecture)
-    if registered is not None and registered.library == library:
+    if registered is not None and (registered.library, registered.architecture) == (library, architecture):
         return registered
     if library == "timm":
         layers = tuple(str(info["module"]) for info in getattr(module, "feature_info", None) or [])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUNDLED = "defectlab_resnet18"
+DEFAULT = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ def _numbered(stem: str, count: int) -> tuple[str, ...]:
     return tuple(f"{stem}.{i}" for i in range(count))
 
 
+def _lite(number: int, side: int) -> BackboneSpec:
+    # Google's EfficientNet-Lite, as timm builds it for weights converted from TensorFlow: padding, batch-norm epsilon.
+    half = (0.5, 0.5, 0.5)
+    return BackboneSpec(
+        f"efficientnet_lite{number}",
+        "timm",
+        f"tf_efficientnet_lite{number}",
+        _numbered("blocks", 7),
+        mean=half,
+        std=half,
+        input_size=(side, side),
+        interpolation="bicubic",
+    )
+
+
 def _efficientnet(name: str, library: str, layers: tuple[str, ...], side: int) -> BackboneSpec:
     return BackboneSpec(name, library, name, layers, input_size=(side, side), interpolation="bicubic")
 
@@ -77,6 +93,8 @@ def _efficientnet(name: str, library: str, layers: tuple[str, ...], side: int) -
 REGISTRY: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
+        _lite(0, 224),
+        _lite(2, 260),
         _resnet("resnet18", "resnet18"),
         _resnet("resnet50", "resnet50"),
         _resnet("wide_resnet50_2", "wide_resnet50_2"),
@@ -91,6 +109,8 @@ REGISTRY: dict[str, BackboneSpec] = {
 # timm has no weights for its own efficientnet_b7: files with its keys were made for tf_efficientnet_b7, whose
 # batch-norm epsilon and padding differ without any error.
 _SECOND_ARCHITECTURE = {"efficientnet_b7": "tf_efficientnet_b7"}
+# Registered names that are also those of other networks of timm, with the name that means these.
+SHARED_NAMES = {"efficientnet_lite0": "efficientnet_lite0.ra_in1k"}
 
 
 def accepted_names(name: str) -> tuple[str, ...]:

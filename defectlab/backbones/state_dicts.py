@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from defectlab.backbones.efficientnet_names import with_timm_names
 from defectlab.utils.errors import WeightsError
 from defectlab.utils.files import replacing
 from defectlab.utils.tensor_archive import DamagedArchiveError, check_archive, is_archive
@@ -142,7 +143,7 @@ def _damaged(path: Path, error: Exception) -> str:
 
 
 def unwrap(loaded: Any, where: str, *, max_bytes: float = math.inf) -> "dict[str, Tensor]":
-    """Return the plain state dict inside a checkpoint dict: float32, prefixes such as `module.` removed.
+    """Return the plain state dict inside a checkpoint dict: float32, prefixes such as `module.` removed, timm's names.
 
     `max_bytes` limits what all tensors together may take.
 
@@ -169,7 +170,7 @@ def unwrap(loaded: Any, where: str, *, max_bytes: float = math.inf) -> "dict[str
             f"{where} holds no tensors by name ({inside}). Expected: a state dict, or one under 'state_dict'."
         )
     _check_sizes(tensors, where, max_bytes)
-    state = _float32(_without_prefixes(tensors, where), where)
+    state = _float32(with_timm_names(_without_prefixes(tensors, where), where), where)
     bad = [key for key, value in state.items() if value.is_floating_point() and not _finite(value)]
     if bad:
         raise WeightsError(f"{where} holds values that are not finite in {', '.join(bad[:5])}: the file is damaged.")

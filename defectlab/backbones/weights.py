@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defectlab.backbones import weights_manifest
-from defectlab.backbones.registry import BUNDLED
+from defectlab.backbones.registry import BUNDLED, DEFAULT
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
 from defectlab.utils.errors import WeightsError, did_you_mean
@@ -62,8 +62,8 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
 
     A given `weights` is looked for as a path (from the working directory, then the project root), then in `weights/`,
     then in `DEFECTLAB_WEIGHTS`. Without one each folder is searched for `<name>.pth`, `.pt`, `.safetensors`, then for
-    the file names of the manifest; the first wins and the log says so. The project's own backbone is found wherever
-    the project root is: last of all in the installed package or in the checkout.
+    the file names of the manifest; the first wins and the log says so. Last of all comes the installed package that
+    brings the weights, where there is one.
 
     Raises:
         WeightsError: Nothing found; says where it looked and what to run.
@@ -77,6 +77,9 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     found = [folder / file for folder in folders for file in candidates if (folder / file).is_file()]
     if not found and name == BUNDLED:
         found = [path for path in [shipped_file()] if path]
+    if not found:
+        packaged = weights_manifest.packaged_entry(name)
+        found = [path for path in [packaged and packaged.installed_path] if path]
     if not found:
         raise WeightsError(
             _missing(
@@ -110,7 +113,8 @@ def check_on_record(path: Path) -> None:
         entries = weights_manifest.entries_in(folder)
         fix = f"Copy it again, or put the new file on record: `{paths.program()} weights import {path} --overwrite`"
     else:
-        return
+        entries = [entry for entry in weights_manifest.known_entries() if entry.installed_path == path.absolute()]
+        fix = f"Install {', '.join(str(entry.distribution) for entry in entries)} again"
     for entry in entries:
         if entry.file == path.name and not entry.fits_content(sha256 := weights_manifest.file_sha256(path)):
             raise WeightsError(
@@ -125,6 +129,9 @@ def _find_given(name: str, weights: Path) -> Path:
         looked += [folder / weights for folder in paths.weights_dirs()]
         # A run's record names the shipped file by its bare name; it must be found from any project root.
         looked += [folder / weights for folder in SHIPPED_DIRS if weights.name == SHIPPED and len(weights.parts) == 1]
+        # So does that of a run whose weights came by pip.
+        packaged = weights_manifest.packaged_entry(str(weights))
+        looked += [path for path in [packaged and packaged.installed_path] if path]
     for path in looked:
         if path.is_file():
             return path
@@ -143,10 +150,12 @@ def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
             f"{SHIPPED} comes with DefectLab, but this copy lacks it: install it again, or make it with "
             f'`make backbone`. Or ask for random weights by name: load_backbone("{name}", weights="random")'
         )
+    elif packaged := weights_manifest.packaged_entry(name):
+        fix = packaged.how_to_install
     else:
         fix = (
             f"Run `{paths.program()} weights get {name}` (downloads), or `{paths.program()} weights import FILE` for a "
-            f"file that you have; or take `{BUNDLED}`, the backbone that comes with DefectLab; or ask for random "
+            f"file that you have; or take `{DEFAULT}`, whose weights come with DefectLab; or ask for random "
             'weights by name: weights="random" (command line: --backbone.weights random)'
         )
     return f"{what}\nLooked for:\n{places}\n{fix}."
@@ -190,6 +199,7 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
     if path is None and entry.file == SHIPPED:
         path = shipped_file()
+    path = path or entry.installed_path
     sha256 = weights_manifest.file_sha256(path) if path else None
     if sha256 is None:
         state = "absent"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from defectlab.backbones import weights_manifest
 from defectlab.backbones.state_dicts import container_problem
+from defectlab.backbones.weights import check_on_record
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
 from defectlab.utils.downloads import Progress, check_url, fetch
@@ -25,6 +26,8 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
         WeightsError: Unknown name, no connection, or a file with another content.
 
     """
+    if packaged := weights_manifest.packaged_entry(name):
+        return _installed(packaged)
     entry = _entry(name)
     folder = paths.weights_dirs()[0]
     path = folder / entry.file
@@ -48,6 +51,15 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
     part.replace(path)
     logger.info("%s: %s, sha256 %s", path, _verification(entry), sha256)
     weights_manifest.record(replace(entry, sha256=sha256, source=url), folder)
+    return path
+
+
+def _installed(entry: WeightsEntry) -> Path:
+    path = entry.installed_path
+    if path is None:
+        raise WeightsError(f"{entry.how_to_install}.")
+    check_on_record(path)
+    logger.info("%s is there already: %s, installed with %s", entry.name, path, entry.distribution)
     return path
 
 

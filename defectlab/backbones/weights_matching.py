@@ -40,6 +40,7 @@ _STEMS: dict[tuple[str, tuple[int, ...]], tuple[tuple[str, str], ...]] = {
     ("conv_stem.weight", (32, 3, 3, 3)): (
         *(("timm", "mobilenetv2_100"), ("timm", "tf_efficientnet_b0"), ("timm", "tf_efficientnet_b1")),
         ("timm", "tf_efficientnet_b2"),
+        *(("timm", f"tf_efficientnet_lite{number}") for number in (0, 2)),
     ),
     ("conv_stem.weight", (40, 3, 3, 3)): (("timm", "tf_efficientnet_b3"),),
     ("conv_stem.weight", (48, 3, 3, 3)): (("timm", "tf_efficientnet_b4"), ("timm", "tf_efficientnet_b5")),

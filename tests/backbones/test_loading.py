@@ -115,7 +115,7 @@ def test_missing_weights_say_where_and_what_to_run(home: Path) -> None:
         str(home / "weights" / "resnet18{.pth,.pt,.safetensors}"),
         "defectlab weights get resnet18",
         "weights import",
-        "`defectlab_resnet18`, the backbone that comes with DefectLab",
+        "`efficientnet_lite0`, whose weights come with DefectLab",
         'weights="random"',
     ):
         assert part in str(error.value)
