@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from defectlab.data.download.archive_names import RefusedError, clean_name, shown
+from defectlab.data.download.archive_members import RefusedError, clean_name, shown
 from defectlab.data.download.archive_reader import Archive, extract, read_archive
 from defectlab.data.download.public_datasets import OWN_TABLE
 from defectlab.data.images import read_mask

@@ -1,11 +1,27 @@
-"""Names in an archive of anyone: which may become files and folders."""
+"""Members of an archive from an untrusted source, and which of their names may become files and folders."""
 
 import unicodedata
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from defectlab.utils import names
 
 MAX_NAME_BYTES = 255  # of a file or folder, on nearly every file system
 MAX_PATH_BYTES = 1024  # of the whole name in the archive: what macOS allows a path
+
+
+class Member(NamedTuple):
+    """A file or folder in an archive.
+
+    Attributes:
+        name: As `clean_name` returns it.
+        size: Bytes of a file, unpacked; None for a folder.
+        open: Returns a context manager of a stream with the file's content.
+    """
+
+    name: str
+    size: int | None
+    open: Callable[[], Any]
 
 
 class RefusedError(Exception):
