@@ -68,13 +68,23 @@ def load(path: Path, values: bool = False) -> "Workbook":
 
 def _load(path: Path, values: bool = False) -> tuple["Workbook", list[str]]:
     """Return the workbook and what openpyxl has left out of it in silence."""
-    from openpyxl import load_workbook
+    from openpyxl.reader.excel import ExcelReader
 
+    from defectlab.results.workbook.book_contents import not_read
     from defectlab.results.workbook.cells import MAX_COLUMNS, MAX_ROWS
+    from defectlab.results.workbook.range_links import put_back, take_out
 
     package = read_package(path)
     try:
-        book = load_workbook(BytesIO(package.content), rich_text=not values, data_only=values)
+        content, links = (
+            take_out(package.content, package.range_links) if package.range_links else (package.content, {})
+        )
+        reader = ExcelReader(BytesIO(content), rich_text=not values, data_only=values)
+        reader.read()
+        book = reader.wb
+        for sheet, relation in reader.parser.find_sheets():
+            if relation.target in links:
+                put_back(book[sheet.name], links[relation.target])
     except Exception as error:  # openpyxl has no error of its own: wrong content can fail anywhere in it
         raise unreadable(path, f"{type(error).__name__}: {error}") from error
     if len(book.sheetnames) != package.sheets:
@@ -86,7 +96,7 @@ def _load(path: Path, values: bool = False) -> tuple["Workbook", list[str]]:
         )
         if row > MAX_ROWS or column > MAX_COLUMNS:
             raise unreadable(path, f"sheet {sheet.title} has a cell in row {row}, column {column}")
-    return book, package.lost
+    return book, [*package.lost, *not_read(book, package.held)]
 
 
 def copy_name(path: Path, why: str) -> Path:

@@ -1,7 +1,8 @@
 """Check of an .xlsx file before a spreadsheet library reads it: is it whole, how large is it, what would be lost.
 
 An .xlsx file is a zip archive of XML parts that refer to each other. openpyxl passes over a sheet whose part is missing
-and drops parts that it does not know, both in silence, and it unpacks whatever an archive claims to hold.
+and drops parts and elements that it does not know, all in silence, and it unpacks whatever an archive claims to hold.
+What an archive holds is counted here, and `book_contents` counts what openpyxl has made of it.
 """
 
 import lzma
@@ -11,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,7 @@ MAX_PARTS = 20_000
 MAX_PART_BYTES = 256 << 20  # of a picture or other part that is not XML
 MAX_XML_BYTES = 64 << 20  # of all XML parts: about 12,000 runs of 120 columns, and 1 GB in memory as cells
 MAX_DEPTH = 200  # of nested elements: charts have about 20
-MAX_RANGE_CELLS = 500_000  # merged or linked: openpyxl makes an object for each of these cells
+MAX_RANGE_CELLS = 500_000  # merged: openpyxl makes an object for each of these cells
 
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError,
@@ -46,16 +47,35 @@ _NAMES = {
     "slicers": "slicers",
     "embeddings": "objects",
 }
-_SHAPES = ("sp", "grpSp", "cxnSp", "contentPart")
+_DRAWING_RELATIONS = re.compile(r"xl/drawings/_rels/[^/]*\.xml\.rels", re.IGNORECASE)
+_PERSONS = re.compile(r"xl/persons/[^/]*\.xml", re.IGNORECASE)  # Excel writes an empty list of them too
+SPARKLINES, PICTURES = "sparklines", "pictures of backgrounds, headers or charts"
+NOTES, DRAWN, LINKS = "notes", "charts, pictures, text boxes and other shapes", "links of cells"
+TABLES, PIVOTS, CHART_SHEETS, OTHER_FILES = "tables", "pivot tables", "chart sheets", "links to other workbooks"
+MERGED, RULES, VALIDATIONS, SERIES = "merged cells", "conditional formats", "data validations", "series of charts"
+_ROOTS = {
+    "table": TABLES, "pivotTableDefinition": PIVOTS, "chartsheet": CHART_SHEETS, "externalLink": OTHER_FILES,
+}  # fmt: skip
+_CHILDREN = {("comments", 3): NOTES, ("wsDr", 2): DRAWN}  # (root, depth): whatever the elements there are called
+_RULES = {"cfRule": RULES, "dataValidation": VALIDATIONS}
+COUNTED = (
+    NOTES, DRAWN, LINKS, TABLES, PIVOTS, CHART_SHEETS, OTHER_FILES, MERGED, RULES, VALIDATIONS, SERIES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Package:
-    """An .xlsx file that is whole: its bytes, how many sheets it holds, and what openpyxl would not carry over."""
+    """An .xlsx file that is whole: its bytes, how many sheets it holds, and what openpyxl would not carry over.
+
+    `held` counts what openpyxl should have read: the names in `COUNTED`. `range_links` are the parts of the sheets that
+    have links over ranges of cells.
+    """
 
     content: bytes
     sheets: int
     lost: list[str]
+    held: Mapping[str, int]
+    range_links: Sequence[str]
 
 
 def read_package(path: Path) -> Package:
@@ -94,14 +114,14 @@ def _check_sizes(path: Path, parts: list[zipfile.ZipInfo]) -> None:
     if len(parts) > MAX_PARTS:
         raise InputError(f"{path} has {len(parts):,} parts; a workbook may have {MAX_PARTS:,}.")
     for part in parts:
-        if part.file_size > MAX_PART_BYTES:
+        if part.file_size > MAX_PART_BYTES and not _is_xml(part.filename):
             raise InputError(_too_large(path, part, part.file_size, MAX_PART_BYTES))
-    if sum(part.file_size for part in parts) > MAX_FILE_BYTES * 2:
-        raise InputError(f"{path} unpacks to more than {MAX_FILE_BYTES * 2 >> 20} MB.")
     xml = [part for part in parts if _is_xml(part.filename)]
     total = sum(part.file_size for part in xml)
     if total > MAX_XML_BYTES:
         raise InputError(_too_large(path, max(xml, key=lambda part: part.file_size), total, MAX_XML_BYTES))
+    if sum(part.file_size for part in parts) > MAX_FILE_BYTES * 2:
+        raise InputError(f"{path} unpacks to more than {MAX_FILE_BYTES * 2 >> 20} MB.")
 
 
 def _too_large(path: Path, part: zipfile.ZipInfo, size: int, limit: int) -> str:
@@ -125,14 +145,20 @@ def _checked(path: Path, content: bytes, parts: Mapping[str, bytes]) -> Package:
     sheets = sum(bool(_SHEET.fullmatch(name)) for name in parts)
     if found["workbook sheets"] != sheets:
         raise unreadable(path, f"it names {found['workbook sheets']} sheets and holds {sheets}")
-    lost = [_title(name) for name in parts if not _CARRIED.fullmatch(name)]
-    lost += [name for name in ("text boxes or shapes", "sparklines") if found[name]]
+    lost = [_title(name) for name in parts if not _CARRIED.fullmatch(name) and not _is_empty(name, found)]
+    lost += [name for name in (SPARKLINES, PICTURES) if found[name]]
     if targets - set(parts):
         lost.append(f"{min(targets - set(parts))}, which is missing")
     apart = [name for name in parts if name not in targets and _CARRIED.fullmatch(name) and not _stands_alone(name)]
     if apart:
         lost.append(f"{apart[0]}, which nothing refers to")
-    return Package(content, sheets, list(dict.fromkeys(lost)))
+    held = {name: found[name] for name in COUNTED}
+    linked = [name for name in parts if found[f"range links {name}"]]
+    return Package(content, sheets, list(dict.fromkeys(lost)), held, linked)
+
+
+def _is_empty(name: str, found: Counter[str]) -> bool:
+    return bool(_PERSONS.fullmatch(name)) and not found["persons"]
 
 
 def _stands_alone(name: str) -> bool:
@@ -150,27 +176,43 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
         ValueError: It defines entities, nests too deep, or claims too many cells for a range.
         ExpatError: It is not well-formed.
     """
-    is_sheet, is_drawing = bool(_SHEET.fullmatch(name)), name.startswith("xl/drawings/")
+    is_sheet = bool(_SHEET.fullmatch(name))
     folder = posixpath.dirname(posixpath.dirname(name))
     root = ""
 
-    def on_element(tag: str, attributes: dict[str, str]) -> None:
+    def on_element(tag: str, attributes: dict[str, str], depth: int) -> None:
         nonlocal root
         root = root or tag
+        if depth == 1 and tag in _ROOTS:
+            found[_ROOTS[tag]] += 1
+        elif (root, depth) in _CHILDREN and tag != "author":
+            found[_CHILDREN[root, depth]] += 1
         if tag == "Relationship" and name.endswith(".rels"):
             if attributes.get("TargetMode") != "External":
                 target = attributes.get("Target", "").partition("#")[0]
-                targets.add(posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/"))
+                target = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
+                targets.add(target)
+                if target.startswith("xl/media/") and not _DRAWING_RELATIONS.fullmatch(name):
+                    found[PICTURES] += 1
         elif tag == "sheet" and root == "workbook":
             found["workbook sheets"] += 1
-        elif is_drawing and tag in _SHAPES:
-            found["text boxes or shapes"] += 1
         elif tag == "sparklineGroup":
-            found["sparklines"] += 1
-        elif is_sheet and tag in ("mergeCell", "hyperlink"):
-            found["range cells"] += _cells_of(attributes.get("ref", ""))
-            if found["range cells"] > MAX_RANGE_CELLS:
-                raise ValueError(f"{name} merges or links more than {MAX_RANGE_CELLS:,} cells")
+            found[SPARKLINES] += 1
+        elif tag == "person" and depth == 2:
+            found["persons"] += 1
+        elif tag == "ser" and root == "chartSpace":
+            found[SERIES] += 1
+        elif is_sheet and tag == "mergeCell":
+            found[MERGED] += 1
+            found["merged into others"] += _cells_of(attributes.get("ref", ""))
+            if found["merged into others"] > MAX_RANGE_CELLS:
+                fix = "unmerge whole rows and columns in Excel or LibreOffice"
+                raise ValueError(f"more than {MAX_RANGE_CELLS:,} cells are merged: {fix}")
+        elif is_sheet and depth == 3 and tag in _RULES:  # those of extensions lie deeper, and openpyxl says so itself
+            found[_RULES[tag]] += 1
+        elif is_sheet and tag == "hyperlink":
+            is_range = ":" in attributes.get("ref", "")
+            found[f"range links {name}" if is_range else LINKS] += 1
 
     try:
         parse(text, on_element)
@@ -178,8 +220,8 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
         raise ValueError(f"{name}: {error}") from error
 
 
-def parse(text: bytes, on_element: Callable[[str, dict[str, str]], None]) -> None:
-    """Parse XML and call `on_element(local name, attributes)` for every element but the plain cells of a sheet."""
+def parse(text: bytes, on_element: Callable[[str, dict[str, str], int], None]) -> None:
+    """Parse XML; call `on_element(local name, attributes, depth from 1)` for all elements but a sheet's plain cells."""
     parser = expat.ParserCreate()
     depth = 0
 
@@ -188,7 +230,7 @@ def parse(text: bytes, on_element: Callable[[str, dict[str, str]], None]) -> Non
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueError(f"elements are nested more than {MAX_DEPTH} deep")
-        on_element(tag.rpartition(":")[2], attributes)
+        on_element(tag.rpartition(":")[2], attributes, depth)
 
     def end(_: str) -> None:
         nonlocal depth

@@ -15,6 +15,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from openpyxl.xml.functions import tostring
 
 from defectlab.results.workbook.cells import BEST, HEADER, ORACLE_HEADER, cells_of, headers_of, read_cells, rows_by_key
+from defectlab.results.workbook.range_links import has_range_links
 from defectlab.results.workbook_row import is_ours
 
 
@@ -30,7 +31,9 @@ def has_extras(sheet: Worksheet) -> bool:
     """Return whether a user added anything but values, which would be lost or misplaced if cells moved."""
     drawn = sheet._charts or sheet._images or sheet.tables or sheet.merged_cells.ranges
     rules = sheet.data_validations.dataValidation or len(sheet.conditional_formatting) or sheet.auto_filter.filterColumn
-    return bool(drawn or rules or _has_notes(sheet) or _has_colours(sheet) or is_referred_to(sheet))
+    return bool(
+        drawn or rules or has_range_links(sheet) or _has_notes(sheet) or _has_colours(sheet) or is_referred_to(sheet)
+    )
 
 
 def _has_colours(sheet: Worksheet) -> bool:
@@ -155,9 +158,9 @@ def _is_unchanged(sheet: Worksheet, stored: str) -> bool:
 
 
 def _rules(sheet: Worksheet) -> int:
-    """Return the number of colour rules, filters and names of a sheet, of which a user may delete but not lose any."""
-    names = len(sheet.defined_names)
-    return sum(len(found.rules) for found in sheet.conditional_formatting) + bool(sheet.auto_filter.ref) + names
+    """Return how many rules, filters, names and links of ranges a sheet has; a user may delete but not lose any."""
+    more = len(sheet.defined_names) + bool(sheet.auto_filter.ref) + has_range_links(sheet)
+    return sum(len(found.rules) for found in sheet.conditional_formatting) + more
 
 
 def fingerprint(sheet: Worksheet) -> str:
