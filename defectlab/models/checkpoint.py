@@ -1,6 +1,5 @@
 """Reading and writing of checkpoint files, and their record of a model, without building the model."""
 
-import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from defectlab.backbones.registry import BackboneSpec, build
 from defectlab.backbones.state_dicts import tensor_problem
 from defectlab.backbones.weights import WeightsInfo
 from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.json_object import short_repr
 from defectlab.utils.memory import is_out_of_memory
 from defectlab.utils.tensor_archive import add_digest, check_archive
 from defectlab.utils.version import __version__
@@ -107,9 +107,9 @@ def _problem(checkpoint: Mapping[str, Any], record: Any) -> str | None:
                 return f"'{where}{key}' is {type(found[key]).__name__}, which it cannot be"
     for key, value in checkpoint["state_dict"].items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            return f"'state_dict' holds something other than tensors by name ({reprlib.repr(key)})"
+            return f"'state_dict' holds something other than tensors by name ({short_repr(key)})"
         if problem := tensor_problem(value):
-            return f"the tensor {reprlib.repr(key)} {problem}"
+            return f"the tensor {short_repr(key)} {problem}"
     return None
 
 

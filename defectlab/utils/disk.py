@@ -21,7 +21,7 @@ _ERRORS = {
 }
 _TORCH = ("PytorchStreamWriter", "unexpected pos", "iostream error")  # how torch.save ends where a write failed
 _SHARED = ("unable to allocate shared memory", "out of shared memory")  # of torch, where loader processes have no room
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ELSEWHERE = "put the files elsewhere: DEFECTLAB_RESULTS, DEFECTLAB_CACHE and DEFECTLAB_WORKBOOK say where."
 
 
@@ -64,12 +64,12 @@ def explain(error: BaseException, path: Path, needed: int | None = None) -> Disk
         return None
     folder = next(one for one in (path.absolute(), *path.absolute().parents) if one.is_dir())
     room = ""
-    if code in _NO_ROOM:
+    if code in NO_ROOM:
         asked = "" if needed is None else f", {_size(needed)} needed"
         room = f" ({_free(folder)}{asked})"
     found = DiskError(
         f"{path} cannot be written: {_ERRORS[code]}{room}. Disk: {_mount_point(folder)}. Nothing written before is "
-        f"changed. {'Free space on it' if code in _NO_ROOM else 'Make it writable'}, or {_ELSEWHERE}"
+        f"changed. {'Free space on it' if code in NO_ROOM else 'Make it writable'}, or {_ELSEWHERE}"
     )
     found.errno = code
     return found

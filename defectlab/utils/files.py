@@ -1,7 +1,6 @@
 """File utilities: atomic writing, hashing, and memory-mapped arrays."""
 
 import csv
-import errno
 import hashlib
 import io
 import json
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.utils import names
-from defectlab.utils.disk import disk_errors
+from defectlab.utils.disk import NO_ROOM, disk_errors
 
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -61,18 +60,15 @@ def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     import numpy as np
 
     with disk_errors(path, math.prod(shape) * np.dtype(dtype).itemsize):
-        return _allocated(path, np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape))
-
-
-def _allocated(path: Path, array: Any) -> Any:
-    if array.nbytes and hasattr(os, "posix_fallocate"):
-        try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:  # a file system that cannot take places beforehand is no reason to stop
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-    return array
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if array.nbytes and hasattr(os, "posix_fallocate"):
+            try:
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:  # a file system that cannot allocate in advance is no reason to stop
+                if error.errno in NO_ROOM:
+                    raise
+        return array
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

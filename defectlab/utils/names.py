@@ -54,7 +54,12 @@ def path(text: str, *, empty: str = "unnamed", most: int = NAME_BYTES) -> str:
     stem, dot, suffix = safe.rpartition(".")
     ending = f".{suffix}" if dot and stem and len(suffix.encode()) < MAX_SUFFIX else ""
     ending = f"-{short_hash(text)}{ending}"
-    return safe.encode()[: most - len(ending.encode())].decode(errors="ignore").rstrip(". ") + ending
+    return cut(safe, most - len(ending.encode())).rstrip(". ") + ending
+
+
+def cut(text: str, most: int) -> str:
+    """Return the beginning of a text, whole characters of at most `most` bytes in UTF-8."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def short_hash(text: str) -> str:
@@ -77,8 +82,7 @@ class UniquePaths:
         key = alike(found.as_posix())
         if self._taken.setdefault(key, parts) != parts:
             ending = f"-{short_hash('/'.join(parts))}{found.suffix}"
-            stem = found.name.removesuffix(found.suffix).encode()[: NAME_BYTES - len(ending.encode())]
-            found = found.with_name(stem.decode(errors="ignore") + ending)
+            found = found.with_name(cut(found.stem, NAME_BYTES - len(ending.encode())) + ending)
             self._taken.setdefault(alike(found.as_posix()), parts)
         return found
 
@@ -98,13 +102,9 @@ def printable(text: str, keep: str = "") -> str:
     >>> print(printable("a\x1b[31m\n\u202e\udcff"))
     a\x1b[31m\n\u202e\udcff
     """
-    return _NOT_PRINTABLE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
-
-
-def _escape(character: str) -> str:
-    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    code = ord(character)
-    return named.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return _NOT_PRINTABLE.sub(
+        lambda match: match[0] if match[0] in keep else match[0].encode("unicode_escape").decode(), text
+    )
 
 
 def shorten(text: str, most: int) -> str:

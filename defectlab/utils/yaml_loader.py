@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from defectlab.utils.errors import InputError
+from defectlab.utils.json_object import short_repr
 
 # Far beyond any settings a person writes; PyYAML reads a text at each of these limits within two seconds.
 MAX_BYTES = 2**18
@@ -88,7 +89,7 @@ class SettingsLoader(yaml.SafeLoader):
             if isinstance(error, SettingsError) or not isinstance(node, yaml.ScalarNode):
                 raise
             kind = node.tag.rpartition(":")[2]
-            raise SettingsError(f"{_short(node.value)} at {_place(node.start_mark)} is no {kind}.") from error
+            raise SettingsError(f"{short_repr(node.value)} at {_place(node.start_mark)} is no {kind}.") from error
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose a mapping, whose keys must be text and stand once: as written, before `<<` adds keys to override.
@@ -106,7 +107,9 @@ class SettingsLoader(yaml.SafeLoader):
                 what = key.tag.rpartition(":")[2]
                 raise SettingsError(f"the key at {_place(key.start_mark)} is no text ({what}): put {text} in quotes.")
             if key.value in seen:
-                raise SettingsError(f"the key {_short(key.value)} is there a second time at {_place(key.start_mark)}.")
+                raise SettingsError(
+                    f"the key {short_repr(key.value)} is there a second time at {_place(key.start_mark)}."
+                )
             seen.add(key.value)
         return node
 
@@ -157,7 +160,7 @@ def check_plain(data: Any, path: str = "") -> None:
     if isinstance(data, dict):
         items = ((f"{path}.{key}" if path else str(key), value) for key, value in data.items())
         for key in data:
-            _check_text(key, f"the key {_short(key)}{f' in {path}' if path else ''}")
+            _check_text(key, f"the key {short_repr(key)}{f' in {path}' if path else ''}")
     elif isinstance(data, list):
         items = ((f"{path}[{place}]", value) for place, value in enumerate(data))
     elif isinstance(data, float) and not math.isfinite(data):
@@ -172,7 +175,7 @@ def check_plain(data: Any, path: str = "") -> None:
 
 def _check_text(text: Any, where: str) -> None:
     if isinstance(text, str) and any(_is_control(character) for character in text):
-        raise SettingsError(f"{where} has characters that no setting has (control characters): {_short(text)}.")
+        raise SettingsError(f"{where} has characters that no setting has (control characters): {short_repr(text)}.")
 
 
 def _is_control(character: str) -> bool:
@@ -182,8 +185,3 @@ def _is_control(character: str) -> bool:
 
 def _place(mark: yaml.Mark) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}"
-
-
-def _short(value: Any) -> str:
-    text = ascii(value) if isinstance(value, str) and any(map(_is_control, value)) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

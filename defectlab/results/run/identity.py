@@ -107,8 +107,8 @@ def run_part(text: str) -> str:
     >>> run_part("my run {'a': 1}, 2"), run_part("..")
     ('my-run-a-1-2', 'run')
     """
-    part = _NOT_IN_RUN.sub("-", text).strip("-_. ").encode("utf-8", "replace")[:MAX_RUN_NAME]
-    return names.path(part.decode(errors="ignore").rstrip("-_."), empty="run")
+    part = names.cut(_NOT_IN_RUN.sub("-", text).strip("-_. "), MAX_RUN_NAME)
+    return names.path(part.rstrip("-_."), empty="run")
 
 
 def former_name(text: str) -> str:

@@ -34,11 +34,10 @@ def write_scores(path: Path, rows: Sequence[ScoreRow], problems: Mapping[str, st
 
     With `problems`, which maps an image's path to the reason why it has no score, a column `problem` is added.
     """
-    header = [field.name for field in fields(ScoreRow)]
     if problems is None:
-        write_csv(path, header, (astuple(row) for row in rows))
+        write_csv(path, _COLUMNS, (astuple(row) for row in rows))
     else:
-        write_csv(path, [*header, "problem"], ((*astuple(row), problems.get(row.image_path, "")) for row in rows))
+        write_csv(path, [*_COLUMNS, "problem"], ((*astuple(row), problems.get(row.image_path, "")) for row in rows))
 
 
 def read_problems(path: Path) -> dict[str, str]:
