@@ -7,6 +7,7 @@ from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.workbook.package_check import (
+    CELLS,
     CHART_SHEETS,
     DRAWN,
     LINKS,
@@ -45,6 +46,7 @@ def _count_cells(sheet: Worksheet) -> Counter[str]:
     cells = sheet._cells.values()
     return Counter(
         {
+            CELLS: sum(cell.value is not None for cell in cells),
             NOTES: sum(cell.comment is not None for cell in cells),
             LINKS: sum(cell.hyperlink is not None for cell in cells),
             DRAWN: len(sheet._images),

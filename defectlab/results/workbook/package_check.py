@@ -47,18 +47,38 @@ _NAMES = {
     "slicers": "slicers",
     "embeddings": "objects",
 }
+_KINDS = (  # names of parts and what their outermost element must be: openpyxl reads any other as an empty one
+    (re.compile(r"xl/worksheets/[^/]*\.xml", re.IGNORECASE), ("worksheet",)),
+    (re.compile(r"xl/chartsheets/[^/]*\.xml", re.IGNORECASE), ("chartsheet",)),
+    (re.compile(r"xl/comments[^/]*\.xml|xl/comments/[^/]*\.xml", re.IGNORECASE), ("comments",)),
+    (re.compile(r"xl/drawings/[^/]*\.xml", re.IGNORECASE), ("wsDr", "userShapes")),
+    (re.compile(r"xl/charts/chart[^/]*\.xml", re.IGNORECASE), ("chartSpace",)),
+    (re.compile(r"xl/tables/[^/]*\.xml", re.IGNORECASE), ("table",)),
+    (re.compile(r"xl/pivotTables/[^/]*\.xml", re.IGNORECASE), ("pivotTableDefinition",)),
+    (re.compile(r"xl/workbook\.xml", re.IGNORECASE), ("workbook",)),
+    (re.compile(r"xl/sharedStrings\.xml", re.IGNORECASE), ("sst",)),
+    (re.compile(r"xl/styles\.xml", re.IGNORECASE), ("styleSheet",)),
+    (re.compile(r"(.*/)?_rels/[^/]*\.rels", re.IGNORECASE), ("Relationships",)),
+)
 _DRAWING_RELATIONS = re.compile(r"xl/drawings/_rels/[^/]*\.xml\.rels", re.IGNORECASE)
 _PERSONS = re.compile(r"xl/persons/[^/]*\.xml", re.IGNORECASE)  # Excel writes an empty list of them too
 SPARKLINES, PICTURES = "sparklines", "pictures of backgrounds, headers or charts"
 NOTES, DRAWN, LINKS = "notes", "charts, pictures, text boxes and other shapes", "links of cells"
 TABLES, PIVOTS, CHART_SHEETS, OTHER_FILES = "tables", "pivot tables", "chart sheets", "links to other workbooks"
-MERGED, RULES, VALIDATIONS, SERIES = "merged cells", "conditional formats", "data validations", "series of charts"
+CELLS, MERGED, RULES, VALIDATIONS, SERIES = (
+    "cells",
+    "merged cells",
+    "conditional formats",
+    "data validations",
+    "series of charts",
+)
 _ROOTS = {
     "table": TABLES, "pivotTableDefinition": PIVOTS, "chartsheet": CHART_SHEETS, "externalLink": OTHER_FILES,
 }  # fmt: skip
 _CHILDREN = {("comments", 3): NOTES, ("wsDr", 2): DRAWN}  # (root, depth): whatever the elements there are called
 _RULES = {"cfRule": RULES, "dataValidation": VALIDATIONS}
 COUNTED = (
+    CELLS,
     NOTES, DRAWN, LINKS, TABLES, PIVOTS, CHART_SHEETS, OTHER_FILES, MERGED, RULES, VALIDATIONS, SERIES,
 )  # fmt: skip
 
@@ -183,8 +203,10 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
     def on_element(tag: str, attributes: dict[str, str], depth: int) -> None:
         nonlocal root
         root = root or tag
-        if depth == 1 and tag in _ROOTS:
-            found[_ROOTS[tag]] += 1
+        if depth == 1:
+            _check_root(name, tag)
+            if tag in _ROOTS:
+                found[_ROOTS[tag]] += 1
         elif (root, depth) in _CHILDREN and tag != "author":
             found[_CHILDREN[root, depth]] += 1
         if tag == "Relationship" and name.endswith(".rels"):
@@ -214,10 +236,18 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
             is_range = ":" in attributes.get("ref", "")
             found[f"range links {name}" if is_range else LINKS] += 1
 
+    if is_sheet:
+        found[CELLS] += text.count(b"</c>")  # empty ones that have a style end with "/>"
     try:
         parse(text, on_element)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _check_root(name: str, root: str) -> None:
+    roots = next((roots for pattern, roots in _KINDS if pattern.fullmatch(name)), (root,))
+    if root not in roots:
+        raise ValueError(f"it holds <{root}> where <{roots[0]}> belongs")
 
 
 def parse(text: bytes, on_element: Callable[[str, dict[str, str], int], None]) -> None:

@@ -88,6 +88,7 @@ SHEET, RELATIONS, DRAWING = (
         (RELATIONS, "relationships/drawing", "relationships/drawinf", "2 of 4 charts, pictures"),
         ("xl/drawings/_rels/.*", "relationships/image", "relationships/imagf", "1 of 4 charts, pictures"),
         (DRAWING, "oneCellAnchor", "oneCellAnchos", "2 of 4 charts, pictures"),
+        (SHEET, "row", "rox", " cells)"),
         (SHEET, "mergeCells", "mergeCellt", "1 of 1 merged cells"),
         (SHEET, "dataValidations", "dataValidationt", "1 of 1 data validations"),
         (SHEET, "conditionalFormatting", "conditionalFormattinf", "conditional formats"),

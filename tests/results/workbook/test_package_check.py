@@ -39,6 +39,21 @@ def test_a_part_that_is_no_honest_sheet_is_named(tmp_path: Path, sheet: bytes, s
     assert SHEET in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("xl/worksheets/sheet2.xml", b"<Properties/>", "<Properties> where <worksheet>"),  # seed 200037 of the fuzzer
+        ("xl/comments/comment1.xml", b"<worksheet/>", "<worksheet> where <comments>"),
+        ("xl/drawings/drawing1.xml", b"<c:chartSpace/>", "<chartSpace> where <wsDr>"),
+        ("xl/charts/chart1.xml", b"<x:wsDr/>", "<wsDr> where <chartSpace>"),
+        ("xl/worksheets/_rels/sheet1.xml.rels", b"<Types/>", "<Types> where <Relationships>"),
+    ],
+)
+def test_a_part_that_holds_what_belongs_elsewhere_is_noticed(tmp_path: Path, name: str, content: bytes, said: str):
+    with pytest.raises(InputError, match=f"{name}: it holds {said} belongs"):
+        read_package(package(tmp_path / "a.xlsx", b"<worksheet/>", names=1 + ("sheet2" in name), **{name: content}))
+
+
 def test_a_sheet_whose_part_is_missing_is_noticed(tmp_path: Path):
     with pytest.raises(InputError, match="names 2 sheets and holds 1"):
         read_package(package(tmp_path / "a.xlsx", b"<worksheet/>", names=2))
@@ -95,14 +110,13 @@ def test_what_a_part_holds_is_counted(tmp_path: Path, name: str, content: bytes,
 
 def test_what_a_sheet_holds_is_counted(tmp_path: Path):
     sheet = (
-        b"<worksheet><sheetData><row><c/></row></sheetData>"
-        b"<conditionalFormatting><cfRule/><cfRule/></conditionalFormatting>"
+        b"<worksheet><sheetData><row><c/><c><v>1</v></c></row></sheetData><conditionalFormatting><cfRule/><cfRule/></conditionalFormatting>"
         b"<dataValidations><dataValidation/></dataValidations><mergeCells><mergeCell ref='A1:B2'/></mergeCells>"
         b"<hyperlinks><hyperlink ref='A1'/><hyperlink ref='A1:A1048576'/></hyperlinks>"
         b"<extLst><ext><a><b><cfRule/></b></a></ext></extLst></worksheet>"
     )
     found = read_package(package(tmp_path / "a.xlsx", sheet))
     assert {name: count for name, count in found.held.items() if count} == {
-        "links of cells": 1, "merged cells": 1, "conditional formats": 2, "data validations": 1,
+        "cells": 1, "links of cells": 1, "merged cells": 1, "conditional formats": 2, "data validations": 1,
     }  # fmt: skip
     assert found.range_links == [SHEET]
