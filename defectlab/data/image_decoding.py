@@ -97,22 +97,40 @@ def upright_pixels(image: Image.Image) -> NDArray:
     elif image.mode in ("F", "L", "RGB"):
         pixels = pixels_of(image)
     elif image.mode == "1":
-        pixels = pixels_of(image.convert("L"))
+        pixels = pixels_of(image, "L")
     else:
-        pixels = pixels_of(image.convert("RGBA" if has_alpha(image) else "RGB"))
+        pixels = pixels_of(image, "RGBA" if has_alpha(image) else "RGB")
     return turn(pixels, orientation)
 
 
-def pixels_of(image: Image.Image) -> NDArray:
-    """Return (H, W) or (H, W, C) pixels of a decoded image, of a large one without a second copy on the way."""
+def row_blocks(height: int, width: int) -> Iterator[slice]:
+    """Return slices of rows, of `BAND_PIXELS` pixels at most and a row at least, that cover an image from its top."""
+    rows = max(1, BAND_PIXELS // max(1, width))
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def bands_of(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Return an image in bands: the rows of each, and its picture."""
     if image.width * image.height <= BAND_PIXELS:
-        return np.asarray(image)
-    rows = max(1, BAND_PIXELS // image.width)
-    first = np.asarray(image.crop((0, 0, image.width, 1)))
-    pixels = np.empty((image.height, *first.shape[1:]), first.dtype)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+        return iter([(slice(0, image.height), image)])
+    blocks = row_blocks(image.height, image.width)
+    return ((rows, image.crop((0, rows.start, image.width, rows.stop))) for rows in blocks)
+
+
+def pixels_of(image: Image.Image, mode: str | None = None) -> NDArray:
+    """Return (H, W) or (H, W, C) pixels of a decoded image, of a large one without a second copy on the way.
+
+    With `mode` they are converted to it.
+    """
+    pixels: NDArray | None = None
+    for rows, picture in bands_of(image):
+        band = np.asarray(picture if mode is None else picture.convert(mode))
+        if len(band) == image.height:
+            return band
+        if pixels is None:
+            pixels = np.empty((image.height, *band.shape[1:]), band.dtype)
+        pixels[rows] = band
+    assert pixels is not None
     return pixels
 
 

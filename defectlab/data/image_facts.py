@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from defectlab.data.image_decoding import (
+    bands_of,
     is_deep_colour,
     open_file,
     open_image,
@@ -117,7 +118,8 @@ def _facts(file: IO[bytes], sha256: str, as_mask: bool) -> ImageFacts:
             if as_mask:
                 mask = mask_channels(image).content(lossy=image.format in ("JPEG", "MPO"))
             elif not _is_plain(image.mode):
-                to_rgb_array(upright_pixels(image))  # ranges of 32-bit sources, modes without an RGB meaning
+                for _, band in bands_of(image):  # ranges of 32-bit sources, modes without an RGB meaning
+                    to_rgb_array(upright_pixels(band))
             largest = _largest(image, deep_colour)
             grey_values, pages = _grey_values(image), _pages(image)
     except Exception as error:
@@ -142,10 +144,11 @@ def _facts(file: IO[bytes], sha256: str, as_mask: bool) -> ImageFacts:
 def _largest(image: Image.Image, deep_colour: bool) -> int | None:
     """Return the largest value of a decoded image of more than 8 bits as `ImageFacts` has it."""
     if deep_colour:
-        return int(np.asarray(image)[..., : 1 if image.mode == "LA" else 3].max()) * 256 + 255
+        colours = 1 if image.mode == "LA" else 3
+        return max(int(np.asarray(band)[..., :colours].max()) for _, band in bands_of(image)) * 256 + 255
     if not image.mode.startswith("I"):
         return None
-    return int(np.asarray(image).max())
+    return max(int(np.asarray(band).max()) for _, band in bands_of(image))
 
 
 def _pages(image: Image.Image) -> int:
@@ -172,9 +175,12 @@ def _grey_values(image: Image.Image) -> int:
     """Return the number of grey values of a decoded image as `ImageFacts` has it."""
     if image.format in ("JPEG", "MPO") or image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         return 0
-    if image.mode in ("P", "PA", "LA"):
-        image = image.convert("RGB")
-    colours = [colour for _, colour in image.getcolors(2) or []]
+    colours: set[Any] = set()
+    for _, band in bands_of(image):
+        found = (band.convert("RGB") if image.mode in ("P", "PA", "LA") else band).getcolors(2)
+        colours |= {colour for _, colour in found or []}
+        if not found or len(colours) > 2:
+            return 0
     values = [tuple(colour[:3]) if isinstance(colour, tuple) else (colour,) * 3 for colour in colours]
     if len(values) == 2 and not ((0, 0, 0) in values and all(len(set(value)) == 1 for value in values)):
         return 0

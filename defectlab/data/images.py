@@ -12,11 +12,13 @@ from PIL import Image
 
 from defectlab.data.image_decoding import (
     RANGE_16_BIT,
+    bands_of,
     has_alpha,
     is_deep_colour,
     open_file,
     open_image,
     orientation_of,
+    pixels_of,
     reason_of,
     turn,
     upright_pixels,
@@ -54,17 +56,21 @@ def decode_image(
     """
     what = f"image given as {type(source).__name__}"
     try:
-        if isinstance(source, Image.Image):
-            check_pixels(source)
-            deep_colour = is_deep_colour(source)
-            pixels = upright_pixels(source)
-        else:
-            with open_image(io.BytesIO(source) if isinstance(source, bytes | bytearray) else source) as image:
-                deep_colour = is_deep_colour(image)
-                pixels = upright_pixels(image)
+        pixels, deep_colour = _decoded(source)
     except Exception as error:
         raise DataError(f"Cannot read the {what}: {reason_of(error)}.") from error
     return _as_rgb(pixels, deep_colour, bit_depth, what)
+
+
+def _decoded(source: bytes | IO[bytes] | Image.Image) -> tuple[NDArray, bool]:
+    """Return the upright pixels of what `decode_image` takes, and whether it has 16 bits a colour."""
+    if isinstance(source, Image.Image):
+        check_pixels(source)
+        deep_colour = is_deep_colour(source)  # before its pixels are decoded
+        return upright_pixels(source), deep_colour
+    with open_image(io.BytesIO(source) if isinstance(source, bytes | bytearray) else source) as image:
+        deep_colour = is_deep_colour(image)
+        return upright_pixels(image), deep_colour
 
 
 def _read(path: Path) -> tuple[NDArray, bool, bool]:
@@ -123,10 +129,33 @@ def read_mask(path: str | Path, reading: MaskReading = NOT_ZERO) -> NDArray[np.b
 
 
 def mask_channels(image: Image.Image) -> MaskChannels:
-    """Return the channels of the upright pixels of an open mask file."""
-    pixels = upright_pixels(image)
-    indices = turn(np.asarray(image), orientation_of(image)) if image.mode == "P" else None
-    return MaskChannels.of(pixels, indices=indices, opaque=not has_alpha(image))
+    """Return the channels of the upright pixels of an open mask file, whose colours are never held all at once."""
+    image.load()
+    if len(image.getbands()) == 1 and image.mode != "P":
+        pixels = upright_pixels(image)
+        return MaskChannels.of(pixels, pixels)
+    orientation = orientation_of(image)
+    high = low = np.empty((image.height, image.width), np.uint8)
+    alpha = np.empty_like(high) if has_alpha(image) else None
+    for rows, picture in bands_of(image):
+        red, green, blue, *opacity = np.moveaxis(np.asarray(picture.convert("RGB" if alpha is None else "RGBA")), 2, 0)
+        # ten times as fast as a maximum along the last axis
+        largest, smallest = (find(find(red, green), blue) for find in (np.maximum, np.minimum))
+        if low is high and not np.array_equal(largest, smallest):
+            low = high.copy()
+        high[rows] = largest
+        if low is not high:
+            low[rows] = smallest
+        if alpha is not None:
+            alpha[rows] = opacity[0]
+    indices = turn(pixels_of(image), orientation) if image.mode == "P" else None
+    upright = turn(high, orientation)
+    return MaskChannels.of(
+        upright,
+        upright if low is high else turn(low, orientation),
+        alpha=None if alpha is None else turn(alpha, orientation),
+        indices=indices,
+    )
 
 
 def to_rgb_array(array: NDArray, bit_depth: int | None = None) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -156,7 +185,8 @@ def to_rgb_array(array: NDArray, bit_depth: int | None = None) -> NDArray[np.uin
         top = RANGE_16_BIT if bit_depth is None else 2**bit_depth - 1
         if array.max() > top:
             raise InputError(f"It has values up to {array.max()}, and bit_depth {bit_depth} ends at {top}.")
-        array = (array.astype(np.float32) / top).astype(np.float32)
+        # (H, W, 1) or (H, W, 3) -> (H, W, 3), in one copy
+        array = np.divide(array, np.float32(top), out=np.empty((*array.shape[:2], 3), np.float32))
     elif array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # also false for NaN

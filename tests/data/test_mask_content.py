@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from defectlab.data import image_decoding
 from defectlab.data.image_facts import probe
 from defectlab.data.images import read_mask
-from defectlab.data.mask_content import MaskReading, choose_reading
+from defectlab.data.mask_content import MaskReading, _faintest, choose_reading, value_counts
 
 SQUARE = np.zeros((40, 40), dtype=bool)
 SQUARE[10:20, 10:20] = True
@@ -126,3 +127,53 @@ def test_records_from_before_marked_what_is_not_zero():
     reading = MaskReading(127, inverted=True)
     assert MaskReading.from_dict({**reading.to_dict(), "not_zero": False}) == reading
     assert (reading.describe(), MaskReading().describe()) == ("at most 127", "not 0")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "P with transparency", "RGB", "RGBA", "I;16", "F", "CMYK"])
+@pytest.mark.parametrize("pixels", [1, 45, 300])
+def test_a_mask_read_in_bands_is_the_same(tmp_path, monkeypatch, mode, pixels):
+    generator = np.random.default_rng(len(mode))
+    colours = generator.integers(0, 4, (24, 20, 4), dtype=np.uint8) * np.uint8(85)
+    colours[:10, :, :3] = colours[:10, :, :1]  # colours begin below a band without any
+    image = {
+        "I;16": lambda: Image.fromarray(colours[..., 0].astype(np.uint16) * 100),
+        "F": lambda: Image.fromarray(colours[..., 0] / np.float32(255)),
+        "P with transparency": lambda: Image.fromarray(colours[..., :3]).convert("P"),
+    }.get(mode, lambda: Image.fromarray(colours).convert("RGB" if mode in ("P", "CMYK") else "RGBA").convert(mode))()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"transparency": 0} if "with" in mode else {}
+    suffix = "tif" if mode in ("F", "CMYK") else "png"
+    whole, banded = (stored(tmp_path / f"{name}.{suffix}", image, exif=exif, **options) for name in ("a", "b"))
+    expected, mask = probe(whole, as_mask=True), read_mask(whole)
+    assert mask.any()
+    assert not expected.problem
+    monkeypatch.setattr(image_decoding, "BAND_PIXELS", pixels)
+    found = probe(banded, as_mask=True)
+    assert (found.largest, found.grey_values, found.problem) == (expected.largest, expected.grey_values, None)
+    for fact in ("source", "has_alpha", "palette_differs", "faintest"):
+        assert getattr(found.mask, fact) == getattr(expected.mask, fact), fact
+    np.testing.assert_array_equal(found.mask.high, expected.mask.high)
+    np.testing.assert_array_equal(found.mask.low, expected.mask.low)
+    np.testing.assert_array_equal(read_mask(banded), mask)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.2, 0.6])
+def test_counts_and_the_faintest_region_by_another_way(monkeypatch, dtype, density):
+    monkeypatch.setattr(image_decoding, "BAND_PIXELS", 100)
+    generator = np.random.default_rng(3)
+    values = (generator.integers(1, 250, (40, 30)) * (generator.random((40, 30)) < density)).astype(dtype)
+    np.testing.assert_array_equal(value_counts(values), np.unique(values, return_counts=True))
+    left = set(zip(*map(np.ndarray.tolist, np.nonzero(values > values.max() / 8)), strict=True))
+    faintest = []
+    while left:  # a region at a time, by its neighbours
+        edge, largest = [left.pop()], 0.0
+        while edge:
+            row, column = edge.pop()
+            largest = max(largest, float(values[row, column]))
+            around = {(row + down, column + right) for down in (-1, 0, 1) for right in (-1, 0, 1)} & left
+            left -= around
+            edge += around
+        faintest.append(largest)
+    assert _faintest(values) == min(faintest, default=0.0)

@@ -11,11 +11,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from defectlab.data.image_decoding import open_file, open_image
+from defectlab.data.image_decoding import open_file, open_image, pixels_of
 from defectlab.data.image_facts import ImageFacts
 from defectlab.data.image_files import nfc
 from defectlab.data.manifest.folder_names import IMAGE_FOLDERS, MASKS, plain
 from defectlab.data.manifest.masks import MASK_SUFFIXES
+from defectlab.data.mask_content import value_counts
 
 IMAGE_SUFFIXES = ("_image", "_img", "_rgb", "_orig", "_original", "_photo")  # where a mask has one in its place
 MIN_TWO_VALUED = 0.9  # share of pixels at the two commonest values; a mask with soft edges or JPEG noise has it
@@ -102,7 +103,7 @@ def is_mostly_two_valued(path: Path, facts: ImageFacts) -> bool:
     try:
         with open_file(path) as file, open_image(file) as image:
             if image.mode.startswith(("I", "F")):  # as L, values above 255 would be one
-                counts = np.sort(np.unique(np.asarray(image), return_counts=True)[1])
+                counts = np.sort(value_counts(pixels_of(image))[1])
             else:
                 counts = np.sort(np.array(image.convert("L").histogram()))
     except Exception:  # decoders raise anything; the file is reported where it is read
