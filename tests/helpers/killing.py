@@ -56,8 +56,15 @@ def killed_after(function: Callable[[], Any], seconds: float) -> int:
 def dies_at(change: int, folder: Path) -> Callable[[], int]:
     """Let this process end, as if killed, before its N-th change of a file below `folder`; return their counter.
 
-    Changes are openings for writing, renames, removals and new folders. What was written into a file but not flushed
-    is lost: the file is found empty or cut.
+    What was written into a file but not flushed is lost: the file is found empty or cut.
+    """
+    return before_each_change(folder, lambda count: os._exit(KILLED) if count == change else None)
+
+
+def before_each_change(folder: Path, call: Callable[[int], None]) -> Callable[[], int]:
+    """Let this process call `call(N)` before its N-th change of a file below `folder`, from 0; return their counter.
+
+    Changes are openings for writing, renames, removals and new folders.
     """
     count, root = 0, str(folder)
 
@@ -72,9 +79,8 @@ def dies_at(change: int, folder: Path) -> Callable[[], int]:
         else:
             return
         if isinstance(path, str | Path) and str(path).startswith(root):
-            if count == change:
-                os._exit(KILLED)
             count += 1
+            call(count - 1)
 
     sys.addaudithook(watch)
     return lambda: count

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from defectlab.results.run.folder_lock import folder_lock
 from defectlab.results.run.identity import differing_suffix, former_name, run_part, safe_name
 from defectlab.results.run.record import FILE, NewerRecordError, RunRecord, find_record
 from defectlab.utils import names, paths
@@ -47,6 +48,8 @@ def place_of(parent: Path, name: str, facts: Mapping[str, Any], identity: str) -
     if same is None:
         return parent / short
     taken, hashed = _known_record(same), f"_{identity[:6]}"
+    if taken is not None and taken.run_id == identity:  # it was being replaced when it was first looked at
+        return same
     suffix = differing_suffix(facts, taken.facts) if taken else ""
     readable = parent / f"{short}{suffix.removesuffix(hashed)}"
     if not suffix.endswith(hashed) and names.alike(readable.name) not in there.values():
@@ -62,10 +65,10 @@ def _known_record(folder: Path) -> RunRecord | None:
 
 @contextmanager
 def locked(parent: Path) -> Iterator[None]:
-    """Let the processes of one machine take turns in `parent`, so that none finds a folder half moved.
+    """Let processes and machines take turns in `parent`, so that none finds a folder half moved.
 
-    Network drives may have no locks, or locks for one machine only. Nothing depends on it: what two could do at once is
-    decided by renames (`rerun`).
+    Network drives may have no file locks, or locks for one machine only: the folder's own lock (`folder_lock`) needs
+    none. A file lock ends with its process, so that others of this machine need not find out that it has ended.
     """
     lock = FileLock(parent / ".lock")
     try:
@@ -75,7 +78,8 @@ def locked(parent: Path) -> Iterator[None]:
             raise
         logger.info("%s has no file locks (%s)", paths.relative(parent), error.strerror)
     try:
-        yield
+        with folder_lock(parent):
+            yield
     finally:
         lock.release()
 

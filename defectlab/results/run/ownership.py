@@ -54,6 +54,11 @@ def may_live(process: ProcessRecord) -> bool:
     return process.born is None or _born(process.pid) in (None, process.born)
 
 
+def has_ended(process: ProcessRecord) -> bool:
+    """Return whether the process is one of this machine that has ended; nothing is known of other machines' here."""
+    return _is_here(process) and not may_live(process)
+
+
 def is_alive(folder: Path, record: RunRecord) -> bool:
     """Return whether the run recorded in `folder` may still be running; nothing is written and nothing waited for."""
     return record.status == "running" and _uses(folder, record.process, watch=False)

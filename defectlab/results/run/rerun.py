@@ -1,7 +1,8 @@
 """Reruns of an experiment: hidden folders beside the earlier run, taking its place, and what killed ones left.
 
-Every step that another process or machine could do at the same time is one `mkdir` or one rename of a folder, which
-only one of them can win. Hidden folders are named `.<run name>.<kind>-<random>`; the kinds are `rerun` (a run that is
+The callers hold the lock of the parent folder (`location.locked`), which a machine that was silent for too long loses.
+So every step that another could then do at the same time is one `mkdir` or one rename of a folder, which only one of
+them wins. Hidden folders are named `.<run name>.<kind>-<random>`; the kinds are `rerun` (a run that is
 not in its place yet), `old` (an earlier run while it is replaced) and `gone` (being deleted).
 """
 
@@ -39,12 +40,14 @@ def take_place(folder: Path, final: Path, earlier: RunRecord | None) -> bool:
         False if another process was faster: nothing has changed then.
     """
     if final.exists():
+        if find_record(final) != earlier:  # no longer the run that was looked at: it is not even moved
+            return False
         old = _hidden(final.parent, final.name, "old")  # restored, should this process be killed before it looks
         try:
             final.rename(old)
         except OSError:
             return False
-        if find_record(old) != earlier:  # no longer the run that was looked at
+        if find_record(old) != earlier:
             with suppress(OSError):
                 old.rename(final)
             return False

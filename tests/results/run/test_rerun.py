@@ -1,18 +1,24 @@
 """Reruns that were killed, and machines that share a results folder."""
 
+import errno
 import json
+import os
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from helpers.killing import before_each_change, ended, fork
 from helpers.runs import parts_of_a_record
 
-from defectlab.results.run import rerun
+from defectlab.results.run import folder_lock, location, ownership, rerun
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import OWNER
 from defectlab.results.run.rerun import clear_all_leftovers
 from defectlab.results.run.run import Run, find_runs
+from defectlab.utils.errors import BusyError
 
 FACTS = {"seed": 1}
 
@@ -30,7 +36,6 @@ def child(root: Path, code: str, host: str | None = None) -> list[str]:
     name = f"socket.gethostname = lambda: {host!r}" if host else ""
     text = f"""
 import os, signal, socket, sys
-from contextlib import nullcontext
 from pathlib import Path
 {name}
 from defectlab.results.run import run as module
@@ -111,39 +116,97 @@ print(sorted(path.name for path in run.folder.iterdir()))
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.long
-def test_machines_without_locks_start_and_replace_one_run_at_the_same_moment(tmp_path: Path):
-    race = """
-module.locked = lambda parent: nullcontext()
-print("ready", flush=True)
-sys.stdin.readline()
-for turn in range(8):
-    try:
-        run = start()
-    except BusyError:
-        print("busy")
-    else:
-        print("began")
-        (run.folder / "manifest.json").write_text("{}")
-        run.advance("finished", marker=socket.gethostname())
-"""
-    racers = [
-        subprocess.Popen(child(tmp_path, race, f"host{i}"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for i in range(3)
-    ]
-    for process in racers:
-        process.stdout.readline()
-    for process in racers:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate()[0].split() for process in racers]
-    assert [process.returncode for process in racers] == [0, 0, 0]
-    assert all(len(words) == 8 for words in said)
-    runs = find_runs(tmp_path)  # one; without locks seldom a second whole one of the same run_id, under its hash
-    assert {run.record.run_id for run in runs} == {runs[0].record.run_id}
-    assert {run.status for run in runs} == {"finished"}
-    assert all((run.folder / "manifest.json").is_file() for run in runs)
-    assert hidden(tmp_path) == []
+def machine(root: Path, name: str) -> None:
+    """Start the run and finish it, as a machine of this name; another that runs it meanwhile is no error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: name)
+        with suppress(BusyError):
+            run = start(root)
+            (run.folder / "manifest.json").write_text("{}")
+            run.advance("finished", marker=name)
+
+
+class Machine:
+    """A machine that stands still before its N-th change of a file, until it is let go."""
+
+    def __init__(self, root: Path, change: int) -> None:
+        (self._told, told), (go, self._go) = os.pipe(), os.pipe()
+
+        def stop(count: int) -> None:
+            if count == change:
+                os.write(told, b"s")
+                os.read(go, 1)
+
+        def run() -> None:
+            before_each_change(root, stop)
+            machine(root, "one")
+            os.write(told, b"e")
+
+        self._pid: int | None = fork(run)
+        os.close(told)
+        os.close(go)
+        self.stands = os.read(self._told, 1) == b"s"
+
+    def finish(self) -> None:
+        """Let it go and wait for its end, which must be without an error."""
+        if self._pid is not None:
+            pid, self._pid = self._pid, None
+            if self.stands:
+                os.write(self._go, b"g")
+            assert ended(pid) == 0
+            os.close(self._go)
+            os.close(self._told)
+
+
+class NoFileLock:
+    """The lock of a drive that has none."""
+
+    def __init__(self, path: Path) -> None:
+        pass
+
+    def acquire(self) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "before", ["nothing", "a finished run", "a killed run", pytest.param("a killed rerun", marks=pytest.mark.long)]
+)
+def test_machines_without_file_locks_that_meet_at_any_change_of_a_file_leave_one_whole_run(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(location, "FileLock", NoFileLock)
+    monkeypatch.setattr(ownership, "WATCH_SECONDS", 0.0)
+    stands, change, waited = True, 0, 0
+    while stands:
+        root = tmp_path / str(change)
+        if before in ("a finished run", "a killed rerun"):
+            start(root).advance("finished", marker="before")
+        if "killed" in before:
+            assert ended(fork(lambda root=root: start(root))) == 0
+            for owner in root.glob(f"*/*/*/{OWNER}"):
+                os.utime(owner, (1, 1))
+        one = Machine(root, change)
+
+        def wait(one: Machine = one) -> None:
+            nonlocal waited
+            waited += 1
+            one.finish()
+
+        monkeypatch.setattr(folder_lock, "pause", wait)
+        machine(root, "two")
+        one.finish()
+        (run,) = find_runs(root)
+        assert run.status == "finished"
+        assert run.record.extra["marker"] in ("one", "two")
+        assert (run.folder / "manifest.json").is_file()
+        clear_all_leftovers(root)
+        assert [path.name for path in run.folder.parent.iterdir()] == ["r"]
+        stands, change = one.stands, change + 1
+    assert change > 20
+    assert waited > 5
 
 
 def test_an_earlier_finished_run_is_not_deleted_for_one_that_only_began(tmp_path: Path):
@@ -178,7 +241,11 @@ def test_a_run_moved_away_for_a_look_is_restored_if_the_process_dies_then(
     finished.advance("finished", marker="theirs")
     new = rerun.make_rerun_folder(finished.folder.parent, "r")
 
+    looks = iter([None])
+
     def killed(_: Path) -> None:
+        for look in looks:
+            return look
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
