@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import pickle
+import zipfile
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -75,15 +76,30 @@ def read_weights(path: Path, *, verify: bool = True) -> "dict[str, Tensor]":
     problem = container_problem(path)
     if problem:
         raise WeightsError(f"{path} {problem}. Copy or download it again.")
-    if verify and path.suffix != ".safetensors" and is_archive(path):
+    if path.suffix != ".safetensors" and is_archive(path):
+        if _is_program(path):
+            raise WeightsError(
+                f"{path} is a TorchScript program, not only tensors; loading it would run its code. If you trust the "
+                "file, take the state dict out once: `torch.save(torch.jit.load(path).state_dict(), new)`."
+            )
         try:
-            check_archive(path)
+            if verify:
+                check_archive(path)
         except DamagedArchiveError as error:
             raise WeightsError(str(error)) from error
     loaded = _load(path)
     if verify and path.suffix == ".safetensors":
         _check_digest(path, loaded)
     return unwrap(loaded, str(path), max_bytes=MAX_GROWTH * path.stat().st_size + SMALL)
+
+
+def _is_program(path: Path) -> bool:
+    """Return whether an archive of torch is one of `torch.jit.save`, which holds code beside the tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged, which its readers say
+        return False
 
 
 def write_safetensors(state: "Mapping[str, Tensor]", path: Path, facts: Mapping[str, str]) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 
 from defectlab.backbones.registry import accepted_names
 from defectlab.utils import paths
-from defectlab.utils.errors import WeightsError
+from defectlab.utils.errors import OptionError, WeightsError
 from defectlab.utils.files import sha256_of, write_json
+from defectlab.utils.json_files import read_json
+from defectlab.utils.validation import check_types
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +73,23 @@ class WeightsEntry:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "WeightsEntry":
-        """Rebuild an entry from JSON data, ignoring unknown keys of newer versions."""
+        """Rebuild an entry from JSON data, ignoring unknown keys of newer versions.
+
+        Raises:
+            TypeError, OptionError: A value is missing or of another type.
+            ValueError: `file` is a path and no name of a file, or mean and std are not one number a channel.
+        """
         known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-        return cls(**values)
+        check_types(cls, values)
+        entry = cls(**values)
+        if None in (entry.file, entry.name, entry.architecture, entry.library):
+            raise ValueError("file, name, architecture and library are text")
+        if Path(entry.file).name != entry.file:
+            raise ValueError(f"file is {entry.file!r}, not the name of a file in this folder")
+        if {len(one) for one in (entry.mean, entry.std) if one} - {3} or len(entry.input_size or (0, 0)) != 2:
+            raise ValueError("mean and std are three numbers each, input_size two")
+        return entry
 
 
 @functools.cache
@@ -110,8 +125,8 @@ def _read(path: Path) -> list[WeightsEntry]:
     if not path.is_file():
         return []
     try:
-        return [WeightsEntry.from_dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["entries"]]
-    except (ValueError, KeyError, TypeError) as error:
+        return [WeightsEntry.from_dict(entry) for entry in read_json(path)["entries"]]
+    except (ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
         raise WeightsError(
             f"{path} is damaged ({error}). Mend it or delete it: it only records where files came from."
         ) from error

@@ -1,4 +1,4 @@
-"""Errors of writing to a disk, explained: which disk, how much is free, what helps."""
+"""Errors of a disk, explained: which disk, how much is free, what helps; and files that may not be read."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ _ELSEWHERE = "put the files elsewhere: DEFECTLAB_RESULTS, DEFECTLAB_CACHE and DE
 
 
 class DiskError(InputError, OSError):
-    """Raised where a file cannot be written; `errno` is that of the system's error.
+    """Raised where a file cannot be written, or not be read; `errno` is that of the system's error.
 
     It is an OSError too, for callers that go on without the file.
     """
@@ -43,7 +43,7 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
         needed: Bytes that it takes, if known.
 
     Raises:
-        DiskError: The disk is full, read-only, forbidden or broken.
+        DiskError: The disk is full, read-only, forbidden or broken, or a file beside `path` may not be read.
     """
     try:
         yield
@@ -56,12 +56,22 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
 
 
 def explain(error: BaseException, path: Path, needed: int | None = None) -> DiskError | None:
-    """Return the explanation of an error that writing `path` ended with; None if it is no error of its disk."""
+    """Return the explanation of an error that writing `path` ended with; None if it is no error of its disk.
+
+    A file that the error names and that may not be read is one to read, whatever the block does otherwise.
+    """
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _SHARED):
         return _no_shared_memory()
     code = _code(error)
     if code not in _ERRORS or not _concerns(error, path):
         return None
+    if code in (errno.EACCES, errno.EPERM) and (closed := _closed(error)) is not None:
+        found = DiskError(
+            f"{closed[0]} cannot be read: you may not open {closed[1]}. Change its permissions (chmod u+rX), or copy "
+            "what you need of it to where you may read it."
+        )
+        found.errno = code
+        return found
     folder = next(one for one in (path.absolute(), *path.absolute().parents) if one.is_dir())
     room = ""
     if code in NO_ROOM:
@@ -95,6 +105,20 @@ def _code(error: BaseException) -> int | None:
         return int(found[1]) if found else None
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH):
         return errno.ENOSPC  # torch does not say what it was
+    return None
+
+
+def _closed(error: BaseException) -> tuple[Path, Path] | None:
+    """Return the file named in an error, and it or the first folder on the way to it that is there but closed to us."""
+    named = getattr(error, "filename", None)
+    if not isinstance(named, str | Path):
+        return None
+    path = Path(named).absolute()
+    for place in (*reversed(path.parents), path):
+        if not place.exists():
+            return None
+        if not os.access(place, os.R_OK if place == path else os.X_OK):
+            return path, place
     return None
 
 

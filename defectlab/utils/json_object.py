@@ -157,7 +157,7 @@ def value_reader(annotation: Any) -> Reader:
         return _union_reader(arguments)
     if origin is Literal:
         return _literal_reader(arguments)
-    if origin in (list, Sequence):
+    if origin in (list, tuple, Sequence):  # a tuple of any length of its first type
         return _list_reader(value_reader(arguments[0]))
     if origin in (dict, Mapping):
         return _mapping_reader(value_reader(arguments[1]))
@@ -183,7 +183,7 @@ def _union_reader(members: Sequence[Any]) -> Reader:
 
 
 def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) in (list, Sequence)
+    return get_origin(annotation) in (list, tuple, Sequence)
 
 
 def _scalar_reader(members: Sequence[Any]) -> Reader:

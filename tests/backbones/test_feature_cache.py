@@ -48,6 +48,11 @@ def test_an_array_is_made_once_and_found_by_what_it_was_made_of(store: FeatureSt
 
 
 FACTS = {"broken facts": b"{", "no text": b"\xff\xfe", "zeros": bytes(40), "null": b"null", "empty": b"{}"}
+FACTS |= {
+    "nested": b"[" * 100_000,
+    "no key": b'{"key": "abc", "bytes": 4, "sha256": ""}',
+    "no size": b'{"key": {}, "bytes": "abc"}',
+}
 
 
 @pytest.mark.row("S.1", "R.7")

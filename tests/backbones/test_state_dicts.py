@@ -156,6 +156,16 @@ def test_safetensors_of_our_own_carry_a_digest(tmp_path: Path) -> None:
     assert not _same(read_weights(path, verify=False), STATE)
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_torchscript_program_is_no_damaged_file(tmp_path: Path, verify: bool) -> None:
+    path = tmp_path / "program.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 1), torch.zeros(1, 2)), path)
+    with pytest.raises(WeightsError, match=r"is a TorchScript program.*torch\.jit\.load\(path\)\.state_dict"):
+        read_weights(path, verify=verify)
+    torch.save(torch.jit.load(path).state_dict(), tmp_path / "taken_out.pth")
+    assert set(read_weights(tmp_path / "taken_out.pth")) == {"weight", "bias"}
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_tensors_far_larger_than_their_file_are_refused_before_they_are_copied(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "bomb.pth"

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,36 @@ def test_list_and_verify(home: Path) -> None:
         weights.verify(["owm.pth"])
 
 
-def test_a_damaged_manifest_is_named(home: Path) -> None:
-    (home / "weights" / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"manifest\.json is damaged"):
+ENTRY = {"file": "a.pth", "name": "a", "architecture": "resnet18", "library": "timm"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[" * 100_000,
+        '{"entries": ["a.pth"]}',
+        '{"entries": [{}]}',
+        *(
+            json.dumps({"entries": [ENTRY | change]})
+            for change in (
+                *({"file": 5}, {"file": None}, {"file": "../a.pth"}, {"name": None}, {"sha256": 7}),
+                *({"mean": "abc"}, {"mean": [0.5]}, {"std": ["a", "b", "c"]}, {"input_size": [224]}),
+            )
+        ),
+    ],
+)
+def test_a_damaged_manifest_is_named(home: Path, text: str) -> None:
+    (home / "weights" / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"manifest\.json is damaged .*Mend it or delete it"):
         weights.list_weights()
+
+
+def test_an_entry_keeps_its_values(home: Path) -> None:
+    given = ENTRY | {"mean": [0, 0.5, 1], "input_size": [224, 224], "licence": None, "of a later version": [1]}
+    (home / "weights" / "manifest.json").write_text(json.dumps({"entries": [given]}), encoding="utf-8")
+    (entry,) = weights_manifest.local_entries()
+    assert (entry.file, entry.mean, entry.input_size, entry.licence) == ("a.pth", (0, 0.5, 1), (224, 224), None)
 
 
 def test_a_published_hash_counts_under_any_file_name_and_a_name_only_without_one(tmp_path: Path) -> None:

@@ -52,6 +52,19 @@ def test_what_is_free_and_needed_is_said(tmp_path: Path):
     assert "free, 2.5 MB needed" in str(found)
 
 
+def test_a_file_that_may_not_be_read_is_not_said_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "closed" / "model.ckpt"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    refused = PermissionError(errno.EACCES, "Permission denied", str(file))
+    for closed in (file, file.parent):  # root may read all, so that the system's answer is replaced
+        monkeypatch.setattr(os, "access", lambda path, _mode, closed=closed: path != closed)
+        found = explain(refused, file)
+        assert isinstance(found, DiskError)
+        assert found.errno == errno.EACCES
+        assert str(found).startswith(f"{file} cannot be read: you may not open {closed}. Change its permissions")
+
+
 def test_errors_of_other_files_and_other_errors_pass(tmp_path: Path):
     with pytest.raises(PermissionError, match="elsewhere"), disk_errors(tmp_path / "a" / "b"):
         raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/image.png")

@@ -17,6 +17,7 @@ from defectlab.utils import paths
 from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.file_age import age_of
 from defectlab.utils.files import is_writable, new_memmap, replacing, sha256_of, write_json
+from defectlab.utils.json_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class FeatureStore:
         digest = _digest(key)
         array, facts = self._paths(digest)
         try:
-            record = json.loads(facts.read_text(encoding="utf-8"))
+            record = read_json(facts)
             state = array.stat()
             if self._verified.get(digest) != state.st_mtime_ns:
                 if state.st_size != record["bytes"] or sha256_of(array) != record["sha256"]:
@@ -153,10 +154,9 @@ class FeatureStore:
         found = []
         for facts in self.root.glob("*.json"):
             try:
-                record = json.loads(facts.read_text(encoding="utf-8"))
-                found.append(
-                    CacheEntry(record["key"], facts.with_suffix(".npy"), record["bytes"], facts.stat().st_mtime)
-                )
+                record = read_json(facts)
+                key, size = dict(record["key"]), int(record["bytes"])
+                found.append(CacheEntry(key, facts.with_suffix(".npy"), size, facts.stat().st_mtime))
             except (OSError, ValueError, KeyError, TypeError):
                 logger.warning("Unreadable in the cache, ignored: %s", facts)
         return sorted(found, key=lambda entry: -entry.used)

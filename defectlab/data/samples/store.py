@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from defectlab.utils.errors import InputError
 from defectlab.utils.file_age import age_of
+from defectlab.utils.json_files import read_json
 from defectlab.utils.paths import resolve
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def find_complete(destination: Path, identity: Identity) -> bool:
     if not destination.is_dir():
         raise InputError(f"{destination} is a file; the sample '{identity.name}' needs a folder. {fix}")
     try:
-        found = json.loads((destination / MARKER).read_text(encoding="utf-8"))
+        found = read_json(destination / MARKER)
         earlier, files = {key: found[key] for key in identity.record()}, found["files"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{destination} is not empty and is no built-in sample (no usable {MARKER}). {fix}") from None
@@ -122,7 +123,7 @@ def sources(sample: str | Path) -> list[dict[str, str]]:
     """
     marker = resolve(sample) / MARKER
     try:
-        found: list[dict[str, str]] = json.loads(marker.read_text(encoding="utf-8"))["sources"]
+        found: list[dict[str, str]] = read_json(marker)["sources"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{marker} is no record of a built-in sample. Fix: defectlab data sample NAME DEST") from None
     return found

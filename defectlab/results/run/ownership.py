@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.results.run.record import ProcessRecord, RunRecord
+from defectlab.results.run.record_checks import check_process
 from defectlab.utils.errors import InputError
 from defectlab.utils.file_age import file_system_time
+from defectlab.utils.json_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -232,8 +234,10 @@ def _read(file: Path) -> str | None:
 
 def _owner(folder: Path) -> ProcessRecord | None:
     try:
-        return ProcessRecord.from_dict(json.loads(_read(folder / OWNER) or ""))
-    except ValueError:
+        process = ProcessRecord.from_dict(read_json(folder / OWNER))
+        check_process(process)
+        return process
+    except (OSError, ValueError):
         return None
 
 

@@ -1,13 +1,15 @@
 """Checks of what a record's types leave open: sizes, dates, the process, names that become paths. Loads no numpy."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from defectlab.utils.json_object import JsonTypeError, short_repr
 
 MAX_PID = 2**31 - 1  # beyond it the system's calls fail
+
+_OneCheck = tuple[str, Any, Callable[[Any], bool], str]  # key, value, whether it can be, and what it should be
 
 
 def check_record(record: Any) -> None:
@@ -16,19 +18,38 @@ def check_record(record: Any) -> None:
     Raises:
         JsonTypeError: The first that cannot be; it names the key.
     """
-    for key, value, is_valid, wanted in _checks(record):
+    _check(_of_record(record))
+    try:
+        check_process(record.process)
+    except JsonTypeError as error:
+        raise error.below("process") from None
+    _check([("process.started", record.process.started, _is_date, "a date")])
+
+
+def check_process(process: Any) -> None:
+    """Check the number and the time of birth of a `ProcessRecord`, by which a process is looked up.
+
+    Raises:
+        JsonTypeError: The first that cannot be; it names the key.
+    """
+    _check([
+        ("pid", process.pid, lambda pid: 0 < pid <= MAX_PID, "the number of a process"),
+        ("born", process.born, lambda text: bool(text.strip()), "the boot of a machine and a time"),
+    ])  # fmt: skip
+
+
+def _check(checks: Iterable[_OneCheck]) -> None:
+    for key, value, is_valid, wanted in checks:
         if value is not None and not is_valid(value):
             raise JsonTypeError(f"is {short_repr(value)}, not {wanted}", key)
 
 
-def _checks(record: Any) -> Iterator[tuple[str, Any, Callable[[Any], bool], str]]:
+def _of_record(record: Any) -> Iterator[_OneCheck]:
     preprocessing, evaluation, protocol = record.preprocessing, record.evaluation, record.dataset.protocol
     size = "height and width in pixels"
     yield "name", record.name, _is_folder_name, "the name of a folder"
     for key in ("fitted", "finished", "failed"):
         yield key, getattr(record, key), _is_date, "a date"
-    yield "process.started", record.process.started, _is_date, "a date"
-    yield "process.pid", record.process.pid, lambda pid: 0 < pid <= MAX_PID, "the number of a process"
     yield "facts.seed", record.facts.get("seed"), _is_whole, "a whole number"
     yield "facts.model.seed", record.facts.get("model.seed"), _is_whole, "a whole number"
     yield "experiment.data.passes", record.experiment.data.get("passes"), _is_count, "a whole number from 1"

@@ -140,3 +140,13 @@ def test_a_drive_that_fails_for_a_moment_ends_no_run(
     (tmp_path / ownership.OWNER).unlink()
     with pytest.raises(InputError, match="was removed or taken"):
         ownership.check_claim(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**40}, {"pid": -(2**40)}, {"born": ""}, {"started": 3}, {"host": None}])
+def test_an_owner_that_cannot_be_is_none(tmp_path: Path, change: dict[str, Any]):
+    owner = ownership.this_process() | {"started": "1.0"} | change
+    (tmp_path / OWNER).write_text(json.dumps(owner))
+    assert is_owned(tmp_path, None)  # as a folder without an owner that was made just now
+    (tmp_path / OWNER).write_text("[" * 100_000)
+    os.utime(tmp_path / OWNER, (0, 0))
+    assert not is_owned(tmp_path, None)
