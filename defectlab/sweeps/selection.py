@@ -13,7 +13,7 @@ from defectlab.evaluation.metrics import Metric
 from defectlab.evaluation.suite import evaluate
 from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
-from defectlab.results.pixel_grid import check_rows
+from defectlab.results.pixel_grid import check_rows, pixel_labels
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import DataError, InputError
 
@@ -130,19 +130,21 @@ def objective_value(runs: Sequence[Run], objective: str) -> Metric:
 def validation_metric(run: Run, objective: str) -> Metric:
     """Return a metric of a run's validation images, from the raw scores and maps on record.
 
-    Images held back for calibration are left out.
+    Images held back for calibration are left out, and of pixel metrics defects without a mask, as everywhere.
 
     Raises:
         InputError: There is no such metric, or there is another number of maps than of images.
     """
     if run.record.dataset.protocol.validation_is_test:
         return Metric(None, "the validation images are the test images")
-    scores, labels = columns(choosing_rows(run.record, run.scores(SPLIT)))
+    rows = choosing_rows(run.record, run.scores(SPLIT))
+    scores, labels = columns(rows)
     if not scores.size:
         return Metric(None, "there are no validation images")
     pixels = (run.maps(SPLIT), run.packed_masks(SPLIT)) if objective.startswith("pixel") else (None, None)
     if pixels[0] is not None:
         check_rows(run, pixels[0], SPLIT)
+        labels = pixel_labels(run, rows)
     thresholds = run.record.thresholds
     found = evaluate(
         scores, labels, *pixels, image_threshold=thresholds.image.value, pixel_threshold=thresholds.pixel.value

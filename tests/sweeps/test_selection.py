@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.runs import finished
 
+from defectlab.engine.best_epoch import monitored_value
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.sweeps.checkpoints import best_runs
@@ -49,6 +50,21 @@ def test_the_best_is_chosen_on_validation_images_alone(caplog: pytest.LogCapture
     protocol = better.record.dataset.protocol.replaced(validation_is_test=True)
     better.update(dataset=better.record.dataset.replaced(protocol=protocol))
     assert validation_metric(better, "image_AUROC").value is None
+
+
+def test_a_defect_without_a_mask_counts_for_images_and_not_for_pixels():
+    one = _validated("left_out", [1, 2, 3, 4], [0, 0, 1, 1])
+    maps, masks = np.zeros((4, 8, 8), np.float32), np.zeros((4, 8, 1), np.uint8)
+    maps[2, 0], masks[2, 0] = 1.0, 255  # the marked row of the defect that has a mask, found without an error
+    maps[3] = 9.0  # all of the one without a mask
+    one.maps_path("validation").parent.mkdir()
+    np.save(one.maps_path("validation"), maps)
+    np.save(one.masks_path("validation"), masks)
+    assert validation_metric(one, "pixel_AUROC").value < 1, "without a mask all its pixels would be good"
+    one.update(dataset=one.record.dataset.replaced(without_mask=["3.png"]))
+    assert validation_metric(one, "pixel_AUROC").value == 1
+    assert validation_metric(one, "image_AUROC").value == 1
+    assert monitored_value("pixel_AUROC", one, one.scores("validation")) == 1
 
 
 def test_validation_maps_of_other_images_choose_nothing():
