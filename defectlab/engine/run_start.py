@@ -54,6 +54,7 @@ def start_run(
     `weights_of` identifies given weights that this run only tests: such a run is never the same experiment as a
     training.
     """
+    paths.workbook()  # a name that no workbook can have is refused now, not after the training
     backbone: dict[str, Any] = model.backbone_record
     experiment, facts = describe_run(model, datamodule, trainer_options, options)
     name = options.name or readable_name(

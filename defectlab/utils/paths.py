@@ -7,6 +7,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from defectlab.utils.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 WORKBOOK = "models_comparing.xlsx"
@@ -62,8 +64,18 @@ def results_dir() -> Path:
 
 
 def workbook() -> Path:
-    """Return the path of the workbook: `DEFECTLAB_WORKBOOK`, else `models_comparing.xlsx` in the project root."""
-    return resolve(os.environ.get("DEFECTLAB_WORKBOOK") or WORKBOOK)
+    """Return the path of the workbook: `DEFECTLAB_WORKBOOK`, else `models_comparing.xlsx` in the project root.
+
+    Raises:
+        InputError: Its name does not end in .xlsx.
+    """
+    path = resolve(os.environ.get("DEFECTLAB_WORKBOOK") or WORKBOOK)
+    if path.suffix.lower() != ".xlsx":
+        raise InputError(
+            f"The workbook is {path}: give it a name that ends in .xlsx (DEFECTLAB_WORKBOOK). Macros (.xlsm) and other "
+            "formats cannot be written."
+        )
+    return path
 
 
 def cache_dir() -> Path:

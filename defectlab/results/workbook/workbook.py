@@ -94,7 +94,7 @@ def update_workbook(run: Run | None = None, *, imported: Sequence[Row] = (), pru
     """
     path = paths.workbook().resolve()  # a link stays a link
     if path.suffix.lower() != ".xlsx":
-        raise InputError(f"The workbook is {path}: give it a name that ends in .xlsx (DEFECTLAB_WORKBOOK).")
+        raise InputError(f"The workbook is a link to {path}, whose name does not end in .xlsx: link to one that does.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mark = leave_mark(path, None if run is None else run.folder.absolute())
