@@ -5,13 +5,12 @@ import json
 import os
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import openpyxl
 import pytest
-from helpers.nasty_names import NASTY
+from helpers.nasty_names import CONTROL, NASTY, Page
 from helpers.runs import finished, run_with_maps
 from PIL import Image
 
@@ -39,27 +38,11 @@ OURS = {
     "cc:agent",
     "dc:title", "dc:date",
 }  # fmt: skip
-CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FILES = (
     "=1+1.png", "<script>alert(1)</script".replace("/", "\u2215") + ".png", "$\\frac{a$.png", "two\nlines.png",
     "\x1b[2J.png", "[red]x[\u2215red].png", "x" * 251 + ".png", "Case.png", "case.png", "a;=1+1.png", "\u202egnp.png",
 )  # fmt: skip
 KIND = "=cmd|'<b>$\\frac{a$\n`|"
-
-
-class Tags(HTMLParser):
-    """Collects the tags and the attributes of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note one tag."""
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
 
 
 def check_workbook() -> list[dict[str, object]]:
@@ -72,7 +55,7 @@ def check_workbook() -> list[dict[str, object]]:
 
 def check_page(file: Path) -> None:
     page = file.read_text(encoding="utf-8")
-    found = Tags(page)
+    found = Page(page)
     assert found.tags <= OURS
     assert not {name for name in found.attributes if name.startswith("on")}
     assert not CONTROL.search(page)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz.targets import TARGETS, load_target
+from tests.fuzz.target import TARGETS, load_target
 from tests.fuzz.worker import Worker
 
 SECONDS = 5.0
@@ -47,16 +47,15 @@ def _attack(name: str, inputs: int, arguments: argparse.Namespace) -> tuple[Coun
         for seed in range(arguments.seed, arguments.seed + inputs):
             outcome, text = worker.attack(seed, SECONDS)
             outcomes[outcome] += 1
-            peak = max(peak, worker.peak_bytes())
+            peak = max(peak, now := worker.peak_bytes())
+            if now > PEAK_BYTES:
+                text += f"\npeak of {now} bytes"
+                worker.close()
             if text:
                 arguments.out.mkdir(parents=True, exist_ok=True)
                 (arguments.out / f"{name}-{seed}.txt").write_text(
                     f"{outcome}\n{text}\n", encoding="utf-8", errors="backslashreplace"
                 )
-            if worker.peak_bytes() > PEAK_BYTES:
-                arguments.out.mkdir(parents=True, exist_ok=True)
-                (arguments.out / f"{name}-{seed}-memory.txt").write_text(f"peak of {worker.peak_bytes()} bytes\n")
-                worker.close()
         worker.close()
     return outcomes, peak, time.monotonic() - start
 

@@ -26,6 +26,7 @@ PARTS = (
 )
 TYPES = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, b"S", b"Z")
 Entry = tuple[str, bytes, bytes]  # name, content, type of a tar member
+Fingerprint = dict[Path, tuple[int, bytes]]  # path -> kind, content
 
 
 def prepare(good: Path) -> None:
@@ -35,8 +36,8 @@ def prepare(good: Path) -> None:
 
 
 def attack(random: random.Random, good: Path, work: Path) -> None:
-    sentinel, data = work / "sentinel", work / "data"
-    for folder in (sentinel, data / "kept", data / "ground_truth"):
+    data = work / "data"
+    for folder in (work / "sentinel", data / "kept", data / "ground_truth"):
         (folder / "train/good").mkdir(parents=True)
         (folder / "train/good/000.png").write_bytes(b"of the user")
     layout = random.choice(("mvtec", "mvtec", "visa"))
@@ -53,29 +54,38 @@ def attack(random: random.Random, good: Path, work: Path) -> None:
         content = damage(random, content)
     archive = work / f"archive.{form}"
     archive.write_bytes(content)
-    before, names = _fingerprint(work), {path.name for path in data.iterdir()}
+    before = _fingerprint(work)
     folders: list[Path] = []
     try:
         chosen = random.choice(((), (), (), (), ("bottle",), ("kept",)))
         folders = download(layout, data, categories=chosen, file=archive, sha256=hashlib.sha256(content).hexdigest())
     finally:
-        after = _fingerprint(work)
-        lost = {path for path, facts in before.items() if after.get(path) != facts}
-        assert not lost, f"changed: {sorted(lost)}"
-        new = {path.name for path in data.iterdir()}
-        assert new - names == {folder.name for folder in folders}, f"left behind: {sorted(new - names)}"
-        made = {path for path in after if path not in before}
-        assert all(any(path.is_relative_to(folder) for folder in folders) for path in made), f"outside: {made}"
-    for folder in folders:
-        assert folder.parent == data
-        assert not any(path.is_symlink() for path in folder.rglob("*"))
+        _check_only_made(folders, before, work)
+    assert all(folder.parent == data for folder in folders)
     if not damaged or form != "tar":  # which alone has no checksum of its content
-        wanted = {name: content for name, content, _ in honest}
-        made = {path.relative_to(data).as_posix(): path for folder in folders for path in folder.rglob("*")}
-        assert all(made[name].read_bytes() == wanted[name] for name in made.keys() & wanted.keys()), "other content"
-        tops = tuple(f"{folder.name}/" for folder in folders)
-        lacking = [name for name in wanted if name.startswith(tops) and name not in made] if tops else []
-        assert layout == "visa" or not lacking, f"left out in silence: {lacking}"
+        _check_content(folders, honest, layout)
+
+
+def _check_only_made(folders: list[Path], before: Fingerprint, work: Path) -> None:
+    """Check that nothing but the folders was made, nothing that was there has changed, and no link is in them."""
+    after = _fingerprint(work)
+    lost = {path for path, facts in before.items() if after.get(path) != facts}
+    assert not lost, f"changed: {sorted(lost)}"
+    made = after.keys() - before.keys()
+    assert made >= set(folders)
+    assert all(any(path.is_relative_to(folder) for folder in folders) for path in made), f"outside: {made}"
+    assert not any(path.is_symlink() for path in made)
+
+
+def _check_content(folders: list[Path], honest: list[Entry], layout: str) -> None:
+    """Check that what the honest archive has is there as it was, none of it left out in silence."""
+    wanted = {name: content for name, content, _ in honest}
+    made = {f"{folder.name}/{path.relative_to(folder).as_posix()}": path for folder in folders
+            for path in folder.rglob("*")}  # fmt: skip
+    assert all(made[name].read_bytes() == wanted[name] for name in made.keys() & wanted.keys()), "other content"
+    tops = tuple(f"{folder.name}/" for folder in folders)
+    lacking = [name for name in wanted if name.startswith(tops) and name not in made]
+    assert layout == "visa" or not lacking, f"left out in silence: {lacking}"
 
 
 def _mvtec(pictures: list[bytes]) -> list[Entry]:
@@ -167,7 +177,7 @@ def _lying(random: random.Random, plain: bytes) -> bytes:
     return bytes(changed)
 
 
-def _fingerprint(folder: Path) -> dict[Path, tuple[int, bytes]]:
+def _fingerprint(folder: Path) -> Fingerprint:
     """Return kind and content of everything below a folder."""
     return {
         path: (

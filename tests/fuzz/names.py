@@ -9,7 +9,6 @@ import random
 import re
 import sys
 from contextlib import redirect_stdout
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,11 @@ from defectlab.utils.table import Cell, Table, print_line, print_table, to_html,
 from defectlab.visualization.charts import interval_chart
 from defectlab.visualization.panel import PanelRow, draw_panel
 from tests.fuzz.target import Target
-from tests.helpers.nasty_names import draw_name
+from tests.helpers.nasty_names import CONTROL, Page, draw_name
 from tests.helpers.runs import parts_of_a_record
 
 FORMULA = re.compile("(^|[;\n\r\t])[ ]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 TAGS = {"div", "table", "thead", "tbody", "tr", "th", "td"}
 
 
@@ -194,35 +192,11 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _check_html(page: str, tags: set[str] | None) -> None:
     """Check that the page has no tags or attributes but our own, and that each tag that opens is closed."""
-    found = _Tags()
-    found.feed(page)
-    found.close()
-    assert not found.open, found.open
+    found = Page(page)
     assert tags is None or found.tags <= tags, found.tags - tags
     assert not {"script", "img"} & found.tags
     assert not any(name.startswith("on") or name in ("src",) for name in found.attributes), found.attributes
     assert not CONTROL.search(page.replace("\t", ""))
-
-
-class _Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open.append(tag)
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
 
 
 # Each writer with its share of the seeds: those that take longest have the smallest.

@@ -1,14 +1,28 @@
-"""One reader under attack, and what it may answer."""
+"""The readers under attack, by name, and what each may answer."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from defectlab.utils.errors import InputError
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
+
+# Target name -> module of this package that holds it as TARGET, imported when asked for, and its share of the
+# inputs of a long run.
+TARGETS: dict[str, tuple[str, float]] = {
+    "images": ("images", 3),
+    "archives": ("archives", 2),
+    "yaml": ("yaml_settings", 2),
+    "names": ("names", 3),
+    "records": ("run_records", 2),
+    "checkpoints": ("checkpoints", 2),
+    "weights": ("weights", 2),
+    "workbook": ("workbook", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,13 @@ class Target:
     prepare: Callable[[Path], None]
     attack: Callable[[random.Random, Path, Path], None]
     refuses: bool = True
+
+
+def load_target(name: str) -> Target:
+    """Return the target `name` of `TARGETS`."""
+    target = import_module(f"tests.fuzz.{TARGETS[name][0]}").TARGET
+    assert isinstance(target, Target)
+    return target
 
 
 def run_attack(target: Target, seed: int, good: Path, work: Path) -> str:

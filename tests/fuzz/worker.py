@@ -13,8 +13,7 @@ import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.fuzz.target import run_attack
-from tests.fuzz.targets import load_target
+from tests.fuzz.target import load_target, run_attack
 
 MEMORY_LIMIT = 12 << 30  # bytes of address space: ends a bomb before it ends the machine
 

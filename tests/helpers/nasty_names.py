@@ -1,6 +1,8 @@
-"""Names that break a program which puts them somewhere without care, and a generator of others."""
+"""Names that break a program which puts them somewhere without care, a generator of others, and checks of pages."""
 
 import random
+import re
+from html.parser import HTMLParser
 
 NASTY = (
     "=1+1",
@@ -47,6 +49,34 @@ NASTY = (
 )
 CHARACTERS = "=+-@'\";,|`<>&$\\_*[]{}()#%:/?.abAB\u00fc\uff1d"
 CHARACTERS += " \t\n\r\x00\x07\x1b\x7f\x9b\u200f\u202e\u2028\ufeff\ufffe\udcff"
+# What commands a terminal or hides text; line breaks are looked for where they matter.
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Page(HTMLParser):
+    """The tags and attributes of an HTML page, or of a part of one, in which every tag that opens must be closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open, self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "img"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open
+        assert self._open.pop() == tag
 
 
 def draw_name(random: random.Random) -> str:
