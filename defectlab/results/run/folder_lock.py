@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from defectlab.results.run.ownership import BEAT_SECONDS, OWNER, claim, has_ended, is_owned, moved, release
+from defectlab.results.run.ownership import BEAT_SECONDS, OWNER, claim, is_owned, moved, release
+from defectlab.results.run.processes import has_ended
 from defectlab.results.run.record import ProcessRecord
 from defectlab.utils import paths
 

@@ -1,8 +1,8 @@
 """Ownership of run folders: which living process, of this machine or of another that shares the disk, uses one.
 
-A process of this machine is found by its number and start time. One of another machine is known by its heartbeat: it
-rewrites the owner file in its run folder every few seconds, and the file system dates it. The age of a heartbeat is the
-difference to a file written now on the same file system, so that the clocks of the machines are never compared.
+A process of this machine is looked up (`processes`). One of another machine is known by its heartbeat: it rewrites the
+owner file in its run folder every few seconds, and the file system dates it. The age of a heartbeat is the difference
+to a file written now on the same file system, so that the clocks of the machines are never compared.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from defectlab.results.run.processes import is_local, may_live, this_process
 from defectlab.results.run.record import ProcessRecord, RunRecord
 from defectlab.results.run.record_checks import check_process
 from defectlab.utils.errors import InputError
@@ -29,36 +29,6 @@ BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 900.0  # a drive may hang, a laptop may sleep for some minutes: only then is a silent run abandoned
 WATCH_SECONDS = 3 * BEAT_SECONDS  # how long a heartbeat of an odd date is watched before it is called silent
 UNMARKED_SECONDS = 24 * 3600.0  # the same for a folder without owner file, by its newest file
-
-PROC = Path("/proc")
-
-
-def this_process() -> dict[str, Any]:
-    """Return the record of this process; `born` and `namespace` are None if the system does not report them."""
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "born": _born(os.getpid()),
-        "namespace": _namespace(),
-    }
-
-
-def may_live(process: ProcessRecord) -> bool:
-    """Return whether the recorded process may be alive, by its number alone; True for one of another machine."""
-    if process.host != socket.gethostname() or process.namespace not in (None, _namespace()):
-        return True
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # the process belongs to another user
-    return process.born is None or _born(process.pid) in (None, process.born)
-
-
-def has_ended(process: ProcessRecord) -> bool:
-    """Return whether the process is one of this machine that has ended; nothing is known of other machines' here."""
-    return _is_here(process) and not may_live(process)
 
 
 def is_alive(folder: Path, record: RunRecord) -> bool:
@@ -81,7 +51,7 @@ def runs_elsewhere(folder: Path, record: RunRecord) -> bool:
     """Return whether another living process is running the recorded run at this moment."""
     if record.status != "running" or is_own(record):
         return False
-    return (_is_here(record.process) or (folder / OWNER).is_file()) and is_owned(folder, record)
+    return (is_local(record.process) or (folder / OWNER).is_file()) and is_owned(folder, record)
 
 
 def is_recent(folder: Path, seconds: float) -> bool:
@@ -92,7 +62,7 @@ def is_recent(folder: Path, seconds: float) -> bool:
 
 def is_own(record: RunRecord | None) -> bool:
     """Return whether this process began the recorded run."""
-    return record is not None and _is_here(record.process) and record.process.pid == os.getpid()
+    return record is not None and is_local(record.process) and record.process.pid == os.getpid()
 
 
 def claim(folder: Path) -> None:
@@ -185,7 +155,7 @@ if hasattr(os, "register_at_fork"):
 def _uses(folder: Path, process: ProcessRecord, *, watch: bool) -> bool:
     """Return whether the process, of this machine or another, lives."""
     marked = (folder / OWNER).is_file()
-    if _is_here(process) or (not marked and process.host == socket.gethostname()):
+    if is_local(process) or (not marked and process.host == socket.gethostname()):
         return may_live(process)
     if not marked:
         return is_recent(folder, UNMARKED_SECONDS)
@@ -200,14 +170,6 @@ def _uses(folder: Path, process: ProcessRecord, *, watch: bool) -> bool:
     before = _date(folder)
     time.sleep(WATCH_SECONDS)
     return _date(folder) != before
-
-
-def _is_here(process: ProcessRecord) -> bool:
-    """Return whether the process is one that this process can look up by its number."""
-    if process.host != socket.gethostname() or process.namespace not in (None, _namespace()):
-        return False
-    own = _born(os.getpid())
-    return process.born is None or own is None or process.born.split()[0] == own.split()[0]
 
 
 def _date(folder: Path) -> float | None:
@@ -239,21 +201,3 @@ def _owner(folder: Path) -> ProcessRecord | None:
         return process
     except (OSError, ValueError):
         return None
-
-
-def _namespace() -> str | None:
-    """Return the namespace of process numbers: containers of one machine count apart."""
-    try:
-        return str((PROC / "self/ns/pid").readlink())
-    except OSError:
-        return None
-
-
-def _born(pid: int) -> str | None:
-    """Return the boot id and a process's start time in clock ticks since boot; None if they are unavailable."""
-    try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return f"{boot} {fields[19]}"  # field 22 of proc(5); the name, which may contain blanks, is field 2

@@ -13,7 +13,8 @@ import numpy as np
 from defectlab.results.run.arrays import mapped, unpack_masks
 from defectlab.results.run.identity import experiment_id, run_part
 from defectlab.results.run.location import CHECKPOINT, locked, parent_of, place_of, suggest_runs
-from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere, this_process
+from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere
+from defectlab.results.run.processes import this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
 from defectlab.results.run.rerun import ATTEMPTS, clear_leftovers, discard, make_rerun_folder, replace_run, take_place
 from defectlab.results.run.scores import ScoreRow, read_scores, write_scores

@@ -8,7 +8,8 @@ import pytest
 
 from defectlab.results.run import folder_lock as module
 from defectlab.results.run.folder_lock import NAME, SILENT_SECONDS, folder_lock
-from defectlab.results.run.ownership import OWNER, this_process
+from defectlab.results.run.ownership import OWNER
+from defectlab.results.run.processes import this_process
 
 ELSEWHERE = {"host": "another machine", "pid": 1, "started": ""}
 ENDED = {**this_process(), "pid": 2**22 - 1, "started": ""}

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from helpers.runs import parts_of_a_record
 
-from defectlab.results.run import ownership
+from defectlab.results.run import ownership, processes
 from defectlab.results.run.ownership import EXPIRY_SECONDS, OWNER, beat, is_alive, is_owned, release, runs_elsewhere
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import BusyError, InputError
@@ -67,15 +68,15 @@ def test_after_a_clock_was_set_a_living_owner_is_known_by_its_next_beat(
 
 
 def test_this_machine_under_an_earlier_boot_is_not_waited_for(elsewhere: Run, monkeypatch: pytest.MonkeyPatch):
-    own = elsewhere.record.process.replaced(host=ownership.socket.gethostname(), namespace=None)
+    own = elsewhere.record.process.replaced(host=socket.gethostname(), namespace=None)
     elsewhere.update(process=own)
-    monkeypatch.setattr(ownership, "_born", lambda pid: "a later boot 1")
+    monkeypatch.setattr(processes, "_start_time", lambda pid: "a later boot 1")
     assert not is_owned(elsewhere.folder, elsewhere.record)
 
 
 def test_a_container_of_this_machine_is_not_judged_by_our_process_numbers(elsewhere: Run):
     process = elsewhere.record.process.replaced(
-        host=ownership.socket.gethostname(), born=ownership.this_process()["born"], pid=2**22 - 1
+        host=socket.gethostname(), born=processes.this_process()["born"], pid=2**22 - 1
     )
     elsewhere.update(process=process.replaced(namespace="pid:[1]"))
     changed = iter(range(2))
@@ -144,7 +145,7 @@ def test_a_drive_that_fails_for_a_moment_ends_no_run(
 
 @pytest.mark.parametrize("change", [{"pid": 2**40}, {"pid": -(2**40)}, {"born": ""}, {"started": 3}, {"host": None}])
 def test_an_owner_that_cannot_be_is_none(tmp_path: Path, change: dict[str, Any]):
-    owner = ownership.this_process() | {"started": "1.0"} | change
+    owner = processes.this_process() | {"started": "1.0"} | change
     (tmp_path / OWNER).write_text(json.dumps(owner))
     assert is_owned(tmp_path, None)  # as a folder without an owner that was made just now
     (tmp_path / OWNER).write_text("[" * 100_000)

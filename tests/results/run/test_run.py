@@ -11,7 +11,7 @@ import pytest
 from helpers.runs import finished, parts_of_a_record
 
 from defectlab.results.run.identity import experiment_id, former_name
-from defectlab.results.run.ownership import may_live
+from defectlab.results.run.processes import may_live
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.errors import InputError
