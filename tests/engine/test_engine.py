@@ -132,6 +132,13 @@ def test_one_engine_trains_several_models_each_with_its_own_epochs_and_folder(pa
     assert sorted(run.model for run in find_runs()) == ["Cflow", "Padim", "Patchcore"]
 
 
+def test_a_workbook_that_cannot_be_written_is_refused_before_the_training(parts: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DEFECTLAB_WORKBOOK", "team.xlsm")
+    with pytest.raises(InputError, match=r"team\.xlsm: give it a name that ends in \.xlsx"):
+        Engine().fit(model=small("patchcore"), datamodule=data(parts))
+    assert find_runs() == []
+
+
 def test_without_masks_pixel_metrics_are_missing_with_a_reason(tmp_path: Path):
     root = make_parts(tmp_path / "parts", masks=False)
     model = small("padim")

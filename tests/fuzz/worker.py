@@ -4,10 +4,12 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import os
 import re
 import resource
 import shutil
 import tempfile
+import time
 import traceback
 import warnings
 from multiprocessing.connection import Connection
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from tests.fuzz.target import load_target, run_attack
 
+PATIENCE = 12  # times the seconds for computing that an answer may take by the clock
 MEMORY_LIMIT = 12 << 30  # bytes of address space: ends a bomb before it ends the machine
 
 
@@ -26,14 +29,20 @@ class Worker:
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def attack(self, seed: int, seconds: float) -> tuple[str, str]:
-        """Return the outcome of one seed (`accepted`, `refused`, `fault`, `hang` or `died`) and its traceback."""
+        """Return the outcome of one seed (`accepted`, `refused`, `fault`, `hang` or `died`) and its traceback.
+
+        A hang is no answer after so many seconds of the process's own computing, or `PATIENCE` times as many by the
+        clock: on a busy machine a process that waits for its turn does not hang.
+        """
         if self._process is None:
             self._launch()
         assert self._process is not None
         self._pipe.send(seed)
-        if not self._pipe.poll(seconds):
-            self.close()
-            return "hang", f"no answer after {seconds:g} s"
+        computed, end = self._computed_seconds(), time.monotonic() + PATIENCE * seconds
+        while not self._pipe.poll(seconds / 10):
+            if self._computed_seconds() - computed > seconds or time.monotonic() > end:
+                self.close()
+                return "hang", f"no answer after {seconds:g} s"
         try:
             outcome, text = self._pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -52,6 +61,14 @@ class Worker:
             if found := re.search(r"VmHWM:\s+(\d+) kB", status):
                 return int(found[1]) * 1024
         return 0
+
+    def _computed_seconds(self) -> float:
+        """Return the processor time that the process has taken so far, 0 where the system does not say."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+                return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
 
     def close(self) -> None:
         """End the process, if one runs."""
