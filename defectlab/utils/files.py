@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from defectlab.utils import names
 from defectlab.utils.disk import NO_ROOM, disk_errors
 
+ESCAPED = "names_escaped"  # column of a CSV that says in which rows `names.from_csv` finds the true names
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -72,25 +72,38 @@ def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table as CSV, atomically; None is an empty cell, and text is escaped (`names.csv`)."""
+    """Write a table as CSV, atomically; None is an empty cell, and text is escaped (`names.csv`).
+
+    A table in which anything is escaped has one more column, `ESCAPED`, with "yes" in those rows: what an earlier
+    version or a person wrote has none, and is read as it stands.
+    """
+    true = [list(header), *map(list, rows)]
+    written = [list(map(names.csv, row)) for row in true]
+    escaped = [row != before for row, before in zip(written, true, strict=True)]
+    if any(escaped):
+        written[0].append(ESCAPED)
+        for row, changed in zip(written[1:], escaped[1:], strict=True):
+            row.append("yes" if changed else None)
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(map(names.csv, header))
-        writer.writerows(map(names.csv, row) for row in rows)
+        csv.writer(file).writerows(written)
     return path
 
 
 def read_csv(path: Path, encoding: str = "utf-8") -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a CSV that `write_csv` wrote, with the true names; empty lines are left out.
+    """Return the header and the rows of a CSV with the true names, without the column `ESCAPED` of `write_csv`.
+
+    Empty lines are left out.
 
     Raises:
         csv.Error, UnicodeDecodeError: The file is damaged.
     """
     with path.open(newline="", encoding=encoding) as file:
-        text = file.read()
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    if "'" in text or "\\u" in text:  # only then is anything escaped
-        rows = [[names.from_csv(cell) if "'" in cell or "\\u" in cell else cell for cell in row] for row in rows]
+        rows = [row for row in csv.reader(file) if row]
+    if rows and ESCAPED in rows[0]:
+        place = rows[0].index(ESCAPED)
+        escaped = [True, *(row[place : place + 1] == ["yes"] for row in rows[1:])]
+        rows = [row[:place] + row[place + 1 :] for row in rows]
+        rows = [list(map(names.from_csv, row)) if yes else row for row, yes in zip(rows, escaped, strict=True)]
     return (rows[0], rows[1:]) if rows else ([], [])
 
 

@@ -72,9 +72,28 @@ def test_csv_cells_of_some_names(name: object, written: object):
     assert names.csv(name) == written
 
 
-def test_a_csv_of_before_is_read_as_it_stands(tmp_path: Path):
-    (tmp_path / "old.csv").write_text('name\n=1+1\n"two\nlines"\nit\'s\n', encoding="utf-8")
-    assert read_csv(tmp_path / "old.csv")[1] == [["=1+1"], ["two\nlines"], ["it's"]]
+@pytest.mark.parametrize(
+    "name",
+    [*NASTY, "it's", "'=1+1", "a;'-b", "\\u00e4", "\\u005cu00e4"],
+    ids=ascii,
+)
+def test_a_csv_of_before_is_read_as_it_stands(name: str, tmp_path: Path):
+    if re.search("[\ud800-\udfff]", name):
+        pytest.skip("an earlier version could not write it")
+    with (tmp_path / "old.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["name", "x"], [name, "1"]])
+    assert read_csv(tmp_path / "old.csv", "utf-8")[1] == [[name, "1"]]
+
+
+def test_a_csv_says_which_rows_are_escaped_and_only_where_some_are(tmp_path: Path):
+    path = write_csv(tmp_path / "a.csv", ["name", "x"], [["=a", 1], ["\\u00e4", 2], ["b", 3]])
+    text = path.read_text(encoding="utf-8")
+    assert text.splitlines() == ["name,x,names_escaped", "'=a,1,yes", "\\u005cu00e4,2,yes", "b,3,"]
+    path.write_text(f"{text}'=by a person,4\n'=another,5,\n", encoding="utf-8")
+    names_read = [row[0] for row in read_csv(path)[1]]
+    assert names_read == ["=a", "\\u00e4", "b", "'=by a person", "'=another"]
+    assert write_csv(path, ["name"], [["b"]]).read_text(encoding="utf-8").splitlines() == ["name", "b"]
+    assert read_csv(write_csv(path, ["=name"], [["'=b"]])) == (["=name"], [["'=b"]])
 
 
 def test_a_file_with_a_name_of_255_bytes_is_replaced(tmp_path: Path):
