@@ -185,8 +185,8 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     )
     ends = "End at an image that cannot be read; else the others are scored and its reason is in scores.csv."
     parser.add_argument("--strict", action="store_true", help=ends)
-    hurried = "Do not compare the checkpoint with its digest, which finds damage and takes about a second a GB."
-    parser.add_argument("--no-verify", action="store_true", help=hurried)
+    unchecked = "Do not compare the checkpoint with its digest, which finds damage and takes about a second a GB."
+    parser.add_argument("--no-verify", action="store_true", help=unchecked)
 
 
 def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

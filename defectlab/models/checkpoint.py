@@ -45,7 +45,7 @@ def read_checkpoint(checkpoint_path: str | Path, *, verify: bool = True) -> dict
     except Exception as error:  # torch raises a dozen unrelated types for a damaged file
         raise InputError(
             f"{path} cannot be read as a checkpoint with weights_only=True ({type(error).__name__}: "
-            f"{_first_line(error)}). It may be damaged, or written by plain anomalib with a live module inside: "
+            f"{_beginning(error)}). It may be damaged, or written by plain anomalib with a live module inside: "
             "train it again with defectlab."
         ) from error
     record = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
@@ -94,7 +94,7 @@ _THRESHOLDS: dict[str, Any] = {"image": int | float | None, "pixel": int | float
 
 
 def _problem(checkpoint: Mapping[str, Any], record: Any) -> str | None:
-    """Return what of a checkpoint's structure is not as this class of files has it, or None."""
+    """Return what is missing in a checkpoint or of a type that it cannot have; None for a whole one."""
     if not isinstance(record, Mapping):
         return f"'{CHECKPOINT_KEY}' is no mapping but {type(record).__name__}"
     for where, found, fields in (("", checkpoint, _CONTENT), (f"{CHECKPOINT_KEY}.", record, _RECORD),
@@ -128,7 +128,7 @@ def building_from(checkpoint_path: str | Path, record: Mapping[str, Any]) -> Ite
             raise
         kind = OptionError if a_setting else InputError
         raise kind(
-            f"No {record['model']} can be built from {checkpoint_path} ({type(error).__name__}: {_first_line(error)}). "
+            f"No {record['model']} can be built from {checkpoint_path} ({type(error).__name__}: {_beginning(error)}). "
             f"It was changed by other code, or DefectLab {record['version']}, which wrote it, differs too much from "
             f"this one, {__version__}. Copy it again, load it with that version, or train again."
         ) from error
@@ -153,6 +153,6 @@ def skeleton_backbone(record: Mapping[str, Any]) -> Backbone | None:
     return Backbone(build(spec), spec, weights)
 
 
-def _first_line(error: Exception) -> str:
-    """Return the errors' beginning: torch lists each key that does not fit on lines of their own."""
+def _beginning(error: Exception) -> str:
+    """Return the beginning of an error's message: torch lists each key that does not fit on a line of its own."""
     return " ".join(str(error).split())[:300]

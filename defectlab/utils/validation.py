@@ -113,8 +113,8 @@ def check_flags(where: str, given: Mapping[str, Any], parameters: Mapping[str, i
     for name, value in given.items():
         annotation = parameters[name].annotation if name in parameters else None
         optional = annotation == (bool | None)
-        if (annotation is bool or optional) and not (isinstance(value, bool) or (optional and value is None)):
-            raise OptionError(f"{where}: {name} must be true or false, got {value!r}.")
+        if annotation is bool or (optional and value is not None):
+            check_flag(where, name, value)
 
 
 def check_flag(where: str, name: str, value: Any) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from defectlab.utils.errors import InputError
+from defectlab.utils.json_files import MAX_WHOLE_NUMBER
 from defectlab.utils.json_object import short_repr
 
 # Far beyond any settings a person writes; PyYAML reads a text at each of these limits within two seconds.
 MAX_BYTES = 2**18
 MAX_VALUES = 10_000  # each alias counted with all that it stands for
 MAX_DEPTH = 32
-MAX_WHOLE_NUMBER = 2**63 - 1
 
 # PyYAML follows YAML 1.1, where 1e-3 has no dot and so is text
 NUMBER = re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$")

@@ -101,7 +101,8 @@ def _archive(dataset: PublicDataset, destination: Path, file: Path | None, progr
         return archive
     if dataset.url is None:
         raise DataError(f"No address is known for {dataset.title}: give --url or --file.")
-    _check_room(destination)
+    free = shutil.disk_usage(destination).free
+    logger.info("%.1f GB are free in %s; archive and images need about twice the archive", free / 1e9, destination)
     part = archive.with_name(f"{archive.name}.part")
     if dataset.sha256 is None:
         part.unlink(missing_ok=True)  # without a hash nothing would notice halves of two different files
@@ -134,8 +135,3 @@ def _check(dataset: PublicDataset, file: Path, destination: Path, *, keep: bool)
             f"this file, say so with --sha256 {found}."
         )
     logger.info("%s: sha256 agrees (%s)", file.name, dataset.sha256_from)
-
-
-def _check_room(destination: Path) -> None:
-    free = shutil.disk_usage(destination).free
-    logger.info("%.1f GB are free in %s; archive and images need about twice the archive", free / 1e9, destination)

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from defectlab.utils import names
 from defectlab.utils.errors import DataError, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.json_files import read_json
-from defectlab.utils.names import path
 
 TABLE = Path(__file__).with_name("public.json")
 OWN_TABLE = "downloads.json"  # in the destination: wins over the package's, and keeps what was seen
@@ -56,8 +56,8 @@ def _read(file: Path) -> dict[str, PublicDataset]:
         return {}
     try:
         entries: list[Mapping[str, Any]] = read_json(file)["datasets"]
-        names = {item.name for item in fields(PublicDataset)}
-        found = [PublicDataset(**{key: value for key, value in entry.items() if key in names}) for entry in entries]
+        known = {item.name for item in fields(PublicDataset)}
+        found = [PublicDataset(**{key: value for key, value in entry.items() if key in known}) for entry in entries]
         for one in found:
             _check(one)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -72,5 +72,5 @@ def _check(dataset: PublicDataset) -> None:
             raise ValueError(f"{item.name} is {value!r}, not text")
     if dataset.layout not in LAYOUTS:
         raise ValueError(unknown_name("layout", dataset.layout, LAYOUTS))
-    if path(dataset.file) != dataset.file or dataset.file == OWN_TABLE:
+    if names.path(dataset.file) != dataset.file or dataset.file == OWN_TABLE:
         raise ValueError(f"file is {dataset.file!r}, not the name of a file in the folder")

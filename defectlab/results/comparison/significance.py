@@ -20,7 +20,7 @@ from defectlab.evaluation.multiple_comparisons import compare_auroc
 from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import LABELS, ScoresError, score_table
+from defectlab.results.run.scores import LABELS, damaged_scores, score_table
 from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def read_test_scores(run: Run) -> TestScores | None:
         labels = np.array([LABELS[label] for label in columns[at["label"]]], dtype=np.int64)
         scores = np.array(columns[at["score"]], dtype=np.float64)
     except (ValueError, KeyError) as error:
-        raise ScoresError(f"{path} is damaged ({error}). Restore it, or test the run again.") from None
+        raise damaged_scores(path, error) from None
     paths = tuple(name for name, _ in ordered)
     return TestScores(paths, columns[at["defect"]], labels, scores, None if groups is None else tuple(groups))
 

@@ -10,7 +10,10 @@ from numpy.typing import DTypeLike
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import new_memmap, replacing
 
-_OF_HEADERS = (SyntaxError, TokenError, RecursionError, MemoryError)  # numpy reads headers as Python literals
+# What numpy raises for a damaged file, whose header it reads as a Python literal.
+_DAMAGE = (
+    SyntaxError, TokenError, RecursionError, MemoryError, ValueError, TypeError, OverflowError, EOFError, OSError,
+)  # fmt: skip
 
 
 class ArrayWriter:
@@ -67,7 +70,7 @@ def mapped(path: Path, dimensions: int, dtype: DTypeLike) -> np.ndarray | None:
         return None
     try:
         found = np.lib.format.open_memmap(path, mode="r")  # takes no pickle and no archive, as `np.load` would
-    except (*_OF_HEADERS, ValueError, TypeError, OverflowError, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path} is damaged ({error}). Restore it, or test the run again.") from error
     if found.ndim != dimensions or found.dtype != dtype:
         raise InputError(

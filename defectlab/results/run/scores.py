@@ -65,7 +65,7 @@ def read_scores(path: Path) -> list[ScoreRow]:
             labels = LABELS[row[label]], LABELS[row[decision]]
             found.append(ScoreRow(row[image], row[split], row[defect], labels[0], float(row[score]), labels[1]))
         except (ValueError, KeyError) as error:
-            raise _damaged(path, f"row {number + 1}: {_described(error)}") from None
+            raise damaged_scores(path, error, f"row {number + 1}: ") from None
     return found
 
 
@@ -78,22 +78,20 @@ def score_table(path: Path) -> tuple[dict[str, int], list[list[str]]]:
     try:
         header, rows = read_csv(path)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged_scores(path, error) from None
     except OSError as error:
         raise ScoresError(f"{path} cannot be read ({error.strerror}).") from None
     at = {name: place for place, name in enumerate(header)}
     missing = [name for name in _COLUMNS if name not in at]
     if missing:
-        raise _damaged(path, f"no column {', '.join(missing)}")
+        raise damaged_scores(path, f"no column {', '.join(missing)}")
     for number, row in enumerate(rows):
         if len(row) != len(header):
-            raise _damaged(path, f"row {number + 1} has {len(row)} of {len(header)} cells")
+            raise damaged_scores(path, f"row {number + 1} has {len(row)} of {len(header)} cells")
     return at, rows
 
 
-def _described(error: ValueError | KeyError) -> str:
-    return f"label {error} is none of -1, 0 and 1" if isinstance(error, KeyError) else str(error)
-
-
-def _damaged(path: Path, what: str) -> ScoresError:
-    return ScoresError(f"{path} is damaged ({what}). Restore it, or test the run again.")
+def damaged_scores(path: Path, problem: str | Exception, where: str = "") -> ScoresError:
+    """Return the error for a damaged file of scores; a KeyError is one of `LABELS`."""
+    what = f"label {problem} is none of {', '.join(LABELS)}" if isinstance(problem, KeyError) else problem
+    return ScoresError(f"{path} is damaged ({where}{what}). Restore it, or test the run again.")

@@ -78,7 +78,7 @@ def test_damaged_runs_are_named_and_left_out_of_everything_that_reads_many(
     assert outcome.written
     assert {str(row["run"]) for row in outcome.rows} >= {"near", "far"}
     assert deep.folder.is_dir()
-    with pytest.raises(InputError, match="row 1: label '7' is none of -1, 0 and 1"):
+    with pytest.raises(InputError, match="row 1: label '7' is none of -1, 0, 1"):
         table.scores()
 
 
