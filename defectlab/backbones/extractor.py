@@ -11,6 +11,7 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.layouts import is_channels_last
 from defectlab.backbones.plain_module import plain_module
 from defectlab.backbones.registry import head_prefixes
+from defectlab.backbones.token_networks import TokenLayers, fitting_sizes, patch_size, token_layers
 from defectlab.backbones.tracing import TracedGraph
 from defectlab.utils.errors import OptionError, WeightsError, unknown_name
 
@@ -23,12 +24,14 @@ class FeatureExtractor(nn.Module):
     Holds its own frozen copy of the needed part of the network as `feature_extractor`, under the network's own keys
     (for ResNets those of anomalib's `TimmFeatureExtractor`). Always in eval mode, never with gradients. A layer is a
     module (`layer2`, `features.3`) or any other node of the graph; a network that torch.fx cannot trace is kept whole
-    and read through hooks. A layer that gives channels last (`is_channels_last`) is permuted. A backbone of
-    lower precision runs under torch.autocast and gives float32 features.
+    and read through hooks. The blocks of a timm transformer (`blocks.8`, and `norm`: the last one after the final norm)
+    are read by its own `forward_intermediates` (`token_networks`). Layers joined by `+` (`blocks.5+blocks.8`) are one
+    layer: their average. A layer that gives channels last (`is_channels_last`) is permuted. A backbone of lower
+    precision runs under torch.autocast and gives float32 features.
 
     Raises:
-        OptionError: No layer, one twice, an unknown one, one that gives several maps or no map, or one of which it
-            cannot be known where its channels are.
+        OptionError: No layer, one twice, an unknown one, one that gives several maps or no map, an average of maps of
+            different shapes, or one of which it cannot be known where its channels are.
         WeightsError: A layer that depends on a tensor that the weights file did not fill.
 
     """
@@ -53,23 +56,37 @@ class FeatureExtractor(nn.Module):
         cfg = getattr(network, "pretrained_cfg", None)
         if isinstance(cfg, dict) and cfg.get("fixed_input_size"):
             size = (int(cfg["input_size"][1]), int(cfg["input_size"][2]))
+        if patch_size(network) is not None:
+            size = fitting_sizes(network, size)[0]
+            main_layers = token_layers(network)
+        self.main_layers = tuple(main_layers)
         self.layers = _checked(layers)
+        self.single_layers = list(dict.fromkeys(part for layer in self.layers for part in _parts(layer)))
         self.hooked = False
+        self.token_layers = TokenLayers.of(network, self.single_layers)
+        if self.token_layers is not None:
+            self.token_layers.prune(network)
+            _refuse_unfilled(self.single_layers[-1], sorted(unfilled & set(network.state_dict())))
+            self.feature_extractor = network
+        else:
+            self.feature_extractor = self._traced(network, tuple(main_layers), unfilled)
+        self.requires_grad_(False)
+        self.train(False)
+        self.channels_last: frozenset[str] = frozenset()
+        if self.token_layers is None:
+            self.channels_last = self._channels_last(size, getattr(network, "output_fmt", None))
+        shapes = self.feature_shapes(size)
+        self.out_dims: list[int] = [shape[0] for shape in shapes.values()]
+
+    def _traced(self, network: nn.Module, main_layers: tuple[str, ...], unfilled: frozenset[str]) -> nn.Module:
         try:
             traced = TracedGraph(network)
         except Exception as error:  # tracing fails in as many ways as there are networks
             logger.info("%s cannot be traced (%s): read through hooks, kept whole", type(network).__name__, error)
-            _check_hooked(network, self.layers, unfilled)
+            _check_hooked(network, self.single_layers, unfilled)
             self.hooked = True
-            self.feature_extractor = network
-        else:
-            self.feature_extractor = _pruned(traced, self.layers, tuple(main_layers), unfilled)
-        self.requires_grad_(False)
-        self.train(False)
-        self.channels_last: frozenset[str] = frozenset()
-        self.channels_last = self._channels_last(size, getattr(network, "output_fmt", None))
-        shapes = self.feature_shapes(size)
-        self.out_dims: list[int] = [shape[0] for shape in shapes.values()]
+            return network
+        return _pruned(traced, self.single_layers, main_layers, unfilled)
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Return the module in eval mode, whatever `mode` says."""
@@ -78,11 +95,12 @@ class FeatureExtractor(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {layer: (B, C, h, w)} for images (B, 3, H, W), layers in the user's order."""
         # Shapes are computed on the meta device, which knows no autocast.
-        if self.precision == "float32" or images.device.type == "meta":
-            return self._features(images)
-        with torch.autocast(images.device.type, dtype=getattr(torch, self.precision)):
-            features = self._features(images)
-        return {layer: feature.float() for layer, feature in features.items()}
+        with torch.no_grad():
+            if self.precision == "float32" or images.device.type == "meta":
+                return self.read(images)
+            with torch.autocast(images.device.type, dtype=getattr(torch, self.precision)):
+                features = self.read(images)
+            return {layer: feature.float() for layer, feature in features.items()}
 
     def _channels_last(self, size: tuple[int, int], output_fmt: Any) -> frozenset[str]:
         """Return the layers whose output is (B, h, w, C), told by how their shapes follow the size of the images."""
@@ -100,14 +118,25 @@ class FeatureExtractor(nn.Module):
             logger.info("Channels last, (B, h, w, C), and permuted: %s", ", ".join(sorted(last)))
         return last
 
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            found: dict[str, Tensor] = self._through_hooks(images) if self.hooked else self.feature_extractor(images)
+    def read(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {layer: (B, C, h, w)} for images (B, 3, H, W), with gradients of tensors that require them."""
+        if self.token_layers is not None:
+            found = self.token_layers.read(self.feature_extractor, images)
+        else:
+            found = self._through_hooks(images) if self.hooked else self.feature_extractor(images)
+        features = {layer: _average(layer, [found[part] for part in _parts(layer)]) for layer in self.layers}
         # (B, h, w, C) -> (B, C, h, w)
         return {
             layer: feature.permute(0, 3, 1, 2).contiguous() if layer in self.channels_last else feature
-            for layer, feature in found.items()
+            for layer, feature in features.items()
         }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints from when Swin was traced hold its attention masks, which it computes itself.
+        traced = f"{prefix}feature_extractor._tensor_constant"
+        for key in [key for key in state_dict if self.token_layers and key.startswith(traced)]:
+            del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _through_hooks(self, images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -122,16 +151,16 @@ class FeatureExtractor(nn.Module):
             return hook
 
         # Hooks live for one call, so that the module can be copied and pickled.
-        handles = [self.feature_extractor.get_submodule(n).register_forward_hook(store(n)) for n in self.layers]
+        handles = [self.feature_extractor.get_submodule(n).register_forward_hook(store(n)) for n in self.single_layers]
         try:
             self.feature_extractor(images)
         finally:
             for handle in handles:
                 handle.remove()
-        missed = [layer for layer in self.layers if layer not in found]
+        missed = [layer for layer in self.single_layers if layer not in found]
         if missed:
             raise OptionError(f"{type(self.feature_extractor).__name__} does not run its layers {', '.join(missed)}.")
-        return {layer: found[layer] for layer in self.layers}
+        return found
 
     def feature_shapes(self, image_size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
         """Return {layer: (C, h, w)} for images of (height, width), computed without touching any values.
@@ -144,7 +173,10 @@ class FeatureExtractor(nn.Module):
         for layer, output in outputs.items():
             if not torch.is_tensor(output) or output.ndim != 4:
                 shape = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-                raise OptionError(f"Layer '{layer}' gives {shape}, not a feature map (B, C, h, w). Take another layer.")
+                raise OptionError(
+                    f"Layer '{layer}' gives {shape}, not a feature map (B, C, h, w). Take another layer"
+                    f"{': ' if self.main_layers else ''}{', '.join(self.main_layers)}."
+                )
         return {layer: (out.shape[1], out.shape[2], out.shape[3]) for layer, out in outputs.items()}
 
     def _dry_run(self, image_size: tuple[int, int]) -> dict[str, Tensor]:
@@ -154,6 +186,8 @@ class FeatureExtractor(nn.Module):
         try:
             shapes_only = {key: value.to("meta") for key, value in held.items()}
             result = torch.func.functional_call(self, shapes_only, (images,))
+        except OptionError:
+            raise
         except Exception as error:  # operations without a meta kernel, tensors that are not registered
             logger.debug("Shapes by a real run on %s: %s", like.device, error)
             try:
@@ -177,6 +211,23 @@ def _checked(layers: Sequence[str]) -> list[str]:
     if doubled:
         raise OptionError(f"layers names {', '.join(doubled)} twice: each layer once.")
     return names
+
+
+def _parts(layer: str) -> list[str]:
+    return [part.strip() for part in layer.split("+")]
+
+
+def _average(layer: str, maps: list[Tensor]) -> Tensor:
+    """Return the mean of maps (B, C, h, w) of one shape."""
+    if len(maps) == 1:
+        return maps[0]
+    shapes = [tuple(one.shape[1:]) for one in maps]
+    if len(set(shapes)) > 1:
+        raise OptionError(
+            f"Layer '{layer}' is an average, and its maps differ in shape ({', '.join(map(str, shapes))}): average "
+            "layers of one shape, or give them as a list of layers, which joins them."
+        )
+    return torch.stack(maps).mean(dim=0)
 
 
 def _pruned(traced: TracedGraph, layers: list[str], main: tuple[str, ...], unfilled: frozenset[str]) -> nn.Module:

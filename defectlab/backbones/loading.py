@@ -22,7 +22,8 @@ from defectlab.backbones.registry import (
 )
 from defectlab.backbones.state_dicts import read_weights, unwrap
 from defectlab.backbones.weights import WeightsInfo, check_on_record, find_weights
-from defectlab.backbones.weights_matching import Match, best_match
+from defectlab.backbones.weights_conversion import fitting_weights
+from defectlab.backbones.weights_matching import Match
 from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.logs import show_log
 
@@ -63,8 +64,8 @@ def load_backbone(
         return _random(_with_overrides(spec, mean, std, precision), seed)
     if isinstance(weights, Mapping):
         state = unwrap(weights, "The given state dict")
-        found = best_match(state, variants(name), "The given state dict")
         info = WeightsInfo("a state dict", None, tensors_sha256(state), "module")
+        state, found = fitting_weights(state, variants(name), "The given state dict")
         return _load_into(state, found, _with_overrides(found.spec, mean, std, precision), info)
     if weights is not None and not isinstance(weights, str | Path):
         raise OptionError(
@@ -73,7 +74,7 @@ def load_backbone(
         )
     path = find_weights(name, weights)
     state = read_verified_weights(path, verify=verify)
-    found = best_match(state, variants(name), str(path))
+    state, found = fitting_weights(state, variants(name), str(path))
     info = WeightsInfo(path.name if weights is None else str(weights), path, weights_manifest.file_sha256(path), "file")
     spec = _with_overrides(_with_entry(found.spec, path, info.sha256), mean, std, precision)
     if spec.architecture != get_spec(name).architecture:

@@ -9,8 +9,9 @@ from defectlab.backbones import weights_manifest
 from defectlab.backbones.registry import REGISTRY, variants
 from defectlab.backbones.state_dicts import read_weights
 from defectlab.backbones.weights import SUFFIXES
+from defectlab.backbones.weights_conversion import fitting_weights
 from defectlab.backbones.weights_manifest import WeightsEntry
-from defectlab.backbones.weights_matching import best_match, looks_like
+from defectlab.backbones.weights_matching import looks_like
 from defectlab.utils import paths
 from defectlab.utils.errors import WeightsError
 from defectlab.utils.files import replacing
@@ -57,7 +58,7 @@ def import_file(
             raise WeightsError(f"{file} looks like no backbone that loads by name. Say which: --name resnet18.")
         name = alike[0]
         logger.info("%s looks like %s", file.name, " or ".join(alike))
-    found = best_match(state, variants(name), str(file))
+    _, found = fitting_weights(state, variants(name), str(file))
     target = paths.weights_dirs()[0] / _target_name(file, name, known)
     _copy(file, target, sha256, overwrite)
     base = known or WeightsEntry(target.name, "", "", "")

@@ -13,6 +13,7 @@ from torch import nn
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.recognition import as_backbone
+from defectlab.backbones.token_networks import check_image_size, nearest_size
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
@@ -85,7 +86,21 @@ class BaseDetector(AnomalibModule):
         Raises:
             OptionError: A size or a pre-processor that cannot work.
         """
-        preprocessing = shared.preprocessing(self.usual_preprocessing(backbone))
+        usual = self.usual_preprocessing(backbone)
+        if backbone is not None and shared.image_size is None and shared.center_crop is None and usual.crop is None:
+            fitting = nearest_size(backbone.network, usual.size)
+            if fitting != usual.size and shared.pre_processor is True:
+                logger.info(
+                    "%s: images of %s, the size nearest to %s that %s takes",
+                    self.name,
+                    fitting,
+                    usual.size,
+                    backbone.spec.name,
+                )
+            usual = replace(usual, size=fitting)
+        preprocessing = shared.preprocessing(usual)
+        if backbone is not None:
+            check_image_size(backbone.network, preprocessing.input_size)
         initialise(
             pre_processor=RecordedPreProcessor(preprocessing),
             post_processor=RawPostProcessor() if shared.post_processor is True else shared.post_processor,

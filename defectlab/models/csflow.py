@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.backbones.token_networks import nearest_size
 from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_layers
 from defectlab.models.model_parts import FourParts
@@ -87,8 +88,8 @@ class CsflowModel(FourParts, AnomalibCsFlowModel):
         self.loss = CsFlowLoss()
 
     def _working_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        probe = 512
-        _, rows, _ = self.feature_extractor.feature_shapes((probe, probe))[self.layer]
+        probe, width = nearest_size(self.feature_extractor.feature_extractor, (512, 512))
+        _, rows, _ = self.feature_extractor.feature_shapes((probe, width))[self.layer]
         step = round(probe / rows) * 2 ** (SCALES - 1)
         height, width = (-(-side // step) * step for side in input_size)
         if (height, width) != input_size:

@@ -42,10 +42,7 @@ class StudentExtractor(FeatureExtractor):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {layer: (B, C, h, w)} for images (B, 3, H, W), layers in the user's order."""
-        features: dict[str, torch.Tensor] = (
-            self._through_hooks(images) if self.hooked else self.feature_extractor(images)
-        )
-        return features
+        return self.read(images)
 
 
 class StfpmModel(FourParts, AnomalibStfpmModel):

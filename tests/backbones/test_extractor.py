@@ -126,10 +126,13 @@ def test_main_layers_of_an_unregistered_network_are_listed() -> None:
         FeatureExtractor(torchvision.models.efficientnet_b0(), ["blocks.1"])
 
 
-def test_tokens_are_refused() -> None:
-    vit = timm.create_model("vit_tiny_patch16_224")
-    with pytest.raises(OptionError, match=r"blocks\.1.*not a feature map"):
-        FeatureExtractor(vit, ["blocks.1"])
+def test_an_average_of_maps_of_one_shape_and_of_several(resnet18: nn.Module) -> None:
+    single = FeatureExtractor(resnet18, ["layer1.0", "layer1.1"])(images())
+    features = FeatureExtractor(resnet18, ["layer2", "layer1.0 + layer1.1"])(images())
+    assert list(features) == ["layer2", "layer1.0 + layer1.1"]
+    assert torch.allclose(features["layer1.0 + layer1.1"], (single["layer1.0"] + single["layer1.1"]) / 2, atol=1e-6)
+    with pytest.raises(OptionError, match=r"'layer1\+layer2' is an average, .*differ in shape.*list of layers"):
+        FeatureExtractor(resnet18, ["layer1+layer2"])
 
 
 class Untraceable(nn.Module):

@@ -12,8 +12,10 @@ import torch
 from helpers.models import backbone, data, small
 
 import defectlab.backbones.feature_cache.extraction as extracting
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.feature_cache.extraction import Features, extract
 from defectlab.backbones.feature_cache.store import FeatureStore
+from defectlab.backbones.loading import load_backbone
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.results.run.arrays import ArrayWriter
@@ -175,6 +177,19 @@ def test_features_are_the_models_own_for_every_image_and_layer(
     expected = model.model.features(model.preprocessing.transform()(images))
     for layer in ("layer1", "layer3"):
         torch.testing.assert_close(features[layer], expected[layer], rtol=1e-5, atol=1e-5)
+
+
+def test_features_of_a_transformer_are_kept_like_those_of_a_convolutional_network(parts: Path, store: FeatureStore):
+    network, folder, size = load_backbone("vit_tiny_patch16_224", "random"), data(parts), Preprocessing(size=(64, 48))
+    layers = ["blocks.0+blocks.1", "blocks.0"]
+    found = extract(folder, network, size, layers, store)
+    assert {layer: values.shape[1:] for layer, values in found.items()} == dict.fromkeys(layers, (192, 4, 3))
+    folder.setup()
+    image = folder.train_data[0]
+    row = folder.manifest.index(image.image_path)
+    expected = FeatureExtractor(network, layers)(size.transform()(image.image)[None])
+    for layer in layers:
+        torch.testing.assert_close(torch.from_numpy(found[layer][row]), expected[layer][0], rtol=1e-5, atol=1e-5)
 
 
 def test_only_what_is_missing_is_computed(parts: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch):

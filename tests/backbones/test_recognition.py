@@ -29,6 +29,24 @@ def test_other_torchvision_and_timm_models() -> None:
         assert (spec.library, spec.architecture, spec.mean) == ("timm", "tf_efficientnet_b0", (0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {}),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}),
+        ("vit_small_patch16_dinov3", {}),
+        ("swin_tiny_patch4_window7_224", {"dynamic_img_size": True}),
+        ("beit_base_patch16_224", {}),
+    ],
+)
+def test_transformers_of_timm_with_and_without_its_switch_for_any_size(name: str, options: dict[str, bool]) -> None:
+    with torch.device("meta"):
+        spec = recognise(timm.create_model(name, num_classes=3, **options))
+    assert spec is not None
+    assert (spec.library, spec.architecture) == ("timm", name)
+    assert spec.layers[:2] == (("layers.0", "layers.1") if name.startswith("swin") else ("blocks.0", "blocks.1"))
+
+
 def test_another_classifier_does_not_matter() -> None:
     network = torchvision.models.resnet18(num_classes=3)
     assert recognise(network) == REGISTRY["resnet18"]

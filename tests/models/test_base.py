@@ -11,7 +11,7 @@ from defectlab import Detector, Engine, load_backbone
 from defectlab.models.loading import restore
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
-from defectlab.utils.errors import WeightsError
+from defectlab.utils.errors import OptionError, WeightsError
 
 
 def test_a_layer_without_weights_is_refused(tmp_path: Path):
@@ -27,6 +27,18 @@ def test_a_layer_without_weights_is_refused(tmp_path: Path):
 def test_mean_and_std_are_the_backbones(tmp_path: Path):
     other = load_backbone("resnet18", weights="random", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     assert small("padim", backbone=other).preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+def test_images_are_of_the_nearest_size_that_the_backbone_takes(caplog: pytest.LogCaptureFixture):
+    network = load_backbone("vit_small_patch14_dinov2", weights="random")
+    with caplog.at_level("INFO"):
+        model = small("patchcore", backbone=network, layers=["blocks.0"], image_size=None)
+    assert model.preprocessing.size == (252, 252)
+    assert "the size nearest to (256, 256) that vit_small_patch14_dinov2 takes" in caplog.text
+    with pytest.raises(OptionError, match="image_size 252 x 252 or 266 x 266"):
+        small("patchcore", backbone=network, layers=["blocks.0"], image_size=256)
+    cropped = small("patchcore", backbone=network, layers=["blocks.0"], image_size=256, center_crop=224)
+    assert cropped.preprocessing.input_size == (224, 224)
 
 
 def test_every_image_setting_survives_the_checkpoint(parts: Path):

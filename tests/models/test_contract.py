@@ -16,12 +16,12 @@ from helpers.datasets import make_parts
 from helpers.models import SMALL, SmallModel, data, small
 from lightning.pytorch import seed_everything
 
-from defectlab import Detector, Engine
+from defectlab import Detector, Engine, load_backbone
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.convert import to_anomalib
 from defectlab.models.registry import MODELS
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
+from defectlab.utils.errors import InputError, OptionError
 
 
 def names(condition: str = "") -> list[Any]:
@@ -229,3 +229,25 @@ class UnknownCode(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.layer3(self.layer1(self.layer2(images)))
+
+
+WITH_BACKBONE = [
+    name if SMALL[name].once else pytest.param(name, marks=pytest.mark.long) for name in SMALL if MODELS[name].backbone
+]
+
+
+@pytest.mark.parametrize("name", WITH_BACKBONE)
+def test_a_transformer_serves_as_backbone(name: str, parts: Path, tmp_path: Path):
+    layers = ["blocks.1"] if name == "csflow" else ["blocks.0+blocks.2", "blocks.1"]
+    network = load_backbone("vit_tiny_patch16_224", weights="random")
+    with pytest.raises(OptionError, match=r"vit_tiny_patch16_224 cannot take images of 72 x 64.* 64 x 64 or 80 x 64"):
+        small(name, backbone=network, layers=layers, image_size=(72, 64))
+    model, run = train(name, parts, tmp_path, epochs=1, backbone=network, layers=layers, image_size=96)
+    assert run.status == "finished"
+    assert model.options["layers"] == layers
+    state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    last = 1 if name == "csflow" else 2
+    assert any(f".blocks.{last}." in key for key in state)
+    assert not any(f".blocks.{last + 1}." in key for key in state)
+    paths = [row.image_path for row in run.scores("test")]
+    assert [found.score for found in Detector.load(run.folder).predict(paths, batch_size=4)] == scores(run, "test")

@@ -250,3 +250,32 @@ def test_categories_come_in_groups_and_have_mean_rows(tmp_path: Path):
     assert rows["mean of all: 3 datasets"]["pixel_AUROC"] is None
     outcomes[2].status = "failed"
     assert list(mean_rows(outcomes, {})) == []
+
+
+def test_layers_of_a_transformer_share_one_extraction(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "home"))
+    passes: list[list[str]] = []
+    compute = extracting._compute
+    monkeypatch.setattr(extracting, "_compute", lambda *a: (passes.append(sorted(a[3])), compute(*a)))
+    grid = [
+        {"model.name": "patchcore", "model.layers": [["blocks.0"], ["blocks.0+blocks.2"]], "model.num_neighbors": [1]},
+        {"model.name": "padim", "model.layers": [["blocks.0", "blocks.1"]], "model.n_features": [20]},
+    ]
+    vit = {"name": "vit_tiny_patch16_224", "weights": "random"}
+    result = sweep(settings(parts, grid=grid, backbone=vit))
+    assert [one.status for one in result.outcomes] == ["finished"] * 3
+    assert passes == [["blocks.0", "blocks.0+blocks.2", "blocks.1"]]
+    own = Run.open(tmp_path / "home" / result.outcomes[1].record)
+    config = own.record.experiment.to_dict()
+    alone = run(
+        Experiment.from_dict(
+            {
+                **{key: value for key, value in config.items() if key != "name"},
+                "model": {key: value for key, value in config["model"].items() if key != "center_crop"},
+                "trainer": {"accelerator": "cpu", "default_root_dir": str(tmp_path / "alone")},
+                "backbone": vit,
+            }
+        )
+    )
+    assert own.record.run_id == alone.record.run_id
+    assert [row.score for row in own.scores("test")] == pytest.approx([row.score for row in alone.scores("test")])
