@@ -27,7 +27,7 @@ from defectlab.results.workbook.defects_sheet import write_per_defect
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
 from defectlab.results.workbook.runs_sheet import read_runs, write_runs
 from defectlab.results.workbook_row import KEY
-from defectlab.utils.files import write_csv, write_json
+from defectlab.utils.files import ESCAPED, write_csv, write_json
 from defectlab.utils.logs import LogFormatter
 from defectlab.utils.table import Cell, Table, print_line, print_table, to_html, to_markdown
 from defectlab.visualization.charts import interval_chart
@@ -187,7 +187,8 @@ def _is_formula(text: str) -> bool:
 
 def _rows(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
+        rows = list(csv.reader(file))
+    return [row[:-1] for row in rows] if rows[0][-1] == ESCAPED else rows
 
 
 def _check_html(page: str, tags: set[str] | None) -> None:
