@@ -10,7 +10,7 @@ from defectlab.utils.json_object import JsonTypeError
 # Far beyond what DefectLab writes: a record of ten thousand images takes 3 MB and is nested 8 levels deep.
 MAX_BYTES = 2**28
 MAX_DEPTH = 64
-MAX_WHOLE_NUMBER = 2**63 - 1
+MAX_WHOLE_NUMBER = 2**64 - 1  # the largest seed of torch
 NUL = "\x00"  # no file name can hold it
 
 
@@ -40,11 +40,16 @@ def parse_json(content: bytes) -> Any:
         raise JsonTypeError(f"it is no JSON ({error})") from None
     except ValueError:  # of a whole number of more digits than Python converts
         raise JsonTypeError("it holds a number of thousands of digits") from None
-    _check(data, 0)
+    check_json(data)
     return data
 
 
-def _check(data: Any, depth: int) -> None:
+def check_json(data: Any, depth: int = 0) -> None:
+    """Check that `read_json` would take plain data, which is `depth` levels deep in other data, from a file.
+
+    Raises:
+        JsonTypeError: With the path of the key.
+    """
     if isinstance(data, str):
         if NUL in data:
             raise JsonTypeError("holds a NUL character")
@@ -53,7 +58,7 @@ def _check(data: Any, depth: int) -> None:
             raise JsonTypeError(f"is nested deeper than {MAX_DEPTH} levels")
         for key, value in data.items() if isinstance(data, dict) else enumerate(data):
             try:
-                _check(value, depth + 1)
+                check_json(value, depth + 1)
             except JsonTypeError as error:
                 raise error.below(key) from None
         if isinstance(data, dict) and any(NUL in key for key in data):

@@ -22,6 +22,8 @@ from defectlab.utils import paths
 from defectlab.utils.disk import disk_errors
 from defectlab.utils.errors import BusyError, InputError
 from defectlab.utils.files import is_writable, write_json
+from defectlab.utils.json_files import check_json
+from defectlab.utils.json_object import JsonTypeError
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +72,17 @@ class Run:
 
         Raises:
             BusyError: Another process is running this experiment at this moment.
-            InputError: Results cannot be written there, or a record of a newer version is in its place.
+            InputError: Results cannot be written there, a record of a newer version is in its place, or a setting is
+                one that no record can hold, such as NaN.
         """
         identity = experiment_id(facts)
         begun = {"run_id": identity, "name": run_part(name), "status": "running", "error": None, "facts": dict(facts)}
         begun["process"] = {**this_process(), "started": _now()}
         record = RunRecord.from_dict(begun | dict(parts))
+        try:
+            check_json(record.to_dict())
+        except JsonTypeError as error:  # before the training that would be lost with its record
+            raise InputError(f"This run cannot be put on record: {error}.") from None
         parent = parent_of(results, record)
         if not is_writable(parent):
             raise InputError(f"{parent} cannot be written to. DEFECTLAB_RESULTS puts results elsewhere.")

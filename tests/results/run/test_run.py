@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,22 @@ def test_a_run_begins_with_a_record_and_ends_with_all_of_it(tmp_path: Path):
     assert record["status"] == "finished"
     assert record["run_id"] == experiment_id(FACTS)
     assert record["metrics"] == {"image_AUROC": 0.5}
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, -1])
+def test_every_seed_that_torch_takes_is_read_again(tmp_path: Path, seed: int):
+    run = start(tmp_path, facts={"seed": seed})
+    assert Run.open(run.folder).record.facts["seed"] == seed
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [(2**64, "a number beyond 64 bits"), (float("nan"), "nan, no finite number"), ([[float("inf")]], "inf, no finite")],
+)
+def test_a_setting_that_no_record_can_hold_is_refused_before_the_training(tmp_path: Path, value: Any, problem: str):
+    with pytest.raises(InputError, match=rf"cannot be put on record: facts\.model\.margin\S* is {problem}"):
+        start(tmp_path, facts={"seed": 1, "model.margin": value})
+    assert not list(tmp_path.rglob("run.json"))
 
 
 def test_the_same_experiment_replaces_its_run_only_once_the_new_one_is_as_far(tmp_path: Path):
@@ -126,6 +143,7 @@ def test_a_killed_run_is_known_as_interrupted(tmp_path: Path):
     code = f"""
 import os, signal
 from pathlib import Path
+from typing import Any
 from defectlab.results.run.run import Run
 run = Run.start(Path({str(tmp_path)!r}), "r", {{"seed": 1}}, {parts_of_a_record()!r})
 os.kill(os.getpid(), signal.SIGKILL)
