@@ -18,6 +18,8 @@ from io import BytesIO
 from pathlib import Path
 from xml.parsers import expat
 
+from openpyxl.utils import column_index_from_string
+
 from defectlab.utils.errors import InputError
 
 MAX_FILE_BYTES = 512 << 20
@@ -102,7 +104,7 @@ def read_package(path: Path) -> Package:
     """Read and check an .xlsx file.
 
     Raises:
-        InputError: The file is damaged, lacks a part, or is larger than the limits above.
+        InputError: The file is damaged, lacks a part, or is larger than the limits of this module.
         OSError: It cannot be read at all.
     """
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -295,12 +297,5 @@ def _cells_of(reference: str) -> int:
     found = re.fullmatch(r"\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})", reference)
     if found is None:
         return 1
-    left, right = (_number(letters) for letters in found.group(1, 3))
+    left, right = (column_index_from_string(letters) for letters in found.group(1, 3))
     return max(right - left + 1, 1) * max(int(found[4]) - int(found[2]) + 1, 1)
-
-
-def _number(letters: str) -> int:
-    number = 0
-    for letter in letters:
-        number = number * 26 + ord(letter) - 64
-    return number

@@ -5,12 +5,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import Timeout
+from openpyxl import Workbook
 
+from defectlab.results.comparison.ranking import rank_rows
+from defectlab.results.comparison.runs import KindResult, kinds_of
+from defectlab.results.comparison.significance import TestScores, find_test_scores
 from defectlab.results.run.run import Run, find_runs
-from defectlab.results.workbook.hand_kept_layout import find_blocks, import_blocks
+from defectlab.results.workbook.about_sheet import write_about
+from defectlab.results.workbook.cells import headers_of
+from defectlab.results.workbook.comparison_sheet import write_comparison
+from defectlab.results.workbook.defects_sheet import write_per_defect
+from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
 from defectlab.results.workbook.open_workbook import (
     COMPARISON,
     RUNS,
@@ -30,6 +37,16 @@ from defectlab.results.workbook.pending import (
     marks_of,
     render_or_wait,
 )
+from defectlab.results.workbook.runs_sheet import read_runs, write_runs
+from defectlab.results.workbook.user_content import (
+    ABOUT,
+    LEADERBOARD,
+    PER_DEFECT,
+    Shown,
+    create_generated,
+    remove_generated,
+    store_fingerprints,
+)
 from defectlab.results.workbook_row import (
     ELSEWHERE,
     FINISHED,
@@ -46,25 +63,6 @@ from defectlab.results.workbook_row import (
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
-
-if TYPE_CHECKING:
-    from openpyxl.worksheet.worksheet import Worksheet
-from openpyxl import Workbook
-
-from defectlab.results.comparison.ranking import rank_rows
-from defectlab.results.comparison.runs import KindResult, kinds_of
-from defectlab.results.comparison.significance import TestScores, find_test_scores
-from defectlab.results.workbook.about_sheet import write_about
-from defectlab.results.workbook.defects_sheet import write_per_defect
-from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
-from defectlab.results.workbook.user_content import (
-    ABOUT,
-    LEADERBOARD,
-    PER_DEFECT,
-    Shown,
-    create_generated,
-    store_fingerprints,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -120,61 +118,12 @@ def read_workbook(path: str | Path | None = None) -> list[Row]:
     Raises:
         InputError: The file is no workbook.
     """
-    from defectlab.results.workbook.runs_sheet import read_runs
-
     path = paths.workbook() if path is None else paths.resolve(path)
     if not path.is_file() or not path.stat().st_size:
         return []
     book = load(path)
     sheet = find_sheet(book, RUNS)
     return [] if sheet is None else list(read_runs(sheet).values())
-
-
-def imported_rows(file: str | Path, dataset: str | None = None) -> list[Row]:
-    """Return the configurations of a hand-kept workbook as rows, from every sheet except DefectLab's own.
-
-    Raises:
-        InputError: No such file, no workbook, no block, or a value that is no metric.
-    """
-    from defectlab.results.workbook.cells import read_cells
-    from defectlab.results.workbook.user_content import is_generated
-
-    path = Path(file) if Path(file).is_file() else paths.resolve(file)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.")
-    book, values = load(path), load(path, values=True)
-    ours = [find_sheet(book, RUNS), find_sheet(book, COMPARISON)] if find_sheet(book, RUNS) else []
-    ours += [sheet for sheet in book.worksheets if is_generated(book, sheet)]
-    sheets = [sheet for sheet in book.worksheets if sheet not in ours]
-    found: list[Row] = []
-    for sheet in sheets:
-        source = f"{path.name}, sheet {sheet.title}"
-        written, cells = read_cells(sheet), read_cells(values[sheet.title])
-        unknown = [place for place in written if place not in cells]
-        if find_blocks(cells):
-            _check_formulas(sheet, unknown, source)
-            found += import_blocks(cells, source, dataset or "not recorded")
-        elif sheet.max_row > 1:
-            logger.info("%s: no block of models, left out", source)
-    if not found:
-        own = "It is a workbook of DefectLab's own: its rows come from run folders, so copy those. " if ours else ""
-        names = ", ".join(sheet.title for sheet in sheets) or "none"
-        raise InputError(
-            f"{path} has no block of models to import (sheets looked at: {names}). {own}A block is: the model's name "
-            "in A and its configurations in B, C, ...; below it, in A, image_AUROC, image_F1Score, pixel_AUROC, "
-            "pixel_F1Score."
-        )
-    return found
-
-
-def _check_formulas(sheet: "Worksheet", unknown: Sequence[tuple[int, int]], source: str) -> None:
-    """Check that cells without a stored value hold no formula, which only a spreadsheet program could compute."""
-    cells = [sheet.cell(*place).coordinate for place in unknown if sheet.cell(*place).data_type == "f"]
-    if cells:
-        raise InputError(
-            f"{source}: cell {cells[0]} holds a formula without its value. Open the file in Excel or LibreOffice, save "
-            "it, and import again."
-        )
 
 
 class _ChangedError(Exception):
@@ -226,9 +175,6 @@ def _render_once(path: Path, pending: Sequence[str], imported: Sequence[Row], pr
 
 def _rows_before(book: Workbook) -> dict[str, Row]:
     """Return the rows of the sheet `runs`, or of one that a user has renamed, for rows that have no record here."""
-    from defectlab.results.workbook.cells import headers_of
-    from defectlab.results.workbook.runs_sheet import read_runs
-
     sheet = find_sheet(book, RUNS)
     if sheet is None:
         named = {"dataset", "model", "run", KEY}
@@ -244,10 +190,6 @@ def _filled(
     path: Path,
 ) -> bytes:
     """Return the .xlsx file of the workbook with its sheets written anew; `before` holds the rows it has now."""
-    from defectlab.results.workbook.comparison_sheet import write_comparison
-    from defectlab.results.workbook.runs_sheet import write_runs
-    from defectlab.results.workbook.user_content import remove_generated
-
     active = None if book.active is None else book.active.title
     shown = remove_generated(book)
     comparison = find_sheet(book, COMPARISON) or create_sheet(book, COMPARISON)
