@@ -19,7 +19,6 @@ import pytest
 import torch
 from helpers.datasets import make_parts
 from nbclient import NotebookClient
-from safetensors.torch import save_file
 
 import defectlab
 from defectlab import make_sample
@@ -119,7 +118,7 @@ class TestEveryNotebook:
 def test_a_training_cell_is_complete_in_itself(path: Path):
     trainings = [cell for cell in cells(path, "code") if "Engine(" in cell.source]
     assert len(trainings) == len(cells(path, "code")) - 1
-    assert 'load_backbone("defectlab_resnet18")' in trainings[0].source
+    assert 'load_backbone("efficientnet_lite0")' in trainings[0].source
     for cell in trainings:
         tree = ast.parse(cell.source)
         known = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
@@ -135,23 +134,17 @@ def test_a_training_cell_is_complete_in_itself(path: Path):
 
 
 def project(root: Path, *, train: int, good: int, bad: int) -> Path:
-    """A person's project folder: notebooks, a workbook that marks the root, a few small images, random weights."""
+    """A person's project folder: notebooks, a workbook that marks the root, a few small images."""
     for folder in ("training_code", "inference_code"):
         shutil.copytree(CHECKOUT / folder, root / folder, ignore=shutil.ignore_patterns("py", ".ipynb_checkpoints"))
     (root / "models_comparing.xlsx").touch()
     make_parts(root / "data/coins", train=train, good=good, bad=bad, defect="patch")
-    random_weights(root, "defectlab_resnet18")
     return root
 
 
 def random_weights(root: Path, name: str) -> None:
     (root / "weights").mkdir(exist_ok=True)
-    state = build(get_spec(name), seed=0).state_dict()
-    if name == "defectlab_resnet18":
-        kept = {key: value.contiguous() for key, value in state.items() if not key.startswith(("layer4.", "fc."))}
-        save_file(kept, root / f"weights/{name}.safetensors")
-    else:
-        torch.save(state, root / f"weights/{name}.pth")
+    torch.save(build(get_spec(name), seed=0).state_dict(), root / f"weights/{name}.pth")
 
 
 def execute(root: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
@@ -190,7 +183,7 @@ def assert_only_weights_are_missing(errors: Sequence[Any], expected: int) -> Non
         assert error.traceback[0].startswith("WeightsError: No weights for backbone")
 
 
-def test_they_run_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_they_run_with_the_weights_that_come_along(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=3, good=4, bad=4)
     errors = execute(root, [*TRAINING, *INFERENCE], monkeypatch)
     assert_only_weights_are_missing(errors["training_code/padim.ipynb"], 13)
@@ -199,9 +192,9 @@ def test_they_run_with_the_bundled_backbone_alone(own_project: Path, monkeypatch
     assert not errors["inference_code/look_at_one_image.ipynb"]
     runs = find_runs(root / "results")
     assert sorted(run.folder.relative_to(root / "results").as_posix() for run in runs) == [
-        "Padim/coins/defectlab_resnet18_layer1-layer2-layer3_100",
-        "Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3",
-        "Patchcore/coins/defectlab_resnet18_layer2-layer3_0.1_9",
+        "Padim/coins/efficientnet_lite0_blocks.1-blocks.2-blocks.4_100",
+        "Patchcore/coins/efficientnet_lite0_blocks.2-blocks.4_0.01_3",
+        "Patchcore/coins/efficientnet_lite0_blocks.2-blocks.4_0.1_9",
     ]
     assert all(run.status == "finished" and (run.folder / "pictures.png").is_file() for run in runs)
     rows = read_workbook(root / "models_comparing.xlsx")
@@ -296,7 +289,7 @@ def test_own_photographs_get_no_verdict_but_the_persons(
     assert new.record.dataset.counts["train"]["good"] == old.record.dataset.counts["train"]["good"] + 2
 
 
-def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cflow_runs_with_the_weights_that_come_along(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=1, good=2, bad=2)
     cheap = {r"=30\b": "=5", r"Cflow\(\s*backbone": "Cflow(image_size=128, backbone"}  # epochs, pixels
     cheapen(root, "training_code/cflow.ipynb", cheap)
@@ -309,7 +302,7 @@ def test_cflow_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypat
     assert losses[-1] < losses[0]
 
 
-def test_featcae_runs_with_the_bundled_backbone_alone(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_featcae_runs_with_the_weights_that_come_along(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     root = project(own_project, train=1, good=2, bad=2)
     (root / "data/coins").rename(root / "data/bottle")  # the person's own, found and replaced as the notebook tells
     (root / "data/bottle/test/patch").rename(root / "data/bottle/test/crack")
@@ -330,7 +323,7 @@ def test_a_sweep_runs_and_its_best_scores_images(own_project: Path, monkeypatch:
     cheap = {
         r"settings = \{": 'settings = {\n    "model": {"image_size": [64, 64]},',
         r"\[0\.01, 0\.1\]": "[0.01]",
-        r'"step": 50': '"step": 150',
+        r'"step": 40': '"step": 120',
         r'"max_epochs": 5': '"max_epochs": 1',
         r"\[25, 50\]": "[25]",
     }

@@ -2,6 +2,7 @@
 
 import fnmatch
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,17 @@ REGISTRY: dict[str, BackboneSpec] = {
     )
 }
 
+_RESNET_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+# Layers with the strides of a ResNet's (4, 8, 16, 32), the last of each stride, by architecture.
+_SAME_STRIDES = {
+    **dict.fromkeys(("efficientnet_b5", "efficientnet_b7"), ("features.2", "features.3", "features.5", "features.7")),
+    **dict.fromkeys(
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "tf_efficientnet_b7"),
+        ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
+    ),
+    "cspdarknet53": ("stages.1", "stages.2", "stages.3", "stages.4"),
+}
+
 # timm has no weights for its own efficientnet_b7: files with its keys were made for tf_efficientnet_b7, whose
 # batch-norm epsilon and padding differ without any error.
 _SECOND_ARCHITECTURE = {"efficientnet_b7": "tf_efficientnet_b7"}
@@ -169,6 +181,16 @@ def with_timm_cfg(spec: BackboneSpec, cfg: dict[str, Any]) -> BackboneSpec:
         input_size=(int(size[1]), int(size[2])),
         interpolation=cfg.get("interpolation") or spec.interpolation,
     )
+
+
+def usual_layers(spec: BackboneSpec, layers: Sequence[str]) -> tuple[str, ...]:
+    """Return a ResNet's `layers` as this registered backbone's layers of the same strides; others as they are.
+
+    >>> usual_layers(REGISTRY["efficientnet_lite0"], ["layer2", "layer3"])
+    ('blocks.2', 'blocks.4')
+    """
+    same = dict(zip(_RESNET_LAYERS, _SAME_STRIDES.get(spec.architecture, _RESNET_LAYERS), strict=True))
+    return tuple(same.get(layer, layer) for layer in layers)
 
 
 def variants(name: str) -> tuple[BackboneSpec, ...]:

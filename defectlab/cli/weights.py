@@ -71,7 +71,7 @@ def weights_distil(
         backbone: Whose features it learns.
         weights: The backbone's file, or `random`; default is looked for by name.
         model_size: tiny, small or medium.
-        layers: Of the backbone; default is layer2 and layer3.
+        layers: Of the backbone; default is layer2 and layer3, or those of the same strides.
         images: Folder of images to learn on; default is a generated set.
         steps: Optimiser steps.
         batch_size: Images a step.
@@ -85,7 +85,7 @@ def weights_distil(
     path = distil_teacher(
         load_backbone(backbone, weights=weights, seed=seed),
         model_size=model_size,
-        layers=layers or ["layer2", "layer3"],
+        layers=layers,
         images=images,
         steps=steps,
         batch_size=batch_size,

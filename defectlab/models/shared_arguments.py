@@ -2,16 +2,20 @@
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from torch import nn
 
+from defectlab.backbones.registry import REGISTRY, usual_layers
 from defectlab.data.transforms.preprocessing import Preprocessing, height_width
 from defectlab.models.processors import RecordedPreProcessor
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_flags, check_option_names
+
+logger = logging.getLogger(__name__)
 
 Size = int | Sequence[int] | None
 
@@ -88,6 +92,10 @@ def takes_shared_arguments(init: Callable[..., None]) -> Callable[..., None]:
         check_flags(owner, kwargs, signature.parameters)
         given = signature.bind(*args, **kwargs).arguments
         more = given.pop(any_keyword, {}) if any_keyword else {}
+        if "layers" in own and "layers" not in given:
+            given["layers"] = _usual_layers(
+                owner, given.get("backbone", own["backbone"].default), own["layers"].default
+            )
         values = {one.name: given.pop(one.name) for one in shared if one.name in given}
         init(**given, **more, shared=SharedArguments(**values))
         model.save_options()  # not inside: Lightning expects a constructor's variables to be those of its signature
@@ -97,3 +105,12 @@ def takes_shared_arguments(init: Callable[..., None]) -> Callable[..., None]:
     cast(Any, init).__signature__ = signature
     wrapper.__doc__ = f"Take the model's own arguments, and those of every model.\n\n{inspect.getdoc(SharedArguments)}"
     return wrapper
+
+
+def _usual_layers(owner: str, backbone: Any, layers: Sequence[str]) -> tuple[str, ...]:
+    """Return a constructor's default layers, which are a ResNet's, for the backbone that it got."""
+    spec = getattr(backbone, "spec", REGISTRY.get(backbone) if isinstance(backbone, str) else None)
+    usual = tuple(layers) if spec is None else usual_layers(spec, layers)
+    if spec is not None and usual != tuple(layers):
+        logger.info("%s: layers %s of %s, where a ResNet has %s", owner, list(usual), spec.name, list(layers))
+    return usual

@@ -21,7 +21,7 @@
 # %%
 from defectlab import Detector, Run
 
-RUN = "results/Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3"
+RUN = "results/Patchcore/coins/efficientnet_lite0_blocks.2-blocks.4_0.01_3"
 IMAGE = "data/coins/test/patch/000.png"
 detector = Detector.load(RUN)
 (found,) = detector.predict(IMAGE)

@@ -21,7 +21,7 @@
 # %%
 from defectlab import Detector
 
-RUN = "results/Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3"
+RUN = "results/Patchcore/coins/efficientnet_lite0_blocks.2-blocks.4_0.01_3"
 IMAGES = "data/coins/test"
 detector = Detector.load(RUN)
 print(f"anomalous: image score above {detector.image_threshold}, map above {detector.pixel_threshold}")

@@ -23,7 +23,7 @@
 # %%
 from defectlab import Detector, make_sample
 
-RUN = "results/Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3"
+RUN = "results/Patchcore/coins/efficientnet_lite0_blocks.2-blocks.4_0.01_3"
 IMAGES = "data/coins_new/test"
 if IMAGES == "data/coins_new/test":
     print("New images:", make_sample("coins", "data/coins_new", seed=7, exist_ok=True))
@@ -72,8 +72,8 @@ new, good = None, confirmed(VERDICTS)
 print(f"{len(good)} images are confirmed as good" + ("" if good else ": there is nothing to train again with"))
 if good:
     datamodule = ReviewedFolder(RUN, good)
-    backbone = load_backbone("defectlab_resnet18")
-    model = Patchcore(backbone=backbone, layers=["layer2", "layer3"], coreset_sampling_ratio=0.01, num_neighbors=3)
+    backbone = load_backbone("efficientnet_lite0")
+    model = Patchcore(backbone=backbone, layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01, num_neighbors=3)
     Engine().train(model=model, datamodule=datamodule)
     new = model.run_folder
 

@@ -23,7 +23,7 @@
 # %%
 from defectlab import Run
 
-RUN = "results/Patchcore/coins/defectlab_resnet18_layer2-layer3_0.01_3"
+RUN = "results/Patchcore/coins/efficientnet_lite0_blocks.2-blocks.4_0.01_3"
 run = Run.open(RUN)
 now = run.record["thresholds"]["image"]
 labels = [row.label for row in run.scores("validation")]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import logging
 import subprocess
 import sys
 from dataclasses import fields
@@ -12,7 +13,8 @@ import pytest
 from helpers.models import small
 
 import defectlab.models
-from defectlab import model_class
+from defectlab import Patchcore, load_backbone, model_class
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.experiment import Experiment, build
 from defectlab.models.processors import RecordedPreProcessor
@@ -112,3 +114,25 @@ def test_one_of_anomalibs_models_keeps_its_own_size_unless_told():
     assert plain.preprocessing.size == (256, 256)
     with pytest.raises(OptionError, match="not both"):
         model_class("ganomaly")(pre_processor=RecordedPreProcessor(plain.preprocessing), image_size=64)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [
+        ("efficientnet_lite0", ["blocks.2", "blocks.4"]),
+        ("cspdarknet53", ["stages.2", "stages.3"]),
+        ("resnet18", ["layer2", "layer3"]),
+    ],
+)
+def test_layers_that_are_not_given_are_the_backbones_own_of_the_same_strides(
+    backbone: str, layers: list[str], caplog: pytest.LogCaptureFixture
+):
+    network = load_backbone(backbone, "random")
+    with caplog.at_level(logging.INFO):
+        model = Patchcore(network)
+    assert model.options["layers"] == layers
+    assert ("where a ResNet has" in caplog.text) == (backbone != "resnet18")
+    shapes = FeatureExtractor(network, layers).feature_shapes((256, 256))
+    assert [shape[1:] for shape in shapes.values()] == [(32, 32), (16, 16)]
+    with pytest.raises(OptionError, match="Unknown layer 'layer9'"):
+        Patchcore(network, layers=["layer9"])

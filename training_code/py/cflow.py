@@ -35,16 +35,16 @@ from defectlab import make_sample
 print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 
 # %% [markdown]
-# ## The backbone that comes with the project
+# ## The weights that come with the project
 #
-# Layers 1 to 3, 30 epochs. You should see a falling loss, one line for the fit and a table of four metrics.
+# EfficientNet-Lite0 with ImageNet weights, three layers at strides 4, 8 and 16, 30 epochs. You should see a falling loss, one line for the fit and a table of four metrics.
 
 # %% tags=["raises-exception"]
 from defectlab import Cflow, Engine, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = Cflow(backbone=backbone, layers=["layer1", "layer2", "layer3"], pre_trained=False, fiber_batch_size=1024)
+backbone = load_backbone("efficientnet_lite0")
+model = Cflow(backbone=backbone, layers=["blocks.1", "blocks.2", "blocks.4"], pre_trained=False, fiber_batch_size=1024)
 engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
@@ -52,7 +52,7 @@ results = engine.test(model=model, datamodule=datamodule)
 # %% [markdown]
 # ## ResNet-18
 #
-# The same with ImageNet weights, by `engine.train`, which is `fit` and `test` in one call.
+# The same with ResNet-18, by `engine.train`, which is `fit` and `test` in one call.
 
 # %% tags=["raises-exception"]
 from defectlab import Cflow, Engine, Folder, load_backbone

@@ -33,16 +33,16 @@ from defectlab import make_sample
 print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 
 # %% [markdown]
-# ## The backbone that comes with the project
+# ## The weights that come with the project
 #
-# Layers 2 and 3, 20 epochs. You should see one line for the features, which are computed once, a falling loss, one line for the fit and a table of four metrics.
+# EfficientNet-Lite0 with ImageNet weights, layers at strides 8 and 16, 20 epochs. You should see one line for the features, which are computed once, a falling loss, one line for the fit and a table of four metrics.
 
 # %%
 from defectlab import Engine, FeatCae, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=4, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = FeatCae(backbone=backbone, layers=["layer2", "layer3"], pre_trained=False, latent_dim=100)
+backbone = load_backbone("efficientnet_lite0")
+model = FeatCae(backbone=backbone, layers=["blocks.2", "blocks.4"], pre_trained=False, latent_dim=100)
 engine = Engine(max_epochs=20)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)

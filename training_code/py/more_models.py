@@ -39,8 +39,8 @@ print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 from defectlab import Engine, Folder, Stfpm, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = Stfpm(backbone=backbone, layers=["layer1", "layer2", "layer3"], image_size=128)
+backbone = load_backbone("efficientnet_lite0")
+model = Stfpm(backbone=backbone, layers=["blocks.1", "blocks.2", "blocks.4"], image_size=128)
 results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -52,8 +52,8 @@ results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, dat
 from defectlab import Engine, Fastflow, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = Fastflow(backbone=backbone, layers=["layer2", "layer3"], flow_steps=4, hidden_ratio=0.2, image_size=128)
+backbone = load_backbone("efficientnet_lite0")
+model = Fastflow(backbone=backbone, layers=["blocks.2", "blocks.4"], flow_steps=4, hidden_ratio=0.2, image_size=128)
 results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -65,8 +65,8 @@ results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, dat
 from defectlab import Csflow, Engine, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = Csflow(backbone=backbone, layers=["layer3"], cross_conv_hidden_channels=64, image_size=128)
+backbone = load_backbone("efficientnet_lite0")
+model = Csflow(backbone=backbone, layers=["blocks.4"], cross_conv_hidden_channels=64, image_size=128)
 results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
 
 # %% [markdown]
@@ -89,7 +89,7 @@ results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, dat
 # %%
 from defectlab import distil_teacher, load_backbone
 
-backbone = load_backbone("defectlab_resnet18")
+backbone = load_backbone("efficientnet_lite0")
 teacher = distil_teacher(
     backbone, model_size="tiny", teacher_out_channels=64, image_size=64, steps=20, batch_size=4,
     output="weights/teacher_for_show.safetensors", overwrite=True,
@@ -104,6 +104,6 @@ teacher = distil_teacher(
 from defectlab import Engine, Folder, load_backbone, model_class
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = model_class("dfm")(backbone=backbone, layer="layer2", image_size=128)
+backbone = load_backbone("efficientnet_lite0")
+model = model_class("dfm")(backbone=backbone, layer="blocks.2", image_size=128)
 results = Engine(max_epochs=1).train(model=model, datamodule=datamodule)

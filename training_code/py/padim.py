@@ -33,16 +33,16 @@ from defectlab import make_sample
 print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 
 # %% [markdown]
-# ## The backbone that comes with the project
+# ## The weights that come with the project
 #
-# ResNet-18, 100 of 448 channels. `fit` trains and chooses the thresholds on validation images, `test` computes the metrics. You should see the split, one line for the fit and a table of four metrics.
+# EfficientNet-Lite0 with ImageNet weights, 100 of 176 channels. `fit` trains and chooses the thresholds on validation images, `test` computes the metrics. You should see the split, one line for the fit and a table of four metrics.
 
 # %% tags=["raises-exception"]
 from defectlab import Engine, Folder, Padim, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = Padim(backbone=backbone, layers=["layer1", "layer2", "layer3"], pre_trained=False, n_features=100)
+backbone = load_backbone("efficientnet_lite0")
+model = Padim(backbone=backbone, layers=["blocks.1", "blocks.2", "blocks.4"], pre_trained=False, n_features=100)
 engine = Engine(max_epochs=1)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)
@@ -50,7 +50,7 @@ results = engine.test(model=model, datamodule=datamodule)
 # %% [markdown]
 # ## ResNet-18
 #
-# The same with ImageNet weights: the number of channels that the PaDiM paper uses.
+# 100 of 448 channels: the backbone and the number of channels that the PaDiM paper uses.
 
 # %% tags=["raises-exception"]
 from defectlab import Engine, Folder, Padim, load_backbone

@@ -33,17 +33,17 @@ from defectlab import make_sample
 print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 
 # %% [markdown]
-# ## The backbone that comes with the project
+# ## The weights that come with the project
 #
-# 1 % of the patches, 3 neighbours. You should see the size of the coreset, one line for the fit and a table of four metrics. `inference_code/` uses this run.
+# EfficientNet-Lite0 with ImageNet weights, 1 % of the patches, 3 neighbours. You should see the size of the coreset, one line for the fit and a table of four metrics. `inference_code/` uses this run.
 
 # %% tags=["raises-exception"]
 from defectlab import Engine, Folder, Patchcore, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=10, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
+backbone = load_backbone("efficientnet_lite0")
 model = Patchcore(
-    backbone=backbone, layers=["layer2", "layer3"], pre_trained=False, coreset_sampling_ratio=0.01, num_neighbors=3
+    backbone=backbone, layers=["blocks.2", "blocks.4"], pre_trained=False, coreset_sampling_ratio=0.01, num_neighbors=3
 )
 engine = Engine(max_epochs=1)
 engine.fit(model=model, datamodule=datamodule)
@@ -56,9 +56,9 @@ results = engine.test(model=model, datamodule=datamodule)
 from defectlab import Engine, Folder, Patchcore, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=10, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
+backbone = load_backbone("efficientnet_lite0")
 model = Patchcore(
-    backbone=backbone, layers=["layer2", "layer3"], pre_trained=False, coreset_sampling_ratio=0.1, num_neighbors=9
+    backbone=backbone, layers=["blocks.2", "blocks.4"], pre_trained=False, coreset_sampling_ratio=0.1, num_neighbors=9
 )
 engine = Engine(max_epochs=1)
 results = engine.train(model=model, datamodule=datamodule)
@@ -66,7 +66,7 @@ results = engine.train(model=model, datamodule=datamodule)
 # %% [markdown]
 # ## ResNet-18
 #
-# The first cell with ImageNet weights.
+# The first cell with ResNet-18.
 
 # %% tags=["raises-exception"]
 from defectlab import Engine, Folder, Patchcore, load_backbone

@@ -39,10 +39,10 @@ from defectlab import sweep
 settings = {
     "name": "first",
     "data": {"root": "data/coins", "num_workers": 2},
-    "backbone": {"name": "defectlab_resnet18"},
+    "backbone": {"name": "efficientnet_lite0"},
     "grid": [
         {"model.name": "patchcore", "model.coreset_sampling_ratio": [0.01, 0.1], "model.num_neighbors": [1, 5, 9]},
-        {"model.name": "padim", "model.n_features": {"from": 50, "to": 200, "step": 50}},
+        {"model.name": "padim", "model.n_features": {"from": 50, "to": 170, "step": 40}},
     ],
 }
 planned = sweep(settings, plan_only=True)
@@ -90,9 +90,9 @@ trained = sweep(
     {
         "name": "featcae",
         "data": {"root": "data/coins", "num_workers": 2, "train_batch_size": 4},
-        "backbone": {"name": "defectlab_resnet18"},
+        "backbone": {"name": "efficientnet_lite0"},
         "trainer": {"max_epochs": 5},
-        "grid": [{"model.name": "featcae", "model.layers": [["layer2"], ["layer3"]], "model.latent_dim": [25, 50]}],
+        "grid": [{"model.name": "featcae", "model.layers": [["blocks.2"], ["blocks.4"]], "model.latent_dim": [25, 50]}],
     }
 )
 

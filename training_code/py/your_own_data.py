@@ -59,8 +59,8 @@ samples_figure(manifest, "train", 0, count=4)
 from defectlab import Engine, Patchcore, load_backbone
 
 datamodule = Folder(root=ROOT, train_batch_size=10, eval_batch_size=10, num_workers=2, seed=42)
-backbone = load_backbone("defectlab_resnet18")
-model = Patchcore(backbone=backbone, layers=["layer2", "layer3"], coreset_sampling_ratio=0.01, num_neighbors=3)
+backbone = load_backbone("efficientnet_lite0")
+model = Patchcore(backbone=backbone, layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01, num_neighbors=3)
 results = Engine().train(model=model, datamodule=datamodule)
 
 # %% [markdown]

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as tvf
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.recognition import as_backbone
+from defectlab.backbones.registry import usual_layers
 from defectlab.backbones.state_dicts import write_safetensors
 from defectlab.data.auxiliary_images import find_auxiliary_images
 from defectlab.data.datasets import load_image
@@ -37,7 +38,7 @@ def distil_teacher(
     *,
     model_size: str = "small",
     teacher_out_channels: int = 384,
-    layers: Sequence[str] = ("layer2", "layer3"),
+    layers: Sequence[str] | None = None,
     images: str | Path | None = None,
     image_size: int = 256,
     steps: int = 2000,
@@ -55,7 +56,8 @@ def distil_teacher(
         backbone: Whose features it learns, from `load_backbone`.
         model_size: tiny, small or medium, as EfficientAd's.
         teacher_out_channels: As EfficientAd's.
-        layers: Of the backbone; the teacher's grid is a quarter of the image.
+        layers: Of the backbone; None is a ResNet's layer2 and layer3, or those of the same strides. The teacher's grid
+            is a quarter of the image.
         images: Folder of images to learn on, at any depth; None is the generated set.
         image_size: What the teacher sees, square; the backbone sees twice that.
         steps: Optimiser steps. The paper takes 60 000 with batches of 16.
@@ -82,6 +84,7 @@ def distil_teacher(
     if target.exists() and not overwrite:
         raise InputError(f"{target} is there already. Give output=..., or overwrite=True.")
     network = as_backbone(backbone)
+    layers = layers or usual_layers(network.spec, ("layer2", "layer3"))
     source = find_auxiliary_images(
         images,
         option="distil_teacher: images",

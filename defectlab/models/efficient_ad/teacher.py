@@ -13,6 +13,7 @@ from torch import nn
 
 from defectlab.backbones.backbone import tensors_sha256
 from defectlab.backbones.loading import read_verified_weights
+from defectlab.backbones.registry import DEFAULT
 from defectlab.backbones.weights import find_weights
 from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.utils import paths
@@ -97,7 +98,7 @@ def _fix(model_size: str) -> str:
     fetch = f"Fetch {FETCH} and put its pretrained_teacher_{model_size}.pth there. Or distil"
     return (
         f"{'Distil' if model_size == 'tiny' else fetch} one from a backbone that you have: "
-        f"`{paths.program()} weights distil defectlab_resnet18 --model_size {model_size}`: it knows what that backbone "
+        f"`{paths.program()} weights distil {DEFAULT} --model_size {model_size}`: it knows what that backbone "
         "and the images it is distilled on show, no more. Or ask for random weights by name: teacher='random': "
         "differences between student and teacher then say little about what a defect is."
     )
