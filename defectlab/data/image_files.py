@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from defectlab.utils.errors import DataError
+
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm", ".pxm")
 
 # Pictures of a kind that is not read, as users may take them for images that are.
@@ -14,7 +16,10 @@ OTHER_PICTURES = (
 )
 
 # Thumbnails and rubbish that network drives, Windows and macOS put beside the images.
-SYSTEM_FOLDERS = ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found")
+SYSTEM_FOLDERS = (
+    *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found"),
+    "system volume information",
+)
 
 
 def nfc(text: str) -> str:
@@ -37,9 +42,12 @@ def walk_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder at and below `folder` with the names of its visible files; links to folders are followed once.
 
     Folders that drives and archivers make for themselves (`SYSTEM_FOLDERS`) are left out with all below them.
+
+    Raises:
+        DataError: A folder is there but cannot be listed: its images would be missing in silence.
     """
     seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse_unlisted):
         status = os.stat(parent)  # noqa: PTH116 - os.walk gives strings
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -47,6 +55,14 @@ def walk_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(filter(is_user_folder, folders))
         yield Path(parent), [name for name in files if not name.startswith(".")]
+
+
+def _refuse_unlisted(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):  # what is not there has no images
+        raise DataError(
+            f"The folder {error.filename} cannot be listed ({error.strerror}), so its images would be missing. Make it "
+            "readable (chmod u+rX), or move it out of the dataset."
+        ) from error
 
 
 def is_user_folder(name: str) -> bool:
