@@ -4,6 +4,7 @@ import argparse
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzz.target import TARGETS, load_target
@@ -19,22 +20,31 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; all without one")
     parser.add_argument("--inputs", type=int, default=50_000, help="inputs in all, divided by each target's share")
     parser.add_argument("--seed", type=int, default=0, help="first seed; every input has its own, counted from here")
+    parser.add_argument("--jobs", type=int, default=2, help="targets attacked at once, each in a process of its own")
     parser.add_argument("--out", type=Path, default=Path("fuzz_findings"), help="folder for tracebacks, one file each")
     arguments = parser.parse_args()
     names = arguments.targets or list(TARGETS)
     whole = sum(TARGETS[name][1] for name in names)
     print("target          inputs  accepted  refused  faults  hangs  died  peak MB      s")
     found = 0
-    for name in names:
-        outcomes, peak, seconds = _attack(name, round(arguments.inputs * TARGETS[name][1] / whole), arguments)
-        bad = outcomes["fault"] + outcomes["hang"] + outcomes["died"]
-        found += bad + (peak > PEAK_BYTES)
-        print(
-            f"{name:14}{outcomes.total():>8}{outcomes['accepted']:>10}{outcomes['refused']:>9}{outcomes['fault']:>8}"
-            f"{outcomes['hang']:>7}{outcomes['died']:>6}{peak >> 20:>9}{seconds:>7.0f}",
-            flush=True,
-        )
+    for name in names:  # imported before the threads, which would wait for each other's imports
+        load_target(name)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        shares = [round(arguments.inputs * TARGETS[name][1] / whole) for name in names]
+        results = pool.map(_attack, names, shares, [arguments] * len(names))
+        for name, (outcomes, peak, seconds) in zip(names, results, strict=True):
+            found += _report(name, outcomes, peak, seconds)
     return int(found > 0)
+
+
+def _report(name: str, outcomes: Counter[str], peak: int, seconds: float) -> int:
+    """Print the row of a target and return how many faults it has."""
+    print(
+        f"{name:14}{outcomes.total():>8}{outcomes['accepted']:>10}{outcomes['refused']:>9}{outcomes['fault']:>8}"
+        f"{outcomes['hang']:>7}{outcomes['died']:>6}{peak >> 20:>9}{seconds:>7.0f}",
+        flush=True,
+    )
+    return outcomes["fault"] + outcomes["hang"] + outcomes["died"] + (peak > PEAK_BYTES)
 
 
 def _attack(name: str, inputs: int, arguments: argparse.Namespace) -> tuple[Counter[str], int, float]:

@@ -12,8 +12,9 @@ ACCEPTED = "accepted"
 REFUSED = "refused"
 
 # Target name -> module of this package that holds it as TARGET, imported when asked for, and its share of the
-# inputs of a long run.
+# inputs of a long run, the longest first.
 TARGETS: dict[str, tuple[str, float]] = {
+    "workbook": ("workbook", 0.5),
     "images": ("images", 3),
     "archives": ("archives", 2),
     "yaml": ("yaml_settings", 2),
@@ -21,7 +22,6 @@ TARGETS: dict[str, tuple[str, float]] = {
     "records": ("run_records", 2),
     "checkpoints": ("checkpoints", 2),
     "weights": ("weights", 2),
-    "workbook": ("workbook", 1),
 }
 
 
