@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from defectlab.results.run.location import locked, parent_of, place_of
+from defectlab.results.run.folder_lock import locked
+from defectlab.results.run.location import parent_of, place_of
 from defectlab.results.run.ownership import release
 from defectlab.results.run.record import FILE, RunRecord, find_record
 from defectlab.results.run.rerun import make_rerun_folder, replace_run

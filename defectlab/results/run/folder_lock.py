@@ -1,11 +1,13 @@
-"""A lock for folders of runs that needs no file locks, which network drives may lack or keep for each machine alone.
+"""The lock of a folder that runs lie in: a file lock, and one that needs none.
 
-The lock is a hidden folder with an owner file, moved to its place by a rename, which fails where a lock is. It has a
-heartbeat as run folders have (`ownership`). One whose process has ended, or was silent for `SILENT_SECONDS`, is moved
-to a name made from its owner. That name stays taken for a while: of all who found this lock abandoned only one can move
-it, and none moves the lock of whoever came next.
+Network drives may lack file locks, or keep them for each machine alone. The lock that needs none is a hidden folder
+with an owner file, moved to its place by a rename, which fails where a lock is. It has a heartbeat as run folders have
+(`ownership`). One whose process has ended, or was silent for `SILENT_SECONDS`, is moved to a name made from its owner.
+That name stays taken for a while: of all who found this lock abandoned only one can move it, and none moves the lock of
+whoever came next.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,6 +17,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from defectlab.results.run.ownership import BEAT_SECONDS, OWNER, claim, is_owned, moved, release
 from defectlab.results.run.processes import has_ended
@@ -27,6 +31,28 @@ NAME = ".locked"  # beside it, as those of reruns: .locked.take-<random> and .lo
 SILENT_SECONDS = 6 * BEAT_SECONDS  # by the clock of who waits
 POLL_SECONDS = 0.02
 MISSES = 100  # renames in a row that failed though no lock was there: not another process, but the disk
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@contextmanager
+def locked(parent: Path) -> Iterator[None]:
+    """Let processes and machines take turns in `parent`, so that none finds a folder half moved.
+
+    Network drives may have no file locks, or locks for one machine only: `folder_lock` needs none. A file lock ends
+    with its process, so that others of this machine need not find out that it has ended.
+    """
+    lock = FileLock(parent / ".lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.info("%s has no file locks (%s)", paths.relative(parent), error.strerror)
+    try:
+        with folder_lock(parent):
+            yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -1,24 +1,16 @@
-"""Location of run folders, and the lock of the folder they lie in."""
+"""Location of run folders."""
 
 import difflib
-import errno
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from defectlab.results.run.folder_lock import folder_lock
 from defectlab.results.run.identity import differing_suffix, former_name, run_part, safe_name
 from defectlab.results.run.record import FILE, NewerRecordError, RunRecord, find_record
 from defectlab.utils import names, paths
 
-logger = logging.getLogger(__name__)
-
 CHECKPOINT = "weights/lightning/model.ckpt"
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def parent_of(results: Path, record: RunRecord) -> Path:
@@ -61,27 +53,6 @@ def _known_record(folder: Path) -> RunRecord | None:
     with suppress(NewerRecordError):
         return find_record(folder)
     return None
-
-
-@contextmanager
-def locked(parent: Path) -> Iterator[None]:
-    """Let processes and machines take turns in `parent`, so that none finds a folder half moved.
-
-    Network drives may have no file locks, or locks for one machine only: the folder's own lock (`folder_lock`) needs
-    none. A file lock ends with its process, so that others of this machine need not find out that it has ended.
-    """
-    lock = FileLock(parent / ".lock")
-    try:
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logger.info("%s has no file locks (%s)", paths.relative(parent), error.strerror)
-    try:
-        with folder_lock(parent):
-            yield
-    finally:
-        lock.release()
 
 
 def suggest_runs(wanted: Path) -> str:

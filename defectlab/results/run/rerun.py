@@ -1,9 +1,9 @@
 """Reruns of an experiment: hidden folders beside the earlier run, taking its place, and what killed ones left.
 
-The callers hold the lock of the parent folder (`location.locked`), which a machine that was silent for too long loses.
-So every step that another could then do at the same time is one `mkdir` or one rename of a folder, which only one of
-them wins. Hidden folders are named `.<run name>.<kind>-<random>`; the kinds are `rerun` (a run that is
-not in its place yet), `old` (an earlier run while it is replaced) and `gone` (being deleted).
+The callers hold the lock of the parent folder (`folder_lock.locked`), which a machine that was silent for too long
+loses. So every step that another could then do at the same time is one `mkdir` or one rename of a folder, which only
+one of them wins. Hidden folders are named `.<run name>.<kind>-<random>`; the kinds are `rerun` (a run that is not in
+its place yet), `old` (an earlier run while it is replaced) and `gone` (being deleted).
 """
 
 import glob
@@ -13,7 +13,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from defectlab.results.run.location import CHECKPOINT, locked
+from defectlab.results.run.folder_lock import locked
+from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import UNMARKED_SECONDS, claim, is_own, is_owned, is_recent, moved, release
 from defectlab.results.run.record import STATUSES, NewerRecordError, RunRecord, find_record
 from defectlab.utils import paths

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from defectlab.results.run.arrays import mapped, unpack_masks
+from defectlab.results.run.folder_lock import locked
 from defectlab.results.run.identity import experiment_id, run_part
-from defectlab.results.run.location import CHECKPOINT, locked, parent_of, place_of, suggest_runs
+from defectlab.results.run.location import CHECKPOINT, parent_of, place_of, suggest_runs
 from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere
 from defectlab.results.run.processes import this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record

@@ -13,7 +13,7 @@ import pytest
 from helpers.killing import before_each_change, ended, fork
 from helpers.runs import parts_of_a_record
 
-from defectlab.results.run import folder_lock, location, ownership, rerun
+from defectlab.results.run import folder_lock, ownership, rerun
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import OWNER
 from defectlab.results.run.rerun import clear_all_leftovers
@@ -177,7 +177,7 @@ class NoFileLock:
 def test_machines_without_file_locks_that_meet_at_any_change_of_a_file_leave_one_whole_run(
     before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(location, "FileLock", NoFileLock)
+    monkeypatch.setattr(folder_lock, "FileLock", NoFileLock)
     monkeypatch.setattr(ownership, "WATCH_SECONDS", 0.0)
     stands, change, waited = True, 0, 0
     while stands:
