@@ -1,6 +1,7 @@
 """The class `Engine`: anomalib's Lightning loop with checked options; every training and test writes a run's record."""
 
 import logging
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,6 +40,7 @@ from defectlab.results.map_retention import check_keep_maps
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.log import logged
+from defectlab.results.run.ownership import claim_of, release
 from defectlab.results.run.run import Run, find_runs
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
@@ -193,6 +195,7 @@ class Engine(AnomalibEngine):
                 **({"notes": notes} if notes else {}),
             )
         self._fitted = run
+        weakref.finalize(self, release, run.folder, claim_of(run.folder)).atexit = False  # no engine, no later test
         model.run_folder = run.folder
         logger.info("Fitted %s in %.1f s: %s", model.name, self._recorder.seconds["fit"], run.checkpoint)
 
@@ -264,6 +267,7 @@ class Engine(AnomalibEngine):
         folder = run.folder
         writer = self.writer_of(run)
         self._new_trainer(model, writer)
+        run.claim()
         with self._recording(run):
             if not run.record.thresholds.recorded:
                 self._choose_thresholds(model, writer, datamodule, checkpoint, source)

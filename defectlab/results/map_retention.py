@@ -3,6 +3,7 @@
 import numpy as np
 
 from defectlab.results.curves import where_it_fails
+from defectlab.results.run.ownership import check_claim
 from defectlab.results.run.result_records import MapRetentionRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -35,6 +36,7 @@ def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
     """
     if keep_maps == "all":
         return MapRetentionRecord(policy="all")
+    check_claim(run.folder)
     maps = run.maps("test")
     rows = worst_rows(run.scores("test"), run.record.thresholds.image.value) if keep_maps == "worst" else []
     for path in (run.maps_path("test"), run.masks_path("test")):

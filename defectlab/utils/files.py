@@ -13,6 +13,7 @@ from typing import Any
 
 from defectlab.utils import names
 from defectlab.utils.disk import NO_ROOM, disk_errors
+from defectlab.utils.folders import make_parents
 
 ESCAPED = "names_escaped"  # column of a CSV that says in which rows `names.from_csv` finds the true names
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -30,12 +31,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         DiskError: The disk is full, read-only, forbidden or broken; `path` is as it was.
+        InputError: It is to lie in a run's folder that another process has taken or removed.
     """
     name = path.name if len(os.fsencode(path.name)) <= names.NAME_BYTES else names.short_hash(path.name)
     partial = path.with_name(f".{name}.{os.getpid()}.part")
     with disk_errors(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_parents(path)
             yield partial
             partial.replace(path)
         finally:

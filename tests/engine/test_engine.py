@@ -1,5 +1,7 @@
+import gc
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +17,10 @@ from sklearn.metrics import f1_score, roc_auc_score
 from defectlab import Engine
 from defectlab.models.cflow import torch_model
 from defectlab.results.evaluate import evaluate_run
+from defectlab.results.run.ownership import OWNER
+from defectlab.results.run.processes import this_process
 from defectlab.results.run.run import Run, find_runs
-from defectlab.utils.errors import InputError, OptionError
+from defectlab.utils.errors import BusyError, InputError, OptionError
 
 QUIET = {"enable_progress_bar": False}
 
@@ -96,6 +100,28 @@ def test_fit_then_test_and_train_and_a_new_kernel_agree(parts: Path, tested):
     assert Engine(**QUIET).test(model=small("padim"), datamodule=data(parts), ckpt_path=run.checkpoint) == [metrics]
     assert Engine(**QUIET).test(datamodule=data(parts), ckpt_path=run.folder) == [metrics]
     assert len(find_runs()) == 1
+
+
+def test_a_trained_run_is_the_engines_until_it_is_tested_or_the_engine_is_gone(parts: Path):
+    model = small("padim")
+    engine = Engine(**QUIET)
+    engine.fit(model=model, datamodule=data(parts))
+    (run,) = find_runs()
+    assert (run.folder / OWNER).is_file(), "a later cell tests it"
+    del engine
+    gc.collect()
+    assert not (run.folder / OWNER).exists()
+    later = Engine(**QUIET)
+    later.fit(model=small("padim"), datamodule=data(parts))
+    (metrics,) = later.test(model=model, datamodule=data(parts))
+    (run,) = find_runs()
+    assert (run.status, run.record.metrics) == ("finished", metrics)
+    assert not (run.folder / OWNER).exists()
+    (run.folder / OWNER).write_text(json.dumps({**this_process(), "pid": os.getppid(), "born": None, "started": "1"}))
+    before = (run.folder / "run.json").read_bytes()
+    with pytest.raises(BusyError, match=f"Process {os.getppid()} of .* is running this experiment"):
+        later.test(model=model, datamodule=data(parts))
+    assert (run.folder / "run.json").read_bytes() == before, "another process's record"
 
 
 def test_predictions_are_the_tests_scores(parts: Path, tested):

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from defectlab.utils.errors import InputError
 from defectlab.utils.files import new_memmap, replacing
+from defectlab.utils.folders import make_parents
 
 # What numpy raises for a damaged file, whose header it reads as a Python literal.
 _DAMAGE = (
@@ -30,7 +31,7 @@ class ArrayWriter:
         self.path = path
         self.rows = rows
         self.filled = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(path)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.rows")
         try:
             self._array = new_memmap(self._partial, (rows, *shape), dtype)

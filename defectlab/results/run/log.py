@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from defectlab.results.run.ownership import is_lost
 from defectlab.results.run.run import Run
 from defectlab.utils.logs import LogFormatter
 
@@ -20,6 +21,8 @@ class _RunLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one message to the log file; a write error loses the line but does not stop the run."""
+        if is_lost(self._run.folder):  # the log there, if any, is another process's
+            return
         try:
             with (self._run.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(f"{self.format(record)}\n")

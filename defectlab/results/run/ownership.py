@@ -20,6 +20,7 @@ from defectlab.results.run.record import ProcessRecord, RunRecord
 from defectlab.results.run.record_checks import check_process
 from defectlab.utils.errors import InputError
 from defectlab.utils.file_age import file_system_time
+from defectlab.utils.folders import guard_folders
 from defectlab.utils.json_files import read_json
 
 logger = logging.getLogger(__name__)
@@ -41,17 +42,28 @@ def is_owned(folder: Path, record: RunRecord | None) -> bool:
 
     Takes up to `WATCH_SECONDS` where a heartbeat of another machine has an odd date.
     """
-    process = _owner(folder) if record is None else record.process
+    process = owner_of(folder, record)
     if process is None:
         return is_recent(folder, EXPIRY_SECONDS)  # a folder that is just being made
     return _uses(folder, process, watch=True)
 
 
 def runs_elsewhere(folder: Path, record: RunRecord) -> bool:
-    """Return whether another living process is running the recorded run at this moment."""
-    if record.status != "running" or is_own(record):
+    """Return whether another living process is training or testing the recorded run, or is about to test it."""
+    if is_own(folder, record):
         return False
-    return (is_local(record.process) or (folder / OWNER).is_file()) and is_owned(folder, record)
+    begun_here = record.status == "running" and is_local(record.process)
+    return ((folder / OWNER).is_file() or begun_here) and is_owned(folder, record)
+
+
+def owner_of(folder: Path, record: RunRecord | None) -> ProcessRecord | None:
+    """Return the process that uses a run's folder, or used it last: not always the one that began the run."""
+    try:
+        process = ProcessRecord.from_dict(read_json(folder / OWNER))
+        check_process(process)
+        return process
+    except (OSError, ValueError):
+        return None if record is None else record.process
 
 
 def is_recent(folder: Path, seconds: float) -> bool:
@@ -60,17 +72,28 @@ def is_recent(folder: Path, seconds: float) -> bool:
     return date is not None and 0 <= file_system_time(folder.parent) - date <= seconds
 
 
-def is_own(record: RunRecord | None) -> bool:
-    """Return whether this process began the recorded run."""
-    return record is not None and is_local(record.process) and record.process.pid == os.getpid()
+def is_own(folder: Path, record: RunRecord | None) -> bool:
+    """Return whether this process is the owner of a run on record."""
+    process = None if record is None else owner_of(folder, record)
+    return process is not None and is_local(process) and process.pid == os.getpid()
 
 
-def claim(folder: Path) -> None:
-    """Make this process the owner of a folder, with a heartbeat until `release` or the end of the process."""
-    text = json.dumps({**this_process(), "started": f"{time.time():.3f}"})
+def claim(folder: Path) -> str:
+    """Make this process the owner of a folder, with a heartbeat until `release` or the end of the process.
+
+    Returns:
+        What the owner file holds, by which `release` knows this claim from a later one.
+    """
+    text = json.dumps({**this_process(), "started": f"{time.time():.6f}"})
     (folder / OWNER).write_text(text, encoding="utf-8")
     _HEART.claims[folder.absolute()] = text
     _HEART.start()
+    return text
+
+
+def claim_of(folder: Path) -> str | None:
+    """Return what this process wrote into the owner file of a folder; None if it has not claimed it."""
+    return _HEART.claims.get(folder.absolute())
 
 
 def check_claim(folder: Path) -> None:
@@ -79,13 +102,33 @@ def check_claim(folder: Path) -> None:
     Raises:
         InputError: Another process has taken or removed the folder meanwhile.
     """
-    text = _HEART.claims.get(folder.absolute())
-    if text is not None and _is_lost(folder / OWNER, text):
-        release(folder)
+    if is_lost(folder):
         raise InputError(
             f"{folder} was removed or taken by another process: this one had given no sign of life for more than "
-            f"{EXPIRY_SECONDS / 60:.0f} minutes, or the folder was deleted by hand. Start the run again."
+            f"{EXPIRY_SECONDS / 60:.0f} minutes, another finished the same experiment meanwhile, or the folder was "
+            "deleted by hand. Nothing was written into it since. Start the run again."
         )
+
+
+def is_lost(folder: Path) -> bool:
+    """Return whether a folder that this process has claimed is gone or another's."""
+    text = claim_of(folder)
+    return text is not None and _is_lost(folder / OWNER, text)
+
+
+def _claimed_folder(path: Path) -> Path | None:
+    """Return the claimed folder in which `path` lies; None if there is none.
+
+    Raises:
+        InputError: It is no longer this process's.
+    """
+    folder = next((folder for folder in path.absolute().parents if folder in _HEART.claims), None)
+    if folder is not None:
+        check_claim(folder)
+    return folder
+
+
+guard_folders(_claimed_folder)
 
 
 def _is_lost(file: Path, text: str) -> bool:
@@ -105,10 +148,13 @@ def moved(folder: Path, final: Path) -> None:
         _HEART.claims[final.absolute()] = text
 
 
-def release(folder: Path) -> None:
-    """End this process's ownership of a folder, if it has it."""
-    text = _HEART.claims.pop(folder.absolute(), None)
-    if text is not None and _read(folder / OWNER) == text:
+def release(folder: Path, text: str | None = None) -> None:
+    """End this process's ownership of a folder, if it has it; with `text` only the claim that returned it."""
+    held = claim_of(folder)
+    if held is None or text not in (None, held):
+        return
+    _HEART.claims.pop(folder.absolute(), None)
+    if _read(folder / OWNER) == held:
         (folder / OWNER).unlink(missing_ok=True)
 
 
@@ -190,14 +236,5 @@ def _dates(folder: Path) -> Iterator[float]:
 def _read(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
-
-
-def _owner(folder: Path) -> ProcessRecord | None:
-    try:
-        process = ProcessRecord.from_dict(read_json(folder / OWNER))
-        check_process(process)
-        return process
     except (OSError, ValueError):
         return None

@@ -95,7 +95,7 @@ def clear_leftovers(parent: Path, name: str, status: str, keep: Path | None = No
             record = find_record(folder)
             if folder == keep or (status == "running" and (folder / CHECKPOINT).exists()):
                 continue
-            if _progress(folder) <= STATUSES.index(status) and (is_own(record) or not is_owned(folder, record)):
+            if _progress(folder) <= STATUSES.index(status) and (is_own(folder, record) or not is_owned(folder, record)):
                 discard(folder)
 
 

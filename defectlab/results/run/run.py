@@ -14,7 +14,16 @@ from defectlab.results.run.arrays import mapped, unpack_masks
 from defectlab.results.run.folder_lock import locked
 from defectlab.results.run.identity import experiment_id, run_part
 from defectlab.results.run.location import CHECKPOINT, parent_of, place_of, suggest_runs
-from defectlab.results.run.ownership import check_claim, is_alive, release, runs_elsewhere
+from defectlab.results.run.ownership import (
+    check_claim,
+    claim,
+    claim_of,
+    is_alive,
+    is_lost,
+    owner_of,
+    release,
+    runs_elsewhere,
+)
 from defectlab.results.run.processes import this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
 from defectlab.results.run.rerun import ATTEMPTS, clear_leftovers, discard, make_rerun_folder, replace_run, take_place
@@ -94,11 +103,8 @@ class Run:
                 final = place_of(parent, name, facts, identity)
                 clear_leftovers(parent, final.name, "running")
                 earlier = find_record(final)
-                if earlier is not None and runs_elsewhere(final, earlier):
-                    raise BusyError(
-                        f"Process {earlier.process.pid} of {earlier.process.host} is running this experiment now, into "
-                        f"{final}. Wait for it, or stop it."
-                    )
+                if earlier is not None:
+                    _check_free(final, earlier)
                 run = cls(make_rerun_folder(parent, final.name), record)
                 run.update(name=final.name)
                 done = earlier is not None and (earlier.status in ("fitted", "finished") or is_alive(final, earlier))
@@ -109,6 +115,17 @@ class Run:
                     return run
                 discard(run.folder)
         raise BusyError(f"Other processes are starting runs of this name in {parent} again and again. Try it later.")
+
+    def claim(self) -> None:
+        """Make this process the owner of a run on record until it has finished or failed, as for a test.
+
+        Raises:
+            BusyError: Another living process is training or testing it, or has trained it and may test it.
+        """
+        with disk_errors(self.folder), locked(self.folder.parent):
+            if claim_of(self.folder) is None or is_lost(self.folder):
+                _check_free(self.folder, self.record)
+                claim(self.folder)
 
     def update(self, **fields_: Any) -> None:
         """Change fields of the record, atomically: all of them or, if one cannot be written, none.
@@ -125,18 +142,22 @@ class Run:
         self.record = changed
 
     def advance(self, status: str, **fields_: Any) -> None:
-        """Set the run's status; a rerun replaces its earlier run as soon as it has reached the same status."""
+        """Set the run's status; a rerun replaces its earlier run as soon as it has reached the same status.
+
+        An earlier run that another living process is testing is replaced only by a finished one: that process then ends
+        with an error that says so.
+        """
         self.update(status=status, error=None, **{status: _now()}, **fields_)
         final = self._final
         if self.folder != final:
             with locked(final.parent):
                 earlier = find_record(final)
-                if earlier is None or STATUSES.index(earlier.status) <= STATUSES.index(status):
+                if _gives_way(final, earlier, status):
                     replace_run(final, self.folder)
                     self.folder = final
                     logger.info("Replaced the earlier run of the same experiment: %s", final)
                     _warn_of_lost_thresholds(earlier, final)
-        if self.folder == final:
+        if self.folder == final and status != "fitted":  # a trained run is still to be tested
             release(final)
         clear_leftovers(final.parent, final.name, status, keep=self.folder)
 
@@ -147,7 +168,12 @@ class Run:
             with disk_errors(self.folder):
                 yield
         except BaseException as error:
-            self._record_failure(error)
+            lost = is_lost(self.folder)
+            try:
+                if lost and isinstance(error, OSError | RuntimeError):  # of a file that went with the folder
+                    check_claim(self.folder)
+            finally:
+                self._record_failure(error)
             raise
 
     def _record_failure(self, error: BaseException) -> None:
@@ -294,6 +320,37 @@ def _warn_of_lost_thresholds(earlier: RunRecord | None, folder: Path) -> None:
         "The earlier run's thresholds had been set after its training (%s). The new run has those of its own "
         "training: set them again by `defectlab threshold --run %s --rule ...`.", chosen, paths.relative(folder),
     )  # fmt: skip
+
+
+def _check_free(folder: Path, record: RunRecord) -> None:
+    """Check that no other living process uses a run.
+
+    Raises:
+        BusyError: One does; it says which, and what helps.
+    """
+    if not runs_elsewhere(folder, record):
+        return
+    owner = owner_of(folder, record) or record.process
+    who = f"Process {owner.pid} of {owner.host}"
+    if record.status == "fitted":
+        raise BusyError(
+            f"{who} has trained this experiment into {folder}, and tests it now or may test it later. Wait for it, test "
+            "it there, or end that process (in a notebook: shut down its kernel)."
+        )
+    raise BusyError(f"{who} is running this experiment now, into {folder}. Wait for it, or stop it.")
+
+
+def _gives_way(final: Path, earlier: RunRecord | None, status: str) -> bool:
+    """Return whether an earlier run of the same experiment is replaced by one that has reached `status`."""
+    if earlier is None:
+        return True
+    if STATUSES.index(earlier.status) > STATUSES.index(status):
+        return False
+    if not runs_elsewhere(final, earlier):
+        return True
+    if status == "finished":
+        logger.warning("Another process is testing %s: it ends, since this run of the same experiment finished", final)
+    return status == "finished"
 
 
 def _now() -> str:

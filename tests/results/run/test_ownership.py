@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import socket
 import time
@@ -11,10 +12,14 @@ from typing import Any
 import pytest
 from helpers.runs import parts_of_a_record
 
+from defectlab.results.map_retention import drop_maps
 from defectlab.results.run import ownership, processes
+from defectlab.results.run.arrays import ArrayWriter
+from defectlab.results.run.log import logged
 from defectlab.results.run.ownership import EXPIRY_SECONDS, OWNER, beat, is_alive, is_owned, release, runs_elsewhere
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import BusyError, InputError
+from defectlab.utils.files import write_json
 
 
 def start(root: Path) -> Run:
@@ -113,6 +118,53 @@ def test_a_run_whose_folder_was_removed_does_not_make_it_anew(tmp_path: Path):
     with pytest.raises(InputError, match="was removed"):
         run.advance("fitted")
     assert not run.folder.exists()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_process_that_has_lost_its_folder_writes_nothing_there_and_makes_it_not_anew(tmp_path: Path, taken: bool):
+    """As on a machine that wakes after another has taken its run over."""
+    run = start(tmp_path)
+    maps = ArrayWriter(run.maps_path("test"), 1, (2, 2), "float32")
+    run.folder.rename(tmp_path / "away")
+    if taken:
+        run.folder.mkdir()
+        (run.folder / OWNER).write_text("another")
+        (run.folder / "maps").mkdir()
+        run.maps_path("test").write_bytes(b"theirs")
+    writes = {
+        "scores": lambda: run.write_scores([]),
+        "record": lambda: run.update(notes={}),
+        "new maps": lambda: ArrayWriter(run.maps_path("validation"), 1, (2, 2), "float32"),
+        "maps": maps.close,
+        "dropped maps": lambda: drop_maps(run, "none"),
+        "any other": lambda: write_json(run.folder / "report" / "x.json", {}),
+    }
+    for name, write in writes.items():
+        with pytest.raises(InputError, match="was removed or taken"), run.recording_failure():
+            write()
+        ownership._HEART.claims[run.folder.absolute()] = "ours"  # which the recorded failure gave up
+        assert name and sorted(file.name for file in tmp_path.rglob("*") if file.is_relative_to(run.folder)) == (
+            [OWNER, "maps", "r", "test.npy"] if taken else []
+        )
+    with logged(run):
+        logging.getLogger("defectlab").warning("lost")
+    assert not (run.folder / "log.txt").exists()
+    if taken:
+        assert run.maps_path("test").read_bytes() == b"theirs"
+
+
+def test_a_trained_run_stays_owned_until_it_is_tested(tmp_path: Path):
+    run = start(tmp_path)
+    run.advance("fitted")
+    assert is_owned(run.folder, run.record)
+    mark = ownership.claim_of(run.folder)
+    assert (run.folder / OWNER).read_text() == mark
+    release(run.folder, "an earlier claim")
+    assert ownership.claim_of(run.folder) == mark
+    run.claim()
+    assert ownership.claim_of(run.folder) == mark, "its own already"
+    release(run.folder, mark)
+    assert not (run.folder / OWNER).exists()
 
 
 def test_a_finished_or_failed_run_has_no_owner(tmp_path: Path):

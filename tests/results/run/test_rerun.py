@@ -15,10 +15,10 @@ from helpers.runs import parts_of_a_record
 
 from defectlab.results.run import folder_lock, ownership, rerun
 from defectlab.results.run.location import CHECKPOINT
-from defectlab.results.run.ownership import OWNER
+from defectlab.results.run.ownership import OWNER, release
 from defectlab.results.run.rerun import clear_all_leftovers
 from defectlab.results.run.run import Run, find_runs
-from defectlab.utils.errors import BusyError
+from defectlab.utils.errors import BusyError, InputError
 
 FACTS = {"seed": 1}
 
@@ -77,8 +77,8 @@ def test_what_living_processes_use_or_someone_may_continue_stays(tmp_path: Path)
     own.advance("fitted")
     clear_all_leftovers(tmp_path)
     assert own.folder.is_dir(), "a notebook that has not tested yet"
-    process = own.record.process
-    own.update(process=process.replaced(pid=2**22 - 1))
+    release(own.folder)
+    own.update(process=own.record.process.replaced(pid=2**22 - 1))
     clear_all_leftovers(tmp_path)
     assert own.folder.is_dir(), "trained: its checkpoint can be tested for a day"
     own.update(status="running")
@@ -116,6 +116,79 @@ print(sorted(path.name for path in run.folder.iterdir()))
     assert hidden(tmp_path) == []
 
 
+def test_a_run_that_is_being_tested_is_not_replaced_by_a_process_that_starts_it_meanwhile(tmp_path: Path):
+    """It was released when it was trained: another process trained anew and took its folder from under the test."""
+    theirs = """
+run = start()
+run.advance("fitted")
+print(flush=True)
+sys.stdin.readline()
+run.write_scores([])
+run.advance("finished", marker="theirs")
+"""
+    process = subprocess.Popen(child(tmp_path, theirs, "b"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    with pytest.raises(BusyError, match="of b has trained this experiment into .*test it there, or end that process"):
+        start(tmp_path)
+    (trained,) = find_runs(tmp_path)
+    with pytest.raises(BusyError, match="of b has trained"):
+        trained.claim()
+    process.communicate("\n")
+    assert process.returncode == 0
+    (run,) = find_runs(tmp_path)
+    assert (run.status, run.record.extra["marker"]) == ("finished", "theirs")
+    assert start(tmp_path).folder != run.folder, "a finished run may be run again"
+
+
+def test_a_trained_run_whose_process_has_ended_is_tested_or_trained_anew_by_another(tmp_path: Path):
+    def train() -> None:
+        start(tmp_path).advance("fitted")
+
+    assert ended(fork(train)) == 0
+    (run,) = find_runs(tmp_path)
+    run.claim()
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(child(tmp_path, "start()"), check=True, stderr=subprocess.DEVNULL)
+    run.advance("finished", marker="tested")
+    assert not (run.folder / OWNER).exists()
+    subprocess.run(child(tmp_path, "start().advance('finished', marker='again')"), check=True)
+    assert [run.record.extra["marker"] for run in find_runs(tmp_path)] == ["again"]
+
+
+def test_of_two_reruns_of_a_trained_run_the_first_to_finish_stays_and_the_other_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def train() -> None:
+        start(tmp_path).advance("fitted")
+
+    assert ended(fork(train)) == 0
+    ours = start(tmp_path)
+    theirs = """
+run = start()
+print(flush=True)
+sys.stdin.readline()
+run.advance("fitted", marker="theirs")
+print(run.folder.name, flush=True)
+sys.stdin.readline()
+run.advance("finished")
+"""
+    process = subprocess.Popen(child(tmp_path, theirs), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    ours.advance("fitted", marker="ours")
+    assert ours.folder.name == "r"
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(".r.rerun-"), "trained too, but this one is being tested"
+    assert [run.record.extra["marker"] for run in find_runs(tmp_path)] == ["ours"]
+    process.communicate("\n")
+    assert process.returncode == 0
+    with pytest.raises(InputError, match="another finished the same experiment meanwhile"), ours.recording_failure():
+        ours.write_scores([])
+    (run,) = find_runs(tmp_path)
+    assert (run.status, run.record.extra["marker"]) == ("finished", "theirs")
+    assert not (run.folder / "scores.csv").exists()
+
+
 def machine(root: Path, name: str) -> None:
     """Start the run and finish it, as a machine of this name; another that runs it meanwhile is no error."""
     with pytest.MonkeyPatch.context() as patch:
@@ -123,6 +196,8 @@ def machine(root: Path, name: str) -> None:
         with suppress(BusyError):
             run = start(root)
             (run.folder / "manifest.json").write_text("{}")
+            run.advance("fitted")
+            run.update(tested=name)
             run.advance("finished", marker=name)
 
 
@@ -201,6 +276,7 @@ def test_machines_without_file_locks_that_meet_at_any_change_of_a_file_leave_one
         (run,) = find_runs(root)
         assert run.status == "finished"
         assert run.record.extra["marker"] in ("one", "two")
+        assert run.record.extra["tested"] == run.record.extra["marker"]
         assert (run.folder / "manifest.json").is_file()
         clear_all_leftovers(root)
         assert [path.name for path in run.folder.parent.iterdir()] == ["r"]

@@ -12,6 +12,7 @@ import pytest
 from helpers.runs import finished, parts_of_a_record
 
 from defectlab.results.run.identity import experiment_id, former_name
+from defectlab.results.run.ownership import release
 from defectlab.results.run.processes import may_live
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
@@ -155,6 +156,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.row("R.11")
 def test_a_number_that_another_process_has_by_now_is_not_the_dead_one(tmp_path: Path):
     run = start(tmp_path)
+    release(run.folder)
     own = run.record.process
     assert own.pid == os.getpid()
     assert may_live(own)
