@@ -334,8 +334,8 @@ def _check_free(folder: Path, record: RunRecord) -> None:
     who = f"Process {owner.pid} of {owner.host}"
     if record.status == "fitted":
         raise BusyError(
-            f"{who} has trained this experiment into {folder}, and tests it now or may test it later. Wait for it, test "
-            "it there, or end that process (in a notebook: shut down its kernel)."
+            f"{who} has trained this experiment into {folder}, and tests it now or may test it later. Wait for it, "
+            "test it there, or end that process (in a notebook: shut down its kernel)."
         )
     raise BusyError(f"{who} is running this experiment now, into {folder}. Wait for it, or stop it.")
 

@@ -128,7 +128,7 @@ run.advance("finished", marker="theirs")
 """
     process = subprocess.Popen(child(tmp_path, theirs, "b"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
-    with pytest.raises(BusyError, match="of b has trained this experiment into .*test it there, or end that process"):
+    with pytest.raises(BusyError, match=r"of b has trained this experiment into .*test it there, or end that process"):
         start(tmp_path)
     (trained,) = find_runs(tmp_path)
     with pytest.raises(BusyError, match="of b has trained"):
