@@ -9,10 +9,14 @@ antialiased) and tables of relative positions. The tensors of the network itself
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import vision_transformer
 from torch import Tensor, nn
 
 from defectlab.utils.errors import OptionError
@@ -50,8 +54,9 @@ class TokenLayers:
         """
         size = (images.shape[-2], images.shape[-1])
         check_image_size(network, size)
-        taken, sized = sorted(self._taken), at_size(network, size)
-        maps = sized.forward_intermediates(images, indices=taken, intermediates_only=True)
+        taken = sorted(self._taken)
+        with own_resampling():
+            maps = at_size(network, size).forward_intermediates(images, indices=taken, intermediates_only=True)
         found = {}
         for layer, index in self.indices.items():
             features = maps[taken.index(index)]
@@ -63,6 +68,17 @@ class TokenLayers:
     @property
     def _taken(self) -> set[int]:
         return set(self.indices.values())
+
+
+@contextmanager
+def own_resampling() -> Iterator[None]:
+    """Resample position embeddings inside the block as timm does, antialiased.
+
+    anomalib's extractor switches antialiasing off in timm itself when it is built for a transformer, for the whole
+    process: numbers would depend on what else had been built.
+    """
+    with mock.patch.object(vision_transformer, "resample_abs_pos_embed", resample_abs_pos_embed):
+        yield
 
 
 def token_layers(network: nn.Module) -> list[str]:

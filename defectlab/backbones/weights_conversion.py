@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from defectlab.backbones.registry import BackboneSpec, build
+from defectlab.backbones.token_networks import own_resampling
 from defectlab.backbones.weights_matching import Match, best_match, match
 from defectlab.utils.errors import WeightsError
 
@@ -51,7 +52,7 @@ def _converted(state: "Mapping[str, Tensor]", spec: BackboneSpec) -> "dict[str, 
     if convert is None or own is None or patches is None or patches.shape != own.shape:
         return None
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # timm prints keys that it looks for in vain
+        with own_resampling(), contextlib.redirect_stdout(io.StringIO()):  # timm prints keys that it looks for in vain
             return dict(convert(dict(state), network))
     except Exception as error:  # a file of another kind: timm's conversions fail in as many ways as there are files
         logger.debug("timm cannot convert it for %s: %s", spec.architecture, error)

@@ -5,7 +5,9 @@ local backbone's tensors are filled in. What anomalib's model does with a batch 
 """
 
 import functools
+import importlib
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,13 +19,17 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torchvision.transforms.v2 import Compose
 
 from defectlab.backbones.backbone import Backbone
+from defectlab.backbones.registry import head_prefixes
+from defectlab.backbones.token_networks import own_resampling
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
 from defectlab.models.model_info import ModelInfo
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError
+from defectlab.utils import paths
+from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flags, check_option_names
 
@@ -46,7 +52,7 @@ class AnomalibDetector(BaseDetector):
         **own: Any,
     ) -> None:
         signature = inspect.signature(self.plain.__init__).parameters
-        elsewhere = {"self", "pre_trained", *self.info.backbone_options, *_SHARED}
+        elsewhere = {"self", "pre_trained", *self.info.backbone_options, *_SHARED, *_OF_SIZE.get(self.info.name, {})}
         known = [*(name for name in signature if name not in elsewhere), *_SHARED]
         check_option_names(own, [*known, *(["backbone"] if self.info.backbone else [])], type(self).__name__)
         check_flags(type(self).__name__, own, signature)
@@ -54,27 +60,91 @@ class AnomalibDetector(BaseDetector):
         own_arguments = own
         if self.info.backbone is not None:
             network = self.resolve_backbone(backbone or self.info.backbone, pre_trained, shared.seed)
-            own_arguments = own | dict.fromkeys(self.info.backbone_options, network.spec.architecture)
+            name = _name_for_anomalib(self.info.name, network.spec.architecture)
+            own_arguments = own | dict.fromkeys(self.info.backbone_options, name)
         elif backbone is not None:
             raise OptionError(f"{type(self).__name__} has no backbone: leave it out.")
+        if "anomaly_source_path" in own:
+            own_arguments = own_arguments | {"anomaly_source_path": _folder(own["anomaly_source_path"])}
         initialise = functools.partial(_initialise, self, network, shared.seed, own_arguments)
         self.set_up(initialise, options=own, backbone=network, shared=shared)
 
     def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:
         """Return size, crop and normalisation of anomalib's own pre-processor for this model."""
-        usual = Preprocessing.from_transform(self.plain.configure_pre_processor().transform)
-        return Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std)
+        transform = self.plain.configure_pre_processor().transform
+        # L2BT first pads to a square with the colours of the edge: its images are stretched, or `keep_aspect` pads.
+        kept = [part for part in getattr(transform, "transforms", [transform]) if type(part).__name__ != "SquarePad"]
+        usual = Preprocessing.from_transform(Compose(kept))
+        return Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std, interpolation=usual.interpolation)
+
+    def check_training(self, datamodule: Any) -> None:
+        """Check, before long work, that textures that were asked for are there; a trained model needs them no more.
+
+        Raises:
+            OptionError: There is no such folder.
+        """
+        super().check_training(datamodule)
+        textures = self.options.get("anomaly_source_path")
+        if textures is not None and _folder(textures) is None:
+            raise OptionError(
+                f"{self.name}: there is no folder {paths.resolve(textures)} (anomaly_source_path) with textures."
+            )
 
     def on_train_start(self) -> None:
         """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
         super().on_train_start()
         if hasattr(self, "_is_fitted"):
             self._is_fitted = torch.tensor([False], device=self.device)
+        if self.model_name == "super_add":  # it deletes the one and fills the other in place
+            self.model.embedding_store = defaultdict(list)
+            self.model.memory_bank = torch.empty(0, device=self.device)
+
+
+# Models whose networks are built for a size of images, and what anomalib calls it: a side of a square, or both.
+_OF_SIZE: dict[str, dict[str, Callable[[tuple[int, int]], Any]]] = {
+    "foundad": {"image_size": lambda size: size[0]},
+    "glass": {"input_shape": lambda size: size},
+}
+_SQUARE = ("foundad", "general_ad")
 
 
 def _initialise(model: Any, backbone: Backbone | None, seed: int, own: dict[str, Any], **components: Any) -> None:
-    with seeded(seed, f"{model.model_name} networks"), _no_downloads(backbone):
-        model.plain.__init__(model, **own, **components)
+    size = components["pre_processor"].preprocessing.input_size
+    if model.model_name in _SQUARE and size[0] != size[1]:
+        raise OptionError(f"{type(model).__name__} takes square images only, not {size[0]} x {size[1]}: image_size.")
+    own = own | {key: of(size) for key, of in _OF_SIZE.get(model.model_name, {}).items()}
+    with (
+        seeded(seed, f"{model.model_name} networks"),
+        _no_downloads(backbone, anywhere=not model.info.backbone_options),
+    ):
+        try:
+            model.plain.__init__(model, **own, **components)
+        except OptionError:
+            raise
+        except (ValueError, KeyError, AssertionError) as error:
+            raise OptionError(f"{type(model).__name__}: {error}") from error
+
+
+def _name_for_anomalib(model: str, architecture: str) -> str:
+    """Return what anomalib's model calls an architecture of timm.
+
+    Raises:
+        OptionError: The model takes others only.
+    """
+    if model != "foundad":
+        return architecture
+    from anomalib.models.image.foundad.components.encoder_loader import TIMM_MODEL_NAMES
+
+    names = {timm_name.partition(".")[0]: name for name, timm_name in TIMM_MODEL_NAMES.items()}
+    if architecture not in names:
+        raise OptionError(f"FoundAD: {unknown_name('backbone', architecture, names)}")
+    return names[architecture]
+
+
+def _folder(path: Any) -> str | None:
+    """Return the folder of GLASS's textures, or None if it is not there: anomalib would download them into it."""
+    folder = None if path is None else paths.resolve(path)
+    return str(folder) if folder is not None and folder.is_dir() else None
 
 
 @functools.cache
@@ -88,11 +158,15 @@ def anomalib_class(info: ModelInfo) -> type[AnomalibDetector]:
 
 
 @contextmanager
-def _no_downloads(backbone: Backbone | None) -> Iterator[None]:
-    """Prevent downloads inside the block: pretrained timm and torchvision networks get the backbone's tensors."""
+def _no_downloads(backbone: Backbone | None, *, anywhere: bool = False) -> Iterator[None]:
+    """Prevent downloads inside the block: pretrained timm and torchvision networks get the backbone's tensors.
+
+    `anywhere`: the backbone's architecture takes the place of any that is asked for.
+    """
     create = timm.create_model
 
     def local(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+        name = backbone.spec.architecture if anywhere and pretrained and backbone is not None else name
         network = create(name, pretrained=False, **options)
         if pretrained:
             _fill(network, backbone, name)
@@ -111,17 +185,27 @@ def _no_downloads(backbone: Backbone | None) -> Iterator[None]:
 
 
 def _fill(network: nn.Module, backbone: Backbone | None, name: str) -> None:
-    """Copy the backbone's tensors into a network of the same architecture, or a part of it."""
-    given = {} if backbone is None else backbone.network.state_dict()
+    """Copy the backbone's tensors into a network of the same architecture, or a part of it.
+
+    A transformer for images of another size gets its position embeddings resampled as timm does with a download.
+    """
+    given = {} if backbone is None else dict(backbone.network.state_dict())
     wanted = network.state_dict()
+    key = "pos_embed"
+    if key in wanted and key in given and given[key].shape != wanted[key].shape:
+        convert: Any = getattr(importlib.import_module(type(network).__module__), "checkpoint_filter_fn", dict)
+        with own_resampling():
+            given = dict(convert(given, network))
     unfilled = frozenset() if backbone is None else backbone.unfilled
+    head = head_prefixes(network)
     lacking = [
         key for key, value in wanted.items()
         if key not in given or given[key].shape != value.shape or key in unfilled
     ]  # fmt: skip
-    if lacking:
+    needed = [key for key in lacking if not key.startswith(head)]
+    if needed:
         raise OptionError(
-            f"The backbone given cannot fill {name}: {len(lacking)} tensors are not in it ({', '.join(lacking[:3])}). "
+            f"The backbone given cannot fill {name}: {len(needed)} tensors are not in it ({', '.join(needed[:3])}). "
             "Take a backbone with this architecture's own names and all of its layers."
         )
-    network.load_state_dict({key: given[key] for key in wanted})
+    network.load_state_dict({key: value if key in lacking else given[key] for key, value in wanted.items()})

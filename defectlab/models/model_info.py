@@ -12,7 +12,7 @@ class ModelInfo:
     given). `files`: what training takes beside it. `relative_maps`: its heat maps are shown relative to the threshold
     instead of on the range of the validation maps. `exports`: the formats that `defectlab export` can write it in, as
     far as they are known to work; empty: none. `maps`: whether it gives maps at all, or image scores only.
-    `backbone_options`: what anomalib calls its backbone.
+    `backbone_options`: what anomalib calls its backbone; empty: its code names one, and takes the one given instead.
     """
 
     name: str

@@ -4,17 +4,25 @@ import math
 import pkgutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import anomalib.models
 import numpy as np
 import pytest
+import timm
+import torch
+import torchvision
 from helpers.models import backbone, data
+from timm.layers.pos_embed import resample_abs_pos_embed
 
 from defectlab import Detector, Engine, load_backbone, model_class
+from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.models.registry import ANOMALIB_MODELS, MODELS, UNAVAILABLE, model_info
 from defectlab.results.run.run import Run
 from defectlab.utils.errors import InputError, OptionError
 
+DINO, VIT = "vit_small_patch14_dinov2", "vit_tiny_patch16_224"
 OWN: dict[str, dict[str, Any]] = {
     "cfa": {},
     "dfkde": {"layers": ["layer3"], "n_pca_components": 4},
@@ -26,17 +34,42 @@ OWN: dict[str, dict[str, Any]] = {
     "reverse_distillation": {},
     "uninet": {"backbone": "resnet50"},  # its student has the channels of these
     "supersimplenet": {"image_size": 128},  # its noise needs 32 cells a side
+    "anomaly_dino": {"backbone": DINO, "image_size": 56},
+    "dinomaly": {"backbone": DINO, "image_size": 56},
+    "foundad": {"backbone": DINO, "image_size": 56, "pred_depth": 1, "pred_emb_dim": 48},
+    "general_ad": {"backbone": VIT, "layers": (12,), "hidden_dim": 128, "lr": 2e-3, "noise_std": 2.0},
+    "inp_former": {"backbone": DINO, "image_size": 56},
+    "l2bt": {"backbone": VIT, "layers": [0, 2]},
+    "rad": {"backbone": VIT, "layers": [0, 2]},
+    "super_add": {"backbone": "vit_small_patch16_dinov3", "layers": [0, 2], "patch_size": 64},
+    "uflow": {"flow_steps": 1},
+    "glass": {
+        **{"pretrain_embed_dim": 128, "target_embed_dim": 128, "discriminator_hidden": 64},
+        **{"learning_rate": 2e-3, "mining": False},
+    },
 }
 
 
-EPOCHS = {"ganomaly": 20}  # two leave it where it began
-SHORT = ("dfm", "dfkde")
+EPOCHS = {"ganomaly": 20, "general_ad": 20, "glass": 30, "inp_former": 8}  # two leave them where they began
+SHORT = ("dfm", "dfkde", "rad", "l2bt")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch):
+    for module, function in (
+        (timm.models._builder, "load_pretrained"),
+        (torchvision.models._api, "load_state_dict_from_url"),
+        (torch.hub, "load_state_dict_from_url"),
+        (anomalib.models.image.glass.lightning_model, "download_and_extract"),
+    ):
+        monkeypatch.setattr(module, function, lambda *_args, **_options: pytest.fail("a download"))
 
 
 def make(name: str, **options: Any) -> Any:
     own = {"image_size": 64, **OWN[name], **options}
     if ANOMALIB_MODELS[name].backbone:
-        own["backbone"] = load_backbone(own["backbone"], weights="random") if "backbone" in own else backbone()
+        network = own.get("backbone", "resnet18")
+        own["backbone"] = backbone() if network == "resnet18" else load_backbone(network, weights="random")
     return model_class(name)(**own)
 
 
@@ -76,6 +109,88 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
 def test_options_are_checked():
     with pytest.raises(OptionError, match="Did you mean 'layer'"):
         make("dfm", layr="layer2")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("foundad", {"backbone": VIT}, "FoundAD: Unknown backbone 'vit_tiny_patch16_224'.*vit_small_patch14_dinov2"),
+        ("foundad", {"image_size": (56, 70)}, "square images only, not 56 x 70"),
+        ("uflow", {"backbone": "resnet50"}, "Uflow: Feature extractor must be one of .*resnet18"),
+        ("anomaly_dino", {"backbone": VIT, "image_size": 64}, "AnomalyDINO: Encoder name must start with dino"),
+        ("anomaly_dino", {"image_size": 64}, "image_size 56 x 56 or 70 x 70"),
+        ("glass", {"input_shape": (32, 32)}, "input_shape"),
+    ],
+)
+def test_what_anomalib_would_refuse_later_or_fetch_is_refused_at_once(name: str, options: dict[str, Any], says: str):
+    with pytest.raises(OptionError, match=says):
+        make(name, **options)
+
+
+def test_glass_without_the_textures_that_were_asked_for_is_refused_before_training_and_fetches_none(parts: Path):
+    model = make("glass", anomaly_source_path="nowhere")
+    with pytest.raises(OptionError, match=r"Glass: there is no folder .*nowhere \(anomaly_source_path\)"):
+        Engine(enable_progress_bar=False).fit(model=model, datamodule=data(parts))
+    here = make("glass", anomaly_source_path=str(parts / "train" / "good"))
+    here.check_training(data(parts))
+    assert here.model.augmentor.anomaly_source_paths
+
+
+def test_anomaly_dino_gives_plain_anomalibs_scores_on_the_same_network(parts: Path):
+    from anomalib.models.image.anomaly_dino.torch_model import AnomalyDINOModel
+
+    ours = make("anomaly_dino")
+    with mock.patch.object(timm, "create_model", lambda name, **options: _shared(ours, name, options)):
+        plain = AnomalyDINOModel()
+    images = torch.rand(5, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    for model in (ours.model, plain):
+        model.train()
+        model(images[:3])
+        model.fit()
+        model.eval()
+    expected, found = plain(images), ours.model(images)
+    assert torch.equal(found.pred_score, expected.pred_score)
+    assert torch.equal(found.anomaly_map, expected.anomaly_map)
+    # and its bank is the normed tokens of our own extractor at the size of the network, which are not resampled
+    state = ours.model.feature_encoder.feature_extractor.state_dict()
+    native = torch.rand(1, 3, 518, 518, generator=torch.Generator().manual_seed(1))
+    tokens = FeatureExtractor(load_backbone(DINO, state), ["norm"])(native)["norm"]
+    with torch.no_grad():
+        theirs = plain.extract_features(native)
+    torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), theirs)
+
+
+def _shared(model: Any, name: str, options: dict[str, Any]) -> Any:
+    network = _CREATE(name, pretrained=False, dynamic_img_size=options["dynamic_img_size"])
+    network.load_state_dict(model.model.feature_encoder.feature_extractor.state_dict())
+    return network
+
+
+_CREATE = timm.create_model
+
+
+def test_features_of_a_backbone_do_not_depend_on_what_of_anomalib_was_built_before():
+    network, batch = load_backbone(VIT, weights="random"), torch.rand(1, 3, 96, 64)
+    before = FeatureExtractor(network, ["blocks.0"])(batch)["blocks.0"]
+    make("rad")  # anomalib's extractor switches antialiasing off in timm
+    assert torch.equal(FeatureExtractor(network, ["blocks.0"])(batch)["blocks.0"], before)
+
+
+def test_a_transformer_of_another_size_has_the_position_embeddings_that_timm_would_give_it():
+    model = make("general_ad")
+    own = model.model.feature_extractor.pretrained_model.pos_embed
+    native = load_backbone(VIT, weights="random").network.pos_embed
+    expected = resample_abs_pos_embed(native, new_size=[4, 4], old_size=[14, 14], num_prefix_tokens=1)
+    assert torch.equal(own, expected)
+
+
+def test_super_add_can_be_fitted_twice(parts: Path, tmp_path: Path):
+    model = make("super_add")
+    for results in ("first", "second"):
+        engine = Engine(default_root_dir=tmp_path / results, enable_progress_bar=False)
+        engine.fit(model=model, datamodule=data(parts))
+    assert model.model.memory_bank.shape[0] == 2
+    assert len(model.model.memory_bank[0]) <= len(data(parts).manifest.split("train")) * 16
 
 
 @pytest.mark.row("3.12")

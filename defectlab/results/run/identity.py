@@ -55,7 +55,7 @@ def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs:
     >>> readable_name("cflow", "resnet18", {"layers": ["layer1"]}, 30)
     'resnet18_layer1_30ep'
     """
-    parts = ["" if backbone == "none" else backbone, "-".join(options.get("layers", ()))]
+    parts = ["" if backbone == "none" else backbone, "-".join(map(str, options.get("layers", ())))]
     parts += [str(options[key]) for key in _NUMBERS if key in options]
     if model not in ("padim", "patchcore") and epochs is not None:
         parts.append(f"{epochs}ep")
