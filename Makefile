@@ -11,7 +11,7 @@ ifneq ($(PIP_INDEX),)
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX)
 endif
 
-.PHONY: setup demo test test-long fuzz notebooks lint format bench bench-metrics models images backbone backbone-report lock clean
+.PHONY: setup demo test test-long fuzz notebooks lint format bench bench-metrics models images lock clean
 
 setup: $(READY)
 
@@ -56,14 +56,6 @@ models: $(READY)
 # The README's pictures and its table, from the runs under results/.
 images: $(READY)
 	$(BIN)/python -m images.make
-
-# The project's own weights; ended before its time, the same command continues.
-backbone: $(READY)
-	$(BIN)/python -m defectlab.backbones.pretraining.make
-
-# The table in weights/README.md; DEFECTLAB_REAL adds bottle, transistor and ImageNet weights.
-backbone-report: $(READY)
-	$(BIN)/python -m benchmarks.backbone_report
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DefectLab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/newer/python3")'

@@ -18,8 +18,6 @@ PATH = re.compile(
 SOURCE = re.compile(rf"(?<![\w/.~-])((?:{'|'.join(PACKAGES)})/[\w/]+\.py)\b")  # without the package's own folder
 MODULE = re.compile(rf"(?<![\w/.@-])(defectlab\.(?:{'|'.join(PACKAGES)})(?:\.\w+)*)")
 
-BUILT = {"defectlab/backbones/shipped/defectlab_resnet18.safetensors"}  # in a wheel only
-
 
 def texts() -> Iterator[Path]:
     """Pages, notebooks and settings at the root and in folders of their own, and every source of package and tests."""
@@ -33,8 +31,7 @@ def texts() -> Iterator[Path]:
 @pytest.mark.parametrize("file", sorted(texts()), ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_what_a_file_names_is_there(file: Path):
     text = file.read_text(encoding="utf-8")
-    named = [path for path in PATH.findall(text) if path not in BUILT]
-    absent = [path for path in named if not any(ROOT.glob(path))]
+    absent = [path for path in PATH.findall(text) if not any(ROOT.glob(path))]
     absent += [path for path in SOURCE.findall(text) if not (PACKAGE / path).is_file()]
     assert not absent
     for module in set(MODULE.findall(text)):

@@ -48,7 +48,7 @@ def cells(path: Path, kind: str) -> list[Any]:
 def test_all_are_there():
     assert [name_of(path) for path in NOTEBOOKS] == [
         "inference_code/look_at_one_image.ipynb", "inference_code/predict.ipynb",
-        "inference_code/review.ipynb", "inference_code/set_the_threshold.ipynb", "training_code/backbone.ipynb",
+        "inference_code/review.ipynb", "inference_code/set_the_threshold.ipynb",
         "training_code/cflow.ipynb", "training_code/compare.ipynb",
         "training_code/featcae.ipynb", "training_code/more_models.ipynb",
         "training_code/padim.ipynb", "training_code/patchcore.ipynb", "training_code/sweep.ipynb",
@@ -370,12 +370,6 @@ def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     assert {run.model for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Draem", "Dfm"}
     assert {run.status for run in runs} == {"finished"}
     assert (root / "weights/teacher_for_show.safetensors").is_file()
-
-
-@pytest.mark.long
-def test_the_backbones_making_is_shown(own_project: Path, monkeypatch: pytest.MonkeyPatch):
-    root = project(own_project, train=1, good=2, bad=2)
-    assert execute(root, ["training_code/backbone.ipynb"], monkeypatch) == {"training_code/backbone.ipynb": []}
 
 
 @pytest.mark.long

@@ -160,7 +160,7 @@ def _load_into(state: dict[str, Tensor], found: Match, spec: BackboneSpec, info:
     head = head_prefixes(network)
     body = sorted(key for key in found.missing if not key.startswith(head))
     if body:
-        # a file that was never meant to have its last layers, as the bundled one, is no surprise
+        # a file that was never meant to have its last layers is no surprise
         log = logger.debug if set(spec.layers) <= set(found.complete_layers) else logger.warning
         log(
             "%s lacks %d tensors of %s (%s ...): layers that depend on them are refused; complete: %s",

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BUNDLED = "defectlab_resnet18"
 DEFAULT = "efficientnet_lite0"
+REMOVED = "defectlab_resnet18"  # a name in records and workbooks of before
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,12 @@ class BackboneSpec:
         return cls(**values)
 
 
+_RESNET_LAYERS = ("layer1", "layer2", "layer3", "layer4")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def _resnet(name: str, architecture: str, last: int = 4) -> BackboneSpec:
-    return BackboneSpec(name, "torchvision", architecture, tuple(f"layer{i}" for i in range(1, last + 1)))
+def _resnet(name: str) -> BackboneSpec:
+    return BackboneSpec(name, "torchvision", name, _RESNET_LAYERS)
 
 
 def _numbered(stem: str, count: int) -> tuple[str, ...]:
@@ -96,18 +97,16 @@ REGISTRY: dict[str, BackboneSpec] = {
     for spec in (
         _lite(0, 224),
         _lite(2, 260),
-        _resnet("resnet18", "resnet18"),
-        _resnet("resnet50", "resnet50"),
-        _resnet("wide_resnet50_2", "wide_resnet50_2"),
+        _resnet("resnet18"),
+        _resnet("resnet50"),
+        _resnet("wide_resnet50_2"),
         _efficientnet("efficientnet_b5", "torchvision", _numbered("features", 9), 456),
         _efficientnet("efficientnet_b7", "torchvision", _numbered("features", 9), 600),
         _efficientnet("tf_efficientnet_b7", "timm", _numbered("blocks", 7), 600),
         BackboneSpec("cspdarknet53", "timm", "cspdarknet53", _numbered("stages", 5), input_size=(256, 256)),
-        _resnet(BUNDLED, "resnet18", last=3),
     )
 }
 
-_RESNET_LAYERS = ("layer1", "layer2", "layer3", "layer4")
 # Layers with the strides of a ResNet's (4, 8, 16, 32), the last of each stride, by architecture.
 _SAME_STRIDES = {
     **dict.fromkeys(("efficientnet_b5", "efficientnet_b7"), ("features.2", "features.3", "features.5", "features.7")),
@@ -139,11 +138,18 @@ def get_spec(name: str) -> BackboneSpec:
     """Return the specification of a registered backbone or of any timm model, with or without a tag.
 
     Raises:
-        OptionError: With the closest known name.
+        OptionError: With the closest known name, or with what takes the place of one that is gone.
 
     """
     if name in REGISTRY:
         return REGISTRY[name]
+    if name == REMOVED:
+        raise OptionError(
+            f"'{REMOVED}', trained on drawn images, is no longer part of DefectLab: take '{DEFAULT}', whose ImageNet "
+            f"weights come along, with layers {', '.join(usual_layers(REGISTRY[DEFAULT], ('layer2', 'layer3')))}. "
+            f"Checkpoints made with it load as before. With a file of its weights: load_backbone('resnet18', "
+            f"weights='{REMOVED}.safetensors')."
+        )
     import timm
 
     architecture, _, tag = name.partition(".")

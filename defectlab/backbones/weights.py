@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defectlab.backbones import weights_manifest
-from defectlab.backbones.registry import BUNDLED, DEFAULT
+from defectlab.backbones.registry import DEFAULT
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
 from defectlab.utils.errors import WeightsError, did_you_mean
@@ -14,10 +14,6 @@ from defectlab.utils.errors import WeightsError, did_you_mean
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
-# In a wheel the shipped file lies in the package; in a checkout in weights/ beside the package.
-SHIPPED = f"{BUNDLED}.safetensors"
-_PACKAGE = Path(__file__).parent
-SHIPPED_DIRS = (_PACKAGE / "shipped", _PACKAGE.parent.parent / "weights")
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,6 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     candidates += [entry.file for entry in weights_manifest.entries_for(name) if entry.file not in candidates]
     folders = paths.weights_dirs()
     found = [folder / file for folder in folders for file in candidates if (folder / file).is_file()]
-    if not found and name == BUNDLED:
-        found = [path for path in [shipped_file()] if path]
     if not found:
         packaged = weights_manifest.packaged_entry(name)
         found = [path for path in [packaged and packaged.installed_path] if path]
@@ -94,23 +88,15 @@ def find_weights(name: str, weights: str | Path | None = None) -> Path:
     return found[0]
 
 
-def shipped_file() -> Path | None:
-    """Return the weights file that comes with the project, or None if this copy of it lacks them."""
-    return next((folder / SHIPPED for folder in SHIPPED_DIRS if (folder / SHIPPED).is_file()), None)
-
-
 def check_on_record(path: Path) -> None:
-    """Compare a file that was imported, downloaded or comes with the project with the hash on record for it.
+    """Compare a file that was imported, downloaded or installed with the hash on record for it.
 
     Raises:
         WeightsError: It has another content.
     """
     folder = path.absolute().parent
-    if folder in {shipped.absolute() for shipped in SHIPPED_DIRS} and path.name == SHIPPED:
-        entries: Iterable[WeightsEntry] = weights_manifest.known_entries()
-        fix = "Install DefectLab again, or `git checkout` the file"
-    elif folder in {known.absolute() for known in paths.weights_dirs()}:
-        entries = weights_manifest.entries_in(folder)
+    if folder in {known.absolute() for known in paths.weights_dirs()}:
+        entries: Iterable[WeightsEntry] = weights_manifest.entries_in(folder)
         fix = f"Copy it again, or put the new file on record: `{paths.program()} weights import {path} --overwrite`"
     else:
         entries = [entry for entry in weights_manifest.known_entries() if entry.installed_path == path.absolute()]
@@ -127,9 +113,7 @@ def _find_given(name: str, weights: Path) -> Path:
     looked = [weights] if weights.is_absolute() else [Path.cwd() / weights, paths.resolve(weights)]
     if not weights.is_absolute():
         looked += [folder / weights for folder in paths.weights_dirs()]
-        # A run's record names the shipped file by its bare name; it must be found from any project root.
-        looked += [folder / weights for folder in SHIPPED_DIRS if weights.name == SHIPPED and len(weights.parts) == 1]
-        # So does that of a run whose weights came by pip.
+        # A run's record names a file that came by pip by its bare name.
         packaged = weights_manifest.packaged_entry(str(weights))
         looked += [path for path in [packaged and packaged.installed_path] if path]
     for path in looked:
@@ -145,12 +129,7 @@ def _find_given(name: str, weights: Path) -> Path:
 
 def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
     places = "\n".join(f"  {path}" for path in dict.fromkeys(looked))
-    if name == BUNDLED:
-        fix = (
-            f"{SHIPPED} comes with DefectLab, but this copy lacks it: install it again, or make it with "
-            f'`make backbone`. Or ask for random weights by name: load_backbone("{name}", weights="random")'
-        )
-    elif packaged := weights_manifest.packaged_entry(name):
+    if packaged := weights_manifest.packaged_entry(name):
         fix = packaged.how_to_install
     else:
         fix = (
@@ -197,8 +176,6 @@ def verify(names: Iterable[str] | None = None) -> list[WeightsStatus]:
 def _status(entry: WeightsEntry) -> WeightsStatus:
     folders = paths.weights_dirs()
     path = next((folder / entry.file for folder in folders if (folder / entry.file).is_file()), None)
-    if path is None and entry.file == SHIPPED:
-        path = shipped_file()
     path = path or entry.installed_path
     sha256 = weights_manifest.file_sha256(path) if path else None
     if sha256 is None:

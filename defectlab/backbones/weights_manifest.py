@@ -142,8 +142,8 @@ def all_entries() -> list[WeightsEntry]:
 def entries_for(name: str) -> list[WeightsEntry]:
     """Return the entries meant by an entry's name, a file name, or a backbone's name (then in order of preference).
 
-    An entry belongs to the backbone before the first dot of its name, not to its architecture: the bundled backbone
-    and ImageNet's ResNet-18 share one and must never stand in for each other.
+    An entry belongs to the backbone before the first dot of its name, not to its architecture: weights of
+    several origins share one and must never stand in for each other.
     """
     entries = all_entries()
     exact = [entry for entry in entries if name in {entry.name, entry.file}]

@@ -126,11 +126,17 @@ def test_missing_weights_say_where_and_what_to_run(home: Path) -> None:
         load_backbone("resnet18", "weights")
 
 
-def test_the_bundled_backbone_is_never_another_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.rename(file.with_name("resnet18-f37072fd.pth"))
-    monkeypatch.setattr("defectlab.backbones.weights.SHIPPED_DIRS", ())
-    with pytest.raises(WeightsError, match="comes with DefectLab"):
+def test_the_backbone_that_was_trained_here_is_gone_but_its_file_can_be_used(
+    tmp_path: Path, resnet18: nn.Module
+) -> None:
+    with pytest.raises(OptionError, match=r"no longer part.*take 'efficientnet_lite0'.*blocks\.2, blocks\.4"):
         load_backbone("defectlab_resnet18")
+    state = {key: value for key, value in resnet18.state_dict().items() if not key.startswith(("layer4.", "fc."))}
+    torch.save(state, tmp_path / "defectlab_resnet18.pth")
+    backbone = load_backbone("resnet18", tmp_path / "defectlab_resnet18.pth")
+    FeatureExtractor(backbone, ["layer2", "layer3"])
+    with pytest.raises(WeightsError, match="does not hold"):
+        FeatureExtractor(backbone, ["layer4"])
 
 
 def test_search_order_and_extra_folder(

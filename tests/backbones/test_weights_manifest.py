@@ -6,14 +6,14 @@ import timm
 import torchvision
 
 from defectlab.backbones import weights, weights_manifest
-from defectlab.backbones.registry import BUNDLED, REGISTRY
+from defectlab.backbones.registry import REGISTRY
 from defectlab.utils.errors import WeightsError
 
 
 def test_known_entries_agree_with_the_installed_libraries() -> None:
     checked = 0
     for entry in weights_manifest.known_entries():
-        if entry.name == BUNDLED or entry.distribution:  # hashes seen here: test_weights.py
+        if entry.distribution:  # hashes seen here: test_weights.py
             continue
         if entry.library == "torchvision":
             architecture, _, member = entry.name.partition(".")
@@ -36,11 +36,6 @@ def test_known_entries_agree_with_the_installed_libraries() -> None:
 def test_every_backbone_of_the_issue_has_a_source(name: str) -> None:
     assert weights_manifest.entries_for(name)[0].url
     assert name in REGISTRY
-
-
-def test_the_bundled_backbone_has_no_entry_of_another() -> None:
-    assert [entry.name for entry in weights_manifest.entries_for("defectlab_resnet18")] == ["defectlab_resnet18"]
-    assert "defectlab_resnet18" not in {entry.name for entry in weights_manifest.entries_for("resnet18")}
 
 
 def test_names_mean_the_first_of_an_order() -> None:

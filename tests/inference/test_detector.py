@@ -1,5 +1,7 @@
 import csv
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from defectlab import Detector, Prediction
+from defectlab import Detector, Patchcore, Prediction, load_backbone
+from defectlab.backbones.backbone import Backbone
 from defectlab.data.images import read_image
+from defectlab.data.transforms.imagenet import IMAGENET_MEAN
 from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import normalize_percent, percent_window
 from defectlab.inference.prediction_files import predict_to_folder
@@ -58,6 +62,33 @@ def test_a_list_may_mix_paths_and_images_and_a_turned_image_is_turned(run: Run, 
     assert [one.image_path for one in found] == [str(path), None, str(tmp_path / "turned.png")]
     assert len({round(one.score, 4) for one in found}) == 1
     assert unreadable == ["an image given as bytes"]
+
+
+def of_a_backbone_that_is_gone() -> Backbone:
+    """The ResNet-18 up to layer3 that DefectLab once trained itself, with random weights."""
+    whole = load_backbone("resnet18", "random")
+    spec = replace(whole.spec, name="defectlab_resnet18", layers=("layer1", "layer2", "layer3"))
+    return Backbone(whole.network, spec, whole.weights)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mean"),
+    [
+        (lambda: load_backbone("efficientnet_lite0"), (0.5, 0.5, 0.5)),
+        (of_a_backbone_that_is_gone, IMAGENET_MEAN),
+    ],
+    ids=["efficientnet_lite0", "defectlab_resnet18"],
+)
+def test_a_checkpoint_has_its_backbone_and_preprocessing_whatever_its_name_is_today(
+    backbone: Callable[[], Backbone], mean: tuple[float, ...], parts: Path, tmp_path: Path
+):
+    model = Patchcore(backbone=backbone(), coreset_sampling_ratio=0.1, image_size=64)
+    run = trained(model, parts, tmp_path / "results")
+    detector = Detector.load(run.folder)
+    assert detector.model.preprocessing.mean == mean
+    for row in run.scores("test"):
+        (found,) = detector.predict(row.image_path)
+        assert found.score == pytest.approx(row.score, rel=1e-5)
 
 
 def test_folders_are_searched_through_and_in_order(run: Run, detector: Detector):
