@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectlab.data.image_limits import MAX_PIXELS_VARIABLE, check_pixels, max_pixels
+from defectlab.data.image_limits import MAX_PIXELS_VARIABLE, check_pixels, is_lossy_webp, max_pixels
 from defectlab.utils.errors import DataError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,10 @@ def open_image(file: IO[bytes]) -> Image.Image:
     limit = max_pixels()
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
+    codec = "vp8" if is_lossy_webp(file) else None
     image = Image.open(file, formats=FORMATS)
     try:
-        check_pixels(image, size)
+        check_pixels(image, size, codec=codec)
     except DataError:
         image.close()
         raise

@@ -200,12 +200,25 @@ def test_a_nearly_blank_mask_is_read_in_every_format_and_compression(tmp_path, s
 
 
 @pytest.mark.parametrize(
-    ("suffix", "options"), [("jpg", {"quality": 1}), ("tif", {"compression": "jpeg"}), ("webp", {})]
+    ("suffix", "options"),
+    [("jpg", {"quality": 1}), ("tif", {"compression": "jpeg"}), ("webp", {}), ("webp", {"quality": 1, "exif": b"a"})],
 )
 def test_a_blank_mask_is_read_in_every_lossy_compression(tmp_path, suffix, options):
     path = tmp_path / f"mask.{suffix}"
     Image.new("RGB", (2_000, 2_000)).save(path, **options)
     assert read_mask(path).shape == (2_000, 2_000)
+
+
+@pytest.mark.parametrize("options", [{}, {"exif": b"a"}])
+def test_a_lossy_webp_of_a_few_bytes_that_claims_268_million_pixels(tmp_path, options):
+    """Its decoder makes room for all of them, twice, before it sees that nothing comes."""
+    path = tmp_path / "a.webp"
+    Image.fromarray(COLOURS).save(path, **options)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<HH", content, content.find(b"\x9d\x01\x2a") + 3, 16_383, 16_383)
+    if options:
+        content[24:30] = (16_382).to_bytes(3, "little") * 2  # the canvas
+    refused(path, bytes(content), "16383 x 16383 pixels, more than the")
 
 
 def test_a_png_packed_as_tightly_as_deflate_can_is_read(tmp_path):

@@ -85,7 +85,8 @@ def _attempt(reader: Reader) -> np.ndarray | InputError:
     try:
         return reader()
     except InputError as error:
-        return error
+        error.__cause__ = error.__context__ = None  # which hold what was decoded so far, up to gigabytes
+        return error.with_traceback(None)
 
 
 def _agree(path: Path, facts: ImageFacts, read: np.ndarray | InputError, what: str) -> None:

@@ -91,6 +91,7 @@ def _serve(name: str, good: Path, pipe: Connection) -> None:
     target = load_target(name)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes a line there for each damaged part
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     pipe.send("ready")
     work = Path(tempfile.mkdtemp(prefix="defectlab-fuzz-"))
