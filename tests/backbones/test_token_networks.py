@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.backbones.token_networks import TokenLayers, at_size, fitting_sizes, nearest_size, patch_size
+from defectlab.backbones.token_networks import (
+    TokenLayers,
+    at_size,
+    fitting_sizes,
+    nearest_size,
+    own_resampling,
+    patch_size,
+)
 from defectlab.utils.errors import OptionError, WeightsError
 
 # One network of each family, by name, and the options that make it small.
@@ -30,6 +37,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "eva02_tiny_patch14_224": {},
 }
 LAYERS = ["blocks.2", "blocks.0"]
+
+
+@pytest.fixture(autouse=True)
+def _timm_as_it_is():
+    """What is compared with is timm's own, even where anomalib has changed it in this process."""
+    with own_resampling():
+        yield
 
 
 def transformer(name: str, **options: Any) -> Any:

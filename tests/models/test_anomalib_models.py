@@ -14,6 +14,7 @@ import torch
 import torchvision
 from helpers.models import backbone, data
 from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import vision_transformer
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.backbones.extractor import FeatureExtractor
@@ -63,6 +64,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch):
         (anomalib.models.image.glass.lightning_model, "download_and_extract"),
     ):
         monkeypatch.setattr(module, function, lambda *_args, **_options: pytest.fail("a download"))
+    # anomalib sets it for the whole process: it is put back for the tests that follow
+    monkeypatch.setattr(vision_transformer, "resample_abs_pos_embed", resample_abs_pos_embed)
 
 
 def make(name: str, **options: Any) -> Any:
