@@ -1,5 +1,6 @@
 """An experiment as data: YAML both ways, a stable identity, and `run`. Importing this loads no torch."""
 
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +12,7 @@ from defectlab.engine.trackers import check_trackers
 from defectlab.evaluation.pixel.pixel_size import check_pixel_size
 from defectlab.models.registry import model_info
 from defectlab.utils import paths
+from defectlab.utils.annotations import check_annotated, check_section
 from defectlab.utils.config_files import as_yaml, config_file, read_yaml
 from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.validation import check_integer, check_option_names, check_types
@@ -96,6 +98,11 @@ class Experiment:
             raise OptionError(
                 "Sections 'model' and 'trainer' must be mappings of options, such as `model: {name: padim}`."
             )
+        check_section("model", self.model)
+        check_section("trainer", self.trainer)
+        own = [key for key in ("name", "loggers", *asdict(self.evaluation)) if key in self.trainer]
+        if own:
+            raise OptionError(f"trainer.{own[0]} is no option of the trainer: it stands beside it, or in `evaluation`.")
         if not self.data.root and not self.data.normal_dir:
             raise OptionError("An experiment needs data.root, the folder of the images.")
         if not self.model.get("name") or not isinstance(self.model["name"], str):
@@ -212,6 +219,7 @@ def build(experiment: Experiment, components: ComponentCache | None = None) -> "
     """
     from defectlab.engine.engine import Engine
     from defectlab.engine.input_region import apply_region
+    from defectlab.engine.trainer_options import check_trainer_values
     from defectlab.models.registry import model_class
 
     if experiment.categories is not None:
@@ -219,6 +227,8 @@ def build(experiment: Experiment, components: ComponentCache | None = None) -> "
     components = components or ComponentCache()
     options = {"seed": experiment.seed, **experiment.model}
     cls = model_class(options.pop("name"))
+    check_annotated("model", options, inspect.signature(cls.__init__).parameters)
+    check_trainer_values(experiment.trainer)
     engine = Engine(
         name=experiment.name, loggers=experiment.loggers, **asdict(experiment.evaluation), **experiment.trainer
     )

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
+from defectlab.utils.annotations import check_annotated
 from defectlab.utils.errors import OptionError
+from defectlab.utils.logs import quiet_lightning
 from defectlab.utils.validation import check_flags, check_option_names
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,23 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
         )
     if options.get("enable_checkpointing") is False or options.get("barebones"):
         raise OptionError("Engine: a run needs its checkpoint: leave out enable_checkpointing=False and barebones.")
+
+
+def check_trainer_values(options: Mapping[str, Any]) -> None:
+    """Check the values of Trainer options from a settings file: their types, and whether Lightning takes them.
+
+    Raises:
+        OptionError: With the option's path, or Lightning's reason.
+    """
+    check_annotated("trainer", options, inspect.signature(Trainer.__init__).parameters)
+    check_trainer_options(options)
+    given = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
+    fixed = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    try:
+        with quiet_lightning():
+            Trainer(**(given | fixed | {"enable_model_summary": False, "accelerator": "cpu", "devices": 1}))
+    except (MisconfigurationException, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise OptionError(f"Section 'trainer' ({', '.join(given)}) cannot work: {error}") from error
 
 
 def _check_accelerator(accelerator: Any, devices: Any) -> None:

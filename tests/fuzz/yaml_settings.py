@@ -10,7 +10,7 @@ import yaml
 
 from defectlab.cli.main import main
 from defectlab.cli.sweep import parse_overrides
-from defectlab.experiment import Experiment
+from defectlab.experiment import ComponentCache, Experiment, build
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.search_space import space_size
 from defectlab.utils.config_files import as_yaml, load_yaml, read_yaml
@@ -73,6 +73,24 @@ SNIPPETS = (
     "'" * 99, "---\n---",
 )  # fmt: skip
 
+MODELS: dict[str, dict[str, Any]] = {
+    "padim": {"layers": ["layer1", "layer2"], "n_features": 10, "image_size": [32, 32]},
+    "patchcore": {
+        **{"layers": ["layer2"], "coreset_sampling_ratio": 0.1, "num_neighbors": 3, "image_size": [64, 64]},
+        **{"center_crop": [32, 32], "keep_aspect": False},
+    },
+    "cflow": {"layers": ["layer2"], "fiber_batch_size": 8, "lr": 1e-4, "image_size": 64},
+    "stfpm": {"layers": ["layer1"], "image_size": 64},
+    "linear_vae": {"image_size": [32, 32]},
+}
+TRAINER: list[tuple[str, Any]] = [
+    *{"max_epochs": 1, "accelerator": "cpu", "limit_train_batches": 1.0, "max_steps": -1, "devices": 1}.items(),
+    *{"log_every_n_steps": 5, "gradient_clip_val": 0.5, "max_time": "00:01:00:00", "precision": "32"}.items(),
+    *{"check_val_every_n_epoch": 1, "accumulate_grad_batches": 1, "deterministic": False, "patience": 3}.items(),
+    *{"monitor": "image_AUROC", "keep": "best", "val_check_interval": 1.0, "num_sanity_val_steps": 0}.items(),
+]
+COMPONENTS = ComponentCache()
+
 
 def prepare(good: Path) -> None:
     for name, text in GOOD.items():
@@ -85,10 +103,24 @@ def attack(random: random.Random, good: Path, work: Path) -> None:
     if random.random() < 0.1:
         _override(random, source)
         return
+    if source.name.startswith("experiment") and random.random() < 0.2:
+        _build(random)
+        return
     path.write_bytes(_hostile(random, source.read_text(encoding="utf-8")))
     if source.name.startswith("experiment") and random.random() < 0.05:  # slow: it builds the parser of all commands
         _run_command("train", "--config", str(path), "--print_config")
     _read(path)
+
+
+def _build(random: random.Random) -> None:
+    """Build what damaged options of a model and of the trainer describe: all are checked before a run begins."""
+    name = random.choice(sorted(MODELS))
+    sections = {"model": {"name": name, "seed": 3, **MODELS[name]}, "trainer": dict(random.sample(TRAINER, 4))}
+    damaged = random.choice(sorted(sections))
+    sections[damaged] = damage_tree(random, sections[damaged])
+    backbone = {} if name == "linear_vae" else {"name": "resnet18", "weights": "random"}
+    settings = {"data": {"root": "data/bottle"}, "backbone": backbone, **sections}
+    build(Experiment.from_dict(load_yaml(_dumped(settings).decode())), COMPONENTS)
 
 
 def _read(path: Path) -> None:
