@@ -9,7 +9,8 @@ def models_list() -> None:
 
     infos = (MODELS | ANOMALIB_MODELS).values()
     exported = any(info.exports for info in infos)  # a column that would be empty is left out
-    columns = {"class": 21, "epochs": 8, "backbone": 19, "maps": 6, **({"exports": 15} if exported else {})}
+    widest = max(len(info.backbone or "none") for info in infos)
+    columns = {"class": 21, "epochs": 8, "backbone": widest + 1, "maps": 6, **({"exports": 15} if exported else {})}
     for title, models in (("DefectLab's:", MODELS), ("anomalib's own, by name:", ANOMALIB_MODELS)):
         heading = "".join(f"{name:<{width}}" for name, width in columns.items())
         print(f"{title:<26}{heading}what it is")

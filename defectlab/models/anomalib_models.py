@@ -123,6 +123,26 @@ def _initialise(model: Any, backbone: Backbone | None, seed: int, own: dict[str,
             raise
         except (ValueError, KeyError, AssertionError) as error:
             raise OptionError(f"{type(model).__name__}: {error}") from error
+    if model.model_name in ("dinomaly", "inp_former"):
+        _check_fusion(type(model).__name__, model.model)
+
+
+def _check_fusion(name: str, network: Any) -> None:
+    """Check that the blocks that Dinomaly or INP-Former fuse are there, which else its first batch shows.
+
+    Raises:
+        OptionError: With the option and what it needs.
+    """
+    for option, count, fused in (
+        ("target_layers", len(network.target_layers), "fuse_layer_encoder"),
+        ("decoder_depth", len(network.decoder), "fuse_layer_decoder"),
+    ):
+        groups = getattr(network, fused, None)
+        if groups is None:
+            raise OptionError(f"{name}: anomalib's code loses {fused} where it is given: leave it out.")
+        needed = 1 + max(index for group in groups for index in group)
+        if count < needed:
+            raise OptionError(f"{name}: {option} gives {count} blocks, and {fused} names {needed}: give {needed}.")
 
 
 def _name_for_anomalib(model: str, architecture: str) -> str:

@@ -170,6 +170,7 @@ def test_lists(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     assert main(["models", "list"]) == 0
     listed = capsys.readouterr().out
     assert "Patchcore" in listed
+    assert "vit_huge_plus_patch16_dinov3 yes" in listed  # the longest name leaves the columns apart
     assert ("exports" in listed) == any(info.exports for info in MODELS.values())
     monkeypatch.setitem(MODELS, "padim", replace(MODELS["padim"], exports=("onnx", "torch")))
     assert main(["models", "list"]) == 0

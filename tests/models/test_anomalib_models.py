@@ -123,6 +123,9 @@ def test_options_are_checked():
         ("anomaly_dino", {"backbone": VIT, "image_size": 64}, "AnomalyDINO: Encoder name must start with dino"),
         ("anomaly_dino", {"image_size": 64}, "image_size 56 x 56 or 70 x 70"),
         ("glass", {"input_shape": (32, 32)}, "input_shape"),
+        ("dinomaly", {"decoder_depth": 2}, "Dinomaly: decoder_depth gives 2 blocks, and fuse_layer_decoder names 8"),
+        ("dinomaly", {"target_layers": [0, 1]}, "Dinomaly: target_layers gives 2 blocks.*give 8"),
+        ("dinomaly", {"fuse_layer_encoder": [[0]]}, "Dinomaly: anomalib's code loses fuse_layer_encoder"),
     ],
 )
 def test_what_anomalib_would_refuse_later_or_fetch_is_refused_at_once(name: str, options: dict[str, Any], says: str):
