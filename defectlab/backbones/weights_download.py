@@ -39,7 +39,12 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
         logger.warning("%s is damaged (sha256 %s, not %s): downloading it again", path, sha256[:12], entry.expected)
     url = f"{base_url.rstrip('/')}/{entry.file}" if base_url else entry.url
     if url is None:
-        raise WeightsError(f"No public source is known for {entry.file}. Use `defectlab weights import FILE`.")
+        where = (
+            f"is gated: accept its licence and fetch it at {entry.source}" if entry.source else "has no public source"
+        )
+        raise WeightsError(
+            f"{entry.file} {where}. Then `{paths.program()} weights import FILE --name {entry.architecture}`."
+        )
     check_url(url, error=WeightsError, otherwise="For a file: `weights import FILE`.")
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")

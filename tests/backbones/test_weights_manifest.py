@@ -5,7 +5,7 @@ import pytest
 import timm
 import torchvision
 
-from defectlab.backbones import weights, weights_manifest
+from defectlab.backbones import weights, weights_download, weights_manifest
 from defectlab.backbones.registry import REGISTRY
 from defectlab.utils.errors import WeightsError
 
@@ -23,7 +23,10 @@ def test_known_entries_agree_with_the_installed_libraries() -> None:
             assert (list(entry.mean or ()), list(entry.std or ())) == (transforms.mean, transforms.std)
         else:
             cfg = timm.get_pretrained_cfg(entry.name.removesuffix(".safetensors"))
-            assert entry.url in {cfg.url, f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors"}
+            assert (entry.url is None and entry.source) or entry.url in {
+                cfg.url,
+                f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors",
+            }
             assert (entry.mean, entry.std, entry.input_size) == (cfg.mean, cfg.std, cfg.input_size[1:])
         # No invented hashes: a published prefix stands in the file's name, nothing else is claimed.
         assert entry.sha256 is None
@@ -107,3 +110,19 @@ def test_a_published_hash_counts_under_any_file_name_and_a_name_only_without_one
     entry, how = weights_manifest.entry_of_file(tmp_path / "cspdarknet53.ra_in1k.safetensors", "1" * 64)
     assert entry is not None
     assert "no checksum" in how
+
+
+def test_gated_weights_say_where_they_are_and_how_they_come_in() -> None:
+    with pytest.raises(WeightsError, match=r"gated: accept its licence .*dinov3.*weights import FILE --name vit_small"):
+        weights_download.get("vit_small_patch16_dinov3")
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "deit_tiny_patch16_224", "convnext_tiny"]
+)
+def test_backbones_of_today_have_licence_and_address(name: str) -> None:
+    (entry,) = weights_manifest.entries_for(name)
+    assert entry.licence
+    assert entry.url
+    assert entry.url.startswith("https://huggingface.co/timm/")
+    assert entry.expected is None, "no hash that nobody has seen"
