@@ -22,7 +22,7 @@ from defectlab.utils.version import __version__
 from defectlab.utils.yaml_loader import LimitError, check_limits
 
 
-def demo(data: str = "data/coins", epochs: int = 1) -> None:
+def demo(data: str = "data/coins", epochs: int = 5) -> None:
     """Train PaDiM, PatchCore and CFlow on the built-in sample and show what they found.
 
     Args:
