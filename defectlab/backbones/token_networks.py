@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from timm.layers import Format, PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import vision_transformer
 from torch import Tensor, nn
@@ -43,8 +44,15 @@ class TokenLayers:
         return cls({layer: known[layer] for layer in layers}) if all(layer in known for layer in layers) else None
 
     def prune(self, network: Any) -> None:
-        """Remove from the network, in place, all that the layers do not need: later blocks, final norm, classifier."""
+        """Remove from the network, in place, all that the layers do not need: later blocks, final norm, classifier.
+
+        A plain ViT is switched to any size of images, as timm builds it with `dynamic_img_size`.
+        """
         network.prune_intermediate_layers(sorted(self._taken), prune_norm=NORM not in self.indices, prune_head=True)
+        if isinstance(network, vision_transformer.VisionTransformer) and type(network.patch_embed) is PatchEmbed:
+            setattr(network, "dynamic_img_size", True)  # noqa: B010 - final for TorchScript only
+            network.patch_embed.strict_img_size = False
+            network.patch_embed.flatten, network.patch_embed.output_fmt = False, Format.NHWC
 
     def read(self, network: Any, images: Tensor) -> dict[str, Tensor]:
         """Return {layer: (B, C, h, w)} for images (B, 3, H, W).
