@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import warnings
+import zipfile
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -97,6 +98,27 @@ def _load(path: Path, values: bool = False) -> tuple["Workbook", list[str]]:
         if row > MAX_ROWS or column > MAX_COLUMNS:
             raise unreadable(path, f"sheet {sheet.title} has a cell in row {row}, column {column}")
     return book, [*package.lost, *not_read(book, package.held)]
+
+
+def file_content(book: "Workbook") -> bytes:
+    """Return the .xlsx file of a workbook.
+
+    Names of one sheet (of filters and print titles too) refer to it by its place. openpyxl counts worksheets alone
+    there, so that beside a chart sheet they would belong to another sheet, and openpyxl itself cannot read the file.
+    """
+    content = BytesIO()
+    book.save(content)
+    if not book.chartsheets:
+        return content.getvalue()
+    places = [place for place, sheet in enumerate(book._sheets) if sheet not in book.chartsheets]
+    mended = BytesIO()
+    with zipfile.ZipFile(content) as parts, zipfile.ZipFile(mended, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in parts.infolist():
+            text = parts.read(part)
+            if part.filename == "xl/workbook.xml":
+                text = re.sub(rb'(?<=localSheetId=")\d+', lambda found: b"%d" % places[int(found[0])], text)
+            archive.writestr(part, text)
+    return mended.getvalue()
 
 
 def copy_name(path: Path, why: str) -> Path:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from filelock import Timeout
@@ -23,6 +22,7 @@ from defectlab.results.workbook.open_workbook import (
     RUNS,
     copy_name,
     create_sheet,
+    file_content,
     find_sheet,
     load,
     new_book,
@@ -198,9 +198,7 @@ def _filled(
     write_comparison(comparison, list(rows.values()), list(before.values()))
     write_generated(book, shown, list(rows.values()), {key: its for key, (its, _) in found.items()}, path)
     select_sheet(book, active)
-    content = BytesIO()
-    book.save(content)
-    return content.getvalue()
+    return file_content(book)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 """Workbooks of other programs: with macros, of gigabytes, saved by LibreOffice."""
 
+import re
 import resource
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from openpyxl.drawing.image import Image
 from PIL import Image as Pixels
 
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
+from defectlab.results.workbook.open_workbook import file_content
 from defectlab.results.workbook.package_check import MAX_XML_BYTES
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
@@ -171,3 +173,20 @@ def test_three_turns_of_libreoffice_and_update_keep_rows_sheet_chart_picture_and
         assert "new lamp" in sheet["A1"].comment.text
     others = sorted(file.name for file in paths.workbook().parent.glob("*.xlsx") if file != paths.workbook())
     assert others == []
+
+
+def test_a_chart_sheet_before_others_moves_no_filter_to_another_sheet():
+    update_workbook(finished("one"))
+    book = open_book()
+    filtered = {sheet.title for sheet in book.worksheets if sheet.auto_filter.ref}
+    assert filtered
+    book.create_chartsheet("curves", 0).add_chart(BarChart())
+    paths.workbook().write_bytes(file_content(book))
+    update_workbook(finished("two"))
+    names = open_book().sheetnames
+    assert names[0] == "curves"
+    with zipfile.ZipFile(paths.workbook()) as archive:
+        text = archive.read("xl/workbook.xml").decode()
+    found = re.findall(r'localSheetId="(\d+)"[^>]*>\'?([^\'!]+)\'?!', text)
+    assert {sheet for _, sheet in found} >= filtered
+    assert all(names[int(place)] == sheet for place, sheet in found)
