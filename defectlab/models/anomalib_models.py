@@ -7,10 +7,11 @@ local backbone's tensors are filled in. What anomalib's model does with a batch 
 import functools
 import importlib
 import inspect
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -32,6 +33,8 @@ from defectlab.utils import paths
 from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flags, check_option_names
+
+logger = logging.getLogger(__name__)
 
 _SHARED = [field.name for field in fields(SharedArguments)]
 
@@ -70,12 +73,22 @@ class AnomalibDetector(BaseDetector):
         self.set_up(initialise, options=own, backbone=network, shared=shared)
 
     def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:
-        """Return size, crop and normalisation of anomalib's own pre-processor for this model."""
+        """Return size, crop and interpolation of anomalib's own pre-processor for this model.
+
+        anomalib always normalises by ImageNet's mean and std; images get those that the backbone was trained with.
+        """
         transform = self.plain.configure_pre_processor().transform
         # L2BT first pads to a square with the colours of the edge: its images are stretched, or `keep_aspect` pads.
         kept = [part for part in getattr(transform, "transforms", [transform]) if type(part).__name__ != "SquarePad"]
         usual = Preprocessing.from_transform(Compose(kept))
-        return Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std, interpolation=usual.interpolation)
+        usual = Preprocessing(usual.size, usual.crop, mean=usual.mean, std=usual.std, interpolation=usual.interpolation)
+        if backbone is None:
+            return usual
+        own = super().usual_preprocessing(backbone)
+        if (own.mean, own.std) != (usual.mean, usual.std):
+            logger.info("%s: mean %s and std %s of %s, where anomalib has %s and %s",
+                        self.name, own.mean, own.std, backbone.spec.name, usual.mean, usual.std)  # fmt: skip
+        return replace(usual, mean=own.mean, std=own.std)
 
     def check_training(self, datamodule: Any) -> None:
         """Check, before long work, that textures that were asked for are there; a trained model needs them no more.

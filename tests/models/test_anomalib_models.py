@@ -2,11 +2,13 @@
 
 import math
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import anomalib.models
+import lightning
 import numpy as np
 import pytest
 import timm
@@ -18,6 +20,7 @@ from timm.models import vision_transformer
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.backbones.extractor import FeatureExtractor
+from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.models.registry import ANOMALIB_MODELS, MODELS, UNAVAILABLE, model_info
 from defectlab.results.run.run import Run
@@ -112,6 +115,23 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
 def test_options_are_checked():
     with pytest.raises(OptionError, match="Did you mean 'layer'"):
         make("dfm", layr="layer2")
+
+
+def test_images_are_normalised_as_the_backbone_was_trained_and_as_a_checkpoint_says(tmp_path: Path):
+    model = model_class("dfm")(backbone="efficientnet_lite0", layer="blocks.4", image_size=64)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert model.preprocessing.mean == model.preprocessing.std == (0.5, 0.5, 0.5)
+    torch.testing.assert_close(model.pre_processor(image), image * 2 - 1)
+    resnet = make("cfa").preprocessing
+    assert (resnet.mean, resnet.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    # one written when every backbone got ImageNet's mean and std keeps what it was trained with
+    model.pre_processor.use(replace(model.preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "old.ckpt")
+    again = type(model).load_from_checkpoint(tmp_path / "old.ckpt")
+    assert again.preprocessing == model.preprocessing
+    assert torch.equal(again.pre_processor(image), model.pre_processor(image))
 
 
 @pytest.mark.parametrize(
