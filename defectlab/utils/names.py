@@ -1,8 +1,8 @@
 """Names that others chose (files, folders, datasets, kinds of defect, runs, errors), made safe for where they are put.
 
 A name is kept as it is in memory and in records (run.json). On its way out it passes the function of its destination:
-`path`, `cell` (workbook), `csv`, `html`, `markdown`, `figure`, `panel` or `terminal`. Only `csv` can be undone, by
-`from_csv`, since scores.csv and the verdicts of a review are read again; the others are for people's eyes.
+`path`, `cell` (workbook), `csv`, `html`, `markdown`, `figure`, `panel`, `terminal` or `tracker`. Only `csv` can be
+undone, by `from_csv`, since scores.csv and the verdicts of a review are read again; the others are for people's eyes.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ MAX_SUFFIX = 16  # bytes of an ending that a shortened file name keeps
 CELL_CHARACTERS = 32_767  # Excel's limit
 FIGURE_CHARACTERS = 120
 PANEL_CHARACTERS = 400
+TRACKER_CHARACTERS = 128  # what Weights & Biases shows of a name; MLflow's databases take 250
 
 # A spreadsheet computes a cell that begins with one of these, the full-width ones in East Asian versions.
 _SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20"
@@ -198,3 +199,12 @@ def terminal(text: str, *, lines: bool = False) -> str:
     \x1b[2J
     """
     return printable(text, keep="\n\t" if lines else "")
+
+
+def tracker(text: str) -> str:
+    r"""Return a name for a tracker's service: one line that every database takes, neither empty nor too long.
+
+    >>> print(tracker("two\nlines"), tracker(" "))
+    two\nlines unnamed
+    """
+    return shorten(printable(text).strip(), TRACKER_CHARACTERS) or "unnamed"

@@ -12,11 +12,15 @@ from urllib.parse import unquote, urlparse
 import pytest
 from helpers.fake_trackers import FakeWandb
 from helpers.models import data, trained_vae
+from helpers.nasty_names import CONTROL
+from helpers.runs import finished
 
 from defectlab import Engine, SmallConvVae
 from defectlab.cli import main
 from defectlab.engine.trackers import TRACKERS, check_trackers, make_trackers
 from defectlab.engine.trackers.csv_tracker import CsvLog
+from defectlab.engine.trackers.mlflow_tracker import MlflowLog
+from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trackers.wandb_tracker import WandbLog
 from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
@@ -190,6 +194,74 @@ def test_a_replayed_training_is_the_one_that_was_followed(wells: Path):
     assert {tuple(row[:4]): float(row[4]) for row in after[1:]} == pytest.approx(values, rel=1e-6)
 
 
+NASTY = (
+    "=1+1",
+    "two\nlines",
+    "\x1b[2J",
+    "undecodable\udcff",
+    "\u202egnp",
+    "\u00fc" * 300,
+    "../../outside",
+    "a [1] {*}?",
+    "",
+)
+
+
+def copied(tracker: RunTracker, name: str, number: int) -> Run:
+    """A finished run whose dataset, name, settings and kind of defect all bear this name, mirrored as it trained."""
+    options = {"layers": [name], f"odd/{name}": name}
+    run = finished(name, dataset=name, options=options, manifest=f"manifest {number}", history={"train_loss": [1.0]})
+    tracker.start_training(run, {name})
+    tracker.log_epoch({"train_loss": 1.0, "val_anomalous_loss": 2.0}, 1)
+    tracker.end_stage()
+    tracker.copy_test(run)
+    run = Run.open(run.folder)
+    assert run.record.trackers[tracker.name].error is None
+    return run
+
+
+def test_mlflow_takes_every_name_and_writes_nowhere_else(own_project: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = MlflowClient(f"sqlite:///{own_project}/mlruns/mlflow.db")
+    tracker = MlflowLog(checkpoint=True, register="it's parts")
+    ids = []
+    for number, name in enumerate(NASTY):
+        run = copied(tracker, name, number)
+        run.checkpoint.parent.mkdir(parents=True)
+        run.checkpoint.write_bytes(b"weights")
+        tracker.copy_test(run)
+        ids.append(run.record.run_id)
+    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert sorted(one.data.tags["defectlab.run_id"] for one in found) == sorted(ids)  # a test adds to its training
+    texts = [text for one in found for text in (one.info.run_name, *one.data.tags.values(), *one.data.params)]
+    texts += [experiment.name for experiment in client.search_experiments()]
+    assert not [text for text in texts if CONTROL.search(text) or "\n" in text or len(text) > 250]
+    assert sorted(version.tags["defectlab.run_id"] for version in client.search_model_versions()) == sorted(ids)
+    assert {path.name for path in own_project.iterdir()} == {"results", "mlruns"}
+
+
+def test_weights_and_biases_takes_every_name(monkeypatch: pytest.MonkeyPatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for number, name in enumerate(NASTY):
+        copied(WandbLog(), name, number)
+    for one in fake.runs:
+        assert not CONTROL.search(one.told["name"])
+        json.dumps(one.told["config"], ensure_ascii=False).encode()  # as protobuf does
+        assert all(len(key) < 250 and not CONTROL.search(key) for _, values in one.logged for key in values)
+    assert all(one.saved == ["run.json"] for one in fake.runs[1::2])
+
+
+def test_weights_and_biases_gets_the_files_of_a_dataset_in_brackets():
+    pytest.importorskip("wandb")
+    run = copied(WandbLog(), "parts [1]", 0)
+    (saved,) = run.folder.glob("wandb/offline-run-*/files/run.json")
+    assert json.loads(saved.read_text())["run_id"] == run.record.run_id
+
+
 class FakeComet:
     """As much of comet_ml as is used."""
 
@@ -262,6 +334,7 @@ def test_a_broken_tracker_never_loses_the_record(
         ([{"name": "mlflow", "checkpoint": "no"}], "checkpoint must be true or false"),
         ([{"name": "mlflow", "register": "x"}], "checkpoint: true"),
         ([{"name": "mlflow", "stage": "x"}], "give register"),
+        ([{"name": "mlflow", "register": "../x", "checkpoint": True}], "no name of a model"),
     ],
 )
 def test_what_names_no_tracker_is_refused(specs: Any, message: str):

@@ -15,7 +15,7 @@ class FakeWandb:
         run = SimpleNamespace(told=told, logged=logged, exit_code=None)
         run.log = lambda values, step=None: logged.append((step, values))
         run.saved = []
-        run.save = lambda file, base_path, policy: run.saved.append(Path(file).relative_to(base_path).as_posix())
+        run.save = lambda file, base_path, policy, **_: run.saved.append(Path(file).relative_to(base_path).as_posix())
         run.finish = lambda exit_code=0: setattr(run, "exit_code", exit_code)
         self.runs.append(run)
         return run

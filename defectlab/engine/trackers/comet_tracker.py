@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, printable_settings
 from defectlab.results.run.run import Run
+from defectlab.utils import names
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 
@@ -52,9 +53,9 @@ class CometLog(RunTracker):
             self._experiment = comet_ml.OfflineExperiment(**options, offline_directory=str(self._path))
         else:
             self._experiment = comet_ml.Experiment(**options)
-        self._experiment.set_name(run.title)
+        self._experiment.set_name(names.tracker(run.title))
         self._experiment.add_tag(stage)
-        self._experiment.log_parameters(flatten(run.record.experiment.to_dict()))
+        self._experiment.log_parameters(flatten(printable_settings(run.record.experiment.to_dict())))
 
     def log(self, values: Mapping[str, float], point: LogPoint) -> None:
         """Log losses by images seen; a test's metrics without a step."""

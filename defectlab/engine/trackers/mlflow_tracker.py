@@ -5,19 +5,22 @@ and cuts settings at 250 characters.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, printable_settings
 from defectlab.results.run.run import Run
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 
 FOLDER = "mlruns"
 RUN_ID_TAG = "defectlab.run_id"
 MAX_PARAMETER_LENGTH = 500  # characters, at MLflow's older servers
+MAX_KEY_BYTES = 200
+_NOT_IN_KEYS = re.compile(r"[^\w .-]")
 
 
 class MlflowLog(RunTracker):
@@ -34,7 +37,7 @@ class MlflowLog(RunTracker):
         stage: Alias of the newest version there, such as staging or production; the one before loses it.
 
     Raises:
-        OptionError: `register` without `checkpoint`, or `stage` without `register`.
+        OptionError: `register` without `checkpoint`, `stage` without `register`, or a name with / or :.
     """
 
     name: ClassVar[str] = "mlflow"
@@ -54,6 +57,8 @@ class MlflowLog(RunTracker):
             raise OptionError("Logger mlflow: register keeps checkpoints: give checkpoint: true too.")
         if stage is not None and register is None:
             raise OptionError("Logger mlflow: stage is of a registered model: give register, its name, too.")
+        if register is not None and (register in ("", ".") or set("/:") & set(names.printable(register))):
+            raise OptionError(f"Logger mlflow: register is {register!r}, which MLflow takes for no name of a model.")
         self.experiment = experiment
         self.register, self.stage = register, stage
         self._given_uri = uri
@@ -78,7 +83,7 @@ class MlflowLog(RunTracker):
         self._client.set_tag(self._id, "status", run.status)
 
     def _experiment_id(self, dataset: str) -> str:
-        name = self.experiment or dataset
+        name = names.tracker(self.experiment or dataset)
         if (experiment := self._client.get_experiment_by_name(name)) is not None:
             return experiment.experiment_id
         is_local = self.uri.startswith("sqlite:")
@@ -91,11 +96,11 @@ class MlflowLog(RunTracker):
         return runs[0].info.run_id if runs else None
 
     def _create(self, experiment: str, run: Run) -> str:
-        tags = {RUN_ID_TAG: run.record.run_id, "defectlab.folder": paths.relative(run.folder)}
+        tags = {RUN_ID_TAG: run.record.run_id, "defectlab.folder": _place(run)}
         tags["defectlab.commit"] = str(run.record.git and run.record.git.commit)
-        run_id = self._client.create_run(experiment, run_name=run.title, tags=tags).info.run_id
-        for key, value in flatten(run.record.experiment.to_dict()).items():
-            self._client.log_param(run_id, key, str(value)[:MAX_PARAMETER_LENGTH])
+        run_id = self._client.create_run(experiment, run_name=names.tracker(run.title), tags=tags).info.run_id
+        for key, value in flatten(printable_settings(run.record.experiment.to_dict())).items():
+            self._client.log_param(run_id, _key(key), str(value)[:MAX_PARAMETER_LENGTH])
         return run_id
 
     def log(self, values: Mapping[str, float], point: LogPoint) -> None:
@@ -107,7 +112,7 @@ class MlflowLog(RunTracker):
     def store(self, run: Run, files: list[Path]) -> None:
         """Log the files, the final name and status; register the checkpoint where that is asked for."""
         self._client.set_tag(self._id, "status", run.status)
-        self._client.set_tag(self._id, "defectlab.folder", paths.relative(run.folder))
+        self._client.set_tag(self._id, "defectlab.folder", _place(run))
         for file in files:
             self._client.log_artifact(self._id, str(file))
         if self.register is not None and run.checkpoint in files:
@@ -115,9 +120,15 @@ class MlflowLog(RunTracker):
 
     def _register(self, name: str, run: Run) -> None:
         """Make the run's checkpoint a version of a registered model, once."""
-        if not self._client.search_registered_models(f"name = '{name}'"):
+        from mlflow.exceptions import MlflowException
+
+        try:
             self._client.create_registered_model(name)
-        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{self._id}'")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        ours = self._client.search_model_versions(f"run_id = '{self._id}'")  # a name may hold a quote: not in a query
+        versions = [version for version in ours if version.name == name]
         source = f"{self._client.get_run(self._id).info.artifact_uri}/{run.checkpoint.name}"
         version = versions[0] if versions else self._client.create_model_version(
             name, source, self._id, tags={RUN_ID_TAG: run.record.run_id}
@@ -136,6 +147,16 @@ class MlflowLog(RunTracker):
 
 def _folder() -> Path:
     return paths.resolve(FOLDER)
+
+
+def _place(run: Run) -> str:
+    return names.printable(paths.relative(run.folder))
+
+
+def _key(key: str) -> str:
+    """Return a setting's name as MLflow takes one, with a hash where it had to be changed."""
+    safe = _NOT_IN_KEYS.sub("-", names.path(key, most=MAX_KEY_BYTES))
+    return safe if safe == key else f"{safe}-{names.short_hash(key)}"
 
 
 def _without_secrets(uri: str) -> str:

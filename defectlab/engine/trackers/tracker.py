@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 from defectlab.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -170,6 +170,21 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def printable_settings(settings: Any) -> Any:
+    r"""Return settings whose keys and texts have no character that a tracker's service cannot encode or store.
+
+    >>> printable_settings({"name": "a\x1b", "sizes": ["b", 1]})
+    {'name': 'a\\x1b', 'sizes': ['b', 1]}
+    """
+    if isinstance(settings, str):
+        return names.printable(settings, keep="\n\t")
+    if isinstance(settings, Mapping):
+        return {printable_settings(key): printable_settings(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [printable_settings(value) for value in settings]
+    return settings
 
 
 def _is_installed(package: str) -> bool:

@@ -3,13 +3,15 @@
 Not through Lightning's WandbLogger, whose step counts its own calls: here it is the number of images seen.
 """
 
+import glob
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from defectlab.engine.losses import VALIDATION_LOSSES
-from defectlab.engine.trackers.tracker import LogPoint, RunTracker
+from defectlab.engine.trackers.tracker import LogPoint, RunTracker, printable_settings
 from defectlab.results.run.run import Run
+from defectlab.utils import names
 from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import checked_options
 
@@ -53,9 +55,9 @@ class WandbLog(RunTracker):
         init: Any = wandb.init  # typed otherwise from version to version
         self._run = init(
             project=self.project,
-            name=run.title,
+            name=names.tracker(run.title),
             tags=[stage],
-            config=run.record.experiment.to_dict(),
+            config=printable_settings(run.record.experiment.to_dict()),
             mode=self.mode,
             dir=str(run.folder),
         )
@@ -66,19 +68,22 @@ class WandbLog(RunTracker):
             rates = {"TPR": values.get("image_TPR"), "TNR": values.get("image_TNR")}
             self._run.log({name: value for name, value in rates.items() if value is not None} | dict(values))
             return
-        names = {
+        defect = names.tracker(self.defect)
+        keys = {
             "loss": "train loss (batch)",
             "train_loss": "train loss (epoch)",
-            VALIDATION_LOSSES[1]: f"val {self.defect} loss (epoch)",
-            VALIDATION_LOSSES[0]: f"val not {self.defect} loss (epoch)",
+            VALIDATION_LOSSES[1]: f"val {defect} loss (epoch)",
+            VALIDATION_LOSSES[0]: f"val not {defect} loss (epoch)",
         }
-        losses = {names.get(name, f"{name} (epoch)"): value for name, value in values.items()}
+        losses = {keys.get(name, f"{name} (epoch)"): value for name, value in values.items()}
         self._run.log(losses, step=point.images_seen)
 
     def store(self, run: Run, files: list[Path]) -> None:
         """Save files of the run folder among the files of the W&B run."""
         for file in files:
-            self._run.save(str(file), base_path=str(run.folder), policy="now")
+            # As a pattern, `parts [1]` matches no folder; releases that cannot be told so raise a TypeError here.
+            literal = {} if glob.escape(str(file)) == str(file) else {"glob": False}
+            self._run.save(str(file), base_path=str(run.folder), policy="now", **literal)
 
     def finish(self, failed: bool) -> None:
         """Finish the W&B run of this copy."""
