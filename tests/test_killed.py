@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers.killing import KILLED, check_files, dies_at, ended, fork, hidden_folders, killed_after
+from helpers.killing import KILLED, check_files, count_changes, dies_at, ended, fork, hidden_folders, killed_after
 from helpers.runs import finished, parts_of_a_record
 from helpers.sweeps import SMALL_GRID, comparable_rows, settings
 
@@ -36,22 +36,6 @@ def write_run(home: Path, marker: str) -> None:
     run.write_scores([ScoreRow("a.png", "test", "good", 0, 0.5, 0), ScoreRow("b.png", "test", "blot", 1, 1.5, 1)])
     run.advance("fitted", marker=marker)
     run.advance("finished", metrics={"image_AUROC": 1.0})
-
-
-def count_changes(function: Callable[[], Any], home: Path) -> int:
-    """Return how many changes of files below `home` a function makes."""
-    read, write = os.pipe()
-
-    def counted() -> None:
-        count = dies_at(-1, home)
-        function()
-        os.write(write, str(count()).encode())
-
-    assert ended(fork(counted)) == 0
-    changes = int(os.read(read, 32))
-    os.close(read)
-    os.close(write)
-    return changes
 
 
 def test_a_first_run_killed_at_any_change_of_a_file_is_made_anew(own_project: Path):

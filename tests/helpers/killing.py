@@ -61,6 +61,22 @@ def dies_at(change: int, folder: Path) -> Callable[[], int]:
     return before_each_change(folder, lambda count: os._exit(KILLED) if count == change else None)
 
 
+def count_changes(function: Callable[[], Any], home: Path) -> int:
+    """Return how many changes of files below `home` a function makes."""
+    read, write = os.pipe()
+
+    def counted() -> None:
+        count = dies_at(-1, home)
+        function()
+        os.write(write, str(count()).encode())
+
+    assert ended(fork(counted)) == 0
+    changes = int(os.read(read, 32))
+    os.close(read)
+    os.close(write)
+    return changes
+
+
 def before_each_change(folder: Path, call: Callable[[int], None]) -> Callable[[], int]:
     """Let this process call `call(N)` before its N-th change of a file below `folder`, from 0; return their counter.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from defectlab.data.download.public_datasets import OWN_TABLE
 from defectlab.utils import names
 from defectlab.utils.file_age import age_of
 
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = ".unpacking-"
 LOCK = "lock"
-GRACE_S = 60.0  # between a folder's creation and its lock
+CONTENT = "content"
+GRACE_S = 60.0  # between a folder's creation and its lock, and for the writing of a table
 OTHER_MACHINE_S = 86_400.0  # a lock of another machine may not be seen here
 
 
@@ -29,7 +31,7 @@ def scratch_folder(destination: Path) -> Iterator[Path]:
     lock = FileLock(outer / LOCK)
     try:
         with lock:
-            inner = outer / "content"
+            inner = outer / CONTENT
             inner.mkdir()
             yield inner
     finally:
@@ -41,9 +43,15 @@ def _machine() -> str:
 
 
 def _clear(destination: Path) -> None:
+    for part in destination.glob(f".{OWN_TABLE}.*.part"):
+        with suppress(OSError):
+            if age_of(part) >= GRACE_S:
+                part.unlink()
     for folder in destination.glob(f"{PREFIX}*"):
         with suppress(OSError, Timeout, NotImplementedError):
-            grace = GRACE_S if folder.name.endswith(_machine()) else OTHER_MACHINE_S
+            grace = OTHER_MACHINE_S
+            if folder.name.endswith(_machine()):
+                grace = 0.0 if (folder / CONTENT).exists() else GRACE_S  # made under the lock: whoever has it lives
             if folder.is_symlink() or age_of(folder) < grace:
                 continue
             with FileLock(folder / LOCK, timeout=0):

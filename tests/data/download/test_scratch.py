@@ -52,3 +52,14 @@ def test_a_process_that_is_starting_keeps_its_folder_where_clocks_differ(tmp_pat
     starting.mkdir()
     with scratch_folder(tmp_path):
         assert starting.is_dir()
+
+
+def test_what_a_killed_process_unpacked_is_removed_at_once_and_its_half_table_after_a_minute(tmp_path: Path):
+    killed = leftover(tmp_path, f".unpacking-a{scratch._machine()}", 0)
+    old, new = tmp_path / ".downloads.json.1.part", tmp_path / ".downloads.json.2.part"
+    for part in (old, new):
+        part.write_bytes(b"{")
+    os.utime(old, (time.time() - 120,) * 2)
+    with scratch_folder(tmp_path):
+        assert not killed.exists()
+    assert list(tmp_path.iterdir()) == [new]
