@@ -9,7 +9,7 @@ import importlib
 import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ import anomalib.models
 import timm
 import torch
 import torchvision
+from anomalib.models.components.feature_extractors.timm import TimmFeatureExtractor
 from torch import nn
 from torchvision.transforms.v2 import Compose
 
@@ -28,7 +29,7 @@ from defectlab.backbones.token_networks import own_resampling
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
 from defectlab.models.model_info import ModelInfo
-from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
+from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, layers_where_none_given, takes_shared_arguments
 from defectlab.utils import paths
 from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.seeds import seeded
@@ -64,6 +65,8 @@ class AnomalibDetector(BaseDetector):
         if self.info.backbone is not None:
             network = self.resolve_backbone(backbone or self.info.backbone, pre_trained, shared.seed)
             name = _name_for_anomalib(self.info.name, network.spec.architecture)
+            if not own.keys() & {"layer", "layers"}:
+                own |= _usual_layers(type(self).__name__, network, signature)
             own_arguments = own | dict.fromkeys(self.info.backbone_options, name)
         elif backbone is not None:
             raise OptionError(f"{type(self).__name__} has no backbone: leave it out.")
@@ -91,17 +94,28 @@ class AnomalibDetector(BaseDetector):
         return replace(usual, mean=own.mean, std=own.std)
 
     def check_training(self, datamodule: Any) -> None:
-        """Check, before long work, that textures that were asked for are there; a trained model needs them no more.
+        """Check, before long work, layers, and that textures that were asked for are there; a trained model needs none.
 
         Raises:
-            OptionError: There is no such folder.
+            OptionError: An unknown layer, which anomalib would leave out; there is no such folder.
         """
         super().check_training(datamodule)
+        self._check_layers()
         textures = self.options.get("anomaly_source_path")
         if textures is not None and _folder(textures) is None:
             raise OptionError(
                 f"{self.name}: there is no folder {paths.resolve(textures)} (anomaly_source_path) with textures."
             )
+
+    def _check_layers(self) -> None:
+        for extractor in self.model.modules():
+            if isinstance(extractor, TimmFeatureExtractor) and isinstance(extractor.backbone, str):
+                asked = self.options.get("layers") or [self.options.get("layer")]
+                for layer in asked:
+                    if isinstance(layer, str) and layer not in extractor.layers:
+                        network: Any = timm.create_model(extractor.backbone, features_only=True)
+                        known = network.feature_info.module_name()
+                        raise OptionError(f"{self.name}: {unknown_name('layer', layer, known)}")
 
     def on_train_start(self) -> None:
         """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
@@ -119,6 +133,20 @@ _OF_SIZE: dict[str, dict[str, Callable[[tuple[int, int]], Any]]] = {
     "glass": {"input_shape": lambda size: size},
 }
 _SQUARE = ("foundad", "general_ad")
+
+
+def _usual_layers(owner: str, backbone: Backbone, signature: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Return anomalib's default `layers` or `layer`, a ResNet's, as those of a backbone that calls them otherwise."""
+    if "layer" in signature:
+        usual = layers_where_none_given(owner, backbone, [signature["layer"].default])
+        return {} if usual[0] == signature["layer"].default else {"layer": usual[0]}
+    default = signature["layers"].default if "layers" in signature else ()
+    if default is None:  # GLASS's
+        default = ("layer2", "layer3")
+    if not all(isinstance(layer, str) for layer in default):
+        return {}
+    usual = layers_where_none_given(owner, backbone, default)
+    return {} if usual == tuple(default) else {"layers": list(usual)}
 
 
 def _initialise(model: Any, backbone: Backbone | None, seed: int, own: dict[str, Any], **components: Any) -> None:

@@ -93,7 +93,7 @@ def takes_shared_arguments(init: Callable[..., None]) -> Callable[..., None]:
         given = signature.bind(*args, **kwargs).arguments
         more = given.pop(any_keyword, {}) if any_keyword else {}
         if "layers" in own and "layers" not in given:
-            given["layers"] = _usual_layers(
+            given["layers"] = layers_where_none_given(
                 owner, given.get("backbone", own["backbone"].default), own["layers"].default
             )
         values = {one.name: given.pop(one.name) for one in shared if one.name in given}
@@ -107,7 +107,7 @@ def takes_shared_arguments(init: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _usual_layers(owner: str, backbone: Any, layers: Sequence[str]) -> tuple[str, ...]:
+def layers_where_none_given(owner: str, backbone: Any, layers: Sequence[str]) -> tuple[str, ...]:
     """Return a constructor's default layers, which are a ResNet's, for the backbone that it got."""
     spec = getattr(backbone, "spec", REGISTRY.get(backbone) if isinstance(backbone, str) else None)
     usual = tuple(layers) if spec is None else usual_layers(spec, layers)

@@ -118,7 +118,8 @@ def test_options_are_checked():
 
 
 def test_images_are_normalised_as_the_backbone_was_trained_and_as_a_checkpoint_says(tmp_path: Path):
-    model = model_class("dfm")(backbone="efficientnet_lite0", layer="blocks.4", image_size=64)
+    model = model_class("dfm")(backbone="efficientnet_lite0", image_size=64)
+    assert model.options["layer"] == "blocks.4"  # of the stride of a ResNet's layer3, anomalib's default
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert model.preprocessing.mean == model.preprocessing.std == (0.5, 0.5, 0.5)
     torch.testing.assert_close(model.pre_processor(image), image * 2 - 1)
@@ -151,6 +152,15 @@ def test_images_are_normalised_as_the_backbone_was_trained_and_as_a_checkpoint_s
 def test_what_anomalib_would_refuse_later_or_fetch_is_refused_at_once(name: str, options: dict[str, Any], says: str):
     with pytest.raises(OptionError, match=says):
         make(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("mh_patchcore", {"layers": ["layer2", "layer9"]}), ("dfm", {"layer": "layr"})]
+)
+def test_a_layer_that_anomalib_would_leave_out_is_refused_before_training(name: str, given: Any, parts: Path):
+    model = make(name, **given)
+    with pytest.raises(OptionError, match=r"Unknown layer '(layer9|layr)'.*layer"):
+        Engine(enable_progress_bar=False).fit(model=model, datamodule=data(parts))
 
 
 def test_glass_without_the_textures_that_were_asked_for_is_refused_before_training_and_fetches_none(parts: Path):
