@@ -19,11 +19,13 @@ from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import update_workbook
 from defectlab.results.workbook_row import row_of
+from defectlab.visualization.report import write_report
 from tests.fuzz.mutations import damage
 from tests.fuzz.target import Target
 from tests.fuzz.trees import PLAIN, damage_tree
 from tests.helpers.runs import run_with_maps
 
+REPORTS = 0.04  # share of the runs read one by one that go into a report too, which takes half a second
 NAMES = ("first", "second", "third")
 CELLS = ("", "nan", "inf", "-1e999", "x", "0.5", "2", "-1", "9" * 5000, "test", "train", '"', "\x00", "a,b", "\n")
 WORDS = (b"", b"{}", b"[]", b"null", b"1", b'"a"', b'{"version": 1e400}', b'{"version": "x"}', b"\x00" * 100)
@@ -62,6 +64,8 @@ def _read_one(random: random.Random, folder: Path) -> None:
     )
     for _ in range(2):
         random.choice(readers)()
+    if random.random() < REPORTS:
+        write_report([run, other], folder.parent / "report.html")
 
 
 def _read_many(random: random.Random, others: set[Path]) -> None:
