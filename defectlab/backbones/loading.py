@@ -19,6 +19,7 @@ from defectlab.backbones.registry import (
     get_spec,
     head_prefixes,
     variants,
+    warn_of_shared_name,
 )
 from defectlab.backbones.state_dicts import read_weights, unwrap
 from defectlab.backbones.weights import WeightsInfo, check_on_record, find_weights
@@ -74,7 +75,7 @@ def load_backbone(
         )
     path = find_weights(name, weights)
     state = read_verified_weights(path, verify=verify)
-    state, found = fitting_weights(state, variants(name), str(path))
+    state, found = fitting_weights(state, _variants_of_file(name, path), str(path))
     info = WeightsInfo(path.name if weights is None else str(weights), path, weights_manifest.file_sha256(path), "file")
     spec = _with_overrides(_with_entry(found.spec, path, info.sha256), mean, std, precision)
     if spec.architecture != get_spec(name).architecture:
@@ -87,6 +88,15 @@ def load_backbone(
             ", ".join(spec.layers),
         )
     return _load_into(state, found, spec, info)
+
+
+def _variants_of_file(name: str, path: Path) -> tuple[BackboneSpec, ...]:
+    """Return `variants(name)`, or timm's own network of this name for a file that was imported for that one."""
+    tagged = SHARED_NAMES.get(name)
+    entry, _ = weights_manifest.entry_of_file(path, weights_manifest.file_sha256(path)) if tagged else (None, "")
+    if tagged is None or entry is None or entry.architecture != name:
+        return variants(name)
+    return (replace(get_spec(tagged), name=name),)
 
 
 def read_verified_weights(path: Path, *, verify: bool = True) -> dict[str, Tensor]:
@@ -113,15 +123,7 @@ def _with_entry(spec: BackboneSpec, path: Path, sha256: str) -> BackboneSpec:
         reason = f"default of {spec.library} {spec.architecture}"
         log = logger.warning if how.startswith("named like") else logger.info
         log("%s is %s; mean %s, std %s (%s)", path.name, how, spec.mean, spec.std, reason)
-        if spec.name in SHARED_NAMES:
-            logger.warning(
-                "%s: built as %s. timm's own %s has the same tensors but other padding, batch-norm epsilon, mean and "
-                "std: for weights of that one name it with its tag, load_backbone('%s')",
-                path.name,
-                spec.architecture,
-                spec.name,
-                SHARED_NAMES[spec.name],
-            )
+        warn_of_shared_name(spec, path.name)
         return spec
     spec = replace(
         spec,

@@ -199,6 +199,19 @@ def usual_layers(spec: BackboneSpec, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(same.get(layer, layer) for layer in layers)
 
 
+def warn_of_shared_name(spec: BackboneSpec, file: str) -> None:
+    """Say, of a file that no record knows, what it is built as where timm has another network of this name."""
+    if spec.name in SHARED_NAMES:
+        logger.warning(
+            "%s: built as %s. timm's own %s has the same tensors but other padding, batch-norm epsilon, mean and "
+            "std: for weights of that one name it with its tag, '%s'",
+            file,
+            spec.architecture,
+            spec.name,
+            SHARED_NAMES[spec.name],
+        )
+
+
 def variants(name: str) -> tuple[BackboneSpec, ...]:
     """Return the specifications a weights file for `name` may fit, the preferred one first."""
     spec = get_spec(name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from defectlab.backbones import weights_manifest
-from defectlab.backbones.registry import REGISTRY, variants
+from defectlab.backbones.registry import REGISTRY, variants, warn_of_shared_name
 from defectlab.backbones.state_dicts import read_weights
 from defectlab.backbones.weights import SUFFIXES
 from defectlab.backbones.weights_conversion import fitting_weights
@@ -59,6 +59,8 @@ def import_file(
         name = alike[0]
         logger.info("%s looks like %s", file.name, " or ".join(alike))
     _, found = fitting_weights(state, variants(name), str(file))
+    if known is None:
+        warn_of_shared_name(found.spec, file.name)
     target = paths.weights_dirs()[0] / _target_name(file, name, known)
     _copy(file, target, sha256, overwrite)
     base = known or WeightsEntry(target.name, "", "", "")

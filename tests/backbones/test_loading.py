@@ -14,7 +14,9 @@ from defectlab.backbones.backbone import weights_sha256
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.registry import BackboneSpec
-from defectlab.backbones.weights_manifest import file_sha256
+from defectlab.backbones.weights_import import import_file
+from defectlab.backbones.weights_manifest import WeightsEntry, file_sha256, record
+from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.utils.errors import OptionError, WeightsError
 
 
@@ -33,6 +35,26 @@ def _plain(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
         return network.layer2(network.layer1(x))
+
+
+def test_a_file_imported_as_timms_own_lite0_when_the_name_meant_it_is_that_network_still(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = timm.create_model("efficientnet_lite0").eval()
+    file = home / "weights" / "mine.pth"
+    torch.save(network.state_dict(), file)
+    facts = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "sha256": file_sha256(file)}
+    entry = WeightsEntry("mine.pth", "efficientnet_lite0.imported", "efficientnet_lite0", "timm", **facts)
+    record(entry, file.parent)
+    backbone = load_backbone("efficientnet_lite0", file)
+    assert backbone.spec.architecture == "efficientnet_lite0"
+    with torch.no_grad():
+        expected = network.blocks[:3](network.bn1(network.conv_stem(images())))
+    torch.testing.assert_close(_features(backbone, ["blocks.2"])["blocks.2"], expected)
+    # of a file that no record knows, what it is built as is said
+    torch.save({**network.state_dict(), "classifier.bias": torch.ones(1000)}, home / "weights" / "other.pth")
+    import_file(home / "weights" / "other.pth", "efficientnet_lite0")
+    assert "built as tf_efficientnet_lite0" in caplog.text
 
 
 def test_found_by_name_frozen_and_equal_to_the_module(file: Path, resnet18: nn.Module) -> None:
