@@ -110,17 +110,19 @@ def read_csv(path: Path, encoding: str = "utf-8") -> tuple[list[str], list[list[
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write indented JSON atomically. NaN raises a ValueError: a missing number must be None.
-
-    NUL, which no path can hold and `read_json` refuses, is written as U+FFFD.
-    """
-    try:
-        content = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8, which JSON can hold only escaped
-        content = json.dumps(data, indent=2, allow_nan=False).encode()
-    content = _ESCAPED_NUL.sub(rb"\1\\ufffd", content)
+    """Write indented JSON atomically. NaN raises a ValueError: a missing number must be None."""
+    content = json_content(data)
     with replacing(path) as partial:
-        partial.write_bytes(content + b"\n")
+        partial.write_bytes(content)
+
+
+def json_content(data: Any, *, allow_nan: bool = False) -> bytes:
+    """Return what `write_json` writes: NUL, which no path can hold and `read_json` refuses, becomes U+FFFD."""
+    try:
+        content = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=allow_nan).encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8, which JSON can hold only escaped
+        content = json.dumps(data, indent=2, allow_nan=allow_nan).encode()
+    return _ESCAPED_NUL.sub(rb"\1\\ufffd", content) + b"\n"
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:

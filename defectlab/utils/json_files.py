@@ -40,12 +40,12 @@ def parse_json(content: bytes) -> Any:
         raise JsonTypeError(f"it is no JSON ({error})") from None
     except ValueError:  # of a whole number of more digits than Python converts
         raise JsonTypeError("it holds a number of thousands of digits") from None
-    check_json(data)
+    _check(data)
     return data
 
 
-def check_json(data: Any, depth: int = 0) -> None:
-    """Check that `read_json` would take plain data, which is `depth` levels deep in other data, from a file.
+def _check(data: Any, depth: int = 0) -> None:
+    """Check plain data, which is `depth` levels deep in other data.
 
     Raises:
         JsonTypeError: With the path of the key.
@@ -58,7 +58,7 @@ def check_json(data: Any, depth: int = 0) -> None:
             raise JsonTypeError(f"is nested deeper than {MAX_DEPTH} levels")
         for key, value in data.items() if isinstance(data, dict) else enumerate(data):
             try:
-                check_json(value, depth + 1)
+                _check(value, depth + 1)
             except JsonTypeError as error:
                 raise error.below(key) from None
         if isinstance(data, dict) and any(NUL in key for key in data):

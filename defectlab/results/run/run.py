@@ -31,8 +31,8 @@ from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
 from defectlab.utils import paths
 from defectlab.utils.disk import disk_errors
 from defectlab.utils.errors import BusyError, InputError
-from defectlab.utils.files import is_writable, write_json
-from defectlab.utils.json_files import check_json
+from defectlab.utils.files import is_writable, json_content, write_json
+from defectlab.utils.json_files import parse_json
 from defectlab.utils.json_object import JsonTypeError
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Run:
         begun["process"] = {**this_process(), "started": _now()}
         record = RunRecord.from_dict(begun | dict(parts))
         try:
-            check_json(record.to_dict())
+            parse_json(json_content(record.to_dict(), allow_nan=True))
         except JsonTypeError as error:  # before the training that would be lost with its record
             raise InputError(f"This run cannot be put on record: {error}.") from None
         parent = parent_of(results, record)
