@@ -13,12 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import openpyxl
-from openpyxl.chart import BarChart, Reference
-from openpyxl.comments import Comment
-from openpyxl.drawing.image import Image
-from PIL import Image as Pixels
 
 from defectlab.results.workbook import read_workbook, update_workbook
 from defectlab.results.workbook.open_workbook import load
@@ -28,9 +23,9 @@ from tests.fuzz.mutations import damage
 from tests.fuzz.target import Target
 from tests.fuzz.workbook_edits import EDITS
 from tests.helpers.runs import finished, scored
+from tests.helpers.workbook import PERSONS_CELLS, add_persons_sheet
 
 NAME = "models_comparing.xlsx"
-MINE = {"A1": "lamp replaced", "B2": 42, "C3": "=1+1", "D700": "far below"}
 _HOSTILE = (
     "",
     "0",
@@ -54,7 +49,7 @@ def prepare(good: Path) -> None:
         finished("flow", "cflow", dataset="bottle")
         update_workbook()
         book = openpyxl.load_workbook(good / NAME)
-        _add_persons_sheet(book)
+        add_persons_sheet(book)
         book.save(good / NAME)
         (good / "ids").write_text(" ".join(str(row["run_id"]) for row in update_workbook().rows))
 
@@ -108,24 +103,11 @@ def _check(path: Path, expected: set[str], copied: bool, edited: bool) -> None:
         assert "mine" in book.sheetnames, "the person's sheet is gone, without a copy"
         assert not edited or not list(path.parent.glob("*_unreadable_*")), "an edited workbook was set aside"
         sheets = book.worksheets  # parts that were swapped put the person's cells on another sheet
-        kept = max(sum(sheet[place].value is not None for place in MINE) for sheet in sheets)
-        assert kept == len(MINE), "cells of the person's sheet are gone, without a copy"
+        kept = max(sum(sheet[place].value is not None for place in PERSONS_CELLS) for sheet in sheets)
+        assert kept == len(PERSONS_CELLS), "cells of the person's sheet are gone, without a copy"
         assert any(sheet._charts for sheet in sheets), "the chart is gone, without a copy"
         assert any(sheet._images for sheet in sheets), "the picture is gone, without a copy"
         assert any(sheet["A1"].comment for sheet in sheets), "the note is gone, without a copy"
-
-
-def _add_persons_sheet(book: openpyxl.Workbook) -> None:
-    sheet = book.create_sheet("mine", 0)
-    for place, value in MINE.items():
-        sheet[place] = value
-    sheet["A1"].comment = Comment("new lamp", "Olga")
-    chart = BarChart()
-    chart.add_data(Reference(book["runs"], min_col=5, min_row=1, max_row=3))
-    sheet.add_chart(chart, "F4")
-    picture = BytesIO()
-    Pixels.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture, "PNG")
-    sheet.add_image(Image(picture), "F30")
 
 
 def _edit(random: random.Random, whole: bytes) -> bytes:

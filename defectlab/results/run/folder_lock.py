@@ -8,7 +8,6 @@ whoever came next.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import secrets
@@ -23,7 +22,7 @@ from filelock import FileLock
 from defectlab.results.run.ownership import BEAT_SECONDS, OWNER, claim, is_owned, moved, release
 from defectlab.results.run.processes import has_ended
 from defectlab.results.run.record import ProcessRecord
-from defectlab.utils import paths
+from defectlab.utils import names, paths
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _is_of_ended_process(mark: str) -> bool:
 
 
 def _break(lock: Path, mark: str) -> None:
-    broken = lock.with_name(f"{NAME}.broken-{hashlib.sha256(mark.encode()).hexdigest()[:8]}")
+    broken = lock.with_name(f"{NAME}.broken-{names.short_hash(mark)}")
     with suppress(OSError):  # another process was faster
         lock.rename(broken)
         (broken / OWNER).write_bytes(b"")  # dated now: it is cleared when no one can still be about to move it

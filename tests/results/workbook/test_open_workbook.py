@@ -8,15 +8,11 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import openpyxl
 import pytest
 from helpers.runs import finished, scored
-from helpers.workbook import edit, open_book
-from openpyxl.chart import BarChart, Reference
-from openpyxl.comments import Comment
-from openpyxl.drawing.image import Image
-from PIL import Image as Pixels
+from helpers.workbook import PERSONS_CELLS, add_persons_sheet, edit, open_book
+from openpyxl.chart import BarChart
 
 from defectlab.results.workbook import imported_rows, read_workbook, update_workbook
 from defectlab.results.workbook.open_workbook import file_content
@@ -24,21 +20,7 @@ from defectlab.results.workbook.package_check import MAX_XML_BYTES
 from defectlab.utils import paths
 from defectlab.utils.errors import InputError
 
-MINE = {"A1": "lamp replaced", "B2": 42, "C3": "=1+1", "D700": "far below"}
 TURNS = 3
-
-
-def add_persons_sheet(book: openpyxl.Workbook) -> None:
-    sheet = book.create_sheet("mine", 0)
-    for place, value in MINE.items():
-        sheet[place] = value
-    sheet["A1"].comment = Comment("new lamp", "Olga")
-    chart = BarChart()
-    chart.add_data(Reference(book["runs"], min_col=5, min_row=1, max_row=3))
-    sheet.add_chart(chart, "F4")
-    picture = BytesIO()
-    Pixels.fromarray(np.full((4, 4, 3), 200, np.uint8)).save(picture, "PNG")
-    sheet.add_image(Image(picture), "F30")
 
 
 MACROS = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(4096)  # as a compound file of Microsoft begins
@@ -88,7 +70,7 @@ def test_macros_under_the_name_of_a_plain_workbook_are_kept_in_a_copy(caplog: py
         assert "xl/vbaProject.bin" not in archive.namelist()
         assert b"macroEnabled" not in archive.read("[Content_Types].xml")
     assert {row["run"] for row in read_workbook()} == {"one", "two"}
-    assert open_book()["mine"]["A1"].value == MINE["A1"]
+    assert open_book()["mine"]["A1"].value == PERSONS_CELLS["A1"]
 
 
 def test_rows_are_imported_from_a_workbook_with_macros_which_stays_as_it_is(tmp_path: Path):
@@ -167,7 +149,7 @@ def test_three_turns_of_libreoffice_and_update_keep_rows_sheet_chart_picture_and
         assert book.sheetnames == titles
         assert sorted(row["run"] for row in read_workbook()) == sorted(run.record.name for run in runs)
         sheet = book["mine"]
-        assert {place: sheet[place].value for place in MINE} == MINE
+        assert {place: sheet[place].value for place in PERSONS_CELLS} == PERSONS_CELLS
         assert (len(sheet._charts), len(sheet._images)) == (1, 1)
         assert sheet["A1"].comment is not None
         assert "new lamp" in sheet["A1"].comment.text
