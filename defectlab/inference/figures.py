@@ -102,10 +102,10 @@ def score_figure(run: Run, found: Prediction) -> Image.Image:
 def patches_figure(image: str | Path, nearest: NearestGood) -> Image.Image:
     """Return a figure of an image's most anomalous patch and the nearest good patches, each with its surroundings."""
     crops = [(paths.resolve(image), nearest.box, "most anomalous patch")]
-    crops += [
-        (patch.image_path, patch.box, f"{names.figure(patch.image_path.name, 40)}\ndistance {patch.distance:.4g}")
-        for patch in nearest.patches
-    ]
+    for patch in nearest.patches:
+        turned = f", rotated by {patch.degrees:g}°" if patch.degrees else ""
+        title = f"{names.figure(patch.image_path.name, 40)}\ndistance {patch.distance:.4g}{turned}"
+        crops.append((patch.image_path, patch.box, title))
     figure, axes = new_figure((2.3 * len(crops), 3.0), columns=len(crops))
     for number, (axis, (path, box, title)) in enumerate(zip(axes, crops, strict=True)):
         colour = BAD if number == 0 else GOOD

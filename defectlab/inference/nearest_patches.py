@@ -10,6 +10,7 @@ from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.inference.detector import Detector, read_images
 from defectlab.kernels.neighbours import nearest_neighbours
+from defectlab.kernels.rotation import point_before_rotation
 from defectlab.models.patchcore.lightning_model import BankOrigin, Patchcore
 from defectlab.utils.errors import InputError
 from defectlab.utils.validation import check_integer
@@ -22,11 +23,14 @@ class GoodPatch:
     """A patch of a training image: `box` is left, top, right, bottom in that image's own pixels.
 
     `distance` is that between its features and those of the most anomalous patch, in the unit of the anomaly map.
+    `degrees`: the image was rotated by so much, counter-clockwise, before its features were taken (`rotations`); the
+    box stands upright where the patch's centre was before.
     """
 
     image_path: Path
     box: Box
     distance: float
+    degrees: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,9 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
     found = []
     for distance, row in zip(nearest.flatten().tolist(), rows.flatten().tolist(), strict=True):
         entry = manifest.entries[int(origin.images[row])]
-        box = _box(model.preprocessing, int(origin.patches[row]), origin.grid, (entry.height, entry.width))
-        found.append(GoodPatch(manifest.absolute(entry), box, distance))
+        degrees = 0.0 if origin.degrees is None else float(origin.degrees[row])
+        box = _box(model.preprocessing, int(origin.patches[row]), origin.grid, (entry.height, entry.width), degrees)
+        found.append(GoodPatch(manifest.absolute(entry), box, distance, degrees))
     return NearestGood(path, boxes[worst], tuple(found), detector.bit_depth)
 
 
@@ -99,12 +104,19 @@ def _bank(detector: Detector) -> tuple[Patchcore, BankOrigin, Manifest]:
     return model, model.bank_origin, Manifest.read(model.run_folder / "manifest.json")
 
 
-def _box(preprocessing: Preprocessing, place: int, grid: tuple[int, int], image_size: tuple[int, int]) -> Box:
-    """Return the cell of patch `place` (counted row by row) of a (height, width) grid, in an image's own pixels."""
+def _box(
+    preprocessing: Preprocessing, place: int, grid: tuple[int, int], image_size: tuple[int, int], degrees: float = 0.0
+) -> Box:
+    """Return the cell of patch `place` (counted row by row) of a (height, width) grid, in an image's own pixels.
+
+    Of an image that was rotated by `degrees` it is the upright cell around the point that was the patch's centre.
+    """
     row, column = divmod(place, grid[1])
-    height, width = preprocessing.map_size
-    cell = (
-        column * width / grid[1], row * height / grid[0],
-        (column + 1) * width / grid[1], (row + 1) * height / grid[0],
-    )  # fmt: skip
+    size = preprocessing.map_size
+    high, wide = size[0] / grid[0], size[1] / grid[1]
+    if not degrees:
+        cell = (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+    else:
+        x, y = point_before_rotation(((column + 0.5) * wide, (row + 0.5) * high), degrees, size)
+        cell = (x - wide / 2, y - high / 2, x + wide / 2, y + high / 2)
     return preprocessing.box_to_image(cell, image_size)

@@ -1,11 +1,25 @@
 """Models that fit once, on the embeddings of all training images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 
+from defectlab.kernels.rotation import angles, rotate
 from defectlab.models.base import BaseDetector
+from defectlab.utils.validation import check_integer
+
+
+def rotations_option(owner: str, rotations: int) -> dict[str, int]:
+    """Return the option `rotations` of a model as it is recorded: only where images are rotated.
+
+    Runs from before there was this option stay the same experiment.
+
+    Raises:
+        OptionError: It is no whole number of at least 1.
+    """
+    check_integer(owner, "rotations", rotations, low=1, high=360)
+    return {} if rotations == 1 else {"rotations": rotations}
 
 
 class MemoryBankDetector(BaseDetector):
@@ -21,23 +35,33 @@ class MemoryBankDetector(BaseDetector):
         _, height, width = shapes[self.model.layers[0]]
         return height, width
 
+    @property
+    def rotations(self) -> int:
+        """The number of orientations in which each training image is embedded; 1: as it is."""
+        return self.options.get("rotations", 1)
+
+    def orientations(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield training images (B, 3, H, W) rotated by each angle, first as they are."""
+        return (rotate(images, degrees) if degrees else images for degrees in angles(self.rotations))
+
     def on_train_start(self) -> None:
         """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
         self._is_fitted = torch.tensor([False], device=self.device)
         self._embeddings: list[tuple[list[str], torch.Tensor]] = []
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Store the embeddings (B, C, h, w) of one training batch."""
+        """Store the embeddings (B, C, h, w) of one training batch, in each orientation."""
         del args, kwargs
         with torch.no_grad():
-            embedding = self.model.embed(self.model.features(batch.image))
-        self._embeddings.append((list(batch.image_path), embedding))
+            for images in self.orientations(batch.image):
+                self._embeddings.append((list(batch.image_path), self.model.embed(self.model.features(images))))
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
         """Fit on the stored embeddings, sorted as in the manifest, so that the order of batches does not matter.
 
-        An image that was seen several times, each time augmented anew, counts as often: pass by pass.
+        An image that was seen several times, rotated or each time augmented anew, counts as often: pass by pass, and
+        in each pass orientation by orientation.
         """
         data = self._datamodule
         manifest = getattr(data, "manifest", None)
@@ -60,4 +84,7 @@ class MemoryBankDetector(BaseDetector):
             self.fitted_on(sorted(keys), (stacked.shape[-2], stacked.shape[-1]))
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
-        """Receive the fitted images' positions in the manifest, and height and width of the patch grid."""
+        """Receive the fitted images' positions in the manifest, and height and width of the patch grid.
+
+        An image is listed once for each orientation in which it was embedded, in their order.
+        """

@@ -91,7 +91,8 @@ def checkpoint_bytes(one: Configuration) -> int:
     options, (bank_channels, height, width) = one.model.options, one.grid
     images = len(one.datamodule.manifest.split("train"))
     if one.model.model_name == "patchcore":
-        return size + 4 * bank_channels * coreset_size(images * height * width, options["coreset_sampling_ratio"])
+        patches = images * options.get("rotations", 1) * height * width
+        return size + 4 * bank_channels * coreset_size(patches, options["coreset_sampling_ratio"])
     channels = options["n_features"]
     covariance = images * (images + channels) if low_rank_is_smaller(images, channels) else channels**2
     return size + 4 * height * width * (channels + covariance)

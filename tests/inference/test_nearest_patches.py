@@ -1,5 +1,6 @@
 """Nearest good patches against an independent search in numpy, over images of several shapes and preprocessings."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from helpers.models import data, small
 from PIL import Image
 
 from defectlab import Detector, Engine, InputError, nearest_good_patches
+from defectlab.inference.figures import patches_figure
 from defectlab.models.checkpoint import CHECKPOINT_KEY
 
 STEP = 8  # pixels of the model's input between two patches of layer2
@@ -91,6 +93,30 @@ def test_against_a_search_by_hand(tmp_path: Path, shape: tuple[int, int], option
         picture, place = divmod(int(origin[row]), height * width)
         assert patch.image_path == root / f"train/good/{picture:03d}.png"
         assert patch.box == expected_box(*divmod(place, width), shape, options)
+
+
+def test_a_patch_of_a_rotated_copy_is_shown_where_it_came_from(tmp_path: Path):
+    """Quarter turns of squares map cells onto cells: the box's own pixels, turned, are the patch's."""
+    root = make_images(tmp_path / "noise", 64, 64)
+    detector = Detector.load(fitted(root, rotations=4), device="cpu")
+    found = nearest_good_patches(detector, root / "test/blot/000.png", count=40)
+    bank = detector.model.model.memory_bank.double().numpy()
+    origin = detector.model.bank_origin
+    query = embedding(detector, root / "test/blot/000.png")
+    worst = query[found.box[1] // STEP, found.box[0] // STEP]
+    order = np.argsort(((worst - bank) ** 2).sum(-1))[:40]
+    assert {patch.degrees for patch in found.patches} == {0.0, 90.0, 180.0, 270.0}
+    for patch, row in zip(found.patches, order, strict=True):
+        turns = round(patch.degrees / 90)
+        assert float(origin.degrees[row]) == patch.degrees
+        left, top, right, bottom = patch.box
+        assert (right - left, bottom - top) == (STEP, STEP)
+        marked = np.zeros((64, 64))
+        marked[top:bottom, left:right] = 1
+        row_of, column_of = divmod(int(origin.patches[row]), 64 // STEP)
+        turned = np.rot90(marked, turns)
+        assert turned[row_of * STEP : (row_of + 1) * STEP, column_of * STEP : (column_of + 1) * STEP].all()
+    assert patches_figure(root / "test/blot/000.png", replace(found, patches=found.patches[:3])).size[0] > 0
 
 
 def test_a_test_changes_nothing_and_a_copy_says_what_it_lacks(tmp_path: Path):

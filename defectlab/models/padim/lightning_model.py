@@ -96,6 +96,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         layers: In any order; the first one's size is the map's size before upsampling.
         pre_trained: For a name: True looks for its weights locally. Ignored for a module.
         n_features: Channels kept of all layers' together; None takes the paper's number for ResNet-18 and WRN-50-2.
+        rotations: Only 1. A Gaussian belongs to one position, where a rotated image shows another part of the object.
         seed: Chooses the channels.
 
     Raises:
@@ -113,8 +114,14 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         pre_trained: bool = True,
         n_features: int | None = None,
         shared: SharedArguments = DEFAULTS,
+        rotations: int = 1,
     ) -> None:
         layers = check_layers("Padim", layers)
+        if rotations != 1:
+            raise OptionError(
+                f"Padim: rotations={rotations!r} cannot work: its Gaussians belong to positions, and a rotated image "
+                "shows another part of the object at each. Leave it out, or take Patchcore."
+            )
         network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         model = PadimModel(network, layers, n_features, shared.seed)
         self.set_up(

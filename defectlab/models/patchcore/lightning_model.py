@@ -11,9 +11,10 @@ from torch import nn
 
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.projection import projected_size
+from defectlab.kernels.rotation import angles
 from defectlab.models.checkpoint import CHECKPOINT_KEY
 from defectlab.models.checks import check_layers, check_map_size
-from defectlab.models.memory_bank import MemoryBankDetector
+from defectlab.models.memory_bank import MemoryBankDetector, rotations_option
 from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.errors import OptionError, unknown_name
@@ -26,12 +27,14 @@ NOT_PLAIN = ("bank_sampling", "score_computation", "compress_memory_bank")  # op
 class BankOrigin:
     """Where each row of a memory bank comes from, (M,) each: its image in the manifest, its patch in the image.
 
-    Patches are numbered row by row in a grid of `grid` = (height, width) patches over the model's input.
+    Patches are numbered row by row in a grid of `grid` = (height, width) patches over the model's input. Where images
+    were rotated for the fit, it is the rotated image's patch, and `degrees` says by how much; else it is None.
     """
 
     images: torch.Tensor
     patches: torch.Tensor
     grid: tuple[int, int]
+    degrees: torch.Tensor | None = None
 
 
 class Patchcore(MemoryBankDetector, AnomalibPatchcore):
@@ -49,6 +52,8 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
             patches around its nearest one, as in the paper. "amazon" and "own_neighbours": see `patchcore_scores`.
         compress_memory_bank: Keep and compare patches after the sparse random projection that the coreset is picked by:
             a smaller bank and a faster search, distances within a factor of their own (Johnson and Lindenstrauss).
+        rotations: In how many orientations each training image enters the bank, 360 / `rotations` degrees apart, of
+            which the first is its own; for parts that come in any orientation. AnomalyDINO has 8.
         precision: "float32", or "float16" for backbone and bank (for GPUs).
         seed: Chooses the coreset's first patch and projection.
 
@@ -74,6 +79,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         bank_sampling: str = "coreset",
         score_computation: str = "anomalib",
         compress_memory_bank: bool = False,
+        rotations: int = 1,
     ) -> None:
         layers = check_layers("Patchcore", layers)
         check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
@@ -98,6 +104,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 "precision": precision,
                 # left out where it is the usual one: runs from before there was a choice stay the same experiment
                 **{key: value for key, value in special.items() if value not in ("coreset", "anomalib", False)},
+                **rotations_option("Patchcore", rotations),
             },
             backbone=network,
             shared=shared,
@@ -116,13 +123,16 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         per_image = grid[0] * grid[1]
         places = torch.as_tensor(images, dtype=torch.int32)
         picks = self.model.picks
-        self.bank_origin = BankOrigin(places[picks // per_image], (picks % per_image).to(torch.int32), grid)
+        numbers = picks // per_image
+        turned = torch.tensor(angles(self.rotations))[numbers % self.rotations] if self.rotations > 1 else None
+        self.bank_origin = BankOrigin(places[numbers], (picks % per_image).to(torch.int32), grid, turned)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the bank's origin to the record: a buffer of its own plain anomalib would refuse to load."""
         super().on_save_checkpoint(checkpoint)
         if self.bank_origin is not None:
-            checkpoint[CHECKPOINT_KEY]["bank"] = {**vars(self.bank_origin), "grid": list(self.bank_origin.grid)}
+            origin = {**vars(self.bank_origin), "grid": list(self.bank_origin.grid)}
+            checkpoint[CHECKPOINT_KEY]["bank"] = {key: value for key, value in origin.items() if value is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the origin of the memory bank from a checkpoint; None if the checkpoint has no origin."""
@@ -133,7 +143,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
     def check_training_images(self, count: int) -> None:
         """Check that the coreset ratio keeps at least one patch, and that a compression shortens the patches."""
         height, width = self.patch_grid
-        patches = count * height * width
+        patches = count * self.rotations * height * width
         coreset_size(patches, self.coreset_sampling_ratio)
         channels, projected = sum(self.model.feature_extractor.out_dims), projected_size(patches)
         if self.model.compresses and projected >= channels:
