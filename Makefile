@@ -65,7 +65,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-LOCKED := notebooks dev search ray loggers
+LOCKED := notebooks dev search ray loggers export
 
 # After a change of pyproject.toml: exact versions with hashes for every platform.
 lock:
