@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from defectlab.results.run.run import Run
     from defectlab.sweeps.run_many import run_many
     from defectlab.sweeps.sweep import sweep
-    from defectlab.utils.errors import InputError
     from defectlab.visualization.report import write_report
     from defectlab.visualization.run_panel import save_panel
+    from defectlab_runtime.errors import InputError
 
 switch_off_telemetry()  # before anything imports anomalib
 
@@ -78,7 +78,7 @@ _DOOR = {
     "write_report": "defectlab.visualization.report",
     "make_sample": "defectlab.data.samples",
     "build_manifest": "defectlab.data.manifest.manifest",
-    "InputError": "defectlab.utils.errors",
+    "InputError": "defectlab_runtime.errors",
 }
 
 __all__ = [

@@ -14,8 +14,8 @@ from defectlab.models.registry import model_info
 from defectlab.utils import paths
 from defectlab.utils.annotations import check_annotated, check_section
 from defectlab.utils.config_files import as_yaml, config_file, read_yaml
-from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.validation import check_integer, check_option_names, check_types
+from defectlab_runtime.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from defectlab.backbones.backbone import Backbone

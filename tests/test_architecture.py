@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import defectlab
+import defectlab_runtime
 
 PACKAGE = Path(defectlab.__file__).parent
+RUNTIME = Path(defectlab_runtime.__file__).parent
 ROOT = Path(__file__).parents[1]
 
 
@@ -63,32 +65,36 @@ def test_the_table_of_public_names_is_what_type_checkers_read():
 
 
 OFFENCES = {
-    "results/workbook/cells.py": "import torch",
-    "data/manifest/masks.py": "def late():\n    from defectlab.cli.main import main",
-    "utils/files.py": "def late():\n    import defectlab.utils.config_files",
+    "defectlab/results/workbook/cells.py": "import torch",
+    "defectlab/data/manifest/masks.py": "def late():\n    from defectlab.cli.main import main",
+    "defectlab/utils/files.py": "def late():\n    import defectlab.utils.config_files",
+    "defectlab_runtime/description.py": "def late():\n    from defectlab.utils import files",
 }
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Hold the contracts to a copy of the package in this folder."""
+    """Hold the contracts to a copy of the packages in this folder."""
     script = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports as main; sys.exit(main())"
     return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_an_offending_import_in_any_folder_breaks_its_contract(tmp_path: Path):
-    shutil.copytree(PACKAGE, tmp_path / "defectlab", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    for package in (PACKAGE, RUNTIME):
+        left_out = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(package, tmp_path / package.name, ignore=left_out)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     before = lint_imports(tmp_path)
     assert before.returncode == 0, before.stdout + before.stderr
     for file, line in OFFENCES.items():
-        with (tmp_path / "defectlab" / file).open("a", encoding="utf-8") as source:
+        with (tmp_path / file).open("a", encoding="utf-8") as source:
             source.write(f"\n{line}\n")
     after = lint_imports(tmp_path)
     assert after.returncode == 1
     printed = " ".join(after.stdout.split())
     assert "defectlab.results.workbook.cells -> torch" in printed
     assert "defectlab.data.manifest.masks -> defectlab.cli.main" in printed
-    assert "0 kept, 3 broken" in printed
+    assert "defectlab_runtime.description -> defectlab.utils" in printed
+    assert "0 kept, 4 broken" in printed
 
 
 def test_the_map_of_packages_is_the_contract():
@@ -120,10 +126,11 @@ def test_tests_mirror_the_package():
     """A module, or a folder, has its tests at the same place below `tests/`, in a file named `test_` and its name."""
     tests = ROOT / "tests"
     elsewhere = set()
-    for package in (folder.name for folder in PACKAGE.iterdir() if folder.is_dir()):
-        for file in (tests / package).rglob("test_*.py"):
+    packages = {folder.name: folder for folder in PACKAGE.iterdir() if folder.is_dir()} | {"runtime": RUNTIME}
+    for name, package in packages.items():
+        for file in (tests / name).rglob("test_*.py"):
             place = file.relative_to(tests)
-            tested = PACKAGE / place.with_name(file.stem.removeprefix("test_"))
+            tested = package / file.relative_to(tests / name).with_name(file.stem.removeprefix("test_"))
             if not (tested.is_dir() or tested.with_suffix(".py").is_file()):
                 elsewhere.add(f"tests/{place.as_posix()}")
     assert elsewhere == WORKFLOWS

@@ -13,7 +13,7 @@ from defectlab.data.manifest.options import DataOptions
 from defectlab.experiment import Experiment, build, run
 from defectlab.results.run.run import find_runs
 from defectlab.sweeps.run_many import run_many
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def test_yaml_both_ways(tmp_path: Path, parts: Path):

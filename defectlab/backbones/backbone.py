@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from defectlab.backbones.registry import BackboneSpec
 from defectlab.backbones.weights import WeightsInfo
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 
 class Backbone(nn.Module):

@@ -13,7 +13,7 @@ from defectlab.backbones.plain_module import plain_module
 from defectlab.backbones.registry import head_prefixes
 from defectlab.backbones.token_networks import TokenLayers, fitting_sizes, patch_size, token_layers
 from defectlab.backbones.tracing import TracedGraph
-from defectlab.utils.errors import OptionError, WeightsError, unknown_name
+from defectlab_runtime.errors import OptionError, WeightsError, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 Shape = tuple[int, int, int]
 

@@ -25,8 +25,8 @@ from defectlab.backbones.state_dicts import read_weights, unwrap
 from defectlab.backbones.weights import WeightsInfo, check_on_record, find_weights
 from defectlab.backbones.weights_conversion import fitting_weights
 from defectlab.backbones.weights_matching import Match
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.logs import show_log
+from defectlab_runtime.errors import OptionError, unknown_name
 
 logger = logging.getLogger(__name__)
 

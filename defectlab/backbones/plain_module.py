@@ -6,7 +6,7 @@ import logging
 import torch
 from torch import nn
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

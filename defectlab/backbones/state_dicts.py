@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectlab.backbones.efficientnet_names import with_timm_names
-from defectlab.utils.errors import WeightsError
 from defectlab.utils.files import replacing
 from defectlab.utils.tensor_archive import DamagedArchiveError, check_archive, is_archive
+from defectlab_runtime.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor

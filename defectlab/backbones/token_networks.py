@@ -20,7 +20,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 NORM = "norm"  # the last block's output after the network's final norm
 

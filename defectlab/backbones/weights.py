@@ -9,7 +9,7 @@ from defectlab.backbones import weights_manifest
 from defectlab.backbones.registry import DEFAULT
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
-from defectlab.utils.errors import WeightsError, did_you_mean
+from defectlab_runtime.errors import WeightsError, did_you_mean
 
 logger = logging.getLogger(__name__)
 

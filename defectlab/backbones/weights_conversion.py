@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from defectlab.backbones.registry import BackboneSpec, build
 from defectlab.backbones.token_networks import own_resampling
 from defectlab.backbones.weights_matching import Match, best_match, match
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor

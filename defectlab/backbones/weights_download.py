@@ -10,7 +10,7 @@ from defectlab.backbones.weights import check_on_record
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
 from defectlab.utils.downloads import Progress, check_url, fetch
-from defectlab.utils.errors import WeightsError, did_you_mean
+from defectlab_runtime.errors import WeightsError, did_you_mean
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from defectlab.backbones.weights_conversion import fitting_weights
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.backbones.weights_matching import looks_like
 from defectlab.utils import paths
-from defectlab.utils.errors import WeightsError
 from defectlab.utils.files import replacing
+from defectlab_runtime.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from defectlab.backbones.registry import accepted_names
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError, WeightsError
 from defectlab.utils.files import sha256_of, write_json
 from defectlab.utils.json_files import read_json
 from defectlab.utils.validation import check_types
+from defectlab_runtime.errors import OptionError, WeightsError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from defectlab.backbones.registry import REGISTRY, BackboneSpec, build, head_prefixes
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor

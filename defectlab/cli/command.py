@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, set_loader
 
 from defectlab.utils.config_files import load_yaml
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 _SETTINGS = "defectlab"  # name of our loader in jsonargparse, whose own has no limits
 

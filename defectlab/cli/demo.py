@@ -11,8 +11,8 @@ from defectlab.results.run.run import Run
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.run_many import run_many
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.visualization.terminal import runs_table
+from defectlab_runtime.errors import InputError
 
 LAYERS = ["blocks.1", "blocks.2", "blocks.4"]  # of strides 4, 8, 16
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from defectlab.cli.command import Command
-from defectlab.utils.errors import did_you_mean, unknown_name
+from defectlab_runtime.errors import did_you_mean, unknown_name
 
 Commands = Mapping[str, Command | Mapping[str, Command]]
 

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def threshold(run: str, rule: str | None, level: str, undo: bool, renew: bool, **options: float | None) -> None:

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
 from defectlab.utils.config_files import load_yaml
-from defectlab.utils.errors import InputError, OptionError, did_you_mean
+from defectlab_runtime.errors import InputError, OptionError, did_you_mean
 
 OVERRIDE = re.compile(r"[A-Za-z][\w.]*=")
 SET = "--set"

@@ -11,7 +11,7 @@ from defectlab.cli.command import Command
 from defectlab.experiment import Experiment
 from defectlab.utils import paths
 from defectlab.utils.config_files import as_yaml, config_file, read_yaml
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from defectlab.data.folder import Folder

@@ -16,8 +16,8 @@ from PIL import Image
 from defectlab.data.image_files import list_images
 from defectlab.data.samples.procedural import KINDS, procedural_image
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError
 from defectlab.utils.progress import progress_bar
+from defectlab_runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 

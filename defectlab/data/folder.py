@@ -21,9 +21,9 @@ from defectlab.data.transforms.augmentations import PassSampler, build_augmentat
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import with_signature
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectlab.data.image_limits import MAX_PIXELS_VARIABLE, check_pixels, is_lossy_webp, max_pixels
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import IO
 
 from PIL import Image
 
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 # Above the sensors and line scans that are scored in one piece: 23,170 pixels a side.
 MAX_PIXELS = 1 << 29

@@ -10,7 +10,7 @@ from defectlab.data.image_facts import probe, probe_all
 from defectlab.data.image_files import IMAGE_EXTENSIONS, list_images, other_pictures
 from defectlab.data.manifest.mask_recognition import is_mostly_two_valued, masks_among
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 

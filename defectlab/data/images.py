@@ -25,7 +25,7 @@ from defectlab.data.image_decoding import (
 )
 from defectlab.data.image_limits import check_pixels
 from defectlab.data.mask_content import NOT_ZERO, MaskChannels, MaskReading
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.scan import scan
 from defectlab.data.manifest.splits import count_labels
 from defectlab.data.manifest.survey import Survey
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def has_no_training_images(root: Path) -> bool:

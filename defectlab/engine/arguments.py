@@ -11,7 +11,7 @@ from defectlab.engine.input_region import apply_checkpoint_region
 from defectlab.models.base import BaseDetector
 from defectlab.models.loading import restore
 from defectlab.models.registry import MODELS
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def require_folder(model: BaseDetector, datamodule: Folder | None, *loaders: Any) -> Folder:

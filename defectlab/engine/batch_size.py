@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 
 from defectlab.data.folder import Folder
 from defectlab.models.base import BaseDetector
-from defectlab.utils.errors import InputError
 from defectlab.utils.logs import quiet_lightning
 from defectlab.utils.memory import free_memory, is_out_of_memory
 from defectlab.utils.seeds import seeded
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

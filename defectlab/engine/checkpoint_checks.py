@@ -7,7 +7,7 @@ from typing import Any
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_checkpoint, read_checkpoint_record
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 # Options that influenced the training but not the score of an image by given weights.
 TRAINING_OPTIONS = {

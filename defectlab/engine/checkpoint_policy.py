@@ -10,8 +10,8 @@ from defectlab.engine.losses import VALIDATION_LOSSES
 from defectlab.evaluation.metrics import auroc, f1_max
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_integer
+from defectlab_runtime.errors import OptionError, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -43,7 +43,6 @@ from defectlab.results.run.log import logged
 from defectlab.results.run.ownership import claim_of, release
 from defectlab.results.run.run import Run, find_runs
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
 from defectlab.utils.logs import quiet_lightning, show_log
 from defectlab.utils.memory import free_memory, is_out_of_memory
@@ -51,6 +50,7 @@ from defectlab.utils.progress import is_interactive
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flag
 from defectlab.visualization.dataset import save_tile_picture
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

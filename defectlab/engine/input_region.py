@@ -10,7 +10,7 @@ from defectlab.data.manifest.findings import format_lines
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_checkpoint_record
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 MAX_LISTED = 20
 

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from defectlab.models.base import BaseDetector
 from defectlab.models.registry import model_info
 from defectlab.utils.annotations import check_annotated
-from defectlab.utils.errors import OptionError
 from defectlab.utils.logs import quiet_lightning
 from defectlab.utils.validation import check_flags, check_option_names
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defectlab.evaluation.metrics import Floats
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 Indices = NDArray[np.intp]
 Groups = tuple[Indices, Indices]  # group numbers (m,) of the anomalous and (n,) of the good images

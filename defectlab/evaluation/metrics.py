@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 Floats = NDArray[np.floating]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectlab.utils.errors import OptionError, unknown_name
+from defectlab_runtime.errors import OptionError, unknown_name
 
 # name -> where the threshold lies in it; None is the run's own, raw threshold
 VIEW_THRESHOLDS: dict[str, float | None] = {"raw": None, "min_max": 0.5, "percent": 100.0}

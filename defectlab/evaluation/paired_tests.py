@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from defectlab.evaluation.delong import Indices, group_indices, is_unvaried, placement_variance, placements
 from defectlab.evaluation.intervals import CONFIDENCE, critical_value
 from defectlab.evaluation.metrics import Floats
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 @dataclass(frozen=True)

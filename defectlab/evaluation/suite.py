@@ -7,7 +7,7 @@ from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.evaluation.metrics import Floats, Metric, aupr, auroc, f1_at, f1_max, fpr_at_tpr, rates_at, sort_scores
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics, undefined_metrics
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def evaluate(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from defectlab.utils.errors import OptionError, unknown_name
+from defectlab_runtime.errors import OptionError, unknown_name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from defectlab.evaluation.metrics import Floats, SortedScores, f1_curve, round_down, sort_scores
 from defectlab.evaluation.threshold import RULE_OPTIONS, RuleOptions, Threshold, check_options, midpoint
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def choose(rule: str, scores: ArrayLike, labels: ArrayLike, options: RuleOptions, source: str) -> Threshold:

@@ -29,9 +29,9 @@ from defectlab.models.registry import model_info
 from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.logs import show_log
 from defectlab.utils.memory import free_memory, is_out_of_memory
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

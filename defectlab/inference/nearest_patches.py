@@ -12,8 +12,8 @@ from defectlab.inference.detector import Detector, read_images
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.rotation import point_before_rotation
 from defectlab.models.patchcore.lightning_model import BankOrigin, Patchcore
-from defectlab.utils.errors import InputError
 from defectlab.utils.validation import check_integer
+from defectlab_runtime.errors import InputError
 
 Box = tuple[int, int, int, int]
 

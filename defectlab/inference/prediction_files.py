@@ -17,10 +17,10 @@ from defectlab.inference.figures import prediction_figure, prediction_name
 from defectlab.models.registry import model_info
 from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import names, paths
-from defectlab.utils.errors import DataError, InputError
 from defectlab.utils.progress import progress_bar
 from defectlab.visualization.overlays import contour, overlay, save_image
 from defectlab.visualization.segmentation import check_which
+from defectlab_runtime.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 

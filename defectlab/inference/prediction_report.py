@@ -20,11 +20,11 @@ from defectlab.inference.figures import image_figure
 from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for
 from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import names, paths
-from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.progress import progress_bar
 from defectlab.visualization.canvas import BAD, GOOD, LINE, draw_shares, new_figure, to_image
 from defectlab.visualization.overlays import contour, overlay, save_image
+from defectlab_runtime.errors import InputError, OptionError, unknown_name
 
 logger = logging.getLogger(__name__)
 

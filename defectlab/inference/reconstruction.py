@@ -10,9 +10,9 @@ from defectlab.evaluation.threshold import decision
 from defectlab.inference.detector import Detector, Source, read_images
 from defectlab.models.vae.torch_model import VaeModel
 from defectlab.utils import names
-from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import BAD, new_figure, to_image
 from defectlab.visualization.run_panel import VERDICTS
+from defectlab_runtime.errors import InputError
 
 COLUMNS = 8
 

@@ -17,8 +17,8 @@ from defectlab.data.samples.store import MARKER
 from defectlab.inference.detector import Prediction
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError, InputError, did_you_mean, unknown_name
 from defectlab.utils.files import read_csv, write_csv
+from defectlab_runtime.errors import DataError, InputError, did_you_mean, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 Mode = Literal["bilinear", "nearest"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 DEFAULT_BUDGET = 16 * 2**20  # bytes of working memory: larger blocks leave the cache and gain nothing
 MAX_TILE = 2048  # bank rows per product

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def projected_size(n_samples: int, eps: float = 0.9) -> int:

@@ -31,9 +31,9 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.model_info import ModelInfo
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, layers_where_none_given, takes_shared_arguments
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flags, check_option_names
+from defectlab_runtime.errors import OptionError, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.shared_arguments import SharedArguments
 from defectlab.models.tiled import set_tiles
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.version import __version__
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.registry import BackboneSpec, build
 from defectlab.backbones.state_dicts import tensor_problem
 from defectlab.backbones.weights import WeightsInfo
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.json_object import short_repr
 from defectlab.utils.memory import is_out_of_memory
 from defectlab.utils.tensor_archive import add_digest, check_archive
 from defectlab.utils.version import __version__
+from defectlab_runtime.errors import InputError, OptionError
 
 CHECKPOINT_KEY = "defectlab"
 CHECKPOINT_FORMAT = 1

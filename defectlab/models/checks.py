@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.maps import border_size
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 BLUR_SIGMA = 4  # radius in pixels of the blur of anomaly maps
 

@@ -7,8 +7,8 @@ from typing import Any
 from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint, read_checkpoint_record, write_checkpoint
 from defectlab.models.registry import model_info
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.files import replacing
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

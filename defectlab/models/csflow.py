@@ -22,9 +22,9 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_layers
 from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from defectlab.models.checks import check_layers
 from defectlab.models.frozen_features import FrozenBackboneDetector, features_repeat
 from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.models.base import BaseDetector
 from defectlab.models.embedding_store import EmbeddingStore
-from defectlab.utils.errors import InputError
 from defectlab.utils.progress import progress_bar
+from defectlab_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from defectlab.backbones.feature_cache.extraction import Features

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from defectlab.models.model_info import ModelInfo
-from defectlab.utils.errors import OptionError, unknown_name
+from defectlab_runtime.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
     from defectlab.models.base import BaseDetector

@@ -12,8 +12,8 @@ from torch import nn
 from defectlab.backbones.registry import REGISTRY, usual_layers
 from defectlab.data.transforms.preprocessing import Preprocessing, height_width
 from defectlab.models.processors import RecordedPreProcessor
-from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_flags, check_option_names
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

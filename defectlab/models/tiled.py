@@ -8,7 +8,7 @@ from anomalib.data import InferenceBatch
 from torch.nn import functional as F
 
 from defectlab.kernels.tiles import TileGrid
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 BATCH_SIZE = 16  # tiles
 BY_FEATURES = "features of the tiles are joined, and the whole image is scored by the model's own rule"

@@ -22,7 +22,7 @@ from defectlab.results.record_parts import interval_records
 from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from defectlab.results.run.ownership import check_claim
 from defectlab.results.run.result_records import MapRetentionRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import OptionError
 from defectlab.utils.files import replacing
+from defectlab_runtime.errors import OptionError
 
 KEEP_MAPS = ("all", "worst", "none")
 WORST = 10

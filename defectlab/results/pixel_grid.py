@@ -17,9 +17,9 @@ from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.run.setup_records import EvaluationRecord, RegionRecord
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
 from defectlab.utils.paths import relative
+from defectlab_runtime.errors import InputError
 
 Mask = NDArray[np.bool_]
 SPLIT = "test"

@@ -20,7 +20,7 @@ from defectlab.results.record_parts import threshold_record
 from defectlab.results.run.result_records import EarlierThresholds, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

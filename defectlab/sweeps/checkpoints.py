@@ -13,7 +13,7 @@ from defectlab.sweeps.refit import write_checkpoints
 from defectlab.sweeps.selection import Choice, choose
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError, did_you_mean
+from defectlab_runtime.errors import OptionError, did_you_mean
 
 logger = logging.getLogger(__name__)
 

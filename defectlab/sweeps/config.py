@@ -19,8 +19,8 @@ from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Choices, Options, expand, options_of, space_size
 from defectlab.utils import paths
 from defectlab.utils.config_files import config_file, read_yaml
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_option_names, check_range, check_types
+from defectlab_runtime.errors import OptionError, unknown_name
 
 logger = logging.getLogger(__name__)
 

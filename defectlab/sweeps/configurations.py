@@ -16,7 +16,7 @@ from defectlab.results.evaluate import AUPIMO
 from defectlab.results.run.identity import readable_name
 from defectlab.results.run.run import Run, find_runs
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from defectlab.sweeps.record_scores import RawScores, write_run
 from defectlab.sweeps.shared_work import SharedWork, scored_entries
 from defectlab.sweeps.table import Outcome
 from defectlab.utils import paths
-from defectlab.utils.errors import BusyError, InputError
+from defectlab_runtime.errors import BusyError, InputError
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
 from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
 from defectlab.utils.config_files import read_yaml
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from defectlab.sweeps.plan import Plan
 from defectlab.sweeps.selection import choose
 from defectlab.sweeps.table import LiveTable, Outcome, mean_rows, print_outcomes, renew_workbook, write_outcomes
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

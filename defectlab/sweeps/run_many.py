@@ -14,8 +14,8 @@ from defectlab.experiment import ComponentCache, Experiment, build, train_built
 from defectlab.results.run.identity import safe_name
 from defectlab.sweeps.attempt import attempt
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError
 from defectlab.utils.files import write_csv
+from defectlab_runtime.errors import OptionError
 
 if TYPE_CHECKING:
     from defectlab.results.run.run import Run

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from defectlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_integer, check_option_names, check_types, section_options
+from defectlab_runtime.errors import OptionError, unknown_name
 
 STRATEGIES = ("optuna", "random")
 DIRECTIONS = ("maximize", "minimize")

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_option_names
+from defectlab_runtime.errors import OptionError
 
 MAX_VALUES = 100_000  # of a range
 # Options whose value is a list: a list of plain values is one value, and choices are lists of lists.

@@ -15,7 +15,7 @@ from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
 from defectlab.results.pixel_grid import check_rows, pixel_labels
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from defectlab.sweeps.result import SweepResult, conclude, runs_of_outcomes, wri
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.files import is_writable
 from defectlab.utils.logs import show_log
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 LARGEST = 2**64  # no library takes a larger whole number; seeds of torch go up to it
 
@@ -20,7 +20,7 @@ def check_section(path: str, values: Mapping[Any, Any]) -> None:
 
     >>> check_section("model", {"image_size": [64, float("nan")]})
     Traceback (most recent call last):
-    defectlab.utils.errors.OptionError: model.image_size[1] is nan: a number must be finite.
+    defectlab_runtime.errors.OptionError: model.image_size[1] is nan: a number must be finite.
     """
     for key in values:
         if not isinstance(key, str):

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.yaml_loader import FLOAT_TAG, MAX_BYTES, NUMBER, SettingsError, load_settings
+from defectlab_runtime.errors import InputError
 
 
 def load_yaml(text: str) -> Any:

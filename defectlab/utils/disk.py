@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 _ERRORS = {
     errno.ENOSPC: "the disk, or what you may use of it, is full",

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from defectlab.utils.disk import DiskError, disk_errors
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

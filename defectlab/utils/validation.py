@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
-from defectlab.utils.errors import OptionError, did_you_mean
 from defectlab.utils.json_object import JsonTypeError, value_reader
+from defectlab_runtime.errors import OptionError, did_you_mean
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +21,7 @@ def check_option_names(given: Iterable[str], allowed: Iterable[str], where: str)
 
     >>> check_option_names(["max_epoch"], ["max_epochs"], "Engine")
     Traceback (most recent call last):
-    defectlab.utils.errors.OptionError: Engine has no option 'max_epoch'. Did you mean 'max_epochs'?
+    defectlab_runtime.errors.OptionError: Engine has no option 'max_epoch'. Did you mean 'max_epochs'?
     """
     names = list(allowed)
     unknown = [str(name) for name in given if name not in names]
@@ -39,7 +39,7 @@ def check_types(options: type, given: Mapping[str, Any], path: str = "") -> None
     ...     sizes: list[int]
     >>> check_types(Options, {"sizes": [1, "a"]}, "model")
     Traceback (most recent call last):
-    defectlab.utils.errors.OptionError: model.sizes[1] is text ('a'), not a whole number.
+    defectlab_runtime.errors.OptionError: model.sizes[1] is text ('a'), not a whole number.
     """
     types = get_type_hints(options)
     for key, value in given.items():

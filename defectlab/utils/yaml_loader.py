@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from defectlab.utils.errors import InputError
 from defectlab.utils.json_files import MAX_WHOLE_NUMBER
 from defectlab.utils.json_object import short_repr
+from defectlab_runtime.errors import InputError
 
 # Far beyond any settings a person writes; PyYAML reads a text at each of these limits within two seconds.
 MAX_BYTES = 2**18

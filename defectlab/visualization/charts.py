@@ -14,7 +14,6 @@ from defectlab.results.evaluate import columns
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import KEY
 from defectlab.utils import names
-from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import (
     BAD,
     GOOD,
@@ -27,6 +26,7 @@ from defectlab.visualization.canvas import (
     to_image,
     to_svg,
 )
+from defectlab_runtime.errors import InputError
 
 LABEL = 48  # characters of a name beside an axis
 

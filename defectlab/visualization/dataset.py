@@ -12,10 +12,10 @@ from defectlab.data.manifest.manifest import SPLITS, Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.tiles import TileGrid
 from defectlab.utils import names
-from defectlab.utils.errors import InputError
 from defectlab.utils.table import Table, numbers, to_markdown
 from defectlab.visualization.canvas import BAD, GOOD, new_figure, to_image
 from defectlab.visualization.overlays import save_image
+from defectlab_runtime.errors import InputError
 
 
 def counts_table(manifest: Manifest) -> str:

@@ -11,9 +11,9 @@ from defectlab.data.images import as_uint8, read_image, read_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.utils import names
-from defectlab.utils.errors import InputError
 from defectlab.visualization.canvas import new_figure, to_image
 from defectlab.visualization.overlays import contour
+from defectlab_runtime.errors import InputError
 
 COLUMNS, MAX_PAIRS = 4, 12
 SIDE = 400  # pixels of a picture's longer side

@@ -19,9 +19,9 @@ from defectlab.results.curves import by_score
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError, InputError
 from defectlab.visualization.overlays import CONTOUR, TRUTH, four_views, save_image
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
+from defectlab_runtime.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from defectlab.data.images import as_uint8, read_image
 from defectlab.evaluation.metrics import round_down
 from defectlab.results.run.run import Run
 from defectlab.utils import names, paths
-from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.files import replacing
 from defectlab.visualization.canvas import image_row, scale_bar, to_image
 from defectlab.visualization.overlays import colour_map, contour
 from defectlab.visualization.run_panel import ShownImages, on_image
+from defectlab_runtime.errors import InputError, OptionError, unknown_name
 
 WHICH = ("first", "all")
 RADIUS = 4  # radius in pixels of the disc with which masks are opened

@@ -7,8 +7,8 @@ from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.evaluate import columns
 from defectlab.results.rethreshold import image_threshold
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.visualization.charts import cuts_chart
+from defectlab_runtime.errors import InputError, OptionError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.loading import load_backbone
-from defectlab.utils.errors import OptionError, WeightsError
+from defectlab_runtime.errors import OptionError, WeightsError
 
 
 def test_equals_anomalibs_extractor_in_keys_and_features(resnet18: nn.Module) -> None:

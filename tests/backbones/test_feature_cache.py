@@ -19,7 +19,7 @@ from defectlab.backbones.loading import load_backbone
 from defectlab.cli import main
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.results.run.arrays import ArrayWriter
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def numbers(n: int) -> np.ndarray:

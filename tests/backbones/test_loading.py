@@ -17,7 +17,7 @@ from defectlab.backbones.registry import BackboneSpec
 from defectlab.backbones.weights_import import import_file
 from defectlab.backbones.weights_manifest import WeightsEntry, file_sha256, record
 from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from defectlab.utils.errors import OptionError, WeightsError
+from defectlab_runtime.errors import OptionError, WeightsError
 
 
 def _features(network: nn.Module, layers: list[str]) -> dict[str, torch.Tensor]:

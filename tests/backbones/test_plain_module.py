@@ -9,7 +9,7 @@ from torch import nn
 
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.recognition import as_backbone
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from defectlab.backbones.registry import REGISTRY, BackboneSpec, build, get_spec, list_backbones, variants
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))

@@ -8,7 +8,7 @@ from helpers.malicious import CONTAINERS, KINDS
 from safetensors.torch import save_file
 
 from defectlab.backbones.state_dicts import container_problem, read_weights, unwrap, write_safetensors
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 STATE = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.num_batches_tracked": torch.tensor(4)}
 

@@ -20,7 +20,7 @@ from defectlab.backbones.token_networks import (
     own_resampling,
     patch_size,
 )
-from defectlab.utils.errors import OptionError, WeightsError
+from defectlab_runtime.errors import OptionError, WeightsError
 
 # One network of each family, by name, and the options that make it small.
 FAMILIES: dict[str, dict[str, Any]] = {

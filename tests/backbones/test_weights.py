@@ -13,7 +13,7 @@ from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.registry import DEFAULT
 from defectlab.backbones.weights_import import import_file
 from defectlab.backbones.weights_manifest import WeightsEntry, entries_for
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 FILE = "efficientnet-lite0-57934424.pth"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.weights_import import import_file
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 
 def network(name: str) -> Any:

@@ -10,7 +10,7 @@ from helpers.server import Server, serving
 
 from defectlab.backbones import weights, weights_download, weights_manifest
 from defectlab.backbones.weights_manifest import WeightsEntry
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 CONTENT = bytes(range(256)) * 40
 SHA = hashlib.sha256(CONTENT).hexdigest()

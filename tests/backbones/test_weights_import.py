@@ -9,7 +9,7 @@ from defectlab.backbones import weights_manifest
 from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.weights import list_weights
 from defectlab.backbones.weights_import import import_file
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torchvision
 
 from defectlab.backbones import weights, weights_download, weights_manifest
 from defectlab.backbones.registry import REGISTRY
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 
 def test_known_entries_agree_with_the_installed_libraries() -> None:

@@ -14,7 +14,7 @@ from defectlab.cli.sweep import parse_overrides, sweep_arguments
 from defectlab.experiment import Experiment
 from defectlab.results.run.run import find_runs
 from defectlab.sweeps.config import SweepConfig, with_overrides
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 KNOWN = ["--config", "--plan", "--retry-failed", "--set"]
 

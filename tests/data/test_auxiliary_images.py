@@ -9,7 +9,7 @@ from PIL import Image
 from defectlab.data import auxiliary_images
 from defectlab.data.auxiliary_images import find_auxiliary_images
 from defectlab.data.samples.procedural import KINDS, procedural_image
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 WORDS = {"option": "Draem: dtd_dir", "fetch": "Fetch textures from there.", "loses": "defects look like formulas"}
 

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 from defectlab.data.datasets import ImageFiles, load_image
 from defectlab.data.folder import Folder
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def folder(root: Path, **options) -> Folder:

@@ -12,7 +12,7 @@ from defectlab.data.image_decoding import pixels_of
 from defectlab.data.image_facts import probe
 from defectlab.data.image_limits import max_pixels
 from defectlab.data.images import decode_image, read_image, read_mask
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

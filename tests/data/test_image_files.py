@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from defectlab.data.image_files import list_images
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def test_list_is_recursive_sorted_by_composed_name_and_skips_hidden(tmp_path):

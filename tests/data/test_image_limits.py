@@ -16,7 +16,7 @@ from defectlab.data.images import decode_image, read_image, read_mask
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.inference.detector import read_images
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 from tests.fuzz.images import png_chunks, png_of
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ from helpers.datasets import mvtec, write_image, write_mask
 from PIL import Image
 
 from defectlab.data.image_sources import find_images, find_readable_images
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def found(folder: Path, source: object = None) -> list[str]:

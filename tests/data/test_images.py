@@ -13,7 +13,7 @@ from defectlab.data import images
 from defectlab.data.image_facts import probe
 from defectlab.data.image_files import list_images
 from defectlab.data.images import read_image, read_mask, to_rgb_array
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GREY = COLOURS[..., 0]

@@ -7,7 +7,7 @@ from helpers.datasets import make_parts
 from PIL import Image
 
 from defectlab.data.labelled_folder import LabelledFolder, bare_manifest, has_no_training_images
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def test_labels_kinds_and_masks(parts: Path, tmp_path: Path):

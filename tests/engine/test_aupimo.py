@@ -16,7 +16,7 @@ from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def image_set() -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from defectlab import Detector, Engine, SmallConvVae
 from defectlab.engine.batch_size import find_batch_size
 from defectlab.models.vae.torch_model import VaeModel
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def vae() -> SmallConvVae:

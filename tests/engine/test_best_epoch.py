@@ -15,7 +15,7 @@ from defectlab.engine.best_epoch import BestEpoch
 from defectlab.evaluation.pixel.metrics import aupro
 from defectlab.models.registry import model_class
 from defectlab.results.run.run import Run, find_runs
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 SIZE = (16, 16)
 

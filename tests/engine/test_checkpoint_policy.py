@@ -8,7 +8,7 @@ from helpers.models import data, small
 
 from defectlab import LinearVae
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def vae() -> LinearVae:

@@ -20,7 +20,7 @@ from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.ownership import OWNER
 from defectlab.results.run.processes import this_process
 from defectlab.results.run.run import Run, find_runs
-from defectlab.utils.errors import BusyError, InputError, OptionError
+from defectlab_runtime.errors import BusyError, InputError, OptionError
 
 QUIET = {"enable_progress_bar": False}
 

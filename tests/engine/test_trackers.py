@@ -24,7 +24,7 @@ from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trackers.wandb_tracker import WandbLog
 from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 MLFLOW = {"name": "mlflow", "checkpoint": True, "register": "parts", "stage": "staging"}
 COPIES = ["csv", "tensorboard", MLFLOW, {"name": "wandb", "project": "parts"}]

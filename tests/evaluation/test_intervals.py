@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
 from defectlab.evaluation.intervals import auroc_interval, wilson_interval
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 @pytest.mark.parametrize(("bad", "good", "shift"), [(23, 10, 1.0), (30, 30, 0.3), (63, 20, 2.2), (40, 40, 4.0)])

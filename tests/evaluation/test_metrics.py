@@ -29,7 +29,7 @@ from defectlab.evaluation.metrics import (
     sort_scores,
     trivial_f1,
 )
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 TIED = st.sampled_from([-2.0, 0.0, 0.1, 0.25, 1.0, 7.5])
 SCORES = st.one_of(TIED, st.floats(allow_nan=False, allow_infinity=False, width=32))

@@ -7,7 +7,7 @@ from helpers.scores import draw, photographs
 from defectlab.evaluation.bootstrap import resample_counts, resampled_image_metrics
 from defectlab.evaluation.metrics import auroc, sort_scores
 from defectlab.evaluation.paired_tests import delong_test, paired_bootstrap
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def test_the_paired_test_keeps_its_error_rate_and_finds_a_difference():

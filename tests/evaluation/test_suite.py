@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab.evaluation.suite import evaluate
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def test_evaluate_gives_the_four_metrics_first_and_leaves_unknown_images_out() -> None:

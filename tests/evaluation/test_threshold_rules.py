@@ -20,7 +20,7 @@ from defectlab.evaluation.threshold_rules import (
     images_needed,
     recall_lower_bound,
 )
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 TIED = st.sampled_from([-np.inf, -2.0, 0.0, 5e-324, 0.1, 0.25, 1.0, 7.5, 1.7e308, np.inf])
 SAMPLES = st.lists(

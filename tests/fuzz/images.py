@@ -12,7 +12,7 @@ from PIL import Image
 
 from defectlab.data.image_facts import ImageFacts, probe
 from defectlab.data.images import decode_image, read_image, read_mask
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 from tests.fuzz.mutations import damage
 from tests.fuzz.target import Target
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 ACCEPTED = "accepted"
 REFUSED = "refused"

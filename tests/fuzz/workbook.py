@@ -18,7 +18,7 @@ import openpyxl
 from defectlab.results.workbook import read_workbook, update_workbook
 from defectlab.results.workbook.open_workbook import load
 from defectlab.results.workbook.package_check import read_package
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 from tests.fuzz.mutations import damage
 from tests.fuzz.target import Target
 from tests.fuzz.workbook_edits import EDITS

@@ -14,7 +14,7 @@ from defectlab.experiment import ComponentCache, Experiment, build
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.search_space import space_size
 from defectlab.utils.config_files import as_yaml, load_yaml, read_yaml
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 from tests.fuzz.mutations import damage
 from tests.fuzz.target import Target
 from tests.fuzz.trees import damage_tree, places

@@ -21,8 +21,8 @@ from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.normalization import normalize_percent, percent_window
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import DataError, InputError
 from defectlab.visualization.overlays import contour, overlay
+from defectlab_runtime.errors import DataError, InputError
 
 
 @pytest.fixture(scope="module")

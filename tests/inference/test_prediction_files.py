@@ -17,7 +17,7 @@ from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.inference.prediction_report import report_predictions
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import read_problems, read_scores
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from defectlab import Detector, report_predictions
 from defectlab.cli import main
 from defectlab.inference.expected_labels import comparison
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from defectlab import Detector, Engine
 from defectlab.data.images import read_image
 from defectlab.inference.reconstruction import generate, generated_figure, reconstruct, reconstruction_figure
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
 from defectlab.visualization.charts import metric_bars, training_figure
+from defectlab_runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from defectlab.inference.review import ReviewedFolder, confirmed, sample_verdict
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 MAP = np.zeros((2, 2), np.float32)
 

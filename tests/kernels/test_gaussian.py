@@ -8,7 +8,7 @@ import torch
 from defectlab.kernels.gaussian.distance import distance, prefix_distances
 from defectlab.kernels.gaussian.fit import Gaussian, fit_cheapest, fit_factor, fit_gaussian, fit_low_rank
 from defectlab.kernels.gaussian.sums import GaussianSums
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def features(n: int, channels: int, height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defectlab.kernels.maps import smooth_upsample
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def scores(height: int, width: int, batch: int = 3) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defectlab.kernels.neighbours import nearest_neighbours, nearest_of_prefixes, squared_norms
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def random(n: int, d: int, seed: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defectlab.kernels.projection import projected_size, sparse_projection
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def draw(n_samples: int, n_features: int, seed: int = 0) -> torch.Tensor:

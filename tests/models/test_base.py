@@ -11,7 +11,7 @@ from defectlab import Detector, Engine, load_backbone
 from defectlab.models.loading import restore
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError, WeightsError
+from defectlab_runtime.errors import OptionError, WeightsError
 
 
 def test_a_layer_without_weights_is_refused(tmp_path: Path):

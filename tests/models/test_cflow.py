@@ -12,7 +12,7 @@ from defectlab import Cflow, Engine
 from defectlab.data.datasets import load_image
 from defectlab.models.embedding_store import EmbeddingStore
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["one tensor", "many tensors"])

@@ -11,8 +11,8 @@ from helpers.malicious import KINDS
 
 from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from defectlab.models.loading import restore
-from defectlab.utils.errors import InputError
 from defectlab.utils.tensor_archive import DIGEST, DamagedArchiveError
+from defectlab_runtime.errors import InputError
 from tests.fuzz.checkpoints import assert_same, contents, write_small_checkpoint
 
 FILES = 120

@@ -21,7 +21,7 @@ from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.convert import to_anomalib
 from defectlab.models.registry import MODELS
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def names(condition: str = "") -> list[Any]:

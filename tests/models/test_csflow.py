@@ -6,7 +6,7 @@ from helpers.models import small
 
 from defectlab import Csflow, load_backbone
 from defectlab.backbones.recognition import as_backbone
-from defectlab.utils.errors import OptionError, WeightsError
+from defectlab_runtime.errors import OptionError, WeightsError
 
 
 class LikeB5(torch.nn.Module):

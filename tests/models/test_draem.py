@@ -10,7 +10,7 @@ from PIL import Image
 from defectlab import Draem, Engine
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 
 def test_loss_and_maps_are_plain_anomalibs():

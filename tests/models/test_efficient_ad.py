@@ -14,7 +14,7 @@ from defectlab import Detector, Engine, distil_teacher
 from defectlab.models.efficient_ad.teacher import channel_statistics, floored_deviations, patch_description_network
 from defectlab.results.calibration import choices_of
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError, WeightsError
+from defectlab_runtime.errors import InputError, OptionError, WeightsError
 
 
 def test_losses_and_maps_are_plain_anomalibs():

@@ -5,7 +5,7 @@ import torch
 from helpers.models import small
 
 from defectlab import load_backbone
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def test_maps_loss_and_step_are_plain_anomalibs():

@@ -9,7 +9,7 @@ from helpers.models import data, plain_rows, small
 from defectlab import Engine
 from defectlab.kernels.rotation import rotate
 from defectlab.models.patchcore import lightning_model
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.mark.parametrize("batch", [2, 5])

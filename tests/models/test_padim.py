@@ -10,7 +10,7 @@ from defectlab import Detector
 from defectlab.models.convert import check_target, to_anomalib
 from defectlab.models.loading import restore
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def scores(run: Run) -> list[float]:

@@ -16,8 +16,8 @@ from defectlab.models.convert import to_anomalib
 from defectlab.models.loading import restore
 from defectlab.models.patchcore.scores import mean_distances, own_neighbours
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.seeds import generator
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -20,7 +20,7 @@ from defectlab.experiment import Experiment, build
 from defectlab.models.processors import RecordedPreProcessor
 from defectlab.models.registry import ANOMALIB_MODELS, MODELS
 from defectlab.models.shared_arguments import SharedArguments
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 SHARED = [field.name for field in fields(SharedArguments)]
 

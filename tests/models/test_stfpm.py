@@ -12,7 +12,7 @@ from defectlab import Engine
 from defectlab.backbones.recognition import as_backbone
 from defectlab.models.stfpm import untrained
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def plain_of(model, monkeypatch: pytest.MonkeyPatch):

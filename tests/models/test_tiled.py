@@ -16,7 +16,7 @@ from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.tiled import TiledFeatures, TiledScores, replace_by_tiles
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def test_features_of_tiles_are_those_of_the_whole_where_cells_see_no_neighbours():

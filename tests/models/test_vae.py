@@ -18,9 +18,9 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.vae.networks import big_networks, linear_networks, small_networks
 from defectlab.models.vae.torch_model import divergence
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import OptionError
 from defectlab.utils.tensor_archive import DIGEST
 from defectlab.visualization.report import write_report
+from defectlab_runtime.errors import OptionError
 
 SIZE = (16, 24)
 VAES = {

@@ -18,7 +18,7 @@ from defectlab.results.groups import group_columns, row_groups
 from defectlab.results.rethreshold import image_threshold, set_threshold
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 PATTERN = r"(.*/\d+)_"
 

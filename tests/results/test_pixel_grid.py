@@ -18,7 +18,7 @@ from defectlab.results.evaluate import evaluate_run
 from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.mark.parametrize("wrong", ["large", 256, [256], [0, 5], [1.5, 2], [True, 2], None, [1, 2, 3]])

@@ -17,7 +17,7 @@ from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 SHAPE = (4, 5)
 

@@ -32,7 +32,7 @@ from defectlab.sweeps.execute import outcome_of
 from defectlab.sweeps.executors.local import LocalExecutor
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import mean_rows
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 PADIM = {"model.name": "padim", "model.layers": [["layer2"]], "model.n_features": [5]}
 

@@ -21,7 +21,7 @@ from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.checkpoints import checkpoint_policy
 from defectlab.sweeps.result import SweepResult
 from defectlab.sweeps.sweep import sweep
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 MEMORY_BANKS = [
     {"model.name": "patchcore", "model.layers": [["layer2", "layer3"]], "model.coreset_sampling_ratio": [0.1, 0.3],

@@ -31,7 +31,7 @@ from defectlab.sweeps.run_many import (
     write_table,
 )
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def test_seeds_as_people_write_them():

@@ -9,7 +9,7 @@ from helpers.sweeps import settings
 import defectlab
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.search_space import subspace_names
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.mark.parametrize(

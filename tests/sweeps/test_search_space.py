@@ -7,7 +7,7 @@ from helpers.sweeps import settings
 
 from defectlab.sweeps.config import SweepConfig
 from defectlab.sweeps.search_space import Interval, options_of
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def test_an_option_that_is_a_list_is_one_value():

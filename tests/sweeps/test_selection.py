@@ -12,7 +12,7 @@ from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.sweeps.checkpoints import best_runs
 from defectlab.sweeps.selection import choose, validation_metric
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def _validated(name: str, scores: list[float], labels: list[int], **values: Any) -> Run:

@@ -19,7 +19,7 @@ from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.sweep import sweep
 from defectlab.sweeps.table import Outcome, mean_rows
-from defectlab.utils.errors import DataError, InputError, OptionError
+from defectlab_runtime.errors import DataError, InputError, OptionError
 
 
 @pytest.fixture(scope="module")

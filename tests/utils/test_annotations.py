@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 
 from defectlab.utils.annotations import check_annotated, check_section
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def takes(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from defectlab.utils.config_files import as_yaml, load_yaml, read_yaml
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 @pytest.mark.parametrize(

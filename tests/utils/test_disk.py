@@ -18,8 +18,8 @@ from defectlab.results.run.arrays import ArrayWriter
 from defectlab.results.run.run import Run
 from defectlab.results.workbook import read_workbook, update_workbook
 from defectlab.utils.disk import DiskError, disk_errors, explain
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing, write_csv, write_json
+from defectlab_runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 CODES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def test_the_fix_names_the_program_as_it_is_called_here(own_project: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,8 +2,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import section_options
+from defectlab_runtime.errors import OptionError
 
 
 @dataclass

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from defectlab.utils.errors import InputError
 from defectlab.utils.yaml_loader import MAX_BYTES, MAX_DEPTH, MAX_VALUES, load_settings
+from defectlab_runtime.errors import InputError
 
 NINE = ", ".join(["*a{}"] * 9)
 LISTS = "[&a0 [x], " + ", ".join(f"&a{n + 1} [{NINE.replace('{}', str(n))}]" for n in range(20)) + "]"

@@ -8,8 +8,8 @@ from defectlab.results.curves import by_kind
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.visualization.charts import confusion_figure, cumulative_figure, histogram, roc_figure, training_figure
+from defectlab_runtime.errors import InputError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from defectlab import Folder
-from defectlab.utils.errors import InputError
 from defectlab.visualization.dataset import counts_table, labels_figure, samples_figure, size_table
+from defectlab_runtime.errors import InputError
 
 
 def test_a_first_look_at_a_dataset(wells: Path):

@@ -6,9 +6,9 @@ from PIL import Image
 
 from defectlab.cli.main import main
 from defectlab.data.manifest.manifest import build_manifest
-from defectlab.utils.errors import InputError
 from defectlab.visualization.mask_pairs import outlined, write_mask_pairs
 from defectlab.visualization.overlays import CONTOUR
+from defectlab_runtime.errors import InputError
 from tests.helpers.datasets import make_parts, mvtec
 
 

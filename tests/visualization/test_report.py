@@ -14,8 +14,8 @@ from defectlab.results.curves import by_kind
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import InputError
 from defectlab.visualization.report import write_report
+from defectlab_runtime.errors import InputError
 
 
 class Page(HTMLParser):

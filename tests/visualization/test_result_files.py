@@ -12,8 +12,8 @@ from PIL import Image
 
 from defectlab.cli import main
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.visualization.result_files import write_result_files
+from defectlab_runtime.errors import InputError
 
 
 def read(path: Path) -> list[dict[str, str]]:

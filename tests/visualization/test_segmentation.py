@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 import defectlab.visualization.segmentation as drawing
 from defectlab.cli import main
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from defectlab.evaluation.threshold import RuleOptions
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import InputError
 from defectlab.visualization.threshold_comparison import compare_rules, rules_chart
+from defectlab_runtime.errors import InputError
 
 
 def validated(good: list[float], bad: list[float]) -> Run:

@@ -17,8 +17,8 @@ from defectlab.data.datasets import load_image
 from defectlab.data.folder import Folder
 from defectlab.data.manifest.manifest import Entry, Manifest, check_unchanged
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.progress import progress_bar
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

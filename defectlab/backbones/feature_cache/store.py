@@ -14,10 +14,10 @@ import numpy as np
 from filelock import FileLock
 
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.file_age import age_of
 from defectlab.utils.files import is_writable, new_memmap, replacing, sha256_of, write_json
 from defectlab.utils.json_files import read_json
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

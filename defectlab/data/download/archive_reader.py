@@ -18,7 +18,7 @@ from defectlab.data.download.archive_members import Member, RefusedError, Unique
 from defectlab.data.download.tar_members import BLOCK, tar_members
 from defectlab.data.download.zip_members import zip_members
 from defectlab.utils.disk import disk_errors
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 MAX_MEMBERS = 500_000  # MVTec AD has 6,600, VisA 22,000
 MEMBER_BYTES = 64  # packed, at least, on average: an image takes more with its name alone

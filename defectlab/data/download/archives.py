@@ -15,7 +15,7 @@ from defectlab.data.download.archive_reader import Archive, extract, read_archiv
 from defectlab.data.download.public_datasets import OWN_TABLE
 from defectlab.data.images import read_mask
 from defectlab.utils import names
-from defectlab.utils.errors import DataError, unknown_name
+from defectlab_runtime.errors import DataError, unknown_name
 
 VISA_SPLIT = "split_csv/1cls.csv"
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")

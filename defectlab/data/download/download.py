@@ -13,8 +13,8 @@ from defectlab.data.download.public_datasets import PublicDataset, find_dataset,
 from defectlab.data.download.scratch import scratch_folder
 from defectlab.utils.disk import disk_errors
 from defectlab.utils.downloads import Progress, check_url, fetch
-from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.files import sha256_of
+from defectlab_runtime.errors import DataError, OptionError
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.utils import names
-from defectlab.utils.errors import DataError, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.json_files import read_json
+from defectlab_runtime.errors import DataError, unknown_name
 
 TABLE = Path(__file__).with_name("public.json")
 OWN_TABLE = "downloads.json"  # in the destination: wins over the package's, and keeps what was seen

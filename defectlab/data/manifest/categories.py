@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from defectlab.data.manifest.layouts import is_dataset, subfolders
-from defectlab.utils.errors import DataError, unknown_name
+from defectlab_runtime.errors import DataError, unknown_name
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (

@@ -12,8 +12,8 @@ from defectlab.data.manifest.mask_grid import report_grid_loss
 from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.data.mask_content import MaskReading
-from defectlab.utils.errors import DataError
 from defectlab.utils.validation import with_signature
+from defectlab_runtime.errors import DataError
 
 MAX_SIZES = 6
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 

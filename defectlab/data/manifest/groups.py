@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.findings import Findings
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 MAX_EXAMPLES = 3
 NEAR_DUPLICATES = "near_duplicates"  # value of data.group that groups copies of one photograph instead of a pattern

@@ -10,7 +10,7 @@ from defectlab.data.image_files import list_images, nfc, normalised_extensions
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.folder_names import kind_names
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 Role = Literal["train", "test", "validation"]
 LABELS = {"0": 0, "1": 1}

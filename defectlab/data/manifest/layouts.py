@@ -11,8 +11,8 @@ from defectlab.data.manifest.folder_names import BAD, GOOD, MASKS, UNKNOWN, VALI
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
 from defectlab.data.manifest.proposals import proposed
-from defectlab.utils.errors import DataError, did_you_mean
 from defectlab.utils.paths import resolve
+from defectlab_runtime.errors import DataError, did_you_mean
 
 SPILLS = "proliv"
 MAX_SHOWN = 10  # folders in a message

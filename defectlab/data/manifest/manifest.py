@@ -19,11 +19,11 @@ from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.sampling import sample_calibration
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.data.mask_content import MaskReading
-from defectlab.utils.errors import DataError, did_you_mean, unknown_name
 from defectlab.utils.files import write_json
 from defectlab.utils.json_files import read_json
 from defectlab.utils.json_object import JsonTypeError
 from defectlab.utils.validation import with_signature
+from defectlab_runtime.errors import DataError, did_you_mean, unknown_name
 
 logger = logging.getLogger(__name__)
 

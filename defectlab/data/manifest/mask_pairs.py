@@ -14,7 +14,7 @@ from defectlab.data.manifest.mask_recognition import MaskAmongImages, masks_amon
 from defectlab.data.manifest.masks import mask_folders, pair_masks
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.proposals import with_changes
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def without_masks(

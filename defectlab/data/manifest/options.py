@@ -13,8 +13,8 @@ from typing import Any
 from defectlab.data.manifest.groups import compile_pattern
 from defectlab.data.transforms.augmentation_options import check_augment
 from defectlab.data.transforms.tiling import Tiling
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError, unknown_name
 
 Directories = str | list[str] | None
 

@@ -11,7 +11,7 @@ from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.transforms.region import Region
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from defectlab.data.manifest.protocol import Protocol
 from defectlab.data.manifest.region_options import check_sizes, read_region
 from defectlab.data.manifest.scan import Item, scan
 from defectlab.data.manifest.splits import assign
-from defectlab.utils.errors import OptionError
 from defectlab.utils.paths import resolve
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

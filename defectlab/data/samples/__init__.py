@@ -4,10 +4,10 @@ from pathlib import Path
 
 from defectlab.data.samples import coins, digits, wells
 from defectlab.data.samples.store import Identity, find_complete, sources, write_sample
-from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.logs import show_log
 from defectlab.utils.paths import resolve
 from defectlab.utils.validation import check_option_names
+from defectlab_runtime.errors import InputError, OptionError, unknown_name
 
 __all__ = ["SAMPLES", "make_sample", "sources"]
 

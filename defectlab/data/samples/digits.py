@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from defectlab.data.samples.random_stream import RandomStream
 from defectlab.data.samples.store import Picture
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 SIDE = 64
 TEST_SHARE = 3  # one good image in three is kept for the test

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 Grey = NDArray[np.uint8]
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.utils.errors import InputError
 from defectlab.utils.file_age import age_of
 from defectlab.utils.json_files import read_json
 from defectlab.utils.paths import resolve
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_option_names, check_range
+from defectlab_runtime.errors import OptionError
 
 # name -> usual strength, largest, what it means
 AUGMENTATIONS: dict[str, tuple[float, float, str]] = {

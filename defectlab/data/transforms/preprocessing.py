@@ -21,7 +21,7 @@ from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_integer, check_option_names, check_range
+from defectlab_runtime.errors import OptionError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from defectlab.engine.trackers.mlflow_tracker import MlflowLog
 from defectlab.engine.trackers.tensorboard_tracker import TensorBoardLog
 from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trackers.wandb_tracker import WandbLog
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_option_names
+from defectlab_runtime.errors import OptionError, unknown_name
 
 TrackerSpec = str | Mapping[str, Any]
 TRACKERS: dict[str, type[RunTracker]] = {

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
 from defectlab.utils import names, paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.evaluation.metrics import Floats
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 class PixelImages(Protocol):

@@ -14,7 +14,7 @@ from defectlab.evaluation.metrics import (
 from defectlab.evaluation.pixel.blocks import MEMORY, Blocks, PixelSummary, ScoreSteps
 from defectlab.evaluation.pixel.defect_pixels import Counts, sums
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, PixelImages
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 FPR_LIMIT = 0.3
 NAMES = (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 PixelSize = str | list[int]
 

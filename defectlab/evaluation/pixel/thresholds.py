@@ -20,7 +20,7 @@ from defectlab.evaluation.threshold_rules import (
     recall_value,
     require_classes,
 )
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 # Rules that look at one image at a time: at each good image's highest pixel.
 BY_IMAGE = ("good_max", "conformal", "quantile")

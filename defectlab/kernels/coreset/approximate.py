@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 STARTING_POINTS = 10
 _EVERY = 64  # picks between two reports of progress

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from defectlab.kernels.linalg import measured_product_rate
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 DEFAULT_BUDGET = 256 * 2**20  # bytes of working memory beside the rows: more gained nothing on two cores
 TILE = 1024  # centres per matrix product: a tile's distances stay in cache, rows that fell back leave after each

@@ -14,7 +14,7 @@ from defectlab.kernels.coreset.candidates import LeadingCoordinates, PairFilter
 from defectlab.kernels.coreset.cells import Cells
 from defectlab.kernels.coreset.pool import Pool
 from defectlab.kernels.partition import product_error
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

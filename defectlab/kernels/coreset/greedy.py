@@ -13,7 +13,7 @@ import torch
 
 from defectlab.kernels.coreset.cost import DEFAULT_BUDGET, Estimate, coreset_size, estimate, smallest_ratio
 from defectlab.kernels.coreset.farthest_first import CoresetSearch
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 __all__ = ["Estimate", "Transform", "coreset_size", "estimate", "k_center_greedy", "smallest_ratio"]
 

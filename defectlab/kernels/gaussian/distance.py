@@ -6,7 +6,7 @@ import torch
 
 from defectlab.kernels.gaussian.fit import REGULARISATION, STABILISATION, Gaussian, chunk_size
 from defectlab.kernels.linalg import over_chunks
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 SCORE_CHUNK = 128  # positions
 

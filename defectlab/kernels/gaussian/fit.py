@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from defectlab.kernels.linalg import batched_cholesky, gram, over_chunks
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

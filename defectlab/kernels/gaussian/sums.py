@@ -4,7 +4,7 @@ import torch
 
 from defectlab.kernels.gaussian.fit import REGULARISATION, STABILISATION, Gaussian, NotPositiveError
 from defectlab.kernels.linalg import batched_cholesky, gram, over_chunks
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 CHUNK = 32
 

@@ -13,9 +13,9 @@ from defectlab.models.cflow.torch_model import CflowModel
 from defectlab.models.checks import check_layers
 from defectlab.models.frozen_features import FrozenBackboneDetector, features_repeat
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError
 
 
 class Cflow(FrozenBackboneDetector, AnomalibCflow):

@@ -22,10 +22,10 @@ from defectlab.data.auxiliary_images import find_auxiliary_images
 from defectlab.data.datasets import load_image
 from defectlab.models.efficient_ad.teacher import check_size, patch_description_network
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from defectlab.models.efficient_ad.teacher import (
 from defectlab.models.efficient_ad.torch_model import MAP_NAMES, MIN_RANGE, NO_PADDING, EfficientAdModel
 from defectlab.models.model_parts import evaluating
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 

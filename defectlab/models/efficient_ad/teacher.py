@@ -17,8 +17,8 @@ from defectlab.backbones.registry import DEFAULT
 from defectlab.backbones.weights import find_weights
 from defectlab.backbones.weights_manifest import file_sha256
 from defectlab.utils import paths
-from defectlab.utils.errors import OptionError, WeightsError, unknown_name
 from defectlab.utils.seeds import seeded
+from defectlab_runtime.errors import OptionError, WeightsError, unknown_name
 
 logger = logging.getLogger(__name__)
 

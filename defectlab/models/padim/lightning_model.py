@@ -22,8 +22,8 @@ from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.model_parts import FourParts
 from defectlab.models.padim.statistics import PositionGaussians
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.seeds import generator
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

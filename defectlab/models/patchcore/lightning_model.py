@@ -17,8 +17,8 @@ from defectlab.models.checks import check_layers, check_map_size
 from defectlab.models.memory_bank import MemoryBankDetector, rotations_option
 from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
-from defectlab.utils.errors import OptionError, unknown_name
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError, unknown_name
 
 NOT_PLAIN = ("bank_sampling", "score_computation", "compress_memory_bank")  # options: recorded where not the usual
 

@@ -15,9 +15,9 @@ from defectlab.models.checks import check_unnormalised
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.models.vae.networks import HIDDEN, POOLS, big_networks, linear_networks, pooled, small_networks
 from defectlab.models.vae.torch_model import Networks, VaeModel
-from defectlab.utils.errors import OptionError
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError
 
 
 class VaeDetector(BaseDetector):

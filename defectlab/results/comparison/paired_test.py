@@ -23,9 +23,9 @@ from defectlab.results.evaluate import columns
 from defectlab.results.groups import paths_below_root, row_groups
 from defectlab.results.pixel_grid import describe_grid, pixel_images
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import InputError, OptionError, unknown_name
 from defectlab.utils.json_files import read_json
 from defectlab.utils.json_object import JsonTypeError
+from defectlab_runtime.errors import InputError, OptionError, unknown_name
 
 SIGNIFICANT = 0.05
 RANKED_BY = "image_AUROC"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from defectlab.evaluation.intervals import CONFIDENCE
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import _seed, _settings, repeat_key
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from defectlab.results.comparison.significance import find_test_scores
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook_row import FINISHED, KEY, row_of
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

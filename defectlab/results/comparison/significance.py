@@ -21,7 +21,7 @@ from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import LABELS, damaged_scores, score_table
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from tokenize import TokenError
 import numpy as np
 from numpy.typing import DTypeLike
 
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import new_memmap, replacing
 from defectlab.utils.folders import make_parents
+from defectlab_runtime.errors import InputError
 
 # What numpy raises for a damaged file, whose header it reads as a Python literal.
 _DAMAGE = (

@@ -18,10 +18,10 @@ from pathlib import Path
 from defectlab.results.run.processes import is_local, may_live, this_process
 from defectlab.results.run.record import ProcessRecord, RunRecord
 from defectlab.results.run.record_checks import check_process
-from defectlab.utils.errors import InputError
 from defectlab.utils.file_age import file_system_time
 from defectlab.utils.folders import guard_folders
 from defectlab.utils.json_files import read_json
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,10 @@ from defectlab.results.run.setup_records import (
     PreprocessingRecord,
     TilesRecord,
 )
-from defectlab.utils.errors import InputError
 from defectlab.utils.json_files import read_json
 from defectlab.utils.json_object import JsonObject, JsonTypeError, json_key
 from defectlab.utils.version import __version__
+from defectlab_runtime.errors import InputError
 
 FILE = "run.json"
 VERSION = 1  # version of the record's format; also assumed for a record without a version

@@ -18,7 +18,7 @@ from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import UNMARKED_SECONDS, claim, is_own, is_owned, is_recent, moved, release
 from defectlab.results.run.record import STATUSES, NewerRecordError, RunRecord, find_record
 from defectlab.utils import paths
-from defectlab.utils.errors import BusyError
+from defectlab_runtime.errors import BusyError
 
 logger = logging.getLogger(__name__)
 

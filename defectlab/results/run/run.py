@@ -30,10 +30,10 @@ from defectlab.results.run.rerun import ATTEMPTS, clear_leftovers, discard, make
 from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
 from defectlab.utils import paths
 from defectlab.utils.disk import disk_errors
-from defectlab.utils.errors import BusyError, InputError
 from defectlab.utils.files import is_writable, json_content, write_json
 from defectlab.utils.json_files import parse_json
 from defectlab.utils.json_object import JsonTypeError
+from defectlab_runtime.errors import BusyError, InputError
 
 logger = logging.getLogger(__name__)
 

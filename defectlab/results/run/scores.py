@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import read_csv, write_csv
+from defectlab_runtime.errors import InputError
 
 
 @dataclass(frozen=True)

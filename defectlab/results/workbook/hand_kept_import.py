@@ -12,7 +12,7 @@ from defectlab.results.workbook.open_workbook import COMPARISON, RUNS, find_shee
 from defectlab.results.workbook.user_content import is_generated
 from defectlab.results.workbook_row import Row
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.model_names import TITLES
 from defectlab.results.workbook_row import IMPORTED, KEY, RankingKey, Row, ranking_key
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 HEIGHT = len(BARE_METRICS) + 1
 GAP = 2

@@ -20,7 +20,7 @@ from xml.parsers import expat
 
 from openpyxl.utils import column_index_from_string
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 MAX_FILE_BYTES = 512 << 20
 MAX_PARTS = 20_000

@@ -61,8 +61,8 @@ from defectlab.results.workbook_row import (
     row_of,
 )
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
 from defectlab.utils.files import replacing
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.execute import Report
-from defectlab.utils.errors import OptionError, unknown_name
+from defectlab_runtime.errors import OptionError, unknown_name
 
 NAMES = ("local", "ray")
 

@@ -14,7 +14,7 @@ from defectlab.sweeps.executors import tasks
 from defectlab.sweeps.executors.ray_resources import RayConfig, check_resources, task_resources
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

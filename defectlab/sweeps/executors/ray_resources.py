@@ -6,8 +6,8 @@ from typing import Any
 
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.plan import memory_of
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.validation import check_integer, check_range, check_types, section_options
+from defectlab_runtime.errors import InputError, OptionError
 
 WORKER_BYTES = 1_500_000_000  # bytes of a worker with torch, a backbone and a dataset's index: assumed, not measured
 SHARE_MODES = ("objects", "cache")

@@ -26,8 +26,8 @@ from defectlab.sweeps.padim import mahalanobis_distances
 from defectlab.sweeps.patchcore import ordered_bank, search_bank
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import Outcome
-from defectlab.utils.errors import InputError
 from defectlab.utils.version import __version__
+from defectlab_runtime.errors import InputError
 
 # Shared computations of a model after its features, in order; each finds those before it in the store.
 STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], SharedWork], Any]]] = {

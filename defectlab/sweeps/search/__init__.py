@@ -1,6 +1,6 @@
 """Search of a space by validation images: trials are drawn with Optuna and run as the configurations of a sweep are."""
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def require_optuna() -> None:

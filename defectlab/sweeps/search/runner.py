@@ -24,7 +24,7 @@ from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Choices, Options, expand
 from defectlab.sweeps.selection import check_objective, objective_value
 from defectlab.sweeps.table import Outcome
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

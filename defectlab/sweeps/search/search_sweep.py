@@ -19,8 +19,8 @@ from defectlab.sweeps.search_space import space_size
 from defectlab.sweeps.shared_work import SharedWork
 from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError, OptionError
 from defectlab.utils.table import print_line
+from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 

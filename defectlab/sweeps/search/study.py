@@ -21,7 +21,7 @@ from defectlab.sweeps.search.sampler import RandomDraws, TPESampler, sample, sug
 from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import Space
 from defectlab.sweeps.table import Outcome
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

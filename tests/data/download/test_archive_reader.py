@@ -13,7 +13,7 @@ import pytest
 
 from defectlab.data.download import archive_reader, zip_members
 from defectlab.data.download.archive_reader import extract, read_archive
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def tar_of(members: Sequence[tarfile.TarInfo], form: int = tarfile.PAX_FORMAT) -> bytes:

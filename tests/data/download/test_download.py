@@ -18,7 +18,7 @@ from defectlab.data.download.archives import move_folders
 from defectlab.data.download.download import download
 from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import build_manifest
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 
 def picture(seed: int, mode: str = "RGB") -> bytes:

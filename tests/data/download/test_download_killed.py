@@ -17,7 +17,7 @@ from defectlab.data.download import public_datasets
 from defectlab.data.download.download import download
 from defectlab.data.download.public_datasets import OWN_TABLE
 from defectlab.data.download.scratch import GRACE_S, PREFIX, scratch_folder
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 FILES = {
     f"{category}/{place}": f"{category} {place}".encode() * 50

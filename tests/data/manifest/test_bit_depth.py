@@ -19,7 +19,7 @@ from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
-from defectlab.utils.errors import DataError, InputError, OptionError
+from defectlab_runtime.errors import DataError, InputError, OptionError
 from tests.helpers.datasets import make_parts
 from tests.helpers.models import data, small
 

@@ -4,7 +4,7 @@ import pytest
 from helpers.datasets import well_set
 
 from defectlab.data.manifest.categories import OBJECTS, categories_in, chosen_categories
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 @pytest.mark.row("4.1", "4.4")

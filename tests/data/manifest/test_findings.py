@@ -3,7 +3,7 @@
 import pytest
 
 from defectlab.data.manifest.findings import MAX_LINES, Findings
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def test_everything_is_said_at_once_and_capped():

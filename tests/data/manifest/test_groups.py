@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.groups import clusters, group_of
 from defectlab.data.manifest.manifest import Manifest, build_manifest
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 PATTERN = r"(.*/part\d+)_"
 

@@ -8,7 +8,7 @@ from helpers.datasets import paths_of, well_set, write_image
 from defectlab.data.manifest.layouts import Layout, detect, named
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.options import DataOptions
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def tree(root, *folders):

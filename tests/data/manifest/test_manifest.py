@@ -15,7 +15,7 @@ import pytest
 from helpers.datasets import mvtec, write_image, write_mask
 
 from defectlab.data.manifest.manifest import Manifest, build_manifest
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 GOLDEN_VALIDATION = [
     "test/crack/000.png",

@@ -12,8 +12,8 @@ from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.mask_content import MaskReading
 from defectlab.results.pixel_grid import masks_on_images
-from defectlab.utils.errors import DataError, OptionError
 from defectlab.utils.paths import relative
+from defectlab_runtime.errors import DataError, OptionError
 from tests.helpers.datasets import mvtec, write_image
 
 SIZE = (40, 40)

@@ -12,7 +12,7 @@ from defectlab.data.labelled_folder import LabelledFolder
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.mask_recognition import masks_among
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 NAMED = {"normal_dir": "free/Imgs", "abnormal_dir": ["hole/Imgs", "crack/Imgs"]}
 

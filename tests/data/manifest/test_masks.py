@@ -6,7 +6,7 @@ from helpers.datasets import mvtec, write_image, write_mask
 from defectlab.data.image_facts import ImageFacts
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.masks import MASK_SUFFIXES, compare_sizes, mask_folders, pair_masks
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def facts(width, height, raw=None):

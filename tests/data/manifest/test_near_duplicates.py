@@ -16,7 +16,7 @@ from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.near_duplicates import count_leaks, near_duplicates, sets_of_copies
 from defectlab.data.manifest.registration import Picture, Placement, register_all
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def register(moving: Picture, fixed: Picture, sizes: tuple[int, ...]) -> Placement | None:

@@ -19,7 +19,7 @@ from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.options import ALWAYS_RECORDED, DataOptions
 from defectlab.experiment import Experiment
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 # anomalib's own defaults, and None where one of two names for a value is given
 DEFAULTS_OF_FOLDER = {

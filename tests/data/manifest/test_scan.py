@@ -15,7 +15,7 @@ from defectlab.data.manifest.layouts import named
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.scan import scan
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 
 def problem(root, **options):

@@ -6,7 +6,7 @@ import pytest
 from helpers.datasets import mvtec, paths_of, well_set, write_image
 
 from defectlab.data.manifest.manifest import Manifest, build_manifest
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 class TestGoodValidationImages:

@@ -8,7 +8,7 @@ from helpers.datasets import mvtec, write_image
 from defectlab.cli.main import main
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
-from defectlab.utils.errors import DataError, OptionError
+from defectlab_runtime.errors import DataError, OptionError
 
 
 @pytest.mark.parametrize(

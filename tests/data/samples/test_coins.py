@@ -11,7 +11,7 @@ from PIL import Image
 from defectlab.data.samples import coins, make_sample, sources
 from defectlab.data.samples.compose import SIZE, Box, render, render_mask
 from defectlab.data.samples.photographs import PHOTOGRAPHS, Grey, load_photograph, photograph_file
-from defectlab.utils.errors import DataError
+from defectlab_runtime.errors import DataError
 
 Loaded = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

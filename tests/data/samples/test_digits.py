@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from defectlab.data.samples import make_sample
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.fixture(scope="module")

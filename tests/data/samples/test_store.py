@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from defectlab.data.samples import SAMPLES, make_sample, sources, store
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from PIL import Image
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.samples import make_sample, wells
 from defectlab.data.samples.random_stream import RandomStream
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 COUNTS = {"train": 20, "proliv": 6, "test": 12}
 

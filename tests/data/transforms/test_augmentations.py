@@ -12,7 +12,7 @@ from defectlab.data.transforms.augmentation_options import AUGMENTATIONS, check_
 from defectlab.data.transforms.augmentations import RandomMove, build_augmentations
 from defectlab.inference.detector import Detector
 from defectlab.inference.nearest_patches import nearest_good_patches
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 STRONG = {"hflip": 0.5, "quarter_turns": 0.5, "rotate": 20, "brightness": 0.3, "noise": 0.05}
 

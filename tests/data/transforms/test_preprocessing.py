@@ -7,7 +7,7 @@ from torchvision.tv_tensors import Mask
 
 from defectlab.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def test_the_transform_is_anomalibs_own():

@@ -18,8 +18,8 @@ from defectlab.data.transforms.preprocessing import Preprocessing, RegionCrop
 from defectlab.data.transforms.region import Region
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import DataError, InputError, OptionError
 from defectlab.visualization.run_panel import ShownImages
+from defectlab_runtime.errors import DataError, InputError, OptionError
 
 BOX = (6, 10, 58, 60)  # left, top, right, bottom
 

@@ -6,7 +6,7 @@ from helpers.models import small
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.models.registry import model_class
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def test_options_are_checked_and_travel():

@@ -16,7 +16,7 @@ from defectlab.evaluation.pixel.blocks import MEMORY, Blocks
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset
 from defectlab.evaluation.pixel.metrics import NAMES, pixel_metrics
 from defectlab.results.run.arrays import pack_masks
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 TIED = st.sampled_from([-np.inf, -3e38, -2.0, -1e-40, -0.0, 0.0, 1e-40, 0.1, 0.25, 1.0, 7.5, np.inf])
 SCORE = st.one_of(TIED, st.floats(allow_nan=False, width=32))

@@ -11,7 +11,7 @@ from defectlab.evaluation.metrics import sort_scores
 from defectlab.evaluation.pixel.thresholds import choose_by_pixels, choose_pixel_threshold
 from defectlab.evaluation.threshold import RuleOptions
 from defectlab.evaluation.threshold_rules import choose, f1_threshold
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 SCORES = st.sampled_from([-np.inf, -1.5, 0.0, 0.1, 2.0, 2.5, 7.0, np.inf])
 PIXELS = st.lists(st.tuples(SCORES, st.booleans()), min_size=12, max_size=12)

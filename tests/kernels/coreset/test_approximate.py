@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from defectlab.kernels.coreset.approximate import approximate_greedy
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 def test_approximate_greedy_is_the_plain_loop():

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from defectlab.kernels.coreset import cost
 from defectlab.kernels.coreset.cost import coreset_size, estimate, smallest_ratio
 from defectlab.kernels.coreset.greedy import k_center_greedy
-from defectlab.utils.errors import OptionError
+from defectlab_runtime.errors import OptionError
 
 
 @pytest.mark.row("0.6")

@@ -12,7 +12,7 @@ from defectlab.kernels.coreset import cost
 from defectlab.kernels.coreset.farthest_first import CoresetSearch
 from defectlab.kernels.coreset.greedy import k_center_greedy
 from defectlab.kernels.projection import sparse_projection
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def plain_order(rows: torch.Tensor, n_samples: int, first: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -17,7 +17,7 @@ from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import ranked_within, row_of
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def test_a_worse_model_is_told_apart_and_a_similar_one_is_tied():

@@ -10,7 +10,7 @@ from scipy import stats
 from defectlab.results.comparison.repeats import spread, summarise
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import repeat_key
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def repeats(values: list[float], **options) -> list[Run]:

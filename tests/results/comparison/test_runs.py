@@ -4,7 +4,7 @@ import pytest
 from helpers.runs import finished, measured
 
 from defectlab.results.comparison.runs import finished_runs, kinds_by_run, ranked_runs, ranking_frame, rankings_of
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def test_finished_runs_are_found_and_their_absence_says_what_makes_them():

@@ -18,8 +18,8 @@ from defectlab.results.run.arrays import ArrayWriter
 from defectlab.results.run.log import logged
 from defectlab.results.run.ownership import EXPIRY_SECONDS, OWNER, beat, is_alive, is_owned, release, runs_elsewhere
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import BusyError, InputError
 from defectlab.utils.files import write_json
+from defectlab_runtime.errors import BusyError, InputError
 
 
 def start(root: Path) -> Run:

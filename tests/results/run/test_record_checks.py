@@ -14,7 +14,7 @@ from defectlab.results.comparison.runs import finished_runs, kinds_by_run, ranki
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run
 from defectlab.results.workbook import update_workbook
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def damage(run: Run, *path: str, value: Any) -> None:

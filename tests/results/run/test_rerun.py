@@ -18,7 +18,7 @@ from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import OWNER, release
 from defectlab.results.run.rerun import clear_all_leftovers
 from defectlab.results.run.run import Run, find_runs
-from defectlab.utils.errors import BusyError, InputError
+from defectlab_runtime.errors import BusyError, InputError
 
 FACTS = {"seed": 1}
 
@@ -40,7 +40,7 @@ from pathlib import Path
 {name}
 from defectlab.results.run import run as module
 from defectlab.results.run.run import Run
-from defectlab.utils.errors import BusyError
+from defectlab_runtime.errors import BusyError
 def start():
     return Run.start(Path({str(root)!r}), "r", {FACTS!r}, {parts_of_a_record()!r})
 {code}

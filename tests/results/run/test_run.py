@@ -16,7 +16,7 @@ from defectlab.results.run.ownership import release
 from defectlab.results.run.processes import may_live
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "backbone.sha256": "bbbb"}
 

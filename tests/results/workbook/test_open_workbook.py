@@ -18,7 +18,7 @@ from defectlab.results.workbook import imported_rows, read_workbook, update_work
 from defectlab.results.workbook.open_workbook import file_content
 from defectlab.results.workbook.package_check import MAX_XML_BYTES
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 TURNS = 3
 

@@ -7,7 +7,7 @@ import pytest
 
 from defectlab.results.workbook import package_check
 from defectlab.results.workbook.package_check import DRAWN, MAX_DEPTH, read_package
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 SHEET = "xl/worksheets/sheet1.xml"
 

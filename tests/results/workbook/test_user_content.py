@@ -52,7 +52,7 @@ def test_a_persons_sheet_of_that_name_is_left_alone():
 def test_our_own_sheets_are_never_taken_for_blocks_to_import():
     update_workbook(finished("one"))
     edit(lambda book: book.remove(book["comparison"]))
-    from defectlab.utils.errors import InputError
+    from defectlab_runtime.errors import InputError
 
     with pytest.raises(InputError, match=r"sheets looked at: none"):
         imported_rows(paths.workbook())

@@ -31,7 +31,7 @@ from defectlab.results.workbook.hand_kept_layout import find_blocks
 from defectlab.results.workbook.user_content import GENERATED
 from defectlab.results.workbook_row import GRID
 from defectlab.utils import paths
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 CHECKOUT = Path(defectlab.__file__).parents[1]
 

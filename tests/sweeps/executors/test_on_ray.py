@@ -23,7 +23,7 @@ from defectlab.sweeps.executors import make_executor, tasks
 from defectlab.sweeps.executors.on_ray import InOrder
 from defectlab.sweeps.executors.ray_resources import RayConfig, check_resources
 from defectlab.sweeps.sweep import sweep
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from defectlab.results.run.run import Run, find_runs
 from defectlab.sweeps.search.trials import ranked
 from defectlab.sweeps.selection import objective_value
 from defectlab.sweeps.sweep import sweep
-from defectlab.utils.errors import DataError, InputError
+from defectlab_runtime.errors import DataError, InputError
 
 SPACE = [
     {

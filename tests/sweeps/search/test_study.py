@@ -10,7 +10,7 @@ from defectlab.sweeps.search.study import JOURNAL, open_study
 from defectlab.sweeps.search_config import SearchConfig
 from defectlab.sweeps.search_space import options_of
 from defectlab.sweeps.table import Outcome
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 from tests.fuzz.mutations import damage
 
 SPACE = [{"model.lr": options_of("model.lr", {"from": 0.001, "to": 1.0})}]

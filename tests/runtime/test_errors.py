@@ -1,7 +1,7 @@
 """What a notebook shows of an error."""
 
 from defectlab import InputError
-from defectlab.utils.errors import WeightsError
+from defectlab_runtime.errors import WeightsError
 
 
 def test_a_notebook_shows_an_errors_message_alone():

@@ -23,6 +23,10 @@ class WeightsError(InputError):
     """Raised for a weights file that is missing, damaged or made for another architecture."""
 
 
+class DescriptionError(InputError):
+    """Raised for an exported file that carries no description of its model, a damaged one or one of a newer format."""
+
+
 class BusyError(InputError):
     """Raised where another process is doing the same work at this moment."""
 
