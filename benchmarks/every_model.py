@@ -44,14 +44,14 @@ def run(every: Sequence[dict[str, Any]]) -> int:
     """Train and test what is not on record; return how many are missing."""
     from defectlab.sweeps.run_many import run_many
 
-    experiments = [experiment for data in every if (experiment := _experiment(data)) is not None]
+    experiments = [experiment for data in every if (experiment := experiment_at_hand(data)) is not None]
     for experiment in experiments:
         _make_teacher(experiment)
     runs = run_many(experiments)
     return len(every) - len(runs)
 
 
-def _experiment(data: dict[str, Any]) -> Experiment | None:
+def experiment_at_hand(data: dict[str, Any]) -> Experiment | None:
     """Return an experiment with its images at hand; None where there are none."""
     from defectlab.data.samples import SAMPLES, make_sample
 

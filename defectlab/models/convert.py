@@ -46,7 +46,7 @@ def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
     for part, what in (("area", "at a part of each image"), ("tiling", "at images tile by tile")):
         if part in record["preprocessing"]:
             raise InputError(f"{checkpoint_file} looks {what}, which plain anomalib's checkpoints cannot say.")
-    for option in ("score_computation", "compress_memory_bank", "pre_padding"):
+    for option in ("score_computation", "compress_memory_bank", "pre_padding", "scale_features"):
         if option in record["options"]:
             raise InputError(f"{checkpoint_file} scores with {option}, which plain anomalib does not know.")
     if output is None:

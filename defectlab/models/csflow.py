@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.backbones.token_networks import nearest_size
-from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_layers
+from defectlab.models.feature_scaling import ScaledFeaturesDetector, feature_scaling, recorded
 from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.seeds import seeded
@@ -74,6 +74,7 @@ class CsflowModel(FourParts, AnomalibCsFlowModel):
         n_coupling_blocks: int,
         clamp: float,
         seed: int,
+        scale_features: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         self.layer = layer
@@ -82,6 +83,9 @@ class CsflowModel(FourParts, AnomalibCsFlowModel):
         shapes = [self.feature_extractor.feature_shapes(size)[layer] for size in self._sizes()]
         if any(big[1:] != (2 * small[1], 2 * small[2]) for big, small in pairwise(shapes)):
             raise OptionError(f"Csflow: layer '{layer}' does not halve with the image ({shapes}): take another layer.")
+        self.scaling = feature_scaling(
+            {name: shape[0] for name, shape in zip(SCALE_NAMES, shapes, strict=True)}, scale_features
+        )
         with seeded(seed, "csflow flow"):
             self.graph = _Flow(shapes, n_coupling_blocks, clamp, cross_conv_hidden_channels)
         self.anomaly_map_generator = AnomalyMapGenerator(input_dims=(3, *input_size))
@@ -109,7 +113,8 @@ class CsflowModel(FourParts, AnomalibCsFlowModel):
 
     def embed(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Return the scales' features, largest first."""
-        return [features[name] for name in SCALE_NAMES]
+        scaled = self.scaling(features)
+        return [scaled[name] for name in SCALE_NAMES]
 
     def fit(self, embedding: list[torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch.
@@ -125,7 +130,7 @@ class CsflowModel(FourParts, AnomalibCsFlowModel):
         return self._compute_anomaly_scores(latents), self.anomaly_map_generator(latents)
 
 
-class Csflow(BaseDetector, AnomalibCsflow):
+class Csflow(ScaledFeaturesDetector, AnomalibCsflow):
     """anomalib's CS-Flow with local weights, over any backbone and layer, at any image size, seeded, reloadable.
 
     Args:
@@ -140,6 +145,8 @@ class Csflow(BaseDetector, AnomalibCsflow):
         lr: Adam's learning rate.
         eps: Adam's epsilon.
         weight_decay: Adam's weight decay.
+        scale_features: Standardise each channel of the features by the good training images,
+            at each of the three scales (`FeatureScaling`).
         seed: Initialises the flow.
 
     Raises:
@@ -162,6 +169,7 @@ class Csflow(BaseDetector, AnomalibCsflow):
         lr: float = 2e-4,
         eps: float = 1e-4,
         weight_decay: float = 1e-5,
+        scale_features: bool = False,
         shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Csflow", layers)
@@ -183,12 +191,20 @@ class Csflow(BaseDetector, AnomalibCsflow):
         }
         self.set_up(
             super(AnomalibCsflow, self).__init__,
-            options={"layers": layers, **options, "lr": lr, "eps": eps, "weight_decay": weight_decay},
+            options={"layers": layers, **options, "lr": lr, "eps": eps, "weight_decay": weight_decay}
+            | recorded(scale_features),
             backbone=network,
             shared=shared,
         )
         input_size = self.preprocessing.input_size
-        self.model = CsflowModel(network, layers[0], input_size, **options, seed=shared.seed)  # type: ignore[arg-type]
+        self.model = CsflowModel(
+            network,
+            layers[0],
+            input_size,
+            **options,  # type: ignore[arg-type]
+            seed=shared.seed,
+            scale_features=scale_features,
+        )
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Return the loss of one training batch, the negative log-likelihood of its features."""

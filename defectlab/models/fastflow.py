@@ -14,8 +14,8 @@ from torch import nn
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.models.base import BaseDetector
 from defectlab.models.checks import check_layers
+from defectlab.models.feature_scaling import ScaledFeaturesDetector, feature_scaling, recorded
 from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.seeds import seeded
@@ -43,6 +43,7 @@ class FastflowModel(FourParts, AnomalibFastflowModel):
         conv3x3_only: bool,
         hidden_ratio: float,
         seed: int,
+        scale_features: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         self.input_size = input_size
@@ -56,6 +57,7 @@ class FastflowModel(FourParts, AnomalibFastflowModel):
                     f"Fastflow: hidden_ratio={hidden_ratio} leaves no channel for layer '{layer}' with its {channels}; "
                     "take a larger one."
                 )
+        self.scaling = feature_scaling(dict(zip(layers, self.feature_extractor.out_dims, strict=True)), scale_features)
         self.norms = nn.ModuleList(nn.LayerNorm(shape, elementwise_affine=True) for shape in shapes)
         with seeded(seed, "fastflow flows"):
             self.fast_flow_blocks = nn.ModuleList(
@@ -69,7 +71,8 @@ class FastflowModel(FourParts, AnomalibFastflowModel):
 
     def embed(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Normalise each layer's features, (B, C, h, w) each; the norms learn with the flows."""
-        return [norm(features[layer]) for norm, layer in zip(self.norms, self.layers, strict=True)]
+        scaled = self.scaling(features)
+        return [norm(scaled[layer]) for norm, layer in zip(self.norms, self.layers, strict=True)]
 
     def fit(self, embedding: list[torch.Tensor]) -> torch.Tensor:
         """Return the mean negative log-likelihood of the images of a batch."""
@@ -86,7 +89,7 @@ class FastflowModel(FourParts, AnomalibFastflowModel):
         return maps.amax(dim=(-3, -2, -1)), maps
 
 
-class Fastflow(BaseDetector, AnomalibFastflow):
+class Fastflow(ScaledFeaturesDetector, AnomalibFastflow):
     """anomalib's FastFlow over any layers of any local backbone, at any image size, seeded, reloadable.
 
     Args:
@@ -99,6 +102,7 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         hidden_ratio: Hidden channels of a step's network, as a share of its input channels.
         lr: Adam's learning rate.
         weight_decay: Adam's weight decay.
+        scale_features: Standardise each channel of the features by the good training images (`FeatureScaling`).
         seed: Initialises the flows.
 
     Raises:
@@ -119,6 +123,7 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         hidden_ratio: float = 1.0,
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
+        scale_features: bool = False,
         shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Fastflow", layers)
@@ -134,12 +139,19 @@ class Fastflow(BaseDetector, AnomalibFastflow):
         }
         self.set_up(
             super(AnomalibFastflow, self).__init__,
-            options={"layers": layers, **options, "lr": lr, "weight_decay": weight_decay},
+            options={"layers": layers, **options, "lr": lr, "weight_decay": weight_decay, **recorded(scale_features)},
             backbone=network,
             shared=shared,
         )
         input_size = self.preprocessing.input_size
-        self.model = FastflowModel(network, layers, input_size, **options, seed=shared.seed)  # type: ignore[arg-type]
+        self.model = FastflowModel(
+            network,
+            layers,
+            input_size,
+            **options,  # type: ignore[arg-type]
+            seed=shared.seed,
+            scale_features=scale_features,
+        )
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Return the loss of one training batch, the negative log-likelihood of its features."""

@@ -17,6 +17,7 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.evaluation.threshold import DefaultRule, RuleOptions, check_options
 from defectlab.models.checks import check_layers
+from defectlab.models.feature_scaling import feature_scaling, recorded
 from defectlab.models.frozen_features import FrozenBackboneDetector, features_repeat
 from defectlab.models.model_parts import FourParts
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
@@ -65,6 +66,7 @@ class FeatCaeModel(FourParts):
         border: Cells at each edge of the grid that neither score nor map looks at.
         top_pixels: Cells, the worst ones, whose mean error is the score.
         seed: Initialises the autoencoder.
+        scale_features: Standardise features before they are pooled.
     """
 
     def __init__(
@@ -77,19 +79,22 @@ class FeatCaeModel(FourParts):
         border: int,
         top_pixels: int,
         seed: int,
+        scale_features: bool = False,
     ) -> None:
         super().__init__()
         self.layers = list(layers)
         self.border = border
         self.top_pixels = top_pixels
         self.feature_extractor = FeatureExtractor(backbone, layers)
+        self.scaling = feature_scaling(dict(zip(layers, self.feature_extractor.out_dims, strict=True)), scale_features)
         self._plan = (sum(self.feature_extractor.out_dims), latent_dim, batch_norm)
         self.autoencoder = self._fresh(seed)
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Average each layer over 3 x 3 cells, bring all to the first one's size and join them: (B, C, h, w)."""
         height, width = features[self.layers[0]].shape[-2:]
-        pooled = [F.avg_pool2d(features[layer], POOL, stride=1) for layer in self.layers]  # h -> h - 2
+        scaled = self.scaling(features)
+        pooled = [F.avg_pool2d(scaled[layer], POOL, stride=1) for layer in self.layers]  # h -> h - 2
         return torch.cat([F.adaptive_avg_pool2d(feature, (height, width)) for feature in pooled], dim=1)
 
     def fit(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -170,6 +175,7 @@ class FeatCae(FrozenBackboneDetector):
         border: Cells at each edge of the grid that are not looked at: 0 for parts that reach the image's edge.
         top_pixels: The score is the mean of so many of the largest errors.
         threshold_k: Standard deviations above the mean at which the threshold lies.
+        scale_features: Standardise each channel of the features by the good training images (`FeatureScaling`).
         seed: Initialises the autoencoder.
 
     Raises:
@@ -193,6 +199,7 @@ class FeatCae(FrozenBackboneDetector):
         border: int = 3,
         top_pixels: int = 10,
         threshold_k: float = 3.0,
+        scale_features: bool = False,
         shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("FeatCae", layers)
@@ -209,10 +216,10 @@ class FeatCae(FrozenBackboneDetector):
             "border": border,
             "top_pixels": top_pixels,
         }
-        model = FeatCaeModel(network, layers, **shape, seed=shared.seed)
+        model = FeatCaeModel(network, layers, **shape, seed=shared.seed, scale_features=scale_features)
         self.set_up(
             super().__init__,
-            options={"layers": layers, **shape, "lr": lr, "threshold_k": float(threshold_k)},
+            options={"layers": layers, **shape, "lr": lr, "threshold_k": float(threshold_k)} | recorded(scale_features),
             backbone=network,
             shared=shared,
         )
@@ -242,6 +249,7 @@ class FeatCae(FrozenBackboneDetector):
 
     def on_train_start(self) -> None:
         """Reset the autoencoder unless a checkpoint is resumed; store training embeddings if they never change."""
+        super().on_train_start()
         if self.trainer.ckpt_path is None:
             self.model.begin_anew(self.seed)
         if features_repeat(self._datamodule):

@@ -4,12 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
-from defectlab.models.base import BaseDetector
 from defectlab.models.embedding_store import EmbeddingStore
+from defectlab.models.feature_scaling import BATCH_SIZE, ScaledFeaturesDetector
 from defectlab.utils.progress import progress_bar
 from defectlab_runtime.errors import InputError
 
@@ -17,10 +15,8 @@ if TYPE_CHECKING:
     from defectlab.backbones.feature_cache.extraction import Features
     from defectlab.data.manifest.manifest import Entry
 
-BATCH_SIZE = 8
 
-
-class FrozenBackboneDetector(BaseDetector):
+class FrozenBackboneDetector(ScaledFeaturesDetector):
     """A model that learns from embeddings of a frozen backbone: the same in every epoch unless images are augmented.
 
     Embeddings come from the store of the training, which the model opens, else from the feature cache, which a sweep
@@ -93,17 +89,12 @@ class FrozenBackboneDetector(BaseDetector):
 
     def _training_features(self) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the features (B, C, h, w) of each layer for one batch of training images after another."""
-        manifest = self._datamodule.manifest
-        entries = manifest.split("train")
-        if self._cached is not None:
-            for start in range(0, len(entries), BATCH_SIZE):
-                yield self._features_of(entries[start : start + BATCH_SIZE])
+        if self._cached is None:
+            yield from super()._training_features()
             return
-        files = ImageFiles([manifest.absolute(entry) for entry in entries], self.preprocessing)
-        workers = self._datamodule.num_workers
-        transform = self.preprocessing.transform()
-        for batch in DataLoader(files, batch_size=BATCH_SIZE, collate_fn=files.collate_fn, num_workers=workers):
-            yield self.model.features(transform(batch.image.to(self.device)))
+        entries = self._datamodule.manifest.split("train")
+        for start in range(0, len(entries), BATCH_SIZE):
+            yield self._features_of(entries[start : start + BATCH_SIZE])
 
     def _features_of(self, entries: "Sequence[Entry]") -> dict[str, torch.Tensor]:
         """Return the cached features (n, C, h, w) of each of the model's layers, on its device."""

@@ -111,7 +111,14 @@ def test_one_reason_for_many_configurations_is_said_once(
 @pytest.mark.row("4.4", "0.5")
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("sweep_40", 40), ("sweep_padim", 23), ("sweep_patchcore", 210), ("sweep_mvtec", 8), ("sweep_featcae", 12)],
+    [
+        ("sweep_40", 40),
+        ("sweep_padim", 29),
+        ("sweep_patchcore", 280),
+        ("sweep_mvtec", 8),
+        ("sweep_featcae", 12),
+        ("backbones", 16),
+    ],
 )
 def test_the_files_that_come_along_are_sweeps(name: str, count: int, tmp_path: Path):
     for category in ("carpet", "bottle", "screw"):
@@ -120,4 +127,5 @@ def test_the_files_that_come_along_are_sweeps(name: str, count: int, tmp_path: P
     config = SweepConfig.from_yaml(Path(defectlab.__file__).parents[1] / f"configs/{name}.yaml", more)
     experiments = [Experiment.from_dict(one) for one in config.expanded()]
     assert len(experiments) == count
-    assert len({experiment.data.root for experiment in experiments}) == (2 if more else 1)
+    roots = {"sweep_mvtec": 2, "backbones": 4}.get(name, 1)
+    assert len({experiment.data.root for experiment in experiments}) == roots

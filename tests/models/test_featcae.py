@@ -248,7 +248,7 @@ def test_a_relative_score_never_contradicts_the_verdict():
 def test_the_reference_configuration_trains_and_tests_apart(parts: Path, capsys: pytest.CaptureFixture):
     path = Path(defectlab.__file__).parents[1] / "configs/featcae.yaml"
     reference = Experiment.from_yaml(path)
-    assert (reference.backbone.name, reference.model["layers"]) == ("resnet50", ["layer2"])
+    assert (reference.backbone.name, reference.model["layers"]) == ("efficientnet_lite0", ["blocks.2", "blocks.4"])
     small_one = ["--data.root", str(parts), "--data.num_workers", "0", "--backbone.name", "resnet18",
                  "--backbone.weights", "random", "--model.layers", "[layer1]", "--model.image_size", "[64, 64]",
                  "--trainer", "{max_epochs: 1, enable_progress_bar: false}"]  # fmt: skip

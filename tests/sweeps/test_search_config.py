@@ -34,7 +34,7 @@ def test_the_reference_search_holds_the_space_of_the_reference():
     config = SweepConfig.from_yaml(Path(defectlab.__file__).parents[1] / "configs/search_reference.yaml")
     assert config.search is not None
     assert (config.search.trials, config.search.objective, config.search.maximizes) == (200, "image_F1Score", True)
-    channels = {"layer1": 64, "layer2": 128, "layer3": 256}
+    channels = {"blocks.1": 24, "blocks.2": 40, "blocks.4": 112}
     for part in config.grid[1:]:
         (layers,) = part["model.layers"].values
         assert max(part["model.n_features"].values) == sum(channels[layer] for layer in layers) // 10 * 10

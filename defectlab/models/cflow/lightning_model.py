@@ -11,6 +11,7 @@ from torch import nn
 from defectlab.data.datasets import ManifestDataset
 from defectlab.models.cflow.torch_model import CflowModel
 from defectlab.models.checks import check_layers
+from defectlab.models.feature_scaling import recorded
 from defectlab.models.frozen_features import FrozenBackboneDetector, features_repeat
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.seeds import generator
@@ -32,6 +33,7 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
         clamp_alpha: Limit of the affine couplings.
         permute_soft: Random rotations instead of permutations between blocks.
         lr: Adam's learning rate.
+        scale_features: Standardise each channel of the features by the good training images (`FeatureScaling`).
         seed: Initialises the flows and orders the fibers.
 
     Raises:
@@ -54,6 +56,7 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
         clamp_alpha: float = 1.9,
         permute_soft: bool = False,
         lr: float = 1e-4,
+        scale_features: bool = False,
         shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Cflow", layers)
@@ -75,10 +78,10 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
             "clamp_alpha": clamp_alpha,
             "permute_soft": permute_soft,
         }
-        model = CflowModel(network, layers, **options, seed=shared.seed)  # type: ignore[arg-type]
+        model = CflowModel(network, layers, **options, seed=shared.seed, scale_features=scale_features)  # type: ignore[arg-type]
         self.set_up(
             super(AnomalibCflow, self).__init__,
-            options={"layers": layers, **options, "lr": lr},
+            options={"layers": layers, **options, "lr": lr, **recorded(scale_features)},
             backbone=network,
             shared=shared,
         )
@@ -96,6 +99,7 @@ class Cflow(FrozenBackboneDetector, AnomalibCflow):
 
     def on_train_start(self) -> None:
         """Store embeddings from the first epoch on, where they are the same in each and no cache has the features."""
+        super().on_train_start()
         several = self.trainer.max_epochs != 1 and self.preprocessing.tiling is None  # an image's tiles share its path
         if several and self._cached is None and features_repeat(self._datamodule):
             self.open_store("train")

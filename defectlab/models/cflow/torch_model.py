@@ -15,6 +15,7 @@ from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.flow.coupling import Coupling, flow_log_likelihood, permutation_of
 from defectlab.kernels.flow.grid import GridFlow, checksum
+from defectlab.models.feature_scaling import feature_scaling
 from defectlab.models.model_parts import evaluating
 from defectlab.utils.seeds import seeded
 
@@ -41,6 +42,7 @@ class CflowModel(AnomalibCflowModel):
         clamp_alpha: float,
         permute_soft: bool,
         seed: int,
+        scale_features: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         self.backbone = backbone.spec.architecture
@@ -50,6 +52,7 @@ class CflowModel(AnomalibCflowModel):
         self.pool_layers = list(layers)
         self.encoder = FeatureExtractor(backbone, layers)
         self.pool_dims = self.encoder.out_dims
+        self.scaling = feature_scaling(dict(zip(layers, self.pool_dims, strict=True)), scale_features)
         with seeded(seed, "cflow decoders"):
             self.decoders = nn.ModuleList(
                 cflow_head(condition_vector, coupling_blocks, clamp_alpha, n_features, permute_soft)
@@ -65,7 +68,8 @@ class CflowModel(AnomalibCflowModel):
 
     def embed(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Return the layers' features in order, each (B, C, h, w): every layer has a flow of its own."""
-        return [features[layer].detach() for layer in self.pool_layers]
+        scaled = self.scaling(features)
+        return [scaled[layer].detach() for layer in self.pool_layers]
 
     def tie(self) -> list[nn.Parameter]:
         """Make each decoder's trained tensors views of one flat tensor; return these tensors, which get the gradients.
