@@ -57,19 +57,20 @@ models: $(READY)
 images: $(READY)
 	$(BIN)/python -m images.make
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml runtime/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DefectLab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/newer/python3")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable ./runtime --editable .
 	@touch $@
 
 LOCKED := notebooks dev search ray loggers export
 
-# After a change of pyproject.toml: exact versions with hashes for every platform.
+# After a change of pyproject.toml: exact versions with hashes for every platform, of all but the runtime beside it.
 lock:
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-emit-package defectlab-runtime \
 		--python-version 3.11 --quiet $(LOCKED:%=--extra %) pyproject.toml --output-file requirements.lock
 
 clean:

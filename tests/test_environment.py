@@ -67,10 +67,11 @@ def test_64_mb_of_shared_memory_end_with_what_helps(tmp_path: Path):
 
 
 def test_no_check_of_input_is_an_assert():
-    """`python -O` removes assertions: those of the package only tell the type checker what is known."""
+    """`python -O` removes assertions: those of the packages only tell the type checker what is known."""
     others = [
         f"{file.relative_to(ROOT)}:{node.lineno}"
-        for file in (ROOT / "defectlab").rglob("*.py")
+        for package in ("defectlab", "runtime/defectlab_runtime")
+        for file in (ROOT / package).rglob("*.py")
         for tree in [ast.parse(file.read_text(encoding="utf-8"))]
         for node in ast.walk(tree)
         if isinstance(node, ast.Assert) and node not in tree.body and not _narrows_a_type(node.test)
