@@ -115,6 +115,7 @@ def test_the_map_of_packages_is_the_contract():
 # tests of what several modules do together, by their place under tests/
 WORKFLOWS = {
     "tests/data/download/test_download_killed.py",
+    "tests/models/test_anomaly_dino.py",
     "tests/models/test_contract.py",
     "tests/sweeps/test_sweep_killed.py",
     "tests/sweeps/test_sweep_trackers.py",

@@ -66,16 +66,19 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
     path, pixels = images[0]
     embedding = model.model.embed(model.model.features(detector.model_input([pixels])))
     grid = (embedding.shape[-2], embedding.shape[-1])
-    patches = model.model.compressed(model.model.rows(embedding)).float()  # (1, C, h, w) -> (h*w, C)
+    patches = model.model.comparable(model.model.rows(embedding)).float()  # (1, C, h, w) -> (h*w, C)
+    foreground = model.model.foreground(embedding)
     bank = model.model.memory_bank.float()
     image_size = (pixels.shape[-2], pixels.shape[-1])
     boxes = [_box(model.preprocessing, place, grid, image_size) for place in range(len(patches))]
     on_image = torch.tensor([right > left and bottom > top for left, top, right, bottom in boxes])
+    if foreground is not None:
+        on_image &= foreground[0].cpu()
     distances = nearest_neighbours(patches, bank, 1)[0].flatten().cpu()
     worst = int(distances.masked_fill(~on_image, -1.0).argmax())
     nearest, rows = nearest_neighbours(patches[worst : worst + 1], bank, min(count, len(bank)))
     found = []
-    for distance, row in zip(nearest.flatten().tolist(), rows.flatten().tolist(), strict=True):
+    for distance, row in zip(model.model.measured(nearest).flatten().tolist(), rows.flatten().tolist(), strict=True):
         entry = manifest.entries[int(origin.images[row])]
         degrees = 0.0 if origin.degrees is None else float(origin.degrees[row])
         box = _box(model.preprocessing, int(origin.patches[row]), origin.grid, (entry.height, entry.width), degrees)

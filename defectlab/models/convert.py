@@ -13,6 +13,11 @@ from defectlab_runtime.errors import InputError, OptionError
 logger = logging.getLogger(__name__)
 
 TARGETS = ("anomalib",)
+# Options that change how an image is scored, and that plain anomalib's models of the same name do not have.
+OWN_SCORES = (
+    *("score_computation", "compress_memory_bank", "pre_padding", "scale_features"),
+    *("distance", "neighbourhood", "top_share", "foreground_mask"),
+)
 
 
 def check_target(to: str) -> None:
@@ -46,7 +51,7 @@ def to_anomalib(source: str | Path, output: Path | None = None) -> Path:
     for part, what in (("area", "at a part of each image"), ("tiling", "at images tile by tile")):
         if part in record["preprocessing"]:
             raise InputError(f"{checkpoint_file} looks {what}, which plain anomalib's checkpoints cannot say.")
-    for option in ("score_computation", "compress_memory_bank", "pre_padding", "scale_features"):
+    for option in OWN_SCORES:
         if option in record["options"]:
             raise InputError(f"{checkpoint_file} scores with {option}, which plain anomalib does not know.")
     if output is None:

@@ -79,9 +79,13 @@ class MemoryBankDetector(BaseDetector):
         del first
         for batch_places in places.split([len(batch_paths) for batch_paths, _ in self._embeddings]):
             stacked[batch_places] = self._embeddings.pop(0)[1]
-        self.model.fit(self.model.rows(stacked))
+        self.fit_embedding(stacked)
         if manifest is not None and getattr(data, "train_augmentations", None) is None:
             self.fitted_on(sorted(keys), (stacked.shape[-2], stacked.shape[-1]))
+
+    def fit_embedding(self, embedding: torch.Tensor) -> None:
+        """Fit the torch model on the embeddings (N, C, h, w) of all images, in each orientation."""
+        self.model.fit(self.model.rows(embedding))
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Receive the fitted images' positions in the manifest, and height and width of the patch grid.

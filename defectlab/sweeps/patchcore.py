@@ -53,6 +53,8 @@ def ordered_bank(group: Sequence[Configuration], shared: SharedWork) -> tuple[to
     steps = {sizes[one.run_id] for one in group if not one.is_placeholder}
     steps |= {coreset_size(len(rows), ratio) for one in group for ratio in one.prefix_values}
     largest = max(sizes.values())
+    if min(steps) == len(rows):  # all are kept, in their own order
+        return rows, sizes, sorted(steps)
     with shared.timed("coreset"):
         key = shared.key(group, "coreset", size=largest)
         order = shared.store.get_or_make(key, lambda: model.order(rows, largest).cpu().numpy())

@@ -192,7 +192,8 @@ def _shared_steps(group: Sequence[Configuration], uses: int, rate: float) -> lis
     cost = estimate(rows, min(projected_size(rows), channels), largest, device=str(one.engine.device))
     bank = 4 * channels * (rows + largest)
     seconds, memory = 2.0 * patches * largest * channels / rate, 4 * channels * (largest + patches)
-    return [
-        PlanStep(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank),
-        PlanStep(f"nearest patches of {name}: ratios {shown} in one pass", uses, seconds, memory),
-    ]
+    search = PlanStep(f"nearest patches of {name}: ratios {shown} in one pass", uses, seconds, memory)
+    if coreset_size(rows, sizes[0]) == rows:  # every bank keeps all patches: there is nothing to pick
+        return [search]
+    order = PlanStep(f"coreset order of {name}: {largest} of {rows} patches", uses, cost.seconds, cost.bytes + bank)
+    return [order, search]

@@ -104,6 +104,8 @@ def _order(one: Configuration, group: Sequence[Configuration], rows: torch.Tenso
     sizes = {other.run_id: coreset_size(len(rows), other.model.options["coreset_sampling_ratio"]) for other in group}
     stored = shared.store.get(shared.key(group, "coreset", size=max(sizes.values())))
     own = sizes[one.run_id]
+    if own == len(rows):
+        return torch.arange(own)
     return one.model.model.order(rows, own) if stored is None else as_tensor(stored[:own], rows.device)
 
 

@@ -14,7 +14,7 @@ from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.convert import to_anomalib
 from defectlab.models.loading import restore
-from defectlab.models.patchcore.scores import mean_distances, own_neighbours
+from defectlab.models.patchcore.scores import mean_distances, own_neighbours, top_mean
 from defectlab.results.run.run import Run
 from defectlab.utils.seeds import generator
 from defectlab_runtime.errors import InputError, OptionError
@@ -85,6 +85,77 @@ def test_amazon_sampling_scores_and_compression_reload_and_are_other_experiments
 def test_a_compression_that_compresses_nothing_is_refused_before_training(parts: Path):
     with pytest.raises(OptionError, match=r"its 192 numbers would become \d+"):
         small("patchcore", layers=["layer1", "layer2"], compress_memory_bank=True).check_training_images(10**6)
+
+
+@pytest.mark.parametrize("score_computation", ["anomalib", "own_neighbours", "amazon"])
+def test_cosine_distances_reach_every_score(score_computation: str):
+    """Against cosines in float64; anomalib's weights are of the bank patches around the nearest one."""
+    model = small("patchcore", distance="cosine", score_computation=score_computation, neighbourhood=1).model
+    embedding, bank = draw(2, 5, 3, 4) - 0.5, draw(9, 5, seed=1) - 0.5
+    model.set_memory_bank(bank, torch.arange(9))
+    scores, _ = model.score(embedding, (64, 64))
+    rows, others = embedding.permute(0, 2, 3, 1).reshape(-1, 5).double().numpy(), bank.double().numpy()
+    rows, others = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (rows, others))
+    distances = (1 - rows @ others.T).reshape(2, 12, 9)
+    expected = []
+    for image, near in enumerate(distances):
+        worst = near.min(axis=1).argmax()
+        around = np.sort(near[worst])[:3][::-1]  # its own weights are of the farthest of them
+        if score_computation == "anomalib":
+            support = np.argsort(1 - others[near[worst].argmin()] @ others.T, kind="stable")[:3]
+            around = distances[image, worst, support]
+        weight = 1 - np.exp(around[0]) / np.exp(around).sum()
+        top = np.sort(near, axis=1)[:, :3].mean(axis=1).max()
+        expected.append(top if score_computation == "amazon" else weight * near[worst].min())
+    assert scores.numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_coreset_of_cosines_is_that_of_unit_vectors_and_a_whole_bank_is_not_picked(monkeypatch: pytest.MonkeyPatch):
+    rows = (draw(60, 5) - 0.5) * torch.linspace(0.1, 9, 60).unsqueeze(1)
+    model = small("patchcore", distance="cosine").model
+    units = rows / rows.norm(dim=1, keepdim=True)
+    expected = small("patchcore").model.order(units, 12)
+    model.fit(rows)
+    assert torch.equal(model.picks, expected)
+    assert torch.allclose(model.memory_bank, units[expected])
+    whole = small("patchcore", coreset_sampling_ratio=1.0).model
+    monkeypatch.setattr(type(whole), "order", lambda *_: pytest.fail("all are kept: nothing to pick"))
+    whole.fit(rows)
+    assert torch.equal(whole.memory_bank, rows)
+    assert torch.equal(whole.picks, torch.arange(60))
+
+
+def test_the_top_share_is_the_mean_of_the_largest():
+    per_patch = draw(3, 50)
+    by_hand = np.sort(per_patch.numpy(), axis=1)[:, ::-1]
+    assert top_mean(per_patch, 0.1).numpy() == pytest.approx(by_hand[:, :5].mean(axis=1))
+    assert top_mean(per_patch, 0.01).numpy() == pytest.approx(by_hand[:, 0])  # half a patch: the largest one
+    assert top_mean(per_patch, 1).numpy() == pytest.approx(per_patch.numpy().mean(axis=1))
+
+
+def test_amazons_mean_distances_may_have_a_top_share():
+    model = small("patchcore", score_computation="amazon", top_share=0.25, neighbourhood=1).model
+    embedding, bank = draw(2, 5, 3, 4), draw(9, 5, seed=1)
+    model.set_memory_bank(bank, torch.arange(9))
+    scores, _ = model.score(embedding, (64, 64))
+    patches = embedding.permute(0, 2, 3, 1).reshape(-1, 5)  # (B, C, h, w) -> (B*h*w, C)
+    near = numpy_distances(patches, bank, 3).mean(axis=1).reshape(2, 12)
+    assert scores.numpy() == pytest.approx(np.sort(near, axis=1)[:, -3:].mean(axis=1), rel=1e-5)
+
+
+def test_an_image_without_foreground_is_compared_whole():
+    """Flat images have no first component: without the mask's exception each would score 0, as a good one."""
+    model = small("patchcore", foreground_mask=True, neighbourhood=1).model
+    model.set_memory_bank(draw(9, 5, seed=1), torch.arange(9))
+    model.masks_background = torch.tensor(True)
+    flat = torch.ones(1, 5, 8, 8)
+    assert model.foreground(flat).all()
+    assert float(model.score(flat, (64, 64))[0]) > 0
+
+
+def test_the_options_at_their_usual_values_are_the_experiment_without_them():
+    given = {"distance": "euclidean", "neighbourhood": 3, "top_share": None, "foreground_mask": False}
+    assert small("patchcore", **given).options == small("patchcore").options
 
 
 def test_unknown_choices_are_named():
@@ -164,6 +235,13 @@ def test_patchcores_bank_may_be_drawn_at_random(parts: Path):
         ({"precision": "float64"}, "float16"),
         ({"bank_sampling": "randon"}, "Did you mean 'random'"),
         ({"image_size": 64, "pre_processor": False}, "resizing"),
+        ({"distance": "cosin"}, "Did you mean 'cosine'"),
+        ({"neighbourhood": 2}, "must be odd"),
+        ({"neighbourhood": 0}, "at least 1"),
+        ({"top_share": 0}, r"\(0, 1\]"),
+        ({"top_share": 0.01}, "the 3 neighbours by which score_computation 'anomalib'.*Set num_neighbors to 1"),
+        ({"top_share": 0.01, "num_neighbors": 1, "score_computation": "own_neighbours"}, "'own_neighbours' re-weights"),
+        ({"foreground_mask": "yes"}, "must be true or false"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict, message: str):

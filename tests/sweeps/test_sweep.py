@@ -14,6 +14,7 @@ import defectlab.sweeps.execute as execute
 import defectlab.sweeps.patchcore as patchcore
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.experiment import Experiment, run
+from defectlab.models.loading import restore
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.config import SweepConfig, with_overrides
@@ -250,6 +251,35 @@ def test_categories_come_in_groups_and_have_mean_rows(tmp_path: Path):
     assert rows["mean of all: 3 datasets"]["pixel_AUROC"] is None
     outcomes[2].status = "failed"
     assert list(mean_rows(outcomes, {})) == []
+
+
+@pytest.mark.row("S.5")
+def test_what_shared_work_does_not_know_is_trained_alone(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """AnomalyDINO's options beside a plain PatchCore: none is ignored, and numbers are those of single runs."""
+    monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "home"))
+    plain = {"model.name": "patchcore", "model.layers": [["layer2"]], "model.num_neighbors": [1]}
+    more: dict[str, Any] = {
+        "model.coreset_sampling_ratio": [1.0],
+        "model.rotations": [4],
+        "model.distance": ["cosine"],
+        "model.neighbourhood": [1],
+        "model.top_share": [0.05],
+        "model.foreground_mask": [True],
+    }
+    result = sweep(settings(parts, grid=[plain, plain | more], checkpoints="all"))
+    assert [one.status for one in result.outcomes] == ["finished"] * 2
+    usual, own = (Run.open(tmp_path / "home" / one.record) for one in result.outcomes)
+    alone = _single(own, tmp_path / "alone")
+    assert own.record.run_id == alone.record.run_id != usual.record.run_id
+    for key, (value,) in more.items():
+        assert own.record.experiment.model[key.removeprefix("model.")] == value
+        assert key == "model.coreset_sampling_ratio" or key.removeprefix("model.") not in usual.record.experiment.model
+    ours, theirs = ([row.score for row in one.scores("test")] for one in (own, alone))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    np.testing.assert_allclose(own.maps("test"), alone.maps("test"), rtol=1e-4, atol=1e-6)
+    assert own.record.notes == alone.record.notes
+    bank = len(restore(own.checkpoint).model.memory_bank)
+    assert bank == 4 * 64 * len(Manifest.read(own.folder / "manifest.json").split("train"))  # no mask holds an object
 
 
 def test_layers_of_a_transformer_share_one_extraction(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """PatchCore: distance to the nearest patch of a coreset of good ones (Roth et al., 2022, arXiv:2106.08265)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,17 +11,30 @@ from anomalib.models.image.patchcore.lightning_model import Patchcore as Anomali
 from torch import nn
 
 from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.kernels.foreground import border_shares, centre_shares, foreground_masks, holds_object
 from defectlab.kernels.projection import projected_size
 from defectlab.kernels.rotation import angles
 from defectlab.models.checkpoint import CHECKPOINT_KEY
 from defectlab.models.checks import check_layers, check_map_size
 from defectlab.models.memory_bank import MemoryBankDetector, rotations_option
-from defectlab.models.patchcore.torch_model import SAMPLINGS, SCORES, PatchcoreModel
+from defectlab.models.patchcore.torch_model import DISTANCES, SAMPLINGS, SCORES, PatchcoreModel
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.validation import check_integer, check_range
 from defectlab_runtime.errors import OptionError, unknown_name
 
-NOT_PLAIN = ("bank_sampling", "score_computation", "compress_memory_bank")  # options: recorded where not the usual
+logger = logging.getLogger(__name__)
+
+MASKED_AT_ONCE = 64  # images
+USUAL = {  # options that are recorded only with other values: runs from before there was a choice stay the same ones
+    "bank_sampling": "coreset",
+    "score_computation": "anomalib",
+    "compress_memory_bank": False,
+    "distance": "euclidean",
+    "neighbourhood": 3,
+    "top_share": None,
+    "foreground_mask": False,
+}
+MIN_IMAGES_WITH_OBJECT = 0.95  # share of the training images whose masks must hold the object: of few images, all
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,15 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
             a smaller bank and a faster search, distances within a factor of their own (Johnson and Lindenstrauss).
         rotations: In how many orientations each training image enters the bank, 360 / `rotations` degrees apart, of
             which the first is its own; for parts that come in any orientation. AnomalyDINO has 8.
+        distance: "euclidean"; or "cosine", 1 - cos of the angle between two patches, in [0, 2]. The search is exact
+            with both. Of cosines the coreset is picked among patches of length 1, where the order of distances is the
+            same.
+        neighbourhood: Side of the square of patches whose mean each patch is; 1 leaves patches as they are.
+        top_share: The image score is the mean of this share of the patches' scores, the largest; in (0, 1], at least
+            one patch. It takes the place of the re-weighting: `num_neighbors=1`, or `score_computation="amazon"`.
+        foreground_mask: Leave the background out of the bank and of scores, where its distances are 0. The object is
+            found by the first principal component of each image's features, which works with the layer `norm` of
+            DINOv2 and objects in the middle; where the training images' masks do not hold the object, none are used.
         precision: "float32", or "float16" for backbone and bank (for GPUs).
         seed: Chooses the coreset's first patch and projection.
 
@@ -80,6 +103,10 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         score_computation: str = "anomalib",
         compress_memory_bank: bool = False,
         rotations: int = 1,
+        distance: str = "euclidean",
+        neighbourhood: int = 3,
+        top_share: float | None = None,
+        foreground_mask: bool = False,
     ) -> None:
         layers = check_layers("Patchcore", layers)
         check_range("Patchcore", "coreset_sampling_ratio", coreset_sampling_ratio, low=0, high=1, open_low=True)
@@ -87,14 +114,18 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         precision = str(getattr(precision, "value", precision)).lower()
         if precision not in ("float32", "float16"):
             raise OptionError(f"Patchcore: precision must be 'float32' or 'float16', got {precision!r}.")
-        choices = {"bank_sampling": (bank_sampling, SAMPLINGS), "score_computation": (score_computation, SCORES)}
-        for option, (value, known) in choices.items():
-            if value not in known:
-                raise OptionError(f"Patchcore: {unknown_name(option, str(value), known)}")
-        given = (bank_sampling, score_computation, compress_memory_bank)
-        special = dict(zip(NOT_PLAIN, given, strict=True))
+        own: dict[str, Any] = {
+            "bank_sampling": bank_sampling,
+            "score_computation": score_computation,
+            "compress_memory_bank": compress_memory_bank,
+            "distance": distance,
+            "neighbourhood": neighbourhood,
+            "top_share": top_share,
+            "foreground_mask": foreground_mask,
+        }
+        _check_own(own, num_neighbors)
         network = self.resolve_backbone(backbone, pre_trained, shared.seed)
-        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, shared.seed, *given)
+        model = PatchcoreModel(network, layers, coreset_sampling_ratio, num_neighbors, shared.seed, **own)
         self.set_up(
             super(AnomalibPatchcore, self).__init__,
             options={
@@ -102,8 +133,7 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 "coreset_sampling_ratio": coreset_sampling_ratio,
                 "num_neighbors": num_neighbors,
                 "precision": precision,
-                # left out where it is the usual one: runs from before there was a choice stay the same experiment
-                **{key: value for key, value in special.items() if value not in ("coreset", "anomalib", False)},
+                **{key: value for key, value in own.items() if value != USUAL[key]},
                 **rotations_option("Patchcore", rotations),
             },
             backbone=network,
@@ -117,6 +147,19 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         """Discard an earlier fit and the origin of the earlier memory bank."""
         super().on_train_start()
         self.bank_origin = None
+        self.notes = {}
+
+    def fit_embedding(self, embedding: torch.Tensor) -> None:
+        """Fit the memory bank, on the foreground alone if masks are asked for and work on the training images."""
+        if "foreground_mask" not in self.options:
+            super().fit_embedding(embedding)
+            return
+        masks = torch.cat([foreground_masks(part) for part in embedding.split(MASKED_AT_ONCE)])
+        works, note = _masking_test(masks[:: self.rotations])
+        logger.info("Patchcore: %s", note)
+        self.notes = {"foreground mask": note}
+        self.model.masks_background = torch.tensor(works, device=embedding.device)
+        self.model.fit(self.model.rows(embedding), masks.flatten() if works else None)
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Store the origin of each row of the memory bank."""
@@ -151,6 +194,48 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
                 f"Patchcore: compress_memory_bank would not shorten a patch: its {channels} numbers would become "
                 f"{projected}, as many as {patches} patches need. Leave it out."
             )
+
+
+def _check_own(own: dict[str, Any], num_neighbors: int) -> None:
+    """Check the options that plain anomalib does not have.
+
+    Raises:
+        OptionError: A value that does not exist, or a combination in which one option would be ignored.
+    """
+    known = {"bank_sampling": SAMPLINGS, "score_computation": SCORES, "distance": DISTANCES}
+    for option, values in known.items():
+        if own[option] not in values:
+            raise OptionError(f"Patchcore: {unknown_name(option, str(own[option]), values)}")
+    check_integer("Patchcore", "neighbourhood", own["neighbourhood"], low=1)
+    if own["neighbourhood"] % 2 == 0:
+        raise OptionError(f"Patchcore: neighbourhood must be odd, got {own['neighbourhood']}: a patch is its middle.")
+    if own["top_share"] is None:
+        return
+    check_range("Patchcore", "top_share", own["top_share"], low=0, high=1, open_low=True)
+    if own["score_computation"] == "own_neighbours" or (own["score_computation"] == "anomalib" and num_neighbors != 1):
+        raise OptionError(
+            f"Patchcore: with top_share an image's score is a mean of patches' scores, and the {num_neighbors} "
+            f"neighbours by which score_computation {own['score_computation']!r} re-weights its farthest patch would "
+            "be ignored. Set num_neighbors to 1 and leave score_computation out, or take score_computation 'amazon': "
+            "the mean distance to so many neighbours."
+        )
+
+
+def _masking_test(masks: torch.Tensor) -> tuple[bool, str]:
+    """Return whether the masks (N, h, w) of the training images hold the object, and a text that says so.
+
+    AnomalyDINO's authors decide this for each category by a look at the first image (their "masking test").
+    """
+    passed = holds_object(masks)
+    inside, outside = float(centre_shares(masks).mean()), float(border_shares(masks).mean())
+    works = float(passed.double().mean()) >= MIN_IMAGES_WITH_OBJECT
+    facts = (
+        f"in {int(passed.sum())} of {len(passed)} training images it holds an object in the middle (on average "
+        f"{inside:.0%} of the centre, {outside:.0%} of the border)"
+    )
+    if works:
+        return works, f"the foreground mask is used: {facts}"
+    return works, f"no foreground mask is used: {facts}, {MIN_IMAGES_WITH_OBJECT:.0%} are needed"
 
 
 __all__ = ["BankOrigin", "Patchcore", "PatchcoreModel"]

@@ -1,4 +1,4 @@
-"""Other ways than the paper's from distances in PatchCore's memory bank to scores.
+"""Other ways than the paper's from distances in PatchCore's memory bank to scores of images and patches.
 
 Quadra calls the paper's `amazon` and `own_neighbours` `anomalib`, after what anomalib did in its first years.
 """
@@ -40,6 +40,17 @@ def mean_distances(distances: torch.Tensor) -> Scores:
     """
     per_patch = distances.mean(dim=-1)
     return per_patch.amax(dim=1), per_patch
+
+
+def top_mean(per_patch: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the mean of the largest scores of an image's patches, as AnomalyDINO does (arXiv:2405.14529).
+
+    Args:
+        per_patch: (B, P) scores of patches.
+        share: In (0, 1]: the largest int(share * P) are taken, at least one.
+    """
+    count = max(1, int(per_patch.shape[1] * share))
+    return per_patch.topk(count, dim=1).values.mean(dim=1)
 
 
 PATCH_SCORES: dict[str, Callable[[torch.Tensor], Scores]] = {

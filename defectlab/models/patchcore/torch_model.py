@@ -8,19 +8,21 @@ import torch
 from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel as AnomalibPatchcoreModel
 from torch import nn
+from torch.nn import functional as F
 
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.coreset.approximate import approximate_greedy
 from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.coreset.greedy import k_center_greedy
+from defectlab.kernels.foreground import foreground_masks
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.neighbours_index import NeighboursIndex
 from defectlab.kernels.projection import sparse_projection
 from defectlab.models.checks import BLUR_SIGMA
 from defectlab.models.model_parts import FourParts
-from defectlab.models.patchcore.scores import PATCH_SCORES
+from defectlab.models.patchcore.scores import PATCH_SCORES, top_mean
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import generator
 
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLINGS = ("coreset", "amazon", "random")
 SCORES = ("anomalib", *PATCH_SCORES)
+DISTANCES = ("euclidean", "cosine")
 
 
 class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
@@ -45,6 +48,10 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         bank_sampling: str = "coreset",
         score_computation: str = "anomalib",
         compress_memory_bank: bool = False,
+        distance: str = "euclidean",
+        neighbourhood: int = 3,
+        top_share: float | None = None,
+        foreground_mask: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         self.tiler = None
@@ -54,13 +61,17 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         self.num_neighbors = num_neighbors
         self.bank_sampling = bank_sampling
         self.score_computation = score_computation
+        self.distance = distance
+        self.top_share = top_share
         self.seed = seed
         self.feature_extractor = FeatureExtractor(backbone, layers)
-        self.feature_pooler = nn.AvgPool2d(3, 1, 1)
+        self.feature_pooler = nn.AvgPool2d(neighbourhood, 1, neighbourhood // 2)
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.register_buffer("memory_bank", torch.empty(0))
         if compress_memory_bank:
             self.register_buffer("projection", torch.empty(0))  # (d', C) once it is fitted
+        if foreground_mask:
+            self.register_buffer("masks_background", torch.tensor(False))  # whether the fit found that masks work
         self.embedding_store: list[torch.Tensor] = []
         self.picks = torch.empty(0, dtype=torch.int64)  # of the last fit: which rows the bank is
         self._index: NeighboursIndex | None = None  # of the bank that was searched last
@@ -70,16 +81,26 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         return self.feature_extractor(images.type(self.memory_bank.dtype))
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Average 3x3, bring the layers to the first one's size (bilinear) and join them: (B, C, h, w)."""
+        """Average each patch with its neighbours, join the layers at the first one's size (bilinear): (B, C, h, w).
+
+        Without the average for a `neighbourhood` of 1.
+        """
         return self.generate_embedding({layer: self.feature_pooler(feature) for layer, feature in features.items()})
 
     def rows(self, embedding: torch.Tensor) -> torch.Tensor:
         """Reshape embeddings for `fit`: (N, C, h, w) -> (N*h*w, C)."""
         return self.reshape_embedding(embedding)
 
-    def fit(self, rows: torch.Tensor) -> None:
-        """Keep some of (N, C) patches as memory bank, in the order picked: the coreset, or as many at random."""
-        self.set_memory_bank(rows, self.order(rows, coreset_size(len(rows), self.coreset_sampling_ratio)))
+    def fit(self, rows: torch.Tensor, foreground: torch.Tensor | None = None) -> None:
+        """Keep some of (N, C) patches as memory bank, in the order picked: the coreset, or as many at random.
+
+        Where all are kept, in their own order. `foreground` (N,): the others are no part of the choice.
+        """
+        kept = None if foreground is None else foreground.nonzero().squeeze(1)
+        rows = rows if kept is None else rows[kept]
+        size = coreset_size(len(rows), self.coreset_sampling_ratio)
+        self.set_memory_bank(rows, torch.arange(size) if size == len(rows) else self.order(rows, size))
+        self.picks = self.picks if kept is None else kept.cpu()[self.picks]
 
     def order(self, rows: torch.Tensor, size: int) -> torch.Tensor:
         """Return which of (N, C) patches a bank of `size` keeps, in the order picked: any prefix is a smaller bank."""
@@ -87,6 +108,7 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         if self.bank_sampling == "random":
             logger.info("Memory bank: %d of %d patches at random", size, n_patches)
             return torch.randperm(n_patches, generator=generator(self.seed, "random bank"))[:size]
+        rows = self._normalised(rows.float())
         projection = self._random_projection(rows)
         cost = estimate(n_patches, len(projection), size, device=str(rows.device))
         logger.info(
@@ -96,19 +118,19 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         with progress_bar("Coreset", size) as progress:
             if self.bank_sampling == "amazon":
                 draws = generator(self.seed, "coreset starting points")
-                return approximate_greedy(rows.float() @ projection.T, size, generator=draws, progress=progress)
+                return approximate_greedy(rows @ projection.T, size, generator=draws, progress=progress)
             first = int(torch.randint(n_patches, (1,), generator=generator(self.seed, "coreset first pick")))
-            return k_center_greedy(rows.float(), size, first=first, projection=projection, progress=progress)
+            return k_center_greedy(rows, size, first=first, projection=projection, progress=progress)
 
     def _random_projection(self, rows: torch.Tensor) -> torch.Tensor:
         drawn = sparse_projection(*rows.shape, generator=generator(self.seed, "coreset projection"))
         return drawn.to(rows.device)
 
     def set_memory_bank(self, rows: torch.Tensor, picks: torch.Tensor) -> None:
-        """Set the picked ones of (N, C) patches as memory bank, projected if the bank is compressed."""
+        """Set the picked ones of (N, C) patches as memory bank, in the form in which patches are compared."""
         if self.compresses:
             self.projection = self._random_projection(rows).to(rows)
-        self.memory_bank = self.compressed(rows[picks.to(rows.device)])
+        self.memory_bank = self.comparable(rows[picks.to(rows.device)])
         self.picks = picks.cpu()
 
     @property
@@ -116,9 +138,27 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         """Whether patches are compared after the projection that the coreset was picked by."""
         return hasattr(self, "projection")
 
-    def compressed(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return patches (n, C) as the memory bank has them: (n, d') where it is compressed, else as they are."""
+    def comparable(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return patches (n, C) as the memory bank has them: of length 1 for cosines, (n, d') if it is compressed."""
+        patches = self._normalised(patches)
         return patches @ self.projection.T if self.compresses else patches
+
+    def _normalised(self, patches: torch.Tensor) -> torch.Tensor:
+        return patches if self.distance == "euclidean" else F.normalize(patches.float(), dim=1).to(patches.dtype)
+
+    def measured(self, distances: torch.Tensor) -> torch.Tensor:
+        """Return Euclidean distances of comparable patches as the model's own: of unit vectors, 1 - cos = d^2 / 2."""
+        return distances if self.distance == "euclidean" else distances.square() / 2
+
+    def foreground(self, embedding: torch.Tensor) -> torch.Tensor | None:
+        """Return which patches of images (B, C, h, w) are foreground, (B, h*w); None: no masks are used.
+
+        An image in which none is found is compared whole: without its object it must not pass for a good one.
+        """
+        if not getattr(self, "masks_background", False):
+            return None
+        masks = foreground_masks(embedding).flatten(1)
+        return masks | ~masks.any(dim=1, keepdim=True)
 
     def nearest_neighbors(self, embedding: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return distances and bank rows of the nearest patches; (Q,) each for one neighbour, else (Q, k)."""
@@ -149,16 +189,21 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         if not self.memory_bank.numel():
             raise ValueError("The memory bank is empty: fit the model or load a checkpoint first.")
         batch, _, height, width = embedding.shape
-        patches = self.compressed(self.reshape_embedding(embedding))
+        patches = self.comparable(self.reshape_embedding(embedding))
+        foreground = self.foreground(embedding)
+        k = 1 if self.score_computation == "anomalib" else min(self.num_neighbors, len(self.memory_bank))
+        found, locations = self.nearest_neighbors(patches, n_neighbors=k)
+        distances = self.measured(found).reshape(batch, -1, k)  # (B*h*w,) or (B*h*w, k) -> (B, h*w, k)
+        if foreground is not None:
+            distances = distances * foreground.unsqueeze(2)
         if self.score_computation != "anomalib":
-            k = min(self.num_neighbors, len(self.memory_bank))
-            found, _ = nearest_neighbours(patches.float(), self.memory_bank.float(), k)
-            scores, per_patch = PATCH_SCORES[self.score_computation](found.reshape(batch, -1, k))  # (B*h*w, k)
-            return scores, self.maps(per_patch.reshape(batch, 1, height, width), image_size)
-        distances, locations = self.nearest_neighbors(patches, n_neighbors=1)
-        distances, locations = distances.reshape(batch, -1), locations.reshape(batch, -1)  # (B*h*w,) -> (B, h*w)
-        (scores,) = self.image_scores(distances, locations, patches, [self.num_neighbors])
-        return scores, self.maps(distances.reshape(batch, 1, height, width), image_size)
+            scores, per_patch = PATCH_SCORES[self.score_computation](distances)
+        else:
+            per_patch = distances.squeeze(2)
+            (scores,) = self.image_scores(per_patch, locations.reshape(batch, -1), patches, [self.num_neighbors])
+        if self.top_share is not None:
+            scores = top_mean(per_patch, self.top_share)
+        return scores, self.maps(per_patch.reshape(batch, 1, height, width), image_size)
 
     def image_scores(
         self, distances: torch.Tensor, locations: torch.Tensor, patches: torch.Tensor, neighbours: Sequence[int]
@@ -181,7 +226,7 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
             return [score for _ in neighbours]
         patch = patches.reshape(len(distances), distances.shape[1], -1)[images, farthest]  # (B*h*w, C) -> (B, C)
         support = self._around(locations[images, farthest], most)  # (B, most)
-        to_support = self.euclidean_dist(patch.unsqueeze(1), self.memory_bank[support]).squeeze(1)  # (B, most)
+        to_support = self.measured(self.euclidean_dist(patch.unsqueeze(1), self.memory_bank[support]).squeeze(1))
         return [score if k == 1 else (1 - torch.softmax(to_support[:, :k], dim=1)[:, 0]) * score for k in neighbours]
 
     @staticmethod
