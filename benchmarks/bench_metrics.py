@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.measure import peak_mib
-from defectlab.data.transforms.geometry import resize_bilinear
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.run.arrays import pack_masks
+from defectlab_runtime.geometry import resize_bilinear
 
 PLAIN = {"AUROC": _AUROC, "AUPR": _AUPR, "F1Max": _F1Max, "AUPRO": _AUPRO}
 FEWER = 100  # maps of the large size that anomalib is timed on

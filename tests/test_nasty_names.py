@@ -23,13 +23,14 @@ from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import read_scores
 from defectlab.results.workbook import read_workbook, update_workbook
-from defectlab.utils import names, paths
+from defectlab.utils import paths
 from defectlab.visualization.markdown import experiment_table
 from defectlab.visualization.report import write_report
 from defectlab.visualization.result_files import write_result_files
 from defectlab.visualization.run_panel import run_panel
 from defectlab.visualization.segmentation import write_run_figures
 from defectlab.visualization.terminal import runs_table
+from defectlab_runtime import names
 
 OURS = {
     "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "b", "a", "nav", "div", "span", "table",

@@ -6,7 +6,8 @@ from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
 from defectlab.data.manifest.options import DataOptions
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 
 
 def data_check(root: str, near: bool, pictures: str | None = None, **options: Any) -> int:

@@ -13,12 +13,12 @@ from jsonargparse import ArgumentParser, Namespace
 from defectlab.cli import cache, data, models, records, sweep, train, weights
 from defectlab.cli.command import Command, new_parser, option_names
 from defectlab.cli.error_messages import explain_parse_error
-from defectlab.utils import names
 from defectlab.utils.disk import explain
 from defectlab.utils.json_object import short_repr
 from defectlab.utils.logs import ignore_import_warnings, show_log
 from defectlab.utils.version import __version__
 from defectlab.utils.yaml_loader import LimitError, check_limits
+from defectlab_runtime import names
 from defectlab_runtime.errors import InputError, OptionError
 
 

@@ -104,8 +104,8 @@ def predict(
 ) -> int:
     """Score images with a trained model and write scores.csv; the exit code is 1 where an image has no score."""
     from defectlab.data.image_sources import find_images
-    from defectlab.evaluation.normalization import check_view
     from defectlab.results.run.scores import read_problems
+    from defectlab_runtime.normalization import check_view
 
     if not paths.resolve(run).exists():
         raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")

@@ -5,7 +5,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from defectlab.cli.command import Command
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 
 
 def weights_list() -> None:

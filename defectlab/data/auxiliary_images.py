@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from defectlab.data.image_files import list_images
 from defectlab.data.samples.procedural import KINDS, procedural_image
 from defectlab.utils import paths
 from defectlab.utils.progress import progress_bar
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import list_images
 
 logger = logging.getLogger(__name__)
 

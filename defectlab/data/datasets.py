@@ -16,12 +16,13 @@ from torchvision.transforms.v2 import Transform
 from torchvision.transforms.v2 import functional as tvf
 from torchvision.tv_tensors import Image, Mask
 
-from defectlab.data.images import read_image, read_mask
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.mask_content import NOT_ZERO, MaskReading
+from defectlab.data.mask_files import read_mask
 from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.utils.seeds import seeded
+from defectlab_runtime.images import read_image
 
 
 def to_tensor(image: np.ndarray) -> Image:

@@ -18,12 +18,12 @@ from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.options import DataOptions, options_help, options_signature
 from defectlab.data.manifest.region_options import read_region
 from defectlab.data.transforms.augmentations import PassSampler, build_augmentations
-from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.utils import paths
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import with_signature
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.region import Region
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from defectlab.data.image_decoding import (
+from defectlab.data.mask_content import MaskContent
+from defectlab.data.mask_files import mask_channels
+from defectlab_runtime.image_decoding import (
     bands_of,
     is_deep_colour,
     open_file,
@@ -22,9 +24,8 @@ from defectlab.data.image_decoding import (
     reason_of,
     upright_pixels,
 )
-from defectlab.data.image_limits import max_pixels
-from defectlab.data.images import mask_channels, to_rgb_array
-from defectlab.data.mask_content import MaskContent
+from defectlab_runtime.image_limits import max_pixels
+from defectlab_runtime.images import to_rgb_array
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from defectlab.data.image_facts import probe, probe_all
-from defectlab.data.image_files import IMAGE_EXTENSIONS, list_images, other_pictures
 from defectlab.data.manifest.mask_recognition import is_mostly_two_valued, masks_among
 from defectlab.utils import paths
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import IMAGE_EXTENSIONS, list_images, other_pictures
 
 logger = logging.getLogger(__name__)
 

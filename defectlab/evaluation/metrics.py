@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import InputError
 
 Floats = NDArray[np.floating]
@@ -241,20 +242,6 @@ def count_for_recall(recall: float, total: int) -> int:
     19
     """
     return math.ceil(round(recall * total, 9))  # 0.95 * 20 is 19, whatever its last bit says
-
-
-def round_down(threshold: float, dtype: type[np.floating] = np.float32) -> np.floating:
-    """Round a threshold down to a float type: scores of that type compare with the result as with the threshold.
-
-    Rounding to the nearest could land on a score just above the threshold, which would then count as good.
-
-    >>> float(round_down(0.1)) <= 0.1 < float(np.nextafter(round_down(0.1), np.float32(1)))
-    True
-    """
-    with np.errstate(over="ignore"):  # beyond the type it becomes infinite, which the next step undoes
-        nearest = dtype(threshold)
-    # Compared as float64: numpy would round the threshold to the type first and find them equal.
-    return nearest if float(nearest) <= threshold else np.nextafter(nearest, dtype(-np.inf))
 
 
 def threshold_problem(threshold: float | None) -> str | None:

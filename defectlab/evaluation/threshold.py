@@ -30,15 +30,6 @@ class Threshold:
         return self.reason if self.promise is None else f"{self.reason}; {self.promise}"
 
 
-def decision(score: float, threshold: float | None) -> int:
-    """Return 1 for a score above the threshold, 0 otherwise, and -1 without a threshold or for a NaN score.
-
-    >>> decision(2.0, 1.0), decision(1.0, 1.0), decision(float("nan"), 1.0), decision(1.0, None)
-    (1, 0, -1, -1)
-    """
-    return -1 if threshold is None or math.isnan(score) else int(score > threshold)
-
-
 def midpoint(low: float, high: float) -> float:
     """Return a number strictly between two distinct scores, the middle where both are finite.
 

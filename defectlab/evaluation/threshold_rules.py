@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from defectlab.evaluation.metrics import Floats, SortedScores, f1_curve, round_down, sort_scores
+from defectlab.evaluation.metrics import Floats, SortedScores, f1_curve, sort_scores
 from defectlab.evaluation.threshold import RULE_OPTIONS, RuleOptions, Threshold, check_options, midpoint
+from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import OptionError
 
 

@@ -14,12 +14,7 @@ from PIL import Image
 from torch import nn
 
 from defectlab.data.datasets import load_image, to_tensor
-from defectlab.data.image_limits import max_pixels
 from defectlab.data.image_sources import find_images
-from defectlab.data.images import decode_image, to_rgb_array
-from defectlab.evaluation.metrics import round_down
-from defectlab.evaluation.normalization import check_view, heat_range, normalize_scores
-from defectlab.evaluation.threshold import decision
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.checkpoint_thresholds import is_current, stored_thresholds
@@ -31,7 +26,11 @@ from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.logs import show_log
 from defectlab.utils.memory import free_memory, is_out_of_memory
+from defectlab_runtime.decision import decision, round_down
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.image_limits import max_pixels
+from defectlab_runtime.images import decode_image, to_rgb_array
+from defectlab_runtime.normalization import check_view, heat_range, normalize_scores
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from defectlab.data.images import as_uint8, read_image
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.nearest_patches import Box, NearestGood
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
-from defectlab.utils import names, paths
+from defectlab.utils import paths
 from defectlab.visualization.canvas import (
     BAD,
     GOOD,
@@ -29,7 +28,9 @@ from defectlab.visualization.overlays import CONTOUR, four_views
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, ends_text, thumbnail, verdict_text
 from defectlab.visualization.segmentation import segmentation_figure
+from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.images import as_uint8, read_image
 
 SURROUNDINGS = 2.0  # margin of a crop on each side in box sizes, since features depend on more than their cell
 

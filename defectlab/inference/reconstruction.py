@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from defectlab.evaluation.threshold import decision
 from defectlab.inference.detector import Detector, Source, read_images
 from defectlab.models.vae.torch_model import VaeModel
-from defectlab.utils import names
 from defectlab.visualization.canvas import BAD, new_figure, to_image
 from defectlab.visualization.run_panel import VERDICTS
+from defectlab_runtime import names
+from defectlab_runtime.decision import decision
 from defectlab_runtime.errors import InputError
 
 COLUMNS = 8

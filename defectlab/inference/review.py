@@ -10,7 +10,6 @@ from typing import Any
 
 from defectlab.data.folder import Folder
 from defectlab.data.image_facts import probe_all
-from defectlab.data.image_files import path_order
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.samples.store import MARKER
@@ -19,6 +18,7 @@ from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.files import read_csv, write_csv
 from defectlab_runtime.errors import DataError, InputError, did_you_mean, unknown_name
+from defectlab_runtime.image_files import path_order
 
 logger = logging.getLogger(__name__)
 

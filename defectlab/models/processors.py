@@ -10,8 +10,8 @@ from anomalib.pre_processing.utils.spec import transform_to_spec
 from lightning import LightningModule, Trainer
 
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.metrics import round_down
 from defectlab.models.tiled import replace_by_tiles
+from defectlab_runtime.decision import round_down
 
 
 class RecordedPreProcessor(PreProcessor):

@@ -13,7 +13,7 @@ from defectlab.evaluation.pixel.bootstrap import pixel_intervals
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages, maps_problem
 from defectlab.evaluation.pixel.thresholds import choose_pixel_threshold
 from defectlab.evaluation.suite import evaluate_images
-from defectlab.evaluation.threshold import DefaultRule, Threshold, decision
+from defectlab.evaluation.threshold import DefaultRule, Threshold
 from defectlab.evaluation.threshold_rules import choose, choose_image_threshold
 from defectlab.results.groups import evaluate_groups, row_groups
 from defectlab.results.per_defect import per_defect
@@ -22,6 +22,7 @@ from defectlab.results.record_parts import interval_records
 from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.decision import decision
 from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)

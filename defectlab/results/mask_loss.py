@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab.data.manifest.manifest import Manifest
-from defectlab.data.transforms.geometry import Frame, Size, Slices
 from defectlab.data.transforms.mask_reduction import kept_regions, mask_on_input, reduce_mask
 from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
@@ -17,6 +16,7 @@ from defectlab.results.pixel_grid import Mask, masks_on_images, pixel_images, pi
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.setup_records import MaskLossRecord
+from defectlab_runtime.geometry import Frame, Size, Slices
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import Manifest
-from defectlab.data.transforms.geometry import Frame, Size
+from defectlab.data.mask_files import read_mask
 from defectlab.data.transforms.mask_reduction import reduce_mask
-from defectlab.data.transforms.region import Region
 from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages, maps_problem
 from defectlab.evaluation.pixel.pixel_size import PixelSize
 from defectlab.results.run.arrays import mapped
@@ -20,6 +18,8 @@ from defectlab.results.run.setup_records import EvaluationRecord, RegionRecord
 from defectlab.utils.files import replacing
 from defectlab.utils.paths import relative
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.geometry import Frame, Size
+from defectlab_runtime.region import Region
 
 Mask = NDArray[np.bool_]
 SPLIT = "test"

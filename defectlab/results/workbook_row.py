@@ -16,7 +16,8 @@ from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import ThresholdRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.setup_records import ProtocolRecord
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 
 Row = dict[str, Any]
 RankingKey = tuple[str, str, str]  # dataset, split, pixel size

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from defectlab.evaluation.metric_names import BARE_METRICS
 from defectlab.results.workbook import update_workbook
-from defectlab.utils import names
 from defectlab.utils.files import write_csv
 from defectlab.utils.progress import clock, in_notebook
 from defectlab.utils.table import Table, numbers, print_table, to_html
+from defectlab_runtime import names
 
 logger = logging.getLogger(__name__)
 

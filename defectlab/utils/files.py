@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from defectlab.utils import names
 from defectlab.utils.disk import NO_ROOM, disk_errors
 from defectlab.utils.folders import make_parents
+from defectlab_runtime import names
 
 ESCAPED = "names_escaped"  # column of a CSV that says in which rows `names.from_csv` finds the true names
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")

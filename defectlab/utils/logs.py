@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from defectlab.utils import names
 from defectlab.utils.progress import in_notebook
+from defectlab_runtime import names
 
 # Other packages' notes to their own developers, raised whenever they are imported.
 IMPORT_WARNINGS = (

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from defectlab.utils import names
+from defectlab_runtime import names
 
 REDRAW = 0.2  # seconds; a notebook's front end stores every redraw it is sent
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
-from defectlab.utils import names
+from defectlab_runtime import names
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from defectlab.results.curves import Kind, roc_points
 from defectlab.results.evaluate import columns
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import KEY
-from defectlab.utils import names
 from defectlab.visualization.canvas import (
     BAD,
     GOOD,
@@ -26,6 +25,7 @@ from defectlab.visualization.canvas import (
     to_image,
     to_svg,
 )
+from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 
 LABEL = 48  # characters of a name beside an axis

@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from defectlab.data.datasets import load_image
-from defectlab.data.images import as_uint8, read_image
 from defectlab.data.manifest.manifest import SPLITS, Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.kernels.tiles import TileGrid
-from defectlab.utils import names
 from defectlab.utils.table import Table, numbers, to_markdown
 from defectlab.visualization.canvas import BAD, GOOD, new_figure, to_image
 from defectlab.visualization.overlays import save_image
+from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.images import as_uint8, read_image
 
 
 def counts_table(manifest: Manifest) -> str:

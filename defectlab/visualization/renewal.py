@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from defectlab.results.run.run import Run
-from defectlab.utils import names, paths
+from defectlab.utils import paths
 from defectlab.utils.files import replacing
 from defectlab.visualization.report import write_report
 from defectlab.visualization.result_files import AT_THRESHOLDS, write_result_files
 from defectlab.visualization.run_panel import PICTURES, save_panel
 from defectlab.visualization.segmentation import run_figures_in, write_run_figures
+from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import KEY, row_of
-from defectlab.utils import names, paths
+from defectlab.utils import paths
 from defectlab.utils.files import replacing
 from defectlab.utils.table import Table, to_html
 from defectlab.visualization.charts import curve_chart, histogram, loss_chart, ranking_chart
@@ -37,6 +37,7 @@ from defectlab.visualization.html_tables import (
 )
 from defectlab.visualization.overlays import colour_map
 from defectlab.visualization.run_panel import COLUMNS, ShownImages
+from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)

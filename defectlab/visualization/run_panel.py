@@ -9,11 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from defectlab.data.images import as_uint8, read_image
-from defectlab.data.transforms.geometry import resize_nearest
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.evaluation.metrics import round_down
-from defectlab.evaluation.normalization import heat_range
 from defectlab.models.registry import model_info
 from defectlab.results.curves import by_score
 from defectlab.results.run.run import Run
@@ -21,7 +17,11 @@ from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.visualization.overlays import CONTOUR, TRUTH, four_views, save_image
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
+from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import DataError, InputError
+from defectlab_runtime.geometry import resize_nearest
+from defectlab_runtime.images import as_uint8, read_image
+from defectlab_runtime.normalization import heat_range
 
 logger = logging.getLogger(__name__)
 

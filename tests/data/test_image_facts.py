@@ -9,8 +9,8 @@ from PIL import Image, ImageFile
 
 from defectlab.data import image_facts
 from defectlab.data.image_facts import probe, probe_all
-from defectlab.data.images import read_image
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.images import read_image
 from tests.fuzz.images import tiff_of_pages
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)

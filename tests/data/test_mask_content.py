@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from defectlab.data import image_decoding
 from defectlab.data.image_facts import probe
-from defectlab.data.images import read_mask
 from defectlab.data.mask_content import MaskReading, _faintest, choose_reading, value_counts
+from defectlab.data.mask_files import read_mask
+from defectlab_runtime import image_decoding
 
 SQUARE = np.zeros((40, 40), dtype=bool)
 SQUARE[10:20, 10:20] = True

@@ -25,10 +25,10 @@ from defectlab.evaluation.metrics import (
     f1_max,
     fpr_at_tpr,
     rates_at,
-    round_down,
     sort_scores,
     trivial_f1,
 )
+from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import InputError
 
 TIED = st.sampled_from([-2.0, 0.0, 0.1, 0.25, 1.0, 7.5])

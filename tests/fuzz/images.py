@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from defectlab.data.image_facts import ImageFacts, probe
-from defectlab.data.images import decode_image, read_image, read_mask
+from defectlab.data.mask_files import read_mask
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.images import decode_image, read_image
 from tests.fuzz.mutations import damage
 from tests.fuzz.target import Target
 

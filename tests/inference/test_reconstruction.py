@@ -9,11 +9,11 @@ from helpers.models import small, trained_vae
 from PIL import Image
 
 from defectlab import Detector, Engine
-from defectlab.data.images import read_image
 from defectlab.inference.reconstruction import generate, generated_figure, reconstruct, reconstruction_figure
 from defectlab.results.run.run import Run
 from defectlab.visualization.charts import metric_bars, training_figure
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.images import read_image
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from defectlab import Detector, Engine, Experiment, FeatCae, load_backbone, pred
 from defectlab.backbones.feature_cache.extraction import Features, extract
 from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.cli import main
-from defectlab.data.images import read_image
 from defectlab.inference.figures import _relative, relative_figure
 from defectlab.models import embedding_store
 from defectlab.models.featcae import FeatureAutoencoder
@@ -29,6 +28,7 @@ from defectlab.utils.seeds import generator
 from defectlab.visualization.overlays import contour, overlay
 from defectlab.visualization.run_panel import map_scale
 from defectlab_runtime.errors import InputError, OptionError
+from defectlab_runtime.images import read_image
 
 CHANNELS = {"layer2": 512, "layer3": 1024, "layer4": 2048}
 

@@ -13,7 +13,6 @@ from helpers.sweeps import settings
 import defectlab.backbones.extractor as extractor
 from defectlab import Detector
 from defectlab.backbones.feature_cache.extraction import BATCH
-from defectlab.evaluation.metrics import round_down
 from defectlab.experiment import Experiment, run
 from defectlab.results.run.run import find_runs
 from defectlab.results.run.scores import ScoreRow
@@ -21,6 +20,7 @@ from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.checkpoints import checkpoint_policy
 from defectlab.sweeps.result import SweepResult
 from defectlab.sweeps.sweep import sweep
+from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import OptionError
 
 MEMORY_BANKS = [

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from defectlab.utils import names
+from defectlab_runtime import names
 
 MAX_NAME_BYTES = 255  # of a file or folder, on nearly every file system
 MAX_PATH_BYTES = 1024  # of the whole name in the archive: what macOS allows a path

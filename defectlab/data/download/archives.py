@@ -13,8 +13,8 @@ from PIL import Image
 from defectlab.data.download.archive_members import RefusedError, clean_name, shown
 from defectlab.data.download.archive_reader import Archive, extract, read_archive
 from defectlab.data.download.public_datasets import OWN_TABLE
-from defectlab.data.images import read_mask
-from defectlab.utils import names
+from defectlab.data.mask_files import read_mask
+from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, unknown_name
 
 VISA_SPLIT = "split_csv/1cls.csv"

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from defectlab.utils import names
 from defectlab.utils.files import write_json
 from defectlab.utils.json_files import read_json
+from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, unknown_name
 
 TABLE = Path(__file__).with_name("public.json")

@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from defectlab.data.download.public_datasets import OWN_TABLE
-from defectlab.utils import names
 from defectlab.utils.file_age import age_of
+from defectlab_runtime import names
 
 logger = logging.getLogger(__name__)
 

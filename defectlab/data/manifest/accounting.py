@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from defectlab.data.image_files import IMAGE_EXTENSIONS, other_pictures
 from defectlab.data.manifest.findings import MAX_LINES, Findings
 from defectlab.data.manifest.folder_names import MASKS, plain
 from defectlab.data.manifest.layouts import Layout, subfolders
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
 from defectlab.data.manifest.proposals import proposed
+from defectlab_runtime.image_files import IMAGE_EXTENSIONS, other_pictures
 
 FIX_LINES = 3
 

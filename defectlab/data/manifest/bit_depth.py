@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from defectlab.data.image_decoding import RANGE_16_BIT
 from defectlab.data.image_facts import ImageFacts
 from defectlab.data.manifest.findings import Findings
+from defectlab_runtime.image_decoding import RANGE_16_BIT
 
 DEPTHS = (8, 10, 12, 14)  # of cameras that write 16-bit files
 FAR_BELOW = 2**14  # a largest value below a quarter of the range

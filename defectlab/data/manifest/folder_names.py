@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from defectlab.data.image_files import nfc
+from defectlab_runtime.image_files import nfc
 
 GOOD = ("good", "normal", "ok", "pass", "良", "годен")
 BAD = (

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from defectlab.data.image_files import list_images, nfc
 from defectlab.data.manifest.layouts import Layout
 from defectlab.data.manifest.masks import pair_masks
+from defectlab_runtime.image_files import list_images, nfc
 
 
 def masks_of_good(

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.image_files import nfc, path_order
 
 MAX_EXAMPLES = 3
 NEAR_DUPLICATES = "near_duplicates"  # value of data.group that groups copies of one photograph instead of a pattern

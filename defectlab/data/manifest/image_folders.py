@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from defectlab.data.image_files import list_images, nfc, normalised_extensions
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.folder_names import kind_names
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import list_images, nfc, normalised_extensions
 
 Role = Literal["train", "test", "validation"]
 LABELS = {"0": 0, "1": 1}

@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from defectlab.data.image_files import is_user_folder, nfc
 from defectlab.data.manifest.folder_names import BAD, GOOD, MASKS, UNKNOWN, VALIDATION, plain, sounds_good
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.picture_folders import count_lines, guess_options, picture_folders
 from defectlab.data.manifest.proposals import proposed
 from defectlab.utils.paths import resolve
 from defectlab_runtime.errors import DataError, did_you_mean
+from defectlab_runtime.image_files import is_user_folder, nfc
 
 SPILLS = "proliv"
 MAX_SHOWN = 10  # folders in a message

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.data.image_facts import MAX_REMEMBERED, probe_all
-from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.groups import groups_by
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature
@@ -24,6 +23,7 @@ from defectlab.utils.json_files import read_json
 from defectlab.utils.json_object import JsonTypeError
 from defectlab.utils.validation import with_signature
 from defectlab_runtime.errors import DataError, did_you_mean, unknown_name
+from defectlab_runtime.image_files import nfc, path_order
 
 logger = logging.getLogger(__name__)
 

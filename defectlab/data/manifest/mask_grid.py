@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from defectlab.data.images import read_mask
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.mask_content import MaskReading
+from defectlab.data.mask_files import read_mask
 from defectlab.data.transforms.mask_reduction import kept_regions, reduce_mask
 
 GRID = (256, 256)  # the usual input of a model, which is the default grid of the pixel metrics

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from defectlab.data.image_facts import ImageFacts
-from defectlab.data.image_files import list_images, nfc, path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.image_folders import ImageFolder
 from defectlab.data.manifest.layouts import Layout, closest_folder, relative_to_root, subfolders
@@ -15,6 +14,7 @@ from defectlab.data.manifest.masks import mask_folders, pair_masks
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.proposals import with_changes
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import list_images, nfc, path_order
 
 
 def without_masks(

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from defectlab.data.image_decoding import open_file, open_image, pixels_of
 from defectlab.data.image_facts import ImageFacts
-from defectlab.data.image_files import nfc
 from defectlab.data.manifest.folder_names import IMAGE_FOLDERS, MASKS, plain
 from defectlab.data.manifest.masks import MASK_SUFFIXES
 from defectlab.data.mask_content import value_counts
+from defectlab_runtime.image_decoding import open_file, open_image, pixels_of
+from defectlab_runtime.image_files import nfc
 
 IMAGE_SUFFIXES = ("_image", "_img", "_rgb", "_orig", "_original", "_photo")  # where a mask has one in its place
 MIN_TWO_VALUED = 0.9  # share of pixels at the two commonest values; a mask with soft edges or JPEG noise has it

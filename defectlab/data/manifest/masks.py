@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from defectlab.data.image_facts import ImageFacts
-from defectlab.data.image_files import nfc
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import nfc
 
 MASK_SUFFIXES = ("_mask", "-mask", "_gt", "_ground_truth", "_groundtruth", "_label", "_seg")
 MIN_MASK_SIDE = 4  # pixels; with the rounding of one pixel, a smaller mask has the aspect of any image

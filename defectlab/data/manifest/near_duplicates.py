@@ -20,9 +20,9 @@ from PIL import Image
 from scipy.ndimage import binary_erosion, gaussian_filter
 from threadpoolctl import ThreadpoolController
 
-from defectlab.data.images import as_uint8, read_image
 from defectlab.data.manifest.groups import clusters
 from defectlab.data.manifest.registration import Picture, Placement, register_all, shrink
+from defectlab_runtime.images import as_uint8, read_image
 
 logger = logging.getLogger(__name__)
 

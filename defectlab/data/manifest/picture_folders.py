@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from defectlab.data.image_files import nfc, normalised_extensions, walk_folder
 from defectlab.data.manifest.folder_names import BAD, MASKS, TEST, TRAIN, UNKNOWN, VALIDATION, plain, sounds_good
+from defectlab_runtime.image_files import nfc, normalised_extensions, walk_folder
 
 MAX_FOLDERS = 5000  # looked into; the root of named folders may be a whole disk
 

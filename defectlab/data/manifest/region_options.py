@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from defectlab.data.image_facts import probe
-from defectlab.data.images import read_mask
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.options import DataOptions
-from defectlab.data.transforms.region import Region
+from defectlab.data.mask_files import read_mask
 from defectlab.utils import paths
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.region import Region
 
 logger = logging.getLogger(__name__)
 

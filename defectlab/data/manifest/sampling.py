@@ -4,9 +4,9 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from defectlab.data.image_files import nfc
 from defectlab.data.manifest.groups import clusters
 from defectlab.data.manifest.scan import Item
+from defectlab_runtime.image_files import nfc
 
 
 def sample_paths(

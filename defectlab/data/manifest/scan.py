@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from defectlab.data.image_facts import ImageFacts, probe_all
-from defectlab.data.image_files import nfc, path_order
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.good_masks import masks_of_good
 from defectlab.data.manifest.image_folders import Role, image_folders
 from defectlab.data.manifest.layouts import Layout, relative_to_root
 from defectlab.data.manifest.mask_pairs import pair_all, without_masks
 from defectlab.data.manifest.options import DataOptions
+from defectlab_runtime.image_files import nfc, path_order
 
 logger = logging.getLogger(__name__)
 

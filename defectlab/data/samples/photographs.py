@@ -66,7 +66,7 @@ def load_photograph(name: str) -> Grey:
     """
     from PIL import Image
 
-    from defectlab.data.image_decoding import FORMATS
+    from defectlab_runtime.image_decoding import FORMATS
 
     path = photograph_file(name)
     found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from defectlab.data.transforms.geometry import Frame, Size, Slices, resize_nearest
 from defectlab.evaluation.pixel.regions import NEIGHBOURS
+from defectlab_runtime.geometry import Frame, Size, Slices, resize_nearest
 
 HALF = 0.5  # of a cell
 DECIMALS = 9  # of a cover: equal ones are equal whatever their rounding

@@ -15,13 +15,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as tvf
 
-from defectlab.data.transforms.geometry import Frame, fitted_box
 from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.data.transforms.mask_reduction import reduce_mask
-from defectlab.data.transforms.region import Region
 from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab_runtime.errors import DataError, OptionError
+from defectlab_runtime.geometry import Frame, fitted_box
+from defectlab_runtime.region import Region
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, printable_settings
 from defectlab.results.run.run import Run
-from defectlab.utils import names
 from defectlab.utils.validation import checked_options
+from defectlab_runtime import names
 from defectlab_runtime.errors import OptionError
 
 MODES = ("offline", "online")

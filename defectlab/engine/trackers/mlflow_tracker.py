@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from defectlab.engine.trackers.tracker import LogPoint, RunTracker, flatten, printable_settings
 from defectlab.results.run.run import Run
-from defectlab.utils import names, paths
+from defectlab.utils import paths
 from defectlab.utils.validation import checked_options
+from defectlab_runtime import names
 from defectlab_runtime.errors import OptionError
 
 FOLDER = "mlruns"

@@ -44,7 +44,7 @@ class TensorBoardLog(RunTracker):
 
     def store(self, run: Run, files: list[Path]) -> None:
         """Add pictures as images and text files as text: TensorBoard stores no files."""
-        from defectlab.data.images import as_uint8, read_image
+        from defectlab_runtime.images import as_uint8, read_image
 
         for file in files:
             if file.suffix == ".png":

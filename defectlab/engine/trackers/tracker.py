@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from defectlab.results.run.result_records import TrackerRecord
 from defectlab.results.run.run import Run
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)

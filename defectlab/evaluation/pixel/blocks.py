@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defectlab.evaluation.metrics import Confusion, round_down
+from defectlab.evaluation.metrics import Confusion
 from defectlab.evaluation.pixel.counting import count_scores
 from defectlab.evaluation.pixel.defect_pixels import (
     Counts,
@@ -27,6 +27,7 @@ from defectlab.evaluation.pixel.defect_pixels import (
 )
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages, blocks_of
 from defectlab.evaluation.pixel.regions import region_numbers
+from defectlab_runtime.decision import round_down
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.evaluation.metrics import round_down
 from defectlab.evaluation.pixel.maps_and_masks import PixelImages
 from defectlab.evaluation.pixel.regions import region_numbers
+from defectlab_runtime.decision import round_down
 
 EDGES = 500  # at quantiles of defect pixels, and as many at those of good ones
 SAMPLE = 400_000  # pixels of each kind that the edges are chosen from

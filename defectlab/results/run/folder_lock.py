@@ -22,7 +22,8 @@ from filelock import FileLock
 from defectlab.results.run.ownership import BEAT_SECONDS, OWNER, claim, is_owned, moved, release
 from defectlab.results.run.processes import has_ended
 from defectlab.results.run.record import ProcessRecord
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from defectlab.utils import names
+from defectlab_runtime import names
 
 # Options for where images are stored and how fast they are read change results only by rounding.
 _NOT_IDENTITY = {

@@ -8,7 +8,8 @@ from typing import Any
 
 from defectlab.results.run.identity import differing_suffix, former_name, run_part, safe_name
 from defectlab.results.run.record import FILE, NewerRecordError, RunRecord, find_record
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 
 CHECKPOINT = "weights/lightning/model.ckpt"
 

@@ -10,7 +10,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.workbook.hand_kept_layout import Cells
 from defectlab.results.workbook_row import KEY, current_name
-from defectlab.utils import names
+from defectlab_runtime import names
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # of a sheet, in every program
 ROW_GAP, COLUMN_GAP = 1000, 100  # free rows or columns behind which a cell is a stray one

@@ -21,7 +21,8 @@ from defectlab.results.comparison.dataset_means import DatasetMeans, means_over_
 from defectlab.results.comparison.ranking import BEST, RANKED_BY, SHOWN_METRICS, TIED, Entry, Ranking
 from defectlab.results.workbook.cells import HEADER, put, set_pages
 from defectlab.results.workbook_row import Row
-from defectlab.utils import names, paths
+from defectlab.utils import paths
+from defectlab_runtime import names
 
 BOLD, TITLE = Font(name="Calibri", bold=True), Font(name="Calibri", size=13, bold=True)
 QUIET, BASELINE = Font(name="Calibri", color="FF69696F"), Font(name="Calibri", italic=True, color="FF69696F")

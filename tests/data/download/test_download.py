@@ -16,8 +16,8 @@ from defectlab.cli.main import main
 from defectlab.data.download import public_datasets
 from defectlab.data.download.archives import move_folders
 from defectlab.data.download.download import download
-from defectlab.data.images import read_mask
 from defectlab.data.manifest.manifest import build_manifest
+from defectlab.data.mask_files import read_mask
 from defectlab_runtime.errors import DataError, OptionError
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from defectlab import Detector, Engine
 from defectlab.data.image_facts import probe
-from defectlab.data.images import read_image
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
@@ -20,6 +19,7 @@ from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab_runtime.errors import DataError, InputError, OptionError
+from defectlab_runtime.images import read_image
 from tests.helpers.datasets import make_parts
 from tests.helpers.models import data, small
 

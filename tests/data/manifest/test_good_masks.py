@@ -1,8 +1,8 @@
 """Masks of good images are found where folders of masks have them."""
 
-from defectlab.data.image_files import list_images
 from defectlab.data.manifest.good_masks import masks_of_good
 from defectlab.data.manifest.layouts import Layout
+from defectlab_runtime.image_files import list_images
 from tests.helpers.datasets import write_image, write_mask
 
 

@@ -6,14 +6,14 @@ from PIL import Image
 
 from defectlab.data.datasets import load_mask
 from defectlab.data.folder import Folder
-from defectlab.data.image_decoding import ORIENTATION_TAG
-from defectlab.data.images import read_mask
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.mask_content import MaskReading
+from defectlab.data.mask_files import read_mask
 from defectlab.results.pixel_grid import masks_on_images
 from defectlab.utils.paths import relative
 from defectlab_runtime.errors import DataError, OptionError
+from defectlab_runtime.image_decoding import ORIENTATION_TAG
 from tests.helpers.datasets import mvtec, write_image
 
 SIZE = (40, 40)

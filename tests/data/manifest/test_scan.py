@@ -9,13 +9,13 @@ from helpers.datasets import mvtec, paths_of, well_set, write_image, write_mask
 from PIL import Image
 
 from defectlab.data.folder import Folder
-from defectlab.data.image_files import IMAGE_EXTENSIONS, list_images
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.layouts import named
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.scan import scan
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import IMAGE_EXTENSIONS, list_images
 
 
 def problem(root, **options):

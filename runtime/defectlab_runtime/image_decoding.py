@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectlab.data.image_limits import MAX_PIXELS_VARIABLE, check_pixels, is_lossy_webp, max_pixels
 from defectlab_runtime.errors import DataError, OptionError
+from defectlab_runtime.image_limits import MAX_PIXELS_VARIABLE, check_pixels, is_lossy_webp, max_pixels
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("defectlab.runtime")  # one logger, "defectlab", for runtime and toolkit
 
 # Pillow's names of what the endings in `IMAGE_EXTENSIONS` stand for (JPEG: MPO too). Whatever a file is called, nothing
 # else is opened: among Pillow's other formats are some that start a program (EPS: Ghostscript).

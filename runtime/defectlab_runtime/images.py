@@ -10,24 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectlab.data.image_decoding import (
+from defectlab_runtime.errors import DataError, InputError
+from defectlab_runtime.image_decoding import (
     RANGE_16_BIT,
-    bands_of,
     has_alpha,
     is_deep_colour,
     open_file,
     open_image,
-    orientation_of,
-    pixels_of,
     reason_of,
-    turn,
     upright_pixels,
 )
-from defectlab.data.image_limits import check_pixels
-from defectlab.data.mask_content import NOT_ZERO, MaskChannels, MaskReading
-from defectlab_runtime.errors import DataError, InputError
+from defectlab_runtime.image_limits import check_pixels
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("defectlab.runtime")  # one logger, "defectlab", for runtime and toolkit
 
 
 def read_image(path: str | Path, bit_depth: int | None = None) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -80,7 +75,7 @@ def _read(path: Path) -> tuple[NDArray, bool, bool]:
             deep_colour = is_deep_colour(image)
             return upright_pixels(image), has_alpha(image), deep_colour
     except Exception as error:
-        raise _unreadable("image", path, error) from error
+        raise unreadable("image", path, error) from error
 
 
 def _as_rgb(
@@ -97,7 +92,7 @@ def _as_rgb(
         raise DataError(f"Cannot read the {what}: {error}") from error
 
 
-def _unreadable(what: str, path: Path, error: Exception) -> DataError:
+def unreadable(what: str, path: Path, error: Exception) -> DataError:
     """Return the error for what a decoder raised, which may be anything: OSError, SyntaxError, struct.error."""
     return DataError(f"Cannot read the {what} {path}: {reason_of(error)}. Replace or remove the file.")
 
@@ -110,52 +105,6 @@ def _log_alpha(folder: Path) -> None:
 def as_uint8(image: np.ndarray) -> np.ndarray:
     """Convert an image, uint8 or float in [0, 1], to uint8 for display."""
     return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
-
-
-def read_mask(path: str | Path, reading: MaskReading = NOT_ZERO) -> NDArray[np.bool_]:
-    """Return the mask as (H, W) bool: True where `reading` marks a pixel; the file's own EXIF rotation is applied.
-
-    The orientation of `reading` comes after that.
-
-    Raises:
-        DataError: The file is missing, truncated or cannot be decoded.
-    """
-    try:
-        with open_file(Path(path)) as file, open_image(file) as image:
-            channels = mask_channels(image)
-    except Exception as error:
-        raise _unreadable("mask", Path(path), error) from error
-    return turn(reading.marked(channels.high, channels.low), reading.orientation)
-
-
-def mask_channels(image: Image.Image) -> MaskChannels:
-    """Return the channels of the upright pixels of an open mask file, whose colours are never held all at once."""
-    image.load()
-    if len(image.getbands()) == 1 and image.mode != "P":
-        pixels = upright_pixels(image)
-        return MaskChannels.of(pixels, pixels)
-    orientation = orientation_of(image)
-    high = low = np.empty((image.height, image.width), np.uint8)
-    alpha = np.empty_like(high) if has_alpha(image) else None
-    for rows, picture in bands_of(image):
-        red, green, blue, *opacity = np.moveaxis(np.asarray(picture.convert("RGB" if alpha is None else "RGBA")), 2, 0)
-        # ten times as fast as a maximum along the last axis
-        largest, smallest = (find(find(red, green), blue) for find in (np.maximum, np.minimum))
-        if low is high and not np.array_equal(largest, smallest):
-            low = high.copy()
-        high[rows] = largest
-        if low is not high:
-            low[rows] = smallest
-        if alpha is not None:
-            alpha[rows] = opacity[0]
-    indices = turn(pixels_of(image), orientation) if image.mode == "P" else None
-    upright = turn(high, orientation)
-    return MaskChannels.of(
-        upright,
-        upright if low is high else turn(low, orientation),
-        alpha=None if alpha is None else turn(alpha, orientation),
-        indices=indices,
-    )
 
 
 def to_rgb_array(array: NDArray, bit_depth: int | None = None) -> NDArray[np.uint8] | NDArray[np.float32]:

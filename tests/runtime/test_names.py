@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from defectlab.utils import names
 from defectlab.utils.files import read_csv, write_csv, write_json
+from defectlab_runtime import names
 from tests.helpers.nasty_names import NASTY
 
 

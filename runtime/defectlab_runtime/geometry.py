@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from defectlab.data.transforms.region import Region
+from defectlab_runtime.region import Region
 
 Size = tuple[int, int]
 Slices = tuple[slice, slice]  # rows, columns

@@ -11,15 +11,15 @@ from PIL import Image
 from torchvision.tv_tensors import Mask
 
 from defectlab import Detector, Engine
-from defectlab.data.images import read_image
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.transforms.preprocessing import Preprocessing, RegionCrop
-from defectlab.data.transforms.region import Region
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.run import Run
 from defectlab.visualization.run_panel import ShownImages
 from defectlab_runtime.errors import DataError, InputError, OptionError
+from defectlab_runtime.images import read_image
+from defectlab_runtime.region import Region
 
 BOX = (6, 10, 58, 60)  # left, top, right, bottom
 

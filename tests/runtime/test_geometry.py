@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectlab.data.transforms.geometry import Frame, resize_bilinear, resize_nearest
 from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab_runtime.geometry import Frame, resize_bilinear, resize_nearest
 
 SIDES = st.integers(1, 13)
 

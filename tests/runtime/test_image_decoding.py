@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from defectlab.data import image_decoding
-from defectlab.data.image_decoding import pixels_of
 from defectlab.data.image_facts import probe
-from defectlab.data.image_limits import max_pixels
-from defectlab.data.images import decode_image, read_image, read_mask
+from defectlab.data.mask_files import read_mask
+from defectlab_runtime import image_decoding
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_decoding import pixels_of
+from defectlab_runtime.image_limits import max_pixels
+from defectlab_runtime.images import decode_image, read_image
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from defectlab.data.image_files import list_images
 from defectlab_runtime.errors import DataError
+from defectlab_runtime.image_files import list_images
 
 
 def test_list_is_recursive_sorted_by_composed_name_and_skips_hidden(tmp_path):

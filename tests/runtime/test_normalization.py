@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectlab.evaluation.normalization import (
+from defectlab_runtime.normalization import (
     VIEW_THRESHOLDS,
     normalize_min_max,
     normalize_percent,
