@@ -37,14 +37,17 @@ print("Images:", make_sample("coins", "data/coins", exist_ok=True))
 # %% [markdown]
 # ## The weights that come with the project
 #
-# EfficientNet-Lite0 with ImageNet weights, three layers at strides 4, 8 and 16, 30 epochs. You should see a falling loss, one line for the fit and a table of four metrics.
+# EfficientNet-Lite0 with ImageNet weights, three layers at strides 4, 8 and 16, 30 epochs. Its features are some twenty times as large as a ResNet's; `scale_features` standardises them by the good images, so that the flows need not learn that first. You should see a falling loss, one line for the fit and a table of four metrics.
 
 # %% tags=["raises-exception"]
 from defectlab import Cflow, Engine, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("efficientnet_lite0")
-model = Cflow(backbone=backbone, layers=["blocks.1", "blocks.2", "blocks.4"], pre_trained=False, fiber_batch_size=1024)
+model = Cflow(
+    backbone=backbone, layers=["blocks.1", "blocks.2", "blocks.4"], pre_trained=False, fiber_batch_size=1024,
+    scale_features=True,
+)  # fmt: skip
 engine = Engine(max_epochs=30, check_val_every_n_epoch=30)
 engine.fit(model=model, datamodule=datamodule)
 results = engine.test(model=model, datamodule=datamodule)

@@ -46,14 +46,17 @@ results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, dat
 # %% [markdown]
 # ## FastFlow
 #
-# A normalising flow over each layer's whole map. `hidden_ratio` makes the flows smaller than the paper's 1.0.
+# A normalising flow over each layer's whole map. `hidden_ratio` makes the flows smaller than the paper's 1.0. `scale_features` standardises each channel by the good images: EfficientNet-Lite0's differ in size by up to seven times.
 
 # %%
 from defectlab import Engine, Fastflow, Folder, load_backbone
 
 datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
 backbone = load_backbone("efficientnet_lite0")
-model = Fastflow(backbone=backbone, layers=["blocks.2", "blocks.4"], flow_steps=4, hidden_ratio=0.2, image_size=128)
+model = Fastflow(
+    backbone=backbone, layers=["blocks.2", "blocks.4"], flow_steps=4, hidden_ratio=0.2, scale_features=True,
+    image_size=128,
+)  # fmt: skip
 results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
 
 # %% [markdown]
