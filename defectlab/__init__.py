@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from defectlab.models.patchcore.lightning_model import Patchcore
     from defectlab.models.registry import model_class
     from defectlab.models.stfpm import Stfpm
+    from defectlab.models.subspace.lightning_model import Subspace
     from defectlab.models.vae.lightning_model import BigConvVae, LinearVae, SmallConvVae
     from defectlab.results.run.run import Run
     from defectlab.sweeps.run_many import run_many
@@ -50,6 +51,7 @@ _DOOR = {
     "Folder": "defectlab.data.folder",
     "Padim": "defectlab.models.padim.lightning_model",
     "Patchcore": "defectlab.models.patchcore.lightning_model",
+    "Subspace": "defectlab.models.subspace.lightning_model",
     "Cflow": "defectlab.models.cflow.lightning_model",
     "BigConvVae": "defectlab.models.vae.lightning_model",
     "LinearVae": "defectlab.models.vae.lightning_model",
@@ -102,6 +104,7 @@ __all__ = [
     "Run",
     "SmallConvVae",
     "Stfpm",
+    "Subspace",
     "__version__",
     "build_manifest",
     "distil_teacher",

@@ -21,6 +21,13 @@ MODELS = _by_name(
     ModelInfo(
         "patchcore", "Patchcore", "patchcore.lightning_model", "nearest patch of a coreset of good ones", epochs=1
     ),
+    ModelInfo(
+        "subspace",
+        "Subspace",
+        "subspace.lightning_model",
+        "distance to a PCA of good patches, for few images",
+        epochs=1,
+    ),
     ModelInfo("cflow", "Cflow", "cflow.lightning_model", "conditional normalising flow over features"),
     ModelInfo("linear_vae", "LinearVae", _VAE, "fully connected autoencoder of good images", None, default_epochs=150),
     ModelInfo("small_conv_vae", "SmallConvVae", _VAE, "small convolutional autoencoder", None, default_epochs=200),

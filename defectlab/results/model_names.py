@@ -4,6 +4,7 @@ _CLASSES = {"featcae": "FeatCae", "mh_patchcore": "MHPatchcore", "uninet": "UniN
 TITLES = {
     "padim": "PaDiM",
     "patchcore": "PatchCore",
+    "subspace": "SubspaceAD",
     "cflow": "CFlow",
     "stfpm": "STFPM",
     "fastflow": "FastFlow",

@@ -86,9 +86,11 @@ def checkpoint_policy(asked: str | None, configurations: Sequence[Configuration]
 def checkpoint_bytes(one: Configuration) -> int:
     """Return the estimated size of a configuration's checkpoint in bytes."""
     size = 4 * sum(parameter.numel() for parameter in one.model.model.parameters())
-    if one.model.model_name not in ("patchcore", "padim"):
+    if one.model.model_name not in ("patchcore", "padim", "subspace"):
         return size
     options, (bank_channels, height, width) = one.model.options, one.grid
+    if one.model.model_name == "subspace":  # the sums in float64, and the axes outside the subspace
+        return size + 12 * bank_channels**2
     images = len(one.datamodule.manifest.split("train"))
     if one.model.model_name == "patchcore":
         patches = images * options.get("rotations", 1) * height * width

@@ -22,10 +22,13 @@ logger = logging.getLogger(__name__)
 
 EXTRACTORS = ("feature_extractor", "encoder")  # attribute names of the feature extractor in the torch models
 # Models whose configurations are prefixes of one computation, and the option that sets the length of the prefix.
-PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features"}
+PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features", "subspace": "explained_variance"}
 SHARED = tuple(PREFIX)
 # Options with which shared work gives the results of a training. With other options a configuration is trained alone.
-KNOWN_OPTIONS = {"layers", "seed", "image_size", "center_crop", "keep_aspect", "num_neighbors", *PREFIX.values()}
+KNOWN_OPTIONS = {
+    *("layers", "seed", "image_size", "center_crop", "keep_aspect", "num_neighbors", "n_components", "top_share"),
+    *PREFIX.values(),
+}
 KNOWN_TRAINER = {
     *("accelerator", "devices", "strategy", "max_epochs", "default_root_dir", "logger", "loggers", "name"),
     *("keep_maps", "keep_checkpoint", "monitor", "patience", "keep", "deterministic", "benchmark"),

@@ -15,13 +15,18 @@ from defectlab.sweeps.padim import score_padim
 from defectlab.sweeps.patchcore import score_patchcore
 from defectlab.sweeps.record_scores import RawScores, write_run
 from defectlab.sweeps.shared_work import SharedWork, scored_entries
+from defectlab.sweeps.subspace import score_subspace
 from defectlab.sweeps.table import Outcome
 from defectlab.utils import paths
 from defectlab_runtime.errors import BusyError, InputError
 
 logger = logging.getLogger(__name__)
 
-SCORERS: dict[str, Callable[..., Iterator[RawScores]]] = {"patchcore": score_patchcore, "padim": score_padim}
+SCORERS: dict[str, Callable[..., Iterator[RawScores]]] = {
+    "patchcore": score_patchcore,
+    "padim": score_padim,
+    "subspace": score_subspace,
+}
 Report = Callable[[Outcome], None]
 
 

@@ -187,6 +187,10 @@ def _shared_steps(group: Sequence[Configuration], uses: int, rate: float) -> lis
         products = positions * (largest**2 * (2.0 * images + largest / 3 + 2 * queries))
         what = f"Gaussians of {name}: n_features {shown} from one factor"
         return [PlanStep(what, uses, 3 * products / rate, 4 * positions * largest * (largest + images))]
+    if one.model.model_name == "subspace":
+        products = channels**2 * (2.0 * positions * (images + queries) + 10 * channels)
+        what = f"subspaces of {name}: explained_variance {shown} from one decomposition"
+        return [PlanStep(what, uses, products / rate, 8 * 3 * channels**2)]
     rows, patches = images * positions, queries * positions
     largest = coreset_size(rows, sizes[-1])
     cost = estimate(rows, min(projected_size(rows), channels), largest, device=str(one.engine.device))

@@ -14,6 +14,7 @@ from defectlab.results.run.result_records import RefitRecord, SweepRecord
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
 from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
+from defectlab.sweeps.subspace import patch_sums
 from defectlab.utils.config_files import read_yaml
 from defectlab_runtime.errors import InputError
 
@@ -53,7 +54,10 @@ def write_checkpoints(
                     if not one.shares:
                         run = _train_again(one, run, shared)
                     else:
-                        if rows is None or one.model.model_name == "padim":  # PatchCore's are the same for all
+                        if one.model.model_name == "subspace":
+                            rows = None
+                        # PatchCore's are the same for all
+                        elif rows is None or one.model.model_name == "padim":
                             rows = _rows(one, shared)
                         _fit_again(one, group, run, shared, rows)
                 if one.run_id in reasons:
@@ -70,16 +74,18 @@ def _sweep_record(run: Run) -> SweepRecord:
 
 
 def _fit_again(
-    one: Configuration, group: Sequence[Configuration], run: Run, shared: SharedWork, rows: torch.Tensor
+    one: Configuration, group: Sequence[Configuration], run: Run, shared: SharedWork, rows: torch.Tensor | None
 ) -> None:
-    """Fit a model on its rows, compare its scores with the recorded ones, and write its checkpoint.
+    """Fit a model on its rows (None: on the group's sums), compare scores with the recorded ones, write its checkpoint.
 
     Raises:
         InputError: Its scores are not those on record.
     """
     model: Any = one.model
     model.model.to(one.engine.device)
-    if model.model_name == "patchcore":
+    if rows is None:
+        model.model.fit(patch_sums(group, shared))
+    elif model.model_name == "patchcore":
         manifest, (_, height, width) = one.datamodule.manifest, one.grid
         model.model.set_memory_bank(rows, _order(one, group, rows, shared))
         model.fitted_on([manifest.index(entry.path) for entry in manifest.split("train")], (height, width))
@@ -154,6 +160,8 @@ def _free(model: Any) -> None:
     if model.model_name == "patchcore":
         model.model.memory_bank = torch.empty(0)
         model.model._index = None
+    elif model.model_name == "subspace":
+        model.model.complement, model.model.sums = torch.empty(0), None
     else:
         for name, buffer in list(model.model.gaussian.named_buffers()):
             setattr(model.model.gaussian, name, buffer.new_empty(0))

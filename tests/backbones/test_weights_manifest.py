@@ -118,7 +118,11 @@ def test_gated_weights_say_where_they_are_and_how_they_come_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "deit_tiny_patch16_224", "convnext_tiny"]
+    "name",
+    [
+        *("vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "vit_giant_patch14_reg4_dinov2"),
+        *("deit_tiny_patch16_224", "convnext_tiny"),
+    ],
 )
 def test_backbones_of_today_have_licence_and_address(name: str) -> None:
     (entry,) = weights_manifest.entries_for(name)

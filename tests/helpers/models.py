@@ -22,6 +22,7 @@ from defectlab import (
     Patchcore,
     SmallConvVae,
     Stfpm,
+    Subspace,
     load_backbone,
 )
 from defectlab.models.registry import model_info
@@ -33,7 +34,8 @@ class SmallModel:
     """A model at a size that trains in seconds, and what the contract of tests/models/test_contract.py needs to know.
 
     `once`: one epoch does, so that tests may train it again and again. `networks`: how often the backbone's
-    architecture is in its checkpoint. `goes_on`: a second fit goes on from the first, as in anomalib.
+    architecture is in its checkpoint. `goes_on`: a second fit goes on from the first, as in anomalib. `draws`:
+    something of it depends on the seed.
     """
 
     cls: type
@@ -45,6 +47,7 @@ class SmallModel:
     networks: int = 1
     once: bool = False
     goes_on: bool = False
+    draws: bool = True
     long: bool = False
 
 
@@ -54,6 +57,7 @@ SMALL = {
     "patchcore": SmallModel(
         Patchcore, {"layers": ["layer2", "layer3"], "coreset_sampling_ratio": 0.2, "num_neighbors": 3}, once=True
     ),
+    "subspace": SmallModel(Subspace, {"layers": ["layer1", "layer2"]}, once=True, draws=False),
     "cflow": SmallModel(
         Cflow, {"layers": ["layer2", "layer3"], "coupling_blocks": 2, "fiber_batch_size": 32}, once=True, goes_on=True
     ),

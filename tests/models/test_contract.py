@@ -161,7 +161,10 @@ class TestTrainedAgain:
     def test_another_seed_is_another_run(self, fitted: Fitted, parts: Path):
         _, second = train(fitted.name, parts, fitted.results, seed=7)
         assert second.folder != fitted.run.folder
-        assert scores(second) != scores(fitted.run)
+        if SMALL[fitted.name].draws:
+            assert scores(second) != scores(fitted.run)
+        else:
+            assert scores(second) == pytest.approx(scores(fitted.run), rel=1e-5)
 
     def test_a_second_fit_sees_only_its_own_data(self, name: str, parts: Path, tmp_path: Path):
         if SMALL[name].goes_on:
@@ -209,7 +212,9 @@ for prediction in predictions:
         assert float(batches[0].pred_score[0]) == row.score
 
     def test_plain_anomalib_loads_the_checkpoint(self, fitted: Fitted):
-        plain_class = getattr(anomalib.models, type(fitted.model).__name__)
+        plain_class = getattr(anomalib.models, type(fitted.model).__name__, None)
+        if plain_class is None:
+            pytest.skip("no model of anomalib's")
         plain = plain_class.load_from_checkpoint(to_anomalib(fitted.run.folder), map_location="cpu").eval()
         images = torch.rand(1, 3, 64, 64)
         with torch.no_grad():

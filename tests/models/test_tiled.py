@@ -72,7 +72,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_parts(tmp_path_factory.mktemp("large") / "parts", size=128)
 
 
-BY_FEATURES = ("padim", "patchcore", "featcae")
+BY_FEATURES = ("padim", "patchcore", "subspace", "featcae")
 OTHERS = [
     pytest.param(n, marks=pytest.mark.long) for n in ("patchcore", "cflow", "stfpm", "fastflow", "csflow", "draem")
 ]
@@ -120,7 +120,7 @@ def test_efficient_ad_on_tiles(tmp_path: Path):
 
 
 @pytest.mark.row("3.14")
-@pytest.mark.parametrize("name", ["padim", "featcae", "small_conv_vae", *OTHERS])
+@pytest.mark.parametrize("name", ["padim", "subspace", "featcae", "small_conv_vae", *OTHERS])
 def test_a_run_on_tiles(large: Path, name: str, tmp_path: Path):
     model = small(name)
     engine = Engine(default_root_dir=tmp_path / "results", max_epochs=1, pixel_size="original")

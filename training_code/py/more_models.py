@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Train other models
 #
-# One cell, one training. STFPM, FastFlow and CS-Flow take any backbone; DRAEM and EfficientAD have none. Nothing is downloaded: what plain anomalib fetches comes from your own folders or is generated, and the record says which.
+# One cell, one training. STFPM, FastFlow, CS-Flow and SubspaceAD take any backbone; DRAEM and EfficientAD have none. Nothing is downloaded: what plain anomalib fetches comes from your own folders or is generated, and the record says which.
 #
 # The few epochs here show that everything runs; they are far too few for good results. the papers train for hundreds of epochs, EfficientAD for 70 000 steps: take a GPU for these.
 #
@@ -71,6 +71,19 @@ datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, n
 backbone = load_backbone("efficientnet_lite0")
 model = Csflow(backbone=backbone, layers=["blocks.4"], cross_conv_hidden_channels=64, image_size=128)
 results = Engine(max_epochs=2, check_val_every_n_epoch=2).train(model=model, datamodule=datamodule)
+
+# %% [markdown]
+# ## SubspaceAD
+#
+# A PCA of good patches; what it cannot explain is anomalous. Nothing is trained, so one pass does, and few good images may do. You should see how many directions hold 99 % of the variance. The authors take DINOv2: `configs/few_shot_subspace.yaml`.
+
+# %%
+from defectlab import Engine, Folder, Subspace, load_backbone
+
+datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, num_workers=2, seed=42)
+backbone = load_backbone("efficientnet_lite0")
+model = Subspace(backbone=backbone, layers=["blocks.2", "blocks.4"], explained_variance=0.99, image_size=128)
+results = Engine(max_epochs=1).train(model=model, datamodule=datamodule)
 
 # %% [markdown]
 # ## DRAEM

@@ -21,7 +21,7 @@ MAX_DIFFERING = 4  # settings that a suffix names
 MAX_VALUE, MAX_SUFFIX = 24, 60  # characters
 MAX_RUN_NAME = 100  # bytes, before a suffix
 _NOT_IN_RUN = re.compile(r"[^\w.+=@]+")
-_NUMBERS = ("n_features", "coreset_sampling_ratio", "num_neighbors", "latent_dim")
+_NUMBERS = ("n_features", "coreset_sampling_ratio", "num_neighbors", "latent_dim", "explained_variance", "n_components")
 
 
 def experiment_facts(experiment: Mapping[str, Any], manifest_hash: str, backbone_sha256: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs:
     """
     parts = ["" if backbone == "none" else backbone, "-".join(map(str, options.get("layers", ())))]
     parts += [str(options[key]) for key in _NUMBERS if key in options]
-    if model not in ("padim", "patchcore") and epochs is not None:
+    if model not in ("padim", "patchcore", "subspace") and epochs is not None:
         parts.append(f"{epochs}ep")
     return run_part("_".join(part for part in parts if part))
 

@@ -25,6 +25,7 @@ from defectlab.sweeps.executors.memory_store import Arrays, MemoryStore
 from defectlab.sweeps.padim import mahalanobis_distances
 from defectlab.sweeps.patchcore import ordered_bank, search_bank
 from defectlab.sweeps.shared_work import SharedWork
+from defectlab.sweeps.subspace import patch_sums
 from defectlab.sweeps.table import Outcome
 from defectlab.utils.version import __version__
 from defectlab_runtime.errors import InputError
@@ -33,6 +34,7 @@ from defectlab_runtime.errors import InputError
 STEPS: dict[str, dict[str, Callable[[Sequence[Configuration], SharedWork], Any]]] = {
     "patchcore": {"coreset": ordered_bank, "nearest": search_bank},
     "padim": {"gaussians": mahalanobis_distances},
+    "subspace": {"patch sums": patch_sums},
 }
 
 

@@ -1,0 +1,1 @@
+"""SubspaceAD: distance of patches to the principal subspace of good ones."""
