@@ -6,7 +6,7 @@ sets of patches can be joined.
 
 import torch
 
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 RANK_TOLERANCE = 1e-12  # of the largest variance: below it a direction has none but rounding
 TIE_TOLERANCE = 1e-9  # relative: variances this near are equal but for rounding

@@ -9,7 +9,7 @@ from defectlab.kernels.subspace import PatchSums, prefix_residuals
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.record_scores import RawScores
 from defectlab.sweeps.shared_work import BATCH_SIZE, SharedWork, as_tensor, embed, scored_entries
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def score_subspace(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from defectlab.kernels.subspace import PatchSums, prefix_residuals, residuals, subspace_size
-from defectlab.utils.errors import InputError
+from defectlab_runtime.errors import InputError
 
 
 def patches(count: int = 200, channels: int = 12, shift: float = 0.0) -> torch.Tensor:

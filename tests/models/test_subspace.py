@@ -16,9 +16,8 @@ from defectlab.experiment import Experiment, run
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.subspace import PatchSums
 from defectlab.models.loading import restore
-from defectlab.models.subspace.torch_model import top_mean
 from defectlab.utils.config_files import read_yaml
-from defectlab.utils.errors import InputError, OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 
 def embeddings(model: Any, parts: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,10 +71,11 @@ def test_the_preset_is_the_authors_and_runs_with_a_small_network(parts: Path):
     preset = read_yaml(Path(defectlab.__file__).parents[1] / "configs/few_shot_subspace.yaml")
     blocks = "+".join(f"blocks.{number}" for number in range(22, 29))
     assert preset["model"] == {
-        "name": "subspace", "layers": [blocks], "image_size": [672, 672], "explained_variance": 0.99, "top_share": 0.01
-    }  # fmt: skip
+        **{"name": "subspace", "layers": [blocks], "image_size": [672, 672]},
+        **{"explained_variance": 0.99, "top_share": 0.01, "rotations": 30},
+    }
     assert entries_for(preset["backbone"]["name"])
-    smaller = {"layers": ["blocks.6+blocks.7+blocks.8"], "image_size": [84, 84]}
+    smaller = {"layers": ["blocks.6+blocks.7+blocks.8"], "image_size": [84, 84], "rotations": 2}
     done = run(
         Experiment.from_dict({
             **preset,
@@ -113,11 +113,23 @@ def test_a_checkpoint_holds_the_sums(parts: Path):
     assert torch.equal(again.scatter, model.model.sums.scatter)
 
 
-def test_the_score_is_the_mean_of_the_highest_share():
-    maps = torch.arange(200.0).reshape(2, 1, 10, 10)
-    assert top_mean(maps, 0).tolist() == [99.0, 199.0]
-    assert top_mean(maps, 0.05).tolist() == [97.0, 197.0]
-    assert top_mean(maps, 1).tolist() == [49.5, 149.5]
+def test_the_score_is_the_mean_of_the_maps_highest_share(parts: Path):
+    maps = {share: fitted("subspace", parts, top_share=share)[1] for share in (0, 1)}
+    for share, done in maps.items():
+        expected = [one.max() if share == 0 else one.mean() for one in done.maps("test")]
+        np.testing.assert_allclose([row.score for row in done.scores("test")], expected, rtol=1e-5)
+
+
+def test_rotated_images_are_summed_too(parts: Path):
+    model, run = fitted("subspace", parts, rotations=2, n_components=5)
+    train, _ = plain_rows(model, parts)
+    with torch.no_grad():
+        both = [model.model.embed(model.model.features(one)) for one in model.orientations(train)]
+    whole = PatchSums.of(model.model.rows(torch.cat(both)))
+    assert model.model.sums.count == whole.count == 2 * len(train) * 16 * 16
+    largest = float(whole.scatter.max())
+    torch.testing.assert_close(model.model.sums.scatter, whole.scatter, rtol=1e-9, atol=1e-9 * largest)
+    assert run.record.experiment.model["rotations"] == 2
 
 
 def test_a_subspace_of_everything_is_refused(parts: Path):
@@ -138,6 +150,7 @@ def test_a_subspace_of_everything_is_refused(parts: Path):
         ({"n_components": 2.5}, "n_components must be a whole number"),
         ({"n_components": 192}, "n_components must be 1 to 191"),
         ({"explained": 0.9}, "explained_variance"),
+        ({"rotations": 0}, "rotations must be a whole number of at least 1"),
         ({"layers": "layer1"}, "list"),
         ({"center_crop": 10}, "at least 17"),
     ],

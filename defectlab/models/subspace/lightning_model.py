@@ -11,11 +11,11 @@ from torch import nn
 from defectlab.kernels.subspace import PatchSums
 from defectlab.models.checkpoint import CHECKPOINT_KEY
 from defectlab.models.checks import check_layers, check_map_size
-from defectlab.models.memory_bank import MemoryBankDetector
+from defectlab.models.memory_bank import MemoryBankDetector, rotations_option
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.models.subspace.torch_model import SubspaceModel
-from defectlab.utils.errors import OptionError
 from defectlab.utils.validation import check_integer, check_range
+from defectlab_runtime.errors import OptionError
 
 SUMS = "sums"  # of the good patches, in a checkpoint's record
 
@@ -36,6 +36,8 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
         explained_variance: Share of the good patches' variance that the subspace holds, in (0, 1]: the fewest
             directions that do.
         n_components: So many directions instead.
+        rotations: In how many orientations each training image counts, 360 / `rotations` degrees apart, of which the
+            first is its own; for few images, and for parts that come in any orientation.
         top_share: An image's score is the mean of this share of its map's highest values, in [0, 1]; 0 is the highest.
 
     Raises:
@@ -55,6 +57,7 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
         explained_variance: float = 0.99,
         n_components: int | None = None,
         top_share: float = 0.01,
+        rotations: int = 1,
         shared: SharedArguments = DEFAULTS,
     ) -> None:
         layers = check_layers("Subspace", layers)
@@ -77,6 +80,7 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
                 "explained_variance": explained_variance,
                 **({} if n_components is None else {"n_components": n_components}),
                 "top_share": top_share,
+                **rotations_option("Subspace", rotations),
             },
             backbone=network,
             shared=shared,
@@ -105,11 +109,12 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
         self._sums = None
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Add the patches of one training batch to the sums."""
+        """Add the patches of one training batch, in each orientation, to the sums."""
         del args, kwargs
         with torch.no_grad():
-            sums = PatchSums.of(self.model.rows(self.model.embed(self.model.features(batch.image))))
-        self._sums = sums if self._sums is None else self._sums + sums
+            for images in self.orientations(batch.image):
+                sums = PatchSums.of(self.model.rows(self.model.embed(self.model.features(images))))
+                self._sums = sums if self._sums is None else self._sums + sums
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:

@@ -13,7 +13,8 @@ from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.subspace import PatchSums, residuals, subspace_size
 from defectlab.models.checks import BLUR_SIGMA
 from defectlab.models.model_parts import FourParts
-from defectlab.utils.errors import InputError
+from defectlab.models.patchcore.scores import top_mean
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -128,15 +129,4 @@ class SubspaceModel(FourParts, DynamicBufferMixin):
     def from_residuals(self, found: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W) of squared distances (B, 1, h, w)."""
         maps = smooth_upsample(found, image_size, sigma=BLUR_SIGMA, mode="bilinear")
-        return top_mean(maps, self.top_share), maps
-
-
-def top_mean(maps: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the mean (B,) of the largest `share` of each map's values (B, 1, H, W), at least of one.
-
-    >>> top_mean(torch.arange(10.0).reshape(1, 1, 2, 5), 0.2)
-    tensor([8.5000])
-    """
-    values = maps.flatten(1)
-    count = max(1, int(share * values.shape[1]))
-    return values.topk(count, dim=1).values.mean(dim=1)
+        return top_mean(maps.flatten(1), self.top_share), maps
