@@ -12,12 +12,15 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 from torch import nn
 
-from defectlab import Detector, Engine, InputError, Patchcore, nearest_good_patches
+import defectlab
+from defectlab import Detector, Engine, Experiment, InputError, Patchcore, nearest_good_patches
+from defectlab.cli.main import main
+from defectlab.data.manifest.manifest import Manifest
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.rotation import rotate
 from defectlab.models.convert import to_anomalib
 from defectlab.models.loading import restore
-from defectlab.results.run.run import Run
+from defectlab.results.run.run import Run, find_runs
 
 SIDE, PATCH = 182, 14
 GRID = SIDE // PATCH
@@ -93,7 +96,10 @@ def numpy_distances(train: np.ndarray, test: np.ndarray, *, masks: bool) -> np.n
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masked", "whole"])
 @pytest.mark.parametrize("rotations", [8, 1])
-def test_the_whole_method_in_numpy(network: Any, objects: Path, masks: bool, rotations: int):
+def test_the_whole_method_in_numpy(
+    network: Any, objects: Path, masks: bool, rotations: int, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "defectlab")
     model = fit(network, objects, foreground_mask=masks, rotations=rotations)
     train, test = plain_rows(model, objects)
     turned = torch.cat([rotate(train, 360 * number / rotations) for number in range(rotations)])
@@ -112,6 +118,7 @@ def test_the_whole_method_in_numpy(network: Any, objects: Path, masks: bool, rot
         assert 0 < (expected == 0).mean() < 0.9
         assert len(model.model.memory_bank) < len(train) * rotations * GRID**2
         assert "is used: in 4 of 4 training images" in model.notes["foreground mask"]
+        assert model.notes["foreground mask"] in caplog.text
 
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masked", "whole"])
@@ -160,3 +167,19 @@ def test_it_reloads_explains_itself_and_says_what_anomalib_lacks(network: Any, o
     assert blot[top:bottom, left:right].any()
     with pytest.raises(InputError, match="distance"):
         to_anomalib(run.folder)
+
+
+def test_the_preset_trains(parts: Path):
+    path = Path(defectlab.__file__).parents[1] / "configs/few_shot_anomaly_dino.yaml"
+    paper = Experiment.from_yaml(path)
+    assert (paper.backbone.name, paper.model["image_size"]) == ("vit_small_patch14_dinov2", [448, 448])
+    few = ["--data.root", str(parts), "--data.num_workers", "0", "--backbone.weights", "random",
+           "--model.image_size", "[112, 112]", "--trainer", "{enable_progress_bar: false}"]  # fmt: skip
+    assert main(["train", "--config", str(path), *few]) == 0
+    (run,) = find_runs()
+    assert run.status == "finished"
+    recorded = {key: run.record.experiment.model.get(key) for key in paper.model if key not in ("name", "image_size")}
+    assert recorded == {key: paper.model[key] for key in recorded}
+    train = len(Manifest.read(run.folder / "manifest.json").split("train"))
+    assert "no foreground mask is used" in run.record.notes["foreground mask"]  # random weights find no objects
+    assert len(restore(run.checkpoint).model.memory_bank) == train * 8 * (112 // 14) ** 2
