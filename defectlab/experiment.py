@@ -75,7 +75,7 @@ class Experiment:
         name: Name of the run; default is made from the settings.
         repeat: Train so many times, with seeds from `seed` on, on one split.
         categories: Run once for each of these folders below data.root: all, a group (textures, objects, or one of
-            `groups`), a name, or a list.
+            `groups`), a name, or a list. One model for all of them: data.categories.
         groups: Named groups of categories.
         loggers: Trackers that get a copy of the run: mlflow, tensorboard, csv, wandb, comet; with options as
             {name: wandb, project: wells}.
@@ -107,6 +107,10 @@ class Experiment:
             raise OptionError("An experiment needs data.root, the folder of the images.")
         if not self.model.get("name") or not isinstance(self.model["name"], str):
             raise OptionError("An experiment needs model.name, such as patchcore (see `defectlab models list`).")
+        if self.categories is not None and self.data.categories is not None:
+            raise OptionError(
+                "categories trains once for each of them, data.categories trains one model on all: give one of the two."
+            )
         info = model_info(self.model["name"])
         check_pixel_size(self.evaluation.pixel_size)
         check_integer("An experiment", "repeat", self.repeat, low=1)

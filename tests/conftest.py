@@ -9,6 +9,7 @@ import pytest
 from helpers.datasets import make_parts
 
 from defectlab import make_sample
+from defectlab.results.run.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +57,19 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few of the built-in wells; read only."""
     return make_sample("wells", tmp_path_factory.mktemp("data") / "wells", train=20, proliv=4, test=8)
+
+
+@pytest.fixture(scope="session")
+def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the tiny datasets bolt and nut; read only."""
+    from helpers.categories import make_categories
+
+    return make_categories(tmp_path_factory.mktemp("data") / "categories")
+
+
+@pytest.fixture(scope="session")
+def both(categories: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished run of one PatchCore on bolt and nut; read only."""
+    from helpers.categories import trained_on_both
+
+    return trained_on_both(categories, default_root_dir=tmp_path_factory.mktemp("results"))

@@ -9,7 +9,9 @@ from defectlab.utils import paths
 from defectlab_runtime.errors import InputError
 
 
-def threshold(run: str, rule: str | None, level: str, undo: bool, renew: bool, **options: float | None) -> None:
+def threshold(
+    run: str, rule: str | None, level: str, undo: bool, renew: bool, category: str | None, **options: float | None
+) -> None:
     """Choose a run's thresholds by another rule, from its record alone, or take the last choice back."""
     from defectlab.evaluation.threshold import RULE_OPTIONS, rule_options
 
@@ -18,6 +20,8 @@ def threshold(run: str, rule: str | None, level: str, undo: bool, renew: bool, *
         raise InputError(f"threshold needs one of --rule RULE ({rules}), --undo or --renew.")
     if rule is None and (named := [name for name, value in options.items() if value is not None]):
         raise InputError(f"--{named[0].replace('_', '-')} is an option of a rule: leave it out, or give --rule.")
+    if rule is None and category is not None:
+        raise InputError("--category goes with --rule.")
     from defectlab.results.run.run import Run
 
     given = rule_options(rule, options) if rule is not None else None
@@ -30,13 +34,15 @@ def threshold(run: str, rule: str | None, level: str, undo: bool, renew: bool, *
     if rule is not None and given is not None:
         for name in (option for option in RULE_OPTIONS[rule] if options[option] is None):
             print(f"{name}: {getattr(given, name):g}, since nothing else was said")
-        change = thresholds.apply_threshold(opened, rule, given, levels)
+        change = thresholds.apply_threshold(opened, rule, given, levels, category)
     else:
         levels = LEVELS
         change = thresholds.undo_threshold(opened) if undo else thresholds.renew(opened)
-    for name in levels:
-        found = change.thresholds.by_level[name]
-        print(f"{name}: {found.value!r} ({found.reason})")
+    by_category = change.thresholds.categories or {"": change.thresholds}
+    for of, its in by_category.items():
+        for name in levels if category in (None, of) else ():
+            found = its.by_level[name]
+            print(f"{of} {name}: {found.value!r} ({found.reason})".lstrip())
     if rule is not None:
         print("The thresholds before are kept: --undo takes this choice back.")
     if opened.status == "finished":
@@ -44,11 +50,18 @@ def threshold(run: str, rule: str | None, level: str, undo: bool, renew: bool, *
 
 
 def compare(
-    runs: list[str], import_: str | None, dataset: str | None, prune: bool, best: bool, metric: str | None, table: bool
+    runs: list[str],
+    import_: str | None,
+    dataset: str | None,
+    prune: bool,
+    best: bool,
+    metric: str | None,
+    table: bool,
+    category: str | None,
 ) -> int:
     """Render models_comparing.xlsx again from the records; with runs, test them against each other."""
     if table:
-        if import_ or prune or best or metric:
+        if import_ or prune or best or metric or category:
             raise InputError("--table prints runs side by side and changes nothing: leave out the other options.")
         print(experiment_table_of(runs))
         return 0
@@ -56,11 +69,17 @@ def compare(
         if import_ or prune or best:
             raise InputError("With run folders, compare tests them against each other: leave out the other options.")
         from defectlab.results.comparison.paired_test import compare_runs
+        from defectlab.results.run.category_run import category_run
         from defectlab.results.run.run import Run
         from defectlab.visualization.terminal import comparison_table
 
-        comparison_table(compare_runs([Run.open(run) for run in runs], metric or "image_AUROC"))
+        opened = [Run.open(run) for run in runs]
+        if category is not None:
+            opened = [category_run(run, category) for run in opened]
+        comparison_table(compare_runs(opened, metric or "image_AUROC"))
         return 0
+    if category is not None:
+        raise InputError("--category is for testing runs against each other: name at least two run folders.")
     if metric:
         raise InputError("--metric is for testing runs against each other: name at least two run folders.")
     from defectlab.results.run.rerun import clear_all_leftovers
@@ -86,6 +105,7 @@ def compare(
 
 def experiment_table_of(named: list[str]) -> str:
     """Return a Markdown table of the named runs, or of all finished runs of the project if none is named."""
+    from defectlab.results.run.category_run import each_alone
     from defectlab.results.run.run import Run, find_runs
     from defectlab.visualization.markdown import ALL_RATES, experiment_table
 
@@ -95,14 +115,18 @@ def experiment_table_of(named: list[str]) -> str:
         raise InputError(f"{unfinished[0].folder} is not finished (status {unfinished[0].status}).")
     if not runs:
         raise InputError(f"There is no finished run under {paths.results_dir()}.")
-    return experiment_table(sorted(runs, key=lambda run: str(run.record.dataset.name)), ALL_RATES)
+    return experiment_table(sorted(each_alone(runs), key=lambda run: str(run.record.dataset.name)), ALL_RATES)
 
 
 def report(runs: list[str], output: str | None, files: bool, figures: str | None) -> None:
     """Write one self-contained HTML file about runs."""
+    from defectlab.results.run.category_run import one_dataset
     from defectlab.results.run.run import Run
 
     opened = [Run.open(run) for run in runs]
+    if files or figures is not None:
+        for run in opened:
+            one_dataset(run, "--files and --figures")
     default = opened[0].folder / "report.html" if len(opened) == 1 else paths.results_dir() / "report.html"
     target = paths.resolve(output) if output else default
     from defectlab.visualization.report import write_report
@@ -143,6 +167,8 @@ def _threshold_arguments(parser: ArgumentParser) -> None:
     renew = "Bring checkpoint, pictures, reports and workbook to the thresholds on record; choose nothing."
     parser.add_argument("--renew", action="store_true", help=renew)
     parser.add_argument("--level", type=str, default="both", help="image, pixel or both.")
+    which = "For one of the categories that the model serves; default is each, on its own images."
+    parser.add_argument("--category", type=str, help=which)
     for option, text in (
         ("k", "Standard deviations above the mean (mean_plus_k_std); default is 3."),
         ("false-alarm-rate", "Share of good images that may be flagged (quantile, conformal); default is 0.01."),
@@ -159,6 +185,8 @@ def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("runs", type=str, nargs="*", help="Run folders to test against each other.")
     metrics = "What they are compared by, such as pixel_AUPRO or image_F1Score; default is image_AUROC."
     parser.add_argument("--metric", type=str, help=metrics)
+    whose = "Compare runs that serve several categories on this one, with each other and with runs on it alone."
+    parser.add_argument("--category", type=str, help=whose)
     importing = "A workbook kept by hand, whose blocks come in as rows marked as imported."
     parser.add_argument("--import", dest="import_", metavar="FILE", type=str, help=importing)
     parser.add_argument("--dataset", type=str, help="Name of the dataset of the imported blocks.")

@@ -61,7 +61,7 @@ def evaluate(run: str, rescore: bool, data: str | None) -> None:
     if not opened.scores("test"):
         raise InputError(f"{run} has no test scores yet (status {opened.status}); add --rescore.")
     results = evaluate_run(opened)
-    relabel_scores(opened, opened.record.thresholds.image.value)
+    relabel_scores(opened)
     opened.update(**results)
     summary(opened, update_workbook(opened).rows)
 
@@ -101,6 +101,7 @@ def predict(
     figures: str | None,
     strict: bool,
     no_verify: bool,
+    category: str | None,
 ) -> int:
     """Score images with a trained model and write scores.csv; the exit code is 1 where an image has no score."""
     from defectlab.data.image_sources import find_images
@@ -120,7 +121,7 @@ def predict(
     check_view(view)
     files = find_images(here)  # before the seconds that torch and anomalib take to load
     folder = paths.resolve(output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    loading: dict[str, Any] = {"device": device, "verify": not no_verify}
+    loading: dict[str, Any] = {"device": device, "verify": not no_verify, "category": category}
     if report:
         from defectlab.inference.prediction_report import report_predictions
 
@@ -185,6 +186,8 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     )
     ends = "End at an image that cannot be read; else the others are scored and its reason is in scores.csv."
     parser.add_argument("--strict", action="store_true", help=ends)
+    whose = "Category of the images, for a model that serves several; default is the dataset's folder they lie in."
+    parser.add_argument("--category", type=str, help=whose)
     unchecked = "Do not compare the checkpoint with its digest, which finds damage and takes about a second a GB."
     parser.add_argument("--no-verify", action="store_true", help=unchecked)
 

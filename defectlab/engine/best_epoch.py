@@ -20,6 +20,7 @@ from defectlab.models.base import BaseDetector
 from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
 from defectlab.results.pixel_grid import pixel_labels
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 
@@ -104,8 +105,11 @@ class BestEpoch(Callback):
 def monitored_value(monitor: str, run: Run, rows: Sequence[ScoreRow]) -> float:
     """Return a metric of the validation rows, of pixels from the run's maps and masks; NaN where there is none.
 
-    Images held back for calibration are left out.
+    Images held back for calibration are left out. Of several categories it is the mean over them.
     """
+    if run.record.categories:
+        each = [monitored_value(monitor, one, one.scores("validation")) for one in category_runs(run)]
+        return float(np.mean(each))
     rows = choosing_rows(run.record, rows)
     if monitor in IMAGE_MONITORS:
         value = IMAGE_MONITORS[monitor](sort_scores(*columns(rows))).value

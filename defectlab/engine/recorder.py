@@ -18,6 +18,7 @@ from defectlab.engine.split_writer import SplitWriter
 from defectlab.engine.step_clock import StepClock
 from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.models.base import BaseDetector
+from defectlab.models.checkpoint_thresholds import stored_thresholds
 from defectlab.models.processors import RawPostProcessor
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -212,7 +213,9 @@ def _set_threshold_values(module: LightningModule, run: Run) -> None:
     thresholds = run.record.thresholds
     if thresholds.recorded and isinstance(module.post_processor, RawPostProcessor):
         with torch.no_grad():
-            module.post_processor.set_thresholds(thresholds.image.value, thresholds.pixel.value)
+            module.post_processor.set_thresholds(
+                thresholds.image.value, thresholds.pixel.value, stored_thresholds(thresholds).get("categories")
+            )
 
 
 def _datamodule(trainer: Trainer) -> Any:

@@ -25,6 +25,7 @@ from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.git import git_state
 from defectlab.utils.version import __version__
+from defectlab_runtime.errors import OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ def start_run(
     `weights_of` identifies given weights that this run only tests: such a run is never the same experiment as a
     training.
     """
+    if options.aupimo and datamodule.manifest.categories:
+        raise OptionError(
+            "evaluation.aupimo and data.categories do not go together: AUPIMO's bounds are of the good images of one "
+            "category. Leave aupimo out, or train on the categories one by one (`--categories`)."
+        )
     paths.workbook()  # a name that no workbook can have is refused now, not after the training
     backbone: dict[str, Any] = model.backbone_record
     experiment, facts = describe_run(model, datamodule, trainer_options, options)
@@ -70,6 +76,7 @@ def start_run(
         {
             "experiment": experiment,
             "dataset": dataset_record(datamodule),
+            **_category_records(datamodule.manifest),
             "backbone": backbone,
             "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
             "preprocessing": model.preprocessing.to_dict() | {"hash": model.preprocessing.hash},
@@ -183,17 +190,26 @@ def dataset_record(datamodule: Folder) -> dict[str, Any]:
     choose nothing, as scores.csv names them.
     """
     manifest = datamodule.manifest
+    return _dataset_record(manifest, datamodule.name) | {"near_duplicates": _count_near_duplicates(manifest)}
+
+
+def _category_records(manifest: Manifest) -> dict[str, Any]:
+    """Return the records of the categories, each as of a dataset of its own; empty for one dataset."""
+    categories = [{"name": one.name, "dataset": _dataset_record(one, one.name)} for one in manifest.categories]
+    return {"categories": categories} if categories else {}
+
+
+def _dataset_record(manifest: Manifest, name: str) -> dict[str, Any]:
     left_out = manifest.without_mask if manifest.protocol.missing_masks == "leave_out" else ()
     held_back = [paths.relative(manifest.absolute(e)) for e in manifest.entries if not manifest.chooses(e)]
     without_mask = [paths.relative(manifest.absolute(entry)) for entry in left_out]
     return {
-        "name": datamodule.name,
+        "name": name,
         "root": paths.relative(manifest.root),
         "counts": manifest.counts(),
         "manifest": manifest.hash,
         "has_masks": manifest.has_masks,
         "protocol": manifest.protocol.to_dict(),
-        "near_duplicates": _count_near_duplicates(manifest),
         **({"without_mask": without_mask} if without_mask else {}),
         **({"calibration": held_back} if held_back else {}),
     }

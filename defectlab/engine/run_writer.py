@@ -22,14 +22,14 @@ from defectlab.results.evaluate import (
     evaluate_run,
     relabel_scores,
     threshold_by,
-    with_decision,
 )
 from defectlab.results.groups import choose_group_threshold
 from defectlab.results.map_retention import drop_maps
 from defectlab.results.mask_loss import measure_mask_loss
 from defectlab.results.pixel_grid import left_out, pixel_images, pixel_labels, write_grid_masks
-from defectlab.results.record_parts import no_thresholds, threshold_record
-from defectlab.results.run.result_records import ThresholdRecord
+from defectlab.results.record_parts import no_thresholds, threshold_record, thresholds_by_category
+from defectlab.results.run.category_run import category_runs, names_of
+from defectlab.results.run.result_records import ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import update_workbook
@@ -67,14 +67,15 @@ class RunWriter:
         """
         run = self.run
         source = manifest.protocol.threshold_source
-        maps, masks = run.maps("validation"), run.packed_masks("validation")
-        choosing = choosing_rows(run.record, rows)
-        image, pixel = choose_thresholds(choosing, maps, masks, rule, pixel_labels(run, choosing))
-        run.write_scores([*(with_decision(row, image.value) for row in rows), *run.scores("test")])
-        run.update(
-            thresholds={"image": threshold_record(image, source), "pixel": threshold_record(pixel, source)},
-            validation_epoch=epoch,
-        )
+        run.write_scores([*rows, *run.scores("test")])
+        if run.record.categories:
+            alone = category_runs(run)
+            chosen = {str(one.category): _choose(one, one.scores("validation"), rule, source) for one in alone}
+            thresholds = thresholds_by_category(chosen, source)
+        else:
+            thresholds = _choose(run, rows, rule, source)
+        relabel_scores(run, thresholds)
+        run.update(thresholds=thresholds, validation_epoch=epoch)
 
     def write_test(self, rows: Sequence[ScoreRow]) -> None:
         """Write the test scores after those of the validation images."""
@@ -86,8 +87,16 @@ class RunWriter:
         if chosen.recorded and not self.run.record.thresholds.recorded:
             logger.info("No validation images: using the thresholds of %s", source.folder.name)
             origin = f"run {source.record.run_id}"
-            taken = {level: threshold.replaced(source=origin) for level, threshold in chosen.by_level.items()}
-            self.run.update(thresholds=chosen.replaced(**taken))
+            own = names_of(self.run.record)
+            if names_of(source.record) != own:
+                logger.warning(
+                    "Those are of %s, this test is of %s: no thresholds, so no labels and no F1 scores",
+                    ", ".join(names_of(source.record)) or source.dataset, ", ".join(own) or self.run.dataset,
+                )  # fmt: skip
+                self.run.update(thresholds=no_thresholds("the model's thresholds are of other categories"))
+                return
+            taken = {name: _from(one, origin) for name, one in chosen.categories.items()}
+            self.run.update(thresholds=_from(chosen, origin).replaced(categories=taken))
 
     def complete_thresholds(self) -> None:
         """Record that there are no thresholds, if none have been recorded."""
@@ -117,7 +126,7 @@ class RunWriter:
         problem = sort_scores(*columns(run.scores("test"))).problem
         if problem:
             logger.warning("%s: the model failed on these images, so there are no image metrics and no rank", problem)
-        relabel_scores(run, run.record.thresholds.image.value)
+        relabel_scores(run)
         save_panel(run)
         rounded = {stage: round(seconds, 3) for stage, seconds in timings.items()}
         run.advance(
@@ -153,6 +162,19 @@ class RunWriter:
             if trained_elsewhere:
                 tracker.replay_training(self.run)
             tracker.copy_test(self.run)
+
+
+def _choose(run: Run, rows: Sequence[ScoreRow], rule: DefaultRule | None, source: str) -> Thresholds:
+    """Return the thresholds chosen from validation rows and from the maps in the run's folder."""
+    maps, masks = run.maps("validation"), run.packed_masks("validation")
+    choosing = choosing_rows(run.record, rows)
+    image, pixel = choose_thresholds(choosing, maps, masks, rule, pixel_labels(run, choosing))
+    return Thresholds(image=threshold_record(image, source), pixel=threshold_record(pixel, source))
+
+
+def _from(thresholds: Thresholds, origin: str) -> Thresholds:
+    """Return thresholds with the run that they were taken from as their source."""
+    return thresholds.replaced(**{level: one.replaced(source=origin) for level, one in thresholds.by_level.items()})
 
 
 def _missing_scores(run: Run, manifest: Manifest) -> str | None:

@@ -26,7 +26,8 @@ class SplitWriter:
         scores = batch.pred_score.detach().flatten().cpu().numpy()
         for path, score in zip(batch.image_path, scores, strict=True):
             entry = self.entries[path]
-            self.rows.append(ScoreRow(paths.relative(path), self.split, entry.defect, entry.label, float(score), -1))
+            names = paths.relative(path), self.split, entry.defect
+            self.rows.append(ScoreRow(*names, entry.label, float(score), -1, entry.category))
         if batch.anomaly_map is None:
             return
         maps = batch.anomaly_map.detach().float().cpu().numpy()

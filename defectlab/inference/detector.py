@@ -2,7 +2,8 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ from defectlab.utils import paths
 from defectlab.utils.logs import show_log
 from defectlab.utils.memory import free_memory, is_out_of_memory
 from defectlab_runtime.decision import decision, round_down
-from defectlab_runtime.errors import InputError
+from defectlab_runtime.errors import InputError, unknown_name
 from defectlab_runtime.image_limits import max_pixels
 from defectlab_runtime.images import decode_image, to_rgb_array
 from defectlab_runtime.normalization import check_view, heat_range, normalize_scores
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 OnUnreadable = Callable[[str, str], None]
 OneSource = str | Path | np.ndarray | bytes | IO[bytes] | Image.Image
 Source = OneSource | Sequence[OneSource]
+Levels = tuple[float | None, float | None]  # image and pixel threshold
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Prediction:
     float32 and `mask` (H, W) bool have the image's own size; a centre crop leaves NaN and False outside, a model
     without maps everywhere. `mask` is None without a map threshold.
 
+    `category` is whose thresholds decided, for a model that serves several categories.
+
     In another view than raw, `score` and `anomaly_map` lie above the view's own threshold, 0.5 or 100, exactly where
     the raw ones are above the run's; `label` and `mask` are the same in every view.
     """
@@ -56,18 +60,33 @@ class Prediction:
     label: int
     anomaly_map: np.ndarray
     mask: np.ndarray | None
+    category: str | None = None
 
 
 class Detector:
-    """A trained model that scores images and decides at the thresholds of its run."""
+    """A trained model that scores images and decides at the thresholds of its run.
+
+    Where the model serves several categories, `categories` holds image and pixel threshold of each by name, and
+    `category` the one that all images are of; None: each image's is the folder of that name below `root`, the folder of
+    the run's dataset, that it lies in. There are no thresholds for all categories together.
+    """
 
     def __init__(
-        self, model: BaseDetector, image_threshold: float | None, pixel_threshold: float | None, batch_size: int = 8
+        self,
+        model: BaseDetector,
+        image_threshold: float | None,
+        pixel_threshold: float | None,
+        batch_size: int = 8,
+        categories: Mapping[str, Levels] | None = None,
+        root: Path | None = None,
     ) -> None:
         self.model = model.eval()
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.batch_size = batch_size
+        self.categories = dict(categories or {})
+        self.category: str | None = None
+        self.root = root
         self._max_batch: int | None = None  # largest batch size that fits, once memory ran out
 
     @classmethod
@@ -78,6 +97,7 @@ class Detector:
         backbone: nn.Module | None = None,
         device: str | torch.device = "auto",
         verify: bool = True,
+        category: str | None = None,
     ) -> "Detector":
         """Load a run folder or a checkpoint. Needs no weights file and no training images.
 
@@ -89,10 +109,11 @@ class Detector:
             backbone: Only for a model trained with a backbone of unknown code: the same module.
             device: "auto" takes the GPU where there is one.
             verify: False does not compare the checkpoint with its digest, which takes about a second a GB.
+            category: That of all images, for a model that serves several; see `of_category`.
 
         Raises:
-            InputError: No such run or checkpoint, it is damaged, `backbone` is needed, or this machine has no such
-                device.
+            InputError: No such run or checkpoint, it is damaged, `backbone` is needed, this machine has no such device,
+                or the model does not serve this category.
         """
         show_log()
         target = _device(device)
@@ -105,15 +126,81 @@ class Detector:
         its_own = run is not None and (a_folder or run.holds(checkpoint))
         thresholds = run.record.thresholds if run and its_own else None
         if thresholds and thresholds.recorded:
-            image, pixel = thresholds.image.value, thresholds.pixel.value
+            image, pixel = _levels(thresholds)
+            categories = {name: _levels(one) for name, one in thresholds.categories.items()}
             if run is not None and run.holds(checkpoint) and isinstance(model.post_processor, RawPostProcessor):
                 _warn_of_old_copy(run, checkpoint, thresholds)
         else:
-            copy = read_checkpoint_record(checkpoint, verify=False)["thresholds"]
-            image, pixel = copy["image"], copy["pixel"]
+            stored = read_checkpoint_record(checkpoint, verify=False)["thresholds"]
+            image, pixel = stored["image"], stored["pixel"]
+            categories = {name: (one["image"], one["pixel"]) for name, one in stored.get("categories", {}).items()}
             logger.info("No run.json with thresholds of %s: using the checkpoint's copy", checkpoint.name)
         batch_size = run.record.experiment.data["eval_batch_size"] if run else 8
-        return cls(model.to(target), image, pixel, batch_size)
+        root = paths.resolve(run.record.dataset.root) if run and run.record.categories else None
+        detector = cls(model.to(target), image, pixel, batch_size, categories, root)
+        return detector if category is None else detector.of_category(category)
+
+    def of_category(self, name: str) -> "Detector":
+        """Return this detector for images of one of its categories: it decides at that category's thresholds.
+
+        Raises:
+            InputError: The model serves one dataset, or no such category.
+        """
+        if not self.categories:
+            raise InputError(f"This model serves one dataset, not categories: leave category={name!r} out.")
+        if name not in self.categories:
+            raise InputError(unknown_name("category", name, list(self.categories)))
+        one = copy(self)
+        one.category = name
+        one.image_threshold, one.pixel_threshold = self.categories[name]
+        return one
+
+    def of(self, found: Prediction) -> "Detector":
+        """Return this detector with the thresholds that a prediction was decided at."""
+        return self if found.category in (None, self.category) else self.of_category(found.category)
+
+    @property
+    def each(self) -> "list[Detector]":
+        """The detector for each category that an image can be of; itself where there is one set of thresholds."""
+        return [self] if self._is_decided else [self.of_category(name) for name in self.categories]
+
+    @property
+    def _is_decided(self) -> bool:
+        """Whether one set of thresholds decides all images."""
+        return not self.categories or self.category is not None
+
+    def _for(self, path: str | None) -> "Detector":
+        """Return this detector with the thresholds of the category whose folder below `root` an image lies in.
+
+        Raises:
+            InputError: It lies in none, or is no file.
+        """
+        if self._is_decided:
+            return self
+        parts: tuple[str, ...] = ()
+        if path is not None and self.root is not None:
+            file = paths.resolve(path)
+            parts = file.relative_to(self.root).parts if file.is_relative_to(self.root) else ()
+        if parts and parts[0] in self.categories:
+            return self.of_category(parts[0])
+        where = "" if self.root is None else f", and below no category's folder in {paths.relative(self.root)}"
+        raise InputError(
+            f"This model serves {', '.join(self.categories)}, each with thresholds of its own. Say which one: "
+            f"category={next(iter(self.categories))!r} (--category); {path or 'an image that is no file'} names "
+            f"none{where}."
+        )
+
+    def _check_categories(self, source: Source) -> None:
+        """Check, before any image is scored, that the category of each is known."""
+        if self._is_decided:
+            return
+        given = [source] if isinstance(source, str | Path) or not isinstance(source, Sequence) else source
+        for part in given:
+            if not isinstance(part, str | Path):
+                self._for(_path_of(part))
+                continue
+            for file in _files(part, lambda *_: None):  # what is not there is reported when it is read
+                self._for(str(file))
 
     @property
     def bit_depth(self) -> int | None:
@@ -150,6 +237,10 @@ class Detector:
         """
         if check_view(view) == "raw":
             return
+        if not self._is_decided:
+            for one in self.each:
+                one.check_view(view)
+            return
         if self.image_threshold is None:
             raise InputError(
                 f"This run has no image threshold, so there is no view {view!r} of its scores; leave it raw."
@@ -167,6 +258,9 @@ class Detector:
         Raises:
             InputError: This run cannot give the view.
         """
+        own = self.of(prediction)
+        if own is not self:
+            return own.normalize(prediction, view, digits)
         self.check_view(view)
         if view == "raw":
             return prediction
@@ -178,18 +272,23 @@ class Detector:
             anomaly_map = normalize_scores(view, anomaly_map, self.pixel_threshold, *self.map_range, digits)
         return replace(prediction, score=float(score), anomaly_map=anomaly_map)
 
-    def predict(self, source: Source, batch_size: int | None = None, view: str = "raw") -> list[Prediction]:
+    def predict(
+        self, source: Source, batch_size: int | None = None, view: str = "raw", category: str | None = None
+    ) -> list[Prediction]:
         """Score a file, a folder (with all below it), a glob, an array, an image, or a list of these, in order.
 
         Arrays: (H, W, 3), (H, W) or (N, H, W, 3), uint8, uint16 or float in [0, 1]. Images: a Pillow image, the bytes
         of an image file, a file open in binary mode. For more images than fit into
         memory with their maps, use `iterate`. Views of the scores: raw, min_max, percent (`normalize`).
 
+        A model that serves several categories decides at the thresholds of `category`; without it, at those of the
+        category whose folder in the run's dataset an image lies in.
+
         Raises:
             DataError: No images, or one that cannot be read.
-            InputError: A view that this run cannot give.
+            InputError: A view that this run cannot give, or an image of unknown category.
         """
-        return list(self.iterate(source, batch_size, view))
+        return list(self.iterate(source, batch_size, view, category=category))
 
     def iterate(
         self,
@@ -197,12 +296,17 @@ class Detector:
         batch_size: int | None = None,
         view: str = "raw",
         on_unreadable: OnUnreadable | None = None,
+        category: str | None = None,
     ) -> Iterator[Prediction]:
         """Yield what `predict` returns, one batch at a time.
 
         With `on_unreadable`, files that cannot be read are left out; it is called with the path and the reason of each.
         """
+        if category is not None:
+            yield from self.of_category(category).iterate(source, batch_size, view, on_unreadable)
+            return
         self.check_view(view)
+        self._check_categories(source)
         for batch in _batches(read_images(source, on_unreadable, self.bit_depth), batch_size or self.batch_size):
             yield from (self.normalize(prediction, view) for prediction in self._predict_what_fits(batch))
 
@@ -240,14 +344,20 @@ class Detector:
             maps = output.anomaly_map.float().cpu()
         maps = maps.reshape(len(batch), *maps.shape[-2:])  # (B, 1, h, w) -> (B, h, w)
         for (path, image), score, anomaly_map in zip(batch, scores.tolist(), maps, strict=True):
+            own = self._for(path)
             own_size = preprocessing.to_image(anomaly_map[None], (image.shape[-2], image.shape[-1]))[0].numpy()
             yield Prediction(
                 image_path=path,
                 score=score,
-                label=decision(score, self.image_threshold),
+                label=decision(score, own.image_threshold),
                 anomaly_map=own_size,
-                mask=None if self.pixel_threshold is None else own_size > round_down(self.pixel_threshold),
+                mask=None if own.pixel_threshold is None else own_size > round_down(own.pixel_threshold),
+                category=own.category,
             )
+
+
+def _levels(thresholds: Thresholds) -> Levels:
+    return thresholds.image.value, thresholds.pixel.value
 
 
 def _warn_of_old_copy(run: Run, checkpoint: Path, thresholds: Thresholds) -> None:

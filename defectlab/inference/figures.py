@@ -10,6 +10,7 @@ from PIL import Image
 
 from defectlab.inference.detector import Detector, Prediction
 from defectlab.inference.nearest_patches import Box, NearestGood
+from defectlab.results.run.category_run import category_run, one_dataset
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
@@ -41,6 +42,7 @@ def image_figure(detector: Detector, found: Prediction) -> Image.Image:
     Raises:
         InputError: A prediction of an array, or a run without a scale for its maps.
     """
+    detector = detector.of(found)
     low, high = scale_of(detector)
     pictures = prediction_images(detector, found)
     height, width = pictures[0].shape[:2]
@@ -58,6 +60,7 @@ def relative_figure(detector: Detector, found: Prediction) -> Image.Image:
     Raises:
         InputError: A prediction of an array, or a run without thresholds.
     """
+    detector = detector.of(found)
     limit, pixel = detector.image_threshold, detector.pixel_threshold
     if limit is None or pixel is None or not min(limit, pixel) > 0:
         raise InputError("This run has no thresholds above 0, so nothing can be shown relative to them.")
@@ -80,7 +83,13 @@ def _relative(ratio: float, above: bool) -> str:
 
 
 def score_figure(run: Run, found: Prediction) -> Image.Image:
-    """Return a figure of one image's score among the run's validation scores, with the threshold."""
+    """Return a figure of one image's score among the run's validation scores, with the threshold.
+
+    For a run that serves several categories these are of the image's category.
+    """
+    if run.record.categories and found.category is not None:
+        run = category_run(run, found.category)
+    one_dataset(run, "this figure")
     rows = run.scores("validation")
     threshold = run.record.thresholds.image.value
     figure, (axis,) = new_figure((11, 2.4))
@@ -138,7 +147,7 @@ def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile
     rows = []
     for found in predictions:
         row = ScoreRow(str(found.image_path), "predict", "", -1, found.score, found.label)
-        detail, wrong = verdict_text(row, detector.image_threshold)
+        detail, wrong = verdict_text(row, detector.of(found).image_threshold)
         rows.append(PanelRow(prediction_images(detector, found), paths.relative(row.image_path), detail, wrong))
     legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
     ends = ends_text("range of the validation images" if (low, high) == detector.map_range else "")
@@ -154,6 +163,7 @@ def prediction_images(detector: Detector, found: Prediction) -> list[np.ndarray]
     """
     if found.image_path is None:
         raise InputError("This picture needs the image's file: predict a file instead of an array.")
+    detector = detector.of(found)
     low, high = scale_of(detector)
     image = thumbnail(read_image(found.image_path, detector.bit_depth), 2 * TILE)
     size = (image.shape[1], image.shape[0])
@@ -184,6 +194,7 @@ def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
     """
     if found.image_path is None or found.mask is None:
         raise InputError("This figure needs the image's file, and a run with a map threshold.")
+    detector = detector.of(found)
     limit = detector.image_threshold
     against = "no threshold" if limit is None else f"threshold {limit:.4g}"
     title = f"score {found.score:.4g}, {against}: {VERDICTS[found.label]}"

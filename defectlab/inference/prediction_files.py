@@ -40,6 +40,7 @@ def predict_to_folder(
     device: str = "auto",
     strict: bool = False,
     verify: bool = True,
+    category: str | None = None,
 ) -> Path:
     """Score images and write `scores.csv`, and on request `heatmaps/` and `masks/`, under `output`.
 
@@ -67,12 +68,12 @@ def predict_to_folder(
     files = find_images(source)
     problems = unreadable_files(files, strict=strict)
     refuse_all(files, problems)
-    detector = Detector.load(run, device=device, verify=verify)
+    detector = Detector.load(run, device=device, verify=verify, category=category)
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
     detector.check_view(view)
-    low, high = scale = _heat_scale(detector, view)
-    _check_pictures(detector, heatmaps, masks, figures, low)
+    for one in detector.each:
+        _check_pictures(one, heatmaps, masks, figures, _heat_scale(one, view)[0])
     common = common_folder(files)
     rows: dict[Path, ScoreRow] = {}
     pictures = names.UniquePaths()
@@ -81,10 +82,11 @@ def predict_to_folder(
         for prediction in detector.iterate(usable, on_unreadable=None if strict else note_problem(problems)):
             file = Path(prediction.image_path or "")
             shown = detector.normalize(prediction, view, DIGITS.get(view)).score
-            row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label)
+            row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label, prediction.category)
             picture = pictures.of(*file.relative_to(common).parts[:-1], f"{file.name}.png")
             if heatmaps:
                 image = as_uint8(read_image(file, detector.bit_depth))
+                scale = _heat_scale(detector.of(prediction), view)
                 _write_heatmap(output / "heatmaps" / picture, image, prediction, scale)
             if prediction.mask is not None and masks:
                 save_image(output / "masks" / picture, prediction.mask)
@@ -102,9 +104,9 @@ def predict_to_folder(
     logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
     log_problems(problems)
     if view != "raw":
-        above, raw = VIEW_THRESHOLDS[view], detector.image_threshold
-        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %r", view, above, raw)
-    if heatmaps:
+        above, raw = VIEW_THRESHOLDS[view], ", ".join(repr(one.image_threshold) for one in detector.each)
+        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %s", view, above, raw)
+    for low, high in dict.fromkeys(_heat_scale(one, view) for one in detector.each if heatmaps):
         logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
     return output / "scores.csv"
 

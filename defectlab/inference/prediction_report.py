@@ -47,6 +47,7 @@ def report_predictions(
     device: str = "auto",
     strict: bool = False,
     verify: bool = True,
+    category: str | None = None,
 ) -> Path:
     """Score images and write all results under `output`; return the path of anomaly_test_output.json.
 
@@ -70,6 +71,7 @@ def report_predictions(
         strict: Whether an image that cannot be read is an error. Else it has no score, and its reason stands in the
             column `problem` of scores.csv and under `unreadable` in the JSON.
         verify: False does not compare the checkpoint with its digest; for a `run` that is no detector yet.
+        category: That of the images, for a model that serves several.
 
     Raises:
         InputError: No run, no images, none that can be read (with `strict`: one that cannot), or a run without a
@@ -81,6 +83,13 @@ def report_predictions(
     problems = unreadable_files(files, strict=strict)
     refuse_all(files, problems)
     detector = run if isinstance(run, Detector) else Detector.load(run, device=device, verify=verify)
+    if category is not None:
+        detector = detector.of_category(category)
+    if len(detector.each) > 1:
+        raise InputError(
+            f"A report is of one category, and this model serves {', '.join(detector.categories)}: say which, such as "
+            f"--category {next(iter(detector.categories))}."
+        )
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
     if threshold_type == "pixel":

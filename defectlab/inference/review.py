@@ -14,6 +14,7 @@ from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.samples.store import MARKER
 from defectlab.inference.detector import Prediction
+from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.files import read_csv, write_csv
@@ -106,6 +107,7 @@ class ReviewedFolder(Folder):
         self.images = [paths.resolve(image) for image in images]
         if not self.images:
             raise InputError("No images to add: nothing was confirmed as good, so training again would give the same.")
+        one_dataset(self.run, "a training with reviewed images")
         own = self.run.record.experiment.data
         super().__init__(**{key: value for key, value in own.items() if not key.endswith("augmentations")} | options)
 

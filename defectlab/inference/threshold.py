@@ -27,7 +27,13 @@ class ThresholdChange:
     rows: Sequence[Mapping[str, Any]] = ()
 
 
-def apply_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[str] = ("image",)) -> ThresholdChange:
+def apply_threshold(
+    run: Run,
+    rule: str,
+    options: RuleOptions,
+    levels: Sequence[str] = ("image",),
+    category: str | None = None,
+) -> ThresholdChange:
     """Choose a run's thresholds by another rule and write them everywhere.
 
     The record gets the thresholds, the labels and the metrics at them, and keeps the thresholds before
@@ -39,7 +45,7 @@ def apply_threshold(run: Run, rule: str, options: RuleOptions, levels: Sequence[
         InputError, OptionError: See `defectlab.results.rethreshold.set_threshold`.
         OSError, RuntimeError: The checkpoint cannot be written.
     """
-    set_threshold(run, rule, options, levels, lambda thresholds: _checkpoints_with(run, thresholds))
+    set_threshold(run, rule, options, levels, lambda thresholds: _checkpoints_with(run, thresholds), category)
     return renew(run)
 
 

@@ -210,9 +210,11 @@ class BaseDetector(AnomalibModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add to a checkpoint, as plain data, everything that is needed to build this model again."""
         super().on_save_checkpoint(checkpoint)
-        image, pixel = (
-            self.post_processor.thresholds if isinstance(self.post_processor, RawPostProcessor) else (None, None)
-        )
+        thresholds: dict[str, Any] = {"image": None, "pixel": None}
+        if isinstance(self.post_processor, RawPostProcessor):
+            thresholds["image"], thresholds["pixel"] = self.post_processor.thresholds
+            if self.post_processor.category_thresholds:
+                thresholds["categories"] = self.post_processor.category_thresholds
         checkpoint[CHECKPOINT_KEY] = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
@@ -220,7 +222,7 @@ class BaseDetector(AnomalibModule):
             "options": self.options,
             "backbone": self.backbone_record,
             "preprocessing": self.preprocessing.to_dict(),
-            "thresholds": {"image": image, "pixel": pixel},
+            "thresholds": thresholds,
             **({"sources": dict(self.sources)} if self.sources else {}),
         }
 

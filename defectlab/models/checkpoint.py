@@ -105,12 +105,21 @@ def _problem(checkpoint: Mapping[str, Any], record: Any) -> str | None:
                 return f"it has no '{where}{key}'"
             if not isinstance(found[key], kind):
                 return f"'{where}{key}' is {type(found[key]).__name__}, which it cannot be"
+    categories = record["thresholds"].get("categories", {})
+    if not isinstance(categories, Mapping) or not all(map(_are_thresholds, categories.values())):
+        return f"'{CHECKPOINT_KEY}.thresholds.categories' is no image and pixel threshold by name"
     for key, value in checkpoint["state_dict"].items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             return f"'state_dict' holds something other than tensors by name ({short_repr(key)})"
         if problem := tensor_problem(value):
             return f"the tensor {short_repr(key)} {problem}"
     return None
+
+
+def _are_thresholds(found: Any) -> bool:
+    if not isinstance(found, Mapping) or not _THRESHOLDS.keys() <= found.keys():
+        return False
+    return all(isinstance(found[key], kind) for key, kind in _THRESHOLDS.items())
 
 
 @contextmanager

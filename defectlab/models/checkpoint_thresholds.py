@@ -22,10 +22,18 @@ def weights_identity(checkpoint: Path) -> str:
     return str(record.get(IDENTITY) or file_sha256(checkpoint))
 
 
-def stored_thresholds(thresholds: Thresholds) -> dict[str, float | None]:
-    """Return the thresholds as a checkpoint's record has them: by level, float32 values that decide alike."""
+def stored_thresholds(thresholds: Thresholds) -> dict[str, Any]:
+    """Return the thresholds as a checkpoint's record has them: by level, float32 values that decide alike.
+
+    Those of categories, where one model serves several, follow by name.
+    """
     values = {level: one.value for level, one in thresholds.by_level.items()}
-    return {level: None if value is None else stored_threshold(value) for level, value in values.items()}
+    stored: dict[str, Any] = {
+        level: None if value is None else stored_threshold(value) for level, value in values.items()
+    }
+    if thresholds.categories:
+        stored["categories"] = {name: stored_thresholds(one) for name, one in thresholds.categories.items()}
+    return stored
 
 
 def is_current(record: Mapping[str, Any], thresholds: Thresholds) -> bool:

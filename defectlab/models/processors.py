@@ -1,5 +1,6 @@
 """Pre- and post-processor of models in anomalib's terms: recorded pre-processing, and decisions on raw scores."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,11 +67,22 @@ class RawPostProcessor(PostProcessor):
 
     def __init__(self) -> None:
         super().__init__(enable_normalization=True, enable_thresholding=True)
+        self.category_thresholds: dict[str, dict[str, float | None]] = {}
 
-    def set_thresholds(self, image: float | None, pixel: float | None) -> None:
-        """Set raw thresholds; None is "no threshold": no labels, no masks."""
+    def set_thresholds(
+        self,
+        image: float | None,
+        pixel: float | None,
+        categories: Mapping[str, Mapping[str, float | None]] | None = None,
+    ) -> None:
+        """Set raw thresholds; None is "no threshold": no labels, no masks.
+
+        Those of `categories` (image and pixel by name) are written into checkpoints, and decide in a `Detector`, which
+        is told an image's category; a batch here has none.
+        """
         self._image_threshold.fill_(stored_threshold(image))
         self._pixel_threshold.fill_(stored_threshold(pixel))
+        self.category_thresholds = {name: dict(one) for name, one in (categories or {}).items()}
 
     def set_ranges(self, image: tuple[float, float], pixel: tuple[float, float]) -> None:
         """Set smallest and largest validation score, for normalised views (and for plain anomalib)."""

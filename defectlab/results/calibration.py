@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from defectlab.evaluation.threshold import Threshold
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.record import RunRecord
+from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 
@@ -62,6 +64,16 @@ def checked_promise(record: RunRecord, found: Threshold) -> Threshold:
 
 def withdraw_recorded(run: Run) -> None:
     """Withdraw the promises of a run's recorded thresholds whose images have chosen something since."""
+    categories = {str(one.category): _withdrawn(one) for one in category_runs(run)}
+    thresholds = _withdrawn(run)
+    if categories:
+        thresholds = thresholds.replaced(categories=categories)
+    if thresholds != run.record.thresholds:
+        run.update(thresholds=thresholds)
+
+
+def _withdrawn(run: Run) -> Thresholds:
+    """Return a run's recorded thresholds, with the promises withdrawn that do not hold any more."""
     changed = {}
     for level, one in run.record.thresholds.by_level.items():
         label = PROMISES.get(one.rule)
@@ -70,8 +82,7 @@ def withdraw_recorded(run: Run) -> None:
             changed[level] = one.replaced(
                 withdrawn=why, reason=f"{one.reason}; this promise no longer holds, because {why}"
             )
-    if changed:
-        run.update(thresholds=run.record.thresholds.replaced(**changed))
+    return run.record.thresholds.replaced(**changed)
 
 
 def _lost_promise(record: RunRecord, label: int) -> str | None:

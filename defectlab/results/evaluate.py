@@ -19,6 +19,7 @@ from defectlab.results.groups import evaluate_groups, row_groups
 from defectlab.results.per_defect import per_defect
 from defectlab.results.pixel_grid import evaluation_record, pixel_images
 from defectlab.results.record_parts import interval_records
+from defectlab.results.run.category_run import category_runs, image_thresholds
 from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -89,8 +90,11 @@ def evaluate_run(
         computed), `metric_reasons` for those, `intervals` of those that can be, `per_defect`, in `trivial` what calling
         every image anomalous gives, and for a run with `data.group` the same of `groups`, at `group_threshold`, else at
         the recorded one or one chosen now. Where maps were not kept, what is said of pixels stays as it was computed
-        while they were there.
+        while they were there. For a run that serves several categories, those of each are in `categories`, and metrics
+        are their means.
     """
+    if run.record.categories:
+        return _evaluate_categories(run, thresholds or run.record.thresholds)
     thresholds = thresholds or run.record.thresholds
     image, pixel = thresholds.image.value, thresholds.pixel.value
     tested = run.scores("test")
@@ -124,6 +128,49 @@ def evaluate_run(
     }
 
 
+def _evaluate_categories(run: Run, thresholds: Thresholds) -> dict[str, Any]:
+    """Return the results of `evaluate_run` for a run that serves several categories, each as a run of its own."""
+    results = {
+        str(one.category): evaluate_run(one, thresholds.categories.get(str(one.category), one.record.thresholds))
+        for one in category_runs(run)
+    }
+    fields = ("metrics", "metric_reasons", "intervals", "per_defect", "trivial")
+    categories = [one.replaced(**{key: results[one.name][key] for key in fields}) for one in run.record.categories]
+    metrics, reasons = _means({name: (its["metrics"], its["metric_reasons"]) for name, its in results.items()})
+    trivial, _ = _means({name: (its["trivial"], {}) for name, its in results.items()})
+    return {
+        "evaluation": evaluation_record(run),
+        "metrics": metrics,
+        "metric_reasons": reasons,
+        "intervals": {},
+        "per_defect": [
+            kind.replaced(defect=f"{name}/{kind.defect}") for name, its in results.items() for kind in its["per_defect"]
+        ],
+        "trivial": trivial,
+        "categories": categories,
+    }
+
+
+def _means(
+    categories: Mapping[str, tuple[Mapping[str, float | None], Mapping[str, str | None]]],
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Return the mean of each metric over all categories, and the reasons of those that some category has not.
+
+    A mean over some of them would be of other images than its neighbours in a table, so there is none then.
+    """
+    means: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for metric in dict.fromkeys(metric for metrics, _ in categories.values() for metric in metrics):
+        values = {name: metrics.get(metric) for name, (metrics, _) in categories.items()}
+        lacking = [name for name, value in values.items() if value is None]
+        known = [value for value in values.values() if value is not None]
+        means[metric] = None if lacking else sum(known) / len(known)
+        if lacking:
+            why = categories[lacking[0]][1].get(metric)
+            reasons[metric] = f"no mean over all categories, for {', '.join(lacking)} has none ({why})"
+    return means, reasons
+
+
 def _intervals(
     run: Run,
     rows: Sequence[ScoreRow],
@@ -145,9 +192,13 @@ def _intervals(
     return {name: interval for name, interval in found.items() if metrics.get(name) is not None}
 
 
-def relabel_scores(run: Run, threshold: float | None) -> None:
-    """Rewrite scores.csv with every image's decision at the image threshold."""
-    run.write_scores([with_decision(row, threshold) for row in run.scores()])
+def relabel_scores(run: Run, thresholds: Thresholds | None = None) -> None:
+    """Rewrite scores.csv with every image's decision at the image threshold, its category's where there are several.
+
+    The thresholds are the recorded ones, or others.
+    """
+    by_category = image_thresholds(thresholds or run.record.thresholds)
+    run.write_scores([with_decision(row, by_category.get(row.category)) for row in run.scores()])
 
 
 def with_decision(row: ScoreRow, threshold: float | None) -> ScoreRow:

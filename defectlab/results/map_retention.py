@@ -3,6 +3,7 @@
 import numpy as np
 
 from defectlab.results.curves import where_it_fails
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.ownership import check_claim
 from defectlab.results.run.result_records import MapRetentionRecord
 from defectlab.results.run.run import Run
@@ -29,7 +30,7 @@ def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
     """Delete the maps that `keep_maps` does not retain, after the metrics are computed.
 
     "worst" keeps, of the test, the ten highest-scoring good images, the ten lowest-scoring anomalous ones and the ten
-    closest to the threshold.
+    closest to the threshold; so many of each category, where the run serves several.
 
     Returns:
         The policy, the positions of the test's rows in scores.csv that have a map, and what is not available then.
@@ -38,7 +39,7 @@ def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
         return MapRetentionRecord(policy="all")
     check_claim(run.folder)
     maps = run.maps("test")
-    rows = worst_rows(run.scores("test"), run.record.thresholds.image.value) if keep_maps == "worst" else []
+    rows = _worst_of(run) if keep_maps == "worst" else []
     for path in (run.maps_path("test"), run.masks_path("test")):
         if rows and maps is not None and path.is_file():
             chosen = np.load(path, mmap_mode="r")[rows]
@@ -50,6 +51,14 @@ def drop_maps(run: Run, keep_maps: str) -> MapRetentionRecord:
         path.unlink(missing_ok=True)
     unavailable = "pixel metrics and pixel thresholds cannot be computed again from this record"
     return MapRetentionRecord(policy=keep_maps, rows=rows, unavailable=unavailable)
+
+
+def _worst_of(run: Run) -> list[int]:
+    """Return the positions of the worst test rows of a run, of each of its categories where it serves several."""
+    if run.record.categories:
+        each = ((one.places("test"), _worst_of(one)) for one in category_runs(run))
+        return sorted(places[row] for places, rows in each for row in rows)
+    return worst_rows(run.scores("test"), run.record.thresholds.image.value)
 
 
 def worst_rows(rows: list[ScoreRow], threshold: float | None, count: int = WORST) -> list[int]:

@@ -40,7 +40,7 @@ def measure_mask_loss(run: Run, manifest: Manifest) -> MaskLossRecord | None:
     counts, packed = _compare(_Masks(manifest.hash, tuple(row.image_path for row in rows), frame, manifest))
     method = run.record.evaluation.mask_reduction
     _log(counts, nearest=method == "nearest")
-    if method == "nearest":
+    if method == "nearest" or run.record.categories:  # whose metrics are means over categories, not of all pixels
         return counts
     known = np.flatnonzero(pixel_labels(run, rows) >= 0).tolist()
     metrics = pixel_metrics(ImageSubset(_OtherMasks(images, packed), known))

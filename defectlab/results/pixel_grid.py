@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.mask_files import read_mask
 from defectlab.data.transforms.mask_reduction import reduce_mask
-from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, MaskedImages, PixelImages, maps_problem
+from defectlab.evaluation.pixel.maps_and_masks import ArrayImages, ImageSubset, MaskedImages, PixelImages, maps_problem
 from defectlab.evaluation.pixel.pixel_size import PixelSize
 from defectlab.results.run.arrays import mapped
+from defectlab.results.run.category_run import CategoryRun
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -133,6 +134,9 @@ def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:
         )
     if pixel_size_of(run) == "input":
         return _counted(run, ArrayImages(maps, masks)), None
+    if isinstance(run, CategoryRun):  # one file has the masks of all categories
+        images, why = pixel_images(run.whole)
+        return (None, why) if images is None else (ImageSubset(images, run.places(SPLIT)), None)
     packed, sizes_path = run.grid_paths(SPLIT)
     sizes = mapped(sizes_path, 2, np.int64)
     if not packed.is_file() or sizes is None:

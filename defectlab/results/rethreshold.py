@@ -16,7 +16,8 @@ from defectlab.results.calibration import PROMISES, checked_promise, rows_for_ru
 from defectlab.results.evaluate import columns, evaluate_run, relabel_scores
 from defectlab.results.groups import choose_group_threshold, group_columns, row_groups
 from defectlab.results.pixel_grid import check_rows, pixel_labels
-from defectlab.results.record_parts import threshold_record
+from defectlab.results.record_parts import threshold_record, thresholds_by_category
+from defectlab.results.run.category_run import category_run, category_runs
 from defectlab.results.run.result_records import EarlierThresholds, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
@@ -30,7 +31,12 @@ Alongside = Callable[[Thresholds], AbstractContextManager[None]]
 
 
 def set_threshold(
-    run: Run, rule: str, options: RuleOptions, levels: Sequence[str], alongside: Alongside = lambda _: nullcontext()
+    run: Run,
+    rule: str,
+    options: RuleOptions,
+    levels: Sequence[str],
+    alongside: Alongside = lambda _: nullcontext(),
+    category: str | None = None,
 ) -> dict[str, Threshold]:
     """Choose new thresholds on the run's validation images, relabel every image and recompute the metrics.
 
@@ -43,6 +49,8 @@ def set_threshold(
     error, not at all; it keeps the thresholds before (`restore_thresholds`). Only the record and scores.csv change:
     `defectlab.inference.threshold.apply_threshold` brings checkpoint, pictures, reports and workbook along.
 
+    Of a run that serves several categories each gets a threshold of its own, chosen on its images, or `category` alone.
+
     `alongside` is entered with the new thresholds before anything is written, and left once it has been.
 
     Raises:
@@ -51,12 +59,13 @@ def set_threshold(
     """
     _check(run, rule, levels)
     check_options(rule, options)
-    rows = run.scores("validation")
     source = run.record.dataset.protocol.threshold_source
-    choosers = {"image": image_threshold, "pixel": _pixel_threshold}
-    chosen = {level: choosers[level](run, rows, rule, options, source) for level in levels}
-    records = {level: threshold_record(threshold, source) for level, threshold in chosen.items()}
-    thresholds = run.record.thresholds.replaced(**records)
+    if run.record.categories:
+        thresholds, chosen = _choose_by_category(run, rule, options, levels, category)
+    elif category is not None:
+        raise InputError(f"{run.folder.name} is of one dataset, not of categories: leave category={category!r} out.")
+    else:
+        thresholds, chosen = _choose(run, rule, options, levels)
     of_groups = _group_threshold(run, rule, options, source) if "image" in levels else None
     earlier = run.record.earlier_thresholds
     if thresholds != run.record.thresholds:
@@ -65,6 +74,38 @@ def set_threshold(
         earlier = [*earlier, EarlierThresholds(thresholds=run.record.thresholds, group=group, until=now)]
     _write(run, thresholds, of_groups, earlier, alongside)
     return chosen
+
+
+def _choose(
+    run: Run, rule: str, options: RuleOptions, levels: Sequence[str]
+) -> tuple[Thresholds, dict[str, Threshold]]:
+    """Return a run's thresholds with those of the levels chosen anew, and what was chosen by level."""
+    rows, source = run.scores("validation"), run.record.dataset.protocol.threshold_source
+    choosers = {"image": image_threshold, "pixel": _pixel_threshold}
+    chosen = {level: choosers[level](run, rows, rule, options, source) for level in levels}
+    records = {level: threshold_record(threshold, source) for level, threshold in chosen.items()}
+    return run.record.thresholds.replaced(**records), chosen
+
+
+def _choose_by_category(
+    run: Run, rule: str, options: RuleOptions, levels: Sequence[str], category: str | None
+) -> tuple[Thresholds, dict[str, Threshold]]:
+    """Return what `_choose` does, chosen on each category's own images, or on those of the given one."""
+    if rule == "manual" and category is None:
+        raise OptionError(
+            "Each category has a scale of its own: name the one whose threshold this is, such as --category "
+            f"{run.record.categories[0].name}."
+        )
+    asked = category_runs(run) if category is None else [category_run(run, category)]
+    chosen: dict[str, Threshold] = {}
+    changed = dict(run.record.thresholds.categories)
+    for one in asked:
+        try:
+            changed[str(one.category)], found = _choose(one, rule, options, levels)
+        except InputError as error:  # of all, or none changes
+            raise type(error)(f"Category {one.category}: {error}") from error
+        chosen |= {f"{one.category} {level}": threshold for level, threshold in found.items()}
+    return thresholds_by_category(changed, run.record.dataset.protocol.threshold_source), chosen
 
 
 def restore_thresholds(run: Run, alongside: Alongside = lambda _: nullcontext()) -> Thresholds:
@@ -77,10 +118,14 @@ def restore_thresholds(run: Run, alongside: Alongside = lambda _: nullcontext())
     if not earlier:
         raise InputError(f"{run.folder} has the thresholds of its training: there is nothing to take back.")
     last = earlier[-1]
-    if last.thresholds.pixel != run.record.thresholds.pixel:
+    if _pixels_of(last.thresholds) != _pixels_of(run.record.thresholds):
         _check_maps(run)
     _write(run, last.thresholds, last.group, earlier[:-1], alongside)
     return last.thresholds
+
+
+def _pixels_of(thresholds: Thresholds) -> list[ThresholdRecord]:
+    return [thresholds.pixel, *(one.pixel for one in thresholds.categories.values())]
 
 
 def _write(
@@ -95,12 +140,12 @@ def _write(
         results = evaluate_run(run, thresholds, of_groups)
     with alongside(thresholds):
         if results:
-            relabel_scores(run, thresholds.image.value)  # after all computations that can fail
+            relabel_scores(run, thresholds)  # after all computations that can fail
         try:
             run.update(thresholds=thresholds, earlier_thresholds=list(earlier), **results)
         except BaseException:
             if results:
-                relabel_scores(run, run.record.thresholds.image.value)
+                relabel_scores(run)
             raise
 
 

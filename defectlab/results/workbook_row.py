@@ -11,6 +11,7 @@ from defectlab.data.mask_content import MaskReading
 from defectlab.evaluation.metric_names import BARE_METRICS, LOWER_IS_BETTER, METRICS, ORACLE, is_metric
 from defectlab.results.model_names import TITLES
 from defectlab.results.pixel_grid import describe_grid
+from defectlab.results.run.category_run import CategoryRun, names_of
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import ThresholdRecord
@@ -24,6 +25,7 @@ RankingKey = tuple[str, str, str]  # dataset, split, pixel size
 
 KEY, GRID = "run_id", "pixel_grid"
 FINISHED, GONE, IMPORTED, ELSEWHERE = "finished", "record not found", "imported", "recorded elsewhere"
+ONE_MODEL = "one model for"  # the categories that the model serves; the row of the run has the means over them
 PARTIAL = "partial"  # beginning of the state of a run that has not scored all of its images
 
 _WITH_INTERVAL = (*BARE_METRICS, "image_AUPR", "pixel_AUPR", "pixel_AUPRO")
@@ -50,6 +52,7 @@ _LAST = (
     "not_available",
     "chosen",
     "groups",
+    ONE_MODEL,
 )
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
@@ -101,6 +104,7 @@ def row_of(run: Run) -> Row:
         "not_available": _not_available(record.metric_reasons),
         "chosen": _chosen(record),
         "groups": ", ".join(record.sweep_facts.groups),
+        ONE_MODEL: _served(run),
         "device": record.environment.device,
         "checkpoint": _checkpoint(run),
         "record": paths.relative(run.folder),
@@ -260,6 +264,16 @@ def _protocol(protocol: ProtocolRecord) -> str:
     if unknown := protocol.counts.get("test", {}).get("unknown"):
         parts.append(f"{unknown} images of unknown label predicted, not scored")
     return "; ".join(parts)
+
+
+def _served(run: Run) -> str:
+    """Return the categories that a model serves, in words, and whether the row has means; empty for one dataset."""
+    whole = run.whole if isinstance(run, CategoryRun) else run
+    names_ = names_of(whole.record)
+    if not names_:
+        return ""
+    served = f"{len(names_)} categories: {', '.join(names_)}"
+    return served if whole is not run else f"{served} (metrics: the mean over them)"
 
 
 def _chosen(record: RunRecord) -> str | None:

@@ -14,6 +14,7 @@ from defectlab.evaluation.suite import evaluate
 from defectlab.results.calibration import choosing_rows
 from defectlab.results.evaluate import columns
 from defectlab.results.pixel_grid import check_rows, pixel_labels
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run
 from defectlab_runtime.errors import DataError, InputError
 
@@ -106,6 +107,9 @@ def _lack(manifest: Manifest, objective: str) -> str:
     """Return what the validation images lack to measure the objective, as text; empty if nothing."""
     if manifest.protocol.validation_is_test:
         return "the validation images are the test images (val_split_mode same_as_test)"
+    for one in manifest.categories:
+        if lack := _lack(one, objective):
+            return f"of category {one.name}: {lack}"
     entries = [entry for entry in manifest.split(SPLIT) if manifest.chooses(entry)]
     good, bad = (sum(entry.label == label for entry in entries) for label in (0, 1))
     if not good or not bad:
@@ -130,13 +134,16 @@ def objective_value(runs: Sequence[Run], objective: str) -> Metric:
 def validation_metric(run: Run, objective: str) -> Metric:
     """Return a metric of a run's validation images, from the raw scores and maps on record.
 
-    Images held back for calibration are left out, and of pixel metrics defects without a mask, as everywhere.
+    Images held back for calibration are left out, and of pixel metrics defects without a mask, as everywhere. For a run
+    that serves several categories it is the mean over them.
 
     Raises:
         InputError: There is no such metric, or there is another number of maps than of images.
     """
     if run.record.dataset.protocol.validation_is_test:
         return Metric(None, "the validation images are the test images")
+    if run.record.categories:
+        return objective_value(category_runs(run), objective)
     rows = choosing_rows(run.record, run.scores(SPLIT))
     scores, labels = columns(rows)
     if not scores.size:

@@ -11,6 +11,7 @@ from defectlab.evaluation.pixel.curves import Points
 from defectlab.results.comparison.ranking import RANKED_BY, Ranking
 from defectlab.results.curves import Kind, roc_points
 from defectlab.results.evaluate import columns
+from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import KEY
 from defectlab.visualization.canvas import (
@@ -186,8 +187,9 @@ def roc_figure(run: Run) -> Image.Image:
     """Return a picture of the ROC curve of a run's test images, with its area, the diagonal and the threshold.
 
     Raises:
-        InputError: The run has no test scores, or they are of one kind only.
+        InputError: The run has no test scores, they are of one kind only, or it serves several categories.
     """
+    one_dataset(run, "a ROC curve")
     scores, labels = columns(run.scores("test"))
     curve = sort_scores(scores, labels)
     if curve.problem or not curve.positives.size or not curve.negatives.size:

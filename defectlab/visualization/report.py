@@ -21,6 +21,7 @@ from defectlab.results.evaluate import columns
 from defectlab.results.groups import row_groups
 from defectlab.results.mask_loss import describe_mask_loss
 from defectlab.results.pixel_grid import pixel_images
+from defectlab.results.run.category_run import each_alone
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import KEY, row_of
@@ -78,7 +79,7 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The report cannot be written to {target} ({error}): name another file.") from error
-    runs = list({run.record.run_id: run for run in runs}.values())
+    runs = each_alone(list({run.record.run_id: run for run in runs}.values()))
     tested = {run.record.run_id: (run, run.scores("test")) for run in runs}
     for run, rows in tested.values():
         if not rows:

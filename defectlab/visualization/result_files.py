@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.results.curves import Kind, by_kind
+from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.files import replacing, write_csv, write_json
@@ -25,8 +26,9 @@ def write_result_files(run: Run, folder: Path) -> Iterator[Path]:
     `test_confusion_matrix.png`. Scores are raw.
 
     Raises:
-        InputError: The run has no test scores.
+        InputError: The run has no test scores, or serves several categories.
     """
+    one_dataset(run, "this set of files")
     rows = run.scores("test")
     if not rows:
         raise InputError(f"{run.folder} has no test scores (status {run.status}): there are no results to write.")

@@ -12,6 +12,7 @@ from PIL import Image
 from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.registry import model_info
 from defectlab.results.curves import by_score
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PICTURES = "pictures.png"
 TILE = 256
+MAX_CATEGORIES = 4  # in one picture of a run that serves more
 VERDICTS = {1: "anomalous", 0: "good", -1: "undecided"}
 COLUMNS = ("image", "anomaly map", "overlay", "found")
 
@@ -104,11 +106,15 @@ def run_panel(run: Run) -> np.ndarray | None:
 
     A typical and the highest-scoring good image, the lowest-scoring and a typical defect: image, map on the common
     scale of the run's validation maps, overlay, and outlines of what was found and of the ground truth.
-    None where there are no test images or no maps of them were kept.
+    None where there are no test images or no maps of them were kept. Of a run that serves several categories the first
+    few of these, one below the other, each at its own thresholds.
 
     Raises:
         DataError: One of the images cannot be read.
     """
+    if run.record.categories:
+        panels = [panel for one in category_runs(run)[:MAX_CATEGORIES] if (panel := run_panel(one)) is not None]
+        return stacked(panels) if panels else None
     shown = ShownImages.of(run)
     if shown is None:
         return None
@@ -120,6 +126,17 @@ def run_panel(run: Run) -> np.ndarray | None:
     legend = [(CONTOUR, "found: map above the pixel threshold")] if shown.scale.threshold is not None else []
     legend += [(TRUTH, "ground truth")] if shown.masks is not None else []
     return draw_panel(drawn, COLUMNS, heading, legend, shown.scale, TILE)
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Return pictures (H, W, 3) one below the other, narrower ones with the colour of their corner to the right."""
+    width = max(picture.shape[1] for picture in pictures)
+    wide = []
+    for picture in pictures:
+        whole = np.broadcast_to(picture[0, 0], (picture.shape[0], width, 3)).copy()
+        whole[:, : picture.shape[1]] = picture
+        wide.append(whole)
+    return np.concatenate(wide)
 
 
 def telling_rows(rows: Sequence[ScoreRow]) -> list[tuple[str, int]]:

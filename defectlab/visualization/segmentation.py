@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.files import replacing
@@ -76,9 +77,11 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
     """Write DATASET_val_N.png, five panels of test images (four without masks), from the record alone; yield each.
 
     Raises:
-        InputError: The run has no maps (any more) or no map threshold, or an image cannot be read.
+        InputError: The run has no maps (any more) or no map threshold, serves several categories, or an image cannot be
+            read.
     """
     check_which(which)
+    one_dataset(run, "a figure of test images")
     shown = ShownImages.of(run)
     if shown is None or shown.scale.threshold is None:
         raise InputError(f"{run.folder} has no maps of test images, or no threshold for them: no figures of them.")

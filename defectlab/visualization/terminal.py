@@ -34,9 +34,28 @@ def metrics_table(run: Run) -> None:
     rows += [(name, _value_or_reason(name, groups)) for name in GROUP_METRICS if groups]
     print_line(f"{run.model} on {run.dataset}: {run.folder.name}")
     print_table(Table([Column("metric", wrap=True), Column("value", ".4f", right=True, wrap=True)], rows))
+    if record.categories:
+        categories_table(record)
     for line in _caveats(record):
         print_line(line)
     print_line(f"Record: {paths.relative(run.folder)}")
+
+
+def categories_table(record: RunRecord) -> None:
+    """Print the metrics of each category that a run serves, at its own thresholds; the means are the run's metrics."""
+    rows = [
+        [one.name, *(one.metrics.get(name) for name in BARE_METRICS), _threshold_of(record, one.name)]
+        for one in record.categories
+    ]
+    rows.append(["mean", *(record.metrics.get(name) for name in BARE_METRICS), None])
+    print_line(f"One model for {len(record.categories)} categories, each at its own thresholds:")
+    columns = ["category", *numbers(*METRIC_COLUMNS, form=".4f"), *numbers("image threshold", form=".6g")]
+    print_table(Table(columns, rows), bold=[len(rows) - 1], width=120)
+
+
+def _threshold_of(record: RunRecord, category: str) -> float | None:
+    thresholds = record.thresholds.categories.get(category)
+    return None if thresholds is None else thresholds.image.value
 
 
 def _value_or_reason(metric: str, record: RunRecord | GroupsRecord) -> float | str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.evaluate import columns
 from defectlab.results.rethreshold import image_threshold
+from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.visualization.charts import cuts_chart
 from defectlab_runtime.errors import InputError, OptionError
@@ -26,8 +27,9 @@ def compare_rules(run: Run, rules: Mapping[str, RuleOptions]) -> list[RuleOutcom
     """Choose an image threshold by each rule from a run's validation images.
 
     Raises:
-        InputError: The run has no validation images.
+        InputError: The run has no validation images, or serves several categories.
     """
+    one_dataset(run, "a comparison of rules")
     rows = run.scores("validation")
     scores, labels = columns(rows)
     if not scores.size:

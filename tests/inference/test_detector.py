@@ -1,5 +1,6 @@
 import csv
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -251,3 +252,51 @@ def test_a_folder_of_results(run: Run, tmp_path: Path):
         assert all(Image.open(picture).size == (64, 64) for picture in pictures)
     mask = np.asarray(Image.open(pictures[0]))
     assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_each_image_is_decided_at_the_thresholds_of_its_category(both, categories):
+    detector = Detector.load(both.folder)
+    rows = both.scores("test")
+    limits = {name: one.image.value for name, one in both.record.thresholds.categories.items()}
+    assert len(set(limits.values())) == 2
+    found = detector.predict([row.image_path for row in rows])  # below the dataset's folders: their names tell
+    assert [one.category for one in found] == [row.category for row in rows]
+    assert [one.label for one in found] == [row.pred_label for row in rows]
+    assert [one.label for one in found] == [int(one.score > limits[one.category]) for one in found]
+    for one in detector.predict([row.image_path for row in rows], view="percent"):
+        assert (one.score > 100) == (one.label == 1)
+    (given,) = detector.predict(rows[0].image_path, category="nut")  # what is said wins over the folder
+    assert (given.category, given.label) == ("nut", int(given.score > limits["nut"]))
+
+
+def test_an_image_of_unknown_category_is_refused_before_any_is_scored(both, categories, tmp_path):
+    elsewhere = tmp_path / "bolt/new.png"
+    elsewhere.parent.mkdir()
+    shutil.copy(categories / "bolt/test/good/000.png", elsewhere)
+    detector = Detector.load(both.folder)
+    known = str(categories / "bolt/test/good/001.png")
+    for source in (elsewhere, [known, elsewhere], np.zeros((64, 64, 3), np.uint8)):
+        with pytest.raises(InputError, match=r"serves bolt, nut.*category='bolt' \(--category\)"):
+            next(detector.iterate(source))
+    (found,) = Detector.load(both.folder, category="bolt").predict(elsewhere)
+    assert found.score == pytest.approx(detector.predict(categories / "bolt/test/good/000.png")[0].score)
+    with pytest.raises(InputError, match="Did you mean 'bolt'"):
+        detector.predict(elsewhere, category="bolts")
+
+
+def test_a_checkpoint_alone_has_the_thresholds_of_each_category(both, tmp_path):
+    alone = tmp_path / "model.ckpt"
+    shutil.copy(both.checkpoint, alone)
+    detector = Detector.load(alone, verify=False)
+    rows = both.scores("test")
+    with pytest.raises(InputError, match="names none"):  # no run, so no folders that could tell
+        detector.predict(rows[0].image_path)
+    for name in ("bolt", "nut"):
+        own = [row for row in rows if row.category == name]
+        labels = [one.label for one in detector.predict([row.image_path for row in own], category=name)]
+        assert labels == [row.pred_label for row in own]
+
+
+def test_a_category_of_a_model_on_one_dataset_is_refused(run):
+    with pytest.raises(InputError, match="serves one dataset, not categories"):
+        Detector.load(run.folder, category="parts")

@@ -107,3 +107,25 @@ def test_pages_after_the_first_are_told(run, parts, tmp_path, caplog):
         first.save(tmp_path / "stack.tif", save_all=True, append_images=[second, second])
     predict_to_folder(run.folder, tmp_path / "stack.tif", tmp_path / "out")
     assert "Only the first of several pages is scored: stack.tif (3)" in caplog.text
+
+
+def test_files_of_several_categories_name_each_ones(both: Run, categories: Path, tmp_path: Path):
+    images = [str(categories / name / "test") for name in ("bolt", "nut")]
+    out = tmp_path / "out"
+    assert main(["predict", str(both.folder), *images, "--output", str(out), "--heatmaps", "--view", "percent"]) == 0
+    rows = read_scores(out / "scores.csv")
+    assert {row.category for row in rows} == {"bolt", "nut"}
+    assert all((row.score > 100) == (row.pred_label == 1) for row in rows)
+    assert len(list((out / "heatmaps").rglob("*.png"))) == len(rows)
+    elsewhere = shutil.copytree(categories / "nut/test", tmp_path / "new")
+    assert main(["predict", str(both.folder), str(elsewhere), "--output", str(tmp_path / "no")]) == 2
+    assert not (tmp_path / "no").exists()
+    assert main(["predict", str(both.folder), str(elsewhere), "--output", str(out), "--category", "nut"]) == 0
+    assert {row.category for row in read_scores(out / "scores.csv")} == {"nut"}
+    assert main(["predict", str(both.folder), *images, "--output", str(out), "--report"]) == 2
+    report = tmp_path / "report"
+    assert (
+        main(["predict", str(both.folder), images[0], "--output", str(report), "--report", "--category", "bolt"]) == 0
+    )
+    found = json.loads((report / "anomaly_test_output.json").read_text())
+    assert found["unnormalized_threshold"] == both.record.thresholds.categories["bolt"].image.value

@@ -188,3 +188,46 @@ def test_the_command_sets_and_takes_back(run: Run, capsys: pytest.CaptureFixture
     assert main([*arguments, "--undo"]) != 0
     assert "nothing to take back" in capsys.readouterr().err
     assert Run.open(run.folder).record.thresholds.image.value == before
+
+
+@pytest.fixture
+def two(both: Run, own_project: Path) -> Run:
+    """A copy of a run that serves the categories bolt and nut, in a project of its own."""
+    return Run.open(shutil.copytree(both.folder, paths.results_dir() / "Patchcore/bolt+nut" / both.folder.name))
+
+
+def test_each_category_gets_a_threshold_of_its_own_and_takes_it_back(two: Run, tmp_path: Path):
+    before = two.record.thresholds
+    rows = {name: [row for row in two.scores("validation") if row.category == name] for name in ("bolt", "nut")}
+    apply_threshold(two, "good_max", RuleOptions())
+    now = Run.open(two.folder)
+    for name, its in rows.items():
+        limit = now.record.thresholds.categories[name].image.value
+        assert max(row.score for row in its if row.label == 0) <= limit
+        own = [row for row in now.scores() if row.category == name]
+        assert [row.pred_label for row in own] == [int(row.score > limit) for row in own]
+    copied = Detector.load(alone(now, tmp_path))
+    expected = {name: one.image.value for name, one in now.record.thresholds.categories.items()}
+    assert {name: image for name, (image, _) in copied.categories.items()} == pytest.approx(expected)
+    undo_threshold(now)
+    assert Run.open(two.folder).record.thresholds == before
+    assert Run.open(two.folder).record.metrics == two.record.metrics
+
+
+def test_a_threshold_of_one_category_leaves_the_other_as_it_was(two: Run, capsys: pytest.CaptureFixture[str]):
+    before = two.record.thresholds.categories
+    folder = str(two.folder)
+    assert main(["threshold", "--run", folder, "--rule", "manual", "--level", "image", "--value", "0"]) == 2
+    assert "Each category has a scale of its own" in capsys.readouterr().err
+    command = ["threshold", "--run", folder, "--rule", "manual", "--level", "image", "--value", "0"]
+    assert main([*command, "--category", "nut"]) == 0
+    now = Run.open(two.folder)
+    assert now.record.thresholds.categories["bolt"] == before["bolt"]
+    assert now.record.thresholds.categories["nut"].image.value == 0
+    nut = [row for row in now.scores() if row.category == "nut"]
+    assert {row.pred_label for row in nut} == {1}
+    bolt, others = now.record.categories
+    assert others.metrics["image_TNR"] == 0
+    assert now.record.metrics["image_TNR"] == pytest.approx((bolt.metrics["image_TNR"] + 0) / 2)
+    rows = {row["run_id"]: row for row in read_workbook(paths.workbook())}
+    assert rows[now.record.run_id]["one model for"] == "2 categories: bolt, nut (metrics: the mean over them)"

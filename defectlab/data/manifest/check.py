@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.data.manifest.bit_depth import fits
-from defectlab.data.manifest.manifest import SPLITS, Manifest, manifest_of
+from defectlab.data.manifest.category_surveys import check_duplicates, survey_categories
+from defectlab.data.manifest.findings import Findings
+from defectlab.data.manifest.manifest import SPLITS, Manifest, manifest_of, manifest_of_categories
 from defectlab.data.manifest.mask_grid import report_grid_loss
 from defectlab.data.manifest.options import DataOptions, options_signature
 from defectlab.data.manifest.survey import Survey, survey
@@ -43,11 +45,31 @@ def check(*, near: bool, **options: Any) -> CheckReport:
     """
     try:
         given = DataOptions(**options)
-        found = survey(given)
+        surveys = None if given.categories is None else survey_categories(given)
+        found = survey(given) if surveys is None else None
     except DataError as error:
         return CheckReport(f"{error}\n\nResult: training would stop here.", ok=False)
+    if found is not None:
+        return _report(found, given, near=near)
+    assert surveys is not None
+    reports = [_report(one, given, near=near) for one in surveys.values()]
+    between = Findings()
+    check_duplicates(surveys, given.on_duplicate, between)
+    ok = all(report.ok for report in reports) and not between.problems
+    manifest = manifest_of_categories(surveys, given)
+    lines = [
+        *(f"{report.text}\n" for report in reports),
+        *(f"Warning: {warning}" for warning in between.warnings),
+        *(["Problems:", *_indented(between.report())] if between.problems else []),
+        f"One model for {len(surveys)} categories ({manifest.name}): "
+        + (f"manifest hash {manifest.hash}; ready to train." if ok else "training would stop."),
+    ]
+    return CheckReport("\n".join(lines), ok, manifest)
+
+
+def _report(found: Survey, options: DataOptions, *, near: bool) -> CheckReport:
     manifest = manifest_of(found)
-    report_grid_loss(_readable_masks(found, manifest), given.mask_reduction, found.findings)
+    report_grid_loss(_readable_masks(found, manifest), options.mask_reduction, found.findings)
     if near:
         _warn_of_copies(found)
     return CheckReport(_text(found, manifest), not found.findings.problems, manifest)

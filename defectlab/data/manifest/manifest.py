@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from inspect import Parameter
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from defectlab.data.image_facts import MAX_REMEMBERED, probe_all
+from defectlab.data.manifest.category_surveys import dataset_name, joined_findings, survey_categories
 from defectlab.data.manifest.groups import groups_by
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.options import DataOptions, options_signature
-from defectlab.data.manifest.protocol import Protocol
+from defectlab.data.manifest.protocol import Protocol, joined
 from defectlab.data.manifest.sampling import sample_calibration
 from defectlab.data.manifest.survey import Survey, survey
 from defectlab.data.mask_content import MaskReading
@@ -37,7 +38,8 @@ class Entry:
     """One image, with posix paths relative to the root as on disk, and label 0 (good), 1 (anomalous) or -1 (unknown).
 
     `defect` is "good", "unknown" or the name of the abnormal folder; `width` and `height` are pixels after EXIF
-    rotation. `mask_orientation` is the EXIF orientation that brings the mask onto the upright image.
+    rotation. `mask_orientation` is the EXIF orientation that brings the mask onto the upright image. `category` is set
+    in the manifest of several categories: the folder below the root that is the image's dataset.
     """
 
     path: str
@@ -50,16 +52,34 @@ class Entry:
     width: int
     height: int
     mask_orientation: int = 1
+    category: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain data; a mask's orientation only where there is one."""
-        fields = asdict(self)
-        return fields if self.mask_orientation != 1 else {k: v for k, v in fields.items() if k != "mask_orientation"}
+        """Return the fields as plain data; a mask's orientation and a category only where there is one."""
+        return {key: value for key, value in asdict(self).items() if _OPTIONAL.get(key, ...) != value}
+
+    def below(self, category: str) -> "Entry":
+        """Return the entry of a category's own manifest as that of the categories together has it."""
+        mask = None if self.mask is None else f"{category}/{self.mask}"
+        return replace(self, path=f"{category}/{self.path}", mask=mask, category=category)
+
+    def alone(self) -> "Entry":
+        """Return the entry as its category's own manifest has it, the inverse of `below`."""
+        start = len(f"{self.category}/")
+        mask = None if self.mask is None else self.mask[start:]
+        return replace(self, path=self.path[start:], mask=mask, category=None)
+
+
+_OPTIONAL = {"mask_orientation": 1, "category": None}  # fields of an entry that are written at other values only
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset as one run uses it: entries sorted by path, the split protocol, and warnings."""
+    """A dataset as one run uses it: entries sorted by path, the split protocol, and warnings.
+
+    For one model on several categories, `categories` holds each one's own manifest, as it would be alone, by name; the
+    entries are theirs one category after another, with paths below the common root.
+    """
 
     name: str
     root: Path
@@ -68,13 +88,18 @@ class Manifest:
     protocol: Protocol
     entries: tuple[Entry, ...]
     warnings: tuple[str, ...] = ()
+    categories: "tuple[Manifest, ...]" = ()
 
     @cached_property
     def hash(self) -> str:
         """The sha256 of the images' paths, contents, labels and splits; the root and the seed itself are not included.
 
-        Images of unknown label are not included either, since they do not affect results.
+        Images of unknown label are not included either, since they do not affect results. Of several categories it is
+        that of their names and own hashes.
         """
+        if self.categories:
+            lines = "".join(f"{nfc(one.name)}\t{one.hash}\n" for one in self.categories)
+            return hashlib.sha256(f"categories\n{lines}".encode()).hexdigest()
         digest = hashlib.sha256(f"validation_is_test={self.protocol.validation_is_test}\n".encode())
         if self.without_mask:
             digest.update(f"missing_masks={self.protocol.missing_masks}\n".encode())
@@ -97,17 +122,21 @@ class Manifest:
     @property
     def without_mask(self) -> tuple[Entry, ...]:
         """The anomalous images without a mask in a dataset with masks; `protocol.missing_masks` is their treatment."""
+        if self.categories:
+            return tuple(entry.below(one.name) for one in self.categories for entry in one.without_mask)
         if not self.has_masks or self.protocol.missing_masks is None:
             return ()
         return tuple(entry for entry in self.entries if entry.label == 1 and entry.mask is None)
 
     def is_all_defect(self, entry: Entry) -> bool:
         """Return whether the whole image counts as defect because it is anomalous and `missing_masks` is "whole"."""
-        return self.protocol.missing_masks == "whole" and entry.label == 1 and entry.mask is None
+        return self._protocol_of(entry).missing_masks == "whole" and entry.label == 1 and entry.mask is None
 
     @cached_property
     def calibration(self) -> frozenset[str]:
         """The paths of the good validation images that choose nothing, a seeded share of them (`calibration_share`)."""
+        if self.categories:
+            return frozenset(f"{one.name}/{path}" for one in self.categories for path in one.calibration)
         ratio = self.protocol.calibration_share
         images = ((entry.path, entry.label, entry.sha256) for entry in self.split("validation"))
         return sample_calibration(images, ratio, self.seed, self.groups) if ratio else frozenset()
@@ -170,7 +199,24 @@ class Manifest:
 
     def mask_reading(self, entry: Entry) -> MaskReading:
         """Return which pixels of the image's mask are marked, and how it is turned."""
-        return replace(MaskReading.from_dict(self.protocol.mask_reading), orientation=entry.mask_orientation)
+        return replace(MaskReading.from_dict(self._protocol_of(entry).mask_reading), orientation=entry.mask_orientation)
+
+    def category(self, name: str) -> "Manifest":
+        """Return the own manifest of one of the categories.
+
+        Raises:
+            DataError: There is none of this name.
+        """
+        if name not in self._categories:
+            raise DataError(unknown_name("category", name, list(self._categories)))
+        return self._categories[name]
+
+    @cached_property
+    def _categories(self) -> "dict[str, Manifest]":
+        return {one.name: one for one in self.categories}
+
+    def _protocol_of(self, entry: Entry) -> Protocol:
+        return self.protocol if entry.category is None else self._categories[entry.category].protocol
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values, which `from_json` converts back."""
@@ -183,8 +229,14 @@ class Manifest:
             "seed": self.seed,
             "protocol": self.protocol.to_dict(),
             "warnings": list(self.warnings),
+            **({"categories": [one._description() for one in self.categories]} if self.categories else {}),
             "entries": [entry.to_dict() for entry in self.entries],
         }
+
+    def _description(self) -> dict[str, Any]:
+        """Return what the manifest of several categories writes of one of them, whose entries are among its own."""
+        written = self.to_json()
+        return {key: written[key] for key in ("hash", "name", "layout", "protocol", "warnings")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
@@ -196,14 +248,29 @@ class Manifest:
         if data.get("version") != VERSION:
             raise DataError(f"A manifest of version {data.get('version')!r} cannot be read, only version {VERSION}.")
         try:
+            root, seed = Path(data["root"]), data["seed"]
+            entries = tuple(Entry(**entry) for entry in data["entries"])
+            categories = tuple(
+                cls(
+                    name=one["name"],
+                    root=root / one["name"],
+                    layout=one["layout"],
+                    seed=seed,
+                    protocol=Protocol.from_dict(one["protocol"]),
+                    entries=tuple(entry.alone() for entry in entries if entry.category == one["name"]),
+                    warnings=tuple(one["warnings"]),
+                )
+                for one in data.get("categories", ())
+            )
             manifest = cls(
                 name=data["name"],
-                root=Path(data["root"]),
+                root=root,
                 layout=data["layout"],
-                seed=data["seed"],
+                seed=seed,
                 protocol=Protocol.from_dict(data["protocol"]),
-                entries=tuple(Entry(**entry) for entry in data["entries"]),
+                entries=entries,
                 warnings=tuple(data["warnings"]),
+                categories=categories,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"Not a manifest: {error}. Build it again with build_manifest.") from error
@@ -242,11 +309,21 @@ def build_manifest(**options: Any) -> Manifest:
     part that the image shows, and seeded splits keep the images of a part together. A part that the folders themselves
     put into two splits is treated as a duplicate is.
 
+    With `categories` each of these folders is read, checked and split as it would be alone, and equal content in two of
+    them is treated as a duplicate too.
+
     Raises:
         OptionError: A mode, ratio or option that cannot work; nothing has been read then.
         DataError: Names every problem of the dataset at once.
     """
-    found = survey(DataOptions(**options))
+    given = DataOptions(**options)
+    if given.categories is not None:
+        surveys = survey_categories(given)
+        findings = joined_findings(surveys, given.on_duplicate)
+        findings.log()
+        findings.raise_problems(str(given.root))
+        return manifest_of_categories(surveys, given, findings.warnings)
+    found = survey(given)
     found.findings.log()
     found.findings.raise_problems(str(found.root))
     return manifest_of(found)
@@ -277,6 +354,23 @@ def manifest_of(found: Survey) -> Manifest:
         protocol=found.protocol,
         entries=tuple(sorted(entries, key=lambda entry: path_order(entry.path))),
         warnings=tuple(found.findings.warnings),
+    )
+
+
+def manifest_of_categories(
+    surveys: Mapping[str, Survey], options: DataOptions, warnings: Sequence[str] = ()
+) -> Manifest:
+    """Return the manifest of several categories together from the survey of each, whether or not it has problems."""
+    categories = tuple(manifest_of(found) for found in surveys.values())
+    return Manifest(
+        name=dataset_name(options, list(surveys)),
+        root=categories[0].root.parent,
+        layout="categories",
+        seed=categories[0].seed,
+        protocol=joined({one.name: one.protocol for one in categories}),
+        entries=tuple(entry.below(one.name) for one in categories for entry in one.entries),
+        warnings=tuple(warnings),
+        categories=categories,
     )
 
 

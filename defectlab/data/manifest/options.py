@@ -32,6 +32,12 @@ ALWAYS_RECORDED = (
     *("test_split_mode", "test_split_ratio", "val_split_mode", "val_split_ratio", "seed"),
 )
 
+_NOT_WITH_CATEGORIES = {
+    "group": "its pattern tells the parts of one dataset apart, and categories may name different parts alike; train "
+    "on the categories one by one (`--categories`), or leave group out",
+    "valid_area_mask": "one picture cannot be the valid area of several categories; cut the images beforehand",
+}
+
 SEVERAL_FORMS = ("augment", "extensions")  # `checked` takes more than their annotation says, and brings it to that
 
 
@@ -88,6 +94,9 @@ class DataOptions:
         tiling: `{image_size: [1024, 1024], overlap: 0.25}`: images are brought to this size and cut into tiles of the
             model's own image_size, which overlap by at least this share; `random_tiles` of each image at a step of the
             training, default is all.
+        categories: Folders below root, each a dataset in a known layout, for one model on the good images of all:
+            names, all, or a group (textures, objects). Each is split, and gets thresholds and metrics, as it would
+            alone; default is the root itself as one dataset.
     """
 
     root: str | None = None
@@ -127,6 +136,7 @@ class DataOptions:
     augment: dict[str, float] | None = None
     passes: int = 1
     tiling: dict[str, Any] | None = None
+    categories: str | list[str] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -173,6 +183,8 @@ class DataOptions:
             raise OptionError(f"Data: mask_inverted must be true or false, got {self.mask_inverted!r}.")
         _check_choice("mask_orientation", self.mask_orientation or MASK_ORIENTATIONS[0], MASK_ORIENTATIONS)
         _check_choice("task", self.task or TASKS[0], TASKS)
+        if self.categories is not None:
+            self._check_categories()
         tiling = Tiling.of(self.tiling)
         checked = replace(
             self,
@@ -194,6 +206,25 @@ class DataOptions:
                 "from_train or from_dir, or leave calibration_share out."
             )
         return checked
+
+    def _check_categories(self) -> None:
+        """Check the form of `categories`, and that no option is given which describes a single dataset."""
+        names = self.categories
+        parts = names.split(",") if isinstance(names, str) else names
+        if not isinstance(parts, list) or not parts or not all(isinstance(p, str) and p.strip() for p in parts):
+            raise OptionError(f"Data: categories must be all, a name or a list of names of folders, got {names!r}.")
+        if twice := sorted({part for part in parts if parts.count(part) > 1}):
+            raise OptionError(f"Data: categories names {', '.join(twice)} twice.")
+        if self.root is None:
+            raise OptionError("Data: categories are folders below root: give root too.")
+        for option, why in _NOT_WITH_CATEGORIES.items():
+            if getattr(self, option) is not None:
+                raise OptionError(f"Data: {option} and categories do not go together: {why}.")
+        if folders := list(self.folders()):
+            raise OptionError(
+                f"Data: {', '.join(folders)} and categories do not go together: each category has a layout known by "
+                "itself (`defectlab data check` shows it)."
+            )
 
     def to_record(self) -> dict[str, Any]:
         """Return plain data for a run's record: options at their default are left out, but for `ALWAYS_RECORDED`."""

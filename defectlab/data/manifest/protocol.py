@@ -52,3 +52,55 @@ class Protocol:
     def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
         """Create a protocol from the dictionary returned by `to_dict`."""
         return cls(**{"group_counts" if name == "parts" else name: value for name, value in data.items()})
+
+
+def joined(protocols: Mapping[str, Protocol]) -> Protocol:
+    """Return the protocol of several categories together: counts add up, a text names those that differ.
+
+    A value of another kind that differs between categories is None: each category's own protocol has it.
+    """
+    first, *others = protocols.values()
+
+    def text(name: str) -> str:
+        return _agreed({category: getattr(one, name) for category, one in protocols.items()})
+
+    def same(name: str) -> Any:
+        value = getattr(first, name)
+        return value if all(getattr(one, name) == value for one in others) else None
+
+    counts: dict[str, dict[str, int]] = {}
+    for one in protocols.values():
+        for split, kinds in one.counts.items():
+            for kind, count in kinds.items():
+                counts.setdefault(split, {})[kind] = counts.get(split, {}).get(kind, 0) + count
+    moved = [one.n_val_good for one in protocols.values() if one.n_val_good is not None]
+    return Protocol(
+        test_split_mode=text("test_split_mode"),
+        test_split_ratio=same("test_split_ratio"),
+        val_split_mode=text("val_split_mode"),
+        val_split_ratio=same("val_split_ratio"),
+        validation_is_test=first.validation_is_test,
+        test_normal_from=text("test_normal_from"),
+        validation_from=text("validation_from"),
+        counts=counts,
+        n_val_good=sum(moved) if moved else None,
+        missing_masks=same("missing_masks"),
+        calibration_share=same("calibration_share"),
+        task=same("task"),
+        bit_depth=first.bit_depth,
+        mask_reading=same("mask_reading"),
+    )
+
+
+def _agreed(texts: Mapping[str, str]) -> str:
+    """Return the text that all categories share, or each with the names of those that have it.
+
+    >>> _agreed({"coins": "from_test", "digits": "from_test", "wells": "from_dir"})
+    'coins, digits: from_test; wells: from_dir'
+    """
+    names: dict[str, list[str]] = {}
+    for category, text in texts.items():
+        names.setdefault(text, []).append(category)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{', '.join(categories)}: {text}" for text, categories in names.items())

@@ -22,6 +22,7 @@ from defectlab.evaluation.swaps import Pool, compare_swapped, has_unvaried_class
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import paths_below_root, row_groups
 from defectlab.results.pixel_grid import describe_grid, pixel_images
+from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.utils.json_files import read_json
 from defectlab.utils.json_object import JsonTypeError
@@ -82,6 +83,8 @@ def compare_runs(runs: Sequence[Run], metric: str = RANKED_BY) -> list[Compared]
         raise OptionError(unknown_name("metric", metric, METRICS))
     if len(runs) < 2:
         raise InputError("Comparing needs at least two runs: defectlab compare RUN RUN ...")
+    for run in runs:
+        one_dataset(run, "a paired test")
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise InputError("A run is named twice: it cannot differ from itself, and would count as a comparison.")
     matched = _matched(runs)
@@ -196,10 +199,14 @@ def _tested_on(run: Run) -> str:
     if not file.is_file():
         return run.record.dataset.manifest
     try:
+        below = 0 if run.category is None else len(f"{run.category}/")
         tested = [
-            (entry["path"], entry["sha256"], entry["label"], entry["mask_sha256"], entry.get("mask_orientation", 1))
+            (
+                *(entry["path"][below:], entry["sha256"], entry["label"]),
+                *(entry["mask_sha256"], entry.get("mask_orientation", 1)),
+            )
             for entry in read_json(file)["entries"]
-            if entry["split"] == "test"
+            if entry["split"] == "test" and entry.get("category") == run.category
         ]
     except (OSError, JsonTypeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({error}). Restore it, or train the run again.") from error

@@ -17,6 +17,7 @@ from defectlab.results.workbook_row import (
     FINISHED,
     GRID,
     KEY,
+    ONE_MODEL,
     RANDOM,
     RankingKey,
     Row,
@@ -95,6 +96,7 @@ class Entry:
         if any("(oracle)" in str(row.get("thresholds_from", "")) for row in self.rows):
             notes.append("threshold chosen on the test images (oracle)")
         notes += dict.fromkeys(chosen for row in self.rows if "(oracle)" in (chosen := str(row.get("chosen", ""))))
+        notes += dict.fromkeys(f"one model for {row[ONE_MODEL]}" for row in self.rows if row.get(ONE_MODEL))
         notes += dict.fromkeys(str(row["state"]) for row in self.rows if row.get("state", FINISHED) != FINISHED)
         return "; ".join(notes)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from defectlab.results.comparison.ranking import RANKED_BY, SHOWN_METRICS, Entry, Ranking, rank_rows
 from defectlab.results.comparison.significance import find_test_scores
+from defectlab.results.run.category_run import each_alone
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook_row import FINISHED, KEY, row_of
 from defectlab.utils import paths
@@ -49,7 +50,11 @@ def finished_runs(dataset: str | None = None) -> list[Run]:
 
 
 def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
-    """Rank runs by image AUROC within each dataset, split and pixel size, with tests against the best."""
+    """Rank runs by image AUROC within each dataset, split and pixel size, with tests against the best.
+
+    A run that serves several categories stands in the ranking of each of these.
+    """
+    runs = each_alone(runs)
     by_id = {run.record.run_id: run for run in runs}
     scores = {name: find_test_scores(run) for name, run in by_id.items()}
     return rank_rows([row_of(run) for run in runs], by_id, scores)
@@ -58,13 +63,13 @@ def rankings_of(runs: Sequence[Run]) -> list[Ranking]:
 def ranked_runs(ranking: Ranking, runs: Sequence[Run]) -> list[Run]:
     """Return the runs of a ranking that have an image AUROC, so that they can be tested against each other."""
     ranked = [entry for entry in ranking.entries if RANKED_BY in entry.spreads]
-    by_id = {run.record.run_id: run for run in runs}
+    by_id = {run.record.run_id: run for run in each_alone(runs)}
     return [by_id[str(row[KEY])] for entry in ranked for row in entry.rows if str(row[KEY]) in by_id]
 
 
 def kinds_by_run(runs: Sequence[Run]) -> dict[str, list[KindResult]]:
-    """Return each run's results by kind of test image, keyed by run id."""
-    return {run.record.run_id: kinds_of(run, find_test_scores(run)) for run in runs}
+    """Return each run's results by kind of test image, keyed by run id; of several categories each one's."""
+    return {run.record.run_id: kinds_of(run, find_test_scores(run)) for run in each_alone(runs)}
 
 
 def ranking_frame(ranking: Ranking) -> "pd.DataFrame":

@@ -89,6 +89,8 @@ def read_test_scores(run: Run) -> TestScores | None:
         return None
     at, table = score_table(path)
     rows = [row for row in table if row[at["split"]] == "test"]
+    if run.category is not None:
+        rows = [row for row in rows if row[at["category"]] == run.category]
     if not rows:
         return None
     names = paths_below_root(run.record, [row[at["image_path"]] for row in rows])

@@ -10,7 +10,8 @@ from defectlab_runtime import names
 
 # Options for where images are stored and how fast they are read change results only by rounding.
 _NOT_IDENTITY = {
-    "data": {"root", "name", "num_workers", "eval_batch_size", "valid_area_mask"},  # content counts, not location
+    # content counts, not location; the manifest has the categories
+    "data": {"root", "name", "num_workers", "eval_batch_size", "valid_area_mask", "categories"},
     "trainer": {"accelerator", "devices", "strategy"},
     "backbone": {"weights"},
     "model": set[str](),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from defectlab.results.model_names import class_name
+from defectlab.results.run.category_record import CategoryRecord
 from defectlab.results.run.record_checks import check_record
 from defectlab.results.run.result_records import (
     DefectRecord,
@@ -93,6 +94,8 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         validation_epoch: The epoch (from 0) whose weights the thresholds are of.
         earlier_thresholds: Those that a choice after the training replaced, oldest first.
         trivial: Metrics of a trivial detector that calls every image anomalous.
+        categories: Where one model serves several categories, each one's images and results; `metrics` and `trivial`
+            are then means over them, each counting the same, and `per_defect` names kinds as category/defect.
         partial: Which of its images have no score, such as "4 of 10 test images scored"; such a run is not ranked.
         fitted, finished, failed: Times in UTC at which the run reached that status.
     """
@@ -129,6 +132,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     per_defect: list[DefectRecord] = field(default_factory=list)
     trivial: Mapping[str, float | None] = field(default_factory=dict)
     groups: GroupsRecord | None = field(default=None, metadata=json_key("parts"))
+    categories: list[CategoryRecord] = field(default_factory=list)
     maps: MapRetentionRecord | None = None
     sweep: SweepRecord | None = None
     trackers: Mapping[str, TrackerRecord] = field(default_factory=dict, metadata=json_key("loggers"))

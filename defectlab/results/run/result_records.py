@@ -26,10 +26,15 @@ NO_THRESHOLD = ThresholdRecord(value=None, rule="none", source="none", reason="n
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds(JsonObject):
-    """The image threshold and the pixel threshold."""
+    """The image threshold and the pixel threshold.
+
+    Where one model serves several categories, those of each are in `categories`, and there is none for all: scores of
+    different categories have different scales.
+    """
 
     image: ThresholdRecord = NO_THRESHOLD
     pixel: ThresholdRecord = NO_THRESHOLD
+    categories: Mapping[str, "Thresholds"] = field(default_factory=dict)
 
     @property
     def recorded(self) -> bool:

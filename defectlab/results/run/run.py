@@ -41,7 +41,12 @@ CONVERTED = "weights/anomalib/model.ckpt"  # the same weights in anomalib's own 
 
 
 class Run:
-    """A run folder, `results/<Model>/<dataset>/<run name>/`, and its run.json as `record`."""
+    """A run folder, `results/<Model>/<dataset>/<run name>/`, and its run.json as `record`.
+
+    `category` is set where a run that serves several categories is seen as one of these (`CategoryRun`).
+    """
+
+    category: str | None = None
 
     def __init__(self, folder: Path, record: RunRecord) -> None:
         self.folder = folder

@@ -11,7 +11,10 @@ from defectlab_runtime.errors import InputError
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided."""
+    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided.
+
+    `category` is the image's category where one model serves several; else there is no such column.
+    """
 
     image_path: str
     split: str
@@ -19,9 +22,11 @@ class ScoreRow:
     label: int
     score: float
     pred_label: int
+    category: str | None = None
 
 
-_COLUMNS = tuple(field.name for field in fields(ScoreRow))
+_ALL_COLUMNS = tuple(field.name for field in fields(ScoreRow))
+_COLUMNS = _ALL_COLUMNS[:-1]  # category is a column only where an image has one
 LABELS = {"-1": -1, "0": 0, "1": 1}
 
 
@@ -34,10 +39,13 @@ def write_scores(path: Path, rows: Sequence[ScoreRow], problems: Mapping[str, st
 
     With `problems`, which maps an image's path to the reason why it has no score, a column `problem` is added.
     """
+    columns = _ALL_COLUMNS if any(row.category is not None for row in rows) else _COLUMNS
+    cells = (astuple(row)[: len(columns)] for row in rows)
     if problems is None:
-        write_csv(path, _COLUMNS, (astuple(row) for row in rows))
+        write_csv(path, columns, cells)
     else:
-        write_csv(path, [*_COLUMNS, "problem"], ((*astuple(row), problems.get(row.image_path, "")) for row in rows))
+        reasons = (problems.get(row.image_path, "") for row in rows)
+        write_csv(path, [*columns, "problem"], ((*row, why) for row, why in zip(cells, reasons, strict=True)))
 
 
 def read_problems(path: Path) -> dict[str, str]:
@@ -59,11 +67,15 @@ def read_scores(path: Path) -> list[ScoreRow]:
     """
     at, rows = score_table(path)
     image, split, defect, label, score, decision = (at[name] for name in _COLUMNS)
+    place = at.get("category")
     found = []
     for number, row in enumerate(rows):
         try:
             labels = LABELS[row[label]], LABELS[row[decision]]
-            found.append(ScoreRow(row[image], row[split], row[defect], labels[0], float(row[score]), labels[1]))
+            category = None if place is None else row[place] or None
+            found.append(
+                ScoreRow(row[image], row[split], row[defect], labels[0], float(row[score]), labels[1], category)
+            )
         except (ValueError, KeyError) as error:
             raise damaged_scores(path, error, f"row {number + 1}: ") from None
     return found

@@ -11,6 +11,7 @@ from openpyxl import Workbook
 from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult, kinds_of
 from defectlab.results.comparison.significance import TestScores, find_test_scores
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.cells import headers_of
@@ -279,7 +280,11 @@ def _runs_at(folders: Iterable[str]) -> list[Run]:
 def write_generated(
     book: Workbook, shown: Mapping[str, Shown], rows: Sequence[Row], runs: Mapping[str, Run], workbook: Path
 ) -> None:
-    """Write the generated sheets where and as they were `shown`, reading every scores.csv once."""
+    """Write the generated sheets where and as they were `shown`, reading every scores.csv once.
+
+    A run that serves several categories has a row in the ranking of each, beside the runs on that category alone.
+    """
+    rows, runs = rows_by_category(rows, runs)
     scores = {key: find_test_scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
     rankings = rank_rows(rows, runs, scores)
@@ -288,6 +293,20 @@ def write_generated(
     write_per_defect(sheets[PER_DEFECT], rankings, kinds)
     write_about(sheets[ABOUT], rankings)
     store_fingerprints(book, list(sheets.values()))
+
+
+def rows_by_category(rows: Sequence[Row], runs: Mapping[str, Run]) -> tuple[list[Row], dict[str, Run]]:
+    """Return rows and runs by id with each run that serves several categories replaced by these.
+
+    The row of one whose record is gone stays as it is: it has the means alone.
+    """
+    alone = {key: category_runs(run) for key, run in runs.items()}
+    of_categories = {one.record.run_id: one for its in alone.values() for one in its}
+    found: list[Row] = []
+    for row in rows:
+        its = alone.get(str(row[KEY]))
+        found += [row_of(one) for one in its] if its else [row]
+    return found, {key: run for key, run in runs.items() if not alone[key]} | of_categories
 
 
 def _kinds(run: Run, scores: TestScores | None) -> list[KindResult]:
