@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab_runtime.errors import OptionError, did_you_mean, unknown_name
+from defectlab_runtime.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,7 +18,7 @@ from defectlab.data.manifest.manifest import Manifest, build_manifest
 from defectlab.data.manifest.options import DataOptions, options_help, options_signature
 from defectlab.data.manifest.region_options import read_region
 from defectlab.data.transforms.augmentations import PassSampler, build_augmentations
-from defectlab.data.transforms.tiling import Tiling
+from defectlab.data.transforms.tiling import tiling_option
 from defectlab.utils import paths
 from defectlab.utils.seeds import generator
 from defectlab.utils.validation import with_signature
@@ -102,7 +102,7 @@ class Folder(AnomalibDataModule):
         self.val_split_ratio = settings.val_split_ratio
         self.root = None if settings.root is None else Path(settings.root)
         self.passes = settings.passes
-        self.tiling = Tiling.of(settings.tiling)
+        self.tiling = tiling_option(settings.tiling)
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -15,7 +15,6 @@ from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.recognition import as_backbone
 from defectlab.backbones.token_networks import check_image_size, nearest_size
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.data.transforms.tiling import Tiling
 from defectlab.evaluation.threshold import DefaultRule
 from defectlab.models.checkpoint import (
     CHECKPOINT_FORMAT,
@@ -31,6 +30,7 @@ from defectlab.results.run.run import Run
 from defectlab.utils.version import __version__
 from defectlab_runtime.errors import InputError, OptionError
 from defectlab_runtime.region import Region
+from defectlab_runtime.tiling import Tiling
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from typing import Any, cast
 from torch import nn
 
 from defectlab.backbones.registry import REGISTRY, usual_layers
-from defectlab.data.transforms.preprocessing import Preprocessing, height_width
+from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.processors import RecordedPreProcessor
 from defectlab.utils.validation import check_flags, check_option_names
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.preprocessing import height_width
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,14 @@
 
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from defectlab_runtime.errors import DescriptionError
+from defectlab_runtime.image_limits import max_pixels
+from defectlab_runtime.preprocessing import PreprocessingSettings
 
 FORMAT = 1
 KEY = "defectlab"  # ONNX: metadata_props; OpenVINO: rt_info; torch's files: extra file `defectlab.json`
@@ -46,7 +49,7 @@ class Description:
         defectlab: Version of DefectLab that exported the file.
         run: The run that was exported.
         model: Name of the model in the registry, such as `patchcore`.
-        preprocessing: Plain data of a `Preprocessing`, as its `to_dict` gives it.
+        preprocessing: Plain data of `PreprocessingSettings`, as their `to_dict` gives it.
         image_threshold: Raw threshold of scores with every digit; None where the run has none.
         pixel_threshold: The same of maps.
         score_range: Smallest and largest raw score of the validation images; not finite where there were none.
@@ -166,7 +169,7 @@ def _read(cls: type[Description], reader: _Reader) -> Description | None:
     values = {
         "defectlab": reader.get("defectlab", *text),
         "model": reader.get("model", *text),
-        "preprocessing": reader.get("preprocessing", "an object", _object),
+        "preprocessing": _preprocessing(reader),
         "image_threshold": reader.get("image_threshold", *number),
         "pixel_threshold": reader.get("pixel_threshold", *number),
         "score_range": reader.get("score_range", *numbers),
@@ -178,6 +181,19 @@ def _read(cls: type[Description], reader: _Reader) -> Description | None:
         "versions": reader.get("versions", "an object of texts", _versions),
     }
     return None if facts is None else cls(run=facts, backbone=backbone, **values)
+
+
+def _preprocessing(reader: _Reader) -> Mapping[str, Any]:
+    """Return the plain settings, after building them and unpacking their mask, which names what cannot work."""
+    data: Mapping[str, Any] = reader.get("preprocessing", "an object", _object) or {}
+    try:
+        region = PreprocessingSettings.from_dict(data).region
+        if region is not None and region.size is not None and math.prod(region.size) > max_pixels():
+            raise ValueError(f"the valid area of {region.size} has more than {max_pixels()} pixels")
+        _ = None if region is None else region.mask
+    except (TypeError, ValueError, KeyError, AttributeError, zlib.error) as error:
+        reader.problems.append(f"preprocessing cannot be used: {error}")
+    return data
 
 
 def _plain(value: Any) -> Any:

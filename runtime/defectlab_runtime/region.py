@@ -61,7 +61,11 @@ class Region:
         """Mask (H, W) of the valid pixels; None if all pixels are valid."""
         if self.size is None or self.code is None:
             return None
-        bits = np.frombuffer(zlib.decompress(base64.b64decode(self.code)), dtype=np.uint8)
+        expected = (self.size[0] * self.size[1] + 7) // 8  # bytes; a bit more is asked for, never all that there may be
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(self.code), expected + 1)
+        if len(unpacked) != expected:
+            raise ValueError(f"the mask of the region has not the {expected} bytes of {self.size} pixels")
+        bits = np.frombuffer(unpacked, dtype=np.uint8)
         return np.unpackbits(bits, count=self.size[0] * self.size[1]).view(np.bool_).reshape(self.size)
 
     def problem(self, image_size: Size) -> str | None:

@@ -16,8 +16,8 @@ from defectlab.backbones.loading import load_backbone
 from defectlab.backbones.registry import BackboneSpec
 from defectlab.backbones.weights_import import import_file
 from defectlab.backbones.weights_manifest import WeightsEntry, file_sha256, record
-from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab_runtime.errors import OptionError, WeightsError
+from defectlab_runtime.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _features(network: nn.Module, layers: list[str]) -> dict[str, torch.Tensor]:

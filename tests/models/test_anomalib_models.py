@@ -20,11 +20,11 @@ from timm.models import vision_transformer
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.backbones.extractor import FeatureExtractor
-from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.models.registry import ANOMALIB_MODELS, MODELS, UNAVAILABLE, model_info
 from defectlab.results.run.run import Run
 from defectlab_runtime.errors import InputError, OptionError
+from defectlab_runtime.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 DINO, VIT = "vit_small_patch14_dinov2", "vit_tiny_patch16_224"
 OWN: dict[str, dict[str, Any]] = {

@@ -12,11 +12,11 @@ from helpers.models import data, small
 from PIL import Image
 
 from defectlab import Detector, Engine
-from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.tiled import TiledFeatures, TiledScores, replace_by_tiles
 from defectlab.results.run.run import Run
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.tiling import Tiling
 
 
 def test_features_of_tiles_are_those_of_the_whole_where_cells_see_no_neighbours():

@@ -82,6 +82,24 @@ def test_a_text_that_is_no_description_is_refused(text: str | bytes, message: st
         Description.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": [0, 4]}, "image_size must be"),
+        ({"size": 4, "interpolation": "lanczos"}, "interpolation must be one of"),
+        ({"colour": 1}, "unexpected keyword argument 'colour'"),
+        ({"size": [32, 32], "tiling": {"overlap": 0.5}}, "image_size"),
+        ({"size": [32, 32], "area": {"size": [8, 8], "code": "AAAA"}}, "Error -"),
+        ({"size": [32, 32], "area": {"size": [8, 8], "code": "eJxjYGBgAAAABAAB"}}, "has not the 8 bytes"),
+        ({"size": [32, 32], "area": {"size": [1 << 20, 1 << 20], "code": "eJxjYGBgAAAABAAB"}}, "more than"),
+    ],
+)
+def test_preprocessing_that_cannot_work_is_refused(wrong: dict[str, object], message: str):
+    data = json.loads(DESCRIPTION.to_json()) | {"preprocessing": wrong}
+    with pytest.raises(DescriptionError, match=f"preprocessing cannot be used: .*{message}"):
+        Description.from_json(json.dumps(data))
+
+
 def test_keys_of_later_versions_are_left_out():
     data = json.loads(DESCRIPTION.to_json()) | {"of_later": 1}
     assert Description.from_json(json.dumps(data)) == DESCRIPTION

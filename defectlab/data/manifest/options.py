@@ -12,9 +12,10 @@ from typing import Any
 
 from defectlab.data.manifest.groups import compile_pattern
 from defectlab.data.transforms.augmentation_options import check_augment
-from defectlab.data.transforms.tiling import Tiling
+from defectlab.data.transforms.tiling import tiling_option
 from defectlab.utils.validation import check_integer, check_range
 from defectlab_runtime.errors import OptionError, unknown_name
+from defectlab_runtime.tiling import Tiling
 
 Directories = str | list[str] | None
 
@@ -185,7 +186,7 @@ class DataOptions:
         _check_choice("task", self.task or TASKS[0], TASKS)
         if self.categories is not None:
             self._check_categories()
-        tiling = Tiling.of(self.tiling)
+        tiling = tiling_option(self.tiling)
         checked = replace(
             self,
             name=self.name or None,

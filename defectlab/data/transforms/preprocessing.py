@@ -1,9 +1,6 @@
 """Preprocessing of images to a model's input, and resampling of maps back to the image."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,97 +12,21 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as tvf
 
-from defectlab.data.transforms.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from defectlab.data.transforms.mask_reduction import reduce_mask
-from defectlab.data.transforms.tiling import Tiling
 from defectlab.kernels.tiles import TileGrid
-from defectlab_runtime.errors import DataError, OptionError
-from defectlab_runtime.geometry import Frame, fitted_box
+from defectlab_runtime.errors import OptionError
+from defectlab_runtime.geometry import fitted_box
+from defectlab_runtime.preprocessing import PreprocessingSettings, check_region
 from defectlab_runtime.region import Region
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Resize, optional centre crop, normalisation: frozen, hashed, saved with the model.
-
-    `size` and `crop` are (height, width) in pixels. With `keep_aspect` the image is scaled to fit into `size` and
-    the rest is filled with the mean colour; without, it is stretched to `size`, as anomalib does. `region` is cut out
-    of the image first. With `tiling`, `size` is that of a tile, and the image is brought to the tiling's. Values of
-    16-bit grey files have `bit_depth` bits; None is 16.
-    """
-
-    size: tuple[int, int] = (256, 256)
-    crop: tuple[int, int] | None = None
-    keep_aspect: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    interpolation: str = "bilinear"
-    region: Region | None = None
-    tiling: Tiling | None = None
-    bit_depth: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", height_width("image_size", self.size))
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if self.crop is not None:
-            object.__setattr__(self, "crop", height_width("center_crop", self.crop))
-            if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
-                raise OptionError(f"center_crop {self.crop} is larger than image_size {self.size}; make it smaller.")
-        if self.interpolation not in INTERPOLATIONS:
-            raise OptionError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionError(f"mean and std need three numbers, std above 0; got {self.mean} and {self.std}.")
-
-        if self.tiling is not None:
-            _check_tiling(self.tiling, self.size, self.crop)
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of the model's input, which is a tile if images are tiled."""
-        return self.crop or self.size
-
-    @property
-    def whole_size(self) -> tuple[int, int]:
-        """Height and width that images are resized to before a centre crop or tiling."""
-        return self.size if self.tiling is None else self.tiling.image_size
-
-    @property
-    def map_size(self) -> tuple[int, int]:
-        """Height and width of anomaly maps, which cover the model's input or all its tiles together."""
-        return self.input_size if self.tiling is None else self.tiling.image_size
+class Preprocessing(PreprocessingSettings):
+    """Resize, optional centre crop, normalisation, as torch transforms; see `PreprocessingSettings`."""
 
     @property
     def grid(self) -> TileGrid | None:
         """The grid of tile positions; None if images are not tiled."""
         return None if self.tiling is None else TileGrid.of(self.tiling.image_size, self.size, self.tiling.overlap)
-
-    @property
-    def hash(self) -> str:
-        """A hash of sixteen hex digits over all fields."""
-        data = self.to_dict()
-        if self.region is not None:
-            data["area"] = {key: value for key, value in data["area"].items() if key != "code"}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data for JSON and checkpoints."""
-        plain = asdict(replace(self, region=None, tiling=None))
-        data = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-        del data["region"], data["tiling"]  # left out where there is none: hashes from before there was a choice stay
-        if self.bit_depth is None:
-            del data["bit_depth"]
-        data |= {} if self.region is None else {"area": self.region.to_dict()}
-        return data if self.tiling is None else {**data, "tiling": self.tiling.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
-        """Build a `Preprocessing` from the dictionary made by `to_dict`."""
-        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
-        region, tiling = Region.from_dict(fields.pop("area", None)), Tiling.of(fields.pop("tiling", None))
-        return cls(**fields, region=region, tiling=tiling)
 
     def resize(self, mask_reduction: str = "area") -> Transform:
         """Return the transform that cuts out the region and resizes images of any size, applied before batching.
@@ -166,11 +87,6 @@ class Preprocessing:
             raise OptionError("The pre-processor has no Resize((height, width)); images of many sizes need one.")
         return cls(**fields)
 
-    @property
-    def frame(self) -> Frame:
-        """The position of the model's input on the image, for inverse mapping."""
-        return Frame(self.whole_size, self.crop, self.keep_aspect, self.region)
-
     def to_image(self, maps: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
         """Resample maps on the model's input to the image by torch's bilinear resampling.
 
@@ -184,12 +100,6 @@ class Preprocessing:
         """
         on_image = (self.frame.to_image(one, image_size, resize=_resize) for one in maps.cpu().numpy())
         return torch.from_numpy(np.stack(list(on_image)))
-
-    def box_to_image(
-        self, box: tuple[float, float, float, float], image_size: tuple[int, int]
-    ) -> tuple[int, int, int, int]:
-        """Convert a box (left, top, right, bottom) on the model's input to pixels of the image; see `Frame`."""
-        return self.frame.box_to_image(box, image_size)
 
 
 class RegionCrop(Transform):
@@ -207,8 +117,7 @@ class RegionCrop(Transform):
         """Apply the crop to one image or mask."""
         del params
         size = (inpt.shape[-2], inpt.shape[-1])
-        if why := self.region.problem(size):
-            raise DataError(f"This image is {why}: it cannot be looked at as the training images were.")
+        check_region(self.region, size)
         left, top, right, bottom = self.region.box_on(size)
         pixels = inpt.as_subclass(torch.Tensor)
         if self.region.mask is not None:
@@ -278,27 +187,5 @@ def _resize(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     return F.interpolate(batch, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
-def _check_tiling(tiling: Tiling, tile: tuple[int, int], crop: tuple[int, int] | None) -> None:
-    whole = tiling.image_size
-    if crop is not None:
-        raise OptionError("Tiled images have no center_crop: leave it out.")
-    if whole[0] < tile[0] or whole[1] < tile[1] or whole == tile:
-        raise OptionError(
-            f"tiling: image_size {whole} must be larger than a tile, which is the model's own image_size {tile}."
-        )
-
-
 def _is_mask(inpt: torch.Tensor) -> bool:
     return type(inpt).__name__ == "Mask"
-
-
-def height_width(name: str, value: Any) -> tuple[int, int]:
-    """Return the option `name`, given as one number or as two, as height and width in pixels.
-
-    Raises:
-        OptionError: Another number of values, or one that is no whole number of at least 1.
-    """
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or any(not isinstance(item, int) or item < 1 for item in values):
-        raise OptionError(f"{name} must be (height, width) in whole pixels of at least 1, got {values}.")
-    return values[0], values[1]

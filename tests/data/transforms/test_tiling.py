@@ -4,14 +4,15 @@ import pytest
 from helpers.models import small
 
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.data.transforms.tiling import Tiling
+from defectlab.data.transforms.tiling import tiling_option
 from defectlab.models.registry import model_class
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.tiling import Tiling
 
 
 def test_options_are_checked_and_travel():
-    tiling = Tiling.of({"image_size": 96})
-    assert Tiling.of(tiling.to_dict()) == tiling == Tiling((96, 96))
+    tiling = tiling_option({"image_size": 96})
+    assert tiling_option(tiling.to_dict()) == tiling == Tiling((96, 96))
     for wrong, words in (
         ({"size": 96}, "has no option 'size'"),
         ({"image_size": [96]}, "height, width"),
@@ -19,7 +20,7 @@ def test_options_are_checked_and_travel():
         ({"image_size": 96, "random_tiles": 0}, "random_tiles"),
     ):
         with pytest.raises(OptionError, match=words):
-            Tiling.of(wrong)
+            tiling_option(wrong)
     settings = Preprocessing(size=(64, 64), tiling=tiling)
     assert Preprocessing.from_dict(settings.to_dict()) == settings
     assert (settings.input_size, settings.map_size) == ((64, 64), (96, 96))
