@@ -35,6 +35,23 @@ def test_each_image_enters_the_bank_in_each_orientation(parts: Path, batch: int)
         assert torch.allclose(network.memory_bank[row], found, atol=1e-5)
 
 
+def test_a_tiled_image_is_rotated_as_a_whole(parts: Path):
+    """Seams of tiles lie where those of test images do."""
+    model = small("patchcore", rotations=2, coreset_sampling_ratio=1.0)
+    dataset = data(parts, tiling={"image_size": [96, 96]})
+    Engine(max_epochs=1, enable_progress_bar=False).fit(model=model, datamodule=dataset)
+    network, transform = model.model.eval(), model.preprocessing.transform()
+    resize = model.preprocessing.resize()
+    with torch.no_grad():
+        image = transform(resize(dataset.train_data[0].image))[None]
+        assert tuple(image.shape[-2:]) == (96, 96)
+        upside_down = network.rows(network.embed(network.features(image.flip(-2, -1))))
+    index = dataset.manifest.index(str(dataset.train_data[0].image_path))
+    origin = model.bank_origin
+    own = (origin.images == index) & (origin.degrees == 180)
+    assert torch.allclose(network.memory_bank[own], upside_down, atol=1e-5)
+
+
 def test_an_unrotated_fit_is_the_experiment_it_was(parts: Path):
     plain, named = small("patchcore"), small("patchcore", rotations=1)
     assert plain.options == named.options

@@ -120,7 +120,7 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         if rotations != 1:
             raise OptionError(
                 f"Padim: rotations={rotations!r} cannot work: its Gaussians belong to positions, and a rotated image "
-                "shows another part of the object at each. Leave it out, or take Patchcore."
+                "shows another part of the object at each. Leave it out, or take Patchcore or Subspace."
             )
         network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         model = PadimModel(network, layers, n_features, shared.seed)
