@@ -20,7 +20,7 @@ def sweep(file: str, plan: bool, refit: Sequence[str] | None, overrides: Sequenc
     from defectlab.sweeps.sweep import sweep as run_sweep
 
     result = run_sweep(file, overrides=values, plan_only=plan, refit=refit or (), **options)
-    return 1 if result.failed or result.plan.refused or result.checkpoints.problems else 0
+    return 1 if result.failed or result.plan.refused or result.checkpoints.problems or result.problems else 0
 
 
 def _sweep_arguments(parser: ArgumentParser) -> None:

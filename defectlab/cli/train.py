@@ -72,7 +72,10 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
     from defectlab.data.labelled_folder import LabelledFolder, has_no_training_images
 
     options = run.record.experiment.data
-    training = ("passes", "train_augmentations", "val_augmentations", "test_augmentations")
+    training = (
+        *("passes", "train_augmentations", "val_augmentations", "test_augmentations"),
+        *("k_shots", "k_shot_draws"),
+    )
     kept = {key: value for key, value in options.items() if key not in training}
     bare = not run.record.dataset.counts["train"] if data is None else has_no_training_images(paths.resolve(data))
     if bare:

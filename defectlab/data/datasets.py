@@ -1,6 +1,6 @@
 """PyTorch datasets of a manifest's images and of single image files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,20 @@ def load_mask(
     if not path:
         return Mask(torch.full(image_size, int(all_defect), dtype=torch.uint8))
     return Mask(torch.from_numpy(reduce_mask(read_mask(path, reading), image_size, mask_reduction).astype(np.uint8)))
+
+
+def masks_on_input(
+    manifest: Manifest, entries: Iterable[Entry], preprocessing: Preprocessing, mask_reduction: str
+) -> Iterator[torch.Tensor]:
+    """Yield the mask (H, W) of each entry on the model's input, as batches have it; none for a dataset without."""
+    if not manifest.has_masks:
+        return
+    resize, transform = preprocessing.resize(mask_reduction), preprocessing.transform()
+    for entry in entries:
+        path, size = manifest.absolute_mask(entry), (entry.height, entry.width)
+        reading, whole = manifest.mask_reading(entry), manifest.is_all_defect(entry)
+        mask = load_mask(path, size, reading, all_defect=whole, mask_reduction=mask_reduction)
+        yield transform(resize(mask)).as_subclass(torch.Tensor)
 
 
 class ImageNames(Dataset):

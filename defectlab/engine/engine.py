@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
+from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_readable_images
@@ -25,6 +26,7 @@ from defectlab.engine.checkpoint_checks import check_resumable, run_of_weights
 from defectlab.engine.checkpoint_policy import CheckpointPolicy
 from defectlab.engine.checkpoints import drop_checkpoint, weights_only_checkpoints, with_digests
 from defectlab.engine.input_region import apply_region, check_region, check_values
+from defectlab.engine.k_shots import fit_few
 from defectlab.engine.progress_bars import StageBars
 from defectlab.engine.random_states import RandomStates
 from defectlab.engine.recorder import Recorder, set_thresholds
@@ -114,6 +116,7 @@ class Engine(AnomalibEngine):
         self._trainer_arguments = {**defaults, **kwargs, "devices": devices}
         show_log()
         self._logger = False if logger is None else logger
+        self.feature_store: FeatureStore | None = None  # of a sweep; None: the project's cache
         self._recorder = Recorder()
         self._best_epoch: BestEpoch | None = None
         self._fitted: Run | None = None  # the run of the last fit, with the best checkpoint relative to its folder
@@ -281,9 +284,25 @@ class Engine(AnomalibEngine):
         if self._policy.checkpoint == "none" and checkpoint is None:
             drop_checkpoint(run)
         model.run_folder = source.folder if source else None
-        writer.update_workbook(verbose=verbose)
+        try:
+            self.fit_few(model, datamodule, run)
+        finally:
+            writer.update_workbook(verbose=verbose)
         writer.announce()
         return [dict(run.record.metrics)]
+
+    def fit_few(self, model: BaseDetector, datamodule: Folder, run: Run) -> bool:
+        """Make the fits with a few training images that the datamodule's `k_shots` asks for and its run lacks.
+
+        `test` does it by itself, so that this is for a finished run of the same settings. See `engine.k_shots.fit_few`.
+        """
+        if datamodule.settings.k_shots is None or run.record.dataset.manifest != datamodule.manifest.hash:
+            return False
+        if "weights_of" in run.record.facts:
+            logger.info("k_shots: left out, since this run only tests weights of another")
+            return False
+        with logged(run), quiet_lightning():
+            return fit_few(model, datamodule, run, self.device, self.feature_store)
 
     def _choose_thresholds(
         self, model: BaseDetector, writer: RunWriter, datamodule: Folder, checkpoint: Path | None, source: Run | None

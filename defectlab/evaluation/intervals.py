@@ -1,12 +1,12 @@
 """Confidence intervals of a proportion and of an AUROC over the test images."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from defectlab.evaluation.delong import Groups, group_indices, placement_variance, placements
 from defectlab.evaluation.metrics import Floats, auroc, sort_scores
@@ -122,6 +122,24 @@ def wilson_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> In
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
     low, high = float(middle - half), float(middle + half)
     return Interval(0.0 if hits == 0 else low, 1.0 if hits == count else high, f"Wilson, {hits} of {count} images")
+
+
+def mean_and_interval(
+    values: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float | None, float | None, float | None]:
+    """Return the mean of at least one value, the standard deviation (ddof 1), and Student's t interval of the mean.
+
+    All but the mean are None for a single value. The interval is not clipped to the range of the values.
+
+    >>> [round(number, 4) for number in mean_and_interval([0.0, 1.0, 2.0])]
+    [1.0, 1.0, -1.4841, 3.4841]
+    """
+    count, mean = len(values), math.fsum(values) / len(values)
+    if count < 2:
+        return mean, None, None, None
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * deviation / math.sqrt(count)
+    return mean, deviation, mean - half, mean + half
 
 
 def critical_value(confidence: float) -> float:

@@ -23,6 +23,7 @@ from defectlab.models.checkpoint import (
     read_checkpoint_record,
     skeleton_backbone,
 )
+from defectlab.models.k_shots import plan_fits
 from defectlab.models.processors import RawPostProcessor, RecordedPreProcessor
 from defectlab.models.shared_arguments import SharedArguments
 from defectlab.models.tiled import set_tiles
@@ -55,6 +56,7 @@ class BaseDetector(AnomalibModule):
         True  # whether checkpoints hold the optimiser's state, needed to resume a training
     )
     usual_size: ClassVar[tuple[int, int]] = (256, 256)  # height and width of images where none is given
+    fits_once: ClassVar[bool] = False  # on embeddings of all images, so that a fit with other images is cheap
     tiled_by: ClassVar[str | None] = "images"  # "features": the tiles' are joined; None: it cannot be tiled
 
     def resolve_backbone(self, backbone: str | nn.Module, pre_trained: bool, seed: int) -> Backbone:
@@ -136,6 +138,9 @@ class BaseDetector(AnomalibModule):
             InputError: With what is missing or wrong and the fix.
         """
         self.check_training_images(datamodule.training_samples)
+        plan = plan_fits(self, datamodule)
+        for number, reason in plan.left_out.items() if plan else ():
+            logger.warning("k_shots: fits with %s training images are left out: %s", number, reason)
 
     def trains_on_names(self, datamodule: Any) -> bool:
         """Whether training needs no pixels of this datamodule: the model has their features before the first batch."""

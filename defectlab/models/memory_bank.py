@@ -1,13 +1,19 @@
 """Models that fit once, on the embeddings of all training images."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from defectlab.kernels.rotation import angles, rotate
 from defectlab.models.base import BaseDetector
 from defectlab.utils.validation import check_integer
+
+if TYPE_CHECKING:
+    from defectlab.backbones.feature_cache.extraction import Features
+    from defectlab.data.manifest.manifest import Entry
+
+BATCH_SIZE = 16  # images, of cached features
 
 
 def rotations_option(owner: str, rotations: int) -> dict[str, int]:
@@ -25,6 +31,7 @@ def rotations_option(owner: str, rotations: int) -> dict[str, int]:
 class MemoryBankDetector(BaseDetector):
     """A model that fits once on the embeddings of all training images, in the order of the manifest."""
 
+    fits_once: ClassVar[bool] = True
     tiled_by: ClassVar[str | None] = "features"
     rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
 
@@ -92,3 +99,16 @@ class MemoryBankDetector(BaseDetector):
 
         An image is listed once for each orientation in which it was embedded, in their order.
         """
+
+
+def embed(model: Any, features: "Features", entries: "Sequence[Entry]", device: torch.device) -> torch.Tensor:
+    """Return a torch model's embeddings (n, C, h, w) of images from their features, in the order of `entries`."""
+    result = torch.empty(0)
+    for begin in range(0, len(entries), BATCH_SIZE):
+        chunk = features.of(entries[begin : begin + BATCH_SIZE], model.layers)
+        with torch.no_grad():
+            part = model.embed({layer: values.to(device) for layer, values in chunk.items()})
+        if not begin:
+            result = torch.empty((len(entries), *part.shape[1:]), dtype=part.dtype, device=device)
+        result[begin : begin + len(part)] = part
+    return result

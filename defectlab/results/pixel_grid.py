@@ -95,18 +95,38 @@ def write_grid_masks(run: Run, manifest: Manifest) -> None:
     pixel_size = pixel_size_of(run)
     if pixel_size == "input" or not manifest.has_masks or run.maps(SPLIT) is None:
         return
-    method = run.record.evaluation.mask_reduction
-    region = Region.from_dict(run.record.preprocessing.options().get("area"))
-    tested = [row.image_path for row in run.scores(SPLIT)]
-    sizes: list[tuple[int, int, int, int]] = []
+    sizes: list[tuple[int, ...]] = []
     packed_path, sizes_path = run.grid_paths(SPLIT)
     with replacing(packed_path) as partial, partial.open("wb") as file:
-        for mask, image_size, _ in masks_on_images(manifest, tested, region, method):
-            on_grid = mask if isinstance(pixel_size, str) else reduce_mask(mask, (pixel_size[0], pixel_size[1]), method)
+        for on_grid, image_size in _masks_on_grid(run, manifest):
             sizes.append((*image_size, *on_grid.shape))
             file.write(np.packbits(on_grid).tobytes())
     with replacing(sizes_path) as partial, partial.open("wb") as file:
         np.save(file, np.array(sizes, dtype=np.int64).reshape(-1, 4))
+
+
+def _masks_on_grid(run: Run, manifest: Manifest) -> Iterator[tuple[Mask, Size]]:
+    """Yield the mask of each test image on a grid other than the model's input, and the evaluated region's size."""
+    pixel_size, method = pixel_size_of(run), run.record.evaluation.mask_reduction
+    region = Region.from_dict(run.record.preprocessing.options().get("area"))
+    for mask, size, _ in masks_on_images(manifest, [row.image_path for row in run.scores(SPLIT)], region, method):
+        on_grid = mask if isinstance(pixel_size, str) else reduce_mask(mask, (pixel_size[0], pixel_size[1]), method)
+        yield on_grid, size
+
+
+def images_of_maps(
+    run: Run, manifest: Manifest, maps: NDArray[np.float32], input_masks: NDArray[np.uint8]
+) -> PixelImages:
+    """Return other maps (n, H, W) of the run's test images, with the masks on the run's grid, whether kept or not.
+
+    Rows are those of scores.csv. `input_masks` are packed, on the model's input, and used where that is the grid.
+    """
+    if pixel_size_of(run) == "input":
+        return _counted(run, ArrayImages(maps, input_masks))
+    masks = list(_masks_on_grid(run, manifest))
+    sizes = np.array([(*size, *mask.shape) for mask, size in masks], dtype=np.int64).reshape(-1, 4)
+    bits = np.concatenate([np.packbits(mask) for mask, _ in masks])
+    return _counted(run, GridImages(maps, Frame.from_record(run.record.preprocessing.options()), sizes, bits))
 
 
 def pixel_images(run: Run) -> tuple[PixelImages | None, str | None]:

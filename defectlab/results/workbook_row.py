@@ -57,8 +57,11 @@ _LAST = (
 _END = ("device", "checkpoint", "record", "state", "weights_sha256", "manifest", "repeat_key", "project", KEY)
 _OPTIONS = ("data.", "backbone.", "trainer.", "evaluation.")
 _OPTION = re.compile(r"(model|data|backbone|trainer|evaluation)\.[a-z]\w*")
-# Columns of their own already, or the same for every run.
-_NOT_OPTIONS = ("model.name", "model.seed", "data.name", "backbone.name", "backbone.weights")
+# Columns of their own already, or the same for every run, or no option of the run itself.
+_NOT_OPTIONS = (
+    *("model.name", "model.seed", "data.name", "backbone.name", "backbone.weights"),
+    *("data.k_shots", "data.k_shot_draws"),
+)
 
 
 def row_of(run: Run) -> Row:

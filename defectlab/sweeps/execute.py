@@ -124,6 +124,7 @@ def _train(one: Configuration, shared: SharedWork, sweep: str) -> Run:
     """Train and test one configuration through Lightning, on features from the cache where its model takes them."""
     if one.takes_features:
         one.model.use_features(shared.features(one))  # type: ignore[operator]
+    one.engine.feature_store = shared.store
     run = train_built(one.experiment, one.model, one.datamodule, one.engine, verbose=False)
     run.update(sweep=_sweep_facts(one, shared, sweep))
     return run

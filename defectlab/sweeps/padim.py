@@ -6,9 +6,10 @@ import numpy as np
 
 from defectlab.kernels.gaussian.distance import prefix_distances
 from defectlab.kernels.gaussian.fit import fit_factor
+from defectlab.models.memory_bank import BATCH_SIZE, embed
 from defectlab.sweeps.configurations import Configuration, largest_of
 from defectlab.sweeps.record_scores import RawScores
-from defectlab.sweeps.shared_work import BATCH_SIZE, SharedWork, as_tensor, embed, scored_entries
+from defectlab.sweeps.shared_work import SharedWork, as_tensor, scored_entries
 
 
 def score_padim(

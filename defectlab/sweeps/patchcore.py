@@ -7,9 +7,10 @@ import torch
 from defectlab.kernels.coreset.cost import coreset_size
 from defectlab.kernels.neighbours import nearest_of_prefixes
 from defectlab.kernels.neighbours_index import NeighboursIndex
+from defectlab.models.memory_bank import embed
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.record_scores import RawScores
-from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
+from defectlab.sweeps.shared_work import SharedWork, as_tensor, scored_entries
 
 
 def score_patchcore(

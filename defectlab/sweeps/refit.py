@@ -9,11 +9,12 @@ import torch
 
 from defectlab.experiment import SETTINGS, train_built
 from defectlab.kernels.coreset.cost import coreset_size
+from defectlab.models.memory_bank import embed
 from defectlab.results.calibration import withdraw_recorded
 from defectlab.results.run.result_records import RefitRecord, SweepRecord
 from defectlab.results.run.run import Run
 from defectlab.sweeps.configurations import Configuration, groups_of, prepare
-from defectlab.sweeps.shared_work import SharedWork, as_tensor, embed, scored_entries
+from defectlab.sweeps.shared_work import SharedWork, as_tensor, scored_entries
 from defectlab.sweeps.subspace import patch_sums
 from defectlab.utils.config_files import read_yaml
 from defectlab_runtime.errors import InputError

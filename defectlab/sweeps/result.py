@@ -49,6 +49,7 @@ class SweepResult:
         folder: `results/sweeps/<name>/`, with `sweep.yaml` and `table.csv`; of a search `trials.csv` too.
         trials: Of a search: what was drawn, and what its validation images say of it.
         checkpoints: The runs whose checkpoints were asked for, and what could not be made.
+        problems: Why fits with a few images (`data.k_shots`) could not be made of finished runs.
     """
 
     plan: Plan
@@ -56,6 +57,7 @@ class SweepResult:
     folder: Path
     trials: Sequence[Trial] = ()
     checkpoints: RetainedCheckpoints = field(default_factory=RetainedCheckpoints)
+    problems: Sequence[str] = ()
 
     @property
     def runs(self) -> list[Run]:

@@ -121,10 +121,14 @@ def run_many(
 
 
 def _run_unless_finished(experiment: Experiment, what: str, rerun: bool) -> "Run":
+    from defectlab.results.workbook import update_workbook
+
     model, datamodule, engine = build(experiment)
     earlier = None if rerun else engine.finished_run(model, datamodule)
     if earlier is not None:
         logger.info("Run %s: finished already, not trained again: %s", what, earlier.folder)
+        if engine.fit_few(model, datamodule, earlier):
+            update_workbook(earlier)
         return earlier
     logger.info("Run %s", what)
     return train_built(experiment, model, datamodule, engine)

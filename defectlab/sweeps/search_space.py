@@ -14,7 +14,7 @@ MAX_VALUES = 100_000  # of a range
 LIST_OPTIONS = {
     *("model.layers", "model.image_size", "model.center_crop", "evaluation.pixel_size", "data.extensions"),
     *("data.abnormal_dir", "data.mask_dir", "data.normal_dir", "data.normal_test_dir", "data.crop_area"),
-    *("data.normal_val_dir", "data.abnormal_val_dir", "data.val_mask_dir", "data.unknown_dir"),
+    *("data.normal_val_dir", "data.abnormal_val_dir", "data.val_mask_dir", "data.unknown_dir", "data.k_shots"),
     *("model.hidden", "model.beta", "trainer.devices"),
 }
 

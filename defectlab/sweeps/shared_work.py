@@ -12,14 +12,13 @@ import torch
 
 from defectlab.backbones.feature_cache.extraction import Features, extract, feature_source
 from defectlab.backbones.feature_cache.store import FeatureStore
-from defectlab.data.datasets import load_mask
+from defectlab.data.datasets import masks_on_input
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.sweeps.configurations import Configuration
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # to be raised when the numbers of a coreset order, a search or a fit change
-BATCH_SIZE = 16  # images
 
 
 class SharedWork:
@@ -95,41 +94,15 @@ class SharedWork:
         key = (id(one.datamodule), one.model.preprocessing.hash)
         if key not in self._masks:
             with self.timed("masks"):
-                self._masks[key] = _masks(one, entries)
+                reduction = one.datamodule.settings.mask_reduction
+                masks = list(masks_on_input(one.datamodule.manifest, entries, one.model.preprocessing, reduction))
+                self._masks[key] = torch.stack(masks) if masks else None
         return self._masks[key]
 
     def forget(self) -> None:
         """Release the features and masks that are held in memory."""
         self._features.clear()
         self._masks.clear()
-
-
-def _masks(one: Configuration, entries: Sequence[Entry]) -> torch.Tensor | None:
-    manifest, preprocessing = one.datamodule.manifest, one.model.preprocessing
-    if not manifest.has_masks:
-        return None
-    reduction = one.datamodule.settings.mask_reduction
-    resize, transform = preprocessing.resize(reduction), preprocessing.transform()
-    read = []
-    for entry in entries:
-        path, size = manifest.absolute_mask(entry), (entry.height, entry.width)
-        reading, whole = manifest.mask_reading(entry), manifest.is_all_defect(entry)
-        mask = load_mask(path, size, reading, all_defect=whole, mask_reduction=reduction)
-        read.append(transform(resize(mask)))
-    return torch.stack([mask.as_subclass(torch.Tensor) for mask in read]) if read else None
-
-
-def embed(model: Any, features: Features, entries: Sequence[Entry], device: torch.device) -> torch.Tensor:
-    """Return a model's embeddings (n, C, h, w) of images from their features, in the order of `entries`."""
-    result = torch.empty(0)
-    for begin in range(0, len(entries), BATCH_SIZE):
-        chunk = features.of(entries[begin : begin + BATCH_SIZE], model.layers)
-        with torch.no_grad():
-            part = model.embed({layer: values.to(device) for layer, values in chunk.items()})
-        if not begin:
-            result = torch.empty((len(entries), *part.shape[1:]), dtype=part.dtype, device=device)
-        result[begin : begin + len(part)] = part
-    return result
 
 
 def scored_entries(manifest: Manifest) -> list[Entry]:

@@ -11,6 +11,7 @@ from defectlab.sweeps.config import SweepConfig, with_overrides
 from defectlab.sweeps.configurations import earlier_runs, prepare
 from defectlab.sweeps.execute import earlier_outcome, refused_outcome
 from defectlab.sweeps.executors import make_executor
+from defectlab.sweeps.k_shots import fit_few_of_each, refuse_in_search
 from defectlab.sweeps.plan import Plan, make_plan
 from defectlab.sweeps.result import SweepResult, conclude, runs_of_outcomes, write_settings
 from defectlab.sweeps.shared_work import SharedWork
@@ -18,6 +19,7 @@ from defectlab.sweeps.table import LiveTable, Outcome
 from defectlab.utils import paths
 from defectlab.utils.files import is_writable
 from defectlab.utils.logs import show_log
+from defectlab.visualization.k_shots import print_k_shots
 from defectlab_runtime.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def sweep(
         from defectlab.sweeps.search import require_optuna
 
         require_optuna()
+        refuse_in_search(settings)
         from defectlab.sweeps.search.search_sweep import search_sweep
 
         options: dict[str, Any] = {"plan_only": plan_only, "retry_failed": retry_failed, "refit": refit}
@@ -83,11 +86,13 @@ def sweep(
         runner.run(plan.configurations, plan.pending, live.report)
         _note_groups(settings, live.outcomes)
         runs, shared = runs_of_outcomes(live.outcomes), SharedWork(configurations, store)
+        problems = fit_few_of_each(configurations, runs, store)
         retained = retain_checkpoints(policy, request, configurations, runs, shared, settings.name)
     finally:
         runner.close()
         outcomes = conclude(folder, settings, live)
-    return SweepResult(plan, outcomes, folder, checkpoints=retained)
+    print_k_shots(runs_of_outcomes(outcomes).values())
+    return SweepResult(plan, outcomes, folder, checkpoints=retained, problems=problems)
 
 
 def _note_groups(settings: SweepConfig, outcomes: Sequence[Outcome]) -> None:

@@ -14,6 +14,7 @@ from defectlab.results.workbook_row import KEY, is_partial, number, ranked_withi
 from defectlab.utils import paths
 from defectlab.utils.progress import in_notebook
 from defectlab.utils.table import Column, Table, interval_text, numbers, print_line, print_table
+from defectlab.visualization.k_shots import print_k_shots
 
 SHOWN_RUNS = 5
 GROUP_METRICS = ("part_AUROC", "part_F1Score")  # printed in addition to BARE_METRICS if data.group is set
@@ -23,6 +24,7 @@ METRIC_COLUMNS = ("image AUROC", "image F1", "pixel AUROC", "pixel F1")  # of BA
 def summary(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the results of a finished run: metrics, place among the workbook's rows, and pictures."""
     metrics_table(run)
+    print_k_shots([run])
     peers_table(run, rows)
     show_picture(run)
 

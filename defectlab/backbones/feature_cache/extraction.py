@@ -53,6 +53,7 @@ def extract(
     dtype: str | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
+    extractor: FeatureExtractor | None = None,
 ) -> dict[str, np.ndarray]:
     """Return {layer: (N, C, h, w)} for every image of a dataset, rows as in `manifest.entries`; see `Features`.
 
@@ -69,6 +70,7 @@ def extract(
         dtype: float32, or float16 for half the space, which rounds each number by up to 0.05 %; None is the store's.
         device: Where the backbone runs.
         workers: Processes that read images.
+        extractor: One of this backbone and these layers, on that device; None makes one.
 
     Raises:
         OptionError: A layer that the backbone does not have, another dtype, or features too large for float16.
@@ -89,7 +91,7 @@ def extract(
             missing = [layer for layer in wanted if found[layer] is None]
             if missing:
                 _compute(manifest, backbone, preprocessing, {layer: keys[layer] for layer in missing}, store, dtype,
-                         torch.device(device), workers)  # fmt: skip
+                         torch.device(device), workers, extractor)  # fmt: skip
             found |= {layer: store.get(keys[layer]) for layer in missing}
     kept = {layer: array for layer, array in found.items() if array is not None}
     if len(kept) < len(wanted):  # another process, with a limit of its own, has just removed them
@@ -127,8 +129,9 @@ def _compute(
     dtype: str,
     device: torch.device,
     workers: int,
+    extractor: FeatureExtractor | None = None,
 ) -> None:
-    extractor = FeatureExtractor(backbone, list(keys)).to(device)
+    extractor = extractor or FeatureExtractor(backbone, list(keys)).to(device)
     shapes = extractor.feature_shapes(preprocessing.input_size)
     count = len(manifest.entries)
     logger.info("Features of %d images, one pass for %s", count, ", ".join(keys))

@@ -11,6 +11,7 @@ from inspect import Parameter, Signature, signature
 from typing import Any
 
 from defectlab.data.manifest.groups import compile_pattern
+from defectlab.data.manifest.k_shots import check_k_shots
 from defectlab.data.transforms.augmentation_options import check_augment
 from defectlab.data.transforms.tiling import tiling_option
 from defectlab.utils.validation import check_integer, check_range
@@ -98,6 +99,9 @@ class DataOptions:
         categories: Folders below root, each a dataset in a known layout, for one model on the good images of all:
             names, all, or a group (textures, objects). Each is split, and gets thresholds and metrics, as it would
             alone; default is the root itself as one dataset.
+        k_shots: Numbers of good images, such as `[1, 2, 4, 8, 16, all]`, with which the model is fitted and tested
+            beside the run itself, to see how many are enough; for models that fit once (patchcore, padim).
+        k_shot_draws: How often each of these numbers of images is drawn, by the seed, from the training images.
     """
 
     root: str | None = None
@@ -138,6 +142,8 @@ class DataOptions:
     passes: int = 1
     tiling: dict[str, Any] | None = None
     categories: str | list[str] | None = None
+    k_shots: list[int | str] | None = None
+    k_shot_draws: int = 10
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -155,8 +161,8 @@ class DataOptions:
         Raises:
             OptionError: A value that could work with no images at all.
         """
-        for option, low in (("train_batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("passes", 1)):
-            check_integer("Folder", option, getattr(self, option), low=low)
+        for option in ("train_batch_size", "eval_batch_size", "num_workers", "passes", "k_shot_draws"):
+            check_integer("Folder", option, getattr(self, option), low=0 if option == "num_workers" else 1)
         for option in ("root", "name", *(field.name for field in fields(self) if field.name.endswith("_dir"))):
             _check_texts(option, getattr(self, option), several=option.endswith("_dir"))
         for option in ("test_split_ratio", "val_split_ratio", "calibration_share"):
@@ -197,6 +203,7 @@ class DataOptions:
             crop_area=None if self.crop_area is None else _check_crop_area(self.crop_area),
             augment=None if self.augment is None else check_augment(self.augment),
             tiling=None if tiling is None else tiling.to_dict(),
+            k_shots=None if self.k_shots is None else check_k_shots(self.k_shots),
         )
         if (checked.test_split_mode, checked.val_split_mode) == ("none", "same_as_test"):
             raise OptionError("Data: val_split_mode='same_as_test' needs a test set, but test_split_mode is 'none'.")
@@ -205,6 +212,12 @@ class DataOptions:
                 f"Data: calibration_share={checked.calibration_share:g} holds back good validation images, and with "
                 f"val_split_mode={checked.val_split_mode!r} there are none that are not tested. Choose from_test, "
                 "from_train or from_dir, or leave calibration_share out."
+            )
+        changing = [option for option in ("augment", "tiling") if getattr(checked, option) is not None]
+        if checked.k_shots is not None and changing:
+            raise OptionError(
+                f"Data: k_shots fits on features of whole images as they are, kept once for all draws: leave "
+                f"{changing[0]} out, or k_shots."
             )
         return checked
 

@@ -134,6 +134,13 @@ class Padim(MemoryBankDetector, AnomalibPadim):
         self.model = model
         self._sums: GaussianSums | None = None
 
+    def check_training_images(self, count: int) -> None:
+        """Check that there are two images at least: one has no covariance."""
+        if count < 2:
+            raise OptionError(
+                f"PaDiM needs at least 2 training images to estimate a covariance, got {count}. Add good images."
+            )
+
     def on_train_start(self) -> None:
         """Discard an earlier fit, and choose whether to store embeddings or sums."""
         super().on_train_start()

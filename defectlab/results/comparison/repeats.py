@@ -1,10 +1,9 @@
 """Repeats of one experiment with several seeds, summarised as mean, standard deviation and interval."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from defectlab.evaluation.intervals import CONFIDENCE
+from defectlab.evaluation.intervals import CONFIDENCE, mean_and_interval
 from defectlab.results.run.run import Run
 from defectlab.results.workbook_row import _seed, _settings, repeat_key
 from defectlab_runtime.errors import InputError
@@ -62,20 +61,13 @@ def spread(values: Iterable[float], confidence: float = CONFIDENCE) -> Spread:
     Raises:
         InputError: No value.
     """
-    from scipy.special import stdtrit
-
     numbers = [float(value) for value in values]
     if not numbers:
         raise InputError("There is no value to sum up.")
-    count, mean = len(numbers), math.fsum(numbers) / len(numbers)
-    if count < 2:
-        return Spread(count, mean, None, None, None)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (count - 1))
-    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * deviation / math.sqrt(count)
-    low, high = mean - half, mean + half
-    if all(0 <= value <= 1 for value in numbers):
+    mean, deviation, low, high = mean_and_interval(numbers, confidence)
+    if low is not None and high is not None and all(0 <= value <= 1 for value in numbers):
         low, high = max(low, 0.0), min(high, 1.0)
-    return Spread(count, mean, deviation, low, high)
+    return Spread(len(numbers), mean, deviation, low, high)
 
 
 def _differing(one: Run, other: Run) -> list[str]:

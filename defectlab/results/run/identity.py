@@ -8,10 +8,14 @@ from typing import Any
 
 from defectlab_runtime import names
 
-# Options for where images are stored and how fast they are read change results only by rounding.
+# Options for where images are stored and how fast they are read change results only by rounding, and k_shots asks for
+# fits beside the run, which stays the same.
 _NOT_IDENTITY = {
-    # content counts, not location; the manifest has the categories
-    "data": {"root", "name", "num_workers", "eval_batch_size", "valid_area_mask", "categories"},
+    "data": {
+        # content counts, not location; the manifest has the categories
+        *("root", "name", "num_workers", "eval_batch_size", "valid_area_mask", "categories"),
+        *("k_shots", "k_shot_draws"),
+    },
     "trainer": {"accelerator", "devices", "strategy"},
     "backbone": {"weights"},
     "model": set[str](),

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 from defectlab.results.model_names import class_name
 from defectlab.results.run.category_record import CategoryRecord
+from defectlab.results.run.k_shot_records import KShotsRecord
 from defectlab.results.run.record_checks import check_record
 from defectlab.results.run.result_records import (
     DefectRecord,
@@ -96,6 +97,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         trivial: Metrics of a trivial detector that calls every image anomalous.
         categories: Where one model serves several categories, each one's images and results; `metrics` and `trivial`
             are then means over them, each counting the same, and `per_defect` names kinds as category/defect.
+        k_shots: Fits with a few of the training images, where `data.k_shots` asks for them.
         partial: Which of its images have no score, such as "4 of 10 test images scored"; such a run is not ranked.
         fitted, finished, failed: Times in UTC at which the run reached that status.
     """
@@ -134,6 +136,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     groups: GroupsRecord | None = field(default=None, metadata=json_key("parts"))
     categories: list[CategoryRecord] = field(default_factory=list)
     maps: MapRetentionRecord | None = None
+    k_shots: KShotsRecord | None = None
     sweep: SweepRecord | None = None
     trackers: Mapping[str, TrackerRecord] = field(default_factory=dict, metadata=json_key("loggers"))
     partial: str | None = None
