@@ -110,7 +110,7 @@ def print_k_shots(runs: Iterable[Run]) -> None:
         if not curves or run.record.k_shots is None:
             continue
         print_line(f"How many good images: {run.model} on {run.dataset}, {run.folder.name}")
-        print_table(k_shots_table(curves))
+        print_table(k_shots_table(curves), fit=True)
         for line in readings(run, curves):
             print_line(line)
 

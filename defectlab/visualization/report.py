@@ -19,6 +19,7 @@ from defectlab.results.comparison.runs import kinds_by_run, rankings_of
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import columns
 from defectlab.results.groups import row_groups
+from defectlab.results.k_shots import k_shot_curves
 from defectlab.results.mask_loss import describe_mask_loss
 from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.run.category_run import each_alone
@@ -35,6 +36,13 @@ from defectlab.visualization.html_tables import (
     dataset_means_table,
     kinds_side_by_side,
     ranking_table,
+)
+from defectlab.visualization.k_shots import (
+    EXPLANATION,
+    k_shot_curves_of,
+    k_shots_svg,
+    k_shots_table,
+    readings,
 )
 from defectlab.visualization.overlays import colour_map
 from defectlab.visualization.run_panel import COLUMNS, ShownImages
@@ -93,7 +101,8 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     }
     count = PICTURES if len(runs) < MANY else PICTURES_OF_MANY
     sections = [_run_section(run, rows, place, count) for place, (run, rows) in enumerate(ordered)]
-    body = "\n".join([_head(rankings, ordered), _curves(drawn, len(drawn) < len(ordered)), *sections])
+    charts = [_curves(drawn, len(drawn) < len(ordered)), _k_shots([run for run, _ in ordered])]
+    body = "\n".join([_head(rankings, ordered), *charts, *sections])
     title = names.html(", ".join(run.record.name for run in runs[:3]))
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -183,6 +192,23 @@ def _roc_and_pr(level: str, roc: Mapping[str, Points], pr: Mapping[str, Points])
         curve_chart(roc, ("good flagged (FPR)", "defects caught (TPR)"), f"{level} ROC", diagonal=True),
         curve_chart(pr, ("recall", "precision"), f"{level} precision and recall"),
     ]
+
+
+def _k_shots(runs: Sequence[Run]) -> str:
+    """Return the HTML section on fits with a few of the training images; empty if no run has any."""
+    curves = k_shot_curves_of(runs)
+    if not curves:
+        return ""
+    chart = k_shots_svg(dict(list(curves.items())[:MAX_CURVES]))
+    some = f"The first {MAX_CURVES} of {len(curves)} runs. " * (len(curves) > MAX_CURVES)
+    parts = ["<h2>How many good images</h2>", f'<p class="quiet">{names.html(some + EXPLANATION)}</p>']
+    parts.append(f'<div class="charts">{chart}</div>')
+    for run in runs:
+        its = k_shot_curves(run)
+        if its:
+            lines = "<br>".join(map(names.html, readings(run, its)))
+            parts += [f"<h3>{names.html(run.title)}</h3>", f"<p>{lines}</p>", to_html(k_shots_table(its))]
+    return "\n".join(parts)
 
 
 def _run_section(run: Run, rows: Sequence[ScoreRow], place: int, pictures: int) -> str:

@@ -76,6 +76,22 @@ print(run.record["thresholds"]["image"]["reason"])
 print({name: run.record["metrics"][name] for name in ("image_TPR", "image_TNR", "image_AUROC", "pixel_AUPRO")})
 
 # %% [markdown]
+# ## How many good images do I need?
+#
+# The same model is fitted on 1, 2, 4 and 8 of the training images too, five draws of each, on features that are extracted once. You should see two curves with intervals, and for each either the number from which on more images no longer help (a ring), or why that cannot be told. Ten draws are the default; `docs/data.md` says how to read the intervals.
+
+# %%
+from defectlab import Engine, Folder, Patchcore, Run, load_backbone
+from defectlab.visualization.k_shots import k_shots_picture
+
+few = {"k_shots": [1, 2, 4, 8, "all"], "k_shot_draws": 5}
+datamodule = Folder(root=ROOT, train_batch_size=10, eval_batch_size=10, num_workers=2, seed=42, **few)
+backbone = load_backbone("efficientnet_lite0")
+model = Patchcore(backbone=backbone, layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01, num_neighbors=3)
+Engine().train(model=model, datamodule=datamodule)
+k_shots_picture([Run.open(model.run_folder)])
+
+# %% [markdown]
 # ## Everything as files
 #
 # The validation and test images, with heat maps on one fixed scale, segmentations, `scores.csv`, a JSON for other programs and a histogram; pictures of the wrong decisions only. You should see the folder's content. Next: `inference_code/review.ipynb`.

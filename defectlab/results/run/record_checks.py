@@ -68,6 +68,9 @@ def _of_record(record: Any) -> Iterator[_OneCheck]:
     yield "evaluation.pixel_size", evaluation.pixel_size, _is_pixel_size, f"input, original or {size}"
     if record.maps is not None:
         yield "maps.rows", record.maps.rows, lambda rows: all(row >= 0 for row in rows), "the numbers of rows"
+    if record.k_shots is not None:
+        numbers = [fit.k for fit in record.k_shots.fits]
+        yield "k_shots.fits", numbers, lambda ks: all(map(_is_count, ks)), "fits with a number of images from 1"
     yield "dataset.protocol.group", protocol.group, _is_pattern, "a regular expression"
     yield "dataset.protocol.mask_reading", protocol.mask_reading, _is_reading, "how masks are read"
 

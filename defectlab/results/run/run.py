@@ -162,6 +162,7 @@ class Run:
                     self.folder = final
                     logger.info("Replaced the earlier run of the same experiment: %s", final)
                     _warn_of_lost_thresholds(earlier, final)
+                    _warn_of_lost_fits(earlier, self.record)
         if self.folder == final and status != "fitted":  # a trained run is still to be tested
             release(final)
         clear_leftovers(final.parent, final.name, status, keep=self.folder)
@@ -325,6 +326,12 @@ def _warn_of_lost_thresholds(earlier: RunRecord | None, folder: Path) -> None:
         "The earlier run's thresholds had been set after its training (%s). The new run has those of its own "
         "training: set them again by `defectlab threshold --run %s --rule ...`.", chosen, paths.relative(folder),
     )  # fmt: skip
+
+
+def _warn_of_lost_fits(earlier: RunRecord | None, record: RunRecord) -> None:
+    """Log a warning if a replaced run had fits with a few images and the new one is to have none."""
+    if earlier is not None and earlier.k_shots is not None and "k_shots" not in record.experiment.data:
+        logger.warning("The earlier run's fits with a few images are gone with it: data.k_shots makes them again.")
 
 
 def _check_free(folder: Path, record: RunRecord) -> None:

@@ -264,8 +264,8 @@ def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: in
     series.errBars = ErrorBars(
         errBarType="both",
         errValType="cust",
-        minus=_numbers(sheet, left + 2, first, last),
-        plus=_numbers(sheet, left + 3, first, last),
+        minus=numbers_of(sheet, left + 2, first, last),
+        plus=numbers_of(sheet, left + 3, first, last),
         noEndCap=False,
     )
     lows = [entry.interval.low for entry in shown if entry.interval.low is not None]
@@ -279,6 +279,7 @@ def add_chart(sheet: Worksheet, title: str, entries: Sequence[Entry], header: in
     sheet.add_chart(chart, f"B{top}")
 
 
-def _numbers(sheet: Worksheet, column: int, first: int, last: int) -> NumDataSource:
+def numbers_of(sheet: Worksheet, column: int, first: int, last: int) -> NumDataSource:
+    """Return the cells of a column as numbers of a chart, such as the lengths of its error bars."""
     letter = get_column_letter(column)
     return NumDataSource(numRef=NumRef(f=f"{quote_sheetname(sheet.title)}!${letter}${first}:${letter}${last}"))

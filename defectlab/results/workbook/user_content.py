@@ -71,6 +71,7 @@ def _formulas(sheet: Worksheet) -> Iterable[str]:
 logger = logging.getLogger(__name__)
 
 LEADERBOARD, PER_DEFECT, ABOUT = "leaderboard", "per defect", "about"
+K_SHOTS = "k-shots"  # only where a run has fits with a few images
 GENERATED = (LEADERBOARD, PER_DEFECT, ABOUT)
 _PROPERTY = "DefectLab sheet "
 
@@ -110,17 +111,19 @@ def remove_generated(book: Workbook) -> dict[str, Shown]:
     return shown
 
 
-def create_generated(book: Workbook, shown: Mapping[str, Shown]) -> dict[str, Worksheet]:
+def create_generated(
+    book: Workbook, shown: Mapping[str, Shown], generated: Sequence[str] = GENERATED
+) -> dict[str, Worksheet]:
     """Create an empty sheet for each generated name, where and as it was shown or at the end.
 
     A taken name gets a number. The fingerprint of a sheet that a user deleted or renamed is forgotten.
     """
-    titles = {name: _title(book, name, shown) for name in GENERATED}
+    titles = {name: _title(book, name, shown) for name in generated}
     for title in titles.values():
         if f"{_PROPERTY}{title}" in book.custom_doc_props.names:
             del book.custom_doc_props[f"{_PROPERTY}{title}"]
-    last = len(book._sheets) + len(GENERATED)
-    order = sorted(GENERATED, key=lambda name: shown[titles[name]].place if titles[name] in shown else last)
+    last = len(book._sheets) + len(generated)
+    order = sorted(generated, key=lambda name: shown[titles[name]].place if titles[name] in shown else last)
     return {name: _create(book, titles[name], shown.get(titles[name])) for name in order}
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from filelock import Timeout
 from openpyxl import Workbook
 
+from defectlab.evaluation.k_shot_curve import KShotCurve
 from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult, kinds_of
 from defectlab.results.comparison.significance import TestScores, find_test_scores
 from defectlab.results.run.category_run import category_runs
+from defectlab.results.k_shots import k_shot_curves
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.cells import headers_of
 from defectlab.results.workbook.comparison_sheet import write_comparison
 from defectlab.results.workbook.defects_sheet import write_per_defect
+from defectlab.results.workbook.k_shots_sheet import write_k_shots
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
 from defectlab.results.workbook.open_workbook import (
     COMPARISON,
@@ -41,6 +44,8 @@ from defectlab.results.workbook.pending import (
 from defectlab.results.workbook.runs_sheet import read_runs, write_runs
 from defectlab.results.workbook.user_content import (
     ABOUT,
+    GENERATED,
+    K_SHOTS,
     LEADERBOARD,
     PER_DEFECT,
     Shown,
@@ -288,10 +293,13 @@ def write_generated(
     scores = {key: find_test_scores(run) for key, run in runs.items()}
     kinds = {key: _kinds(run, scores[key]) for key, run in runs.items()}
     rankings = rank_rows(rows, runs, scores)
-    sheets = create_generated(book, shown)
+    curves = {key: its for key, run in runs.items() if (its := _curves(run))}
+    sheets = create_generated(book, shown, [*GENERATED, *[K_SHOTS] * bool(curves)])
     write_leaderboard(sheets[LEADERBOARD], rankings, workbook)
     write_per_defect(sheets[PER_DEFECT], rankings, kinds)
     write_about(sheets[ABOUT], rankings)
+    if curves:
+        write_k_shots(sheets[K_SHOTS], rows, curves)
     store_fingerprints(book, list(sheets.values()))
 
 
@@ -307,6 +315,14 @@ def rows_by_category(rows: Sequence[Row], runs: Mapping[str, Run]) -> tuple[list
         its = alone.get(str(row[KEY]))
         found += [row_of(one) for one in its] if its else [row]
     return found, {key: run for key, run in runs.items() if not alone[key]} | of_categories
+
+
+def _curves(run: Run) -> dict[str, KShotCurve]:
+    try:
+        return k_shot_curves(run)
+    except (ValueError, KeyError) as error:
+        logger.warning("%s has no readable curves of k_shots (%r)", paths.relative(run.folder), error)
+        return {}
 
 
 def _kinds(run: Run, scores: TestScores | None) -> list[KindResult]:

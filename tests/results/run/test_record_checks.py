@@ -37,6 +37,11 @@ def damage(run: Run, *path: str, value: Any) -> None:
         (("process", "pid"), 2**40, "process.pid is 1099511627776, not the number of a process"),
         (("process", "pid"), -1, "process.pid is -1, not the number of a process"),
         (("process", "born"), " ", "process.born is ' ', not the boot of a machine and a time"),
+        (
+            ("k_shots",),
+            {"images": 3, "fits": [{"k": 0, "draw": 0, "seed": 1, "metrics": {}}]},
+            r"k_shots.fits is \[0\], not fits with a number of images from 1",
+        ),
         (("facts", "seed"), [1], r"facts.seed is \[1\], not a whole number"),
         (("experiment", "data", "passes"), "abc", "experiment.data.passes is 'abc', not a whole number from 1"),
         (("experiment", "data", "eval_batch_size"), 0, "experiment.data.eval_batch_size is 0, not a whole number"),
