@@ -273,6 +273,8 @@ def train_built(
 
     engine.fit(model=model, datamodule=datamodule)
     experiment.to_yaml((model.run_folder or Path()) / SETTINGS)
+    if not test and experiment.data.k_shots:
+        logger.info("k_shots: the fits with a few images come with the test, which is not made now")
     if test:
         engine.test(model=model, datamodule=datamodule, verbose=verbose)
     return Run.open(model.run_folder or "")

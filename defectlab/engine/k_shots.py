@@ -35,6 +35,7 @@ from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.progress import progress_bar
 from defectlab.utils.seeds import seeded
+from defectlab_runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +119,13 @@ class _Study:
         ):
             for number, (k, draw, seed) in enumerate(few, 1):
                 begin, names = time.perf_counter(), orders[draw, seed][:k]
-                scores = self._scores(network, features, names, maps, device)
-                metrics, reasons = self._metrics(scores, maps, images, lack)
+                try:
+                    scores = self._scores(network, features, names, maps, device)
+                    metrics, reasons = self._metrics(scores, maps, images, lack)
+                except InputError as error:  # these images do not allow the fit, others may
+                    logger.warning("k_shots: %d images, draw %d: %s", k, draw, error)
+                    scores = np.full(len(self.rows), np.nan)
+                    metrics, reasons = dict.fromkeys(METRICS), dict.fromkeys(METRICS, str(error))
                 seconds = round(time.perf_counter() - begin, 3)
                 options: dict[str, Any] = {"metrics": metrics, "metric_reasons": reasons, "seconds": seconds}
                 self._add(KShotRecord(k=k, draw=draw, seed=seed, images=names, **options), scores)

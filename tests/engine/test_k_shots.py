@@ -17,7 +17,7 @@ from defectlab import Engine
 from defectlab.results.k_shots import read_fit_scores
 from defectlab.results.run.k_shot_records import KShotRecord
 from defectlab.results.run.run import Run, find_runs
-from defectlab_runtime.errors import OptionError
+from defectlab_runtime.errors import InputError, OptionError
 
 NAMES = ("patchcore", "padim", "masked")
 MODELS = {
@@ -164,6 +164,28 @@ def test_one_image_has_no_covariance_and_is_left_out_with_the_reason(
     assert run.record.k_shots is not None
     assert "at least 2 training images" in run.record.k_shots.left_out["1"]
     assert "fits with 1 training images are left out: PaDiM needs at least 2" in caplog.text
+
+
+def test_images_that_allow_no_fit_have_the_reason_and_stop_no_other(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, made = k_shots._Study._scores, []
+
+    def scores(self: Any, *rest: Any) -> np.ndarray:
+        made.append(rest[2])
+        if len(made) == 1:
+            raise InputError("these two are alike")
+        return real(self, *rest)
+
+    monkeypatch.setattr(k_shots._Study, "_scores", scores)
+    run = train("padim", parts, tmp_path, k_shots=[2], k_shot_draws=2)
+    first, second = fits_of(run)
+    assert first.metrics["image_AUROC"] is None
+    assert first.metric_reasons["image_AUROC"] == "these two are alike"
+    assert second.metrics["image_AUROC"] is not None
+    found = read_fit_scores(run)
+    assert found is not None
+    assert np.isnan(found).all(axis=1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("size", ["original", [48, 48]])
