@@ -32,8 +32,8 @@ def plan_fits(model: Any, datamodule: Any) -> PlannedFits | None:
     if not model.fits_once:
         raise OptionError(
             f"{model.name}: data.k_shots is for models that are fitted once, on features computed beforehand, such as "
-            f"patchcore and padim. {model.name} trains by steps: each number of images would be a training of its own. "
-            "Leave k_shots out, or take such a model."
+            f"patchcore, padim and subspace. {model.name} trains by steps: each number of images would be a training "
+            "of its own. Leave k_shots out, or take such a model."
         )
     if datamodule.train_augmentations is not None:
         raise OptionError("Data: k_shots fits on images as they are: leave the training augmentations out, or k_shots.")

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from defectlab.kernels.subspace import PatchSums, prefix_residuals
+from defectlab.models.memory_bank import BATCH_SIZE, embed
 from defectlab.sweeps.configurations import Configuration
 from defectlab.sweeps.record_scores import RawScores
-from defectlab.sweeps.shared_work import BATCH_SIZE, SharedWork, as_tensor, embed, scored_entries
+from defectlab.sweeps.shared_work import SharedWork, as_tensor, scored_entries
 from defectlab_runtime.errors import InputError
 
 

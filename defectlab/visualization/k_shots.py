@@ -8,9 +8,9 @@ from PIL import Image
 from defectlab.evaluation.k_shot_curve import KShotCurve
 from defectlab.results.k_shots import CURVES, k_shot_curves
 from defectlab.results.run.run import Run
-from defectlab.utils import names
 from defectlab.utils.table import Table, interval_text, numbers, print_line, print_table
 from defectlab.visualization.canvas import LINE, new_figure, to_image, to_svg
+from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 
 EXPLANATION = (
@@ -18,7 +18,7 @@ EXPLANATION = (
     "(Student's t): how it depends on the images drawn, on these test images. Draws of most of the images are nearly "
     "alike, so the last points vary less; all images are one draw, the run itself. A ring: more images no longer help."
 )
-LABEL = 44  # characters of a run's name in a legend
+LABEL = 72  # characters of a run's name in a legend
 
 
 def k_shot_curves_of(runs: Iterable[Run]) -> dict[str, dict[str, KShotCurve]]:

@@ -19,7 +19,7 @@ from defectlab.results.run.k_shot_records import KShotRecord
 from defectlab.results.run.run import Run, find_runs
 from defectlab_runtime.errors import InputError, OptionError
 
-NAMES = ("patchcore", "padim", "masked")
+NAMES = ("patchcore", "padim", "subspace", "masked")
 MODELS = {
     "masked": lambda _: small("patchcore", foreground_mask=True, top_share=0.1, num_neighbors=1),
     "rotated": lambda _: small("patchcore", rotations=2),

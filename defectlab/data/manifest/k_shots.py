@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from defectlab.data.image_files import nfc
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.image_files import nfc
 
 ALL = "all"
 

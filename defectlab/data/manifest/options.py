@@ -100,7 +100,7 @@ class DataOptions:
             names, all, or a group (textures, objects). Each is split, and gets thresholds and metrics, as it would
             alone; default is the root itself as one dataset.
         k_shots: Numbers of good images, such as `[1, 2, 4, 8, 16, all]`, with which the model is fitted and tested
-            beside the run itself, to see how many are enough; for models that fit once (patchcore, padim).
+            beside the run itself, to see how many are enough; for models that fit once (patchcore, padim, subspace).
         k_shot_draws: How often each of these numbers of images is drawn, by the seed, from the training images.
     """
 

@@ -124,6 +124,10 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
         self._sums = None
         self.notes = {**self.notes, "subspace": self.model.summary}
 
+    def fit_embedding(self, embedding: torch.Tensor) -> None:
+        """Fit the subspace to the embeddings (N, C, h, w) of good images."""
+        self.model.fit(PatchSums.of(self.model.rows(embedding)))
+
     def validation_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Score one validation batch."""
         del args, kwargs

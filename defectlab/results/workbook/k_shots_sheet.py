@@ -13,7 +13,7 @@ from defectlab.results.k_shots import CURVES
 from defectlab.results.workbook.cells import HEADER, put, set_pages
 from defectlab.results.workbook.leaderboard_sheet import BOLD, QUIET, TITLE, numbers_of
 from defectlab.results.workbook_row import KEY, Row
-from defectlab.utils import names
+from defectlab_runtime import names
 
 Curves = Mapping[str, Mapping[str, KShotCurve]]  # by run id and metric
 
