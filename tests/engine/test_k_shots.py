@@ -248,4 +248,6 @@ def test_options_that_change_images_are_refused(parts: Path):
         data(parts, k_shots=[1], augment={"hflip": 0.5})
     with pytest.raises(OptionError, match="leave tiling out, or k_shots"):
         data(parts, k_shots=[1], tiling={"image_size": [128, 128], "overlap": 0.25})
+    with pytest.raises(OptionError, match=r"data\.categories names several"):
+        data(parts, k_shots=[1], categories=["a", "b"])
     assert data(parts, k_shots=["all", 3, 3, 1]).settings.k_shots == [1, 3, "all"]

@@ -213,6 +213,11 @@ class DataOptions:
                 f"val_split_mode={checked.val_split_mode!r} there are none that are not tested. Choose from_test, "
                 "from_train or from_dir, or leave calibration_share out."
             )
+        if checked.k_shots is not None and checked.categories is not None:
+            raise OptionError(
+                "Data: k_shots draws from the good images of one dataset, and data.categories names several for one "
+                "model: leave one of the two out."
+            )
         changing = [option for option in ("augment", "tiling") if getattr(checked, option) is not None]
         if checked.k_shots is not None and changing:
             raise OptionError(

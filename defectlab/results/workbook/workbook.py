@@ -12,8 +12,8 @@ from defectlab.evaluation.k_shot_curve import KShotCurve
 from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult, kinds_of
 from defectlab.results.comparison.significance import TestScores, find_test_scores
-from defectlab.results.run.category_run import category_runs
 from defectlab.results.k_shots import k_shot_curves
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.cells import headers_of
