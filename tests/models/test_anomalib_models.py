@@ -112,6 +112,21 @@ def test_it_trains_records_and_reloads_at_any_batch(name: str, parts: Path):
             predict_to_folder(run.folder, rows[0].image_path, "out", heatmaps=True)
 
 
+@pytest.mark.long
+def test_dinomaly_serves_two_categories(categories: Path):
+    model = make("dinomaly")
+    images = data(categories, categories="all")
+    Engine(max_epochs=2, enable_progress_bar=False).train(model=model, datamodule=images)
+    run = Run.open(model.run_folder)
+    for one in run.record.categories:
+        assert one.metrics["image_AUROC"] > 0.5
+    detector = Detector.load(run.folder)
+    rows = run.scores("test")
+    found = detector.predict([row.image_path for row in rows])
+    assert [one.score for one in found] == pytest.approx([row.score for row in rows], rel=1e-4)
+    assert [one.label for one in found] == [row.pred_label for row in rows]
+
+
 def test_options_are_checked():
     with pytest.raises(OptionError, match="Did you mean 'layer'"):
         make("dfm", layr="layer2")

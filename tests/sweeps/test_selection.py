@@ -1,17 +1,21 @@
 """Which of several runs is the best: by validation images alone."""
 
 import logging
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.runs import finished
+from sklearn.metrics import roc_auc_score
 
 from defectlab.engine.best_epoch import monitored_value
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.sweeps.checkpoints import best_runs
 from defectlab.sweeps.selection import choose, validation_metric
+from defectlab.utils import paths
 from defectlab_runtime.errors import InputError
 
 
@@ -74,3 +78,17 @@ def test_validation_maps_of_other_images_choose_nothing():
     np.save(one.masks_path("validation"), np.zeros((3, 8, 1), np.uint8))
     with pytest.raises(InputError, match="4 validation images, and there are 3 maps"):
         validation_metric(one, "pixel_AUROC")
+
+
+def test_of_several_categories_a_metric_is_the_mean_over_them_and_never_pooled(both: Run):
+    expected = []
+    for name in ("bolt", "nut"):
+        rows = [row for row in both.scores("validation") if row.category == name]
+        expected.append(roc_auc_score([row.label for row in rows], [row.score for row in rows]))
+    assert validation_metric(both, "image_AUROC").value == pytest.approx(np.mean(expected))
+    assert monitored_value("image_AUROC", both, both.scores("validation")) == pytest.approx(np.mean(expected))
+    # scores of one category above all of the other's: pooled they would lie apart
+    shifted = [replace(row, score=row.score + 1000 * (row.category == "nut")) for row in both.scores()]
+    copy = Run.open(shutil.copytree(both.folder, paths.results_dir() / "Patchcore/bolt+nut/copy"))
+    copy.write_scores(shifted)
+    assert validation_metric(copy, "image_AUROC").value == pytest.approx(np.mean(expected))

@@ -147,3 +147,15 @@ def test_where_no_report_can_be_written_is_said_first(tmp_path: Path):
         write_report([run], tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
         write_report([run], tmp_path / "file" / "report.html")
+
+
+def test_one_model_for_two_categories_has_a_section_and_a_row_for_each(both: Run, tmp_path: Path):
+    text = write_report([both], tmp_path / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.headings[:2] == ["bolt", "nut"]  # a ranking of each
+    assert {f"{both.title} (bolt)", f"{both.title} (nut)"} <= set(page.headings)
+    assert "one model for 2 categories: bolt, nut" in text
+    for name, thresholds in both.record.thresholds.categories.items():
+        section = text.partition(f"({name})</h2>")[2].partition("<h2")[0]
+        assert f"{thresholds.image.value:.4g}"[:5] in section

@@ -10,6 +10,7 @@ from helpers.models import data, small
 from PIL import Image
 
 from defectlab import Detector, Engine, Run
+from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.scores import ScoreRow
 from defectlab.visualization.overlays import CONTOUR, TRUTH
 from defectlab.visualization.run_panel import map_scale, run_panel, save_panel, telling_rows
@@ -90,3 +91,10 @@ def test_a_vanished_image_spares_the_run(tmp_path: Path, caplog: pytest.LogCaptu
     run = trained(root)
     shutil.rmtree(root)
     assert save_panel(run) is None
+
+
+def test_each_category_has_its_rows_at_its_own_thresholds(both: Run):
+    panels = [run_panel(one) for one in category_runs(both)]
+    together = run_panel(both)
+    assert together.shape[0] == sum(panel.shape[0] for panel in panels)
+    assert (together[: panels[0].shape[0], : panels[0].shape[1]] == panels[0]).all()

@@ -3,8 +3,9 @@
 import pytest
 from helpers.runs import finished
 
+from defectlab.results.run.run import Run
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
-from defectlab.visualization.terminal import peers_table
+from defectlab.visualization.terminal import metrics_table, peers_table
 
 
 def test_the_first_run_on_its_images_has_no_place_among_others(capsys: pytest.CaptureFixture[str]):
@@ -56,3 +57,12 @@ def test_pixel_metrics_on_grids_of_another_size_have_no_place_among_them(capsys:
     printed = capsys.readouterr().out
     assert "of 2 by image_AUROC" in printed
     assert "place 1 of 1 by pixel_AUROC" in printed
+
+
+def test_one_model_for_two_categories_is_a_row_for_each_and_the_mean(both: Run, capsys: pytest.CaptureFixture[str]):
+    metrics_table(both)
+    text = capsys.readouterr().out
+    assert "One model for 2 categories, each at its own thresholds" in text
+    for one in both.record.categories:
+        (line,) = [line for line in text.splitlines() if one.name in line.split()]
+        assert f"{one.metrics['image_AUROC']:.4f}" in line

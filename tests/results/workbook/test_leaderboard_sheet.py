@@ -5,11 +5,14 @@ from pathlib import Path
 
 import openpyxl
 import pytest
+from helpers.models import small, trained
 from helpers.runs import far_best_and_near, finished
 from helpers.workbook import edit, open_book
 
+from defectlab.results.run.run import Run
 from defectlab.results.workbook import read_workbook, update_workbook
 from defectlab.results.workbook.leaderboard_sheet import AT, TRIVIAL
+from defectlab.utils import paths
 
 
 def column(sheet, name: str) -> list:
@@ -154,3 +157,19 @@ def test_means_over_datasets_stand_below_the_blocks():
     assert (row["rank"], row["run"]) == (1, "one")
     assert (row["image_AUROC"], row["pixel_AUROC"]) == pytest.approx((0.75, 0.375))
     assert row["note"] == "2 datasets: coins, bottle; image AUROC lowest on coins (0.600)"
+
+
+def test_one_model_for_two_categories_stands_beside_the_models_of_each(both: Run, categories: Path):
+    shutil.copytree(both.folder, paths.results_dir() / "Patchcore/bolt+nut" / both.folder.name)
+    for name in ("bolt", "nut"):
+        trained(small("patchcore"), categories / name, paths.results_dir())
+    rows = update_workbook().rows
+    assert sorted(row["dataset"] for row in rows) == ["bolt", "bolt+nut", "nut"]  # a row for each run
+    cells = open_book()["leaderboard"].iter_rows(values_only=True)
+    lines = [[cell for cell in row if cell is not None] for row in cells]
+    titles = [line[0] for line in lines if line and str(line[0]).endswith("configurations")]
+    assert sorted(titles) == ["bolt: 2 configurations", "nut: 2 configurations"]
+    marked = [line for line in lines if any("one model for 2 categories: bolt, nut" in str(cell) for cell in line)]
+    assert len(marked) == 2  # once in each ranking
+    means = [line for line in lines if any("2 datasets: " in str(cell) for cell in line)]
+    assert len(means) == 2  # the one model, and the model of each category alone
