@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from defectlab.data.transforms.preprocessing import Preprocessing
     from defectlab.engine.engine import Engine
     from defectlab.experiment import Experiment, run
-    from defectlab.inference.detector import Detector, Prediction
+    from defectlab.inference.detector import Detector
     from defectlab.inference.nearest_patches import nearest_good_patches
     from defectlab.inference.prediction_files import predict_to_folder
     from defectlab.inference.prediction_report import report_predictions
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from defectlab.visualization.report import write_report
     from defectlab.visualization.run_panel import save_panel
     from defectlab_runtime.errors import InputError
+    from defectlab_runtime.prediction import Prediction
 
 switch_off_telemetry()  # before anything imports anomalib
 
@@ -64,7 +65,7 @@ _DOOR = {
     "Fastflow": "defectlab.models.fastflow",
     "FeatCae": "defectlab.models.featcae",
     "Detector": "defectlab.inference.detector",
-    "Prediction": "defectlab.inference.detector",
+    "Prediction": "defectlab_runtime.prediction",
     "Experiment": "defectlab.experiment",
     "run": "defectlab.experiment",
     "run_many": "defectlab.sweeps.run_many",

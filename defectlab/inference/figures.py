@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from defectlab.inference.detector import Detector, Prediction
+from defectlab.inference.detector import Detector
 from defectlab.inference.nearest_patches import Box, NearestGood
 from defectlab.results.run.category_run import category_run, one_dataset
 from defectlab.results.run.run import Run
@@ -32,6 +32,7 @@ from defectlab.visualization.segmentation import segmentation_figure
 from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 from defectlab_runtime.images import as_uint8, read_image
+from defectlab_runtime.prediction import Prediction
 
 SURROUNDINGS = 2.0  # margin of a crop on each side in box sizes, since features depend on more than their cell
 

@@ -8,12 +8,13 @@ import torch
 
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.transforms.preprocessing import Preprocessing
-from defectlab.inference.detector import Detector, read_images
+from defectlab.inference.detector import Detector
 from defectlab.kernels.neighbours import nearest_neighbours
 from defectlab.kernels.rotation import point_before_rotation
 from defectlab.models.patchcore.lightning_model import BankOrigin, Patchcore
 from defectlab.utils.validation import check_integer
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.image_sources import read_images
 
 Box = tuple[int, int, int, int]
 
@@ -60,7 +61,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
     """
     model, origin, manifest = _bank(detector)
     check_integer("nearest_good_patches", "count", count, low=1)
-    images = list(read_images(image, bit_depth=detector.bit_depth))
+    images = list(read_images(image, bit_depth=detector.bit_depth, find=detector.find_images))
     if len(images) != 1:
         raise InputError(f"nearest_good_patches explains one image, got {len(images)}.")
     path, pixels = images[0]
@@ -69,7 +70,7 @@ def nearest_good_patches(detector: Detector, image: str | Path | np.ndarray, cou
     patches = model.model.comparable(model.model.rows(embedding)).float()  # (1, C, h, w) -> (h*w, C)
     foreground = model.model.foreground(embedding)
     bank = model.model.memory_bank.float()
-    image_size = (pixels.shape[-2], pixels.shape[-1])
+    image_size = (pixels.shape[0], pixels.shape[1])
     boxes = [_box(model.preprocessing, place, grid, image_size) for place in range(len(patches))]
     on_image = torch.tensor([right > left and bottom > top for left, top, right, bottom in boxes])
     if foreground is not None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from defectlab.data.image_facts import probe_all
-from defectlab.data.image_sources import common_folder, find_images, list_problems, unreadable_files
+from defectlab.data.image_sources import find_images, list_problems, unreadable_files
 from defectlab.data.manifest.bit_depth import fits, unused_range
-from defectlab.inference.detector import Detector, Prediction
+from defectlab.inference.detector import Detector
 from defectlab.inference.figures import prediction_figure, prediction_name
 from defectlab.models.registry import model_info
 from defectlab.results.run.scores import ScoreRow, write_scores
@@ -20,8 +20,10 @@ from defectlab.visualization.overlays import contour, overlay, save_image
 from defectlab.visualization.segmentation import check_which
 from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, InputError
+from defectlab_runtime.image_sources import common_folder
 from defectlab_runtime.images import as_uint8, read_image
 from defectlab_runtime.normalization import VIEW_THRESHOLDS, check_view, percent_window
+from defectlab_runtime.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 

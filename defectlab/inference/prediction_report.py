@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from defectlab.data.image_sources import common_folder, find_images, unreadable_files
+from defectlab.data.image_sources import find_images, unreadable_files
 from defectlab.evaluation.threshold_rules import choose_image_threshold
-from defectlab.inference.detector import Detector, Prediction
+from defectlab.inference.detector import Detector
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure
 from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for
@@ -24,8 +24,10 @@ from defectlab.visualization.canvas import BAD, GOOD, LINE, draw_shares, new_fig
 from defectlab.visualization.overlays import contour, overlay, save_image
 from defectlab_runtime import names
 from defectlab_runtime.errors import InputError, OptionError, unknown_name
+from defectlab_runtime.image_sources import common_folder
 from defectlab_runtime.images import as_uint8, read_image
 from defectlab_runtime.normalization import VIEW_THRESHOLDS, normalize_percent_at, raw_from_percent
+from defectlab_runtime.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from defectlab.inference.detector import Detector, Source, read_images
+from defectlab.inference.detector import Detector
 from defectlab.models.vae.torch_model import VaeModel
 from defectlab.visualization.canvas import BAD, new_figure, to_image
 from defectlab.visualization.run_panel import VERDICTS
 from defectlab_runtime import names
 from defectlab_runtime.decision import decision
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.image_sources import Source, read_images
 
 COLUMNS = 8
 
@@ -42,7 +43,7 @@ def reconstruct(detector: Detector, source: Source) -> list[Reconstruction]:
         DataError: No images, or one that cannot be read.
     """
     model, found = _model(detector), []
-    for path, image in read_images(source, bit_depth=detector.bit_depth):
+    for path, image in read_images(source, bit_depth=detector.bit_depth, find=detector.find_images):
         seen = detector.model_input([image])  # (1, 3, h, w)
         score = float(model(seen).pred_score[0])
         label = decision(score, detector.image_threshold)

@@ -13,13 +13,13 @@ from defectlab.data.image_facts import probe_all
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.samples.store import MARKER
-from defectlab.inference.detector import Prediction
 from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.files import read_csv, write_csv
 from defectlab_runtime.errors import DataError, InputError, did_you_mean, unknown_name
 from defectlab_runtime.image_files import path_order
+from defectlab_runtime.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 

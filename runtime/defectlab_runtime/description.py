@@ -60,6 +60,7 @@ class Description:
         backbone: None for a model without one.
         precision: One of `PRECISIONS`.
         versions: Package -> version, of what exported the file.
+        categories: Image and pixel threshold of each category by name, for a model that serves several.
     """
 
     defectlab: str
@@ -76,6 +77,7 @@ class Description:
     backbone: BackboneFacts | None = None
     precision: str = "float32"
     versions: Mapping[str, str] = field(default_factory=dict)
+    categories: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the JSON text for the file, which `from_json` reads back with every digit.
@@ -180,6 +182,8 @@ def _read(cls: type[Description], reader: _Reader) -> Description | None:
         "precision": reader.get("precision", f"one of {', '.join(PRECISIONS)}", _precision),
         "versions": reader.get("versions", "an object of texts", _versions),
     }
+    if "categories" in reader.data:
+        values["categories"] = reader.get("categories", "an object of image and pixel thresholds", _categories)
     return None if facts is None else cls(run=facts, backbone=backbone, **values)
 
 
@@ -260,3 +264,10 @@ def _precision(value: Any) -> str:
 
 def _versions(value: Any) -> Mapping[str, str]:
     return {key: _text(item) for key, item in _object(value).items()}
+
+
+def _categories(value: Any) -> Mapping[str, tuple[float | None, float | None]]:
+    found = {}
+    for name, (image, pixel) in _object(value).items():
+        found[name] = (_optional(_number)(image), _optional(_number)(pixel))
+    return found

@@ -15,7 +15,6 @@ import numpy as np
 from openpyxl import Workbook, load_workbook
 
 from defectlab.evaluation.metric_names import BARE_METRICS
-from defectlab.inference.detector import Prediction
 from defectlab.inference.review import confirmed, write_verdicts
 from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult
@@ -32,6 +31,7 @@ from defectlab.utils.logs import LogFormatter
 from defectlab.utils.table import Cell, Table, print_line, print_table, to_html, to_markdown
 from defectlab.visualization.charts import interval_chart
 from defectlab.visualization.panel import PanelRow, draw_panel
+from defectlab_runtime.prediction import Prediction
 from tests.fuzz.target import Target
 from tests.helpers.nasty_names import CONTROL, Page, draw_name
 from tests.helpers.runs import parts_of_a_record

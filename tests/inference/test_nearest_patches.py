@@ -39,7 +39,7 @@ def fitted(root: Path, **options: Any):
 
 def embedding(detector: Detector, path: Path) -> np.ndarray:
     """(h, w, C) features of one image file."""
-    pixels = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1).float() / 255
+    pixels = np.asarray(Image.open(path))
     model = detector.model.model
     with torch.inference_mode():
         return model.embed(model.features(detector.model_input([pixels])))[0].permute(1, 2, 0).double().numpy()

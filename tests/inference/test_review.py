@@ -12,12 +12,12 @@ from PIL import Image
 
 from defectlab import make_sample
 from defectlab.data.manifest.manifest import build_manifest
-from defectlab.inference.detector import Prediction
 from defectlab.inference.review import ReviewedFolder, confirmed, sample_verdicts, verdicts_on, write_verdicts
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.errors import DataError, InputError
+from defectlab_runtime.prediction import Prediction
 
 MAP = np.zeros((2, 2), np.float32)
 

@@ -14,9 +14,9 @@ from defectlab.data.image_sources import unreadable_files
 from defectlab.data.manifest.check import check
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.data.mask_files import read_mask
-from defectlab.inference.detector import read_images
 from defectlab_runtime.errors import DataError, OptionError
 from defectlab_runtime.image_limits import MAX_PIXELS_VARIABLE, max_pixels
+from defectlab_runtime.image_sources import read_images
 from defectlab_runtime.images import decode_image, read_image
 from tests.fuzz.images import png_chunks, png_of
 
