@@ -32,13 +32,15 @@ class Target:
     `prepare(good)` writes the good files, once. `attack(random, good, work)` makes one hostile input in the empty
     folder `work`, drawn with `random` alone, gives it to the reader and lets the reader's `InputError` through.
     Every other exception is a fault of the reader; an input that was changed and is read otherwise without a word is
-    one too, which `attack` says by an `AssertionError`. `refuses`: whether some inputs must be refused.
+    one too, which `attack` says by an `AssertionError`. `refuses`: whether some inputs must be refused. `warm_up()`
+    does once, in each process, what the first attack alone would do, such as imports: it is no input's hang.
     """
 
     name: str
     prepare: Callable[[Path], None]
     attack: Callable[[random.Random, Path, Path], None]
     refuses: bool = True
+    warm_up: Callable[[], None] = lambda: None
 
 
 def load_target(name: str) -> Target:

@@ -84,7 +84,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(*self._start, theirs), daemon=True)
         self._process.start()
         theirs.close()
-        self._pipe.recv()  # imports are done
+        self._pipe.recv()  # imports and the warm-up are done
 
 
 def _serve(name: str, good: Path, pipe: Connection) -> None:
@@ -93,6 +93,8 @@ def _serve(name: str, good: Path, pipe: Connection) -> None:
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes a line there for each damaged part
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    with contextlib.redirect_stdout(io.StringIO()):
+        target.warm_up()
     pipe.send("ready")
     work = Path(tempfile.mkdtemp(prefix="defectlab-fuzz-"))
     try:

@@ -97,6 +97,13 @@ def prepare(good: Path) -> None:
         (good / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
+def warm_up() -> None:
+    """Import anomalib, Lightning and the parser of all commands, which takes some ten seconds."""
+    for name in sorted(MODELS):
+        _build_settings(name, {"model": {"name": name, **MODELS[name]}, "trainer": dict(TRAINER)})
+    _run_command("train", "--help")
+
+
 def attack(random: random.Random, good: Path, work: Path) -> None:
     source = random.choice(sorted(good.iterdir()))
     path = work / source.name
@@ -118,6 +125,10 @@ def _build(random: random.Random) -> None:
     sections = {"model": {"name": name, "seed": 3, **MODELS[name]}, "trainer": dict(random.sample(TRAINER, 4))}
     damaged = random.choice(sorted(sections))
     sections[damaged] = damage_tree(random, sections[damaged])
+    _build_settings(name, sections)
+
+
+def _build_settings(name: str, sections: dict[str, Any]) -> None:
     backbone = {} if name == "linear_vae" else {"name": "resnet18", "weights": "random"}
     settings = {"data": {"root": "data/bottle"}, "backbone": backbone, **sections}
     build(Experiment.from_dict(load_yaml(_dumped(settings).decode())), COMPONENTS)
@@ -199,4 +210,4 @@ def _bomb(random: random.Random) -> str:
     return random.choice(texts)
 
 
-TARGET = Target("yaml", prepare, attack)
+TARGET = Target("yaml", prepare, attack, warm_up=warm_up)
