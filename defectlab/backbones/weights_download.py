@@ -7,6 +7,7 @@ from pathlib import Path
 from defectlab.backbones import weights_manifest
 from defectlab.backbones.state_dicts import container_problem
 from defectlab.backbones.weights import check_on_record
+from defectlab.backbones.weights_lookup import named_entry
 from defectlab.backbones.weights_manifest import WeightsEntry
 from defectlab.utils import paths
 from defectlab.utils.downloads import Progress, check_url, fetch
@@ -39,12 +40,7 @@ def get(name: str, *, base_url: str | None = None, progress: Progress | None = N
         logger.warning("%s is damaged (sha256 %s, not %s): downloading it again", path, sha256[:12], entry.expected)
     url = f"{base_url.rstrip('/')}/{entry.file}" if base_url else entry.url
     if url is None:
-        where = (
-            f"is gated: accept its licence and fetch it at {entry.source}" if entry.source else "has no public source"
-        )
-        raise WeightsError(
-            f"{entry.file} {where}. Then `{paths.program()} weights import FILE --name {entry.architecture}`."
-        )
+        raise WeightsError(entry.how_to_import)
     check_url(url, error=WeightsError, otherwise="For a file: `weights import FILE`.")
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -69,16 +65,7 @@ def _installed(entry: WeightsEntry) -> Path:
 
 
 def _entry(name: str) -> WeightsEntry:
-    entries = weights_manifest.entries_for(name)
-    with_url = [entry for entry in entries if entry.url]
-    if with_url:
-        if len(with_url) > 1:
-            others = ", ".join(entry.name for entry in with_url[1:])
-            logger.info("'%s' means %s, the first in the manifest (others: %s)", name, with_url[0].name, others)
-        return with_url[0]
-    if entries:
-        return entries[0]
-    entry = _timm_entry(name)
+    entry = named_entry(name)
     if entry is None:
         known = [e.name for e in weights_manifest.known_entries()]
         raise WeightsError(
@@ -86,32 +73,6 @@ def _entry(name: str) -> WeightsEntry:
             f"Known: {', '.join(known)}, and every timm model that has public weights."
         )
     return entry
-
-
-def _timm_entry(name: str) -> WeightsEntry | None:
-    """Return an entry for any timm model with public weights; its mean and std come from timm."""
-    import timm
-
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture) or (tag and name not in timm.list_models(f"{architecture}.*", pretrained=True)):
-        return None
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is None or not cfg.hf_hub_id:
-        return None
-    tagged = f"{architecture}.{cfg.tag}" if cfg.tag else architecture
-    return WeightsEntry(
-        file=f"{tagged}.safetensors",
-        name=tagged,
-        architecture=architecture,
-        library="timm",
-        url=f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors",
-        licence=cfg.license,
-        mean=tuple(cfg.mean),
-        std=tuple(cfg.std),
-        input_size=(cfg.input_size[1], cfg.input_size[2]),
-        interpolation=cfg.interpolation,
-        description=f"timm {tagged}",
-    )
 
 
 def _verification(entry: WeightsEntry) -> str:

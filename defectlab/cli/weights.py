@@ -14,7 +14,7 @@ def weights_list() -> None:
     from defectlab.backbones.weights import list_weights
 
     for entry in list_weights():
-        where = paths.relative(entry.path) if entry.path else (entry.url or "")
+        where = paths.relative(entry.path) if entry.path else entry.address
         file = names.terminal(entry.file)
         print(f"{file:<48} {entry.state:<10} {entry.name or '?':<16} {entry.licence or '':<24} {where}")
 

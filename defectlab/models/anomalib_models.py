@@ -34,8 +34,11 @@ from defectlab.utils import paths
 from defectlab.utils.seeds import seeded
 from defectlab.utils.validation import check_flags, check_option_names
 from defectlab_runtime.errors import OptionError, unknown_name
+from defectlab_runtime.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger(__name__)
+
+_MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 _SHARED = [field.name for field in fields(SharedArguments)]
 
@@ -164,8 +167,32 @@ def _initialise(model: Any, backbone: Backbone | None, seed: int, own: dict[str,
             raise
         except (ValueError, KeyError, AssertionError) as error:
             raise OptionError(f"{type(model).__name__}: {error}") from error
+    if model.model_name == "foundad":
+        _renormalise_augmentations(model, components["pre_processor"].preprocessing)
     if model.model_name in ("dinomaly", "inp_former"):
         _check_fusion(type(model).__name__, model.model)
+
+
+def _renormalise_augmentations(model: Any, preprocessing: Preprocessing) -> None:
+    """Give FoundAD's augmentations, which take images for normalised by ImageNet's mean and std, such images."""
+    if (preprocessing.mean, preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD):
+        return
+    to_imagenet = _Renormalize((preprocessing.mean, preprocessing.std), (IMAGENET_MEAN, IMAGENET_STD))
+    back = _Renormalize((IMAGENET_MEAN, IMAGENET_STD), (preprocessing.mean, preprocessing.std))
+    for name in ("cutpaste", "few_shot_augment"):
+        if (augment := getattr(model, name)) is not None:
+            setattr(model, name, Compose([to_imagenet, augment, back]))
+
+
+class _Renormalize:
+    """Bring images (B, 3, H, W) from one mean and std to another."""
+
+    def __init__(self, before: _MeanStd, after: _MeanStd) -> None:
+        mean, std, new_mean, new_std = (torch.tensor(values).view(3, 1, 1) for values in (*before, *after))
+        self._scale, self._shift = std / new_std, (mean - new_mean) / new_std
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return images * self._scale.to(images) + self._shift.to(images)
 
 
 def _check_fusion(name: str, network: Any) -> None:

@@ -130,6 +130,21 @@ def test_random_only_by_name_and_said_aloud(caplog: pytest.LogCaptureFixture) ->
     assert load_backbone("resnet18", "random", seed=4).weights.sha256 != backbone.weights.sha256
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vit_small_patch16_18x2_224", r"No public weights of vit_small_patch16_18x2_224 are known\. For a file"),
+        ("vit_small_patch16_dinov3", r"They are gated: accept the licence and fetch the file at https://huggingface"),
+        ("resnet10t", "defectlab weights get resnet10t`"),  # not in the manifest, in timm's list
+    ],
+)
+def test_a_download_is_suggested_only_where_there_is_one(home: Path, name: str, says: str) -> None:
+    with pytest.raises(WeightsError, match=says) as error:
+        load_backbone(name)
+    assert f"weights import FILE --name {name}`" in str(error.value)
+    assert ("weights get" in str(error.value)) == (name == "resnet10t")
+
+
 def test_missing_weights_say_where_and_what_to_run(home: Path) -> None:
     with pytest.raises(WeightsError) as error:
         load_backbone("resnet18")

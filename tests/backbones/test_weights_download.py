@@ -122,12 +122,3 @@ def test_a_mirror(server: Server) -> None:
 def test_no_server() -> None:
     with pytest.raises(WeightsError, match="0 bytes are kept"):
         weights_download.get("tiny", base_url="http://127.0.0.1:9")
-
-
-def test_any_timm_model_with_public_weights_has_an_entry() -> None:
-    entry = weights_download._timm_entry("resnet34")
-    assert entry is not None
-    assert entry.file == f"{entry.name}.safetensors"
-    assert entry.url == f"https://huggingface.co/timm/{entry.name}/resolve/main/model.safetensors"
-    assert weights_download._timm_entry("resnet34.no_such_tag") is None
-    assert weights_download._timm_entry("no_such_model") is None

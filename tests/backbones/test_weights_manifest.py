@@ -115,6 +115,15 @@ def test_a_published_hash_counts_under_any_file_name_and_a_name_only_without_one
 def test_gated_weights_say_where_they_are_and_how_they_come_in() -> None:
     with pytest.raises(WeightsError, match=r"gated: accept its licence .*dinov3.*weights import FILE --name vit_small"):
         weights_download.get("vit_small_patch16_dinov3")
+    address = next(row.address for row in weights.list_weights() if row.name == "vit_small_patch16_dinov3.lvd1689m")
+    assert address.startswith("gated: https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m (licence: https:")
+    assert address.endswith("then weights import FILE --name vit_small_patch16_dinov3")
+
+
+def test_every_file_that_is_not_here_has_an_address_or_a_package(home: Path) -> None:
+    absent = [row for row in weights.list_weights() if not row.present]
+    assert len(absent) > 10
+    assert all(row.address for row in absent)
 
 
 @pytest.mark.parametrize(

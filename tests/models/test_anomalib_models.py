@@ -2,6 +2,7 @@
 
 import math
 import pkgutil
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torchvision
 from helpers.models import backbone, data
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import vision_transformer
+from torchvision.transforms.v2 import functional as tvf
 
 from defectlab import Detector, Engine, load_backbone, model_class
 from defectlab.backbones.extractor import FeatureExtractor
@@ -148,6 +150,24 @@ def test_images_are_normalised_as_the_backbone_was_trained_and_as_a_checkpoint_s
     again = type(model).load_from_checkpoint(tmp_path / "old.ckpt")
     assert again.preprocessing == model.preprocessing
     assert torch.equal(again.pre_processor(image), model.pre_processor(image))
+
+
+def test_foundads_augmentations_give_the_same_pixels_whatever_the_mean_and_std_of_the_backbone():
+    half = load_backbone(DINO, weights="random", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    model = model_class("foundad")(**{**OWN["foundad"], "backbone": half, "use_few_shot_augmentation": True})
+    plain = make("foundad", use_few_shot_augmentation=True)
+    pixels = torch.rand(8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    imagenet = tvf.normalize(pixels, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    for name in ("cutpaste", "few_shot_augment"):
+        random.seed(3)
+        torch.manual_seed(3)
+        expected = getattr(plain, name)(imagenet)
+        random.seed(3)
+        torch.manual_seed(3)
+        found = getattr(model, name)(pixels * 2 - 1)
+        assert not torch.allclose(expected, imagenet, atol=0.1)  # it does change them
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        torch.testing.assert_close(found / 2 + 0.5, expected * std + mean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
