@@ -15,8 +15,8 @@ from PIL import Image
 
 from defectlab.data.mask_content import MaskContent
 from defectlab.data.mask_files import mask_channels
+from defectlab_runtime.image_bands import bands_of
 from defectlab_runtime.image_decoding import (
-    bands_of,
     is_deep_colour,
     open_file,
     open_image,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectlab_runtime.image_decoding import row_blocks
+from defectlab_runtime.image_bands import row_blocks
 
 HALF_OPAQUE = 128  # of 255
 NOISE = 1 / 8  # of a mask's largest value: a fainter region is compression noise, not a defect of another class

@@ -7,13 +7,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectlab.data.mask_content import NOT_ZERO, MaskChannels, MaskReading
+from defectlab_runtime.image_bands import bands_of, pixels_of
 from defectlab_runtime.image_decoding import (
-    bands_of,
     has_alpha,
     open_file,
     open_image,
     orientation_of,
-    pixels_of,
     turn,
     upright_pixels,
 )

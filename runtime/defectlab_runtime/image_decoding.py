@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectlab_runtime.errors import DataError, OptionError
+from defectlab_runtime.image_bands import pixels_of
 from defectlab_runtime.image_limits import MAX_PIXELS_VARIABLE, check_pixels, is_lossy_webp, max_pixels
+from defectlab_runtime.png_stream import START as PNG_START
+from defectlab_runtime.png_stream import check_stream_once_decoded
 
 logger = logging.getLogger("defectlab.runtime")  # one logger, "defectlab", for runtime and toolkit
 
@@ -21,10 +24,8 @@ logger = logging.getLogger("defectlab.runtime")  # one logger, "defectlab", for 
 # else is opened: among Pillow's other formats are some that start a program (EPS: Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
 BLOCK = 1 << 20  # bytes
-BAND_PIXELS = 1 << 24
 ORIENTATION_TAG = 0x0112
 RANGE_16_BIT = 65535
 
@@ -64,6 +65,8 @@ def open_image(file: IO[bytes]) -> Image.Image:
     except DataError:
         image.close()
         raise
+    if image.format == "PNG":
+        check_stream_once_decoded(image, file)
     return image
 
 
@@ -102,37 +105,6 @@ def upright_pixels(image: Image.Image) -> NDArray:
     else:
         pixels = pixels_of(image, "RGBA" if has_alpha(image) else "RGB")
     return turn(pixels, orientation)
-
-
-def row_blocks(height: int, width: int) -> Iterator[slice]:
-    """Return slices of rows, of `BAND_PIXELS` pixels at most and a row at least, that cover an image from its top."""
-    rows = max(1, BAND_PIXELS // max(1, width))
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def bands_of(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Return an image in bands: the rows of each, and its picture."""
-    if image.width * image.height <= BAND_PIXELS:
-        return iter([(slice(0, image.height), image)])
-    blocks = row_blocks(image.height, image.width)
-    return ((rows, image.crop((0, rows.start, image.width, rows.stop))) for rows in blocks)
-
-
-def pixels_of(image: Image.Image, mode: str | None = None) -> NDArray:
-    """Return (H, W) or (H, W, C) pixels of a decoded image, of a large one without a second copy on the way.
-
-    With `mode` they are converted to it.
-    """
-    pixels: NDArray | None = None
-    for rows, picture in bands_of(image):
-        band = np.asarray(picture if mode is None else picture.convert(mode))
-        if len(band) == image.height:
-            return band
-        if pixels is None:
-            pixels = np.empty((image.height, *band.shape[1:]), band.dtype)
-        pixels[rows] = band
-    assert pixels is not None
-    return pixels
 
 
 def turn(pixels: NDArray, orientation: int) -> NDArray:

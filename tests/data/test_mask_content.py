@@ -7,7 +7,7 @@ from PIL import Image
 from defectlab.data.image_facts import probe
 from defectlab.data.mask_content import MaskReading, _faintest, choose_reading, value_counts
 from defectlab.data.mask_files import read_mask
-from defectlab_runtime import image_decoding
+from defectlab_runtime import image_bands
 
 SQUARE = np.zeros((40, 40), dtype=bool)
 SQUARE[10:20, 10:20] = True
@@ -148,7 +148,7 @@ def test_a_mask_read_in_bands_is_the_same(tmp_path, monkeypatch, mode, pixels):
     expected, mask = probe(whole, as_mask=True), read_mask(whole)
     assert mask.any()
     assert not expected.problem
-    monkeypatch.setattr(image_decoding, "BAND_PIXELS", pixels)
+    monkeypatch.setattr(image_bands, "BAND_PIXELS", pixels)
     found = probe(banded, as_mask=True)
     assert (found.largest, found.grey_values, found.problem) == (expected.largest, expected.grey_values, None)
     for fact in ("source", "has_alpha", "palette_differs", "faintest"):
@@ -161,7 +161,7 @@ def test_a_mask_read_in_bands_is_the_same(tmp_path, monkeypatch, mode, pixels):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.2, 0.6])
 def test_counts_and_the_faintest_region_by_another_way(monkeypatch, dtype, density):
-    monkeypatch.setattr(image_decoding, "BAND_PIXELS", 100)
+    monkeypatch.setattr(image_bands, "BAND_PIXELS", 100)
     generator = np.random.default_rng(3)
     values = (generator.integers(1, 250, (40, 30)) * (generator.random((40, 30)) < density)).astype(dtype)
     np.testing.assert_array_equal(value_counts(values), np.unique(values, return_counts=True))

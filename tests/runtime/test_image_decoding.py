@@ -9,9 +9,7 @@ from PIL import EpsImagePlugin, Image
 
 from defectlab.data.image_facts import probe
 from defectlab.data.mask_files import read_mask
-from defectlab_runtime import image_decoding
 from defectlab_runtime.errors import DataError
-from defectlab_runtime.image_decoding import pixels_of
 from defectlab_runtime.image_limits import max_pixels
 from defectlab_runtime.images import decode_image, read_image
 
@@ -76,16 +74,6 @@ def test_a_png_without_its_end_is_refused_and_more_behind_the_end_is_not(tmp_pat
     refused(tmp_path / "cut.png", "its end is missing")
     (tmp_path / "more.png").write_bytes(whole + b"written by a camera")
     np.testing.assert_array_equal(read_image(tmp_path / "more.png"), COLOURS)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "I;16"])
-def test_a_large_image_is_read_in_bands(monkeypatch, mode):
-    image = Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257 if mode == "I;16" else COLOURS)
-    image = image if mode == "I;16" else image.convert(mode)
-    expected = np.asarray(image)
-    for pixels in (5, 20, 53):  # a row at a time, two, all but one pixel
-        monkeypatch.setattr(image_decoding, "BAND_PIXELS", pixels)
-        np.testing.assert_array_equal(pixels_of(image), expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

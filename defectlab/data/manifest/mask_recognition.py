@@ -15,7 +15,8 @@ from defectlab.data.image_facts import ImageFacts
 from defectlab.data.manifest.folder_names import IMAGE_FOLDERS, MASKS, plain
 from defectlab.data.manifest.masks import MASK_SUFFIXES
 from defectlab.data.mask_content import value_counts
-from defectlab_runtime.image_decoding import open_file, open_image, pixels_of
+from defectlab_runtime.image_bands import pixels_of
+from defectlab_runtime.image_decoding import open_file, open_image
 from defectlab_runtime.image_files import nfc
 
 IMAGE_SUFFIXES = ("_image", "_img", "_rgb", "_orig", "_original", "_photo")  # where a mask has one in its place
