@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from defectlab_runtime import names
+from defectlab_runtime.errors import OptionError
 
 # Options for where images are stored and how fast they are read change results only by rounding, and k_shots asks for
 # fits beside the run, which stays the same.
@@ -47,8 +48,20 @@ def experiment_id(facts: Mapping[str, Any]) -> str:
 
     >>> experiment_id({"seed": 42}) == experiment_id({"seed": 42})
     True
+
+    Raises:
+        OptionError: A setting holds a whole number of thousands of digits.
     """
+    for key, value in facts.items():
+        _text(key, value)
     return hashlib.sha256(json.dumps(dict(facts), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _text(key: str, value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python converts no whole number of so many digits
+        raise OptionError(f"{key} holds a whole number of thousands of digits, which no record can hold.") from None
 
 
 def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs: int | None) -> str:
@@ -59,9 +72,12 @@ def readable_name(model: str, backbone: str, options: Mapping[str, Any], epochs:
     'resnet18_layer2-layer3_0.1_5'
     >>> readable_name("cflow", "resnet18", {"layers": ["layer1"]}, 30)
     'resnet18_layer1_30ep'
+
+    Raises:
+        OptionError: A number has thousands of digits.
     """
     parts = ["" if backbone == "none" else backbone, "-".join(map(str, options.get("layers", ())))]
-    parts += [str(options[key]) for key in _NUMBERS if key in options]
+    parts += [_text(key, options[key]) for key in _NUMBERS if key in options]
     if model not in ("padim", "patchcore", "subspace") and epochs is not None:
         parts.append(f"{epochs}ep")
     return run_part("_".join(part for part in parts if part))

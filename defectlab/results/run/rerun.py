@@ -3,11 +3,13 @@
 The callers hold the lock of the parent folder (`folder_lock.locked`), which a machine that was silent for too long
 loses. So every step that another could then do at the same time is one `mkdir` or one rename of a folder, which only
 one of them wins. Hidden folders are named `.<run name>.<kind>-<random>`; the kinds are `rerun` (a run that is not in
-its place yet), `old` (an earlier run while it is replaced) and `gone` (being deleted).
+its place yet), `old` (an earlier run while it is replaced) and `gone` (being deleted). Where a name that an earlier
+version gave leaves no room for more, its end is left out.
 """
 
 import glob
 import logging
+import os
 import secrets
 import shutil
 from contextlib import suppress
@@ -18,11 +20,14 @@ from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.ownership import UNMARKED_SECONDS, claim, is_own, is_owned, is_recent, moved, release
 from defectlab.results.run.record import STATUSES, NewerRecordError, RunRecord, find_record
 from defectlab.utils import paths
+from defectlab_runtime import names
 from defectlab_runtime.errors import BusyError
 
 logger = logging.getLogger(__name__)
 
 TRAINED = STATUSES.index("fitted")
+NEWER = len(STATUSES)
+MAX_NAME = 255 - len("..rerun-12345678")  # bytes of a run's name that leave room for the rest of a hidden one
 ATTEMPTS = 20  # renames lost to other processes before one gives up
 
 
@@ -91,12 +96,11 @@ def clear_leftovers(parent: Path, name: str, status: str, keep: Path | None = No
     """
     _tidy(parent, name)
     for folder in _found(parent, name, "rerun"):
-        with suppress(NewerRecordError):
-            record = find_record(folder)
-            if folder == keep or (status == "running" and (folder / CHECKPOINT).exists()):
-                continue
-            if _progress(folder) <= STATUSES.index(status) and (is_own(folder, record) or not is_owned(folder, record)):
-                discard(folder)
+        if folder == keep or (status == "running" and (folder / CHECKPOINT).exists()):
+            continue
+        record, progress = _read(folder)
+        if progress <= STATUSES.index(status) and (is_own(folder, record) or not is_owned(folder, record)):
+            discard(folder)
 
 
 def clear_all_leftovers(results: Path) -> None:
@@ -106,8 +110,9 @@ def clear_all_leftovers(results: Path) -> None:
     complete, since its checkpoint can be tested.
     """
     places = {(path.parent, path.name[1:].rpartition(".")[0]) for path in results.glob("*/*/.*.*-*") if path.is_dir()}
-    for parent, name in sorted(places):
+    for parent, hidden in sorted(places):
         try:
+            name = next((run.name for run in parent.iterdir() if _short(run.name) == hidden), hidden)
             with locked(parent):
                 _tidy(parent, name)
                 for folder in _found(parent, name, "rerun"):
@@ -118,13 +123,10 @@ def clear_all_leftovers(results: Path) -> None:
 
 
 def _is_useless(folder: Path, final: Path) -> bool:
-    try:
-        record = find_record(folder)
-    except NewerRecordError:
+    record, progress = _read(folder)
+    if progress == NEWER or (_read(final)[1] < TRAINED and (folder / CHECKPOINT).exists()):
         return False
-    if _progress(final) < TRAINED and (folder / CHECKPOINT).exists():
-        return False
-    if _progress(folder) >= TRAINED and is_recent(folder, UNMARKED_SECONDS):
+    if progress >= TRAINED and is_recent(folder, UNMARKED_SECONDS):
         return False
     return not is_owned(folder, record)
 
@@ -136,7 +138,7 @@ def _tidy(parent: Path, name: str) -> None:
         if not final.exists():
             with suppress(OSError):
                 old.rename(final)
-        elif _progress(final) >= _progress(old):
+        elif _read(final)[1] >= _read(old)[1]:
             discard(old)
     for gone in _found(parent, name, "gone"):
         shutil.rmtree(gone, ignore_errors=True)
@@ -156,17 +158,27 @@ def discard(folder: Path) -> None:
 
 
 def _hidden(parent: Path, name: str, kind: str) -> Path:
-    return parent / f".{name}.{kind}-{secrets.token_hex(4)}"
+    return parent / f".{_short(name)}.{kind}-{secrets.token_hex(4)}"
 
 
 def _found(parent: Path, name: str, kind: str) -> list[Path]:
-    return sorted(parent.glob(f".{glob.escape(name)}.{kind}-*"))
+    return sorted(parent.glob(f".{glob.escape(_short(name))}.{kind}-*"))
 
 
-def _progress(folder: Path) -> int:
-    """Return how far the run in a folder has come, as a place in `STATUSES`; -1 without a record."""
+def _short(name: str) -> str:
+    """Return a run's name as hidden names have it, where a hash stands for what there is no room for."""
+    if len(os.fsencode(name)) <= MAX_NAME:
+        return name
+    return f"{os.fsencode(name)[: MAX_NAME - 9].decode(errors='ignore')}-{names.short_hash(name)}"
+
+
+def _read(folder: Path) -> tuple[RunRecord | None, int]:
+    """Return the record of the run in a folder and how far it has come, as a place in `STATUSES`.
+
+    It is -1 without a record, and `NEWER` for one of a newer version, which is not read and further than all.
+    """
     try:
         record = find_record(folder)
     except NewerRecordError:
-        return len(STATUSES)
-    return -1 if record is None else STATUSES.index(record.status)
+        return None, NEWER
+    return record, -1 if record is None else STATUSES.index(record.status)

@@ -70,6 +70,36 @@ def test_a_killed_rerun_with_a_checkpoint_goes_with_the_next_run_or_with_compare
     assert [run.record.extra["marker"] for run in find_runs(tmp_path)] == ["second"]
 
 
+@pytest.mark.parametrize("name", ["r" * 250, "ä" * 125, "r" * 240], ids=len)
+def test_a_run_whose_name_leaves_no_room_for_a_hidden_one_beside_it_is_run_again(tmp_path: Path, name: str):
+    def again() -> Run:
+        return Run.start(tmp_path, name, FACTS, parts_of_a_record())
+
+    first = again()
+    first.advance("finished", marker="first")
+    parent = first.folder.parent
+    first.folder.rename(parent / name)  # as a version without short names of folders called it
+    for marker in ("second", "third"):
+        rerun_ = again()
+        assert rerun_.folder.name.startswith("." + name[:20])
+        rerun_.advance("finished", marker=marker)
+        assert rerun_.folder == parent / name
+        assert [path.name for path in parent.iterdir() if path.is_dir()] == [name]
+    assert Run.open(parent / name).record.extra["marker"] == "third"
+    _left_long_ago(rerun._hidden(parent, name, "rerun"))  # by one killed as it had begun, another as it replaced
+    (parent / name).rename(rerun._hidden(parent, name, "old"))
+    rerun.clear_leftovers(parent, name, "running")
+    assert [path.name for path in parent.iterdir() if path.is_dir()] == [name]
+    _left_long_ago(rerun._hidden(parent, name, "rerun"))
+    clear_all_leftovers(tmp_path)
+    assert [path.name for path in parent.iterdir() if path.is_dir()] == [name]
+
+
+def _left_long_ago(folder: Path) -> None:
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+
+
 def test_what_living_processes_use_or_someone_may_continue_stays(tmp_path: Path):
     first = start(tmp_path)
     first.advance("finished")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from helpers.runs import finished, parts_of_a_record
 
-from defectlab.results.run.identity import experiment_id, former_name
+from defectlab.results.run.identity import experiment_id, former_name, readable_name
 from defectlab.results.run.ownership import release
 from defectlab.results.run.processes import may_live
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.run.scores import ScoreRow
-from defectlab_runtime.errors import InputError
+from defectlab_runtime.errors import InputError, OptionError
 
 FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "backbone.sha256": "bbbb"}
 
@@ -50,6 +50,15 @@ def test_a_setting_that_no_record_can_hold_is_refused_before_the_training(tmp_pa
     with pytest.raises(InputError, match=rf"cannot be put on record: facts\.model\.margin\S* is {problem}"):
         start(tmp_path, facts={"seed": 1, "model.margin": value})
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_number_that_python_cannot_write_is_named_as_a_setting(tmp_path: Path):
+    for value in (10**5000, [1, -(10**5000)]):
+        with pytest.raises(OptionError, match=r"^model\.margin holds a whole number of thousands of digits"):
+            Run.start(tmp_path, "r", {"seed": 1, "model.margin": value}, parts_of_a_record())
+        with pytest.raises(OptionError, match=r"^num_neighbors holds a whole number of thousands of digits"):
+            readable_name("patchcore", "resnet18", {"num_neighbors": value}, 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_experiment_replaces_its_run_only_once_the_new_one_is_as_far(tmp_path: Path):
