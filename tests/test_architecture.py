@@ -50,6 +50,20 @@ def test_importing_the_package_loads_nothing_heavy():
     assert run_python(code).strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "defectlab.inference.threshold, defectlab.visualization.terminal",  # threshold
+        "defectlab.results.workbook, defectlab.results.run.rerun",  # compare
+        "defectlab.results.comparison.paired_test, defectlab.visualization.markdown",
+        "defectlab.visualization.report, defectlab.visualization.result_files, defectlab.visualization.segmentation",
+    ],
+)
+def test_commands_that_read_records_load_no_torch_and_none_of_the_slow_parts_of_scipy(modules: str):
+    slow = HEAVY.replace(" scipy'", " scipy.stats scipy.optimize scipy.spatial'")
+    assert run_python(f"import sys, {modules}; print({slow})").strip() == "[]"
+
+
 @pytest.mark.parametrize("name", defectlab.__all__)
 def test_every_public_name_can_be_imported(name: str):
     assert getattr(defectlab, name) is not None

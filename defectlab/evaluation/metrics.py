@@ -264,3 +264,8 @@ def missing_class(anomalous: int, good: int, *, needs_good: bool) -> str | None:
 
 def _ratio(part: int, whole: int, reason: str) -> Metric:
     return Metric(part / whole) if whole else Metric(None, reason)
+
+
+def stored_threshold(value: float | None) -> float:
+    """Return a raw threshold as a model stores it: the float32 that decides alike, NaN for none."""
+    return float("nan") if value is None else float(round_down(value))

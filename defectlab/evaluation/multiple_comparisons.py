@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import rankdata
 
 from defectlab.evaluation.delong import Indices
 from defectlab.evaluation.metrics import Floats
+from defectlab.evaluation.ranks import average_ranks
 
 LEVEL = 0.05
 REPEATS = 499
@@ -71,7 +71,7 @@ class _Swaps:
 
     def __init__(self, scores: Sequence[Floats], bad: NDArray[np.bool_], units: Indices, seed: int) -> None:
         most = max(len(its) for its in scores)
-        ranks = [np.resize(rankdata(its, axis=1), (most, bad.size)) for its in scores]  # fewer seeds are repeated
+        ranks = [np.resize(average_ranks(its), (most, bad.size)) for its in scores]  # fewer seeds are repeated
         self._ranks = np.rint(2 * np.stack(ranks)).astype(np.intp)  # (k, s, n), whole numbers up to 2 n
         self._bad = bad
         self._seed = seed
@@ -84,7 +84,7 @@ class _Swaps:
             for its in self._unit_of
         ]
         self._grouped = self._count < bad.size
-        own = [self._placements(np.rint(2 * rankdata(its, axis=1)).astype(np.intp)[None]) for its in scores]
+        own = [self._placements(np.rint(2 * average_ranks(its)).astype(np.intp)[None]) for its in scores]
         above, below = (np.concatenate(parts) for parts in zip(*own, strict=True))
         self.observed = _statistics(above.mean(axis=-1), _spread(self._covariances(above, below)))
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from defectlab.evaluation.delong import Indices, group_indices, is_unvaried, placement_variance, placements
 from defectlab.evaluation.intervals import CONFIDENCE, critical_value
 from defectlab.evaluation.metrics import Floats
+from defectlab.evaluation.ranks import average_ranks
 from defectlab_runtime.errors import InputError
 
 
@@ -104,7 +104,7 @@ def _permutation_p(one: Floats, two: Floats, bad: NDArray[np.bool_], groups: Ind
 
     It is exact where there are at most `repeats` different swaps.
     """
-    ranks = [rankdata(scores) for scores in (one, two)]
+    ranks = [average_ranks(scores) for scores in (one, two)]
     observed = abs(_areas(ranks[0][None], bad) - _areas(ranks[1][None], bad))[0]
     generator = np.random.default_rng(0)
     _, numbers = np.unique(groups, return_inverse=True)
@@ -126,5 +126,5 @@ def _permutation_p(one: Floats, two: Floats, bad: NDArray[np.bool_], groups: Ind
 def _areas(scores: Floats, bad: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the AUROC of each row of (r, n) scores."""
     positives = int(bad.sum())
-    above = rankdata(scores, axis=1)[:, bad].sum(axis=1) - positives * (positives + 1) / 2
+    above = average_ranks(scores)[:, bad].sum(axis=1) - positives * (positives + 1) / 2
     return above / (positives * (bad.size - positives))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from defectlab.evaluation.bootstrap import Resamples, Table, resampled_image_metrics
 from defectlab.evaluation.delong import Indices
 from defectlab.evaluation.multiple_comparisons import step_down
 from defectlab.evaluation.pixel.bootstrap import resampled_pixel_metrics
 from defectlab.evaluation.pixel.histograms import PixelHistograms
+from defectlab.evaluation.ranks import average_ranks
 
 Pool = Callable[[Resamples], Table]  # the metric (b,) of resamples (b, k n) of the pool; NaN where it has none
 REPEATS = 499
@@ -30,7 +30,7 @@ def image_pool(name: str, scores: list[Table], labels: NDArray[np.integer], thre
     Metrics of curves compare the models' ranks, which have one scale; rates compare decisions at each one's threshold.
     """
     alike = np.tile(labels, len(scores))
-    ranks = np.concatenate([rankdata(its) for its in scores])
+    ranks = np.concatenate([average_ranks(its.ravel()) for its in scores])
     pairs = zip(scores, thresholds, strict=True)
     flags = np.concatenate([np.zeros(its.size) if cut is None else (its > cut).astype(float) for its, cut in pairs])
 

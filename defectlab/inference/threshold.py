@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from defectlab.evaluation.threshold import RuleOptions
-from defectlab.models.checkpoint_thresholds import rewritten
 from defectlab.results.rethreshold import restore_thresholds, set_threshold
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.result_records import Thresholds
@@ -78,8 +77,12 @@ def renew(run: Run) -> ThresholdChange:
 @contextmanager
 def _checkpoints_with(run: Run, thresholds: Thresholds) -> Iterator[None]:
     """Give the checkpoints in the run's folder these thresholds, if the block ends without an error."""
+    checkpoints = [run.folder / name for name in (CHECKPOINT, CONVERTED) if (run.folder / name).is_file()]
     with ExitStack() as stack:
-        for name in (CHECKPOINT, CONVERTED):
-            if (run.folder / name).is_file():
-                stack.enter_context(rewritten(run.folder / name, thresholds))
+        if checkpoints:
+            # torch takes longer than all else here, and what cannot be done is known by now
+            from defectlab.models.checkpoint_thresholds import rewritten
+
+            for path in checkpoints:
+                stack.enter_context(rewritten(path, thresholds))
         yield

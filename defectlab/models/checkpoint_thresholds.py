@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from defectlab.backbones.weights_manifest import file_sha256
+from defectlab.evaluation.metrics import stored_threshold
 from defectlab.models.checkpoint import CHECKPOINT_KEY, read_checkpoint, read_checkpoint_record, write_checkpoint
-from defectlab.models.processors import stored_threshold
 from defectlab.results.run.result_records import Thresholds
 from defectlab.utils.files import replacing
 

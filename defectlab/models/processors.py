@@ -11,8 +11,8 @@ from anomalib.pre_processing.utils.spec import transform_to_spec
 from lightning import LightningModule, Trainer
 
 from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.evaluation.metrics import stored_threshold
 from defectlab.models.tiled import replace_by_tiles
-from defectlab_runtime.decision import round_down
 
 
 class RecordedPreProcessor(PreProcessor):
@@ -51,11 +51,6 @@ class RecordedPreProcessor(PreProcessor):
         else:
             self.use(Preprocessing.from_dict(config["preprocessing"]))
         self.export_transform = self.transform
-
-
-def stored_threshold(value: float | None) -> float:
-    """Return a raw threshold as a model stores it: the float32 that decides alike, NaN for none."""
-    return float("nan") if value is None else float(round_down(value))
 
 
 class RawPostProcessor(PostProcessor):

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from defectlab.data.transforms.preprocessing import Preprocessing
 from defectlab.models.registry import model_info
 from defectlab.results.curves import by_score
 from defectlab.results.run.category_run import category_runs
@@ -20,7 +18,7 @@ from defectlab.visualization.overlays import CONTOUR, TRUTH, four_views, save_im
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import DataError, InputError
-from defectlab_runtime.geometry import resize_nearest
+from defectlab_runtime.geometry import Frame, resize_nearest
 from defectlab_runtime.images import as_uint8, read_image
 from defectlab_runtime.normalization import heat_range
 
@@ -56,7 +54,8 @@ class ShownImages:
     rows: Sequence[ScoreRow]
     maps: np.ndarray
     masks: np.ndarray | None
-    preprocessing: Preprocessing
+    frame: Frame
+    bit_depth: int | None
     scale: Scale
     image_threshold: float | None
 
@@ -67,11 +66,11 @@ class ShownImages:
         if maps is None or not rows:
             return None
         retained = (run.record.maps and run.record.maps.rows) or range(len(rows))
-        preprocessing = Preprocessing.from_dict(run.record.preprocessing.options())
+        frame, bit_depth = Frame.from_record(run.record.preprocessing.options()), run.record.preprocessing.bit_depth
         low, high, ends = map_scale(run)
         image, pixel = run.record.thresholds.image.value, run.record.thresholds.pixel.value
         scale = Scale(low, high, pixel, ends)
-        return cls([rows[place] for place in retained], maps, run.masks("test"), preprocessing, scale, image)
+        return cls([rows[place] for place in retained], maps, run.masks("test"), frame, bit_depth, scale, image)
 
     def tiles(self, index: int, truth: bool = False) -> list[np.ndarray]:
         """Return image, map, overlay and outlines of the image at `index` of `rows`, (H, W, 3) uint8 each.
@@ -82,12 +81,12 @@ class ShownImages:
             DataError: The image cannot be read.
         """
         row, low, high, threshold = self.rows[index], self.scale.low, self.scale.high, self.scale.threshold
-        whole = read_image(paths.resolve(row.image_path), self.preprocessing.bit_depth)
+        whole = read_image(paths.resolve(row.image_path), self.bit_depth)
         image, size = thumbnail(whole), (whole.shape[0], whole.shape[1])
-        found = on_image(self.preprocessing, self.maps[index], image, size)
+        found = on_image(self.frame, self.maps[index], image, size)
         outlines, marked = [], np.zeros(image.shape[:2], dtype=np.bool_)
         if self.masks is not None and row.label == 1:
-            marked = on_image(self.preprocessing, self.masks[index], image, size) > 0.5
+            marked = on_image(self.frame, self.masks[index], image, size) > 0.5
             outlines.append((marked, TRUTH))
         if threshold is not None:
             outlines.append((found > round_down(threshold), CONTOUR))
@@ -211,13 +210,12 @@ def thumbnail(image: np.ndarray, size: int = TILE) -> np.ndarray:
     return np.asarray(small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale)))))
 
 
-def on_image(preprocessing: Preprocessing, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def on_image(frame: Frame, grid: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Map an (h, w) map or mask of the model's input to an image, which may be shown smaller than its `size`.
 
     Returns (H, W) float32, NaN outside a crop.
     """
-    values = torch.from_numpy(np.array(grid, dtype=np.float32))  # a copy: maps on disk are read-only
-    shown = (image.shape[0], image.shape[1])
-    if preprocessing.region is None or shown == size:
-        return preprocessing.to_image(values[None], shown)[0].numpy()
-    return resize_nearest(preprocessing.to_image(values[None], size)[0].numpy(), shown)  # regions are in own pixels
+    values, shown = np.asarray(grid, dtype=np.float32), (image.shape[0], image.shape[1])
+    if frame.region is None or shown == size:
+        return frame.to_image(values, shown)
+    return resize_nearest(frame.to_image(values, size), shown)  # regions are in pixels of the whole image

@@ -88,12 +88,12 @@ def write_run_figures(run: Run, folder: Path, which: str = "first") -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
     scale = (shown.scale.low, shown.scale.high, shown.scale.threshold)
     for place in range(len(shown.rows) if which == "all" else 1):
-        image = as_uint8(read_image(paths.resolve(shown.rows[place].image_path), shown.preprocessing.bit_depth))
+        image = as_uint8(read_image(paths.resolve(shown.rows[place].image_path), shown.bit_depth))
         size = (image.shape[0], image.shape[1])
-        anomaly_map = on_image(shown.preprocessing, shown.maps[place], image, size)
+        anomaly_map = on_image(shown.frame, shown.maps[place], image, size)
         truth = None
         if shown.masks is not None:
-            truth = on_image(shown.preprocessing, shown.masks[place], image, size) > 0.5
+            truth = on_image(shown.frame, shown.masks[place], image, size) > 0.5
         found = anomaly_map > round_down(shown.scale.threshold)
         path = folder / f"{names.path(run.record.dataset.name)}_val_{place}.png"
         figure = segmentation_figure(image, anomaly_map, found, scale, shown.verdict(place)[0], truth)

@@ -14,11 +14,11 @@ from helpers.models import trained as train
 
 from defectlab import Detector, Engine, Padim
 from defectlab.cli import main
+from defectlab.evaluation.metrics import stored_threshold
 from defectlab.evaluation.threshold import RuleOptions
 from defectlab.inference.threshold import apply_threshold, renew, undo_threshold
 from defectlab.models.checkpoint_thresholds import weights_identity
 from defectlab.models.convert import to_anomalib
-from defectlab.models.processors import stored_threshold
 from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import CONVERTED, Run
 from defectlab.results.workbook import read_workbook

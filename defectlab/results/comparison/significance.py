@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from defectlab.evaluation.delong import Groups, Indices, group_indices, is_unvaried, placement_variance, placements
 from defectlab.evaluation.intervals import CONFIDENCE, Interval, auroc_interval, interval_from_placements
 from defectlab.evaluation.multiple_comparisons import compare_auroc
 from defectlab.evaluation.paired_tests import delong_test
+from defectlab.evaluation.ranks import average_ranks
 from defectlab.results.groups import groups_of_paths, paths_below_root
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import LABELS, damaged_scores, score_table
@@ -185,4 +185,4 @@ def _placed(seeds: Sequence[TestScores]) -> tuple[Floats, Floats]:
 
 def _mean_ranks(seeds: Sequence[TestScores]) -> Floats:
     """Return each image's mean rank over the seeds; for one seed the scores themselves, which have the same order."""
-    return seeds[0].scores if len(seeds) == 1 else np.mean([rankdata(one.scores) for one in seeds], axis=0)
+    return seeds[0].scores if len(seeds) == 1 else np.mean([average_ranks(one.scores) for one in seeds], axis=0)
