@@ -113,6 +113,8 @@ class BaseDetector(AnomalibModule):
         self.options |= {"image_size": list(preprocessing.size), "center_crop": _plain(preprocessing.crop)}
         if preprocessing.keep_aspect:
             self.options["keep_aspect"] = True
+        if shared.interpolation not in (None, usual.interpolation):
+            self.options["interpolation"] = shared.interpolation
         self.backbone_record = backbone_record(backbone)
 
     def usual_preprocessing(self, backbone: Backbone | None) -> Preprocessing:

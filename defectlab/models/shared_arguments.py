@@ -33,6 +33,7 @@ class SharedArguments:
         image_size: (height, width) or one number; None is 256 x 256, or what the model's own documentation says.
         center_crop: (height, width) cut out after resizing.
         keep_aspect: Fit the image into `image_size` and pad instead of stretching it.
+        interpolation: nearest, bilinear or bicubic resizing; None is bilinear, or what anomalib's own model takes.
         seed: Of every random choice that the model makes.
     """
 
@@ -43,6 +44,7 @@ class SharedArguments:
     image_size: Size = None
     center_crop: Size = None
     keep_aspect: bool = False
+    interpolation: str | None = None
     seed: int = 42
 
     def preprocessing(self, usual: Preprocessing) -> Preprocessing:
@@ -57,12 +59,23 @@ class SharedArguments:
             size = None if self.image_size is None else height_width("image_size", self.image_size)
             crop = None if self.center_crop is None else height_width("center_crop", self.center_crop)
             usual_crop = usual.crop if size is None else None
-            return replace(usual, size=size or usual.size, crop=crop or usual_crop, keep_aspect=self.keep_aspect)
+            mode = usual.interpolation if self.interpolation is None else self.interpolation
+            return replace(
+                usual,
+                size=size or usual.size,
+                crop=crop or usual_crop,
+                keep_aspect=self.keep_aspect,
+                interpolation=mode,
+            )
         if self.image_size or self.center_crop or self.keep_aspect:
             raise OptionError("Give either pre_processor or image_size / center_crop / keep_aspect, not both.")
         if isinstance(self.pre_processor, RecordedPreProcessor):
-            return self.pre_processor.preprocessing
-        return Preprocessing.from_transform(getattr(self.pre_processor, "transform", None))
+            found = self.pre_processor.preprocessing
+        else:
+            found = Preprocessing.from_transform(getattr(self.pre_processor, "transform", None))
+        if self.interpolation not in (None, found.interpolation):
+            raise OptionError(f"pre_processor resizes {found.interpolation}: leave out interpolation.")
+        return found
 
 
 DEFAULTS = SharedArguments()

@@ -26,7 +26,8 @@ PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features", "subspac
 SHARED = tuple(PREFIX)
 # Options with which shared work gives the results of a training. With other options a configuration is trained alone.
 KNOWN_OPTIONS = {
-    *("layers", "seed", "image_size", "center_crop", "keep_aspect", "num_neighbors", "n_components", "top_share"),
+    *("layers", "seed", "image_size", "center_crop", "keep_aspect", "interpolation"),
+    *("num_neighbors", "n_components", "top_share"),
     *PREFIX.values(),
 }
 KNOWN_TRAINER = {

@@ -48,6 +48,22 @@ def test_every_image_setting_survives_the_checkpoint(parts: Path):
     assert Detector.load(run.folder).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
 
 
+def test_bicubic_resizing_is_on_record_and_another_run_where_it_is_asked_for_and_nowhere_else(parts: Path):
+    engine, images = Engine(enable_progress_bar=False), data(parts)
+    plain = small("patchcore", image_size=48)
+    usual = small("patchcore", image_size=48, interpolation="bilinear")
+    assert plain.options == usual.options
+    assert engine.run_id(plain, images) == engine.run_id(usual, images)
+    model, run = fitted("patchcore", parts, image_size=48, interpolation="bicubic")
+    assert engine.run_id(model, images) != engine.run_id(plain, images)
+    assert run.record.preprocessing.interpolation == run.record.experiment.model["interpolation"] == "bicubic"
+    row = run.scores("test")[0]
+    assert Detector.load(run.folder).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
+    for again in (restore(run.checkpoint), type(model).load_from_checkpoint(run.checkpoint)):
+        assert (again.options, again.preprocessing) == (model.options, model.preprocessing)
+    assert model.preprocessing.hash != plain.preprocessing.hash  # a part of the keys of cached features
+
+
 def test_a_backbone_of_lower_precision_is_on_record_and_reloads(parts: Path):
     lower = load_backbone("resnet18", "random", precision="bfloat16")
     engine, images = Engine(enable_progress_bar=False), data(parts)

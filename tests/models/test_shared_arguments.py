@@ -99,6 +99,11 @@ def test_their_order_is_anomalibs():
         ({"centre_crop": 10}, "Did you mean 'center_crop'"),
         ({"keep_aspect": "False"}, "keep_aspect must be true or false"),
         ({"pre_processor": False}, "resizing"),
+        ({"interpolation": "cubic"}, "interpolation must be one of nearest, bilinear, bicubic, got 'cubic'"),
+        (
+            {"pre_processor": RecordedPreProcessor(Preprocessing((64, 64))), "interpolation": "bicubic"},
+            "bilinear: leave",
+        ),
         ({"pre_processor": RecordedPreProcessor(Preprocessing((64, 64))), "image_size": 64}, "not both"),
         ({"pre_processor": RecordedPreProcessor(Preprocessing((64, 64))), "keep_aspect": True}, "not both"),
     ],
