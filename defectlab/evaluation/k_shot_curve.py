@@ -96,8 +96,12 @@ def _reading(points: tuple[CurvePoint, ...], enough: int | None, images: int, ma
     if enough is not None:
         point = next(point for point in points if point.k == enough)
         beyond = "" if last.k == images else f" More than {last.k} were not tried."
+        better = max(points[:-1], key=lambda point: point.mean)
+        if better.loss_low is not None and better.loss_high is not None and better.loss_high < 0:
+            gain = f"{-better.loss_high:.4f} to {-better.loss_low:.4f}"
+            beyond = f" {most[0].upper()}{most[1:]} do worse than {better.k}, by {gain}.{beyond}"
         return (
-            f"More than {enough} good images no longer help: with {enough} or more the mean is at most {margin:g} "
+            f"More than {_good(enough)} no longer help: with {enough} or more the mean is at most {margin:g} "
             f"below that of {most}, by the {confidence:.0%} interval over {point.draws} draws.{beyond}"
         )
     if before.loss_low is None or before.loss_high is None:
@@ -109,6 +113,10 @@ def _reading(points: tuple[CurvePoint, ...], enough: int | None, images: int, ma
         f"{unknown}{step} ({confidence:.0%} interval), which is wider than the margin of {margin:g}. More draws "
         "(k_shot_draws) would tell."
     )
+
+
+def _good(k: int) -> str:
+    return f"{k} good image{'s' * (k > 1)}"
 
 
 def _images(k: int, images: int) -> str:

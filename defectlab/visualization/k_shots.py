@@ -9,7 +9,7 @@ from defectlab.evaluation.k_shot_curve import KShotCurve
 from defectlab.results.k_shots import CURVES, k_shot_curves
 from defectlab.results.run.run import Run
 from defectlab.utils.table import Table, interval_text, numbers, print_line, print_table
-from defectlab.visualization.canvas import LINE, new_figure, to_image, to_svg
+from defectlab.visualization.canvas import new_figure, to_image, to_svg
 from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 
@@ -86,7 +86,8 @@ def _draw(axis: Any, curve: KShotCurve, name: str, place: int, count: int) -> No
     axis.errorbar(at, means, [down, up], fmt="o-", label=name, color=f"C{place}", **options)
     if curve.enough is not None:
         chosen = next(index for index, point in enumerate(curve.points) if point.k == curve.enough)
-        axis.plot([at[chosen]], [means[chosen]], "o", color=LINE, fillstyle="none", markersize=12, markeredgewidth=1.8)
+        ring = {"fillstyle": "none", "markersize": 12, "markeredgewidth": 1.6, "color": f"C{place}"}
+        axis.plot([at[chosen]], [means[chosen]], "o", **ring)
 
 
 def k_shots_table(curves: Mapping[str, KShotCurve]) -> Table:

@@ -59,7 +59,10 @@ def test_a_number_that_does_well_before_one_that_does_not_is_not_enough():
 def test_fewer_images_that_do_better_are_enough():
     curve = read_curve({1: drawn(0.95, 0.96, 0.955), 2: drawn(0.9, 0.91, 0.905)}, 30)
     assert curve.enough == 1
-    assert curve.reading.endswith("More than 2 were not tried.")
+    assert curve.reading.startswith("More than 1 good image no longer help: ")
+    assert curve.reading.endswith("2 images do worse than 1, by 0.0500 to 0.0500. More than 2 were not tried.")
+    all_of_them = read_curve({2: drawn(0.95, 0.96, 0.955), 30: drawn(0.9)}, 30)
+    assert "All 30 images do worse than 2, by 0.0426 to 0.0674." in all_of_them.reading
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,7 @@ def test_fewer_images_that_do_better_are_enough():
 def test_why_it_cannot_be_told(values, words):
     curve = read_curve(values, 9)
     assert curve.enough is None
+    assert "do worse" not in curve.reading
     assert curve.reading.startswith("It cannot be told how many images are enough: ")
     assert words in curve.reading
 
