@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openpyxl
@@ -38,3 +39,9 @@ def edit(change: Callable[[openpyxl.Workbook], object]) -> None:
     book = open_book()
     change(book)
     book.save(paths.workbook())
+
+
+def table(book=None) -> list[dict[str, Any]]:
+    """The runs sheet as a person's own script would read it."""
+    headers, *rows = (book or open_book())["runs"].iter_rows(values_only=True)
+    return [dict(zip(headers, row, strict=True)) for row in rows]

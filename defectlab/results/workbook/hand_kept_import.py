@@ -7,9 +7,9 @@ from pathlib import Path
 from openpyxl.worksheet.worksheet import Worksheet
 
 from defectlab.results.workbook.cells import read_cells
+from defectlab.results.workbook.generated_sheets import is_generated
 from defectlab.results.workbook.hand_kept_layout import find_blocks, import_blocks
 from defectlab.results.workbook.open_workbook import COMPARISON, RUNS, find_sheet, load
-from defectlab.results.workbook.user_content import is_generated
 from defectlab.results.workbook_row import Row
 from defectlab.utils import paths
 from defectlab_runtime.errors import InputError

@@ -19,6 +19,17 @@ from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.cells import headers_of
 from defectlab.results.workbook.comparison_sheet import write_comparison
 from defectlab.results.workbook.defects_sheet import write_per_defect
+from defectlab.results.workbook.generated_sheets import (
+    ABOUT,
+    GENERATED,
+    K_SHOTS,
+    LEADERBOARD,
+    PER_DEFECT,
+    Shown,
+    create_generated,
+    remove_generated,
+    store_fingerprints,
+)
 from defectlab.results.workbook.k_shots_sheet import write_k_shots
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
 from defectlab.results.workbook.open_workbook import (
@@ -42,17 +53,6 @@ from defectlab.results.workbook.pending import (
     render_or_wait,
 )
 from defectlab.results.workbook.runs_sheet import read_runs, write_runs
-from defectlab.results.workbook.user_content import (
-    ABOUT,
-    GENERATED,
-    K_SHOTS,
-    LEADERBOARD,
-    PER_DEFECT,
-    Shown,
-    create_generated,
-    remove_generated,
-    store_fingerprints,
-)
 from defectlab.results.workbook_row import (
     ELSEWHERE,
     FINISHED,

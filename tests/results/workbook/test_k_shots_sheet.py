@@ -4,7 +4,7 @@ from helpers.runs import finished, with_k_shots
 from helpers.workbook import open_book
 
 from defectlab.results.workbook import read_workbook, update_workbook
-from defectlab.results.workbook.user_content import GENERATED, K_SHOTS
+from defectlab.results.workbook.generated_sheets import GENERATED, K_SHOTS
 
 MEANS = {2: (0.8, 0.9), 8: (0.951, 0.95), 100: (0.95, 0.951)}
 
