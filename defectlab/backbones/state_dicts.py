@@ -133,9 +133,9 @@ def _load(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        zipped = is_archive(path)
         with path.open("rb") as file:
             head = file.read(4)
-        zipped = head == b"PK\x03\x04"
         if head and not zipped and not head.startswith(b"\x80"):
             raise WeightsError(
                 f"{path} is no weights file of PyTorch: it begins with {head!r}. Give a .pth or .safetensors."

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from defectlab.models.base import BaseDetector
@@ -55,8 +56,23 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
             f"Engine: precision={options['precision']!r} would score otherwise than prediction does; leave it at 32. "
             "For half precision on a GPU: Patchcore(precision='float16')."
         )
+    if any(type(plugin) is not Precision for plugin in _plugins(options) if isinstance(plugin, Precision)):
+        raise OptionError(
+            "Engine: a precision among plugins would score otherwise than prediction does: leave it out. For half "
+            "precision on a GPU: Patchcore(precision='float16')."
+        )
+    if options.get("fast_dev_run"):
+        raise OptionError(
+            "Engine: fast_dev_run leaves no checkpoint, so that nothing can be recorded: leave it out. For a short try "
+            "give max_epochs=1 and limit_train_batches=1."
+        )
     if options.get("enable_checkpointing") is False or options.get("barebones"):
         raise OptionError("Engine: a run needs its checkpoint: leave out enable_checkpointing=False and barebones.")
+
+
+def _plugins(options: Mapping[str, Any]) -> list[Any]:
+    given = options.get("plugins") or []
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def check_trainer_values(options: Mapping[str, Any]) -> None:

@@ -26,7 +26,6 @@ from defectlab.results.run.category_run import each_alone
 from defectlab.results.run.run import Run
 from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import KEY, row_of
-from defectlab.utils import paths
 from defectlab.utils.files import replacing
 from defectlab.utils.table import Table, to_html
 from defectlab.visualization.charts import curve_chart, histogram, loss_chart, ranking_chart
@@ -111,7 +110,7 @@ def write_report(runs: Sequence[Run], target: Path) -> Path:
     )
     with replacing(target) as partial:
         partial.write_text(page, encoding="utf-8")
-    logger.info("Report of %d runs: %s (%.1f MB)", len(runs), paths.relative(target), len(page) / 1e6)
+    logger.info("Report of %d %s: %.1f MB", len(runs), "run" if len(runs) == 1 else "runs", len(page) / 1e6)
     return target
 
 

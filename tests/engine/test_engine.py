@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.datasets import make_parts
 from helpers.models import data, small
+from lightning.pytorch.plugins import MixedPrecision
 from sklearn.metrics import f1_score, roc_auc_score
 
 from defectlab import Engine
@@ -229,6 +230,10 @@ def test_a_failed_run_keeps_its_error(parts: Path, monkeypatch: pytest.MonkeyPat
         ({"callback": []}, "callbacks"),
         ({"devices": 2}, "devices must be 1"),
         ({"precision": "16-mixed"}, "leave it at 32"),
+        ({"plugins": MixedPrecision("bf16-mixed", "cpu")}, "precision among plugins"),
+        ({"plugins": [MixedPrecision("bf16-mixed", "cpu")]}, "precision among plugins"),
+        ({"fast_dev_run": True}, "fast_dev_run leaves no checkpoint.*limit_train_batches=1"),
+        ({"fast_dev_run": 2}, "fast_dev_run leaves no checkpoint"),
         ({"strategy": "ddp"}, "on one device"),
         ({"limit_val_batches": 0}, "nothing to choose thresholds on"),
         ({"limit_train_batches": 0.0}, "nothing to train on"),

@@ -97,7 +97,8 @@ def _warn_of_copies(found: Survey) -> None:
 
 
 def _text(found: Survey, manifest: Manifest) -> str:
-    problems = sum(len(lines) for lines in found.findings.problems.values())
+    problems = found.findings.problems
+    warnings = _counted(len(found.findings.warnings), "warning")
     lines = [
         f"Dataset {found.name} in {found.root}",
         f"Layout: {found.layout.name}",
@@ -109,11 +110,17 @@ def _text(found: Survey, manifest: Manifest) -> str:
         *(["Problems:", *_indented(found.findings.report())] if problems else []),
     ]
     if problems:
-        lines.append(f"Result: training would stop; {problems} problems, {len(found.findings.warnings)} warnings.")
+        places = sum(len(lines) for lines in problems.values())
+        many = f" in {places} places" if places > len(problems) else ""
+        lines.append(f"Result: training would stop; {_counted(len(problems), 'problem')}{many}, {warnings}.")
     else:
         lines.append(f"Manifest hash: {manifest.hash}")
-        lines.append(f"Result: ready to train; no problems, {len(found.findings.warnings)} warnings.")
+        lines.append(f"Result: ready to train; no problems, {warnings}.")
     return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _images(found: Survey) -> list[str]:

@@ -36,7 +36,7 @@ def test_problems_and_warnings_are_told_not_raised(tmp_path):
     write_mask(tmp_path / "ground_truth/hole/orphan.png")
     report = check(tmp_path)
     assert not report.ok
-    for words in ("train/good/000.png: empty file", "orphan.png", "training would stop; 1 problems, 1 warnings"):
+    for words in ("train/good/000.png: empty file", "orphan.png", "training would stop; 1 problem, 1 warning."):
         assert words in report.text
     assert "Manifest hash" not in report.text
 
