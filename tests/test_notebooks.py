@@ -367,7 +367,7 @@ def test_more_models_run(own_project: Path, monkeypatch: pytest.MonkeyPatch):
     cheapen(root, name, {"image_size=128": "image_size=64", r"=2\b": "=1"})
     assert execute(root, [name], monkeypatch) == {name: []}
     runs = find_runs(root / "results")
-    assert {run.model for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Subspace", "Draem", "Dfm"}
+    assert {run.model for run in runs} == {"Stfpm", "Fastflow", "Csflow", "Subspace", "Draem", "Dfm", "Patchcore"}
     assert {run.status for run in runs} == {"finished"}
     assert (root / "weights/teacher_for_show.safetensors").is_file()
 

@@ -377,7 +377,7 @@ class Engine(AnomalibEngine):
 
         Returns:
             Batches with `image_path`, `pred_score` and `anomaly_map` (raw), `pred_label` and `pred_mask` (at the
-            run's thresholds).
+            run's thresholds; neither for a model that serves several categories, see `Detector.predict`).
         """
         checkpoint = self._resolve_checkpoint(ckpt_path)
         model = require_fitted(model, checkpoint, self._last_model)
@@ -394,6 +394,11 @@ class Engine(AnomalibEngine):
         if isinstance(datamodule, Folder):
             check_region(model, datamodule)
         source = run_of_weights(model, checkpoint)
+        if source is not None and source.record.categories:
+            logger.warning(
+                "Batches without labels and masks: each of the %d categories has thresholds of its own. "
+                "Detector.load(run).predict(images, category=...) decides at them.", len(source.record.categories)
+            )  # fmt: skip
         self._new_trainer(model, None if source is None else self.writer_of(source))
         with quiet_lightning():
             batches = super().predict(

@@ -137,6 +137,9 @@ class SweepConfig:
             check_option_names(self.datasets, ["root", "categories"], "Section 'datasets'")
             if not self.datasets.get("root"):
                 raise OptionError("Section 'datasets' needs root, the folder that holds one folder for each category.")
+            varied = {*(self.base.get("data") or {}), *(name for branch in self.grid for name in branch)}
+            if varied & {"categories", "data.categories"}:
+                raise OptionError("datasets has a run for each category, data.categories one model for all: give one.")
 
     def roots(self) -> dict[str, str]:
         """Return name and folder of every dataset named by `datasets`; empty if `datasets` is not given.

@@ -223,6 +223,7 @@ def test_files_are_expanded_and_overrides_win():
         ({"grid": [{"model.name": "padim", "model.n_features": {"from": 1, "to": 5}}]}, "step"),
         ({"seed": 1, "seeds": [1]}, "not both"),
         ({"datasets": {"categories": "all"}}, "needs root"),
+        ({"datasets": {"root": "d"}, "data": {"root": "d", "categories": "all"}}, "give one"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(broken: dict[str, Any], message: str):

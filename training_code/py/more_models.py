@@ -123,3 +123,17 @@ datamodule = Folder(root="data/coins", train_batch_size=10, eval_batch_size=8, n
 backbone = load_backbone("efficientnet_lite0")
 model = model_class("dfm")(backbone=backbone, layer="blocks.2", image_size=128)
 results = Engine(max_epochs=1).train(model=model, datamodule=datamodule)
+
+# %% [markdown]
+# ## One model for many categories
+#
+# `categories` are folders below `root`, each a dataset. One model is trained on the good images of both; each has thresholds and metrics of its own, as it would alone, and the run's are their means. You should see a table with a row for each; pixel metrics have no mean, since digits have no masks. New images need their category: `Detector.load(run).predict(images, category="coins")`.
+
+# %%
+from defectlab import Engine, Folder, Patchcore, load_backbone, make_sample
+
+make_sample("digits", "data/digits", exist_ok=True, limit_data=20)
+datamodule = Folder(root="data", categories=["coins", "digits"], eval_batch_size=8, num_workers=2, seed=42)
+backbone = load_backbone("efficientnet_lite0")
+model = Patchcore(backbone=backbone, layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01, image_size=128)
+results = Engine(max_epochs=1).train(model=model, datamodule=datamodule)
