@@ -19,8 +19,8 @@ from defectlab.results.run.arrays import ArrayWriter
 from defectlab.results.run.ownership import EXPIRY_SECONDS, OWNER
 from defectlab.results.run.rerun import clear_all_leftovers
 from defectlab.results.run.run import Run, find_runs
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook, update_workbook
+from defectlab_runtime.scores import ScoreRow
 
 MOMENTS = int(os.environ.get("DEFECTLAB_KILLS", "200"))
 

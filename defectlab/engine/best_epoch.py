@@ -22,7 +22,7 @@ from defectlab.results.evaluate import columns
 from defectlab.results.pixel_grid import pixel_labels
 from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

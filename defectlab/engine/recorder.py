@@ -21,7 +21,7 @@ from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint_thresholds import stored_thresholds
 from defectlab.models.processors import RawPostProcessor
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

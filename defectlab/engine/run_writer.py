@@ -31,11 +31,11 @@ from defectlab.results.record_parts import no_thresholds, threshold_record, thre
 from defectlab.results.run.category_run import category_runs, names_of
 from defectlab.results.run.result_records import ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import update_workbook
 from defectlab.utils import paths
 from defectlab.visualization.run_panel import save_panel
 from defectlab.visualization.terminal import summary
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

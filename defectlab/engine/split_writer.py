@@ -5,8 +5,8 @@ from typing import Any
 from defectlab.data.manifest.manifest import Manifest
 from defectlab.results.run.arrays import ArrayWriter, pack_masks
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
+from defectlab_runtime.scores import ScoreRow
 
 
 class SplitWriter:

@@ -116,6 +116,11 @@ class Detector(ImageScorer[torch.Tensor]):
         return model_info(self.model.model_name).relative_maps
 
     @property
+    def has_maps(self) -> bool:
+        """Whether the model gives maps."""
+        return model_info(self.model.model_name).maps
+
+    @property
     def score_range(self) -> tuple[float, float]:
         """Smallest and largest raw image score of the validation images."""
         processor = self.model.post_processor

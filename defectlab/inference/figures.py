@@ -12,7 +12,6 @@ from defectlab.inference.detector import Detector
 from defectlab.inference.nearest_patches import Box, NearestGood
 from defectlab.results.run.category_run import category_run, one_dataset
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.visualization.canvas import (
     BAD,
@@ -25,14 +24,16 @@ from defectlab.visualization.canvas import (
     scale_bar,
     to_image,
 )
-from defectlab.visualization.overlays import CONTOUR, four_views
+from defectlab.visualization.overlays import four_views
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab.visualization.run_panel import COLUMNS, TILE, VERDICTS, ends_text, thumbnail, verdict_text
 from defectlab.visualization.segmentation import segmentation_figure
 from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 from defectlab_runtime.images import as_uint8, read_image
+from defectlab_runtime.overlays import CONTOUR
 from defectlab_runtime.prediction import Prediction
+from defectlab_runtime.scores import ScoreRow
 
 SURROUNDINGS = 2.0  # margin of a crop on each side in box sizes, since features depend on more than their cell
 

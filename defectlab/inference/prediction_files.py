@@ -2,32 +2,26 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from defectlab.data.image_facts import probe_all
 from defectlab.data.image_sources import find_images, list_problems, unreadable_files
 from defectlab.data.manifest.bit_depth import fits, unused_range
 from defectlab.inference.detector import Detector
 from defectlab.inference.figures import prediction_figure, prediction_name
-from defectlab.models.registry import model_info
-from defectlab.results.run.scores import ScoreRow, write_scores
 from defectlab.utils import paths
+from defectlab.utils.disk import disk_errors
 from defectlab.utils.progress import progress_bar
-from defectlab.visualization.overlays import contour, overlay, save_image
 from defectlab.visualization.segmentation import check_which
 from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, InputError
-from defectlab_runtime.image_sources import common_folder
-from defectlab_runtime.images import as_uint8, read_image
-from defectlab_runtime.normalization import VIEW_THRESHOLDS, check_view, percent_window
+from defectlab_runtime.normalization import check_view
 from defectlab_runtime.prediction import Prediction
+from defectlab_runtime.prediction_files import PredictionFiles, note_problem
 
 logger = logging.getLogger(__name__)
-
-DIGITS = {"min_max": 4, "percent": 2}  # decimal places of the scores in scores.csv by view
 
 
 def predict_to_folder(
@@ -73,44 +67,19 @@ def predict_to_folder(
     detector = Detector.load(run, device=device, verify=verify, category=category)
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
-    detector.check_view(view)
-    for one in detector.each:
-        _check_pictures(one, heatmaps, masks, figures, _heat_scale(one, view)[0])
-    common = common_folder(files)
-    rows: dict[Path, ScoreRow] = {}
-    pictures = names.UniquePaths()
+    _check_figures(detector, figures)
+    shown: dict[str, Any] = {"heatmaps": heatmaps, "masks": masks, "view": view, "shown": paths.relative}
+    written = PredictionFiles(detector, output, files, **shown)
     usable = [str(file) for file in files if file not in problems]
     with progress_bar("Scoring", len(usable)) as progress:
         for prediction in detector.iterate(usable, on_unreadable=None if strict else note_problem(problems)):
-            file = Path(prediction.image_path or "")
-            shown = detector.normalize(prediction, view, DIGITS.get(view)).score
-            row = ScoreRow(paths.relative(file), "predict", "", -1, shown, prediction.label, prediction.category)
-            picture = pictures.of(*file.relative_to(common).parts[:-1], f"{file.name}.png")
-            if heatmaps:
-                image = as_uint8(read_image(file, detector.bit_depth))
-                scale = _heat_scale(detector.of(prediction), view)
-                _write_heatmap(output / "heatmaps" / picture, image, prediction, scale)
-            if prediction.mask is not None and masks:
-                save_image(output / "masks" / picture, prediction.mask)
-            if figures == "all" or (figures == "first" and not rows):
-                path = output / "figures" / prediction_name(detector, prediction, len(rows))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                prediction_figure(detector, prediction).save(path)
-                print(names.terminal(f"{row.image_path}: score {prediction.score:.4g}, {paths.relative(path)}"))
-            rows[file] = row
-            progress(len(rows), len(usable))
-    without = {file: ScoreRow(paths.relative(file), "predict", "", -1, math.nan, -1) for file in problems}
-    reasons = {paths.relative(file): reason for file, reason in problems.items()}
-    write_scores(output / "scores.csv", [(rows | without)[file] for file in files], reasons)
-    flagged = sum(row.pred_label == 1 for row in rows.values())
-    logger.info("%d images, %d above the threshold: %s", len(rows), flagged, paths.relative(output / "scores.csv"))
-    log_problems(problems)
-    if view != "raw":
-        above, raw = VIEW_THRESHOLDS[view], ", ".join(repr(one.image_threshold) for one in detector.each)
-        logger.info("Scores in view %s: anomalous above %g; the run's raw threshold is %s", view, above, raw)
-    for low, high in dict.fromkeys(_heat_scale(one, view) for one in detector.each if heatmaps):
-        logger.info("Heat maps on one scale, %.6g (dark) to %.6g (bright)", low, high)
-    return output / "scores.csv"
+            with disk_errors(output / "scores.csv"):
+                if figures == "all" or (figures == "first" and not written.rows):
+                    _write_figure(detector, prediction, output, len(written.rows))
+                written.add(prediction)
+            progress(len(written.rows), len(usable))
+    with disk_errors(output / "scores.csv"):
+        return written.finish(problems)
 
 
 def unfit_for(detector: Detector, files: Sequence[Path], strict: bool) -> dict[Path, str]:
@@ -140,40 +109,28 @@ def refuse_all(files: Sequence[Path], problems: Mapping[Path, str]) -> None:
         raise DataError("None of these images can be scored:\n" + list_problems(problems))
 
 
-def note_problem(problems: dict[Path, str]) -> Callable[[str, str], None]:
-    """Return a function that adds a file's path and reason to `problems`."""
-
-    def note(path: str, reason: str) -> None:
-        problems[Path(path)] = reason
-
-    return note
-
-
 def log_problems(problems: Mapping[Path, str]) -> None:
     """Warn of the images without a score, the first by name."""
     if problems:
         logger.warning("%d images have no score, see the column problem:\n%s", len(problems), list_problems(problems))
 
 
-def _heat_scale(detector: Detector, view: str) -> tuple[float, float]:
-    """Return the raw map values that heat maps show as darkest and brightest."""
-    if view == "percent" and detector.pixel_threshold is not None:
-        return percent_window(detector.pixel_threshold)
-    return detector.heat_range
+def _check_figures(detector: Detector, figures: str | None) -> None:
+    """Check that the run has the maps, the scale and the map threshold that figures need."""
+    if figures is None:
+        return
+    if not detector.has_maps:
+        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out --figures.")
+    for one in detector.each:
+        if not math.isfinite(one.heat_range[0]):
+            raise InputError("This run had no validation images, so its maps have no scale; leave out --figures.")
+        if one.pixel_threshold is None:
+            raise InputError("This run has no map threshold, so it gives no masks; leave out --figures.")
 
 
-def _check_pictures(detector: Detector, heatmaps: bool, masks: bool, figures: str | None, low: float) -> None:
-    """Check that the run has the maps, the map threshold and the finite scale (from `low`) that the pictures need."""
-    drawn = "--heatmaps" if heatmaps else "--figures" if figures else None
-    if drawn and not math.isfinite(low):
-        raise InputError(f"This run had no validation images, so its heat maps have no scale; leave out {drawn}.")
-    if drawn and not model_info(detector.model.model_name).maps:
-        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out {drawn}.")
-    if (masks or figures) and detector.pixel_threshold is None:
-        which = "--masks" if masks else "--figures"
-        raise InputError(f"This run has no map threshold, so it gives no masks; leave out {which}.")
-
-
-def _write_heatmap(path: Path, image: np.ndarray, prediction: Prediction, scale: tuple[float, float]) -> None:
-    heat = overlay(image, prediction.anomaly_map, *scale)
-    save_image(path, heat if prediction.mask is None else contour(heat, prediction.mask))
+def _write_figure(detector: Detector, prediction: Prediction, output: Path, number: int) -> None:
+    path = output / "figures" / prediction_name(detector, prediction, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prediction_figure(detector, prediction).save(path)
+    shown = paths.relative(prediction.image_path or "")
+    print(names.terminal(f"{shown}: score {prediction.score:.4g}, {paths.relative(path)}"))

@@ -15,19 +15,22 @@ from defectlab.evaluation.threshold_rules import choose_image_threshold
 from defectlab.inference.detector import Detector
 from defectlab.inference.expected_labels import CLASSES, Expected, comparison, expectations, is_correct
 from defectlab.inference.figures import image_figure
-from defectlab.inference.prediction_files import log_problems, note_problem, refuse_all, unfit_for
-from defectlab.results.run.scores import ScoreRow, write_scores
+from defectlab.inference.prediction_files import log_problems, refuse_all, unfit_for
+from defectlab.results.run.scores import write_scores
 from defectlab.utils import paths
 from defectlab.utils.files import write_json
 from defectlab.utils.progress import progress_bar
 from defectlab.visualization.canvas import BAD, GOOD, LINE, draw_shares, new_figure, to_image
-from defectlab.visualization.overlays import contour, overlay, save_image
+from defectlab.visualization.overlays import save_image
 from defectlab_runtime import names
 from defectlab_runtime.errors import InputError, OptionError, unknown_name
 from defectlab_runtime.image_sources import common_folder
 from defectlab_runtime.images import as_uint8, read_image
 from defectlab_runtime.normalization import VIEW_THRESHOLDS, normalize_percent_at, raw_from_percent
+from defectlab_runtime.overlays import contour, overlay
 from defectlab_runtime.prediction import Prediction
+from defectlab_runtime.prediction_files import note_problem
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 PROMISES = {"conformal": 0, "recall": 1}  # rule -> label of the images whose scores its promise is calculated on
 _GOOD_ONLY = "val_good_loss"  # a monitored loss that anomalous images have no part in

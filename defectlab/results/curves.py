@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from defectlab.evaluation.intervals import Interval, auroc_interval
 from defectlab.evaluation.metrics import SortedScores, auroc, sort_scores
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 MAX_POINTS = 400  # points of a drawn curve; more would not be visible
 

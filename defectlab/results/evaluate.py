@@ -22,9 +22,9 @@ from defectlab.results.record_parts import interval_records
 from defectlab.results.run.category_run import category_runs, image_thresholds
 from defectlab.results.run.result_records import IntervalRecord, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.decision import decision
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

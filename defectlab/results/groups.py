@@ -18,7 +18,7 @@ from defectlab.results.record_parts import interval_records, threshold_record
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import GroupsRecord, GroupThresholds, IntervalRecord, ThresholdRecord
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 Chooser = Callable[[NDArray[np.float64], NDArray[np.int64]], Threshold]
 RULES_WITHOUT_OPTIONS = ("f1", "good_max", "none")  # threshold rules without options, which training uses

@@ -7,9 +7,9 @@ from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.ownership import check_claim
 from defectlab.results.run.result_records import MapRetentionRecord
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.files import replacing
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.scores import ScoreRow
 
 KEEP_MAPS = ("all", "worst", "none")
 WORST = 10

@@ -11,7 +11,7 @@ from defectlab.evaluation.pixel.maps_and_masks import ImageSubset, PixelImages
 from defectlab.evaluation.pixel.metrics import pixel_metrics
 from defectlab.results.curves import Kind, by_kind
 from defectlab.results.run.result_records import DefectRecord
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 PIXEL = ("pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score")
 

@@ -14,13 +14,13 @@ from defectlab.results.run.arrays import mapped
 from defectlab.results.run.category_run import CategoryRun
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.run.setup_records import EvaluationRecord, RegionRecord
 from defectlab.utils.files import replacing
 from defectlab.utils.paths import relative
 from defectlab_runtime.errors import InputError
 from defectlab_runtime.geometry import Frame, Size
 from defectlab_runtime.region import Region
+from defectlab_runtime.scores import ScoreRow
 
 Mask = NDArray[np.bool_]
 SPLIT = "test"

@@ -20,8 +20,8 @@ from defectlab.results.record_parts import threshold_record, thresholds_by_categ
 from defectlab.results.run.category_run import category_run, category_runs
 from defectlab.results.run.result_records import EarlierThresholds, ThresholdRecord, Thresholds
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.errors import InputError, OptionError
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

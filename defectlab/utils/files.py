@@ -7,15 +7,15 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from defectlab.utils.disk import NO_ROOM, disk_errors
 from defectlab.utils.folders import make_parents
-from defectlab_runtime import names
+from defectlab_runtime import files, names
+from defectlab_runtime.files import ESCAPED, csv_rows
 
-ESCAPED = "names_escaped"  # column of a CSV that says in which rows `names.from_csv` finds the true names
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -33,16 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
         DiskError: The disk is full, read-only, forbidden or broken; `path` is as it was.
         InputError: It is to lie in a run's folder that another process has taken or removed.
     """
-    name = path.name if len(os.fsencode(path.name)) <= names.NAME_BYTES else names.short_hash(path.name)
-    partial = path.with_name(f".{name}.{os.getpid()}.part")
     with disk_errors(path):
-        try:
-            make_parents(path)
+        make_parents(path)
+        with files.replacing(path) as partial:
             yield partial
-            partial.replace(path)
-        finally:
-            with suppress(OSError):  # says no more than the error before it
-                partial.unlink(missing_ok=True)
 
 
 def is_writable(folder: Path) -> bool:
@@ -74,20 +68,9 @@ def new_memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table as CSV, atomically; None is an empty cell, and text is escaped (`names.csv`).
-
-    A table in which anything is escaped has one more column, `ESCAPED`, with "yes" in those rows: what an earlier
-    version or a person wrote has none, and is read as it stands.
-    """
-    true = [list(header), *map(list, rows)]
-    written = [list(map(names.csv, row)) for row in true]
-    escaped = [row != before for row, before in zip(written, true, strict=True)]
-    if any(escaped):
-        written[0].append(ESCAPED)
-        for row, changed in zip(written[1:], escaped[1:], strict=True):
-            row.append("yes" if changed else None)
+    """Write a table as CSV, atomically; see `csv_rows`."""
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(written)
+        csv.writer(file).writerows(csv_rows(header, rows))
     return path
 
 

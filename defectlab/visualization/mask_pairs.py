@@ -11,10 +11,10 @@ from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.data.mask_files import read_mask
 from defectlab.data.transforms.mask_reduction import reduce_mask
 from defectlab.visualization.canvas import new_figure, to_image
-from defectlab.visualization.overlays import contour
 from defectlab_runtime import names
 from defectlab_runtime.errors import InputError
 from defectlab_runtime.images import as_uint8, read_image
+from defectlab_runtime.overlays import contour
 
 COLUMNS, MAX_PAIRS = 4, 12
 SIDE = 400  # pixels of a picture's longer side

@@ -1,49 +1,16 @@
-"""Pictures of scores: heat maps on one scale, overlays, contours. Imports no torch."""
+"""Pictures of an image with its map beside each other, and pictures as files, with errors of the disk explained."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from defectlab.utils.files import replacing
+from defectlab_runtime import overlays
+from defectlab_runtime.overlays import colour_map, contour, overlay
 
-CONTOUR = (0, 255, 120)
 TRUTH = (255, 60, 220)
 Outline = tuple[np.ndarray, tuple[int, int, int]]  # (H, W) bool mask and the colour of its outline
-
-
-def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Colour an (H, W) map from `low` (dark) to `high` (bright): (H, W, 3) uint8; NaN is grey."""
-    from matplotlib import colormaps
-
-    colours = (colormaps["inferno"](_unit(anomaly_map, low, high))[..., :3] * 255).astype(np.uint8)
-    colours[np.isnan(anomaly_map)] = 128
-    return colours
-
-
-def overlay(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Blend a coloured map over an (H, W, 3) uint8 image, more opaque where the map is higher."""
-    alpha = 0.75 * _unit(anomaly_map, low, high)[..., None]
-    return (image * (1 - alpha) + colour_map(anomaly_map, low, high) * alpha).astype(np.uint8)
-
-
-def _unit(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Scale values from `low` .. `high` to 0 .. 1, clipped outside; NaN becomes 0."""
-    span = high - low if high > low else 1.0
-    return np.clip((np.nan_to_num(anomaly_map, nan=low) - low) / span, 0, 1)
-
-
-def contour(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = CONTOUR) -> np.ndarray:
-    """Draw the outline of an (H, W) bool mask on a copy of an (H, W, 3) uint8 image, wider on larger images."""
-    width = max(1, round(min(mask.shape) / 130))
-    inner = mask.copy()
-    for _ in range(width):
-        padded = np.pad(inner, 1, constant_values=False)
-        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    drawn = image.copy()
-    drawn[mask & ~inner] = colour
-    return drawn
 
 
 def four_views(
@@ -59,5 +26,5 @@ def four_views(
 def save_image(path: Path, image: np.ndarray) -> Path:
     """Write an (H, W, 3) uint8 or (H, W) bool array as PNG."""
     with replacing(path) as partial:
-        Image.fromarray((image * np.uint8(255)) if image.dtype == bool else image).save(partial, format="PNG")
+        overlays.save_image(partial, image)
     return path

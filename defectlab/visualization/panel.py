@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from defectlab.visualization.overlays import colour_map
 from defectlab_runtime import names
+from defectlab_runtime.overlays import colour_map
 
 INK = (30, 30, 34)
 QUIET = (105, 105, 112)

@@ -24,7 +24,6 @@ from defectlab.results.mask_loss import describe_mask_loss
 from defectlab.results.pixel_grid import pixel_images
 from defectlab.results.run.category_run import each_alone
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import KEY, row_of
 from defectlab.utils.files import replacing
 from defectlab.utils.table import Table, to_html
@@ -43,10 +42,11 @@ from defectlab.visualization.k_shots import (
     k_shots_table,
     readings,
 )
-from defectlab.visualization.overlays import colour_map
 from defectlab.visualization.run_panel import COLUMNS, ShownImages
 from defectlab_runtime import names
 from defectlab_runtime.errors import DataError, InputError
+from defectlab_runtime.overlays import colour_map
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any
 from defectlab.results.curves import Kind, by_kind
 from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils.files import replacing, write_csv, write_json
 from defectlab.visualization.charts import confusion_figure, cumulative_figure
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import ScoreRow
 
 # Those that change with the run's thresholds.
 AT_THRESHOLDS = ("test_results.json", "test_predictions.csv", "cumulative_histogram.png", "test_confusion_matrix.png")

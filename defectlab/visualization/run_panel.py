@@ -12,15 +12,16 @@ from defectlab.models.registry import model_info
 from defectlab.results.curves import by_score
 from defectlab.results.run.category_run import category_runs
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
-from defectlab.visualization.overlays import CONTOUR, TRUTH, four_views, save_image
+from defectlab.visualization.overlays import TRUTH, four_views, save_image
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
 from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import DataError, InputError
 from defectlab_runtime.geometry import Frame, resize_nearest
 from defectlab_runtime.images import as_uint8, read_image
 from defectlab_runtime.normalization import heat_range
+from defectlab_runtime.overlays import CONTOUR
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

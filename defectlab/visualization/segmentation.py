@@ -12,12 +12,12 @@ from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.files import replacing
 from defectlab.visualization.canvas import image_row, scale_bar, to_image
-from defectlab.visualization.overlays import colour_map, contour
 from defectlab.visualization.run_panel import ShownImages, on_image
 from defectlab_runtime import names
 from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import InputError, OptionError, unknown_name
 from defectlab_runtime.images import as_uint8, read_image
+from defectlab_runtime.overlays import colour_map, contour
 
 WHICH = ("first", "all")
 RADIUS = 4  # radius in pixels of the disc with which masks are opened

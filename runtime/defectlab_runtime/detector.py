@@ -105,6 +105,11 @@ class Detector(ImageScorer[NDArray[np.float32]]):
         """Whether heat maps range from 0 to twice the pixel threshold."""
         return self.description.relative_maps
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the model gives maps."""
+        return self.description.has_maps
+
     def prepare(self, image: Pixels) -> NDArray[np.float32]:
         """Bring an image (H, W, 3), uint8 or float32 in [0, 1], to the graph's input (3, h, w).
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectlab_runtime.decision import decision, round_down
-from defectlab_runtime.errors import DataError, InputError, unknown_name
+from defectlab_runtime.errors import DataError, InputError, OptionError, unknown_name
 from defectlab_runtime.geometry import Size, enlarge_bilinear
 from defectlab_runtime.image_sources import OnUnreadable, Pixels, Source, files_of, find_images, path_of, read_images
 from defectlab_runtime.normalization import check_view, heat_range, normalize_scores
@@ -80,6 +80,11 @@ class ImageScorer(ABC, Generic[T]):
     @abstractmethod
     def relative_maps(self) -> bool:
         """Whether heat maps range from 0 to twice the pixel threshold."""
+
+    @property
+    @abstractmethod
+    def has_maps(self) -> bool:
+        """Whether the model gives maps."""
 
     @abstractmethod
     def prepare(self, image: Pixels) -> T:
@@ -263,10 +268,14 @@ class ImageScorer(ABC, Generic[T]):
         if category is not None:
             yield from self.of_category(category).iterate(source, batch_size, view, on_unreadable)
             return
+        if batch_size is None:
+            batch_size = self.batch_size
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
         self.check_view(view)
         self._check_categories(source)
         items = self._items(source, on_unreadable)
-        while batch := list(islice(items, batch_size or self.batch_size)):
+        while batch := list(islice(items, batch_size)):
             for prediction in self._predict_what_fits(batch):
                 yield self.normalize(prediction, view)
 

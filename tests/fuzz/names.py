@@ -19,19 +19,21 @@ from defectlab.inference.review import confirmed, write_verdicts
 from defectlab.results.comparison.ranking import rank_rows
 from defectlab.results.comparison.runs import KindResult
 from defectlab.results.run.run import Run, find_runs
-from defectlab.results.run.scores import ScoreRow, read_problems, read_scores, write_scores
+from defectlab.results.run.scores import read_problems, read_scores, write_scores
 from defectlab.results.workbook.about_sheet import write_about
 from defectlab.results.workbook.comparison_sheet import write_comparison
 from defectlab.results.workbook.defects_sheet import write_per_defect
 from defectlab.results.workbook.leaderboard_sheet import write_leaderboard
 from defectlab.results.workbook.runs_sheet import read_runs, write_runs
 from defectlab.results.workbook_row import KEY
-from defectlab.utils.files import ESCAPED, write_csv, write_json
+from defectlab.utils.files import write_csv, write_json
 from defectlab.utils.logs import LogFormatter
 from defectlab.utils.table import Cell, Table, print_line, print_table, to_html, to_markdown
 from defectlab.visualization.charts import interval_chart
 from defectlab.visualization.panel import PanelRow, draw_panel
+from defectlab_runtime.files import ESCAPED
 from defectlab_runtime.prediction import Prediction
+from defectlab_runtime.scores import ScoreRow
 from tests.fuzz.target import Target
 from tests.helpers.nasty_names import CONTROL, Page, draw_name
 from tests.helpers.runs import parts_of_a_record

@@ -14,8 +14,8 @@ from defectlab.results.comparison.significance import read_test_scores
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
+from defectlab_runtime.scores import ScoreRow
 
 
 def finished(name: str, model: str = "padim", dataset: str = "coins", root: Path | None = None, **values: Any) -> Run:

@@ -18,12 +18,12 @@ from defectlab import Detector, Patchcore, Prediction, load_backbone
 from defectlab.backbones.backbone import Backbone
 from defectlab.inference.prediction_files import predict_to_folder
 from defectlab.results.run.run import Run
-from defectlab.visualization.overlays import contour, overlay
 from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import DataError, InputError
 from defectlab_runtime.imagenet import IMAGENET_MEAN
 from defectlab_runtime.images import read_image
 from defectlab_runtime.normalization import normalize_percent, percent_window
+from defectlab_runtime.overlays import contour, overlay
 
 
 @pytest.fixture(scope="module")

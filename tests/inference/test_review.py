@@ -15,9 +15,9 @@ from defectlab.data.manifest.manifest import build_manifest
 from defectlab.inference.review import ReviewedFolder, confirmed, sample_verdicts, verdicts_on, write_verdicts
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.errors import DataError, InputError
 from defectlab_runtime.prediction import Prediction
+from defectlab_runtime.scores import ScoreRow
 
 MAP = np.zeros((2, 2), np.float32)
 

@@ -25,10 +25,10 @@ from defectlab.models import embedding_store
 from defectlab.models.featcae import FeatureAutoencoder
 from defectlab.results.run.run import Run, find_runs
 from defectlab.utils.seeds import generator
-from defectlab.visualization.overlays import contour, overlay
 from defectlab.visualization.run_panel import map_scale
 from defectlab_runtime.errors import InputError, OptionError
 from defectlab_runtime.images import read_image
+from defectlab_runtime.overlays import contour, overlay
 
 CHANNELS = {"layer2": 512, "layer3": 1024, "layer4": 2048}
 

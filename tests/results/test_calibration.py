@@ -10,9 +10,9 @@ from defectlab.evaluation.threshold import RuleOptions
 from defectlab.results.calibration import choices_of, choosing_rows, rows_for_rule, withdraw_recorded
 from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import row_of
 from defectlab.sweeps.selection import validation_metric
+from defectlab_runtime.scores import ScoreRow
 
 MONITOR = {
     "metric": "image_AUROC",

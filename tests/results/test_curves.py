@@ -7,7 +7,7 @@ from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curv
 from defectlab.evaluation.metrics import sort_scores
 from defectlab.results.curves import by_kind, pr_points, roc_points, where_it_fails
 from defectlab.results.evaluate import with_decision
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.random(300) < 0.4

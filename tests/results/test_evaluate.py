@@ -17,7 +17,7 @@ from defectlab.results.record_parts import no_thresholds
 from defectlab.results.rethreshold import set_threshold
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 SHAPE = (12, 13)
 KINDS = ["good"] * 12 + ["scratch"] * 7 + ["hole"] * 5

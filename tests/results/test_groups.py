@@ -17,8 +17,8 @@ from defectlab.results.evaluate import columns, evaluate_run
 from defectlab.results.groups import group_columns, row_groups
 from defectlab.results.rethreshold import image_threshold, set_threshold
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.scores import ScoreRow
 
 PATTERN = r"(.*/\d+)_"
 

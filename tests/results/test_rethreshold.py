@@ -15,9 +15,9 @@ from defectlab.results.rethreshold import count_for_promise, restore_thresholds,
 from defectlab.results.run.arrays import pack_masks
 from defectlab.results.run.result_records import Thresholds
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
 from defectlab_runtime.errors import InputError, OptionError
+from defectlab_runtime.scores import ScoreRow
 
 SHAPE = (4, 5)
 

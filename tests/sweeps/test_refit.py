@@ -15,13 +15,13 @@ from defectlab import Detector
 from defectlab.backbones.feature_cache.extraction import BATCH
 from defectlab.experiment import Experiment, run
 from defectlab.results.run.run import find_runs
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook import read_workbook
 from defectlab.sweeps.checkpoints import checkpoint_policy
 from defectlab.sweeps.result import SweepResult
 from defectlab.sweeps.sweep import sweep
 from defectlab_runtime.decision import round_down
 from defectlab_runtime.errors import OptionError
+from defectlab_runtime.scores import ScoreRow
 
 MEMORY_BANKS = [
     {"model.name": "patchcore", "model.layers": [["layer2", "layer3"]], "model.coreset_sampling_ratio": [0.1, 0.3],

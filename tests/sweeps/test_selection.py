@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from defectlab.engine.best_epoch import monitored_value
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.sweeps.checkpoints import best_runs
 from defectlab.sweeps.selection import choose, validation_metric
 from defectlab.utils import paths
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import ScoreRow
 
 
 def _validated(name: str, scores: list[float], labels: list[int], **values: Any) -> Run:

@@ -6,10 +6,10 @@ from helpers.runs import finished, run_with_maps
 
 from defectlab.results.curves import by_kind
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.utils import paths
 from defectlab.visualization.charts import confusion_figure, cumulative_figure, histogram, roc_figure, training_figure
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import ScoreRow
 
 
 @pytest.fixture

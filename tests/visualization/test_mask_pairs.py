@@ -7,8 +7,8 @@ from PIL import Image
 from defectlab.cli.main import main
 from defectlab.data.manifest.manifest import build_manifest
 from defectlab.visualization.mask_pairs import outlined, write_mask_pairs
-from defectlab.visualization.overlays import CONTOUR
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.overlays import CONTOUR
 from tests.helpers.datasets import make_parts, mvtec
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from defectlab.visualization.overlays import CONTOUR
 from defectlab.visualization.panel import PanelRow, Scale, draw_panel
+from defectlab_runtime.overlays import CONTOUR
 
 
 def test_a_panel_keeps_the_form_of_its_pictures_and_bounds_its_text():

@@ -13,9 +13,9 @@ from defectlab.cli import main
 from defectlab.results.curves import by_kind
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.visualization.report import write_report
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import ScoreRow
 
 
 class Page(HTMLParser):

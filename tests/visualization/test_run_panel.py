@@ -11,9 +11,10 @@ from PIL import Image
 
 from defectlab import Detector, Engine, Run
 from defectlab.results.run.category_run import category_runs
-from defectlab.results.run.scores import ScoreRow
-from defectlab.visualization.overlays import CONTOUR, TRUTH
+from defectlab.visualization.overlays import TRUTH
 from defectlab.visualization.run_panel import map_scale, run_panel, save_panel, telling_rows
+from defectlab_runtime.overlays import CONTOUR
+from defectlab_runtime.scores import ScoreRow
 
 
 def row(name: str, label: int, score: float) -> ScoreRow:

@@ -7,9 +7,9 @@ from helpers.runs import finished
 from defectlab.evaluation.threshold import RuleOptions
 from defectlab.evaluation.threshold_rules import choose
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.visualization.threshold_comparison import compare_rules, rules_chart
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import ScoreRow
 
 
 def validated(good: list[float], bad: list[float]) -> Run:

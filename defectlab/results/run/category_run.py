@@ -11,8 +11,8 @@ from defectlab.results.run.category_record import CategoryRecord
 from defectlab.results.run.record import RunRecord
 from defectlab.results.run.result_records import NO_THRESHOLD, Thresholds
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.errors import InputError, unknown_name
+from defectlab_runtime.scores import ScoreRow
 
 NONE_CHOSEN = "no threshold was chosen for this category"
 

@@ -27,13 +27,14 @@ from defectlab.results.run.ownership import (
 from defectlab.results.run.processes import this_process
 from defectlab.results.run.record import FILE, STATUSES, ErrorRecord, RecordError, RunRecord, find_record, read_record
 from defectlab.results.run.rerun import ATTEMPTS, clear_leftovers, discard, make_rerun_folder, replace_run, take_place
-from defectlab.results.run.scores import ScoreRow, read_scores, write_scores
+from defectlab.results.run.scores import read_scores, write_scores
 from defectlab.utils import paths
 from defectlab.utils.disk import disk_errors
 from defectlab.utils.files import is_writable, json_content, write_json
 from defectlab.utils.json_files import parse_json
 from defectlab.utils.json_object import JsonTypeError
 from defectlab_runtime.errors import BusyError, InputError
+from defectlab_runtime.scores import ScoreRow
 
 logger = logging.getLogger(__name__)
 

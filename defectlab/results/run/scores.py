@@ -2,31 +2,12 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from defectlab.utils.files import read_csv, write_csv
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import COLUMNS, ScoreRow, score_cells
 
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One line of scores.csv. `label` and `pred_label`: 0 good, 1 anomalous, -1 unknown or undecided.
-
-    `category` is the image's category where one model serves several; else there is no such column.
-    """
-
-    image_path: str
-    split: str
-    defect: str
-    label: int
-    score: float
-    pred_label: int
-    category: str | None = None
-
-
-_ALL_COLUMNS = tuple(field.name for field in fields(ScoreRow))
-_COLUMNS = _ALL_COLUMNS[:-1]  # category is a column only where an image has one
 LABELS = {"-1": -1, "0": 0, "1": 1}
 
 
@@ -39,13 +20,7 @@ def write_scores(path: Path, rows: Sequence[ScoreRow], problems: Mapping[str, st
 
     With `problems`, which maps an image's path to the reason why it has no score, a column `problem` is added.
     """
-    columns = _ALL_COLUMNS if any(row.category is not None for row in rows) else _COLUMNS
-    cells = (astuple(row)[: len(columns)] for row in rows)
-    if problems is None:
-        write_csv(path, columns, cells)
-    else:
-        reasons = (problems.get(row.image_path, "") for row in rows)
-        write_csv(path, [*columns, "problem"], ((*row, why) for row, why in zip(cells, reasons, strict=True)))
+    write_csv(path, *score_cells(rows, problems))
 
 
 def read_problems(path: Path) -> dict[str, str]:
@@ -66,7 +41,7 @@ def read_scores(path: Path) -> list[ScoreRow]:
         ScoresError: The file is damaged.
     """
     at, rows = score_table(path)
-    image, split, defect, label, score, decision = (at[name] for name in _COLUMNS)
+    image, split, defect, label, score, decision = (at[name] for name in COLUMNS)
     place = at.get("category")
     found = []
     for number, row in enumerate(rows):
@@ -94,7 +69,7 @@ def score_table(path: Path) -> tuple[dict[str, int], list[list[str]]]:
     except OSError as error:
         raise ScoresError(f"{path} cannot be read ({error.strerror}).") from None
     at = {name: place for place, name in enumerate(header)}
-    missing = [name for name in _COLUMNS if name not in at]
+    missing = [name for name in COLUMNS if name not in at]
     if missing:
         raise damaged_scores(path, f"no column {', '.join(missing)}")
     for number, row in enumerate(rows):

@@ -15,9 +15,9 @@ from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import against_best, read_test_scores
 from defectlab.results.evaluate import evaluate_run
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import ranked_within, row_of
 from defectlab_runtime.errors import InputError
+from defectlab_runtime.scores import ScoreRow
 
 
 def test_a_worse_model_is_told_apart_and_a_similar_one_is_tied():

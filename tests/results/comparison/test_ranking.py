@@ -14,8 +14,8 @@ from defectlab.results.comparison.runs import kinds_of
 from defectlab.results.comparison.significance import mean_auroc_interval, read_test_scores
 from defectlab.results.curves import by_kind
 from defectlab.results.run.run import Run
-from defectlab.results.run.scores import ScoreRow
 from defectlab.results.workbook_row import IMPORTED, KEY, row_of
+from defectlab_runtime.scores import ScoreRow
 
 
 def rankings_of(*runs: Run) -> list[Ranking]:

@@ -13,7 +13,7 @@ from defectlab.evaluation.multiple_comparisons import compare_auroc
 from defectlab.evaluation.paired_tests import delong_test
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.significance import TestScores, against_best, mean_auroc_interval, read_test_scores
-from defectlab.results.run.scores import ScoreRow
+from defectlab_runtime.scores import ScoreRow
 
 RANDOM = np.random.default_rng(0)
 

@@ -15,8 +15,8 @@ from defectlab.results.run.identity import experiment_id, former_name, readable_
 from defectlab.results.run.ownership import release
 from defectlab.results.run.processes import may_live
 from defectlab.results.run.run import Run, find_runs
-from defectlab.results.run.scores import ScoreRow
 from defectlab_runtime.errors import InputError, OptionError
+from defectlab_runtime.scores import ScoreRow
 
 FACTS = {"seed": 42, "model.image_size": [256, 256], "data.manifest": "aaaa", "backbone.sha256": "bbbb"}
 

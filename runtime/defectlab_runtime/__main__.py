@@ -1,0 +1,7 @@
+"""`python -m defectlab_runtime` is `defectlab-predict`."""
+
+import sys
+
+from defectlab_runtime.cli import main
+
+sys.exit(main())
