@@ -282,11 +282,18 @@ def test_own_photographs_get_no_verdict_but_the_persons(
     assert (root / "data/verdicts.csv").read_text().splitlines() == ["image_path,score,label,verdict,reviewed"]
     assert len(find_runs(root / "results")) == 1, "nothing is confirmed, so nothing is trained"
     cheapen(
-        root, review, {r"verdicts = \{\}": 'verdicts = {"000.png": "good", "001.png": "anomalous", "002.png": "good"}'}
+        root,
+        review,
+        {
+            r"verdicts = \{\}": 'verdicts = {"000.png": "good", "001.png": "anomalous", "002.png": "good"}',
+            "ADD = False": "ADD = True",
+        },
     )
     assert execute(root, [review], monkeypatch) == {review: []}
-    old, new = find_runs(root / "results")
-    assert new.record.dataset.counts["train"]["good"] == old.record.dataset.counts["train"]["good"] + 2
+    runs = find_runs(root / "results")
+    assert sorted(run.record.addition is not None for run in runs) == [False, False, True]
+    counts = sorted(run.record.dataset.counts["train"]["good"] for run in runs)
+    assert counts == [counts[0], counts[0] + 2, counts[0] + 2]
 
 
 def test_cflow_runs_with_the_weights_that_come_along(own_project: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "models": models.COMMANDS,
     "train": train.TRAIN,
     "sweep": sweep.SWEEP,
+    "add-images": train.ADD_IMAGES,
     "evaluate": train.EVALUATE,
     "threshold": records.THRESHOLD,
     "compare": records.COMPARE,

@@ -1,4 +1,4 @@
-"""Commands that run a model: train, evaluate, predict."""
+"""Commands that run a model: train, add-images, evaluate, predict."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -88,6 +88,23 @@ def _tested_images(run: "Run", data: str | None) -> "Folder":
     return Folder(**kept | {"root": data})  # in a layout of its own
 
 
+def add_images(run: str, source: list[str], name: str | None, accelerator: str) -> None:
+    """Add good images to a fitted model and test the result, which is a new run."""
+    from defectlab.engine.added_images import prepare_addition
+    from defectlab.results.pixel_grid import pixel_size_of
+
+    addition = prepare_addition(run, _as_typed(source))  # before the seconds that torch and anomalib take to load
+    from defectlab.engine.engine import Engine
+
+    engine = Engine(name=name, pixel_size=pixel_size_of(addition.parent), accelerator=accelerator)
+    engine.add_images(run, _as_typed(source))
+
+
+def _as_typed(source: Sequence[str]) -> list[str]:
+    """Return paths that exist where the command was typed, which may be below the project root, as absolute ones."""
+    return [str(Path.cwd() / item) if item and (Path.cwd() / item).exists() else item for item in source]
+
+
 def predict(
     run: str,
     source: list[str],
@@ -119,8 +136,7 @@ def predict(
         raise InputError(
             "--report writes heat maps and masks by itself: leave out --heatmaps, --masks, --figures and --view."
         )
-    # a shell expands globs where it stands, which may be below the project root
-    here = [str(Path.cwd() / item) if item and (Path.cwd() / item).exists() else item for item in source]
+    here = _as_typed(source)
     check_view(view)
     files = find_images(here)  # before the seconds that torch and anomalib take to load
     folder = paths.resolve(output or f"predictions/{datetime.now():%Y-%m-%d_%H-%M-%S}")
@@ -162,6 +178,13 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--rescore", action="store_true", help="Score the test images with the checkpoint first.")
     other = "Test on other images: a dataset in a known layout, or a folder of good/ and bad/ (or kinds of defect)."
     parser.add_argument("--data", type=str, metavar="FOLDER", help=other)
+
+
+def _add_images_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="Run folder of PaDiM, PatchCore or SubspaceAD; it stays as it is.")
+    parser.add_argument("source", type=str, nargs="+", help="Good images: files, folders or globs.")
+    parser.add_argument("--name", type=str, help="Name of the new run; default is the old one's with _added-N.")
+    parser.add_argument("--accelerator", type=str, default="auto", help="auto, cpu, gpu, ...")
 
 
 def _predict_arguments(parser: ArgumentParser) -> None:
@@ -221,4 +244,5 @@ def _config_first(arguments: Sequence[str], options: Sequence[str]) -> list[str]
 
 TRAIN = Command(train, _train_arguments, _config_first)
 EVALUATE = Command(evaluate, _evaluate_arguments)
+ADD_IMAGES = Command(add_images, _add_images_arguments)
 PREDICT = Command(predict, _predict_arguments)

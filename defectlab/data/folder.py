@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose
 
 from defectlab.data.datasets import ImageNames, ManifestDataset
-from defectlab.data.manifest.manifest import Manifest, build_manifest
+from defectlab.data.manifest.manifest import Entry, Manifest, build_manifest
 from defectlab.data.manifest.options import DataOptions, options_help, options_signature
 from defectlab.data.manifest.region_options import read_region
 from defectlab.data.transforms.augmentations import PassSampler, build_augmentations
@@ -121,7 +121,12 @@ class Folder(AnomalibDataModule):
     @property
     def training_samples(self) -> int:
         """Number of images in one training epoch, with each image counted once for each pass."""
-        return len(self.manifest.split("train")) * self.passes
+        return len(self.training_entries) * self.passes
+
+    @property
+    def training_entries(self) -> tuple[Entry, ...]:
+        """The images that a training sees."""
+        return self.manifest.split("train")
 
     @property
     def name(self) -> str:
@@ -145,7 +150,7 @@ class Folder(AnomalibDataModule):
         del stage
         if not hasattr(self, "train_data"):
             for split, attribute in (("train", "train"), ("validation", "val"), ("test", "test")):
-                entries = self.manifest.split(split)
+                entries = self.training_entries if split == "train" else self.manifest.split(split)
                 dataset = ManifestDataset(self.manifest, entries, attribute, None, self.settings.mask_reduction)
                 setattr(self, f"{attribute}_data", dataset)
         self._update_augmentations()

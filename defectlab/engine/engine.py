@@ -19,6 +19,8 @@ from defectlab.backbones.feature_cache.store import FeatureStore
 from defectlab.data.datasets import ImageFiles
 from defectlab.data.folder import Folder
 from defectlab.data.image_sources import find_readable_images
+from defectlab.engine.added_folder import AddedFolder
+from defectlab.engine.added_images import Images, prepare_addition
 from defectlab.engine.arguments import require_fitted, require_folder
 from defectlab.engine.batch_size import found_batch_size
 from defectlab.engine.best_epoch import BestEpoch
@@ -37,8 +39,11 @@ from defectlab.engine.trackers.tracker import RunTracker
 from defectlab.engine.trainer_options import check_trainer_options, epochs_of, training_device
 from defectlab.evaluation.pixel.pixel_size import PixelSize, check_pixel_size
 from defectlab.models.base import BaseDetector
+from defectlab.models.loading import restore
+from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.results.evaluate import AUPIMO
 from defectlab.results.map_retention import check_keep_maps
+from defectlab.results.pixel_grid import pixel_size_of
 from defectlab.results.run.identity import experiment_id
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.log import logged
@@ -344,6 +349,38 @@ class Engine(AnomalibEngine):
         datamodule = require_folder(model, datamodule, train_dataloaders, val_dataloaders, test_dataloaders)
         self.fit(model=model, datamodule=datamodule, ckpt_path=ckpt_path)
         return self.test(model=model, datamodule=datamodule)
+
+    def add_images(
+        self, ckpt_path: str | Path, images: Images, *, verbose: bool = True
+    ) -> list[dict[str, float | None]]:
+        """Add good images to a fitted PaDiM, PatchCore or SubspaceAD without training on the earlier ones again.
+
+        The result is a new run, tested on the images of the earlier one, with thresholds and metrics of its own; the
+        earlier run stays as it is. PaDiM and SubspaceAD become what a training on all images gives; PatchCore keeps its
+        bank and picks as large a share of the new patches (`continue_greedy`).
+
+        Args:
+            ckpt_path: Run folder, or the checkpoint in it.
+            images: Good images: a file, a folder, a glob, or several of these.
+            verbose: Whether the metrics are printed.
+
+        Raises:
+            InputError: See `prepare_addition`; or a checkpoint without what adding needs, or pixels measured otherwise.
+        """
+        addition = prepare_addition(ckpt_path, images)
+        measured = pixel_size_of(addition.parent)
+        if measured != self._options.pixel_size:
+            raise InputError(
+                f"{addition.parent.folder.name} measures pixels at {measured}, and this engine would at "
+                f"{self._options.pixel_size}, so that the two runs could not be compared: "
+                f"Engine(pixel_size={measured!r})."
+            )
+        model, datamodule = restore(addition.parent.checkpoint_file()), AddedFolder(addition)
+        if not isinstance(model, MemoryBankDetector):
+            raise InputError(f"Images cannot be added to {model.name}.")
+        model.begin_adding(addition.positions)
+        self.fit(model=model, datamodule=datamodule)
+        return self.test(model=model, datamodule=datamodule, verbose=verbose)
 
     def validate(
         self,

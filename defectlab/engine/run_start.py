@@ -22,6 +22,7 @@ from defectlab.results.pixel_grid import pixel_size_of
 from defectlab.results.run.identity import experiment_facts, readable_name
 from defectlab.results.run.location import CHECKPOINT
 from defectlab.results.run.run import Run
+from defectlab.results.run.setup_records import AdditionRecord
 from defectlab.utils import paths
 from defectlab.utils.git import git_state
 from defectlab.utils.version import __version__
@@ -66,6 +67,9 @@ def start_run(
     name = options.name or readable_name(
         model.model_name, backbone["name"], model.options, trainer_options.get("max_epochs")
     )
+    addition: AdditionRecord | None = getattr(datamodule, "addition_record", None)
+    if addition is not None and not options.name:
+        name += f"_added-{len(addition.images)}"
     if weights_of:
         facts["weights_of"] = weights_of
         name += f"_weights-of-{weights_of}"
@@ -94,6 +98,7 @@ def start_run(
             **({"sources": dict(model.sources)} if model.sources else {}),
             **({} if model.name == class_name(model.model_name) else {"model_class": model.name}),
             **_tiling_record(model),
+            **({} if addition is None or weights_of else {"addition": addition.to_dict()}),
         },
     )
     datamodule.manifest.write(run.folder / "manifest.json")
@@ -121,6 +126,9 @@ def describe_run(
     if trainer_options.get("find_batch_size"):
         facts.pop("data.train_batch_size", None)  # known when the training begins: the experiment is to find it
     facts |= {f"model.{name}": summary for name, summary in model.sources.items()}
+    addition: AdditionRecord | None = getattr(datamodule, "addition_record", None)
+    if addition is not None:
+        facts["added_to"] = addition.parent
     return experiment, facts
 
 

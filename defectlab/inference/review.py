@@ -2,23 +2,20 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from defectlab.data.folder import Folder
-from defectlab.data.image_facts import probe_all
-from defectlab.data.manifest.layouts import relative_to_root
-from defectlab.data.manifest.manifest import Entry, Manifest
+from defectlab.data.manifest.extension import with_training_images
+from defectlab.data.manifest.manifest import Manifest
 from defectlab.data.samples.store import MARKER
 from defectlab.results.run.category_run import one_dataset
 from defectlab.results.run.run import Run
 from defectlab.utils import paths
 from defectlab.utils.files import read_csv, write_csv
-from defectlab_runtime.errors import DataError, InputError, did_you_mean, unknown_name
-from defectlab_runtime.image_files import path_order
+from defectlab_runtime.errors import InputError, did_you_mean, unknown_name
 from defectlab_runtime.prediction import Prediction
 
 logger = logging.getLogger(__name__)
@@ -114,50 +111,11 @@ class ReviewedFolder(Folder):
     @cached_property
     def manifest(self) -> Manifest:
         """Manifest of the run with the added images, built and checked on first use."""
-        manifest = _extended(Manifest.read(self.run.folder / "manifest.json"), self.images)
+        manifest = with_training_images(
+            Manifest.read(self.run.folder / "manifest.json"), self.images, "confirmed in a review"
+        )
         self._is_setup = True
         return manifest
-
-
-def _extended(manifest: Manifest, images: Sequence[Path]) -> Manifest:
-    problems = _changed(manifest)
-    known = {entry.sha256: entry for entry in manifest.entries}
-    template = manifest.split("train")[0]
-    added: dict[str, Entry] = {}
-    twice = 0
-    for image, facts in zip(images, probe_all(images), strict=True):
-        earlier = known.get(facts.sha256)
-        if facts.problem:
-            problems.append(f"{paths.relative(image)}: {facts.problem}")
-        elif earlier is not None and earlier.split != "train":
-            problems.append(f"{paths.relative(image)} is {earlier.path}, which is in {earlier.split}")
-        elif earlier is not None or facts.sha256 in added:
-            twice += 1
-        else:
-            place = relative_to_root(manifest.root, image)
-            added[facts.sha256] = replace(
-                template, path=place, sha256=facts.sha256, width=facts.width, height=facts.height
-            )
-    if problems:
-        raise DataError("These images cannot be trained on together:\n  " + "\n  ".join(problems))
-    if twice:
-        logger.info("%d confirmed images are trained on already", twice)
-    logger.info("%d confirmed good images are added to %d", len(added), len(manifest.split("train")))
-    counts = {split: dict(kinds) for split, kinds in manifest.protocol.counts.items()}
-    counts["train"]["good"] += len(added)
-    return replace(
-        manifest,
-        entries=tuple(sorted((*manifest.entries, *added.values()), key=lambda entry: path_order(entry.path))),
-        protocol=replace(manifest.protocol, counts=counts),
-        warnings=(*manifest.warnings, f"{len(added)} good images confirmed in a review were added to training"),
-    )
-
-
-def _changed(manifest: Manifest) -> list[str]:
-    """Return a line for each image whose content has changed since the run was trained."""
-    found = probe_all([manifest.absolute(entry) for entry in manifest.entries])
-    pairs = zip(manifest.entries, found, strict=True)
-    return [f"{entry.path} has changed since the run" for entry, facts in pairs if facts.sha256 != entry.sha256]
 
 
 def _named(found: Sequence[Prediction], name: str) -> Prediction:

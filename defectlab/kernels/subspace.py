@@ -26,7 +26,7 @@ class PatchSums:
 
     @classmethod
     def of(cls, rows: torch.Tensor) -> "PatchSums":
-        """Return the sums of patches (N, C).
+        """Return the sums of patches (N, C), on the CPU.
 
         Raises:
             InputError: No patch, or NaN or infinity among them.
@@ -42,7 +42,7 @@ class PatchSums:
                 "normalisation."
             )
         centred = exact - mean
-        return cls(len(rows), mean, centred.T @ centred)
+        return cls(len(rows), mean.cpu(), (centred.T @ centred).cpu())
 
     def __add__(self, other: "PatchSums") -> "PatchSums":
         """Return the sums of the patches of both.

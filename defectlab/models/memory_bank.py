@@ -8,6 +8,7 @@ import torch
 from defectlab.kernels.rotation import angles, rotate
 from defectlab.models.base import BaseDetector
 from defectlab.utils.validation import check_integer
+from defectlab_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from defectlab.backbones.feature_cache.extraction import Features
@@ -33,6 +34,7 @@ class MemoryBankDetector(BaseDetector):
 
     fits_once: ClassVar[bool] = True
     tiled_by: ClassVar[str | None] = "features"
+    _earlier: list[int] | None = None
     rows_are_patches: ClassVar[bool] = False  # then embeddings are kept patch by patch, of which rows are no copy
 
     @property
@@ -50,6 +52,33 @@ class MemoryBankDetector(BaseDetector):
     def orientations(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield training images (B, 3, H, W) rotated by each angle, first as they are."""
         return (rotate(images, degrees) if degrees else images for degrees in angles(self.rotations))
+
+    def begin_adding(self, positions: Sequence[int]) -> None:
+        """Let the next fit add its images to those of the present fit, instead of replacing it.
+
+        Args:
+            positions: In the manifest of the next fit, of each image in the manifest of the present one.
+
+        Raises:
+            InputError: The model is not fitted, or lacks what adding needs.
+        """
+        problem = self.adding_problem() if self.is_fitted else "has not been fitted: train it first"
+        if problem:
+            raise InputError(f"No images can be added: this {self.name} {problem}.")
+        self._earlier = list(positions)
+
+    @property
+    def adds(self) -> bool:
+        """Whether the next fit adds to the present one; see `begin_adding`."""
+        return self._earlier is not None
+
+    def adding_problem(self) -> str | None:
+        """Return why no images can be added to the fitted model, with the fix; None: they can."""
+        return None
+
+    def on_train_end(self) -> None:
+        """Let later fits replace the present one."""
+        self._earlier = None
 
     def on_train_start(self) -> None:
         """Discard an earlier fit, so that a second `fit` uses only the data of the second training."""
@@ -92,7 +121,8 @@ class MemoryBankDetector(BaseDetector):
 
     def fit_embedding(self, embedding: torch.Tensor) -> None:
         """Fit the torch model on the embeddings (N, C, h, w) of all images, in each orientation."""
-        self.model.fit(self.model.rows(embedding))
+        fit = self.model.extend if self.adds else self.model.fit
+        fit(self.model.rows(embedding))
 
     def fitted_on(self, images: Sequence[int], grid: tuple[int, int]) -> None:
         """Receive the fitted images' positions in the manifest, and height and width of the patch grid.

@@ -12,7 +12,8 @@ class ModelInfo:
     given). `files`: what training takes beside it. `relative_maps`: its heat maps are shown relative to the threshold
     instead of on the range of the validation maps. `exports`: the formats that `defectlab export` can write it in, as
     far as they are known to work; empty: none. `maps`: whether it gives maps at all, or image scores only.
-    `backbone_options`: what anomalib calls its backbone; empty: its code names one, and takes the one given instead.
+    `adds_images`: whether images can be added to a fitted one. `backbone_options`: what anomalib calls its backbone;
+    empty: its code names one, and takes the one given instead.
     """
 
     name: str
@@ -26,4 +27,5 @@ class ModelInfo:
     files: str = ""
     maps: bool = True
     exports: tuple[str, ...] = ()
+    adds_images: bool = False
     backbone_options: tuple[str, ...] = ("backbone",)

@@ -17,9 +17,21 @@ def _by_name(*models: ModelInfo) -> dict[str, ModelInfo]:
 
 
 MODELS = _by_name(
-    ModelInfo("padim", "Padim", "padim.lightning_model", "a Gaussian of features at each position", epochs=1),
     ModelInfo(
-        "patchcore", "Patchcore", "patchcore.lightning_model", "nearest patch of a coreset of good ones", epochs=1
+        "padim",
+        "Padim",
+        "padim.lightning_model",
+        "a Gaussian of features at each position",
+        epochs=1,
+        adds_images=True,
+    ),
+    ModelInfo(
+        "patchcore",
+        "Patchcore",
+        "patchcore.lightning_model",
+        "nearest patch of a coreset of good ones",
+        epochs=1,
+        adds_images=True,
     ),
     ModelInfo(
         "subspace",
@@ -27,6 +39,7 @@ MODELS = _by_name(
         "subspace.lightning_model",
         "distance to a PCA of good patches, for few images",
         epochs=1,
+        adds_images=True,
     ),
     ModelInfo("cflow", "Cflow", "cflow.lightning_model", "conditional normalising flow over features"),
     ModelInfo("linear_vae", "LinearVae", _VAE, "fully connected autoencoder of good images", None, default_epochs=150),

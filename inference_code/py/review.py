@@ -78,6 +78,16 @@ if good:
     new = model.run_folder
 
 # %% [markdown]
+# ## Or add them
+#
+# PaDiM, PatchCore and SubspaceAD take more good images without training on the earlier ones again, as a new run that names the old one. PaDiM and SubspaceAD become what a training on all gives; PatchCore keeps its bank and lets patches of the new images join it. `ADD = True` does it; you should see how many images were added, then the metrics on the old test images.
+
+# %%
+ADD = False
+if good and ADD:
+    results = Engine().add_images(RUN, good)
+
+# %% [markdown]
 # ## Old against new
 #
 # Both runs on the same test images, by a paired test: "tied" where chance explains the difference. A few confirmed images rarely move the test metrics; what they should move is the false alarms on images like them. Where there are fewer than two test images of a kind, the cell says that there is nothing to test.

@@ -166,3 +166,16 @@ def test_another_size_and_other_prefixes_are_refused() -> None:
     sums.add(rows)
     with pytest.raises(InputError, match="3 at 4"):
         sums.add(rows[:, :2])
+
+
+@pytest.mark.parametrize("shift", [0.0, 20.0])
+def test_sums_recovered_from_a_factor_take_more_images(shift: float):
+    rows = features(60, 12, 3, 4).flatten(2) + shift
+    sums = GaussianSums.of(fit_factor(rows[:50]), 50)
+    sums.add(rows[50:])
+    assert sums.count == 60
+    queries = features(5, 12, 3, 4, seed=1) + shift
+    found, expected = distance(queries, sums.fit()), distance(queries, fit_factor(rows))
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)
+    with pytest.raises(ValueError, match="factor form, got low_rank"):
+        GaussianSums.of(fit_low_rank(rows[:4]), 4)

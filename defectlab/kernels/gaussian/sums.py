@@ -21,6 +21,29 @@ class GaussianSums:
         self._first: torch.Tensor | None = None  # (P, C)
         self._second: torch.Tensor | None = None  # (P, C, C)
 
+    @classmethod
+    def of(cls, gaussian: Gaussian, count: int) -> "GaussianSums":
+        """Return the sums of the `count` images from which a Gaussian of the factor form was fitted.
+
+        They are as exact as its float32 factor.
+        """
+        if gaussian.form != "factor" or gaussian.factor is None:
+            raise ValueError(f"Sums come from the factor form, got {gaussian.form}.")
+        sums, mean = cls(), gaussian.mean.T.double()  # (P, C)
+        factors = gaussian.factor
+        second = torch.empty_like(factors, dtype=torch.float64)
+
+        def work(part: slice) -> None:
+            factor = factors[part].double()
+            covariance = torch.bmm(factor, factor.mT)
+            covariance.diagonal(dim1=1, dim2=2).sub_(REGULARISATION + STABILISATION)
+            outer = mean[part].unsqueeze(2) * mean[part].unsqueeze(1)  # (p, C, C)
+            second[part] = covariance.mul_(count - 1).add_(outer, alpha=count)
+
+        over_chunks(work, len(mean), CHUNK, mean.device)
+        sums.count, sums._first, sums._second = count, mean * count, second
+        return sums
+
     def add(self, rows: torch.Tensor) -> None:
         """Add the embeddings (B, C, P) of B images to the sums.
 

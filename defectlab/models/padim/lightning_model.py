@@ -17,6 +17,7 @@ from defectlab.kernels.gaussian.distance import distance
 from defectlab.kernels.gaussian.fit import Gaussian, NotPositiveError, fit_cheapest
 from defectlab.kernels.gaussian.sums import GaussianSums
 from defectlab.kernels.maps import smooth_upsample
+from defectlab.models.checkpoint import CHECKPOINT_KEY
 from defectlab.models.checks import BLUR_SIGMA, check_layers, check_map_size
 from defectlab.models.memory_bank import MemoryBankDetector
 from defectlab.models.model_parts import FourParts
@@ -51,6 +52,7 @@ class PadimModel(FourParts, AnomalibPadimModel):
         self.loss = None
         self.anomaly_map_generator = AnomalyMapGenerator()
         self.gaussian = PositionGaussians()
+        self.images = 0  # of which the Gaussians were fitted; 0: unknown
 
     def embed(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Bring the layers to the first one's size (nearest) and take the chosen channels: (B, n_features, h, w)."""
@@ -67,6 +69,13 @@ class PadimModel(FourParts, AnomalibPadimModel):
         """Fit mean and covariance of each position to (N, C, h*w) rows, one per image."""
         self.take(fit_cheapest(rows), len(rows))
 
+    def extend(self, rows: torch.Tensor) -> None:
+        """Fit to the images of the present fit, of the low-rank form, and those of (M, C, h*w) rows."""
+        present = self.gaussian.value
+        assert present.rows is not None
+        earlier = present.rows.permute(1, 2, 0) + present.mean  # (P, N, C) -> (N, C, P), no longer centred
+        self.fit(torch.cat([earlier, rows.to(earlier)]))
+
     def take(self, gaussian: Gaussian, images: int) -> None:
         """Set fitted Gaussians as the model's statistics and log the form of their covariances."""
         forms = {
@@ -76,6 +85,7 @@ class PadimModel(FourParts, AnomalibPadimModel):
         }
         logger.info("Padim: the covariances are kept as %s", forms[gaussian.form])
         self.gaussian.set(gaussian)
+        self.images = images
 
     def score(self, embedding: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores (B,) and maps (B, 1, H, W): Mahalanobis distances, upsampled and smoothed."""
@@ -136,14 +146,38 @@ class Padim(MemoryBankDetector, AnomalibPadim):
 
     def check_training_images(self, count: int) -> None:
         """Check that there are two images at least: one has no covariance."""
-        if count < 2:
+        if count < 2 and not self.adds:
             raise OptionError(
                 f"PaDiM needs at least 2 training images to estimate a covariance, got {count}. Add good images."
             )
 
+    def adding_problem(self) -> str | None:
+        """Return why no images can be added: a form without the rows, or of an unknown number of images."""
+        form = self.model.gaussian.value.form
+        if form == "inverse":
+            return "has inverse covariances, which do not give its sums exactly: train it again on all images"
+        if form == "factor" and not self.model.images:
+            return "comes from a checkpoint that does not say of how many images it is: train it again on all images"
+        return None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the number of fitted images to the record: with it images can be added later."""
+        super().on_save_checkpoint(checkpoint)
+        if self.model.images:
+            checkpoint[CHECKPOINT_KEY]["images"] = self.model.images
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the number of fitted images; 0 if the checkpoint does not say."""
+        super().on_load_checkpoint(checkpoint)
+        self.model.images = int(checkpoint.get(CHECKPOINT_KEY, {}).get("images", 0))
+
     def on_train_start(self) -> None:
-        """Discard an earlier fit, and choose whether to store embeddings or sums."""
+        """Discard an earlier fit unless images are added to it, and choose whether to store embeddings or sums."""
         super().on_train_start()
+        if self.adds:
+            present = self.model.gaussian.value
+            self._sums = GaussianSums.of(present, self.model.images) if present.form == "factor" else None
+            return
         images, features = getattr(self._datamodule, "training_samples", 0), self.model.n_features
         height, width = self.patch_grid
         size = 4 * images * features * height * width

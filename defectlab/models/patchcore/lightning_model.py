@@ -144,13 +144,23 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.model = model.half() if precision == "float16" else model
 
     def on_train_start(self) -> None:
-        """Discard an earlier fit and the origin of the earlier memory bank."""
+        """Discard an earlier fit and the origin of the earlier memory bank, unless images are added to it."""
         super().on_train_start()
-        self.bank_origin = None
+        if not self.adds:
+            self.bank_origin = None
         self.notes = {}
 
     def fit_embedding(self, embedding: torch.Tensor) -> None:
-        """Fit the memory bank, on the foreground alone if masks are asked for and work on the training images."""
+        """Fit the memory bank, on the foreground alone if masks are asked for and work on the training images.
+
+        If images are added they join the bank, masked if it is.
+        """
+        if self.adds:
+            masked = bool(getattr(self.model, "masks_background", False))
+            masks = [foreground_masks(part).flatten() for part in embedding.split(MASKED_AT_ONCE)] if masked else None
+            text = self.model.extend(self.model.rows(embedding), None if masks is None else torch.cat(masks))
+            self.notes = {"added images": text}
+            return
         if "foreground_mask" not in self.options:
             super().fit_embedding(embedding)
             return
@@ -168,7 +178,20 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         picks = self.model.picks
         numbers = picks // per_image
         turned = torch.tensor(angles(self.rotations))[numbers % self.rotations] if self.rotations > 1 else None
-        self.bank_origin = BankOrigin(places[numbers], (picks % per_image).to(torch.int32), grid, turned)
+        origin = BankOrigin(places[numbers], (picks % per_image).to(torch.int32), grid, turned)
+        self.bank_origin = self._joined(origin) if self.adds else origin
+
+    def _joined(self, added: BankOrigin) -> BankOrigin | None:
+        """Return the origin of a bank's rows, by their positions in the present manifest, and of the added rows."""
+        earlier = self.bank_origin
+        if earlier is None or self._earlier is None:
+            return None  # a checkpoint that does not say where its rows come from
+        moved = torch.tensor(self._earlier, dtype=torch.int32)[earlier.images.long()]
+        degrees = None
+        if earlier.degrees is not None and added.degrees is not None:
+            degrees = torch.cat([earlier.degrees, added.degrees])
+        images, patches = torch.cat([moved, added.images]), torch.cat([earlier.patches, added.patches])
+        return BankOrigin(images, patches, added.grid, degrees)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the bank's origin to the record: a buffer of its own plain anomalib would refuse to load."""

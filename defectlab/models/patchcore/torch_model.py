@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from defectlab.backbones.backbone import Backbone
 from defectlab.backbones.extractor import FeatureExtractor
 from defectlab.kernels.coreset.approximate import approximate_greedy
+from defectlab.kernels.coreset.continued import continue_greedy
 from defectlab.kernels.coreset.cost import coreset_size, estimate
 from defectlab.kernels.coreset.greedy import k_center_greedy
 from defectlab.kernels.foreground import foreground_masks
@@ -101,6 +102,32 @@ class PatchcoreModel(FourParts, AnomalibPatchcoreModel):
         size = coreset_size(len(rows), self.coreset_sampling_ratio)
         self.set_memory_bank(rows, torch.arange(size) if size == len(rows) else self.order(rows, size))
         self.picks = self.picks if kept is None else kept.cpu()[self.picks]
+
+    def extend(self, rows: torch.Tensor, foreground: torch.Tensor | None = None) -> str:
+        """Let as large a share of (N, C) new patches join the bank as is kept of patches; return a text of the result.
+
+        They are picked farthest-first from the bank that is there (`continue_greedy`, which states what that bounds);
+        with `bank_sampling="random"` at random. `foreground` (N,): the others are no part of the choice.
+        """
+        kept = torch.arange(len(rows)) if foreground is None else foreground.nonzero().squeeze(1).cpu()
+        new, before = self.comparable(rows[kept.to(rows.device)]), len(self.memory_bank)
+        size = coreset_size(len(new), self.coreset_sampling_ratio)
+        with progress_bar("Coreset", size) as progress:
+            if size == len(new):
+                picks = torch.arange(size)
+            elif self.bank_sampling == "random":
+                picks = torch.randperm(len(new), generator=generator(self.seed, "random bank"))[:size]
+            else:
+                picks, _ = continue_greedy(new, self.memory_bank, size, progress=progress)
+        self.memory_bank = torch.cat([self.memory_bank, new[picks.to(new.device)].to(self.memory_bank)])
+        self.picks = kept[picks]
+        radius = float(self.measured(self.nearest_neighbors(new, n_neighbors=1)[0]).max())
+        text = (
+            f"{size} of {len(new)} new patches joined the {before} of the bank; no new patch is farther than "
+            f"{radius:.6g} from it, and no earlier one farther than before"
+        )
+        logger.info("Memory bank: %s", text)
+        return text
 
     def order(self, rows: torch.Tensor, size: int) -> torch.Tensor:
         """Return which of (N, C) patches a bank of `size` keeps, in the order picked: any prefix is a smaller bank."""

@@ -103,6 +103,10 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
     def configure_optimizers() -> None:
         """Return no optimiser: nothing is trained."""
 
+    def adding_problem(self) -> str | None:
+        """Return why no images can be added: a checkpoint that was made without the sums."""
+        return "has no sums in its checkpoint: train it again on all images" if self.model.sums is None else None
+
     def on_train_start(self) -> None:
         """Discard an earlier fit."""
         super().on_train_start()
@@ -118,9 +122,9 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
         return torch.tensor(0.0, requires_grad=True, device=self.device)
 
     def fit(self) -> None:
-        """Fit the subspace to the sums of all training patches."""
+        """Fit the subspace to the sums of all training patches, those of an earlier fit too if images are added."""
         assert self._sums is not None
-        self.model.fit(self._sums)
+        self.model.fit(self.model.sums + self._sums if self.adds and self.model.sums is not None else self._sums)
         self._sums = None
         self.notes = {**self.notes, "subspace": self.model.summary}
 

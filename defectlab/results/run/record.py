@@ -21,6 +21,7 @@ from defectlab.results.run.result_records import (
     TrackerRecord,
 )
 from defectlab.results.run.setup_records import (
+    AdditionRecord,
     BackboneRecord,
     DatasetRecord,
     EnvironmentRecord,
@@ -98,6 +99,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
         categories: Where one model serves several categories, each one's images and results; `metrics` and `trivial`
             are then means over them, each counting the same, and `per_defect` names kinds as category/defect.
         k_shots: Fits with a few of the training images, where `data.k_shots` asks for them.
+        addition: The run whose model images were added to; None: the model was trained on all of its images.
         partial: Which of its images have no score, such as "4 of 10 test images scored"; such a run is not ranked.
         fitted, finished, failed: Times in UTC at which the run reached that status.
     """
@@ -140,6 +142,7 @@ class RunRecord(JsonObject, Mapping[str, Any]):
     sweep: SweepRecord | None = None
     trackers: Mapping[str, TrackerRecord] = field(default_factory=dict, metadata=json_key("loggers"))
     partial: str | None = None
+    addition: AdditionRecord | None = None
     fitted: str | None = None
     finished: str | None = None
     failed: str | None = None

@@ -52,6 +52,15 @@ class DatasetRecord(JsonObject):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdditionRecord(JsonObject):
+    """The run whose fitted model good images were added to, by id and folder, and these images."""
+
+    parent: str
+    run: str
+    images: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneRecord(JsonObject):
     """The backbone and its weights; `source` is the weights' file, "random(seed=42)" or a file's substitute."""
 
