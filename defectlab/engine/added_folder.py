@@ -9,10 +9,11 @@ from defectlab.results.run.setup_records import AdditionRecord
 
 
 class AddedFolder(Folder):
-    """The images of a run and more good ones, with the options of the run."""
+    """The images of a run and more good ones, with the options of the run but for `k_shots`, which train anew."""
 
     def __init__(self, addition: Addition) -> None:
-        super().__init__(**addition.parent.record.experiment.data)
+        options = addition.parent.record.experiment.data
+        super().__init__(**{key: value for key, value in options.items() if key != "k_shots"})
         self.addition = addition
 
     @cached_property

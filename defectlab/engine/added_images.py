@@ -78,6 +78,11 @@ def prepare_addition(run: str | Path, images: Images) -> Addition:
             f"{parent.folder} was trained with {', '.join(own)} given in Python, which its record cannot bring back: "
             "train again on all images, with `augment` if later ones shall be added."
         )
+    if record.categories:
+        raise InputError(
+            f"{parent.folder} is one model for {len(record.categories)} categories, and images added to it would be of "
+            "none of them: copy them to the training images of their category and train again."
+        )
     parent.checkpoint_file()
     file = parent.folder / "manifest.json"
     if not file.is_file():

@@ -93,9 +93,12 @@ def test_padim_and_subspace_become_what_a_training_on_all_gives(
     assert Detector.load(added.folder).predict(row.image_path)[0].score == pytest.approx(row.score, rel=1e-5)
 
 
-def test_images_can_be_added_again(images: tuple[Path, Path], tmp_path: Path):
+def test_images_can_be_added_again(images: tuple[Path, Path]):
     root, more = images
-    run = parent("padim", root, n_features=3)
+    model = small("padim", n_features=3)
+    engine().train(model=model, datamodule=data(root, k_shots=[4]))
+    run = Run.open(model.run_folder)
+    assert run.record.k_shots is not None
     files = sorted(more.iterdir())
     first, second = engine(), engine()
     first.add_images(run.folder, files[:1])
@@ -108,6 +111,7 @@ def test_images_can_be_added_again(images: tuple[Path, Path], tmp_path: Path):
     assert whole is not None
     assert both.record.addition is not None
     assert len(both.record.addition.images) == 3
+    assert both.record.k_shots is None, "fits with few of all images would be trainings"
     assert [row.score for row in both.scores()] == pytest.approx([row.score for row in whole.scores()], rel=2e-5)
 
 
@@ -194,6 +198,15 @@ def test_other_models_and_older_checkpoints_are_refused_with_the_fix(images: tup
         older.replace(run.checkpoint)
         with pytest.raises(InputError, match="train it again on all images"):
             engine().add_images(run.folder, more)
+
+
+def test_one_model_for_several_categories_is_refused(images: tuple[Path, Path], tmp_path: Path):
+    for name in ("bolts", "nuts"):
+        make_parts(tmp_path / "set" / name, train=4, good=3, bad=2)
+    model = small("padim")
+    engine().train(model=model, datamodule=data(tmp_path / "set", categories=["bolts", "nuts"]))
+    with pytest.raises(InputError, match=r"2 categories.*train again"):
+        prepare_addition(model.run_folder, images[1])
 
 
 def test_the_command_adds_and_refuses_before_torch_is_loaded(
