@@ -156,9 +156,10 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         If images are added they join the bank, masked if it is.
         """
         if self.adds:
-            masked = bool(getattr(self.model, "masks_background", False))
-            masks = [foreground_masks(part).flatten() for part in embedding.split(MASKED_AT_ONCE)] if masked else None
-            text = self.model.extend(self.model.rows(embedding), None if masks is None else torch.cat(masks))
+            foreground = None
+            if getattr(self.model, "masks_background", False):
+                foreground = torch.cat([foreground_masks(part).flatten() for part in embedding.split(MASKED_AT_ONCE)])
+            text = self.model.extend(self.model.rows(embedding), foreground)
             self.notes = {"added images": text}
             return
         if "foreground_mask" not in self.options:
