@@ -199,7 +199,6 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
         ExpatError: It is not well-formed.
     """
     is_sheet = bool(_SHEET.fullmatch(name))
-    folder = posixpath.dirname(posixpath.dirname(name))
     root = ""
 
     def on_element(tag: str, attributes: dict[str, str], depth: int) -> None:
@@ -212,31 +211,13 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
         elif (root, depth) in _CHILDREN and tag != "author":
             found[_CHILDREN[root, depth]] += 1
         if tag == "Relationship" and name.endswith(".rels"):
-            if attributes.get("TargetMode") != "External":
-                target = attributes.get("Target", "").partition("#")[0]
-                target = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
-                targets.add(target)
-                if target.startswith("xl/media/") and not _DRAWING_RELATIONS.fullmatch(name):
-                    found[PICTURES] += 1
-        elif tag == "sheet" and root == "workbook":
-            found["workbook sheets"] += 1
-        elif tag == "sparklineGroup":
-            found[SPARKLINES] += 1
-        elif tag == "person" and depth == 2:
-            found["persons"] += 1
-        elif tag == "ser" and root == "chartSpace":
-            found[SERIES] += 1
-        elif is_sheet and tag == "mergeCell":
-            found[MERGED] += 1
-            found["merged into others"] += _cells_of(attributes.get("ref", ""))
-            if found["merged into others"] > MAX_RANGE_CELLS:
-                fix = "unmerge whole rows and columns in Excel or LibreOffice"
-                raise ValueError(f"more than {MAX_RANGE_CELLS:,} cells are merged: {fix}")
+            _count_target(name, attributes, found, targets)
+        elif (counter := _COUNTERS.get(tag)) and counter.counts(root, depth):
+            found[counter.name] += 1
+        elif is_sheet and tag in _OF_SHEETS:
+            _OF_SHEETS[tag](name, attributes, found)
         elif is_sheet and depth == 3 and tag in _RULES:  # those of extensions lie deeper, and openpyxl says so itself
             found[_RULES[tag]] += 1
-        elif is_sheet and tag == "hyperlink":
-            is_range = ":" in attributes.get("ref", "")
-            found[f"range links {name}" if is_range else LINKS] += 1
 
     if is_sheet:
         found[CELLS] += text.count(b"</c>")  # empty ones that have a style end with "/>"
@@ -244,6 +225,54 @@ def _scan(name: str, text: bytes, found: Counter[str], targets: set[str]) -> Non
         parse(text, on_element)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """What elements of a tag are counted as: in any part, or in one with this root; at any depth, or at this."""
+
+    name: str
+    root: str | None = None
+    depth: int | None = None
+
+    def counts(self, root: str, depth: int) -> bool:
+        return self.root in (None, root) and self.depth in (None, depth)
+
+
+_COUNTERS = {
+    "sheet": _Counter("workbook sheets", root="workbook"),
+    "sparklineGroup": _Counter(SPARKLINES),
+    "person": _Counter("persons", depth=2),
+    "ser": _Counter(SERIES, root="chartSpace"),
+}
+
+
+def _count_target(name: str, attributes: Mapping[str, str], found: Counter[str], targets: set[str]) -> None:
+    """Add the part that a relationship refers to, and count a picture that hangs on no drawing."""
+    if attributes.get("TargetMode") == "External":
+        return
+    folder = posixpath.dirname(posixpath.dirname(name))
+    target = attributes.get("Target", "").partition("#")[0]
+    target = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
+    targets.add(target)
+    if target.startswith("xl/media/") and not _DRAWING_RELATIONS.fullmatch(name):
+        found[PICTURES] += 1
+
+
+def _count_merged(_: str, attributes: Mapping[str, str], found: Counter[str]) -> None:
+    found[MERGED] += 1
+    found["merged into others"] += _cells_of(attributes.get("ref", ""))
+    if found["merged into others"] > MAX_RANGE_CELLS:
+        fix = "unmerge whole rows and columns in Excel or LibreOffice"
+        raise ValueError(f"more than {MAX_RANGE_CELLS:,} cells are merged: {fix}")
+
+
+def _count_link(name: str, attributes: Mapping[str, str], found: Counter[str]) -> None:
+    is_range = ":" in attributes.get("ref", "")
+    found[f"range links {name}" if is_range else LINKS] += 1
+
+
+_OF_SHEETS = {"mergeCell": _count_merged, "hyperlink": _count_link}
 
 
 def _check_root(name: str, root: str) -> None:
