@@ -34,7 +34,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dfkde": {"layers": ["layer3"], "n_pca_components": 4},
     "dfm": {"layer": "layer2"},
     "fre": {"layer": "layer2", "pooling_kernel_size": 2, "input_dim": 2048, "latent_dim": 8},
-    "ganomaly": {"n_features": 8, "latent_vec_size": 8, "lr": 2e-3},
+    "ganomaly": {"n_features": 16, "latent_vec_size": 16, "lr": 2e-3},
     "mh_patchcore": {"layers": ["layer2"], "memory_bank_size": 20, "local_coreset_size": 10, "num_neighbors": 2},
     "patchflow": {"flow_feature_dim": 16, "flow_hidden_dim": 16},
     "reverse_distillation": {},
