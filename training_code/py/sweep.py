@@ -97,6 +97,23 @@ trained = sweep(
 )
 
 # %% [markdown]
+# ## How many good images do I need?
+#
+# Each model is fitted on 1, 2, 4 and 8 of the training images too, five draws of each, from the features that are there. You should see image and pixel AUROC with intervals, and a ring where more images no longer help; the text above says so, or why it cannot be told. Ten draws are the default; `docs/data.md` says how to read the intervals.
+
+# %%
+from defectlab import sweep
+from defectlab.visualization.k_shots import k_shots_picture
+
+few = {
+    "name": "few_images",
+    "data": {"root": "data/coins", "num_workers": 2, "k_shots": [1, 2, 4, 8, "all"], "k_shot_draws": 5},
+    "backbone": {"name": "efficientnet_lite0"},
+    "grid": [{"model.name": "patchcore", "model.coreset_sampling_ratio": 0.01}, {"model.name": "subspace"}],
+}
+k_shots_picture(sweep(few).runs)
+
+# %% [markdown]
 # ## The same from a terminal
 #
 # A file holds the same settings; what is typed wins over it, and commas are choices:

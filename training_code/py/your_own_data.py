@@ -53,7 +53,7 @@ samples_figure(manifest, "train", 0, count=4)
 # %% [markdown]
 # ## Train
 #
-# PatchCore is a good first choice: one pass, no epochs, few images needed. Folders of another layout are named: `Folder(root=ROOT, normal_dir="ok", abnormal_dir=["scratch", "hole"], mask_dir=["masks/scratch", "masks/hole"])`. You should see the metrics, the place among your runs, and pictures.
+# PatchCore is a good first choice: one pass, no epochs, few images needed (how few: `sweep.ipynb`). Folders of another layout are named: `Folder(root=ROOT, normal_dir="ok", abnormal_dir=["scratch", "hole"], mask_dir=["masks/scratch", "masks/hole"])`. You should see the metrics, the place among your runs, and pictures.
 
 # %%
 from defectlab import Engine, Patchcore, load_backbone
@@ -74,22 +74,6 @@ from defectlab import Run
 run = Run.open(model.run_folder)
 print(run.record["thresholds"]["image"]["reason"])
 print({name: run.record["metrics"][name] for name in ("image_TPR", "image_TNR", "image_AUROC", "pixel_AUPRO")})
-
-# %% [markdown]
-# ## How many good images do I need?
-#
-# The same model is fitted on 1, 2, 4 and 8 of the training images too, five draws of each, on features that are extracted once. You should see two curves with intervals, and for each either the number from which on more images no longer help (a ring), or why that cannot be told. Ten draws are the default; `docs/data.md` says how to read the intervals.
-
-# %%
-from defectlab import Engine, Folder, Patchcore, Run, load_backbone
-from defectlab.visualization.k_shots import k_shots_picture
-
-few = {"k_shots": [1, 2, 4, 8, "all"], "k_shot_draws": 5}
-datamodule = Folder(root=ROOT, train_batch_size=10, eval_batch_size=10, num_workers=2, seed=42, **few)
-backbone = load_backbone("efficientnet_lite0")
-model = Patchcore(backbone=backbone, layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01, num_neighbors=3)
-Engine().train(model=model, datamodule=datamodule)
-k_shots_picture([Run.open(model.run_folder)])
 
 # %% [markdown]
 # ## Everything as files
