@@ -15,6 +15,7 @@ from PIL import Image
 
 from defectlab import Detector, Engine
 from defectlab.cli.main import main
+from defectlab.data.manifest.manifest import Manifest
 from defectlab.engine.added_images import prepare_addition
 from defectlab.inference.nearest_patches import nearest_good_patches
 from defectlab.inference.review import ReviewedFolder
@@ -131,11 +132,9 @@ def test_patchcores_bank_grows_within_the_stated_bound(images: tuple[Path, Path]
         chosen = [entry for entry in manifest.split("train") if (entry.sha256 in known) == (split == "new")]
         files = paths or [str(manifest.absolute(entry)) for entry in chosen]
         model = models[0]
-        pixels = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+        pixels = [np.array(Image.open(file).convert("RGB")) for file in files]
         with torch.no_grad():
-            inputs = Detector.load(run.folder).model_input(
-                [torch.from_numpy(one.copy()).permute(2, 0, 1) / 255 for one in pixels]
-            )
+            inputs = Detector.load(run.folder).model_input(pixels)
             return model.model.rows(model.model.embed(model.model.features(inputs)))
 
     old, new, queries = patches(run, "old"), patches(run, "new"), patches(run, "test")
@@ -158,6 +157,23 @@ def test_patchcores_bank_grows_within_the_stated_bound(images: tuple[Path, Path]
     row = added.scores("test")[0]
     nearest = nearest_good_patches(Detector.load(added.folder), row.image_path, count=len(banks[1]))
     assert {one.image_path.parent.name for one in nearest.patches} == {"good", "more"}
+
+
+def test_banks_of_rotated_images_by_cosine_grow_too(images: tuple[Path, Path]):
+    root, more = images
+    run = parent("patchcore", root, rotations=2, distance="cosine", coreset_sampling_ratio=0.05)
+    adding = engine()
+    adding.add_images(run.folder, more)
+    before, after = restore(run.checkpoint), restore(Path(str(adding.best_model_path)))
+    earlier, origin = before.bank_origin, after.bank_origin
+    assert len(after.model.memory_bank) == len(before.model.memory_bank) + int(0.05 * 4 * 2 * 8 * 8)
+    assert len(origin.images) == len(origin.degrees) == len(after.model.memory_bank)
+    assert torch.equal(origin.degrees[: len(earlier.degrees)], earlier.degrees)
+    manifests = [Manifest.read(Path(one.run_folder) / "manifest.json") for one in (before, after)]
+    old = [manifests[0].entries[int(image)].path for image in earlier.images]
+    now = [manifests[1].entries[int(image)].path for image in origin.images]
+    assert now[: len(old)] == old
+    assert {Path(path).parent.name for path in now[len(old) :]} == {"more"}
 
 
 def test_images_that_cannot_be_added_are_refused(images: tuple[Path, Path], tmp_path: Path):
