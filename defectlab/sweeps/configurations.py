@@ -24,11 +24,13 @@ EXTRACTORS = ("feature_extractor", "encoder")  # attribute names of the feature 
 # Models whose configurations are prefixes of one computation, and the option that sets the length of the prefix.
 PREFIX = {"patchcore": "coreset_sampling_ratio", "padim": "n_features", "subspace": "explained_variance"}
 SHARED = tuple(PREFIX)
-# Options with which shared work gives the results of a training. With other options a configuration is trained alone.
-KNOWN_OPTIONS = {
-    *("layers", "seed", "image_size", "center_crop", "keep_aspect", "interpolation"),
-    *("num_neighbors", "n_components", "top_share"),
-    *PREFIX.values(),
+# Options with which shared work gives the results of a training, of every model and of each: an option of the same name
+# may mean other work elsewhere. With other options a configuration is trained alone.
+COMMON_OPTIONS = {"layers", "seed", "image_size", "center_crop", "keep_aspect", "interpolation"}
+KNOWN_OPTIONS: dict[str, set[str]] = {
+    "patchcore": {PREFIX["patchcore"], "num_neighbors"},
+    "padim": {PREFIX["padim"]},
+    "subspace": {PREFIX["subspace"], "n_components", "top_share"},
 }
 KNOWN_TRAINER = {
     *("accelerator", "devices", "strategy", "max_epochs", "default_root_dir", "logger", "loggers", "name"),
@@ -62,7 +64,8 @@ class Configuration:
     def shares(self) -> bool:
         """Whether features, fit and scores of this configuration are parts of what its group computes."""
         options = {key for key, value in self.model.options.items() if (key, value) != ("precision", "float32")}
-        plain = options <= KNOWN_OPTIONS and set(self.experiment.trainer) <= KNOWN_TRAINER
+        known = COMMON_OPTIONS | KNOWN_OPTIONS.get(self.model.model_name, set())
+        plain = options <= known and set(self.experiment.trainer) <= KNOWN_TRAINER
         other = self.datamodule.train_augmentations is not None or self.model.preprocessing.tiling is not None
         return self.model.model_name in SHARED and plain and not other
 

@@ -86,11 +86,19 @@ def test_numbers_of_rounded_features_are_not_taken_for_exact_ones(copy: Run, par
         ({"data.tiling": {"choices": [{"image_size": [96, 96]}]}}, False),
         ({"model.name": "patchcore", "model.bank_sampling": "random"}, False),
         ({"model.name": "patchcore", "model.precision": "float16"}, False),
+        ({"model.name": "patchcore", "model.num_neighbors": 1, "model.top_share": 0.05}, False),
+        ({"model.name": "patchcore", "model.rotations": 2}, False),
+        ({"model.name": "patchcore", "model.distance": "cosine"}, False),
+        ({"model.name": "patchcore", "model.neighbourhood": 1}, False),
+        ({"model.name": "patchcore", "model.foreground_mask": True}, False),
+        ({"model.name": "patchcore", "model.score_computation": "amazon"}, False),
+        ({"model.name": "subspace", "model.top_share": 0.05, "model.n_components": 3}, True),
+        ({"model.name": "subspace", "model.rotations": 2}, False),
     ],
 )
 def test_what_shared_work_would_not_do_as_asked_is_trained_alone(parts: Path, more: dict[str, Any], shared: bool):
     grid = {**PADIM, **more}
-    if more.get("model.name") == "patchcore":
+    if "model.name" in more:
         del grid["model.n_features"]
     (one,) = built(parts, grid)
     assert one.shares == one.takes_features == shared

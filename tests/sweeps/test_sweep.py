@@ -283,6 +283,18 @@ def test_what_shared_work_does_not_know_is_trained_alone(parts: Path, tmp_path: 
     assert bank == 4 * 64 * len(Manifest.read(own.folder / "manifest.json").split("train"))  # no mask holds an object
 
 
+@pytest.mark.row("S.5")
+def test_a_top_share_alone_is_not_lost_in_shared_work(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "home"))
+    grid = {"model.name": "patchcore", "model.layers": [["layer2"]], "model.num_neighbors": [1]}
+    result = sweep(settings(parts, grid=[grid, grid | {"model.top_share": [0.2]}]))
+    usual, own = (Run.open(tmp_path / "home" / one.record) for one in result.outcomes)
+    alone = _single(own, tmp_path / "alone")
+    ours, theirs, others = ([row.score for row in one.scores("test")] for one in (own, alone, usual))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert all(share < highest for share, highest in zip(ours, others, strict=True))
+
+
 def test_layers_of_a_transformer_share_one_extraction(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DEFECTLAB_HOME", str(tmp_path / "home"))
     passes: list[list[str]] = []
