@@ -129,7 +129,7 @@ def predict(
     from defectlab_runtime.normalization import check_view
 
     if not paths.resolve(run).exists():
-        raise InputError(f"There is no run folder or checkpoint {paths.resolve(run)}.")
+        raise InputError(f"There is no run folder, checkpoint or exported file {paths.resolve(run)}.")
     if not report and (only_wrong or panels or threshold != "training" or threshold_type != "image"):
         raise InputError("--threshold, --threshold-type, --only-wrong and --panels go with --report.")
     if report and (heatmaps or masks or figures or view != "raw"):
@@ -188,7 +188,7 @@ def _add_images_arguments(parser: ArgumentParser) -> None:
 
 
 def _predict_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, help="Run folder or checkpoint.")
+    parser.add_argument("run", type=str, help="Run folder, checkpoint or exported file.")
     parser.add_argument("source", type=str, nargs="+", help="Image files, folders or globs.")
     parser.add_argument("--output", type=str, help="Folder to write to; default is predictions/DATE_TIME.")
     parser.add_argument(

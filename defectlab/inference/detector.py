@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from defectlab.data.datasets import to_tensor
 from defectlab.data.image_sources import find_images
 from defectlab.data.transforms.preprocessing import Preprocessing
+from defectlab.inference.exported import ExportedDetector, is_exported
 from defectlab.models.base import BaseDetector
 from defectlab.models.checkpoint import read_checkpoint_record
 from defectlab.models.checkpoint_thresholds import is_current, stored_thresholds
@@ -56,13 +57,14 @@ class Detector(ImageScorer[torch.Tensor]):
         verify: bool = True,
         category: str | None = None,
     ) -> "Detector":
-        """Load a run folder or a checkpoint. Needs no weights file and no training images.
+        """Load a run folder, a checkpoint or an exported file. Needs no weights file and no training images.
 
         The thresholds are those of the run's run.json; a checkpoint without one beside it, or of another epoch than the
         run's, brings its own copy.
 
         Args:
-            path: A run folder or a .ckpt file.
+            path: A run folder, a .ckpt file, or an exported file (.onnx; .xml of an OpenVINO pair), whose detector has
+                all but `model` and what needs it.
             backbone: Only for a model trained with a backbone of unknown code: the same module.
             device: "auto" takes the GPU where there is one.
             verify: False does not compare the checkpoint with its digest, which takes about a second a GB.
@@ -73,6 +75,11 @@ class Detector(ImageScorer[torch.Tensor]):
                 or the model does not serve this category.
         """
         show_log()
+        if is_exported(path):
+            if backbone is not None:
+                raise InputError("An exported file has its backbone in it: leave out backbone.")
+            file = paths.resolve(path)
+            return cast("Detector", ExportedDetector.load(file, device=str(device), category=category))
         target = _device(device)
         path = paths.resolve(path)
         # a missing path is treated as a checkpoint if its name ends in .ckpt, else as a run folder
@@ -114,6 +121,17 @@ class Detector(ImageScorer[torch.Tensor]):
     def relative_maps(self) -> bool:
         """Whether heat maps range from 0 to twice the pixel threshold."""
         return model_info(self.model.model_name).relative_maps
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model for titles of pictures."""
+        return self.model.name
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the dataset that the model was trained on, None without a run beside the checkpoint."""
+        folder = self.model.run_folder
+        return None if folder is None else Run.open(folder).dataset
 
     @property
     def has_maps(self) -> bool:

@@ -154,7 +154,7 @@ def prediction_panel(detector: Detector, predictions: Sequence[Prediction], tile
     legend = [(CONTOUR, "found: map above the pixel threshold")] if detector.pixel_threshold is not None else []
     ends = ends_text("range of the validation images" if (low, high) == detector.map_range else "")
     scale = Scale(low, high, detector.pixel_threshold, ends)
-    return Image.fromarray(draw_panel(rows, COLUMNS, detector.model.name, legend, scale, tile))
+    return Image.fromarray(draw_panel(rows, COLUMNS, detector.model_name, legend, scale, tile))
 
 
 def prediction_images(detector: Detector, found: Prediction) -> list[np.ndarray]:
@@ -207,6 +207,5 @@ def prediction_figure(detector: Detector, found: Prediction) -> Image.Image:
 
 def prediction_name(detector: Detector, found: Prediction, number: int) -> str:
     """Return the file name of a prediction's figure: name of the training dataset or model, number, and score."""
-    folder = detector.model.run_folder
-    trained_on = detector.model.model_name if folder is None else names.path(Run.open(folder).dataset)
+    trained_on = names.path(detector.dataset or detector.model_name)
     return f"{trained_on}_pre_{number}_{found.score:.4g}.png"

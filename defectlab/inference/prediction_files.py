@@ -90,7 +90,7 @@ def unfit_for(detector: Detector, files: Sequence[Path], strict: bool) -> dict[P
     Raises:
         DataError: With `strict`, there are some; names them all.
     """
-    region, bit_depth = detector.model.preprocessing.region, detector.bit_depth
+    region, bit_depth = detector.preprocessing.region, detector.bit_depth
     facts = dict(zip(files, probe_all(files), strict=True))
     if bit_depth is None and (sentence := unused_range(facts.values())):
         logger.warning("%s when training", sentence)
@@ -120,7 +120,7 @@ def _check_figures(detector: Detector, figures: str | None) -> None:
     if figures is None:
         return
     if not detector.has_maps:
-        raise InputError(f"{detector.model.name} gives scores only, no maps; leave out --figures.")
+        raise InputError(f"{detector.model_name} gives scores only, no maps; leave out --figures.")
     for one in detector.each:
         if not math.isfinite(one.heat_range[0]):
             raise InputError("This run had no validation images, so its maps have no scale; leave out --figures.")

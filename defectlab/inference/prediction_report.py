@@ -98,7 +98,7 @@ def report_predictions(
     problems |= unfit_for(detector, [file for file in files if file not in problems], strict)
     refuse_all(files, problems)
     if threshold_type == "pixel":
-        detector = _decided_at(detector, detector.pixel_threshold)
+        detector = detector.decided_at(detector.pixel_threshold)
     detector.check_view("percent")
     expected = dict(zip(files, expectations(files), strict=True))
     usable = [file for file in files if file not in problems]
@@ -108,7 +108,7 @@ def report_predictions(
     middle, own = VIEW_THRESHOLDS["percent"] or 100.0, detector.image_threshold or 0.0
     if isinstance(threshold, int | float):
         middle, source_of = float(threshold), f"{threshold:g} % of training's"
-        detector = _decided_at(detector, raw_from_percent(middle, own))
+        detector = detector.decided_at(raw_from_percent(middle, own))
     elif threshold == "recomputed" and {0, 1} <= set(labels.values()):
         detector, source_of = _recomputed(detector, labels), "recomputed on these images: an oracle's"
         own = detector.image_threshold or 0.0
@@ -131,10 +131,6 @@ def _check_options(threshold: str | float, threshold_type: str) -> None:
             raise OptionError(known)
     elif not 0 < threshold <= 1000:
         raise OptionError(f"threshold must be above 0 and at most 1000, where the run's own is 100; got {threshold}.")
-
-
-def _decided_at(detector: Detector, threshold: float | None) -> Detector:
-    return Detector(detector.model, threshold, detector.pixel_threshold, detector.batch_size)
 
 
 def _warnings(expected: Sequence[Expected], threshold: str | float) -> list[str]:
@@ -165,7 +161,7 @@ def _recomputed(detector: Detector, labels: Mapping[Path, int]) -> Detector:
     if chosen.value is None:
         raise InputError(f"No threshold can be recomputed: {chosen.reason}.")
     logger.info("Image threshold %r instead of the run's %r: %s", chosen.value, detector.image_threshold, chosen.reason)
-    return _decided_at(detector, chosen.value)
+    return detector.decided_at(chosen.value)
 
 
 class _Writer:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Detector(ImageScorer[NDArray[np.float32]]):
         threads: int | None = None,
         batch_size: int = 8,
         category: str | None = None,
-    ) -> "Detector":
+    ) -> Self:
         """Load an exported file: `model.onnx`, or the `model.xml` of an OpenVINO pair.
 
         Args:
@@ -104,6 +105,16 @@ class Detector(ImageScorer[NDArray[np.float32]]):
     def relative_maps(self) -> bool:
         """Whether heat maps range from 0 to twice the pixel threshold."""
         return self.description.relative_maps
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model for titles of pictures."""
+        return self.description.run.model
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the dataset that the model was trained on."""
+        return self.description.run.dataset
 
     @property
     def has_maps(self) -> bool:

@@ -86,6 +86,16 @@ class ImageScorer(ABC, Generic[T]):
     def has_maps(self) -> bool:
         """Whether the model gives maps."""
 
+    @property
+    @abstractmethod
+    def model_name(self) -> str:
+        """Name of the model for titles of pictures."""
+
+    @property
+    @abstractmethod
+    def dataset(self) -> str | None:
+        """Name of the dataset that the model was trained on, None where it is not known."""
+
     @abstractmethod
     def prepare(self, image: Pixels) -> T:
         """Bring an image (H, W, 3), uint8 or float32 in [0, 1], to the size that the model takes.
@@ -179,6 +189,13 @@ class ImageScorer(ABC, Generic[T]):
                 continue
             for file in files_of(part, lambda *_: None, self.find_images):  # what is not there is reported when read
                 self._for(str(file))
+
+    def decided_at(self, image_threshold: float | None) -> Self:
+        """Return this detector with another image threshold, for images of whatever category."""
+        other = copy(self)
+        other.image_threshold = image_threshold
+        other.categories, other.category = {}, None
+        return other
 
     @property
     def bit_depth(self) -> int | None:

@@ -140,7 +140,7 @@ def test_each_option_given_wins_alone(option: str, tmp_path: Path, capsys: pytes
         (["train", "--data.root", "x", "--model.name", "padim", "--evaluation.aupimo", "perhaps"], "aupimo"),
         (["train", "--data.root", "x", "--model.name", "padim", "--data.num_workers", "two"], "num_workers"),
         (["evaluate", "nowhere"], "no run folder"),
-        (["predict", "nowhere.ckpt", "x.png"], "no run folder or checkpoint"),
+        (["predict", "nowhere.ckpt", "x.png"], "no run folder, checkpoint or exported file"),
         (["data", "sample", "coin", "x"], "Did you mean 'coins'"),
         (["weights", "get", "resnet81"], "resnet18"),
         (["weights", "import", "nowhere.pth"], "nowhere.pth"),
