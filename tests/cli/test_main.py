@@ -126,7 +126,7 @@ def test_each_option_given_wins_alone(option: str, tmp_path: Path, capsys: pytes
         (["data"], "defectlab data needs a command: check, sample, download. `defectlab data --help`"),
         (["data", "chek"], "Did you mean 'check'? Available: check, sample, download."),
         (["sweep"], "defectlab: sweep needs --config (YAML file of a sweep)."),
-        (["predict"], "predict needs run (Run folder or checkpoint), source (Image files, folders or globs)."),
+        (["predict"], "predict needs run (Run folder, checkpoint or exported file), source (Image files"),
         (["threshold", "--rule", "f1"], "threshold needs --run (Run folder)"),
         (["threshold", "--run", "x"], "threshold needs one of --rule RULE (f1, good_max,"),
         (["threshold", "--run", "x", "--rule", "f1", "--undo"], "threshold needs one of --rule RULE"),
