@@ -8,7 +8,7 @@ from pathlib import Path
 from defectlab.data.manifest.categories import categories_in, chosen_categories
 from defectlab.data.manifest.findings import Findings
 from defectlab.data.manifest.image_folders import Role
-from defectlab.data.manifest.layouts import check_root
+from defectlab.data.manifest.layouts import check_root, subfolders
 from defectlab.data.manifest.options import DataOptions
 from defectlab.data.manifest.scan import Item
 from defectlab.data.manifest.survey import Survey, survey
@@ -34,7 +34,8 @@ def survey_categories(options: DataOptions) -> dict[str, Survey]:
     there = categories_in(root)
     asked = options.categories
     parts = [part.strip() for part in asked.split(",")] if isinstance(asked, str) else asked
-    bare = [part for part in parts if part not in there and (root / part).is_dir()]
+    below = {folder.name for folder in subfolders(root)}  # a path such as bolt/ or bolt/train is no category's name
+    bare = [part for part in parts if part not in there and part in below]
     if bare:
         folders = ", ".join(str(root / part) for part in bare)
         raise DataError(f"A category needs good training images (train/good, or good), and these have none: {folders}.")

@@ -100,7 +100,7 @@ def clear_leftovers(parent: Path, name: str, status: str, keep: Path | None = No
             continue
         record, progress = _read(folder)
         if progress <= STATUSES.index(status) and (is_own(folder, record) or not is_owned(folder, record)):
-            discard(folder)
+            _clear(folder)
 
 
 def clear_all_leftovers(results: Path) -> None:
@@ -117,7 +117,7 @@ def clear_all_leftovers(results: Path) -> None:
                 _tidy(parent, name)
                 for folder in _found(parent, name, "rerun"):
                     if _is_useless(folder, parent / name):
-                        discard(folder)
+                        _clear(folder)
         except OSError as error:  # a folder that is only read
             logger.info("Leftovers in %s stay: %s", paths.relative(parent), error)
 
@@ -139,22 +139,34 @@ def _tidy(parent: Path, name: str) -> None:
             with suppress(OSError):
                 old.rename(final)
         elif _read(final)[1] >= _read(old)[1]:
-            discard(old)
+            _clear(old)
     for gone in _found(parent, name, "gone"):
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder that no living process owns: first it disappears as a whole, then its files are deleted."""
+def _clear(folder: Path) -> None:
+    """Delete what an ended rerun left, and say so."""
+    if discard(folder):
+        logger.info("Removed what an ended rerun left: %s", paths.relative(folder))
+
+
+def discard(folder: Path) -> bool:
+    """Delete a folder that no living process owns: first it disappears as a whole, then its files are deleted.
+
+    Nothing is logged here, where a run that has just moved does not know yet that its log lies elsewhere.
+
+    Returns:
+        False if another process was faster.
+    """
     name, _, kind = folder.name[1:].rpartition(".")
     gone = _hidden(folder.parent, name, "gone") if kind else folder
     try:
         folder.rename(gone)
     except OSError:  # another process was faster
-        return
+        return False
     release(folder)
-    logger.info("Removed what an ended rerun left: %s", paths.relative(folder))
     shutil.rmtree(gone, ignore_errors=True)
+    return True
 
 
 def _hidden(parent: Path, name: str, kind: str) -> Path:

@@ -30,6 +30,7 @@ NOTE = (
     "depends on the images drawn, on these test images. The gain is that to the largest number, draw by draw."
 )
 CHART_ROWS, CHART_COLUMNS = 22, 6
+MAX_LOW = 0.95  # of the chart's axis, which ends at 1: a curve of ones alone would leave it no length
 COLOURS = ("1F77B4", "FF7F0E", "2CA02C", "D62728", "9467BD", "8C564B", "E377C2", "7F7F7F", "BCBD22", "17BECF")
 MAX_SERIES = len(COLOURS)
 
@@ -123,7 +124,7 @@ def _add_chart(sheet: Worksheet, title: str, series: Sequence[tuple[str, int, in
         ]
     chart.x_axis.title, chart.x_axis.scaling.logBase = "good images", 2
     chart.x_axis.scaling.min = 1
-    chart.y_axis.scaling.min, chart.y_axis.scaling.max = max(int(min(lows) * 20) / 20, 0.0), 1.0
+    chart.y_axis.scaling.min, chart.y_axis.scaling.max = min(max(int(min(lows) * 20) / 20, 0.0), MAX_LOW), 1.0
     chart.y_axis.number_format, chart.legend.position = "0.00", "b"
     chart.x_axis.delete = chart.y_axis.delete = False
     chart.width, chart.height = 18, 0.5 * CHART_ROWS - 0.4

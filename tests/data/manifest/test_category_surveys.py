@@ -63,6 +63,9 @@ def test_a_category_without_masks_beside_one_with_them(tmp_path):
 def test_what_cannot_work_is_refused_with_the_fix(tmp_path, categories):
     for options, says in (
         ({"categories": ["bolt", "nutt"]}, "Did you mean 'nut'"),
+        ({"categories": ["bolt/", "nut"]}, "Did you mean 'bolt'"),
+        ({"categories": ["bolt/train", "nut"]}, "Unknown category 'bolt/train'"),
+        ({"categories": ["..", "nut"]}, r"Unknown category '\.\.'"),
         ({"categories": ["bolt"]}, r"root=.*bolt"),
     ):
         with pytest.raises(DataError, match=says):

@@ -15,6 +15,7 @@ from helpers.runs import parts_of_a_record
 
 from defectlab.results.run import folder_lock, ownership, rerun
 from defectlab.results.run.location import CHECKPOINT
+from defectlab.results.run.log import LOG, logged
 from defectlab.results.run.ownership import OWNER, release
 from defectlab.results.run.rerun import clear_all_leftovers
 from defectlab.results.run.run import Run, find_runs
@@ -68,6 +69,19 @@ def test_a_killed_rerun_with_a_checkpoint_goes_with_the_next_run_or_with_compare
     clear_all_leftovers(tmp_path)
     assert hidden(tmp_path) == []
     assert [run.record.extra["marker"] for run in find_runs(tmp_path)] == ["second"]
+
+
+def test_a_rerun_that_takes_its_place_writes_on_in_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "defectlab")
+    start(tmp_path).advance("finished")
+    again = start(tmp_path)
+    with logged(again):
+        again.advance("finished")
+    assert "Logging error" not in capsys.readouterr().err
+    assert "Replaced the earlier run" in (again.folder / LOG).read_text()
+    assert "what an ended rerun left" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["r" * 250, "ä" * 125, "r" * 240], ids=len)

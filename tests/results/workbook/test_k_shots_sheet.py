@@ -56,3 +56,10 @@ def test_the_sheet_is_written_again_and_goes_with_its_runs():
     update_workbook()
     update_workbook()
     assert open_book().sheetnames.count(K_SHOTS) == 1
+
+
+def test_curves_of_ones_have_an_axis_with_a_length():
+    with_k_shots(finished("a"), {2: (1.0, 1.0), 100: (1.0, 1.0)}, draws=1)
+    update_workbook()
+    axes = [chart.y_axis.scaling for chart in open_book()[K_SHOTS]._charts]
+    assert [(axis.min, axis.max) for axis in axes] == [(0.95, 1.0)] * 2
