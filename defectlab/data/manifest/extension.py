@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from defectlab.data.image_facts import probe_all
+from defectlab.data.manifest.bit_depth import fits
+from defectlab.data.manifest.groups import NEAR_DUPLICATES, group_of, has_group
 from defectlab.data.manifest.layouts import relative_to_root
 from defectlab.data.manifest.manifest import Entry, Manifest
 from defectlab.utils import paths
@@ -24,8 +26,8 @@ def with_training_images(manifest: Manifest, images: Sequence[Path], what: str =
         what: Which images these are, for log and warnings, such as "confirmed in a review".
 
     Raises:
-        DataError: Images that are in its validation or test set, that show a part of these (`data.group`), unreadable
-            ones, or images of the manifest that have changed since.
+        DataError: Images that are in its validation or test set, that show a part of these (`data.group`), that cannot
+            be read, or images of the manifest that are missing or have changed since.
     """
     problems = _changed(manifest)
     known = {entry.sha256: entry for entry in manifest.entries}
@@ -36,6 +38,8 @@ def with_training_images(manifest: Manifest, images: Sequence[Path], what: str =
         earlier = known.get(facts.sha256)
         if facts.problem:
             problems.append(f"{paths.relative(image)}: {facts.problem}")
+        elif not fits(facts, manifest.protocol.bit_depth):
+            problems.append(f"{paths.relative(image)}: values beyond bit_depth {manifest.protocol.bit_depth}")
         elif earlier is not None and earlier.split != "train":
             problems.append(f"{paths.relative(image)} is {earlier.path}, which is in {earlier.split}")
         elif earlier is not None or facts.sha256 in added:
@@ -66,20 +70,52 @@ def with_training_images(manifest: Manifest, images: Sequence[Path], what: str =
 
 def _shared_parts(manifest: Manifest, added: set[str]) -> list[str]:
     """Return a line for each added image of a part that validation or test images show too."""
-    groups = manifest.groups
-    if groups is None:
+    pattern, groups = manifest.protocol.group, manifest.groups
+    if pattern is None or groups is None:
         return []
+    new = [entry for entry in manifest.split("train") if entry.sha256 in added]
+    if pattern == NEAR_DUPLICATES:
+        return _copies(manifest, new)
     held = {groups[entry.path]: entry for entry in manifest.entries if entry.split != "train"}
-    new = [entry for entry in manifest.split("train") if entry.sha256 in added and groups[entry.path] in held]
+    parts = [(entry, _part_of(entry.path, pattern)) for entry in new]
     return [
-        f"{entry.path} shows part {groups[entry.path]}, as does {held[groups[entry.path]].path} in "
-        f"{held[groups[entry.path]].split}"
-        for entry in new
+        f"{entry.path} shows part {part}, as does {held[part].path} in {held[part].split}"
+        for entry, part in parts
+        if part in held
     ]
 
 
+def _part_of(path: str, pattern: str) -> str:
+    """Return the part that an added image shows.
+
+    The pattern is one for paths below the root. The folders above an image from elsewhere, such as those of a year, are
+    none of it, so that its file's name is looked at alone; where that does not have the pattern, the whole path is.
+    """
+    name = PurePosixPath(path).name
+    return group_of(name if PurePosixPath(path).is_absolute() and has_group(name, pattern) else path, pattern)
+
+
+def _copies(manifest: Manifest, new: Sequence[Entry]) -> list[str]:
+    """Return a line for each added image that is a near-duplicate of a validation or test image."""
+    from defectlab.data.manifest.near_duplicates import near_duplicates
+
+    known = {entry.path: entry for entry in (*new, *(one for one in manifest.entries if one.split != "train"))}
+    splits = {path: "train" if entry.split == "train" else "held" for path, entry in known.items()}
+    contents = {path: entry.sha256 for path, entry in known.items()}
+    lines = []
+    for pair in near_duplicates(manifest.root, splits, contents, manifest.protocol.bit_depth):
+        image, copy = sorted((known[pair.one], known[pair.other]), key=lambda entry: entry.split != "train")
+        lines.append(f"{image.path} is a near-duplicate of {copy.path}, which is in {copy.split}")
+    return lines
+
+
 def _changed(manifest: Manifest) -> list[str]:
-    """Return a line for each image whose content has changed since the manifest was made."""
+    """Return a line for each image that is missing or whose content has changed since the manifest was made."""
     found = probe_all([manifest.absolute(entry) for entry in manifest.entries])
-    pairs = zip(manifest.entries, found, strict=True)
-    return [f"{entry.path} has changed since the run" for entry, facts in pairs if facts.sha256 != entry.sha256]
+    pairs = [(one, facts) for one, facts in zip(manifest.entries, found, strict=True) if facts.sha256 != one.sha256]
+    if pairs and not manifest.root.is_dir():
+        return [f"the run's images are no longer in {manifest.root}: bring the folder back"]
+    return [
+        f"{entry.path} has changed since the run" if facts.sha256 else f"{entry.path} of the run: {facts.problem}"
+        for entry, facts in pairs
+    ]

@@ -42,6 +42,11 @@ def group_of(path: str, pattern: str) -> str:
     return _name(path, pattern) or nfc(path)
 
 
+def has_group(path: str, pattern: str) -> bool:
+    """Whether the pattern is found in a path."""
+    return _name(path, pattern) is not None
+
+
 def groups_by(paths: Iterable[str], pattern: str, copies: Iterable[Sequence[str]] = ()) -> dict[str, str]:
     """Return the group of each path by the value of `data.group`.
 
