@@ -18,7 +18,7 @@
 #
 # One cell, one training. STFPM, FastFlow, CS-Flow and SubspaceAD take any backbone; DRAEM and EfficientAD have none. Nothing is downloaded: what plain anomalib fetches comes from your own folders or is generated, and the record says which.
 #
-# The few epochs here show that everything runs; they are far too few for good results. the papers train for hundreds of epochs, EfficientAD for 70 000 steps: take a GPU for these.
+# The few epochs here show that everything runs; they are far too few for good results. The papers train for hundreds of epochs, EfficientAD for 70 000 steps: take a GPU for these.
 #
 # Cells depend on nothing but the first one. After each you see where the run was recorded and its metrics; `models_comparing.xlsx` has all runs side by side.
 
