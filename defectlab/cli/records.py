@@ -69,13 +69,18 @@ def compare(
         if import_ or prune or best:
             raise InputError("With run folders, compare tests them against each other: leave out the other options.")
         from defectlab.results.comparison.paired_test import compare_runs
-        from defectlab.results.run.category_run import category_run
+        from defectlab.results.run.category_run import category_run, names_of
         from defectlab.results.run.run import Run
         from defectlab.visualization.terminal import comparison_table
 
         opened = [Run.open(run) for run in runs]
         if category is not None:
             opened = [category_run(run, category) for run in opened]
+        elif several := next((run for run in opened if run.record.categories), None):
+            raise InputError(
+                f"{several.folder.name} is one model for {', '.join(names_of(several.record))}: say which of these is "
+                f"compared, such as --category {several.record.categories[0].name}."
+            )
         comparison_table(compare_runs(opened, metric or "image_AUROC"))
         return 0
     if category is not None:

@@ -84,12 +84,13 @@ class _Study:
         self.manifest = datamodule.manifest
         self.rows = run.scores("test")
         earlier, scores = run.record.k_shots, read_fit_scores(run)
-        usable = earlier is not None and scores is not None and scores.shape == (len(earlier.fits), len(self.rows))
-        if earlier is not None and not usable:
-            logger.warning("k_shots: the scores of the fits on record are not those of their run: all are made again")
-        self.fits: list[KShotRecord] = list(earlier.fits) if earlier is not None and usable else []
-        self.scores: list[np.ndarray] = list(scores) if scores is not None and usable else []
-        self.seconds = earlier.seconds if earlier is not None and usable else 0.0
+        if earlier is None or scores is None or scores.shape[1] != len(self.rows) or len(scores) < len(earlier.fits):
+            if earlier is not None:
+                logger.warning("k_shots: the scores of the fits on record are not of their run: all are made again")
+            earlier, scores = KShotsRecord(images=plan.images), np.empty((0, len(self.rows)))
+        self.fits: list[KShotRecord] = list(earlier.fits)
+        self.scores: list[np.ndarray] = list(scores[: len(self.fits)])  # it has one more if killed before the record
+        self.seconds = earlier.seconds
         self._last = time.perf_counter()
 
     def run(self, device: torch.device, store: FeatureStore) -> None:

@@ -18,6 +18,7 @@ EXPLANATION = (
     "(Student's t): how it depends on the images drawn, on these test images. Draws of most of the images are nearly "
     "alike, so the last points vary less; all images are one draw, the run itself. A ring: more images no longer help."
 )
+APART, SPREAD = 0.07, 0.3  # octaves between two curves, and at most between the first and the last
 LABEL = 72  # characters of a run's name in a legend
 
 
@@ -67,6 +68,8 @@ def _figure(curves: Mapping[str, Mapping[str, KShotCurve]]) -> Any:
         axis.minorticks_off()
         axis.grid(color="#e4e4e8")
         axis.set(xlabel="good images", ylabel=metric.replace("_", " "))
+        low = min(axis.get_ylim()[0], 0.95)
+        axis.set_ylim(low, 1 + 0.04 * (1 - low))  # no AUROC is above 1
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
     return figure
 
@@ -77,7 +80,7 @@ def _is_whole(curve: KShotCurve) -> bool:
 
 def _draw(axis: Any, curve: KShotCurve, name: str, place: int, count: int) -> None:
     """Draw one curve; those of several runs lie a little beside each other, so that their intervals can be told."""
-    shift = 2 ** (0.07 * (place - (count - 1) / 2))
+    shift = 2 ** (min(APART, SPREAD / max(count - 1, 1)) * (place - (count - 1) / 2))
     at = [point.k * shift for point in curve.points]
     means = [point.mean for point in curve.points]
     down = [point.mean - (point.mean if point.low is None else point.low) for point in curve.points]

@@ -174,14 +174,21 @@ def repeats_table(repeats: Repeats) -> None:
 
 
 def comparison_table(found: Sequence[Compared]) -> None:
-    """Print a comparison of runs: metric, interval, difference to the best run, p-value and verdict."""
+    """Print a comparison of runs: metric, interval, difference to the best run, p-value and verdict.
+
+    Runs of one name, such as a model for several categories and one for this category alone, are told by the folders of
+    their datasets.
+    """
     rows = []
+    folders = [one.run.folder.name for one in found]
+    several_named = {name for name in folders if folders.count(name) > 1}
     for one in found:
         verdict = "best" if one.test is None else ("tied with the best" if one.tied else "worse")
         p = "" if one.p is None else (one.p if one.p >= 0.0001 else "< 0.0001")
         difference = _difference(one.test) if one.test else ""
-        names = one.run.model, one.run.folder.name
-        rows.append([*names, one.value, interval_text(*one.interval), difference, p, verdict])
+        folder = one.run.folder
+        name = f"{folder.parent.name}/{folder.name}" if folder.name in several_named else folder.name
+        rows.append([one.run.model, name, one.value, interval_text(*one.interval), difference, p, verdict])
     metric = found[0].metric
     titles = (metric.replace("_", " "), "95 % interval", "from the best by", "p (corrected)", "")
     print_table(Table(["model", "run", *numbers(*titles, form=".4f")], rows), fit=True)

@@ -14,7 +14,7 @@ from helpers.models import data, small
 import defectlab.backbones.feature_cache.extraction as extracting
 import defectlab.engine.k_shots as k_shots
 from defectlab import Engine
-from defectlab.results.k_shots import read_fit_scores
+from defectlab.results.k_shots import read_fit_scores, write_fit_scores
 from defectlab.results.run.k_shot_records import KShotRecord
 from defectlab.results.run.run import Run, find_runs
 from defectlab_runtime.errors import InputError, OptionError
@@ -145,6 +145,24 @@ def test_a_killed_study_goes_on_after_its_last_fit(parts: Path, tmp_path: Path, 
     assert [fit.key for fit in fits_of(run)] == [(2, 0, 42), (2, 1, 42), (4, 0, 42), (4, 1, 42)]
     assert fits_of(run)[:2] == first
     assert not Engine().fit_few(small("padim"), images, run)
+
+
+def test_a_study_killed_between_scores_and_record_loses_that_fit_alone(
+    parts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = train("padim", parts, tmp_path, k_shots=[2], k_shot_draws=2)
+    first, scores = fits_of(run), read_fit_scores(run)
+    assert scores is not None
+    write_fit_scores(run, np.concatenate([scores, scores[:1] + 1]))
+    assert Engine().fit_few(small("padim"), data(parts, k_shots=[2, 3], k_shot_draws=1), run)
+    run = Run.open(run.folder)
+    assert fits_of(run)[:2] == first
+    assert [fit.key for fit in fits_of(run)] == [(2, 0, 42), (2, 1, 42), (3, 0, 42)]
+    found = read_fit_scores(run)
+    assert found is not None
+    assert found[:2].tolist() == scores.tolist()
+    assert found.shape == (3, len(run.scores("test")))
+    assert "all are made again" not in caplog.text
 
 
 def test_fits_whose_scores_are_gone_are_made_again(parts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.runs import finished, run_with_maps, with_k_shots
 
+import defectlab.visualization.k_shots as k_shots
 from defectlab.results.k_shots import k_shot_curves
 from defectlab.visualization.k_shots import k_shot_curves_of, k_shots_picture, k_shots_svg, k_shots_table, print_k_shots
 from defectlab.visualization.report import write_report
@@ -35,6 +36,17 @@ def test_the_chart_names_runs_numbers_and_all():
     for text in ("Padim a", "Patchcore b", "image AUROC", "pixel AUROC", "good images", ">all<", ">100<"):
         assert text in svg
     assert k_shots_picture(runs).size[0] > k_shots_picture(runs).size[1]
+
+
+def test_curves_of_ones_end_at_one_and_many_runs_stay_at_their_number():
+    ones = k_shot_curves(with_k_shots(finished("a"), {2: (1.0, 1.0), 100: (1.0, 1.0)}, draws=1))
+    figure = k_shots._figure({f"run {number}": ones for number in range(20)})
+    for axis in figure.axes:
+        low, high = axis.get_ylim()
+        assert (low, high) == pytest.approx((0.945, 1.0022))
+        at = {line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 2}
+        assert len(at) == 20
+        assert max(at) / min(at) == pytest.approx(2**k_shots.SPREAD)
 
 
 def test_equal_names_and_datasets_are_told_apart():

@@ -9,6 +9,7 @@ from helpers.models import data, small, trained
 from sklearn.metrics import roc_auc_score
 
 from defectlab import Engine
+from defectlab.cli import main
 from defectlab.results.comparison.paired_test import compare_runs
 from defectlab.results.comparison.runs import rankings_of
 from defectlab.results.evaluate import evaluate_run
@@ -108,6 +109,16 @@ def test_a_category_stands_beside_the_runs_on_it_alone(both, alone):
     found = compare_runs([category_run(both, "bolt"), category_run(alone["bolt"], "bolt")], "image_AUPR")
     assert {one.run.record.run_id for one in found} == {f"{both.record.run_id}/bolt", alone["bolt"].record.run_id}
     assert [one.record.dataset.name for one in each_alone([both, alone["nut"]])] == [*NAMES, "nut"]
+
+
+def test_the_command_compares_on_a_category_and_tells_runs_of_one_name_apart(both, alone, capsys):
+    runs = [str(both.folder), str(alone["bolt"].folder)]
+    assert main(["compare", *runs]) == 2
+    assert "say which of these is compared, such as --category bolt" in capsys.readouterr().err
+    assert main(["compare", *runs, "--category", "bolt"]) == 0
+    printed = capsys.readouterr().out
+    assert "bolt+nut/resnet18" in printed
+    assert " bolt/resnet18" in printed
 
 
 def test_what_would_pool_categories_is_refused(both, alone, categories):
