@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from defectlab.data.transforms.preprocessing import Preprocessing
     from defectlab.engine.engine import Engine
     from defectlab.experiment import Experiment, run
+    from defectlab.export.export import export_run
     from defectlab.inference.detector import Detector
     from defectlab.inference.nearest_patches import nearest_good_patches
     from defectlab.inference.prediction_files import predict_to_folder
@@ -73,6 +74,7 @@ _DOOR = {
     "Preprocessing": "defectlab.data.transforms.preprocessing",
     "load_backbone": "defectlab.backbones.loading",
     "model_class": "defectlab.models.registry",
+    "export_run": "defectlab.export.export",
     "nearest_good_patches": "defectlab.inference.nearest_patches",
     "predict_to_folder": "defectlab.inference.prediction_files",
     "report_predictions": "defectlab.inference.prediction_report",
@@ -109,6 +111,7 @@ __all__ = [
     "__version__",
     "build_manifest",
     "distil_teacher",
+    "export_run",
     "load_backbone",
     "make_sample",
     "model_class",

@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from defectlab.cli import cache, data, models, records, sweep, train, weights
+from defectlab.cli import cache, data, export, models, records, sweep, train, weights
 from defectlab.cli.command import Command, new_parser, option_names
 from defectlab.cli.error_messages import explain_parse_error
 from defectlab.utils.disk import explain
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "report": records.REPORT,
     "predict": train.PREDICT,
     "convert": records.CONVERT,
+    "export": export.EXPORT,
     "cache": cache.COMMANDS,
 }
 GROUPS = {

@@ -113,10 +113,10 @@ def trained(model: Any, parts: Path, results: Path) -> Run:
     return Run.open(model.run_folder)
 
 
-def fitted(name: str, parts: Path, **options: Any) -> tuple[Any, Run]:
+def fitted(name: str, parts: Path, data_options: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Run]:
     """A model trained and tested on small parts, and its finished run; `options` are the model's."""
     model = small(name, **options)
-    Engine(max_epochs=1, enable_progress_bar=False).train(model=model, datamodule=data(parts))
+    Engine(max_epochs=1, enable_progress_bar=False).train(model=model, datamodule=data(parts, **data_options or {}))
     return model, Run.open(model.run_folder)
 
 

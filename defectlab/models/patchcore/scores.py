@@ -23,7 +23,8 @@ def own_neighbours(distances: torch.Tensor) -> Scores:
     score, farthest = nearest.max(dim=1)
     if distances.shape[-1] == 1:
         return score, nearest
-    around = distances[torch.arange(len(distances), device=distances.device), farthest]  # (B, P, k) -> (B, k)
+    place = farthest[:, None, None].expand(-1, 1, distances.shape[-1])  # (B,) -> (B, 1, k)
+    around = distances.gather(1, place).squeeze(1)  # (B, P, k) -> (B, k)
     return (1 - torch.softmax(around, dim=1).amax(dim=1)) * score, nearest
 
 
