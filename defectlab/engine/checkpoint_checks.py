@@ -13,7 +13,7 @@ from defectlab_runtime.errors import InputError
 TRAINING_OPTIONS = {
     *("seed", "coreset_sampling_ratio", "fiber_batch_size", "lr", "momentum", "weight_decay", "decoder"),
     *("dtd_dir", "sspcab_lambda", "beta", "imagenet_dir", "teacher", "eps", "bank_sampling"),
-    *("threshold_k", "explained_variance", "n_components"),
+    *("threshold_k", "explained_variance", "n_components", "rotations"),
 }
 REGION_OPTIONS = {"area", "tiling"}  # set by the images of the training, and taken over from the checkpoint
 

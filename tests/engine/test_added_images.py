@@ -176,6 +176,28 @@ def test_banks_of_rotated_images_by_cosine_grow_too(images: tuple[Path, Path]):
     assert {Path(path).parent.name for path in now[len(old) :]} == {"more"}
 
 
+def test_too_few_added_patches_for_the_banks_share_are_refused_with_the_number_that_works(images: tuple[Path, Path]):
+    root, more = images
+    run = parent("patchcore", root, coreset_sampling_ratio=0.006)  # of 64 patches an image
+    files = sorted(more.iterdir())
+    with pytest.raises(InputError, match="none of the 128 patches of 2 added images: add at least 3 at once"):
+        engine().add_images(run.folder, files[:2])
+    adding = engine()
+    adding.add_images(run.folder, files[:3])
+    banks = [len(restore(file).model.memory_bank) for file in (run.checkpoint, Path(str(adding.best_model_path)))]
+    assert banks == [int(8 * 64 * 0.006), int(8 * 64 * 0.006) + 1]
+
+
+def test_added_images_without_any_foreground_are_refused(images: tuple[Path, Path]):
+    model = small("patchcore", foreground_mask=True)
+    model.model.masks_background = torch.tensor(True)
+    model.model.memory_bank = torch.rand(5, 4)
+    model._is_fitted = torch.tensor([True])
+    model.begin_adding([0])
+    with pytest.raises(InputError, match="finds 0 foreground patches in the added images"):
+        model.fit_embedding(torch.ones(2, 4, 8, 8))  # the same everywhere: no direction tells an object
+
+
 def test_images_that_cannot_be_added_are_refused(images: tuple[Path, Path], tmp_path: Path):
     root, more = images
     run = parent("subspace", root)

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import timm
 import torch
-from helpers.models import fitted, plain_rows, small
+from helpers.models import data, fitted, plain_rows, small
 from sklearn.decomposition import PCA
 
 import defectlab
+from defectlab import Engine
 from defectlab.backbones.weights_manifest import entries_for
 from defectlab.experiment import Experiment, run
 from defectlab.kernels.maps import smooth_upsample
 from defectlab.kernels.subspace import PatchSums
 from defectlab.models.loading import restore
+from defectlab.results.run.run import Run
 from defectlab.utils.config_files import read_yaml
 from defectlab_runtime.errors import InputError, OptionError
 
@@ -158,3 +160,22 @@ def test_a_subspace_of_everything_is_refused(parts: Path):
 def test_options_that_cannot_work_are_refused(options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         small("subspace", **options)
+
+
+def test_whole_numbers_are_the_same_experiment(parts: Path):
+    one, other = (
+        Engine().run_id(small("subspace", explained_variance=kind(1), top_share=kind(0)), data(parts))
+        for kind in (int, float)
+    )
+    assert one == other
+    patchcores = [small("patchcore", num_neighbors=1, top_share=share) for share in (1, 1.0)]
+    assert len({Engine().run_id(model, data(parts)) for model in patchcores}) == 1
+
+
+def test_weights_that_came_of_rotated_images_are_tested_by_a_model_without(parts: Path):
+    trained = small("subspace", rotations=2)
+    tested = Engine().train(model=trained, datamodule=data(parts))
+    again = Engine().test(
+        model=small("subspace"), datamodule=data(parts), ckpt_path=Run.open(trained.run_folder).checkpoint
+    )
+    assert again[0]["pixel_AUROC"] == pytest.approx(tested[0]["pixel_AUROC"])

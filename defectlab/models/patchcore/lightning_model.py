@@ -1,5 +1,6 @@
 """PatchCore: distance to the nearest patch of a coreset of good ones (Roth et al., 2022, arXiv:2106.08265)."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from defectlab.models.memory_bank import MemoryBankDetector, rotations_option
 from defectlab.models.patchcore.torch_model import DISTANCES, SAMPLINGS, SCORES, PatchcoreModel
 from defectlab.models.shared_arguments import DEFAULTS, SharedArguments, takes_shared_arguments
 from defectlab.utils.validation import check_integer, check_range
-from defectlab_runtime.errors import OptionError, unknown_name
+from defectlab_runtime.errors import InputError, OptionError, unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +160,12 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
             foreground = None
             if getattr(self.model, "masks_background", False):
                 foreground = torch.cat([foreground_masks(part).flatten() for part in embedding.split(MASKED_AT_ONCE)])
+                if not int(int(foreground.sum()) * self.coreset_sampling_ratio):
+                    raise InputError(
+                        f"Patchcore: foreground_mask finds {int(foreground.sum())} foreground patches in the added "
+                        f"images, of which coreset_sampling_ratio {self.coreset_sampling_ratio!r} keeps none. Do they "
+                        "show the object as the training images do? Add more of them at once, or leave these out."
+                    )
             text = self.model.extend(self.model.rows(embedding), foreground)
             self.notes = {"added images": text}
             return
@@ -208,9 +215,19 @@ class Patchcore(MemoryBankDetector, AnomalibPatchcore):
         self.bank_origin = None if bank is None else BankOrigin(**{**bank, "grid": tuple(bank["grid"])})
 
     def check_training_images(self, count: int) -> None:
-        """Check that the coreset ratio keeps at least one patch, and that a compression shortens the patches."""
+        """Check that the coreset ratio keeps at least one patch, and that a compression shortens the patches.
+
+        Raises:
+            InputError: Otherwise.
+        """
         height, width = self.patch_grid
         patches = count * self.rotations * height * width
+        if self.adds and not int(patches * self.coreset_sampling_ratio):
+            least = next(n for n in itertools.count(count) if int(n * patches / count * self.coreset_sampling_ratio))
+            raise InputError(
+                f"Patchcore: coreset_sampling_ratio {self.coreset_sampling_ratio!r}, with which the bank was made, "
+                f"keeps none of the {patches} patches of {count} added images: add at least {least} at once."
+            )
         coreset_size(patches, self.coreset_sampling_ratio)
         channels, projected = sum(self.model.feature_extractor.out_dims), projected_size(patches)
         if self.model.compresses and projected >= channels:
@@ -236,6 +253,7 @@ def _check_own(own: dict[str, Any], num_neighbors: int) -> None:
     if own["top_share"] is None:
         return
     check_range("Patchcore", "top_share", own["top_share"], low=0, high=1, open_low=True)
+    own["top_share"] = float(own["top_share"])  # 1 and 1.0 are one experiment
     if own["score_computation"] == "own_neighbours" or (own["score_computation"] == "anomalib" and num_neighbors != 1):
         raise OptionError(
             f"Patchcore: with top_share an image's score is a mean of patches' scores, and the {num_neighbors} "

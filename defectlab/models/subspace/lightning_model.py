@@ -63,6 +63,7 @@ class Subspace(MemoryBankMixin, MemoryBankDetector):
         layers = check_layers("Subspace", layers)
         check_range("Subspace", "explained_variance", explained_variance, low=0, high=1, open_low=True)
         check_range("Subspace", "top_share", top_share, low=0, high=1)
+        explained_variance, top_share = float(explained_variance), float(top_share)  # 1 and 1.0 are one experiment
         network = self.resolve_backbone(backbone, pre_trained, shared.seed)
         model = SubspaceModel(network, layers, explained_variance, n_components, top_share)
         if n_components is not None:
