@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from defectlab.evaluation.intervals import CONFIDENCE, mean_and_interval
 
 MARGIN = 0.005  # of an AUROC: a smaller loss is none
+MIN_EQUAL = 5  # draws: fewer with the same difference, as at an AUROC of 1, have a deviation of 0 that means nothing
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class CurvePoint:
 
     `loss` is by how much the mean lies below that of the largest number, with `loss_low` and `loss_high` from the
     difference of each draw; None where the two have no draw in common. There is no interval of a single draw, which is
-    what there is of all images.
+    what there is of all images, nor one of the loss from fewer than `MIN_EQUAL` draws that all have the same.
     """
 
     k: int
@@ -81,6 +82,8 @@ def _point(k: int, its: Mapping[int, float], last: Mapping[int, float], confiden
         low, high = max(low, 0.0), min(high, 1.0)
     differences = [last[draw] - value for draw, value in its.items() if draw in last]
     loss, _, loss_low, loss_high = mean_and_interval(differences, confidence) if differences else (None,) * 4
+    if last is not its and len(differences) < MIN_EQUAL and len({round(one, 12) for one in differences}) == 1:
+        loss_low = loss_high = None
     return CurvePoint(k, len(its), mean, low, high, loss, loss_low, loss_high)
 
 
@@ -105,7 +108,8 @@ def _reading(points: tuple[CurvePoint, ...], enough: int | None, images: int, ma
             f"below that of {most}, by the {confidence:.0%} interval over {point.draws} draws.{beyond}"
         )
     if before.loss_low is None or before.loss_high is None:
-        return f"{unknown}one draw of each number says nothing of others. Take more (k_shot_draws)."
+        few = "one draw of each number says" if before.draws == 1 else f"{before.draws} draws that are all alike say"
+        return f"{unknown}{few} nothing of others. Take {MIN_EQUAL} or more (k_shot_draws)."
     step = f"from {before.k} to {most} it gains {before.loss_low:.4f} to {before.loss_high:.4f}"
     if before.loss_low > 0:
         return f"{unknown}the curve still rises at its end, {step} ({confidence:.0%} interval)."

@@ -52,12 +52,13 @@ def test_enough_is_the_smallest_number_from_which_on_none_loses_more_than_the_ma
 
 
 def test_a_number_that_does_well_before_one_that_does_not_is_not_enough():
-    values = {1: drawn(0.9, 0.9, 0.9), 2: drawn(0.5, 0.6, 0.4), 4: drawn(0.9, 0.9, 0.9), 8: drawn(0.9, 0.9, 0.9)}
+    same = drawn(0.9, 0.9, 0.9, 0.9, 0.9)
+    values = {1: same, 2: drawn(0.5, 0.6, 0.4, 0.5, 0.5), 4: same, 8: same}
     assert read_curve(values, 50).enough == 4
 
 
 def test_fewer_images_that_do_better_are_enough():
-    curve = read_curve({1: drawn(0.95, 0.96, 0.955), 2: drawn(0.9, 0.91, 0.905)}, 30)
+    curve = read_curve({1: drawn(0.95, 0.96, 0.955, 0.95, 0.95), 2: drawn(0.9, 0.91, 0.905, 0.9, 0.9)}, 30)
     assert curve.enough == 1
     assert curve.reading.startswith("More than 1 good image no longer help: ")
     assert curve.reading.endswith("2 images do worse than 1, by 0.0500 to 0.0500. More than 2 were not tried.")
@@ -73,10 +74,12 @@ def test_fewer_images_that_do_better_are_enough():
         ({4: drawn(0.9, 0.91)}, "only 4 images were tried"),
         ({9: drawn(0.9)}, "only all 9 images were tried"),
         ({1: drawn(0.8), 2: drawn(0.9)}, "one draw of each number says nothing of others"),
+        ({2: drawn(1.0, 1.0), 9: drawn(1.0)}, "2 draws that are all alike say nothing of others. Take 5 or more"),
+        ({1: drawn(1.0, 1.0, 1.0, 1.0), 2: drawn(1.0, 1.0, 1.0, 1.0)}, "4 draws that are all alike"),
         ({1: drawn(0.8), 9: drawn(0.8)}, "one draw of each number says nothing of others"),
         (
-            {1: drawn(0.8, 0.81, 0.8), 2: drawn(0.9, 0.91, 0.9)},
-            "still rises at its end, from 1 to 2 images it gains 0.1",
+            {1: drawn(0.8, 0.81, 0.8), 2: drawn(0.9, 0.91, 0.91)},
+            "still rises at its end, from 1 to 2 images it gains 0.0890 to 0.1177",
         ),
         ({2: drawn(0.8, 0.81, 0.8), 9: drawn(0.9)}, "still rises at its end, from 2 to all 9 images it gains 0.08"),
         ({1: drawn(0.6, 0.9, 0.8), 2: drawn(0.9, 0.6, 0.8)}, "which is wider than the margin of 0.005"),
@@ -96,3 +99,11 @@ def test_draws_that_the_largest_number_lacks_are_left_out_of_the_difference():
     assert curve.points[0].loss == pytest.approx(0.1)
     assert curve.points[0].mean == pytest.approx(0.7)
     assert read_curve({1: {5: 0.8}, 2: {0: 0.9}}, 9).points[0].loss is None
+
+
+def test_five_draws_that_are_all_alike_are_enough_to_tell():
+    ones = drawn(1.0, 1.0, 1.0, 1.0, 1.0)
+    assert read_curve({1: ones, 2: ones, 9: drawn(1.0)}, 9).enough == 1
+    few = read_curve({1: drawn(1.0, 1.0, 1.0), 9: drawn(1.0)}, 9)
+    assert (few.points[0].loss, few.points[0].loss_low, few.points[0].loss_high) == (0.0, None, None)
+    assert (few.points[1].loss, few.enough) == (0.0, None)
