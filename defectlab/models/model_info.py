@@ -28,7 +28,7 @@ class ModelInfo:
     relative_maps: bool = False
     files: str = ""
     maps: bool = True
-    exports: tuple[str, ...] = EXPORTS
+    exports: tuple[str, ...] = ()
     no_export: str = ""
     adds_images: bool = False
     backbone_options: tuple[str, ...] = ("backbone",)

@@ -1,9 +1,10 @@
 """Model names, the classes of the models and the options that the classes accept. Importing this loads no torch."""
 
+from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from defectlab.models.model_info import ModelInfo
+from defectlab.models.model_info import EXPORTS, ModelInfo
 from defectlab_runtime.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 _VAE, _ANOMALIB = "vae.lightning_model", "anomalib_models"
 
 
-def _by_name(*models: ModelInfo) -> dict[str, ModelInfo]:
-    return {model.name: model for model in models}
+def _by_name(*models: ModelInfo, **facts: Any) -> dict[str, ModelInfo]:
+    return {model.name: replace(model, **facts) for model in models}
 
 
 MODELS = _by_name(
@@ -74,6 +75,7 @@ MODELS = _by_name(
         default_epochs=20,
         relative_maps=True,
     ),
+    exports=EXPORTS,
 )
 
 # anomalib's own code, built without a download
@@ -176,6 +178,7 @@ ANOMALIB_MODELS = _by_name(
         backbone="wide_resnet50_2",
         files="textures (Perlin noise alone by default)",
     ),
+    no_export="anomalib's own models are not exported yet",
 )
 
 # models of anomalib 2.7.0 that DefectLab does not run -> the reason

@@ -171,12 +171,11 @@ def test_lists(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     listed = capsys.readouterr().out
     assert "Patchcore" in listed
     assert "vit_huge_plus_patch16_dinov3 yes" in listed  # the longest name leaves the columns apart
-    assert ("exports" in listed) == any(info.exports for info in MODELS.values())
     monkeypatch.setitem(MODELS, "padim", replace(MODELS["padim"], exports=("onnx", "torch")))
     assert main(["models", "list"]) == 0
     padim, patchcore = capsys.readouterr().out.splitlines()[1:3]
-    assert "yes   onnx, torch    a Gaussian" in padim
-    assert "yes   -              nearest" in patchcore
+    assert "yes   onnx, torch  a Gaussian" in padim
+    assert "yes   all          nearest" in patchcore
     assert main(["weights", "list"]) == 0
     assert "resnet18-f37072fd.pth" in capsys.readouterr().out
 
