@@ -59,7 +59,7 @@ images: $(READY)
 
 $(READY): requirements.lock pyproject.toml runtime/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DefectLab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/newer/python3")'
-	@echo "Setting up $(VENV) with the exact versions of requirements.lock: minutes the first time, some 7 GB. Downloads say nothing."
+	@echo "Setting up $(VENV) with the exact versions of requirements.lock: minutes the first time, some 8 GB. Downloads say nothing."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
