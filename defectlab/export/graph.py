@@ -9,6 +9,7 @@ from defectlab.export.score_forms import CflowScores, PadimScores, PatchcoreScor
 from defectlab.kernels.tiles import TileGrid
 from defectlab.models.base import BaseDetector
 from defectlab.models.cflow.torch_model import CflowModel
+from defectlab.models.efficient_ad.torch_model import EfficientAdModel
 from defectlab.models.padim.lightning_model import PadimModel
 from defectlab.models.patchcore.torch_model import PatchcoreModel
 from defectlab.models.tiled import TiledFeatures, TiledScores
@@ -53,6 +54,9 @@ class ExportGraph(nn.Module):
 
 def exportable(network: Any, image_size: tuple[int, int]) -> nn.Module:
     """Return a module that gives scores and maps of a torch model's input as a pair, in traceable operations."""
+    if isinstance(network, EfficientAdModel):  # it looks at values: whether the maps' scales were fitted
+        fitted = {id(values): bool(network.is_set(values)) for values in (network.mean_std, network.quantiles)}
+        vars(network)["is_set"] = lambda values: fitted[id(values)]
     tiles = [vars(network).pop(part, None) for part in ("forward", "features")]
     whole = _Parts(network, tiles[1].grid if tiles[1] else None, image_size) if _has_form(network) else _Whole(network)
     if tiles[0] is not None:

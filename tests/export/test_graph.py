@@ -34,6 +34,10 @@ def fitted_in_memory(name: str, tiling: Tiling | None = None, **options):
     detector = small(name, **options).eval()
     if tiling is not None:
         detector.set_input_region(None, tiling)
+    if name == "efficient_ad":
+        for values in (detector.model.mean_std, detector.model.quantiles):
+            for number, one in enumerate(values.values()):
+                one.data += 0.5 + number
     if isinstance(detector, MemoryBankDetector):
         with torch.no_grad():
             images = noise(6, detector.preprocessing.map_size)
