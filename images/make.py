@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 
 from defectlab.results.run.run import Run, find_runs
 from defectlab.results.workbook import best_table, read_workbook, update_workbook
-from defectlab.results.workbook.user_content import ABOUT, LEADERBOARD, PER_DEFECT
+from defectlab.results.workbook.generated_sheets import ABOUT, LEADERBOARD, PER_DEFECT
 from defectlab.utils import paths
 from defectlab.utils.files import replace_between
 
