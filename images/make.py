@@ -24,6 +24,7 @@ README = IMAGES.parent / "README.md"
 DATASET = "coins"
 SHOWN_COLUMNS = 10  # of the sheet `runs`: who, and the four metrics
 BOARD_COLUMNS = 10  # of the sheet `leaderboard`: to the p-value
+SHOWN_ROWS = {"comparison": 21, "runs": 12, "leaderboard": 40}  # of each sheet: its beginning says what it is
 
 
 def main() -> int:
@@ -53,17 +54,19 @@ def save_small(run: Run, target: Path) -> str:
 
 
 def workbook_picture(workbook: Path, target: Path) -> None:
-    """Draw comparison, runs and leaderboard as LibreOffice shows them, one below the other, the wide ones cut."""
+    """Draw comparison, runs and leaderboard as LibreOffice shows them, one below the other, cut to their beginnings."""
     with tempfile.TemporaryDirectory() as folder:
         book = openpyxl.load_workbook(workbook)
         sheet = book["runs"]
-        sheet.print_area = f"A1:{get_column_letter(SHOWN_COLUMNS)}{sheet.max_row}"
+        sheet.print_area = f"A1:{get_column_letter(SHOWN_COLUMNS)}{min(sheet.max_row, SHOWN_ROWS['runs'])}"
         sheet.page_setup.fitToWidth = 1
         for name in (PER_DEFECT, ABOUT):
             book.remove(book[name])
         board = book[LEADERBOARD]
-        board.print_area = f"A1:{get_column_letter(BOARD_COLUMNS)}{board.max_row}"
+        board.print_area = f"A1:{get_column_letter(BOARD_COLUMNS)}{min(board.max_row, SHOWN_ROWS['leaderboard'])}"
         board.page_setup.fitToWidth = 1
+        blocks = book["comparison"]
+        blocks.print_area = f"A1:C{min(blocks.max_row, SHOWN_ROWS['comparison'])}"
         for one in book.worksheets:
             one.print_options.gridLines = one.print_options.headings = True
         copy = Path(folder) / "workbook.xlsx"
