@@ -69,22 +69,20 @@ def export_run(
     Raises:
         OptionError: An unknown format or precision, or one that the format or the model does not have.
         InputError: The run has no checkpoint or no scores, or its images are gone.
-        ParityError: A file disagrees with the run; those before it remain.
+        ParityError: A file disagrees with the run; those made before it, of each format float32 last, remain.
     """
     wanted = wanted_files(formats, precision)
     opened = run if isinstance(run, Run) else Run.open(run)
     check_exportable(opened, [file_format for file_format, _ in wanted])
     checkpoint = opened.checkpoint_file()
     digest = sha256_of(checkpoint)
-    made: list[ExportRecord] = []
+    made: dict[tuple[str, str], ExportRecord] = {}
     for file_format in dict.fromkeys(one for one, _ in wanted):
+        precisions = [each for kind, each in wanted if kind == file_format]
         with _float32_file(opened, checkpoint, digest, file_format) as source:
-            made += [
-                _export_one(opened, checkpoint, source, file_format, each, max_drop)
-                for kind, each in wanted
-                if kind == file_format
-            ]
-    return made
+            for each in sorted(precisions, key="float32".__eq__):  # that file is moved last: the others are made of it
+                made[file_format, each] = _export_one(opened, checkpoint, source, file_format, each, max_drop)
+    return [made[one] for one in wanted]
 
 
 def verify(file: str | Path, run: str | Path | Run | None = None) -> ParityRecord:

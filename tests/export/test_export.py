@@ -100,7 +100,9 @@ def test_a_file_is_verified_later_and_damage_is_found(run: Run):
 
 
 def test_reduced_precisions_have_thresholds_of_their_own(run: Run):
-    (record,) = export_run(run, "onnx", precision="int8", max_drop=0.2)
+    plain, half, record = export_run(run, "onnx", precision=["float32", "float16", "int8"], max_drop=0.2)
+    assert [plain.file, half.file] == ["exports/model.onnx", "exports/model_float16.onnx"]
+    assert plain.thresholds["image"] == run.record.thresholds.image.value
     assert record.file == "exports/model_int8.onnx"
     described = open_detector(run.folder / record.file).description
     assert described.precision == "int8"
