@@ -79,9 +79,11 @@ def export_run(
     made: dict[tuple[str, str], ExportRecord] = {}
     for file_format in dict.fromkeys(one for one, _ in wanted):
         precisions = [each for kind, each in wanted if kind == file_format]
-        with _float32_file(opened, checkpoint, digest, file_format) as source:
+        with _float32_file(opened, checkpoint, digest, file_format) as (source, description):
             for each in sorted(precisions, key="float32".__eq__):  # that file is moved last: the others are made of it
-                made[file_format, each] = _export_one(opened, checkpoint, source, file_format, each, max_drop)
+                made[file_format, each] = _export_one(
+                    opened, checkpoint, source, description, file_format, each, max_drop
+                )
     return [made[one] for one in wanted]
 
 
@@ -109,8 +111,8 @@ def verify(file: str | Path, run: str | Path | Run | None = None) -> ParityRecor
 
 
 @contextmanager
-def _float32_file(run: Run, checkpoint: Path, digest: str, file_format: str) -> Iterator[Path]:
-    """Write the float32 file of a format into a hidden folder, which is removed afterwards."""
+def _float32_file(run: Run, checkpoint: Path, digest: str, file_format: str) -> Iterator[tuple[Path, Description]]:
+    """Write the float32 file of a format, and give its description; its hidden folder is removed afterwards."""
     folder = exports_folder(run) / f".{file_format}.part"
     shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
     folder.mkdir(parents=True)
@@ -120,16 +122,21 @@ def _float32_file(run: Run, checkpoint: Path, digest: str, file_format: str) -> 
         logger.info("Exporting %s as %s", run.title, file_format)
         path = folder / f"model{FORMATS[file_format]}"
         WRITERS[file_format](ExportGraph(detector), path, description)
-        yield path
+        yield path, description
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _export_one(
-    run: Run, checkpoint: Path, source: Path, file_format: str, precision: str, max_drop: float
+    run: Run,
+    checkpoint: Path,
+    source: Path,
+    description: Description,
+    file_format: str,
+    precision: str,
+    max_drop: float,
 ) -> ExportRecord:
     path, notes = source, []
-    description = open_detector(source).description
     if precision != "float32":
         path = source.with_name(f"{source.stem}_{precision}{source.suffix}")
         detector = restore(checkpoint)
